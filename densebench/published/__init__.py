@@ -1,0 +1,1 @@
+"""The papers' tables as data: published.csv, one value a row."""

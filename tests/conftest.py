@@ -1,0 +1,23 @@
+"""Fixtures for every test, and the shape annotations of the numeric modules switched on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes in signatures are documentation in use and assertions here. The hook must come before the modules' first import.
+install_import_hook(
+    ["densebench.metrics", "densebench.search", "densebench.evals.retrieval", "densebench.evals.memory"],
+    "beartype.beartype",
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images and weights, kept beside the checkout and never inside it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    return folder
