@@ -1,0 +1,34 @@
+"""densebench: how good are a vision backbone's patch features, measured the way the literature measures them.
+
+    from densebench import load_backbone, load_dataset, evaluate, leaderboard
+
+Everything is imported when it is first used, so that `import densebench` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densebench.backbones import load_backbone
+    from densebench.datasets import load_dataset
+    from densebench.evaluation import evaluate
+    from densebench.leaderboard import leaderboard
+
+__all__ = ["evaluate", "leaderboard", "load_backbone", "load_dataset"]
+
+_HOMES = {
+    "evaluate": "densebench.evaluation",
+    "leaderboard": "densebench.leaderboard",
+    "load_backbone": "densebench.backbones",
+    "load_dataset": "densebench.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'densebench' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value  # a function may have its module's name: it wins
+    return value

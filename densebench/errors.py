@@ -1,5 +1,17 @@
 """The one error that a user can cause."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """What the user gave is wrong: one line that names the value, the limit and the remedy. Exit status 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], remedy: str) -> UserError:
+    """The error for a name that is not in a list: it offers the nearest known name, else the remedy alone."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}{remedy}")

@@ -29,8 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
     finally:
@@ -57,6 +57,11 @@ def file_digest(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_root() -> Path:
+    """Where features and file digests are kept: $DENSEBENCH_CACHE, else ~/.cache/densebench."""
+    return Path(os.environ.get("DENSEBENCH_CACHE") or Path.home() / ".cache" / "densebench")
 
 
 def _umask() -> int:

@@ -1,0 +1,59 @@
+"""The command line. One module a sub-command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from densebench.cli import cache, data, demo, doctor, ls
+from densebench.cli.eval import evaluate
+from densebench.cli.leaderboard import leaderboard
+from densebench.errors import UserError
+
+app = typer.Typer(
+    name="densebench",
+    help="Score the patch features of vision backbones the way the literature does, with intervals and provenance.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(evaluate)
+app.command("leaderboard")(leaderboard)
+app.command("ls")(ls.ls)
+app.add_typer(data.app, name="data", help="List, download and verify data sets.")
+app.add_typer(cache.app, name="cache", help="List and clear the feature cache.")
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"densebench {version('densebench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: what the user got wrong is one line on stderr and status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"densebench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("densebench: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `densebench ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

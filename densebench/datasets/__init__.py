@@ -1,0 +1,118 @@
+"""Labelled data sets: one file a data set, and `load_dataset` to find them by name.
+
+Names come from the classes of this folder, from installed plug-ins (entry-point group `densebench.datasets`), from `folder:DIR`
+(a folder of images and label maps) and from a path `./mine.py` that holds a `DATASET` class.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from densebench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from densebench.datasets.dataset import Dataset, Item, Source
+    from densebench.datasets.subsets import limited
+
+__all__ = ["Dataset", "Item", "Source", "data_root", "limited", "load_dataset", "present", "titles"]
+
+GROUP = "densebench.datasets"
+LAZY = {"Dataset": "dataset", "Item": "dataset", "Source": "dataset", "limited": "subsets"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)
+
+
+def data_root(root: Path | None = None) -> Path:
+    """Where the data sets are: `root` if given, else $DENSEBENCH_DATA, else ./data."""
+    return root if root is not None else Path(os.environ.get("DENSEBENCH_DATA") or "data")
+
+
+def load_dataset(name: str, root: Path | None = None) -> Dataset:
+    """The data set of a name, of `folder:DIR` or of a path `./mine.py`. Reads no image. Raises UserError for what is unknown."""
+    if name.startswith("folder:"):
+        from densebench.datasets.folder import open_folder
+
+        return open_folder(name)
+    if name.endswith(".py"):
+        return _class_in_file(name)(root=data_root(root))
+    known = _catalogue()
+    if name not in known:
+        remedy = f"there are {', '.join(known)}, folder:DIR and ./file.py (densebench data ls)"
+        raise unknown("data set", name, known, remedy)
+    return _class_in_module(importlib.import_module(known[name][0]), name)(root=data_root(root))
+
+
+def titles() -> dict[str, str]:
+    """Name -> title of every data set, without importing one."""
+    return {name: title for name, (_, title) in _catalogue().items()}
+
+
+def present(root: Path | None = None) -> list[str]:
+    """The names of the data sets whose evaluation split is there, in whole or in part."""
+    found = []
+    for name in _catalogue():
+        dataset = load_dataset(name, root)
+        with suppress(UserError):
+            found += [name] if dataset.items(dataset.val_split) else []
+    return found
+
+
+def _catalogue() -> dict[str, tuple[str, str]]:
+    """Name -> (module, title) of every data set; reads the sources of this folder without importing them."""
+    found: dict[str, tuple[str, str]] = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and (name := _text(node, "name")):
+                found[name] = (f"{__name__}.{path.stem}", _text(node, "title"))
+    for point in importlib.metadata.entry_points(group=GROUP):
+        found.setdefault(point.name, (point.module, f"plug-in {point.module}"))
+    return found
+
+
+def _text(node: ast.ClassDef, field: str) -> str:
+    for line in node.body:
+        if (
+            isinstance(line, ast.AnnAssign)
+            and ast.unparse(line.target) == field
+            and isinstance(line.value, ast.Constant)
+            and isinstance(line.value.value, str)
+        ):
+            return line.value.value
+    return ""
+
+
+def _class_in_module(module: ModuleType, name: str) -> type[Dataset]:
+    from densebench.datasets.dataset import Dataset
+
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Dataset) and getattr(value, "name", "") == name:
+            return value
+    raise UserError(f"{module.__name__} holds no data set called {name!r}; give its class the field name = {name!r}")
+
+
+def _class_in_file(name: str) -> type[Dataset]:
+    from densebench.catalog import import_file
+    from densebench.datasets.dataset import Dataset
+
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench data ls`")
+    module = import_file(path, f"densebench_dataset_{path.stem}")
+    if "DATASET" in vars(module):
+        return module.DATASET
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Dataset) and value.__module__ == module.__name__:
+            return value
+    raise UserError(f"{name} holds no class that derives from Dataset; add one")

@@ -1,0 +1,132 @@
+"""The catalogue: the folder is the registry. A file dropped into `evals/` or `pretrain/` is a name on the command line.
+
+Names also come from installed plug-ins (entry-point groups `densebench.evals`, `densebench.pretrain`) and from a path `./mine.py`.
+Listing reads source files without importing them, so that it answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from densebench.errors import UserError, unknown
+from densebench.options import Flag, flags_in_source
+
+Kind = Literal["protocols", "methods"]
+GROUPS: dict[Kind, tuple[str, str]] = {
+    "protocols": ("densebench.evals", "Evaluator"),
+    "methods": ("densebench.pretrain", "Pretrainer"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name of the catalogue: where it is, its title, its presets and its flags."""
+
+    name: str
+    module: str
+    path: Path
+    title: str
+    presets: tuple[str, ...] = ()
+    flags: list[Flag] = field(default_factory=list, repr=False)
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """All names of a kind, built-in ones first, each read from its source file."""
+    package, base = GROUPS[kind]
+    found: dict[str, Entry] = {}
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.py")):
+            if (entry := read_entry(path, f"{package}.{path.stem}", base)) is not None:
+                found[entry.name] = entry
+    for point in importlib.metadata.entry_points(group=package):
+        module = point.value.partition(":")[0]
+        origin = importlib.util.find_spec(module)
+        if origin is None or origin.origin is None:
+            raise UserError(
+                f"the plug-in {point.name!r} names {module}, which is not installed; reinstall or remove it"
+            )
+        entry = read_entry(Path(origin.origin), module, base)
+        if entry is not None:
+            found.setdefault(point.name, Entry(point.name, module, entry.path, entry.title, entry.presets, entry.flags))
+    return found
+
+
+def read_entry(path: Path, module: str, base: str) -> Entry | None:
+    """Describe the first class in a file that derives from `base`, or None where there is none: a shared module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(parent).split(".")[-1] == base for parent in node.bases):
+            title = (ast.get_docstring(tree) or ast.get_docstring(node) or "").partition("\n")[0]
+            return Entry(path.stem.replace("_", "-"), module, path, title, _presets(node), flags_in_source(node))
+    return None
+
+
+def _presets(node: ast.ClassDef) -> tuple[str, ...]:
+    for line in node.body:
+        if (
+            isinstance(line, ast.AnnAssign)
+            and ast.unparse(line.target) == "presets"
+            and isinstance(line.value, ast.Dict)
+        ):
+            return tuple(key.value for key in line.value.keys if isinstance(key, ast.Constant))
+    return ()
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """The entry of a name or of a path `./mine.py`. Raises UserError where there is none."""
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(
+                f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`"
+            )
+        entry = read_entry(path, f"densebench_plugin_{path.stem}", GROUPS[kind][1])
+        if entry is None:
+            raise UserError(f"{name} holds no class that derives from {GROUPS[kind][1]}; add one")
+        return entry
+    known = entries(kind)
+    if name not in known:
+        raise unknown(
+            kind.removesuffix("s"), name, known, f"there are {', '.join(known) or 'none'} (densebench ls {kind})"
+        )
+    return known[name]
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import the class behind a name."""
+    entry = find(kind, name)
+    base = GROUPS[kind][1]
+    module = import_file(entry.path, entry.module) if name.endswith(".py") else importlib.import_module(entry.module)
+    for found in vars(module).values():
+        if (
+            inspect.isclass(found)
+            and found.__module__ == module.__name__
+            and base in (c.__name__ for c in found.__mro__[1:])
+        ):
+            return found
+    raise UserError(f"{entry.path} holds no class that derives from {base}; add one")
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """Import a Python file by its path, under a module name of its own."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; give one that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{path} fails on import: {type(error).__name__}: {error}") from error
+    return module

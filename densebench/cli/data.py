@@ -1,0 +1,96 @@
+"""`densebench data`: list, download and verify data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from densebench.datasets import Dataset
+
+app = typer.Typer(no_args_is_help=True)
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", envvar="DENSEBENCH_DATA", help="Where the data sets are, each in its official layout [default: ./data]."
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `densebench data ls`, folder:DIR or ./file.py.")]
+
+
+@app.command("ls")
+def ls(
+    data_root: DataRoot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
+) -> None:
+    """List the data sets, and which of them are here."""
+    from densebench.datasets import load_dataset, titles
+
+    rows = [_row(load_dataset(name, data_root)) for name in titles()]
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        _print_table(rows)
+
+
+@app.command("get")
+def get(name: Name, data_root: DataRoot = None) -> None:
+    """Download a data set from its official addresses; say what must be fetched by hand."""
+    from densebench.console import notice
+    from densebench.datasets import download, load_dataset
+
+    dataset = load_dataset(name, data_root)
+    by_hand = download.get(dataset)
+    for instruction in by_hand:
+        print(f"by hand: {instruction}")
+    if not dataset.sources:
+        notice(f"{name}: nothing to fetch")
+    elif not by_hand:
+        notice(f"{name}: all there; `densebench data verify {name}` checks it")
+
+
+@app.command("verify")
+def verify(
+    name: Name,
+    data_root: DataRoot = None,
+    full: Annotated[bool, typer.Option("--full", help="Open every image and label map, not a sample.")] = False,
+) -> None:
+    """Count files, open images and label maps and check label values. Prints one problem a line; status 1 if there is any."""
+    from densebench.console import notice
+    from densebench.datasets import load_dataset
+
+    problems = load_dataset(name, data_root).verify(full)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+    notice(f"{name}: nothing wrong found")
+
+
+def _row(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "title": dataset.title,
+        "classes": len(dataset.classes),
+        "splits": list(dataset.splits),
+        "train_split": dataset.train_split,
+        "val_split": dataset.val_split,
+        "present": dataset.state(),
+        "licence": dataset.licence,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "title", "classes", "splits", "here", "licence"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for row in rows:
+        table.add_row(row["name"], row["title"], str(row["classes"]), ", ".join(row["splits"]), row["present"], row["licence"])
+    Console().print(table)

@@ -1,0 +1,72 @@
+"""`densebench eval`: score backbones on data sets by a protocol."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densebench import catalog, options
+from densebench.cli import settings
+from densebench.errors import UserError
+
+OWN = ("--protocol", "--preset", "--backbone", "--weights", "--dataset", "--data-root", "--limit", "--results", "--layer")
+
+
+def evaluate(
+    context: typer.Context,
+    protocol: Annotated[str | None, typer.Option(help="Name or ./file.py; `densebench ls protocols`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named settings; the protocol's first if not given.")] = None,
+    backbone: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors or a state dict for timm:NAME.")] = None,
+    role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
+    layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: concatenated), key, query or value.")] = "last",
+    pos_embed: Annotated[str, typer.Option(help="How position embeddings are resized; auto: as the checkpoint's origin.")] = "auto",
+    dataset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `densebench ls datasets`.")] = None,
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images a split; never enters a table.")] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Where records go.")] = Path("results"),
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML of the protocol's options; flags come first.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the initialisation of random: backbones.")] = 0,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record holds already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One record a line on stdout.")] = False,
+    show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of --protocol.")] = False,
+) -> None:
+    """Score the patch features of backbones by a protocol, and keep a record of each run."""
+    if show_help:
+        return _help(context, protocol)
+    if protocol is None:
+        raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
+    entry = catalog.find("protocols", protocol)
+    given: dict[str, Any] = options.read_toml(config) if config else {}
+    given |= settings.parse(context.args, _flags(entry), OWN)
+
+    from densebench.evaluation import evaluate as run
+    from densebench.evaluation import summary
+
+    for record in run(
+        protocol, preset=preset, backbones=backbone or [], weights=weights, role=role, layer=layer, pos_embed=pos_embed,
+        datasets=dataset or [], data_root=data_root, limit=limit, results=results, seed=seed, rerun=rerun, dry_run=dry_run,
+        command=shlex.join(["densebench", *sys.argv[1:]]), **given,
+    ):  # fmt: skip
+        print(json.dumps(record) if as_json else summary(record), flush=True)
+
+
+def _flags(entry: catalog.Entry) -> list[options.Flag]:
+    from densebench.evaluator import Evaluator
+
+    return [*entry.flags, *options.flags(Evaluator)]
+
+
+def _help(context: typer.Context, protocol: str | None) -> None:
+    print(context.get_help())
+    if protocol is None:
+        print("Every protocol has options of its own: densebench eval --protocol NAME --help")
+        return
+    entry = catalog.find("protocols", protocol)
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(_flags(entry))}")

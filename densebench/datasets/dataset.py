@@ -1,0 +1,304 @@
+"""A labelled data set: which images, which classes, and what exactly the numbers in its label files mean."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from densebench.catalog import import_file
+from densebench.console import progress
+from densebench.datasets.decoding import image_size, read_image, read_mask
+from densebench.datasets.digests import FileDigests, digests_of
+from densebench.datasets.palette import Colour, distinct_palette
+from densebench.errors import UserError, unknown
+from densebench.files import cache_root, digest, replacing
+
+IGNORED = 255
+INVALID = -1
+WORKERS = 4
+SAMPLE = 32  # images a split that `verify` opens
+MANY = 2000  # files whose hashing is worth a progress bar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image: its official identifier and its two files (None where they are generated)."""
+
+    name: str
+    image: Path | None
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive to fetch, or one thing to do by hand.
+
+    url: the archive's address; with `by_hand`, the page to start from.
+    gives: paths below the data root that exist once it is done.
+    into: the folder below the data root where the archive is unpacked.
+    inside: unpack only what lies under this folder of the archive, without the folder itself.
+    nested: archives inside the archive (paths below `into`), unpacked where they lie.
+    checksum: "sha256:..." or "md5:..." as published, or None. bytes: the archive's size, where known.
+    by_hand: what to fetch and where to put it, in words, when no program may or can do it.
+    """
+
+    url: str
+    gives: tuple[str, ...]
+    into: str = ""
+    inside: str = ""
+    nested: tuple[str, ...] = ()
+    checksum: str | None = None
+    bytes: int | None = None
+    by_hand: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Base of all data sets; a subclass gives the defaults of the fields, `list_items` and, where needed, `label_table`.
+
+    root: the data root, under which each data set has its official layout.
+    splits: the splits that exist; train_split and val_split: those that an evaluation takes when it is told nothing else.
+    ignore_index: the id of unlabelled pixels in what `label` returns (always 255).
+    reduce_zero_label: the files number the classes from 1, and 0 (unlabelled, or the background) is ignored.
+    background: the id of the background class, or None.
+    mapping: the identity of the mapping from label files to ids, with its version; part of every label digest.
+    image_size_hint: the side of the square that evaluations resize images to when they are told nothing else, in pixels.
+    """
+
+    root: Path
+    name: str = ""
+    title: str = ""
+    classes: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train", "val")
+    train_split: str = "train"
+    val_split: str = "val"
+    ignore_index: int = IGNORED
+    reduce_zero_label: bool = False
+    background: int | None = None
+    mapping: str = ""
+    image_size_hint: int = 512
+    licence: str = ""
+
+    sources: ClassVar[tuple[Source, ...]] = ()
+    official_counts: ClassVar[dict[str, int]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By fields and source file: a class of ./mine.py is no module that a worker could import, and digests stay here.
+        kind = type(self)
+        source = sys.modules[kind.__module__].__file__
+        return _restore, (kind.__module__, source, kind.__qualname__, {f.name: getattr(self, f.name) for f in fields(self)})
+
+    def list_items(self, split: str) -> Iterable[Item]:
+        """The images of a split in the official order. Raises UserError naming the missing folder or list."""
+        raise NotImplementedError
+
+    def label_table(self) -> np.ndarray:
+        """What each raw value 0..255 of a label file becomes: int16 [256], ids, 255 for ignored, -1 for not allowed."""
+        table = np.full(256, INVALID, np.int16)
+        table[: len(self.classes)] = np.arange(len(self.classes))
+        if self.reduce_zero_label:
+            table[1 : len(self.classes) + 1] = np.arange(len(self.classes))
+            table[0] = IGNORED
+        else:
+            table[IGNORED] = IGNORED
+        return table
+
+    def raw_label(self, item: Item) -> np.ndarray:
+        """The label file of an item as it is, uint8 [h, w]."""
+        return read_mask(_path(item.label, item))
+
+    def palette(self) -> list[Colour]:
+        """One colour a class, for pictures."""
+        return distinct_palette(len(self.classes))
+
+    def label_identity(self, item: Item) -> str:
+        """What besides the bytes of the label file decides what `label` returns."""
+        return self.mapping
+
+    def state(self) -> Literal["present", "partly", "absent"]:
+        """Whether the files of the sources are there, judged by their folders alone."""
+        found = [(self.root / path).exists() for source in self.sources for path in source.gives]
+        return "present" if all(found) else "partly" if any(found) else "absent"
+
+    @property
+    def remedy(self) -> str:
+        """How to come by the missing files."""
+        if self.sources and all(source.by_hand for source in self.sources):
+            return f"see `densebench data get {self.name}` for what to fetch by hand"
+        return f"run `densebench data get {self.name}` or give another --data-root"
+
+    def items(self, split: str) -> tuple[Item, ...]:
+        """The images of a split in the official order. Raises UserError for an unknown split and for missing files."""
+        if split not in self.splits:
+            raise unknown("split", split, self.splits, f"{self.name} has {', '.join(self.splits)}")
+        items = tuple(self.list_items(split))
+        if not items:
+            raise UserError(f"{self.name} has no image in split {split!r} under {self.root}; {self.remedy}")
+        return items
+
+    def image(self, item: Item) -> Image.Image:
+        """The image of an item, RGB. Raises UserError naming the file when it is missing or broken."""
+        return read_image(_path(item.image, item))
+
+    def label(self, item: Item) -> np.ndarray:
+        """The class of each pixel: uint8 [h, w], ids 0..C-1, 255 ignored.
+
+        Raises UserError naming the file when it is missing or broken, holds a value that the data set does not have,
+        or differs in size from its image.
+        """
+        raw = self.raw_label(item)
+        ids = self.label_table()[raw]
+        if (ids == INVALID).any():
+            values = sorted({int(value) for value in raw[ids == INVALID]})
+            raise UserError(
+                f"the label map {item.label} holds the value {values[0]}, which {self.name} does not have "
+                f"({len(values)} such values, {len(self.classes)} classes); fetch it again or check the data set's version"
+            )
+        self.check_size(item, raw.shape[:2])
+        return ids.astype(np.uint8)
+
+    def image_size(self, item: Item) -> tuple[int, int]:
+        """The width and height of an item's image, as Pillow orders them, from its header alone."""
+        return image_size(_path(item.image, item))
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says about the labels."""
+        return {"classes": len(self.classes), "mapping": self.mapping}
+
+    def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
+        """Raise UserError where the label map's (h, w) differs from the image's."""
+        width, height = self.image_size(item)
+        if shape != (height, width):
+            raise UserError(
+                f"the label map {item.label} is {shape[1]} x {shape[0]} but its image {item.image} is {width} x {height} "
+                "(width x height); fetch both again"
+            )
+
+    def image_digest(self, item: Item) -> str:
+        """The SHA-256 of the image file: all that its features depend on besides the model."""
+        return self._digests.digest(_path(item.image, item))
+
+    def label_digest(self, item: Item) -> str:
+        """The identity of what `label` returns: the bytes of the label file and the mapping."""
+        return digest([self._digests.digest(_path(item.label, item)), self.label_identity(item)])
+
+    def image_digests(self, items: Iterable[Item]) -> list[str]:
+        """`image_digest` of many items, together; remembers them for the next run."""
+        return self._hashed(self.image_digest, items, f"image digests of {self.name}")
+
+    def label_digests(self, items: Iterable[Item]) -> list[str]:
+        """`label_digest` of many items, together; remembers them for the next run."""
+        return self._hashed(self.label_digest, items, f"label digests of {self.name}")
+
+    def item_digest(self, item: Item) -> str:
+        """The identity of an image and its label together."""
+        return digest([self.image_digest(item), self.label_digest(item)])
+
+    def digest(self, split: str, items: Iterable[Item]) -> str:
+        """The identity of a split, or of a part of it: names, image bytes, label bytes and mapping, in order."""
+        items = tuple(items)
+        rows = zip((item.name for item in items), self.image_digests(items), self.label_digests(items), strict=True)
+        return digest([split, *(list(row) for row in rows)])
+
+    def presence(self, items: Iterable[Item]) -> np.ndarray:
+        """Which classes each image shows, bool [n, C]. Decoded once and kept in the cache folder by label digest."""
+        items = tuple(items)
+        key = digest([len(self.classes), self.label_digests(items)], 32)
+        path = cache_root() / "presence" / f"{key}.npy"
+        if path.is_file():
+            return np.load(path, allow_pickle=False)
+        rows = _in_threads(self._classes_shown, items, f"classes of {self.name}")
+        table = np.stack(rows) if rows else np.zeros((0, len(self.classes)), bool)
+        with replacing(path) as part, part.open("wb") as stream:
+            np.save(stream, table)
+        return table
+
+    def verify(self, full: bool = False) -> list[str]:
+        """What is wrong with the files, in words; empty when nothing is. Opens a sample of each split, or all (`full`)."""
+        problems = []
+        for split in self.splits:
+            try:
+                items = self.items(split)
+            except UserError as error:
+                problems.append(f"{split}: {error}")
+                continue
+            official = self.official_counts.get(split)
+            if official is not None and len(items) != official:
+                problems.append(f"{split}: {len(items)} of the official {official} images")
+            missing = [path for item in items for path in (item.image, item.label) if path is not None and not path.is_file()]
+            if missing:
+                problems.append(f"{split}: {len(missing)} files are missing, the first is {missing[0]}")
+            there = [item for item in items if not {item.image, item.label} & set(missing)]
+            step = 1 if full else max(1, len(there) // SAMPLE)
+            found = _in_threads(self._problem, there[::step], f"verify {self.name} {split}")
+            problems += [f"{split}: {problem}" for problem in found if problem]
+        return problems
+
+    def _problem(self, item: Item) -> str:
+        try:
+            self.image(item)
+            self.label(item)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    def _classes_shown(self, item: Item) -> np.ndarray:
+        return np.bincount(self.label(item).ravel(), minlength=256)[: len(self.classes)] > 0
+
+    def _hashed(self, work: Callable[[Item], str], items: Iterable[Item], label: str) -> list[str]:
+        items = tuple(items)
+        digests = _in_threads(work, items, label) if len(items) >= MANY else [work(item) for item in items]
+        self._digests.save()
+        return digests
+
+    @functools.cached_property
+    def _digests(self) -> FileDigests:
+        return digests_of(digest(self.name, 16))
+
+
+def _restore(module: str, source: str, kind: str, values: dict[str, Any]) -> Dataset:
+    known = sys.modules.get(module)
+    if known is None:
+        known = importlib.import_module(module) if "." in module else import_file(Path(source), module)
+    return getattr(known, kind)(**values)
+
+
+def _in_threads(work: Callable[[Item], T], items: Sequence[Item], label: str) -> list[T]:
+    results = []
+    with ThreadPoolExecutor(WORKERS) as pool, progress(label, len(items)) as bar:
+        for result in pool.map(work, items):
+            results.append(result)
+            bar.advance()
+    return results
+
+
+def _path(path: Path | None, item: Item) -> Path:
+    if path is None:
+        raise UserError(f"the item {item.name} has no file; it belongs to another data set")
+    return path
+
+
+def read_list(path: Path, remedy: str) -> list[str]:
+    """The lines of an official list of names, without blank ones. Raises UserError where the list is missing."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise UserError(f"the list {path} is missing; {remedy}") from error
+
+
+def files_in(folder: Path, pattern: str, remedy: str) -> list[Path]:
+    """The files of a folder that match, sorted by name. Raises UserError where the folder is missing."""
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} is missing; {remedy}")
+    return sorted(folder.glob(pattern))

@@ -1,0 +1,146 @@
+"""Fetching data sets from their official addresses: streamed, resumed, checked, unpacked. Nothing is fetched unless asked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from densebench.console import notice, progress
+from densebench.datasets.archives import unpack
+from densebench.datasets.dataset import Dataset, Source
+from densebench.errors import UserError
+
+CHUNK = 1 << 20
+TIMEOUT = 60.0  # seconds without a byte
+ARCHIVES = ".downloads"  # below the data root; an archive is removed once it is unpacked
+CUT = (http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+def get(dataset: Dataset) -> list[str]:
+    """Fetch and unpack what is missing of a data set; return what is left to do by hand, in words.
+
+    A second call goes on where the first was stopped, and does nothing where all is there. Raises UserError for whatever keeps
+    a file from being fetched, checked or unpacked.
+    """
+    by_hand = []
+    for source in dataset.sources:
+        missing = [path for path in source.gives if not (dataset.root / path).exists()]
+        if source.by_hand:
+            by_hand += [f"{source.by_hand} (address: {source.url}; data root: {dataset.root})"] if missing else []
+        elif missing or _archive(dataset.root, source).exists():
+            fetch(source, dataset.root)
+        else:
+            notice(f"{_archive(dataset.root, source).name}: already unpacked")
+    return by_hand
+
+
+def fetch(source: Source, root: Path) -> None:
+    """Download one archive, check it and unpack it. The archive stays until all is unpacked, as the sign of work to be done."""
+    archive, folder = _archive(root, source), root / source.into
+    if archive.exists():  # an earlier unpacking was stopped, or the archive was fetched by hand
+        _check(archive, str(archive), source.checksum)
+    else:
+        download(source.url, archive, source.checksum, source.bytes)
+    unpack(archive, folder, source.inside)
+    for name in source.nested:
+        unpack(folder / name, (folder / name).parent)
+        (folder / name).unlink()
+    archive.unlink()
+
+
+def download(url: str, path: Path, checksum: str | None = None, size: int | None = None) -> None:
+    """Stream a file to `path`, going on from `path`.part where an earlier attempt stopped.
+
+    checksum: "sha256:..." or "md5:...", checked at the end. size: bytes, for the progress where the server does not say.
+    Raises UserError for network failures, a cut connection, a full disk and a wrong checksum (the file is then removed).
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            before = _bytes(part)
+            try:
+                total = _receive(url, part, before, size)
+                if total is None or _bytes(part) == total:
+                    break
+                cause = f"of {total}"
+            except CUT as error:
+                cause = f"({type(error).__name__})"
+            if _bytes(part) <= before:
+                raise UserError(f"{url} was cut at {_bytes(part)} bytes {cause}; the same command goes on from there")
+            notice(f"{path.name}: the connection was cut at {_bytes(part)} bytes; going on")
+        _check(part, url, checksum)
+        part.replace(path)
+    except urllib.error.HTTPError as error:
+        raise UserError(
+            f"{url} answers {error.code} {error.reason}; see the data set's page or fetch it by hand to {path}"
+        ) from error
+    except urllib.error.URLError as error:
+        raise UserError(
+            f"cannot reach {url} ({error.reason}); check the network and the proxy (https_proxy), or fetch it by hand to {path}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {part}: {error.strerror}; make room or choose another --data-root") from error
+
+
+def _receive(url: str, part: Path, start: int, size: int | None) -> int | None:
+    """Append what the server sends from byte `start` on; return the whole length where it is known."""
+    request = urllib.request.Request(url, headers={"User-Agent": "densebench"} | ({"Range": f"bytes={start}-"} if start else {}))
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        total = _whole_length(error.headers.get("Content-Range"))
+        if total == start:
+            return total  # all of it was there already
+        part.unlink()  # longer than the file on the server: not the same file
+        return _receive(url, part, 0, size)
+    with response:
+        resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+        if response.status == 206 and not resumed:
+            part.unlink()
+            return _receive(url, part, 0, size)
+        length = response.headers.get("Content-Length")
+        total = None if length is None else int(length) + (start if resumed else 0)
+        _copy(response, part, "ab" if resumed else "wb", start if resumed else 0, total or size)
+    return total
+
+
+def _copy(response: http.client.HTTPResponse, part: Path, mode: str, start: int, total: int | None) -> None:
+    name = part.name.removesuffix(".part")
+    with part.open(mode) as stream, progress(f"fetch {name}", round((total or 0) / 1e6), "MB") as bar:
+        received = start
+        while chunk := response.read(CHUNK):
+            stream.write(chunk)
+            received += len(chunk)
+            bar.advance(round(received / 1e6) - bar.done)
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _whole_length(content_range: str | None) -> int | None:
+    match = re.fullmatch(r"bytes \*/(\d+)", content_range or "")
+    return int(match[1]) if match else None
+
+
+def _check(part: Path, url: str, checksum: str | None) -> None:
+    if checksum is None:
+        return
+    kind, _, wanted = checksum.partition(":")
+    with part.open("rb") as stream:
+        found = hashlib.file_digest(stream, kind).hexdigest()
+    if found != wanted:
+        part.unlink()
+        raise UserError(f"{url} has the {kind} {found}, not the published {wanted}; it was removed, fetch it again")
+
+
+def _archive(root: Path, source: Source) -> Path:
+    return root / ARCHIVES / Path(urlsplit(source.url).path).name

@@ -1,0 +1,177 @@
+"""Evaluation: protocols x data sets x backbones, each a record that is written after every score and can be continued."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from densebench import catalog, options, records
+from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
+from densebench.console import notice
+from densebench.datasets import Dataset, limited, load_dataset
+from densebench.device import describe, peak_memory_mb, resolve_device
+from densebench.errors import UserError, unknown
+from densebench.evaluator import Evaluator, Point, Run
+from densebench.files import cache_root, digest
+
+RANDOM_BASELINE = "random:vit_tiny_patch16_224"
+
+
+def evaluate(
+    protocol: str,
+    *,
+    preset: str | None = None,
+    backbones: Sequence[str] = (),
+    weights: Path | None = None,
+    role: str = "teacher",
+    layer: str = "last",
+    pos_embed: str = "auto",
+    seed: int = 0,
+    datasets: Sequence[str] = (),
+    data_root: Path | None = None,
+    results: Path = Path("results"),
+    limit: int | None = None,
+    rerun: bool = False,
+    dry_run: bool = False,
+    command: str = "",
+    **given: Any,
+) -> Iterator[dict[str, Any]]:
+    """Score every backbone on every data set and yield the record of each, as JSON values.
+
+    `given` are the protocol's own options by field name, as values or as the texts that the command line takes. Without
+    backbones and data sets, the newest checkpoint under `runs/` is scored on the data it was trained on. Points that a record
+    holds already are not scored again unless `rerun`.
+    Raises UserError for whatever the caller can mend; records written until then stay.
+    """
+    kind = catalog.load("protocols", protocol)
+    name = next(iter(kind.presets)) if preset is None else preset
+    if name not in kind.presets:
+        raise unknown("preset", name, kind.presets, f"{protocol} has {', '.join(kind.presets)}")
+    evaluator: Evaluator = options.build(kind, kind.presets[name], given)
+    if weights is not None and len(backbones) != 1:
+        raise UserError(f"--weights {weights} goes with one --backbone timm:NAME; {len(backbones)} are given")
+    if not dry_run:
+        records.check_writable(results)
+    backbones, datasets = _defaults(backbones, datasets)
+    opened = [load_dataset(dataset, data_root) for dataset in datasets]
+    for spec in backbones:
+        backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
+        for dataset in opened:
+            about = {"name": protocol, "preset": name, "version": kind.version}
+            yield _one(evaluator.resolve(dataset), about, backbone, dataset, results, limit, rerun, dry_run, command)
+
+
+def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What a bare run scores: it is said in one line, and nothing else is guessed."""
+    if backbones and datasets:
+        return backbones, datasets
+    if not backbones:
+        newest = newest_checkpoint(Path("runs"))
+        backbones = [f"ckpt:{newest}"] if newest else [RANDOM_BASELINE]
+        trained = read_checkpoint(newest).get("dataset") if newest else None
+        datasets = datasets or [trained or "scenes"]
+        better = f"; `densebench pretrain {next(iter(methods))}` makes a better one" if (methods := catalog.entries("methods")) else ""
+        notice(f"no --backbone: scoring {backbones[0]}" + ("" if newest else f", untrained{better or '; name one with --backbone'}"))
+    if not datasets:
+        datasets = ["scenes"]
+        notice("no --dataset: scoring on the generated data set scenes")
+    return backbones, datasets
+
+
+def _one(
+    evaluator: Evaluator,
+    about: dict[str, Any],
+    backbone: Backbone,
+    dataset: Dataset,
+    results: Path,
+    limit: int | None,
+    rerun: bool,
+    dry_run: bool,
+    command: str,
+) -> dict[str, Any]:
+    header = {
+        "backbone": backbone.identity(),
+        "protocol": {**about, "settings": evaluator.settings(dataset), "headline": evaluator.headline()},
+        "dataset": _dataset(evaluator, dataset, limit),
+    }
+    points = evaluator.points(dataset)
+    if dry_run:
+        notice(f"dry run: {len(points)} points of {dataset.name} with {backbone.spec}; nothing is scored or written")
+        return {**header, "points": [dict(point) for point in points]}
+    record = records.open_or_create(results, header, rerun=rerun)
+    known = frozenset(record.points())
+    missing = [point for point in points if point not in known]
+    if not missing:
+        notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again")
+        return record.json()
+    _score(evaluator, backbone, dataset, record, Run(limit, known, record.path.parents[1] / "pictures" / record.id), command)
+    return record.json()
+
+
+def _score(
+    evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, run: Run, command: str
+) -> None:
+    device = resolve_device(evaluator.device)
+    run.progress_key = f"{record.id}-{digest([record.header, records.code()['densebench']], 16)}"
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()
+    facts = {"command": command, "started": started, "device": describe(device), "means": options.select(evaluator, "means")}
+    record.start({**facts, "precision": evaluator.precision})
+    try:
+        for score in evaluator.run(backbone, dataset, run):
+            record.add([score])
+    except BaseException:
+        record.finish("failed", {"seconds": _rounded(run.seconds)})
+        raise
+    seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
+    record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)})
+    for folder in (cache_root() / "scoring").glob(f"{run.progress_key}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
+    train, scored = evaluator.splits(dataset)
+    items = {split: limited(dataset.items(split), limit) for split in (train, scored)}
+    for split in items:
+        if not items[split]:
+            raise UserError(f"{dataset.name} has no image in {split}; choose another split or complete the data")
+    return {
+        "name": dataset.name,
+        "train_split": train,
+        "split": scored,
+        "images": len(items[scored]),
+        "train_images": len(items[train]),
+        "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
+        "limit": limit,
+        **dataset.facts(),
+    }
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A record in a few lines: the headline per fraction, mean ± standard deviation over seeds."""
+    if "points" in record:
+        return "\n".join(", ".join(f"{k} {v}" for k, v in point.items() if v is not None) for point in record["points"])
+    protocol, headline = record["protocol"], record["protocol"]["headline"]
+    lines = [
+        f"{record['backbone']['spec']} on {record['dataset']['name']} ({record['dataset']['images']} images), "
+        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
+    ]
+    values: dict[Any, list[float]] = {}
+    for score in record["scores"]:
+        if (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]):
+            values.setdefault(score.get("fraction"), []).append(score["value"])
+    for fraction in sorted(values, key=lambda f: -(f or 1)):
+        found = values[fraction]
+        spread = f" ± {statistics.stdev(found):.2f} over {len(found)} subsets" if len(found) > 1 else ""
+        lines.append(f"  1/{fraction:<4} {statistics.fmean(found):6.2f}{spread}")
+    return "\n".join(lines)
+
+
+__all__ = ["Point", "evaluate", "summary"]

@@ -1,0 +1,83 @@
+"""An evaluation protocol is a value: a frozen dataclass of options with one method that yields scores."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from densebench.options import means, select, setting
+
+if TYPE_CHECKING:
+    from densebench.backbones import Backbone
+    from densebench.datasets import Dataset
+    from densebench.records import Score
+
+Point = tuple[tuple[str, Any], ...]
+"""The axes of one score, such as (("fraction", 8), ("seed", 0))."""
+
+
+@dataclass
+class Run:
+    """What one run of a protocol is asked for, and what it reports besides scores."""
+
+    limit: int | None = None
+    """Use so many images of each split, evenly spaced; for trying things out."""
+    known: frozenset[Point] = frozenset()
+    """Points that an earlier run scored: they are not scored again."""
+    pictures: Path | None = None
+    """Where `--visualise` writes."""
+    progress_key: str = ""
+    """Names the work in progress, so that a run that was killed goes on from there."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time by stage."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Evaluator(ABC):
+    """Base of all protocols. `version` is raised whenever the same settings would give another number."""
+
+    version: ClassVar[int]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Named settings; the first is the default."""
+    precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
+    device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    batch_size: int = means(16, "images in one forward pass", minimum=1)
+    workers: int | None = means(None, "processes that decode images; none chooses", minimum=0)
+
+    @abstractmethod
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Yield a score for every point that is not known yet. Raises UserError for what the user can mend."""
+
+    @abstractmethod
+    def points(self, dataset: Dataset) -> list[Point]:
+        """What is to be scored on a data set."""
+
+    @abstractmethod
+    def resolve(self, dataset: Dataset) -> Evaluator:
+        """Fill in settings that were left to the data set."""
+
+    @abstractmethod
+    def headline(self) -> dict[str, str]:
+        """The metric and variant that tables show."""
+
+    @abstractmethod
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """The training split and the split that is scored."""
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """What decides, with the data set, whether two numbers are comparable."""
+        return select(self, "setting")

@@ -1,0 +1,167 @@
+"""Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
+
+A feature is found again by digests alone: of the backbone (weights, architecture, layer, position embedding), of the view, and
+of the image's bytes. Changing one weight, one image byte or one parameter of the view misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from densebench.backbones import Backbone
+from densebench.console import progress
+from densebench.datasets import Dataset, Item
+from densebench.errors import UserError
+from densebench.files import cache_root, digest
+from densebench.store import Store
+from densebench.views import View
+
+SCHEMA = 1  # raise it when the same inputs would give other features
+SHARD_BYTES = 64 * 2**20
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The colour statistics that a backbone expects, or those that a protocol insists on."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+
+class Features:
+    """Patch features of many images: `features[item]` is `[gh gw d]`, mapped from disk."""
+
+    def __init__(self, store: Store, keys: dict[str, str]) -> None:
+        self._store, self._keys = store, keys
+
+    def __getitem__(self, item: Item) -> Float[Tensor, "gh gw d"]:
+        return self._store[self._keys[item.name]]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def extract(
+    backbone: Backbone,
+    dataset: Dataset,
+    items: Sequence[Item],
+    view: View,
+    *,
+    normalisation: Normalisation | None = None,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    workers: int = 0,
+    label: str = "features",
+) -> Features:
+    """Give the features of `items` under `view`, computing those that the cache does not hold.
+
+    Images of equal size go through the backbone together. Finished shards survive a kill; a second call goes on from there.
+    Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
+    """
+    normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
+    identity: dict[str, Any] = {
+        "schema": SCHEMA,
+        "backbone": {name: value for name, value in backbone.identity().items() if name not in ("spec", "params")},
+        "view": view.identity(),
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+        "precision": precision,
+    }
+    store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
+    keys = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
+    missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
+    if missing:
+        device = torch.device(device)
+        backbone = backbone.to(device)
+        loader = _loader(dataset, missing, keys, view, backbone, batch_size, workers)
+        pending: dict[str, Tensor] = {}
+        with progress(label, len(missing)) as bar, torch.inference_mode():
+            for names, images in loader:
+                if isinstance(images, UserError):
+                    raise images
+                with _autocast(device, precision):
+                    grids = backbone(normalisation(images.to(device, non_blocking=True)))
+                grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
+                pending.update({keys[name]: grid.clone() for name, grid in zip(names, grids, strict=True)})
+                if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
+                    store.add(pending)
+                    pending = {}
+                bar.advance(len(names))
+            if pending:
+                store.add(pending)
+    return Features(store, keys)
+
+
+class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
+    """Decoding and views, in worker processes."""
+
+    def __init__(self, dataset: Dataset, items: Sequence[Item], keys: dict[str, str], view: View) -> None:
+        self.dataset, self.items, self.keys, self.view = dataset, items, keys, view
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | UserError]:
+        item = self.items[index]
+        try:
+            return item.name, self.view.image(self.dataset.image(item), self.keys[item.name])
+        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
+            return item.name, error
+
+
+def _loader(
+    dataset: Dataset,
+    items: Sequence[Item],
+    keys: dict[str, str],
+    view: View,
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+) -> DataLoader[Any]:
+    shapes = [view.shape(width, height) for height, width in map(dataset.image_size, items)]
+    for shape in sorted(set(shapes)):
+        backbone.check_size(*shape)
+    return DataLoader(
+        _Images(dataset, items, keys, view),
+        batch_sampler=list(_equal_batches(shapes, batch_size)),
+        num_workers=min(workers, len(items)),
+        collate_fn=_collate,
+        multiprocessing_context="forkserver" if workers else None,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _collate(batch: list[tuple[str, Any]]) -> tuple[list[str], Tensor | UserError]:
+    images = [image for _, image in batch]
+    error = next((image for image in images if isinstance(image, UserError)), None)
+    return [name for name, _ in batch], error or torch.stack(images)
+
+
+def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Batches of indices whose images have one shape, in order of first appearance."""
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(index)
+    for indices in by_shape.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])

@@ -1,0 +1,204 @@
+"""Options: the fields of a frozen dataclass, seen as command-line flags, as TOML and as the digest of what a number means.
+
+A field is declared as one of three kinds:
+
+- `setting`: changes what the number means; part of the digest by which results are compared;
+- `axis`: swept; every score carries its value;
+- `means`: how the work is done; must not change the number, and is only recorded.
+
+Flags can also be read from a source file without importing it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from densebench.errors import UserError, unknown
+
+Kind = Literal["setting", "axis", "means"]
+Options = TypeVar("Options")
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """Declare a field that changes what a number means."""
+    return _field("setting", default, help, choices, minimum)
+
+
+def axis(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """Declare a field that is swept, so that every score carries its value."""
+    return _field("axis", default, help, choices, minimum)
+
+
+def means(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """Declare a field that must not change any number."""
+    return _field("means", default, help, choices, minimum)
+
+
+def _field(kind: Kind, default: Any, help: str, choices: tuple[str, ...], minimum: float | None) -> Any:
+    metadata = {"kind": kind, "help": help, "choices": choices, "minimum": minimum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One option: its field's name, kind and annotation (as written), its default, and what values it takes."""
+
+    name: str
+    kind: Kind
+    annotation: str
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+
+    @property
+    def spelling(self) -> str:
+        """The flag on the command line, such as `--memory-size`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def optional(self) -> bool:
+        """Whether `none` is a value."""
+        return self.annotation.endswith("| None")
+
+    def read(self, value: Any) -> Any:
+        """Turn a text or a TOML value into a checked value of the field's type.
+
+        Raises UserError naming the flag, the value and what it takes.
+        """
+        kind = self.annotation.removesuffix("| None").strip()
+        if value is None or (self.optional and value == "none"):
+            if not self.optional:
+                raise self._wrong(value)
+            return None
+        if kind.startswith("tuple["):
+            entries = value.split(",") if isinstance(value, str) else value
+            if not isinstance(entries, list | tuple) or not entries:
+                raise self._wrong(value)
+            return tuple(self._one(kind[6:].split(",")[0], entry) for entry in entries)
+        return self._one(kind, value)
+
+    def _one(self, kind: str, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.strip()
+        try:
+            result = _READERS[kind](value)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(value) from error
+        if self.choices and result not in self.choices:
+            raise unknown(f"value for {self.spelling}", str(value), self.choices, f"it takes {', '.join(self.choices)}")
+        if self.minimum is not None and result < self.minimum:
+            raise UserError(f"{self.spelling} {value}: it must be at least {self.minimum:g}")
+        return result
+
+    def _wrong(self, value: Any) -> UserError:
+        return UserError(f"{self.spelling} {value}: it takes {self.metavar}; {self.help}")
+
+    @property
+    def metavar(self) -> str:
+        """What the flag takes, in words for `--help`."""
+        if self.choices:
+            return "|".join(self.choices)
+        kind = self.annotation.removesuffix("| None").strip()
+        word = {"int": "N", "float": "NUMBER", "bool": "yes|no", "str": "TEXT"}.get(
+            kind.removeprefix("tuple[").split(",")[0]
+        )
+        word = f"{word},..." if kind.startswith("tuple[") else f"{word}"
+        return f"{word}|none" if self.optional else word
+
+
+def _read_bool(value: Any) -> bool:
+    words = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in words:
+        raise ValueError(value)
+    return words[value.lower()]
+
+
+def _read_int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    return int(value.replace("_", "")) if isinstance(value, str) else int(value)
+
+
+def _read_float(value: Any) -> float:
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(value)
+    return number
+
+
+def _read_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+_READERS = {"int": _read_int, "float": _read_float, "bool": _read_bool, "str": _read_str}
+
+
+def flags(options: type) -> list[Flag]:
+    """The flags of a dataclass, in the order of its fields."""
+    found = []
+    for field in dataclasses.fields(options):
+        if "kind" in field.metadata:
+            annotation = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            found.append(Flag(field.name, annotation=annotation, default=field.default, **field.metadata))
+    return found
+
+
+def flags_in_source(node: ast.ClassDef) -> list[Flag]:
+    """The flags that a class declares, read from its syntax tree: nothing is imported."""
+    found = []
+    for line in node.body:
+        if not (
+            isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Call) and isinstance(line.target, ast.Name)
+        ):
+            continue
+        called = line.value.func
+        kind = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        if kind in ("setting", "axis", "means"):
+            default, text = (ast.literal_eval(argument) for argument in line.value.args)
+            more = {word.arg: ast.literal_eval(word.value) for word in line.value.keywords if word.arg}
+            found.append(Flag(line.target.id, kind, ast.unparse(line.annotation), default, text, **more))  # type: ignore[arg-type]
+    return found
+
+
+def build(options: type[Options], preset: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
+    """Make the options: the defaults, then the preset, then what the user gave (texts or values), each checked.
+
+    Raises UserError for an unknown name or a value that the flag does not take.
+    """
+    known = {flag.name: flag for flag in flags(options)}
+    for name in given:
+        if name not in known:
+            raise unknown("option", name, known, f"there are {', '.join(known)}")
+    values = {**preset, **given}
+    return options(**{name: known[name].read(value) for name, value in values.items()})
+
+
+def select(options: Any, kind: Kind) -> dict[str, Any]:
+    """The values of one kind of field, as JSON values."""
+    found = {flag.name: getattr(options, flag.name) for flag in flags(type(options)) if flag.kind == kind}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read options from a TOML file; names may be written with dashes or underscores.
+
+    Raises UserError where the file is missing or is not TOML.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give a TOML file of options") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from error
+    return {name.replace("-", "_"): value for name, value in table.items()}

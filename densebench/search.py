@@ -1,0 +1,272 @@
+"""Nearest neighbours: exact with bounded memory, for many subsets of one memory in one pass; faiss and ScaNN as other engines.
+
+The exact search multiplies a chunk of queries with a tile of memory, takes the maximum of every group of GROUP rows, and looks
+for each subset's k nearest only inside the k groups whose maxima are largest: the true ones lie there. So the product, which is
+nearly all of the work, is done once however many subsets there are. Ties go to the row that comes first.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densebench.errors import UserError
+
+EXACT_ENGINES = ("exact", "faiss")
+ENGINES = (*EXACT_ENGINES, "faiss-ivf", "scann")
+Metric = Literal["dot", "l2"]
+
+GROUP = 32  # rows whose maximum stands for them
+TILE = 8192  # groups multiplied at once; fixed, so that results do not depend on the memory at hand
+QUERIES = {"cpu": 256, "cuda": 2048}  # rows of the product: 256 MiB and 2 GiB of float32 with a full tile
+
+
+class Neighbours(NamedTuple):
+    """Nearest rows of a memory, best first. score: inner product, or negative squared distance; index: row of the memory."""
+
+    score: Float[Tensor, "*subsets q k"]
+    index: Int[Tensor, "*subsets q k"]
+
+
+def nearest(
+    queries: Float[Tensor, "q d"], memory: Float[Tensor, "m d"], k: int, *, engine: str = "exact", metric: Metric = "dot"
+) -> Neighbours:
+    """The k rows of `memory` nearest to each query, best first; the row that comes first wins a tie (exact engines).
+
+    metric: "dot" is the inner product (cosine if both are of length 1), "l2" the negative squared Euclidean distance.
+    Raises UserError where k is not between 1 and m, widths differ, a value is not finite, or the engine is not installed.
+    """
+    whole = torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool)
+    score, index = Search(memory, *whole, engine=engine, metric=metric).search(queries, k)
+    return Neighbours(score[0], index[0])
+
+
+def recall(found: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
+    """Recall@k: the share of the true neighbours that were found, over all queries."""
+    return float((found[:, :, None] == truth[:, None, :]).any(1).float().mean())
+
+
+class Search:
+    """A memory made ready to be searched, by any number of subsets of its rows at once.
+
+    segments: lengths of consecutive blocks of rows; members[s, b]: whether subset s holds block b. Rows of a block always
+    enter a subset together, such as the patches of one image. Engines other than "exact" build one index a subset.
+    """
+
+    def __init__(
+        self,
+        memory: Float[Tensor, "m d"],
+        segments: Int[Tensor, "b"],
+        members: Bool[Tensor, "s b"],
+        *,
+        engine: str = "exact",
+        metric: Metric = "dot",
+    ) -> None:
+        if engine not in ENGINES:
+            raise UserError(f"unknown search engine {engine!r}: there are {', '.join(ENGINES)}")
+        _check_finite(memory, "memory")
+        self.memory, self.metric = memory, metric
+        self.sizes: list[int] = (members * segments).sum(1).tolist()
+        if engine == "exact":
+            exact = _Exact(memory, segments, members, metric)
+            self._search: Callable[[Tensor, int], Neighbours] = exact.search
+        else:
+            rows_held = torch.repeat_interleave(members, segments, dim=1)
+            indices = [_SubsetIndex(engine, memory, held.nonzero()[:, 0], metric) for held in rows_held]
+            self._search = lambda queries, k: _stack([index.search(queries, k) for index in indices])
+
+    def search(self, queries: Float[Tensor, "q d"], k: int) -> Neighbours:
+        """The k nearest rows of every subset: score and index `[s q k]`, best first, rows numbered in the whole memory.
+
+        Raises UserError where k is not between 1 and the smallest subset's size, or widths differ, or a value is not finite.
+        """
+        if not 1 <= k <= min(self.sizes):
+            raise UserError(f"k = {k} neighbours: a memory holds {min(self.sizes)} rows; ask for 1 to {min(self.sizes)}")
+        if queries.shape[1] != self.memory.shape[1]:
+            raise UserError(f"queries have {queries.shape[1]} features and the memory {self.memory.shape[1]}; use one backbone")
+        _check_finite(queries, "queries")
+        return self._search(queries, k)
+
+
+def _check_finite(rows: Tensor, what: str) -> None:
+    if any(not bool(part.isfinite().all()) for part in rows.split(2**18)):
+        raise UserError(f"the {what} hold values that are not finite; the backbone's features overflow: try --precision fp32")
+
+
+def _stack(found: list[Neighbours]) -> Neighbours:
+    return Neighbours(torch.stack([one.score for one in found]), torch.stack([one.index for one in found]))
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Consecutive groups: which rows their slots hold (-1: padding), what is added to the product, and each subset's groups."""
+
+    rows: Int[Tensor, "slots"]
+    bias: Float[Tensor, "slots"]
+    groups: list[Int[Tensor, "own"]]
+
+
+class _Exact:
+    def __init__(self, memory: Tensor, segments: Tensor, members: Tensor, metric: Metric) -> None:
+        self.memory, self.metric = memory, metric
+        self.subsets = len(members)
+        self.tiles = list(self._tiles(segments, members))
+
+    def _tiles(self, segments: Tensor, members: Tensor) -> Iterator[_Tile]:
+        device = self.memory.device
+        groups = (segments + GROUP - 1) // GROUP
+        block = torch.repeat_interleave(torch.arange(len(segments)), groups)
+        first_row, first_group = segments.cumsum(0) - segments, groups.cumsum(0) - groups
+        start = (torch.arange(len(block)) - first_group[block]) * GROUP  # within the block
+        for span in torch.arange(len(block)).split(TILE):
+            slot = start[span, None] + torch.arange(GROUP)
+            real = slot < segments[block[span], None]
+            rows = torch.where(real, first_row[block[span], None] + slot, -1).flatten().to(device)
+            bias = torch.where(rows >= 0, 0.0, -torch.inf)
+            if self.metric == "l2":
+                bias -= self.memory[rows.clamp(min=0)].float().square().sum(1)
+            own = [held.nonzero()[:, 0].to(device) for held in members[:, block[span]]]
+            yield _Tile(rows, bias, own)
+
+    def search(self, queries: Tensor, k: int) -> Neighbours:
+        chunks = queries.to(self.memory.device).float().split(QUERIES[self.memory.device.type])
+        found = [self._chunk(chunk, k) for chunk in chunks]
+        return Neighbours(torch.cat([one.score for one in found], 1), torch.cat([one.index for one in found], 1))
+
+    def _chunk(self, queries: Tensor, k: int) -> Neighbours:
+        empty = queries.new_empty(len(queries), 0)
+        best = [Neighbours(empty, empty.long()) for _ in range(self.subsets)]
+        for tile in self.tiles:
+            keys = self._keys(tile)
+            product = torch.addmm(tile.bias, queries, keys.T, alpha=2.0 if self.metric == "l2" else 1.0)
+            product = product.view(len(queries), -1, GROUP)
+            maxima = product.amax(2)
+            for s, own in enumerate(tile.groups):
+                if len(own):
+                    best[s] = _merge(best[s], _in_groups(product, maxima, own, tile.rows, k), k)
+        found = _stack(best)
+        if self.metric == "l2":
+            found = Neighbours(found.score - queries.square().sum(1)[:, None], found.index)
+        return found
+
+    def _keys(self, tile: _Tile) -> Tensor:
+        first, last = int(tile.rows[0]), int(tile.rows[-1])
+        if last - first + 1 == len(tile.rows):  # no padding: a view
+            return self.memory[first : last + 1].float()
+        return self.memory[tile.rows.clamp(min=0)].float()
+
+
+def _in_groups(product: Tensor, maxima: Tensor, own: Tensor, rows: Tensor, k: int) -> Neighbours:
+    """The k best of a tile among the groups of one subset. Padding may be among them, with a score of -inf."""
+    queries = len(product)
+    _, places = top(maxima.index_select(1, own), min(k, len(own)))
+    groups = own[places].sort(1).values  # in the order of rows, so that ties go to the first
+    scores = product.gather(1, groups[:, :, None].expand(-1, -1, GROUP)).view(queries, -1)
+    score, place = top(scores, min(k, scores.shape[1]))
+    group = groups.gather(1, place // GROUP)
+    return Neighbours(score, rows[group * GROUP + place % GROUP])
+
+
+def _merge(best: Neighbours, more: Neighbours, k: int) -> Neighbours:
+    """The k best of two lists; rows of the first come before those of the second."""
+    scores = torch.cat([best.score, more.score], 1)
+    score, place = top(scores, min(k, scores.shape[1]))
+    return Neighbours(score, torch.cat([best.index, more.index], 1).gather(1, place))
+
+
+def top(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    """The k greatest of each row, greatest first, and their places; the first place wins a tie.
+
+    `topk` leaves ties open, so rows where one lies among the k + 1 greatest are sorted again, stably.
+    """
+    value, place = values.topk(min(k + 1, values.shape[1]), dim=1)
+    tied = ((value[:, 1:] == value[:, :-1]) & value[:, 1:].isfinite()).any(1).nonzero()[:, 0]
+    value, place = value[:, :k], place[:, :k]
+    if len(tied):
+        again, order = values[tied].sort(dim=1, descending=True, stable=True)
+        value, place = value.index_copy(0, tied, again[:, :k]), place.index_copy(0, tied, order[:, :k])
+    return value, place
+
+
+class _SubsetIndex:
+    """One subset's index of another library. Queries for which it finds fewer than k rows are searched exactly."""
+
+    def __init__(self, engine: str, memory: Tensor, rows: Tensor, metric: Metric) -> None:
+        self.rows, self.metric = rows.to(memory.device), metric
+        self.memory = memory[self.rows].float()
+        build = {"faiss": _faiss_flat, "faiss-ivf": _faiss_ivf, "scann": _scann}[engine]
+        self.find = build(self.memory.cpu().numpy(), metric)
+
+    def search(self, queries: Tensor, k: int) -> Neighbours:
+        found = torch.from_numpy(self.find(np.ascontiguousarray(queries.float().cpu().numpy()), k)).to(self.memory.device)
+        short = (found < 0).any(1).nonzero()[:, 0]
+        if len(short):
+            found[short] = nearest(queries[short].to(self.memory.device), self.memory, k, metric=self.metric).index
+        keys = self.memory[found]
+        there = queries.float().to(keys.device)[:, None]
+        score = (there * keys).sum(-1) if self.metric == "dot" else -(there - keys).square().sum(-1)
+        score, order = top(score, k)
+        return Neighbours(score, self.rows[found.gather(1, order)])
+
+
+Find = Callable[[np.ndarray, int], np.ndarray]
+
+
+def _library(name: str, remedy: str) -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of their generated bindings
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"the search engine {name} cannot be imported ({error}); {remedy}") from error
+
+
+def _faiss_flat(memory: np.ndarray, metric: Metric) -> Find:
+    faiss: Any = _library("faiss", "pip install faiss-cpu, or use --engine exact")
+    index = (faiss.IndexFlatIP if metric == "dot" else faiss.IndexFlatL2)(memory.shape[1])
+    index.add(memory)
+    return lambda queries, k: index.search(queries, k)[1]
+
+
+def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
+    """Inverted lists: 4 sqrt(m) of them, as faiss advises, with 39 training points each at least; 32 are searched."""
+    faiss: Any = _library("faiss", "pip install faiss-cpu, or use --engine exact")
+    lists = max(1, min(int(4 * len(memory) ** 0.5), len(memory) // 39))
+    kind = faiss.METRIC_INNER_PRODUCT if metric == "dot" else faiss.METRIC_L2
+    index = faiss.index_factory(memory.shape[1], f"IVF{lists},Flat", kind)
+    index.train(memory)
+    index.add(memory)
+    index.nprobe = min(32, lists)
+    return lambda queries, k: index.search(queries, k)[1]
+
+
+def _scann(memory: np.ndarray, metric: Metric) -> Find:
+    """The settings of open-hummingbird-eval (protocols.md 1a), whose documented 4 dimensions a block are 2 in effect.
+
+    512 leaves, 32 searched; fewer where the memory is small: one leaf a hundred rows, a sixteenth searched, four at least.
+    """
+    scann: Any = _library("scann", "it runs on Linux x86-64 with Python below 3.14; use --engine exact or faiss")
+    leaves = max(1, min(512, len(memory) // 100))
+    searched = min(leaves, max(4, leaves // 16))
+
+    @functools.cache
+    def built(k: int) -> Any:
+        builder = scann.scann_ops_pybind.builder(memory, k, "dot_product" if metric == "dot" else "squared_l2")
+        tree = builder.tree(num_leaves=leaves, num_leaves_to_search=searched, training_sample_size=len(memory))
+        return tree.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(max(120, k)).build()
+
+    def find(queries: np.ndarray, k: int) -> np.ndarray:
+        rows, scores = built(k).search_batched_parallel(queries)
+        return np.where(np.isfinite(scores), rows.astype(np.int64), -1)
+
+    return find

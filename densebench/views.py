@@ -1,0 +1,142 @@
+"""Views: how an image and its label map become equally sized tensors.
+
+A view is a value: two equal views of one image are equal, bit for bit. Random views (jitter and crop) draw from a generator
+that is seeded by the image's own bytes, so that a view can be cached and is the same in every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from densebench.errors import UserError
+
+
+class Crop(NamedTuple):
+    """A box in pixels: top, left, height, width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A square of `size` px, or (size None) the image's own shape, each side rounded to a multiple of `stride`.
+
+    resample: "bilinear" is antialiased, on float tensors; "bicubic" is PIL's on bytes.
+    mask_resample: "nearest-exact" takes the label under the centre of the output pixel; "nearest" the one under its corner,
+    as torchvision does to tensors (a shift of up to half a pixel that public code has).
+    augment: colour jitter and random resized crop of open-hummingbird (protocols of retrieval), drawn from `epoch` and the image.
+    """
+
+    stride: int
+    size: int | None = None
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    mask_resample: Literal["nearest-exact", "nearest"] = "nearest-exact"
+    augment: bool = False
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size % self.stride:
+            raise UserError(
+                f"a view of {self.size} px is not a multiple of the stride {self.stride}; use {self.fit(self.size)}"
+            )
+
+    def fit(self, side: int) -> int:
+        """The multiple of the stride nearest to a side (ties go up), one stride at least."""
+        return max(self.stride, int(side / self.stride + 0.5) * self.stride)
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """The height and width of the view of an image."""
+        return (self.size, self.size) if self.size is not None else (self.fit(height), self.fit(width))
+
+    def identity(self) -> dict[str, Any]:
+        """What of the view shapes the pixels of the image: part of the key of cached features."""
+        return {name: value for name, value in asdict(self).items() if name != "mask_resample"}
+
+    def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 h w"]:
+        """The view of an RGB image, float32 in 0..1 (bicubic and jitter work on bytes first, as the reference does)."""
+        shape = self.shape(*image.size)
+        if self.augment:
+            generator = self._generator(digest)
+            image, crop = jitter(image, generator), random_crop(*image.size, generator)
+            image = image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+        if self.resample == "bicubic":
+            return to_tensor(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+        pixels = to_tensor(image)
+        return pixels if pixels.shape[1:] == shape else _resize(pixels, shape)
+
+    def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "h w"]:
+        """The view of a label map: the same crop as the image's, nearest neighbour. `digest` is the image's."""
+        height, width = label.shape
+        shape = self.shape(width, height)
+        if self.augment:
+            generator = self._generator(digest)
+            _draw_jitter(generator)
+            top, left, height, width = random_crop(width, height, generator)
+            label = label[top : top + height, left : left + width]
+        pixels = torch.from_numpy(np.ascontiguousarray(label))
+        return F.interpolate(pixels[None, None], shape, mode=self.mask_resample)[0, 0]
+
+    def _generator(self, digest: str) -> np.random.Generator:
+        words = hashlib.sha256(f"view {self.epoch} {digest}".encode()).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(words[:16])))
+
+
+def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
+    """The bytes of an RGB image divided by 255."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float().div_(255)
+
+
+def _resize(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate(pixels[None], shape, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _draw_jitter(generator: np.random.Generator) -> list[float | None]:
+    """Strengths of brightness, contrast, saturation and hue; None where the coin (p = 0.5) says no."""
+    coins, strengths = generator.random(4), generator.uniform(-0.1, 0.1, 4)
+    return [float(s) if coin < 0.5 else None for coin, s in zip(coins, strengths, strict=True)]
+
+
+def jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Brightness, contrast and saturation by a factor in 0.9..1.1, hue by -0.1..0.1 turns, each with probability 0.5."""
+    brightness, contrast, saturation, hue = _draw_jitter(generator)
+    for enhance, strength in (
+        (ImageEnhance.Brightness, brightness),
+        (ImageEnhance.Contrast, contrast),
+        (ImageEnhance.Color, saturation),
+    ):
+        if strength is not None:
+            image = enhance(image).enhance(1 + strength)
+    if hue is not None:
+        channels = list(image.convert("HSV").split())
+        turned = (np.asarray(channels[0], dtype=np.int16) + int(hue * 255)) % 256
+        channels[0] = Image.fromarray(turned.astype(np.uint8))
+        image = Image.merge("HSV", channels).convert("RGB")
+    return image
+
+
+def random_crop(width: int, height: int, generator: np.random.Generator) -> Crop:
+    """A box of 0.5 to 2 times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
+
+    Areas above 1 never fit, so about a third of all views are the whole image (protocols.md 1a, open-hummingbird).
+    """
+    for _ in range(10):
+        area = width * height * generator.uniform(0.5, 2.0)
+        ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return Crop(int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w)
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return Crop((height - h) // 2, (width - w) // 2, h, w)

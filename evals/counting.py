@@ -1,0 +1,91 @@
+"""Counts of pixels by (image, truth, prediction) while a protocol runs, kept sparse, and the scores that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from densebench import metrics
+from densebench.evaluator import Point
+from densebench.records import Score
+
+
+class Counts:
+    """For several subsets at once: how many pixels of each image have which truth and which prediction."""
+
+    def __init__(self, subsets: int, classes: int) -> None:
+        self.subsets, self.classes = subsets, classes
+        self._pairs: dict[str, Int[Tensor, "2 nonzero"]] = {}
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._pairs
+
+    def add(self, image: str, confusions: Int[Tensor, "subsets c c"]) -> Int[Tensor, "2 nonzero"]:
+        """Take the confusion matrices of one image and return what is kept of them: flat places and counts."""
+        flat = confusions.flatten().cpu()
+        places = flat.nonzero()[:, 0]
+        return self.restore(image, torch.stack([places, flat[places]]))
+
+    def restore(self, image: str, pairs: Int[Tensor, "2 nonzero"]) -> Int[Tensor, "2 nonzero"]:
+        """Take what an earlier run kept."""
+        self._pairs[image] = pairs
+        return pairs
+
+    def confusion(self, images: Iterable[str]) -> Int[Tensor, "subsets c c"]:
+        """The confusion matrices of the whole set."""
+        total = torch.zeros(self.subsets * self.classes**2, dtype=torch.int64)
+        for image in images:
+            places, counts = self._pairs[image]
+            total.index_add_(0, places, counts)
+        return total.view(self.subsets, self.classes, self.classes)
+
+    def tallies(self, images: Sequence[str], subset: int, renamed: Int[Tensor, "c"]) -> Int[Tensor, "n 3 c"]:
+        """Per image and class: pixels that agree, of the truth, of the prediction, after predicted classes are renamed."""
+        size = self.classes**2
+        result = torch.zeros(len(images), 3, self.classes, dtype=torch.int64)
+        for row, image in zip(result, images, strict=True):
+            places, counts = self._pairs[image]
+            inside = (places >= subset * size) & (places < (subset + 1) * size)
+            pair, count = places[inside] - subset * size, counts[inside]
+            truth, prediction = pair // self.classes, renamed[pair % self.classes]
+            agree = truth == prediction
+            row[0].index_add_(0, truth[agree], count[agree])
+            row[1].index_add_(0, truth, count)
+            row[2].index_add_(0, prediction, count)
+        return result
+
+    def scores(
+        self,
+        images: Sequence[str],
+        subset: int,
+        names: Sequence[str],
+        absent: Literal["skip", "zero"],
+        point: Point,
+        details: dict[str, Any],
+    ) -> list[Score]:
+        """mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy."""
+        confusion = self.confusion(images)[subset]
+        found = []
+        for variant in ("identity", "hungarian"):
+            renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)
+            ious = 100 * metrics.iou(metrics.tallies(metrics.rename(confusion, renamed)))
+            resampled = 100 * metrics.bootstrap_mean_iou(self.tallies(images, subset, renamed), absent)
+            low, high = metrics.interval(resampled)
+            found.append(
+                Score(
+                    "miou",
+                    variant,
+                    round(float(metrics.mean_iou(ious, absent)), 4),
+                    axes=dict(point),
+                    ci95=(round(low, 4), round(high, 4)),
+                    per_class={n: None if v != v else round(v, 4) for n, v in zip(names, ious.tolist(), strict=True)},
+                    bootstrap=tuple(resampled.tolist()),
+                    details=details,
+                )
+            )
+        accuracy = round(100 * metrics.pixel_accuracy(confusion), 4)
+        return [*found, Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details)]

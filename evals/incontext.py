@@ -1,0 +1,278 @@
+"""In-context dense nearest-neighbour retrieval: label every patch by its neighbours among labelled training patches.
+
+Balažević, Steiner, Parthasarathy, Arandjelović, Hénaff: Towards In-Context Scene Understanding, NeurIPS 2023 ("Hummingbird").
+No training. The patch features of (a fraction of) the training images, with their labels, are the memory; every patch of a
+validation image attends to its nearest neighbours there and takes the weighted sum of their labels; upsampled, the best class
+is the prediction.
+
+The original code was not released. Presets restate what public code and papers do, and keep their names apart because their
+numbers differ by five points and more for one backbone:
+
+- hummingbird: as open-hummingbird-eval, without its slips: identity mIoU, the backbone's own colour statistics, void pixels
+  dropped from labels, the data set's own classes, labels under pixel centres. Balanced nested subsets.
+- open-hummingbird: that public code (v2) as it is: Hungarian mIoU with absent classes counted as 0, ImageNet statistics with
+  0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Its table uses two augmentation epochs.
+- neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
+  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it).
+- cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform subsets,
+  scored on patches. Its code is unreleased; distance, voting weights and void are not stated: cosine, equal votes, dropped.
+- dip: DIP (Sirko-Galouchenko et al., ICCV 2025): squared Euclidean search on features as they are, temperature 0.07. The reference
+  rounds features to fp16; here `--precision` says.
+- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, pixelwise vote over the neighbours' patches; k and distance are chosen on
+  a tenth of the training images. A vote for void is a miss; the reference also counts void as a class of its mean.
+
+Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DINO ViT-S/16 26.4, 30.5, 41.3, 47.9 and CrIBo 53.9, 59.9, 66.9,
+71.2; CrIBo table 1 (k-NN), DINO 24.6, 29.0, 38.7, 46.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from densebench.backbones import Backbone
+from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.subsets import balanced_order, read_subset, subset_size, uniform_order
+from densebench.device import resolve_device, resolve_workers
+from densebench.errors import UserError
+from densebench.evaluator import Evaluator, Point, Run
+from densebench.features import DTYPES, Features, Normalisation, extract
+from densebench.options import axis, means, setting
+from densebench.records import Score
+from densebench.search import EXACT_ENGINES
+from densebench.views import View
+
+from .bank import Labelling, Unit, lay_out, read_units
+from .labels import LabelSpace
+from .scoring import Retriever, Task
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+STATISTICS = {
+    "imagenet": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.225)),
+    "hummingbird": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.255)),
+}
+
+
+@dataclass(frozen=True)
+class InContext(Evaluator):
+    """Options of in-context retrieval; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "hummingbird": {},
+        "open-hummingbird": {
+            "augment_epochs": 2,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "dead",
+            "absent": "zero",
+            "variant": "hungarian",
+        },
+        "neco": {
+            "augment_epochs": 2,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "dead",
+            "memory_norm": "patches",
+            "absent": "zero",
+            "variant": "hungarian",
+        },
+        "cribo": {
+            "resize": "native",
+            "augment_epochs": 0,
+            "memory_size": None,
+            "labels": "majority",
+            "weighting": "equal",
+            "neighbours": (50,),
+            "subsets": "uniform",
+            "score_at": "patch",
+        },
+        "dip": {
+            "augment_epochs": 2,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "class",
+            "metric": ("l2",),
+            "temperature": 0.07,
+        },
+        "capi": {
+            "image_size": 224,
+            "resample": "bicubic",
+            "augment_epochs": 0,
+            "memory_size": None,
+            "labels": "pixels",
+            "weighting": "equal",
+            "standardise": True,
+            "neighbours": (1, 3, 10, 30),
+            "metric": ("cosine", "l2"),
+            "subsets": "uniform",
+        },
+    }
+
+    image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
+    resize: str = setting("square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native"))
+    resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
+    mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
+    augment_epochs: int = setting(1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0)
+    colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
+    memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1)
+    memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
+    standardise: bool = setting(False, "give each feature mean 0 and deviation 1 over the memory")
+    labels: str = setting("soft", "label of a patch", choices=("soft", "majority", "pixels"))
+    void: str = setting("drop", "void pixels in the memory: dropped or taken as class 0", choices=("drop", "background"))
+    other_class: str = setting(
+        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
+    )
+    neighbours: tuple[int, ...] = setting((30,), "neighbours of a query; of several the best on a tenth of train", minimum=1)
+    metric: tuple[str, ...] = setting(("cosine",), "distance of the search; of several the best", choices=("cosine", "l2"))
+    weighting: str = setting("softmax", "weights of the neighbours", choices=("softmax", "equal"))
+    temperature: float = setting(0.02, "of the softmax over cosines", minimum=1e-6)
+    score_at: str = setting("view", "where pixels are scored", choices=("view", "native", "patch"))
+    absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
+    variant: str = setting("identity", "the headline mIoU", choices=("identity", "hungarian"))
+    subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
+    subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
+    subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
+    train_split: str | None = setting(None, "split of the memory; none: the data set's own")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
+    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1)
+    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1)
+    visualise: int = means(0, "draw so many validation images", minimum=0)
+
+    def headline(self) -> dict[str, str]:
+        """mIoU in the preset's variant."""
+        return {"metric": "miou", "variant": self.variant}
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings; engines that find the same neighbours are one setting, and so are a size given and the same size hinted."""
+        engine = "exact" if self.engine in EXACT_ENGINES else self.engine
+        size = None if self.resize == "native" else self.image_size or dataset.image_size_hint
+        return {**super().settings(dataset), "engine": engine, "image_size": size}
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """The split of the memory and the split that is scored."""
+        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
+
+    def resolve(self, dataset: Dataset) -> InContext:
+        """Name the splits; refuse settings that contradict each other."""
+        if self.labels == "pixels" and (self.weighting, self.score_at) != ("equal", "view"):
+            raise UserError("--labels pixels votes pixel by pixel: it goes with --weighting equal and --score-at view")
+        if self.memory_norm == "patches" and self.metric != ("cosine",):
+            raise UserError("--memory-norm patches goes with --metric cosine alone")
+        if self.resize == "native" and self.image_size is not None:
+            raise UserError(f"--image-size {self.image_size} goes with --resize square; native images keep their size")
+        train, scored = self.splits(dataset)
+        return replace(self, train_split=train, eval_split=scored)
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """Fraction 1 once; every other fraction for each seed."""
+        found: list[Point] = []
+        for fraction in dict.fromkeys(self.fractions):
+            seeds: Sequence[int | None] = [None] if fraction == 1 else list(range(self.seeds))
+            if fraction > 1 and self.subset_dir is not None:
+                names = [item.name for item in dataset.items(self.splits(dataset)[0])]
+                seeds = list(read_subset(Path(self.subset_dir), dataset.name, fraction, names, self.subset_missing))[: self.seeds]
+            found += [(("fraction", fraction), ("seed", seed)) for seed in seeds]
+        return found
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
+        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space = LabelSpace(dataset, self.void, self.other_class)
+        plain = self.query_view(backbone, dataset)
+        views = [replace(plain, augment=True, epoch=epoch) for epoch in range(self.augment_epochs)] or [plain]
+        with run.stage("labels"):
+            chosen = self.choose(dataset, train, points)
+            used = [train[i] for i in np.flatnonzero(chosen.any(0))]
+            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
+            units = read_units(dataset, used, views, labelling, bounded=self.memory_size is not None)
+            held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
+            self.check_sizes(points, lay_out(units, held, self.memory_size).sizes())
+        with run.stage("features"):
+            features = self.features(backbone, dataset, used, views)
+            queries = self.features(backbone, dataset, val, [plain])[plain]
+        task = Task(self, dataset, space, val, plain, queries, resolve_device(self.device), run)
+        for group in self.groups(len(points)):
+            retriever = Retriever(task, units, held[group], features)
+            yield from retriever.scores([points[i] for i in group], [self.details(space, held[i], units) for i in group])
+
+    def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
+        """The view of a validation image.
+
+        A size that the user gave must fit the backbone (else UserError with the nearest two); the usual 512 is rounded down to
+        the stride, 504 for patches of 14, as the papers do.
+        """
+        stride, size = backbone.stride, self.image_size
+        if self.resize == "square" and size is None:
+            size = max(1, dataset.image_size_hint // stride) * stride
+        if size is not None:
+            backbone.check_size(size, size)
+        return View(stride, size, self.resample, self.mask_resample)  # type: ignore[arg-type]
+
+    def choose(self, dataset: Dataset, train: Sequence[Item], points: Sequence[Point]) -> np.ndarray:
+        """Which training images each point sees: bool [points, images]. Subsets of one seed are nested."""
+        chosen = np.zeros((len(points), len(train)), dtype=bool)
+        names = [item.name for item in train]
+        shows = np.zeros((len(train), 0), dtype=bool)
+        if self.subsets == "balanced" and self.subset_dir is None and any(dict(point)["fraction"] > 1 for point in points):
+            shows = np.delete(dataset.presence(train), [] if dataset.background is None else dataset.background, axis=1)
+        for row, point in zip(chosen, points, strict=True):
+            fraction, seed = dict(point)["fraction"], dict(point)["seed"]
+            if fraction == 1:
+                row[:] = True
+            elif self.subset_dir is not None:
+                row[read_subset(Path(self.subset_dir), dataset.name, fraction, names, self.subset_missing)[seed]] = True
+            elif self.subsets == "balanced":
+                row[balanced_order(shows, seed)[: subset_size(len(train), fraction, shows.shape[1])]] = True
+            else:
+                row[uniform_order(len(train), seed)[: subset_size(len(train), fraction, None)]] = True
+        return chosen
+
+    def check_sizes(self, points: Sequence[Point], sizes: Sequence[int]) -> None:
+        """Raise UserError where a subset's memory holds fewer rows than there are neighbours to find."""
+        for point, size in zip(points, sizes, strict=True):
+            if size < max(self.neighbours):
+                where = ", ".join(f"{name} {value}" for name, value in point if value is not None)
+                raise UserError(
+                    f"--neighbours {max(self.neighbours)}: the memory of {where} holds {size} patches; "
+                    "ask for fewer neighbours or a larger share of the images"
+                )
+
+    def features(
+        self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
+    ) -> dict[View, Features]:
+        """Features of the items under each view."""
+        device = resolve_device(self.device)
+        return {
+            view: extract(
+                backbone, dataset, items, view, normalisation=STATISTICS.get(self.colour), precision=self.precision,
+                device=device, batch_size=self.batch_size, workers=resolve_workers(self.workers, len(items)),
+                label=f"features {'of augmented views ' + str(view.epoch + 1) if view.augment else ''}".strip(),
+            )
+            for view in views
+        }  # fmt: skip
+
+    def groups(self, points: int) -> list[list[int]]:
+        """Points that one memory can serve: all, unless the memory's rows depend on the subset itself."""
+        alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
+        return [[point] for point in range(points)] if alone else [list(range(points))]
+
+    def details(self, space: LabelSpace, held: torch.Tensor, units: Sequence[Unit]) -> dict[str, Any]:
+        """What a subset is made of: its number of images, and the classes that none of them shows."""
+        return space.census([unit for unit, inside in zip(units, held.tolist(), strict=True) if inside])
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """The type of the memory's rows."""
+        return DTYPES[self.precision]
+

@@ -1,0 +1,109 @@
+"""Options: flags from fields and from source, reading values, presets, TOML."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from densebench import options
+from densebench.cli import settings
+from densebench.errors import UserError
+from densebench.options import axis, means, setting
+
+
+@dataclass(frozen=True)
+class Example:
+    count: int = setting(3, "how many", minimum=1)
+    share: float = setting(0.5, "how much")
+    limit: int | None = setting(None, "at most")
+    kind: str = setting("soft", "which", choices=("soft", "majority"))
+    deep: bool = setting(False, "whether")
+    sizes: tuple[int, ...] = axis((1, 8), "which sizes", minimum=1)
+    workers: int = means(0, "processes")
+
+
+def test_flags_are_the_same_from_the_class_and_from_its_source():
+    source = ast.parse(Path(__file__).read_text())
+    node = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Example")
+    assert options.flags(Example) == options.flags_in_source(node)
+    assert [flag.spelling for flag in options.flags(Example)][:3] == ["--count", "--share", "--limit"]
+
+
+def test_values_come_from_defaults_then_preset_then_the_user():
+    made = options.build(Example, {"count": 5, "share": 0.25}, {"share": "0.125", "sizes": "1,8,64"})
+    assert made == Example(count=5, share=0.125, sizes=(1, 8, 64))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": "0"}, "--count 0: it must be at least 1"),
+        ({"count": "2.5"}, "--count 2.5: it takes N; how many"),
+        ({"count": "none"}, "--count none"),
+        ({"share": "nan"}, "--share nan"),
+        ({"kind": "sofd"}, "did you mean 'soft'"),
+        ({"deep": "maybe"}, "yes|no"),
+        ({"sizes": "1,,8"}, "--sizes"),
+        ({"sizes": "8,0"}, "--sizes 0: it must be at least 1"),
+        ({"cuont": 1}, "unknown option 'cuont': did you mean 'count'"),
+    ],
+)
+def test_wrong_values_are_one_line_that_names_them(given, message):
+    with pytest.raises(UserError, match=r".") as caught:
+        options.build(Example, {}, given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_none_is_a_value_where_the_type_says_so():
+    assert options.build(Example, {"limit": 4}, {"limit": "none"}).limit is None
+
+
+def test_kinds_are_kept_apart():
+    assert options.select(Example(), "axis") == {"sizes": [1, 8]}
+    assert options.select(Example(), "means") == {"workers": 0}
+    assert "workers" not in options.select(Example(), "setting")
+
+
+def test_toml(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("count = 7\nsizes = [1, 2]\n")
+    assert options.build(Example, {}, options.read_toml(file)) == Example(count=7, sizes=(1, 2))
+    file.write_text("count = ")
+    with pytest.raises(UserError, match=r"is not TOML"):
+        options.read_toml(file)
+    with pytest.raises(UserError, match=r"cannot read .*missing\.toml"):
+        options.read_toml(tmp_path / "missing.toml")
+
+
+def test_command_line_words():
+    known = options.flags(Example)
+    words = ["--count", "4", "--sizes=1,2", "--deep", "--limit", "none"]
+    assert settings.parse(words, known, []) == {"count": "4", "sizes": "1,2", "deep": "yes", "limit": "none"}
+    assert settings.parse(["--no-deep"], known, []) == {"deep": "no"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cuont", "4"], "did you mean '--count'"),
+        (["--datset", "voc"], "did you mean '--dataset'"),
+        (["8"], "is not an option"),
+        (["--count"], "--count has no value"),
+        (["--count", "--deep"], "--count has no value"),
+    ],
+)
+def test_wrong_words(words, message):
+    with pytest.raises(UserError) as caught:
+        settings.parse(words, options.flags(Example), ["--dataset"])
+    assert message in str(caught.value)
+
+
+def test_help_shows_every_flag_by_kind():
+    text = settings.describe(options.flags(Example))
+    assert text.index("--sizes N,...") < text.index("--count N")  # axes first
+    assert "soft|majority" in text
+    assert "[1,8]" in text
