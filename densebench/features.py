@@ -132,7 +132,7 @@ def _loader(
     batch_size: int,
     workers: int,
 ) -> DataLoader[Any]:
-    shapes = [view.shape(width, height) for height, width in map(dataset.image_size, items)]
+    shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
         backbone.check_size(*shape)
     return DataLoader(

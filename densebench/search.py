@@ -140,24 +140,26 @@ class _Exact:
 
     def search(self, queries: Tensor, k: int) -> Neighbours:
         chunks = queries.to(self.memory.device).float().split(QUERIES[self.memory.device.type])
-        found = [self._chunk(chunk, k) for chunk in chunks]
-        return Neighbours(torch.cat([one.score for one in found], 1), torch.cat([one.index for one in found], 1))
-
-    def _chunk(self, queries: Tensor, k: int) -> Neighbours:
-        empty = queries.new_empty(len(queries), 0)
-        best = [Neighbours(empty, empty.long()) for _ in range(self.subsets)]
+        nothing = [Neighbours(chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0).long()) for chunk in chunks]
+        best = [[none] * self.subsets for none in nothing]
         for tile in self.tiles:
             keys = self._keys(tile)
-            product = torch.addmm(tile.bias, queries, keys.T, alpha=2.0 if self.metric == "l2" else 1.0)
-            product = product.view(len(queries), -1, GROUP)
-            maxima = product.amax(2)
-            for s, own in enumerate(tile.groups):
-                if len(own):
-                    best[s] = _merge(best[s], _in_groups(product, maxima, own, tile.rows, k), k)
-        found = _stack(best)
+            for chunk, found in zip(chunks, best, strict=True):
+                self._visit(tile, keys, chunk, found, k)
+        stacked = [_stack(found) for found in best]
+        score = torch.cat([found.score for found in stacked], 1)
         if self.metric == "l2":
-            found = Neighbours(found.score - queries.square().sum(1)[:, None], found.index)
-        return found
+            score -= queries.to(score.device).float().square().sum(1)[:, None]
+        return Neighbours(score, torch.cat([found.index for found in stacked], 1))
+
+    def _visit(self, tile: _Tile, keys: Tensor, queries: Tensor, best: list[Neighbours], k: int) -> None:
+        """Bring the best of every subset up to date with what a tile holds."""
+        product = torch.addmm(tile.bias, queries, keys.T, alpha=2.0 if self.metric == "l2" else 1.0)
+        product = product.view(len(queries), -1, GROUP)
+        maxima = product.amax(2)
+        for s, own in enumerate(tile.groups):
+            if len(own):
+                best[s] = _merge(best[s], _in_groups(product, maxima, own, tile.rows, k), k)
 
     def _keys(self, tile: _Tile) -> Tensor:
         first, last = int(tile.rows[0]), int(tile.rows[-1])

@@ -77,7 +77,7 @@ class View:
         pixels = to_tensor(image)
         return pixels if pixels.shape[1:] == shape else _resize(pixels, shape)
 
-    def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "h w"]:
+    def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "rows columns"]:
         """The view of a label map: the same crop as the image's, nearest neighbour. `digest` is the image's."""
         height, width = label.shape
         shape = self.shape(width, height)

@@ -57,7 +57,7 @@ def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Imag
 def panel(reader: Reader, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
     """Image, truth and prediction in one row, at the size of the view."""
     task = reader.task
-    height, width = task.view.shape(*reversed(task.dataset.image_size(item)))
+    height, width = task.view.shape(*task.dataset.image_size(item))
     own = task.dataset.palette()
     palette = [VOID_COLOUR, *own] if len(task.space.names) > len(own) else own
     parts = [task.dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]

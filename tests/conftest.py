@@ -9,7 +9,14 @@ from jaxtyping import install_import_hook
 
 # Shapes in signatures are documentation in use and assertions here. The hook must come before the modules' first import.
 install_import_hook(
-    ["densebench.metrics", "densebench.search", "densebench.evals.retrieval", "densebench.evals.memory"],
+    [
+        "densebench.metrics",
+        "densebench.search",
+        "densebench.views",
+        "densebench.datasets.subsets",
+        "densebench.evals.retrieval",
+        "densebench.evals.memory",
+    ],
     "beartype.beartype",
 )
 
