@@ -60,7 +60,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Yield a score for every point that is not known yet. Raises UserError for what the user can mend."""
+        """Yield the scores of every point that is not known yet. Raises UserError for what the user can mend.
+
+        The headline comes last of a point's scores: once it is on disk, the point counts as known.
+        """
 
     @abstractmethod
     def points(self, dataset: Dataset) -> list[Point]:

@@ -110,8 +110,9 @@ class Record:
         return read(self.path)
 
     def points(self) -> set[Point]:
-        """The points that are scored."""
-        return {point_of(score) for score in self.json()["scores"]}
+        """The points whose headline is on disk: it is written last, so nothing of them is missing."""
+        headline = self.header["protocol"]["headline"]
+        return {point_of(score) for score in self.json()["scores"] if headline.items() <= score.items()}
 
     def start(self, run: dict[str, Any]) -> None:
         """Note that a run begins, and with what."""

@@ -113,7 +113,7 @@ class _Tile:
 
     rows: Int[Tensor, "slots"]
     bias: Float[Tensor, "slots"]
-    groups: list[Int[Tensor, "own"]]
+    groups: list[Int[Tensor, "_"]]
 
 
 class _Exact:

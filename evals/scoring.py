@@ -161,7 +161,8 @@ class Retriever:
             for s, point in enumerate(points):
                 more = {} if recalls[s] is None else {"recall": recalls[s]}
                 about = {**details[s], "patches": reader.bank.layout.sizes()[s], **chosen, **more}
-                yield from counts.scores(names, s, self.task.names, options.absent, point, about)  # type: ignore[arg-type]
+                found = counts.scores(names, s, self.task.names, options.absent, point, about)  # type: ignore[arg-type]
+                yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", options.variant))
         if options.visualise and run.pictures is not None:
             from .pictures import draw
 
