@@ -1,0 +1,40 @@
+"""Backbones: `load_backbone("timm:vit_small_patch14_dinov2", weights=...)` and the kinds of spec that it takes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densebench.backbones.backbone import Backbone
+    from densebench.backbones.loading import load_backbone
+    from densebench.backbones.saved import newest_checkpoint, read_checkpoint, save_checkpoint
+
+__all__ = ["Backbone", "load_backbone", "newest_checkpoint", "read_checkpoint", "save_checkpoint", "sources"]
+
+_HOMES = {
+    "Backbone": "backbone",
+    "load_backbone": "loading",
+    "newest_checkpoint": "saved",
+    "read_checkpoint": "saved",
+    "save_checkpoint": "saved",
+}
+
+
+def sources() -> dict[str, str]:
+    """The forms of a spec, each with what it means. Imports nothing."""
+    return {
+        "timm:NAME": "a timm model, with its pretrained weights or those of --weights FILE",
+        "random:NAME": "the same architecture as initialised with --seed",
+        "ckpt:DIR": "what `densebench pretrain` wrote",
+        "hub:REPO:ENTRY": "a torch hub entry, or a local folder with a hubconf.py",
+        "hf:REPO": "a transformers model (pip install 'densebench[hf]')",
+        "pixels:STRIDE": "the pixels of each patch: the baseline without a model",
+        "./file.py": "a Python file with a function load() that returns a module",
+    }
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,134 @@
+"""Models of other places: torch hub, transformers, and Python files of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
+from densebench.catalog import import_file
+from densebench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trunk and what is known of it. source: digest of the code that made it, where the weights alone do not tell."""
+
+    trunk: nn.Module
+    arch: str
+    dim: int
+    stride: int
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    source: str = ""
+
+
+Adapted = Found | Backbone
+
+
+class Tokens(nn.Module):
+    """A model whose patch tokens `[b n d]` are taken by `take` and laid out as a grid."""
+
+    def __init__(self, model: nn.Module, patch: int, take: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.patch, self.take = model, patch, take
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
+        """The last patch tokens of each image; tokens before the patches (class, registers) are dropped."""
+        gh, gw = images.shape[2] // self.patch, images.shape[3] // self.patch
+        tokens = self.take(self.model, images)[:, -gh * gw :]
+        return tokens.transpose(1, 2).reshape(len(images), -1, gh, gw)
+
+
+def from_hub(name: str) -> Found:
+    """`REPO:ENTRY` of torch hub; a REPO that is a folder with a hubconf.py is taken from there."""
+    repo, _, entry = name.rpartition(":")
+    if not repo or not entry:
+        raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
+    source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
+    try:
+        model = torch.hub.load(repo, entry, source=source, trust_repo=True)
+    except Exception as error:
+        raise UserError(f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network") from error
+    patch = _side(getattr(getattr(model, "patch_embed", None), "patch_size", None) or getattr(model, "patch_size", None), name)
+    if hasattr(model, "forward_features"):
+        take = _normalised_patches
+    elif hasattr(model, "get_intermediate_layers"):
+        take = _last_layer
+    else:
+        raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py")
+    return _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
+
+
+def _normalised_patches(model: nn.Module, images: Tensor) -> Tensor:
+    found = model.forward_features(images)
+    return found["x_norm_patchtokens"] if isinstance(found, dict) else found
+
+
+def _last_layer(model: nn.Module, images: Tensor) -> Tensor:
+    return model.get_intermediate_layers(images, 1)[0]
+
+
+def from_transformers(name: str) -> Found:
+    """A vision model of transformers, by repository or folder, with its processor's colour statistics."""
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(f"hf:{name} needs transformers: pip install 'densebench[hf]'") from error
+    try:
+        model = transformers.AutoModel.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+    except Exception as error:
+        raise UserError(f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network") from error
+    patch = _side(getattr(model.config, "patch_size", None), name)
+    accepts = "interpolate_pos_encoding" in model.forward.__code__.co_varnames
+
+    def take(network: nn.Module, images: Tensor) -> Tensor:
+        more = {"interpolate_pos_encoding": True} if accepts else {}
+        return network(pixel_values=images, **more).last_hidden_state
+
+    found = _found(Tokens(model, patch, take), type(model).__name__, 4 * patch)
+    return Found(found.trunk, found.arch, found.dim, patch, tuple(processor.image_mean), tuple(processor.image_std))
+
+
+def from_file(spec: str) -> Adapted:
+    """`./file.py` with a function `load()` that returns a Backbone, or a module `[b 3 h w] -> [b d gh gw]`.
+
+    The module may carry mean and std; its width and stride are measured, unless it has an attribute stride.
+    """
+    path = Path(spec)
+    if not path.is_file():
+        raise UserError(f"there is no file {spec}; give the path of a Python file with a function load()")
+    module = import_file(path, f"densebench_backbone_{path.stem}")
+    if not callable(getattr(module, "load", None)):
+        raise UserError(f"{spec} has no function load(); add one that returns a module")
+    model = module.load()
+    if isinstance(model, Backbone):
+        return model
+    if not isinstance(model, nn.Module):
+        raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
+    found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
+    mean, std = getattr(model, "mean", IMAGENET_MEAN), getattr(model, "std", IMAGENET_STD)
+    source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Found(found.trunk, found.arch, found.dim, found.stride, tuple(mean), tuple(std), source)
+
+
+def _found(trunk: nn.Module, arch: str, side: int) -> Found:
+    return Found(trunk, arch, *measure(trunk.eval(), side))
+
+
+def _side(patch: Any, name: str) -> int:
+    if isinstance(patch, int):
+        return patch
+    if isinstance(patch, tuple | list) and len(set(patch)) == 1:
+        return int(patch[0])
+    raise UserError(f"{name}: the model does not tell its patch size; wrap it in a file: --backbone ./mine.py")

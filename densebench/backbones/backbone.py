@@ -1,0 +1,78 @@
+"""A backbone: images in, a grid of patch features out, with all that other suites make the user type derived from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densebench.errors import UserError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must be known of a model besides its weights.
+
+    spec: as the user gave it; arch: the architecture's name; dim: width of the features; stride: px of the image per feature;
+    mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
+    "none" without one; origin: whose layout the weights had.
+    """
+
+    spec: str
+    arch: str
+    dim: int
+    stride: int
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    layer: str = "last"
+    pos_embed: str = "none"
+    origin: str = ""
+
+
+class Backbone(nn.Module):
+    """A frozen model in evaluation mode, float32, that maps `[b 3 h w]` to `[b d gh gw]` with gh = h / stride and gw = w / stride."""
+
+    def __init__(self, trunk: nn.Module, facts: Facts, digest: str) -> None:
+        """`trunk` maps normalised images to patch features; `digest` is the SHA-256 of its weights."""
+        super().__init__()
+        self.trunk = trunk.float().eval().requires_grad_(False)
+        self.facts, self.digest = facts, digest
+        self.spec, self.arch, self.dim, self.stride = facts.spec, facts.arch, facts.dim, facts.stride
+        self.mean, self.std, self.layer, self.pos_embed = facts.mean, facts.std, facts.layer, facts.pos_embed
+        self.params = sum(parameter.numel() for parameter in trunk.parameters())
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
+        """Patch features of images that are already normalised with `mean` and `std`.
+
+        Raises UserError naming the nearest two sizes where the stride does not divide the image.
+        """
+        self.check_size(images.shape[2], images.shape[3])
+        return self.trunk(images)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError where the stride does not divide a side; it names the nearest two sizes that fit."""
+        for side in (height, width):
+            if side % self.stride or side < self.stride:
+                low = side // self.stride * self.stride
+                fits = f"{low} or {low + self.stride}" if low else str(self.stride)
+                raise UserError(f"an image side of {side} px does not fit {self.spec}, whose stride is {self.stride}: use {fits}")
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this backbone from another, as JSON values."""
+        names = ("spec", "arch", "dim", "stride", "params", "layer", "pos_embed")
+        return {**{name: getattr(self, name) for name in names}, "origin": self.facts.origin, "digest": self.digest}
+
+
+def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
+    """Width of the features and stride of a trunk, seen on one black image of `side` px."""
+    with torch.inference_mode():
+        grid = trunk(torch.zeros(1, 3, side, side))
+    if grid.ndim != 4 or side % grid.shape[2] or grid.shape[2] != grid.shape[3]:
+        raise UserError(f"the model maps {side} x {side} px to {tuple(grid.shape)}; patch features are [b d gh gw]")
+    return int(grid.shape[1]), side // int(grid.shape[2])

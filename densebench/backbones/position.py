@@ -1,0 +1,61 @@
+"""Position tables: the conventions by which the field resizes learned position embeddings to another grid.
+
+They differ enough to move a score. So each exists under its name, and records say which was used.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.errors import UserError, unknown
+
+CONVENTIONS = ("antialias", "plain", "offset")
+"""antialias: bicubic with antialiasing, as timm and DINOv2 with registers do. plain: bicubic to the size, without, as MAE's and
+exported graphs do. offset: bicubic without, by the factor (grid + 0.1) / native grid, as DINO and DINOv2 without registers do."""
+
+OFFSET = 0.1
+BY_ORIGIN = {
+    **dict.fromkeys(("dino", "dinov2", "flsl"), "offset"),
+    **dict.fromkeys(("mae", "dinov2-exported"), "plain"),
+}
+
+
+def convention_of(origin: str) -> str:
+    """How the code that a checkpoint comes from resizes its table: timm's way where nothing else is known.
+
+    "dino" stands for the family that shares DINO's code: iBOT, CrOC, CrIBo, Leopart, NeCo.
+    """
+    return BY_ORIGIN.get(origin, "antialias")
+
+
+def check_convention(name: str) -> None:
+    """Raise UserError for a name that is no convention."""
+    if name not in ("auto", *CONVENTIONS):
+        raise unknown("value for --pos-embed", name, ("auto", *CONVENTIONS), f"it takes auto, {', '.join(CONVENTIONS)}")
+
+
+def resize_position_embedding(
+    table: Float[Tensor, "1 tokens d"], prefix: int, grid: tuple[int, int], convention: str
+) -> Float[Tensor, "1 resized d"]:
+    """Resize the patch part of a position table to a grid (rows, columns); the first `prefix` entries stay.
+
+    A table that has the grid already is returned as it is. Raises UserError where its patch part is not square.
+    """
+    native = math.isqrt(table.shape[1] - prefix)
+    if native * native != table.shape[1] - prefix:
+        raise UserError(f"a position table of {table.shape[1] - prefix} patches is not square; it cannot be resized")
+    if grid == (native, native):
+        return table
+    patches = table[:, prefix:].float().reshape(1, native, native, -1).permute(0, 3, 1, 2)
+    if convention == "offset":
+        factors = tuple((side + OFFSET) / native for side in grid)
+        patches = F.interpolate(patches, scale_factor=factors, mode="bicubic", recompute_scale_factor=False)
+    else:
+        patches = F.interpolate(patches, size=grid, mode="bicubic", antialias=convention == "antialias")
+    resized = patches.permute(0, 2, 3, 1).reshape(1, -1, table.shape[2]).to(table.dtype)
+    return torch.cat([table[:, :prefix], resized], dim=1)

@@ -1,0 +1,41 @@
+"""Checkpoints of our own: a folder with `backbone.safetensors` and the facts beside it in `checkpoint.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from densebench.errors import UserError
+from densebench.files import replacing, write_text
+
+SCHEMA = 1
+WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
+
+
+def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
+    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), each file atomically, the facts last."""
+    with replacing(directory / WEIGHTS) as part:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
+    write_text(directory / FACTS, json.dumps({"schema": SCHEMA, "arch": arch, **facts}, indent=1) + "\n")
+
+
+def read_checkpoint(directory: Path) -> dict[str, Any]:
+    """The facts of a checkpoint. Raises UserError where the folder holds none."""
+    path = directory / FACTS
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"ckpt:{directory} is not a checkpoint ({path}: {error}); give the folder that pretraining wrote") from error
+    if facts.get("schema", 0) > SCHEMA:
+        raise UserError(f"{path} has schema {facts['schema']}, this version reads {SCHEMA}; upgrade densebench")
+    return facts
+
+
+def newest_checkpoint(runs: Path) -> Path | None:
+    """The checkpoint under a folder that was written last, or None."""
+    found = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

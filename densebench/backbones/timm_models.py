@@ -1,0 +1,161 @@
+"""timm models as trunks: ViT, EVA and DINOv3, Swin, ConvNeXt, ResNet, EfficientNet and the rest, in one code path."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densebench.backbones.position import resize_position_embedding
+from densebench.errors import UserError, unknown
+from densebench.torchvision_ops import make_importable
+
+PROJECTIONS = ("query", "key", "value")
+
+
+def probe(name: str) -> nn.Module:
+    """A timm model without head, storage or weights: its class, its key names and its shapes.
+
+    Raises UserError for a name that timm does not have.
+    """
+    make_importable()
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists them")
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False, num_classes=0)
+
+
+def create(name: str, like: nn.Module, *, pretrained: bool = False, patches: int | None = None, class_token: bool = True) -> nn.Module:
+    """Make a timm model without its head. `like` is its probe; `patches` is what a checkpoint's position table holds.
+
+    Raises UserError where pretrained weights cannot be fetched.
+    """
+    import timm
+
+    more: dict[str, Any] = {}
+    if not is_plain_vit(like) and "dynamic_img_size" in inspect.signature(type(like)).parameters:
+        more["dynamic_img_size"] = True
+    if patches is not None and is_plain_vit(like):
+        more["img_size"] = math.isqrt(patches) * like.patch_embed.patch_size[0]
+    if not class_token:
+        more |= {"class_token": False, "global_pool": "avg"}
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **more)
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(f"timm:{name}: its pretrained weights cannot be fetched ({reason}); give them with --weights FILE") from error
+
+
+def is_plain_vit(model: nn.Module) -> bool:
+    """Whether the model is a ViT with learned absolute positions, whose table we resize ourselves."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return type(model) is VisionTransformer and model.pos_embed is not None
+
+
+class Trunk(nn.Module):
+    """Patch features of one or several layers of a timm model.
+
+    layers: block or stage numbers whose features are concatenated. ViT features pass the final norm; prefix tokens (CLS,
+    registers) are dropped. The learned position table of a ViT is resized to each grid by `convention`, once.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[int], convention: str) -> None:
+        super().__init__()
+        self.model, self.layers, self.convention = model, list(layers), convention
+        self._tables: dict[tuple[int, int], Tensor] = {}
+        self.has_table = is_plain_vit(model)
+        if self.has_table:
+            model.patch_embed.strict_img_size = False  # the table that we hand in fits the grid
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
+        """Features of normalised images, layers concatenated over channels in the order asked for."""
+        wanted = sorted(set(self.layers))
+        grids = self._call(images, wanted)
+        by_layer = dict(zip(wanted, grids, strict=True))
+        return torch.cat([by_layer[layer] for layer in self.layers], dim=1)
+
+    def _call(self, images: Tensor, layers: list[int]) -> list[Tensor]:
+        call = _Intermediates(self.model)
+        if not self.has_table:
+            return call(images, layers)
+        patch = self.model.patch_embed.patch_size
+        grid = (images.shape[2] // patch[0], images.shape[3] // patch[1])
+        if grid not in self._tables or self._tables[grid].device != images.device:
+            prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+            self._tables[grid] = resize_position_embedding(self.model.pos_embed.detach(), prefix, grid, self.convention)
+        return torch.func.functional_call(call, {"model.pos_embed": self._tables[grid]}, (images, layers))
+
+
+class _Intermediates(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, layers: list[int]) -> list[Tensor]:
+        return self.model.forward_intermediates(
+            images, indices=layers, norm=True, output_fmt="NCHW", intermediates_only=True, stop_early=True
+        )
+
+
+class ProjectionTrunk(Trunk):
+    """Queries, keys or values of the last block of a ViT: after the bias, before scaling, heads side by side."""
+
+    def __init__(self, model: nn.Module, projection: str, convention: str) -> None:
+        blocks = getattr(model, "blocks", None)
+        if blocks is None or not isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear):
+            raise UserError(f"--layer {projection}: the model has no joint query-key-value projection; use --layer last")
+        super().__init__(model, [len(blocks) - 1], convention)
+        self.part = PROJECTIONS.index(projection)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
+        """The projection of each patch."""
+        seen: list[Tensor] = []
+        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            grid = self._call(images, self.layers)[0]
+        finally:
+            hook.remove()
+        tokens = seen[0].chunk(3, dim=-1)[self.part][:, self.model.num_prefix_tokens :]
+        return tokens.transpose(1, 2).reshape(len(images), -1, *grid.shape[2:])
+
+
+def choose_layers(model: nn.Module, layer: str) -> list[int]:
+    """Block or stage numbers of a layer option: "last", or numbers from 0 such as "8,9,10,11".
+
+    Raises UserError for numbers that the model does not have, and for stages of different strides.
+    """
+    count = len(model.blocks) if _has_equal_blocks(model) else len(model.feature_info)
+    if layer == "last":
+        return [count - 1]
+    try:
+        numbers = [int(number) for number in layer.split(",")]
+    except ValueError as error:
+        raise UserError(f"--layer {layer}: it takes last, block numbers such as 8,9,10,11, key, query or value") from error
+    if not all(0 <= number < count for number in numbers):
+        raise UserError(f"--layer {layer}: the model has {count} blocks or stages, numbered 0 to {count - 1}")
+    if not _has_equal_blocks(model) and len({model.feature_info[number]["reduction"] for number in numbers}) > 1:
+        strides = ", ".join(f"{i}: {info['reduction']}" for i, info in enumerate(model.feature_info))
+        raise UserError(f"--layer {layer}: stages of different strides cannot be concatenated ({strides})")
+    return numbers
+
+
+def _has_equal_blocks(model: nn.Module) -> bool:
+    """Whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
+    return hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens")
+
+
+def trunk_of(model: nn.Module, layer: str, convention: str) -> Trunk:
+    """The trunk of a model for a layer option."""
+    if layer in PROJECTIONS:
+        return ProjectionTrunk(model, layer, convention)
+    return Trunk(model, choose_layers(model, layer), convention)
