@@ -1,2 +1,36 @@
-def leaderboard() -> None:
-    """stand-in"""
+"""`densebench leaderboard`: records as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densebench.errors import UserError
+
+
+def leaderboard(
+    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose records/ are read.")] = Path("results"),
+    format: Annotated[str, typer.Option(metavar="md|csv|tex|html", help="csv has every metric and variant.")] = "md",
+    published: Annotated[bool, typer.Option("--published", help="Add the papers' numbers, in tables of their own.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Status 1 if FILE is not what would be written.")] = False,
+) -> None:
+    """Print comparable records as tables: one table a group, best first, ranks shared where the data do not separate."""
+    if check and output is None:
+        raise UserError("--check compares with a file: give --output FILE")
+
+    from densebench.files import write_text
+    from densebench.leaderboard import leaderboard as read
+    from densebench.leaderboard import render
+
+    text = render(read(results, published=published), format)
+    if output is None:
+        print(text, end="")
+    elif check:
+        if not output.is_file() or output.read_text(encoding="utf-8") != text:
+            print(f"{output} is not what the records of {results} give; write it again without --check")
+            raise typer.Exit(1)
+    else:
+        write_text(output, text)

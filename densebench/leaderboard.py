@@ -1,0 +1,187 @@
+"""The leaderboard: records become one tidy frame, and one table for every group of comparable records.
+
+A record made with a limit never enters a table. Published numbers are tables of their own, labelled as such.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from densebench import records
+from densebench.console import notice
+from densebench.errors import UserError
+from densebench.published import load_published
+from densebench.ranking import ranks
+from densebench.tables import render
+
+__all__ = ["Leaderboard", "Table", "leaderboard", "render"]
+
+PUBLISHED_AS = {
+    **dict.fromkeys(("incontext/hummingbird", "incontext/open-hummingbird", "incontext/neco"), "incontext-hummingbird"),
+    "incontext/cribo": "knn-cribo",
+    "incontext/dip": "incontext-dip",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts to show, one row a backbone: `cells` with a column a fraction, `best` marks the greatest value of each column."""
+
+    caption: str
+    cells: pd.DataFrame
+    best: pd.DataFrame
+
+    def rows(self) -> list[tuple[list[str], list[bool]]]:
+        """Cells and marks, row by row."""
+        return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """`scores` has one row a score of every record that may stand in a table; `published` one row a number of a paper."""
+
+    scores: pd.DataFrame
+    tables: list[Table]
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    published_tables: list[Table] = field(default_factory=list)
+
+
+def leaderboard(results: Path = Path("results"), *, published: bool = False) -> Leaderboard:
+    """Read the records of a results folder. Raises UserError where there is none that may stand in a table."""
+    scores = frame(_read(results))
+    if scores.empty:
+        raise UserError(f"{results} holds no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
+    groups = [group for _, group in scores.groupby("group", sort=False)]
+    groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
+    board = Leaderboard(scores, [table(group) for group in groups])
+    if not published:
+        return board
+    names = {f"{p}/{q}": None for p, q in scores[["protocol", "preset"]].drop_duplicates().itertuples(index=False)}
+    wanted = list(dict.fromkeys(PUBLISHED_AS[name] for name in names if name in PUBLISHED_AS))
+    numbers = load_published()
+    numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
+    return Leaderboard(board.scores, board.tables, numbers, published_tables(numbers))
+
+
+def _read(results: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted((results / "records").glob("*.json")):
+        try:
+            found.append(records.read(path))
+        except UserError as error:
+            notice(f"left out: {error}")
+    return found
+
+
+def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row a score of the records without a limit: what was measured, of what, at which point, and how sure it is."""
+    rows = []
+    for record in found:
+        backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
+        if dataset["limit"] is not None:
+            continue
+        headline = protocol["headline"]
+        for score in record["scores"]:
+            low, high = score.get("ci95") or (None, None)
+            rows.append({
+                "group": record["group"], "record": record["id"], "status": record["status"],
+                "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
+                "image_size": protocol["settings"].get("image_size"),
+                "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+                **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
+                "digest": backbone["digest"][:8],
+                **{name: score[name] for name in ("metric", "variant", "value", "unit")},
+                "fraction": score.get("fraction"), "seed": score.get("seed"), "low": low, "high": high,
+                "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
+                "bootstrap": score.get("bootstrap", ""),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def table(group: pd.DataFrame) -> Table:
+    """The headline of one group: rows are backbones by rank, columns are fractions, 1/128 before 1/1."""
+    shown = group[group.headline]
+    fractions = sorted(shown.fraction.unique(), reverse=True)
+    means = shown.pivot_table(index="record", columns="fraction", values="value", aggfunc="mean")[fractions]
+    spread = shown.pivot_table(index="record", columns="fraction", values="value", aggfunc="std")
+    largest = min((f for f in fractions if means[f].notna().all()), default=fractions[-1])
+    replicates = {name: _replicates(own[own.fraction == largest]) for name, own in shown.groupby("record")}
+    placed = ranks(means[largest].fillna(-np.inf).tolist(), [replicates[name] for name in means.index])
+    order = [means.index[i] for i in np.lexsort((-means[largest].to_numpy(), placed))]
+    rank = dict(zip(means.index, placed, strict=True))
+    cells, best = [], []
+    for name in order:
+        own = shown[shown.record == name]
+        values = {f: _cell(means.loc[name, f], spread[f].get(name) if f in spread else None) for f in fractions}
+        cells.append({"rank": str(rank[name]), **_labels(own.iloc[0], shown), **{_title(f): v for f, v in values.items()}})
+        cells[-1][f"95 % at {_title(largest)}"] = _interval(own[own.fraction == largest], replicates[name])
+        best.append({_title(f): bool(means.loc[name, f] == means[f].max()) for f in fractions})
+    return Table(_caption(group, shown), pd.DataFrame(cells), pd.DataFrame(best).reindex(columns=cells[0].keys(), fill_value=False))
+
+
+def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
+    labels = {"backbone": own.spec, "width": str(own.dim), "stride": str(own.stride)}
+    labels |= {"layer": str(own.layer)} if (shown.layer != "last").any() else {}
+    return labels | ({"positions": str(own.pos_embed)} if (shown.pos_embed != "none").any() else {})
+
+
+def _replicates(own: pd.DataFrame) -> np.ndarray | None:
+    """Bootstrap values averaged over seeds."""
+    if own.empty or not own.bootstrap.all():
+        return None
+    return np.mean([records.decode(text) for text in own.bootstrap], axis=0)
+
+
+def _interval(own: pd.DataFrame, replicates: np.ndarray | None) -> str:
+    if own.empty or replicates is None:
+        return ""
+    low, high = np.quantile(replicates[~np.isnan(replicates)], [0.025, 0.975])
+    return f"{low:.1f} to {high:.1f}"
+
+
+def _cell(mean: float, spread: float | None) -> str:
+    if pd.isna(mean):
+        return ""
+    return f"{mean:.1f}" if spread is None or pd.isna(spread) else f"{mean:.1f} ± {spread:.1f}"
+
+
+def _title(fraction: float) -> str:
+    return f"1/{int(fraction)}"
+
+
+def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
+    one = group.iloc[0]
+    seeds = int(shown.groupby(["record", "fraction"]).size().max())
+    size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
+    return (
+        f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
+        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in %, ± standard deviation over {seeds} subsets, group {one.group}"
+    )
+
+
+def _name(metric: str) -> str:
+    return {"miou": "mIoU"}.get(metric, metric)
+
+
+def published_tables(numbers: pd.DataFrame) -> list[Table]:
+    """The papers' numbers, one table a protocol and data set, in the order of the papers; notes are kept."""
+    found = []
+    for (protocol, dataset), own in numbers.groupby(["protocol", "dataset"], sort=True):
+        settings = sorted(own.setting.unique(), key=lambda text: -int(text.rpartition("/")[2] or 1))
+        cells = []
+        for keys, row in own.groupby(["paper", "table", "method", "backbone", "pretrain_data", "pretrain_epochs"], sort=False):
+            values = dict(zip(row.setting, row.value, strict=True))
+            data = ", ".join(part for part in (keys[4], f"{keys[5]} epochs" if keys[5] else "") if part)
+            notes = "; ".join(dict.fromkeys(note for note in row.note if note))
+            label = {"method": keys[2], "backbone": keys[3], "pretraining": data, "source": f"{keys[0]} {keys[1]}"}
+            columns = {setting.removeprefix("fraction="): values.get(setting, "") for setting in settings}
+            cells.append({**label, **columns, "note": notes})
+        texts = pd.DataFrame(cells).fillna("").astype(str)
+        caption = f"published, not measured here: {protocol} on {dataset}, mIoU in %"
+        found.append(Table(caption, texts, texts.map(lambda _: False)))
+    return found
