@@ -168,11 +168,16 @@ def _name(metric: str) -> str:
     return {"miou": "mIoU"}.get(metric, metric)
 
 
+def _share(setting: str) -> tuple[float, str]:
+    """Order of published settings: the smallest share of the data first; "fraction=1/8" or "fraction=1/1;memory=1.02M"."""
+    return -float(setting.partition(";")[0].rpartition("/")[2] or 1), setting
+
+
 def published_tables(numbers: pd.DataFrame) -> list[Table]:
     """The papers' numbers, one table a protocol and data set, in the order of the papers; notes are kept."""
     found = []
     for (protocol, dataset), own in numbers.groupby(["protocol", "dataset"], sort=True):
-        settings = sorted(own.setting.unique(), key=lambda text: -int(text.rpartition("/")[2] or 1))
+        settings = sorted(own.setting.unique(), key=_share)
         cells = []
         for keys, row in own.groupby(["paper", "table", "method", "backbone", "pretrain_data", "pretrain_epochs"], sort=False):
             values = dict(zip(row.setting, row.value, strict=True))

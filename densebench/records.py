@@ -164,6 +164,7 @@ def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the kernel frees it when the process dies."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -80,8 +80,9 @@ def _csv(board: Leaderboard) -> str:
     import pandas as pd
 
     measured = board.scores.drop(columns=["bootstrap"]).assign(source="measured")
-    published = board.published.assign(source="published")
-    return pd.concat([measured, published]).set_index("source").to_csv()
+    if board.published.empty:
+        return measured.set_index("source").to_csv()
+    return pd.concat([measured.astype(object), board.published.assign(source="published")]).set_index("source").to_csv()
 
 
 def _latex(board: Leaderboard) -> str:

@@ -41,7 +41,8 @@ class Backbone(nn.Module):
     def __init__(self, trunk: nn.Module, facts: Facts, digest: str) -> None:
         """`trunk` maps normalised images to patch features; `digest` is the SHA-256 of its weights."""
         super().__init__()
-        self.trunk = trunk.float().eval().requires_grad_(False)
+        self.trunk = trunk.float().requires_grad_(False)
+        self.eval()
         self.facts, self.digest = facts, digest
         self.spec, self.arch, self.dim, self.stride = facts.spec, facts.arch, facts.dim, facts.stride
         self.mean, self.std, self.layer, self.pos_embed = facts.mean, facts.std, facts.layer, facts.pos_embed

@@ -45,7 +45,7 @@ def create(name: str, like: nn.Module, *, pretrained: bool = False, patches: int
     if patches is not None and is_plain_vit(like):
         more["img_size"] = math.isqrt(patches) * like.patch_embed.patch_size[0]
     if not class_token:
-        more |= {"class_token": False, "global_pool": "avg"}
+        more |= {"class_token": False, "global_pool": ""}
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **more)
     except Exception as error:
