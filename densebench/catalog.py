@@ -1,7 +1,7 @@
 """The catalogue: the folder is the registry. A file dropped into `evals/` or `pretrain/` is a name on the command line.
 
-Names also come from installed plug-ins (entry-point groups `densebench.evals`, `densebench.pretrain`) and from a path `./mine.py`.
-Listing reads source files without importing them, so that it answers at once.
+Names also come from installed plug-ins (entry-point groups `densebench.evals`, `densebench.pretrain`) and from a path
+`./mine.py`. Listing reads source files without importing them, so that it answers at once.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def entries(kind: Kind) -> dict[str, Entry]:
         module = point.value.partition(":")[0]
         origin = importlib.util.find_spec(module)
         if origin is None or origin.origin is None:
-            raise UserError(
-                f"the plug-in {point.name!r} names {module}, which is not installed; reinstall or remove it"
-            )
+            raise UserError(f"the plug-in {point.name!r} names {module}, which is not installed; reinstall or remove it")
         entry = read_entry(Path(origin.origin), module, base)
         if entry is not None:
             found.setdefault(point.name, Entry(point.name, module, entry.path, entry.title, entry.presets, entry.flags))
@@ -73,12 +71,8 @@ def read_entry(path: Path, module: str, base: str) -> Entry | None:
 
 def _presets(node: ast.ClassDef) -> tuple[str, ...]:
     for line in node.body:
-        if (
-            isinstance(line, ast.AnnAssign)
-            and ast.unparse(line.target) == "presets"
-            and isinstance(line.value, ast.Dict)
-        ):
-            return tuple(key.value for key in line.value.keys if isinstance(key, ast.Constant))
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "presets" and isinstance(line.value, ast.Dict):
+            return tuple(key.value for key in line.value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
     return ()
 
 
@@ -87,18 +81,14 @@ def find(kind: Kind, name: str) -> Entry:
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
-            raise UserError(
-                f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`"
-            )
+            raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`")
         entry = read_entry(path, f"densebench_plugin_{path.stem}", GROUPS[kind][1])
         if entry is None:
             raise UserError(f"{name} holds no class that derives from {GROUPS[kind][1]}; add one")
         return entry
     known = entries(kind)
     if name not in known:
-        raise unknown(
-            kind.removesuffix("s"), name, known, f"there are {', '.join(known) or 'none'} (densebench ls {kind})"
-        )
+        raise unknown(kind.removesuffix("s"), name, known, f"there are {', '.join(known) or 'none'} (densebench ls {kind})")
     return known[name]
 
 
@@ -108,11 +98,7 @@ def load(kind: Kind, name: str) -> Any:
     base = GROUPS[kind][1]
     module = import_file(entry.path, entry.module) if name.endswith(".py") else importlib.import_module(entry.module)
     for found in vars(module).values():
-        if (
-            inspect.isclass(found)
-            and found.__module__ == module.__name__
-            and base in (c.__name__ for c in found.__mro__[1:])
-        ):
+        if inspect.isclass(found) and found.__module__ == module.__name__ and base in (c.__name__ for c in found.__mro__[1:]):
             return found
     raise UserError(f"{entry.path} holds no class that derives from {base}; add one")
 

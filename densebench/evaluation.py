@@ -74,8 +74,12 @@ def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequen
         backbones = [f"ckpt:{newest}"] if newest else [RANDOM_BASELINE]
         trained = read_checkpoint(newest).get("dataset") if newest else None
         datasets = datasets or [trained or "scenes"]
-        better = f"; `densebench pretrain {next(iter(methods))}` makes a better one" if (methods := catalog.entries("methods")) else ""
-        notice(f"no --backbone: scoring {backbones[0]}" + ("" if newest else f", untrained{better or '; name one with --backbone'}"))
+        better = (
+            f"; `densebench pretrain {next(iter(methods))}` makes a better one" if (methods := catalog.entries("methods")) else ""
+        )
+        notice(
+            f"no --backbone: scoring {backbones[0]}" + ("" if newest else f", untrained{better or '; name one with --backbone'}")
+        )
     if not datasets:
         datasets = ["scenes"]
         notice("no --dataset: scoring on the generated data set scenes")
@@ -112,9 +116,7 @@ def _one(
     return record.json()
 
 
-def _score(
-    evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, run: Run, command: str
-) -> None:
+def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, run: Run, command: str) -> None:
     device = resolve_device(evaluator.device)
     run.progress_key = f"{record.id}-{digest([record.header, records.code()['densebench']], 16)}"
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()

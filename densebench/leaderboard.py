@@ -121,7 +121,9 @@ def table(group: pd.DataFrame) -> Table:
         cells.append({"rank": str(rank[name]), **_labels(own.iloc[0], shown), **{_title(f): v for f, v in values.items()}})
         cells[-1][f"95 % at {_title(largest)}"] = _interval(own[own.fraction == largest], replicates[name])
         best.append({_title(f): bool(means.loc[name, f] == means[f].max()) for f in fractions})
-    return Table(_caption(group, shown), pd.DataFrame(cells), pd.DataFrame(best).reindex(columns=cells[0].keys(), fill_value=False))
+    return Table(
+        _caption(group, shown), pd.DataFrame(cells), pd.DataFrame(best).reindex(columns=cells[0].keys(), fill_value=False)
+    )
 
 
 def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
@@ -160,7 +162,8 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
     return (
         f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
-        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in %, ± standard deviation over {seeds} subsets, group {one.group}"
+        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in %, ± standard deviation over {seeds} subsets, "
+        f"group {one.group}"
     )
 
 

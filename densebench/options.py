@@ -93,7 +93,7 @@ class Flag:
             raise self._wrong(value) from error
         if self.choices and result not in self.choices:
             raise unknown(f"value for {self.spelling}", str(value), self.choices, f"it takes {', '.join(self.choices)}")
-        if self.minimum is not None and result < self.minimum:
+        if self.minimum is not None and result < self.minimum:  # type: ignore[operator]
             raise UserError(f"{self.spelling} {value}: it must be at least {self.minimum:g}")
         return result
 
@@ -106,9 +106,7 @@ class Flag:
         if self.choices:
             return "|".join(self.choices)
         kind = self.annotation.removesuffix("| None").strip()
-        word = {"int": "N", "float": "NUMBER", "bool": "yes|no", "str": "TEXT"}.get(
-            kind.removeprefix("tuple[").split(",")[0]
-        )
+        word = {"int": "N", "float": "NUMBER", "bool": "yes|no", "str": "TEXT"}.get(kind.removeprefix("tuple[").split(",")[0])
         word = f"{word},..." if kind.startswith("tuple[") else f"{word}"
         return f"{word}|none" if self.optional else word
 
@@ -158,16 +156,15 @@ def flags_in_source(node: ast.ClassDef) -> list[Flag]:
     """The flags that a class declares, read from its syntax tree: nothing is imported."""
     found = []
     for line in node.body:
-        if not (
-            isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Call) and isinstance(line.target, ast.Name)
-        ):
+        if not (isinstance(line, ast.AnnAssign) and isinstance(line.value, ast.Call) and isinstance(line.target, ast.Name)):
             continue
         called = line.value.func
         kind = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
         if kind in ("setting", "axis", "means"):
             default, text = (ast.literal_eval(argument) for argument in line.value.args)
             more = {word.arg: ast.literal_eval(word.value) for word in line.value.keywords if word.arg}
-            found.append(Flag(line.target.id, kind, ast.unparse(line.annotation), default, text, **more))  # type: ignore[arg-type]
+            annotation = ast.unparse(line.annotation)
+            found.append(Flag(line.target.id, kind, annotation, default, text, **more))  # type: ignore[arg-type]
     return found
 
 

@@ -34,8 +34,8 @@ REQUIRED = ("schema", "id", "status", "group", "backbone", "protocol", "dataset"
 class Score:
     """One number: what it is, in which variant, at which point of the axes, and how sure it is.
 
-    value and ci95 are in `unit`; bootstrap holds the values of resampled image sets, drawn alike for everybody; per_class has None
-    for a class in neither truth nor prediction.
+    value and ci95 are in `unit`; bootstrap holds the values of resampled image sets, drawn alike for everybody; per_class has
+    None for a class in neither truth nor prediction.
     """
 
     metric: str
@@ -50,7 +50,13 @@ class Score:
 
     def json(self) -> dict[str, Any]:
         """The score as JSON values, the axes at the top level."""
-        found: dict[str, Any] = {"metric": self.metric, "variant": self.variant, "value": self.value, "unit": self.unit, **self.axes}
+        found: dict[str, Any] = {
+            "metric": self.metric,
+            "variant": self.variant,
+            "value": self.value,
+            "unit": self.unit,
+            **self.axes,
+        }
         if self.ci95 is not None:
             found["ci95"] = list(self.ci95)
         if self.details:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ TILE = 8192  # groups multiplied at once; fixed, so that results do not depend o
 QUERIES = {"cpu": 256, "cuda": 2048}  # rows of the product: 256 MiB and 2 GiB of float32 with a full tile
 
 
-class Neighbours(NamedTuple):
+@dataclass(frozen=True)
+class Neighbours:
     """Nearest rows of a memory, best first. score: inner product, or negative squared distance; index: row of the memory."""
 
     score: Float[Tensor, "*subsets q k"]
@@ -47,8 +48,8 @@ def nearest(
     Raises UserError where k is not between 1 and m, widths differ, a value is not finite, or the engine is not installed.
     """
     whole = torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool)
-    score, index = Search(memory, *whole, engine=engine, metric=metric).search(queries, k)
-    return Neighbours(score[0], index[0])
+    found = Search(memory, *whole, engine=engine, metric=metric).search(queries, k)
+    return Neighbours(found.score[0], found.index[0])
 
 
 def recall(found: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:

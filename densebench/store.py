@@ -55,9 +55,7 @@ class Store:
             try:
                 save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part)
             except (SafetensorError, OSError) as error:
-                raise UserError(
-                    f"cannot write {path}: {error}; free some space or set DENSEBENCH_CACHE elsewhere"
-                ) from error
+                raise UserError(f"cannot write {path}: {error}; free some space or set DENSEBENCH_CACHE elsewhere") from error
         self._shard.update(dict.fromkeys(tensors, path))
 
     def _read_header(self, path: Path) -> None:

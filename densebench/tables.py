@@ -42,7 +42,11 @@ thead th { border-bottom: 2px solid #8894a3; }
 <thead><tr>{% for name in table.cells.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for cells, best in table.rows() %}
-<tr>{% for cell, top in zip(cells, best) %}<td>{% if top %}<strong>{{ cell }}</strong>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
+<tr>
+{%- for cell, top in zip(cells, best) -%}
+<td>{% if top %}<strong>{{ cell }}</strong>{% else %}{{ cell }}{% endif %}</td>
+{%- endfor -%}
+</tr>
 {% endfor %}
 </tbody>
 </table>

@@ -49,9 +49,7 @@ class View:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size % self.stride:
-            raise UserError(
-                f"a view of {self.size} px is not a multiple of the stride {self.stride}; use {self.fit(self.size)}"
-            )
+            raise UserError(f"a view of {self.size} px is not a multiple of the stride {self.stride}; use {self.fit(self.size)}")
 
     def fit(self, side: int) -> int:
         """The multiple of the stride nearest to a side (ties go up), one stride at least."""

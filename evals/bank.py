@@ -73,9 +73,7 @@ class Labelling:
         return memory.soft_labels(counts) if self.kind == "soft" else memory.majority_labels(counts)
 
 
-def read_units(
-    dataset: Dataset, items: Sequence[Item], views: Sequence[View], labelling: Labelling, bounded: bool
-) -> list[Unit]:
+def read_units(dataset: Dataset, items: Sequence[Item], views: Sequence[View], labelling: Labelling, bounded: bool) -> list[Unit]:
     """Read the label maps of `items` under every view. `bounded` orders patches by rarity, else they stay row by row.
 
     Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
@@ -88,11 +86,7 @@ def read_units(
                 seen = view.label(label, digest)
                 counts = labelling.counts(seen)
                 kept = labelling.keep(seen, counts)
-                order = (
-                    memory.rarity_order(counts, _uniform(len(counts), digest, view))
-                    if bounded
-                    else torch.arange(len(kept))
-                )
+                order = memory.rarity_order(counts, _uniform(len(counts), digest, view)) if bounded else torch.arange(len(kept))
                 order = order[kept[order]]
                 units.append(Unit(item, view, order, labelling.labels(seen, counts)[order]))
             bar.advance()
@@ -101,9 +95,7 @@ def read_units(
 
 def _uniform(count: int, digest: str, view: View) -> Float[Tensor, "count"]:
     seed = hashlib.sha256(f"rarity {view.epoch} {digest}".encode()).digest()
-    return torch.from_numpy(
-        np.random.Generator(np.random.PCG64(int.from_bytes(seed[:16]))).random(count, dtype=np.float32)
-    )
+    return torch.from_numpy(np.random.Generator(np.random.PCG64(int.from_bytes(seed[:16]))).random(count, dtype=np.float32))
 
 
 def lay_out(units: Sequence[Unit], subsets: Bool[Tensor, "subsets units"], size: int | None) -> memory.Layout:

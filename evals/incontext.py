@@ -11,18 +11,21 @@ numbers differ by five points and more for one backbone:
 - hummingbird: as open-hummingbird-eval, without its slips: identity mIoU, the backbone's own colour statistics, void pixels
   dropped from labels, the data set's own classes, labels under pixel centres. Balanced nested subsets.
 - open-hummingbird: that public code (v2) as it is: Hungarian mIoU with absent classes counted as 0, ImageNet statistics with
-  0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Its table uses two augmentation epochs.
+  0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
+  table has.
 - neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
   the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it).
-- cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform subsets,
-  scored on patches. Its code is unreleased; distance, voting weights and void are not stated: cosine, equal votes, dropped.
-- dip: DIP (Sirko-Galouchenko et al., ICCV 2025): squared Euclidean search on features as they are, temperature 0.07. The reference
-  rounds features to fp16; here `--precision` says.
-- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, pixelwise vote over the neighbours' patches; k and distance are chosen on
-  a tenth of the training images. A vote for void is a miss; the reference also counts void as a class of its mean.
+- cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
+  subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
+  votes, dropped.
+- dip: DIP (Sirko-Galouchenko et al., ICCV 2025): squared Euclidean search on features as they are, temperature 0.07. The
+  reference rounds features to fp16; here `--precision` says.
+- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, a vote of the neighbours' patches pixel by pixel (void may
+  win, and is then a class of the mean that is never right); k and distance are chosen on a tenth of the training images. The
+  statistics of the features are taken over the memory's images, here also while choosing.
 
-Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DINO ViT-S/16 26.4, 30.5, 41.3, 47.9 and CrIBo 53.9, 59.9, 66.9,
-71.2; CrIBo table 1 (k-NN), DINO 24.6, 29.0, 38.7, 46.1.
+Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DINO ViT-S/16 26.4, 30.5, 41.3, 47.9 and CrIBo
+53.9, 59.9, 66.9, 71.2; CrIBo table 1 (k-NN), DINO 24.6, 29.0, 38.7, 46.1 and CrIBo 47.3, 56.8, 66.8, 72.1.
 """
 
 from __future__ import annotations
@@ -118,7 +121,9 @@ class InContext(Evaluator):
     }
 
     image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
-    resize: str = setting("square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native"))
+    resize: str = setting(
+        "square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native")
+    )
     resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
     augment_epochs: int = setting(1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0)
@@ -153,7 +158,7 @@ class InContext(Evaluator):
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings; engines that find the same neighbours are one setting, and so are a size given and the same size hinted."""
+        """The settings; engines that find the same neighbours are one setting, and so are a size given and the same hinted."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
         size = None if self.resize == "native" else self.image_size or dataset.image_size_hint
         return {**super().settings(dataset), "engine": engine, "image_size": size}
@@ -275,4 +280,3 @@ class InContext(Evaluator):
     def row_dtype(self) -> torch.dtype:
         """The type of the memory's rows."""
         return DTYPES[self.precision]
-

@@ -75,9 +75,7 @@ class Layout:
         return (self.members * self.segments).sum(1).tolist()
 
 
-def layout(
-    available: Int[Tensor, "units"], subsets: Bool[Tensor, "subsets units"], limits: Sequence[int | None]
-) -> Layout:
+def layout(available: Int[Tensor, "units"], subsets: Bool[Tensor, "subsets units"], limits: Sequence[int | None]) -> Layout:
     """Lay out the rows of every unit once, so that each subset s sees the first `limits[s]` rows of its units.
 
     `available` rows exist in each unit. A limit of None, or one above what is there, takes all. Subsets with different

@@ -71,7 +71,7 @@ def neighbours(reader: Reader, item: Item, grid: Tensor, subset: int) -> Image.I
     gh, gw = grid.shape[:2]
     places = [(int(gh * y), int(gw * x)) for y, x in ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))][:QUERIES]
     queries = reader.prepare(grid)[[i * gw + j for i, j in places]]
-    index = reader.search.search(queries, min(SHOWN, bank.layout.sizes()[subset]))[1][subset].cpu()
+    index = reader.search.search(queries, min(SHOWN, bank.layout.sizes()[subset])).index[subset].cpu()
     rows = []
     for (i, j), found in zip(places, index.tolist(), strict=True):
         tiles = [crop(_view(reader, item, -1), i, j, task.patch)]

@@ -58,7 +58,7 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes that are counted. Neighbours that vote pixel by pixel can vote for void, a class that is never right (CAPI)."""
+        """The classes that are counted. Neighbours that vote pixel by pixel can vote for void, which is never right (CAPI)."""
         return (*self.space.names, "void") if self.options.labels == "pixels" else self.space.names
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
@@ -99,8 +99,8 @@ class Reader:
     def label_maps(self, grids: Sequence[Tensor], shapes: Sequence[tuple[int, int]], k: int) -> Iterator[Tensor]:
         """For each image, the label maps `[subsets h w]` by its k nearest neighbours."""
         queries = torch.cat([self.prepare(grid) for grid in grids])
-        score, index = self.search.search(queries, k)
-        labelled = [self._label(queries, score[s], index[s]) for s in range(len(index))]
+        found = self.search.search(queries, k)
+        labelled = [self._label(queries, *subset) for subset in zip(found.score, found.index, strict=True)]
         start = 0
         for grid, shape in zip(grids, shapes, strict=True):
             span = slice(start, start := start + grid.shape[0] * grid.shape[1])
@@ -127,7 +127,7 @@ class Reader:
         every = max(1, len(self.task.images) // 16)
         rows = torch.cat([self.prepare(self.task.queries[item]) for item in self.task.images[::every]])
         rows = rows[torch.linspace(0, len(rows) - 1, min(RECALL_QUERIES, len(rows))).long()]
-        found, truth = self.search.search(rows, k)[1], self._search("exact").search(rows, k)[1]
+        found, truth = self.search.search(rows, k).index, self._search("exact").search(rows, k).index
         return [round(recall(f, t), 4) for f, t in zip(found, truth, strict=True)]
 
 
@@ -139,7 +139,9 @@ def unit_length(rows: Tensor) -> Tensor:
 class Retriever:
     """One memory for a group of subsets, and the pass over the validation images."""
 
-    def __init__(self, task: Task, units: Sequence[Unit], subsets: Bool[Tensor, "s units"], features: dict[View, Features]):
+    def __init__(
+        self, task: Task, units: Sequence[Unit], subsets: Bool[Tensor, "s units"], features: dict[View, Features]
+    ) -> None:
         self.task, self.units, self.subsets, self.features = task, units, subsets, features
 
     def scores(self, points: Sequence[Point], details: Sequence[dict[str, Any]]) -> Iterator[Score]:

@@ -21,7 +21,9 @@ def run(tmp_path):
     def call(*words, before="pass", **more):
         code = f"import sys; sys.argv[0] = 'densebench'; {before}; from densebench.cli import main; main()"
         command = [sys.executable, "-W", "ignore", "-c", code, *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment | more, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment | more, timeout=120, check=False
+        )
 
     return call
 
@@ -36,7 +38,9 @@ def measured(record):
     return {name: value for name, value in record.items() if name != "run"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["eval", "--help"], ["eval", "--protocol", "incontext", "--help"], ["ls"], ["data", "ls"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["eval", "--help"], ["eval", "--protocol", "incontext", "--help"], ["ls"], ["data", "ls"]]
+)
 def test_help_and_lists_do_not_import_torch(run, words):
     done = run(*words, before="import atexit; atexit.register(lambda: print('TORCH' if 'torch' in sys.modules else 'LIGHT'))")
     assert done.returncode == 0, done.stderr
@@ -53,7 +57,9 @@ def test_help_of_a_protocol_lists_its_settings(run):
 def test_ls_names_everything(run):
     found = json.loads(run("ls", "--json").stdout)
     assert [entry["name"] for entry in found["protocols"]] == ["incontext"]
-    assert {"voc", "ade20k", "coco-things", "coco-stuff", "camvid", "cityscapes", "scenes"} <= {e["name"] for e in found["datasets"]}
+    assert {"voc", "ade20k", "coco-things", "coco-stuff", "camvid", "cityscapes", "scenes"} <= {
+        e["name"] for e in found["datasets"]
+    }
     assert any(entry["name"].startswith("timm:") for entry in found["backbones"])
 
 
@@ -102,7 +108,10 @@ def test_dry_run_writes_nothing(run, tmp_path):
         (["eval", "--protocol", "incontext", *FAST, "--device", "cuda"], "--device cuda"),
         (["eval", "--protocol", "incontext", *FAST, "--results", "/proc/nowhere"], "/proc/nowhere"),
         (["eval", "--protocol", "incontext", "--weights", "x.safetensors"], "--weights x.safetensors goes with one --backbone"),
-        (["eval", "--protocol", "incontext", "--backbone", "timm:vit_tiny_patch16_224", "--weights", "x.safetensors"], "x.safetensors"),
+        (
+            ["eval", "--protocol", "incontext", "--backbone", "timm:vit_tiny_patch16_224", "--weights", "x.safetensors"],
+            "x.safetensors",
+        ),
         (["eval", "--protocol", "incontext", "--backbone", "pixels:16", "--dataset", "voc", "--data-root", "nowhere"], "nowhere"),
         (["ls", "method"], "did you mean 'methods'"),
         (["leaderboard", "--results", "nowhere"], "nowhere"),
@@ -135,7 +144,9 @@ STEPS = "import time, densebench.evals.scoring as s; s.KEEP_EVERY = 0; s.QUERIES
 s.Reader.label_maps = lambda *a: (time.sleep(0.2), p(*a))[1]"
 
 
-@pytest.mark.parametrize(("slowly", "folder"), [(f"{SLOW}; {EAGER}", "features"), (STEPS, "scoring")], ids=["features", "scoring"])
+@pytest.mark.parametrize(
+    ("slowly", "folder"), [(f"{SLOW}; {EAGER}", "features"), (STEPS, "scoring")], ids=["features", "scoring"]
+)
 def test_kill_9_and_continue_to_the_same_record(run, tmp_path, slowly, folder):
     words = ["eval", "--protocol", "incontext", "--fractions", "1,4", "--seeds", "2", "--batch-size", "1", *FAST]
     assert run(*words, "--results", "whole/results", DENSEBENCH_CACHE=str(tmp_path / "other")).returncode == 0

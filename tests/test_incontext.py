@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from densebench.evals import scoring
+from densebench.evals.incontext import InContext
 from PIL import Image
 
 from densebench import options
 from densebench.backbones import load_backbone
 from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
-from densebench.evals import scoring
-from densebench.evals.incontext import InContext
 from densebench.evaluator import Run
 from densebench.files import digest
 

@@ -155,7 +155,10 @@ def test_formats_show_the_same_numbers(tmp_path):
     assert parsed.open == []
     assert {"timm:vit_tiny <a&b> 50%", "52.0 ± 2.8", "61.2"} <= set(parsed.cells)
     rows = list(csv.DictReader(io.StringIO(tidy)))
-    assert [(row["variant"], row["fraction"], float(row["value"])) for row in rows[:2]] == [("hungarian", "1", 62.24), ("identity", "1", 61.24)]
+    assert [(row["variant"], row["fraction"], float(row["value"])) for row in rows[:2]] == [
+        ("hungarian", "1", 62.24),
+        ("identity", "1", 61.24),
+    ]
     assert render(leaderboard(tmp_path), "html") == html
     with pytest.raises(UserError, match="did you mean 'html'"):
         render(board, "htm")

@@ -6,10 +6,9 @@ import itertools
 
 import pytest
 import torch
+from densebench.evals import memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from densebench.evals import memory
 
 LABEL = torch.tensor(
     [

@@ -17,7 +17,15 @@ from densebench.errors import UserError
 from densebench.records import Score
 
 HEADER = {
-    "backbone": {"spec": "random:vit", "digest": "d" * 64, "arch": "vit", "dim": 4, "stride": 16, "layer": "last", "pos_embed": "plain"},
+    "backbone": {
+        "spec": "random:vit",
+        "digest": "d" * 64,
+        "arch": "vit",
+        "dim": 4,
+        "stride": 16,
+        "layer": "last",
+        "pos_embed": "plain",
+    },
     "protocol": {
         "name": "incontext",
         "preset": "hummingbird",
@@ -90,7 +98,9 @@ def test_a_point_is_known_once_its_headline_is_there(tmp_path):
 
 
 def test_scores_stand_in_one_order(tmp_path):
-    scores = [score(fraction=f, seed=s, variant=v) for f, s in ((64, 0), (8, 10), (8, 2), (1, None)) for v in ("identity", "hungarian")]
+    scores = [
+        score(fraction=f, seed=s, variant=v) for f, s in ((64, 0), (8, 10), (8, 2), (1, None)) for v in ("identity", "hungarian")
+    ]
     for number, order in enumerate((scores, scores[::-1])):
         record = records.open_or_create(tmp_path / str(number), HEADER)
         for one in order:

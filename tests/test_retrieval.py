@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
+from densebench.evals import memory, retrieval
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from densebench.evals import memory, retrieval
 
 
 def test_attend_by_hand():

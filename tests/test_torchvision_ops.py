@@ -12,7 +12,9 @@ from densebench import torchvision_ops
 
 
 def test_timm_imports_in_a_fresh_process():
-    code = "from densebench.torchvision_ops import make_importable; make_importable(); make_importable(); import timm, torchvision"
+    code = (
+        "from densebench.torchvision_ops import make_importable; make_importable(); make_importable(); import timm, torchvision"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("torchvision is not built for this torch") <= 1

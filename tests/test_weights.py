@@ -74,7 +74,9 @@ LAYOUTS = {
     "ibot": {"state_dict": prefixed(TEACHER, "module.") | {"module.head.mlp.0.weight": torch.zeros(1)}},
     "croc and cribo": {"student": prefixed(STUDENT, "module.encoder."), "teacher": prefixed(TEACHER, "module.encoder.")},
     "leopart and neco": {
-        "state_dict": prefixed(STUDENT, "model.backbone.") | prefixed(TEACHER, "teacher.backbone.") | {"model.head.0.weight": torch.zeros(1)},
+        "state_dict": prefixed(STUDENT, "model.backbone.")
+        | prefixed(TEACHER, "teacher.backbone.")
+        | {"model.head.0.weight": torch.zeros(1)},
         "pytorch-lightning_version": "2.0",
     },
     "mae": {"model": {**TEACHER, **DECODER}},
@@ -97,7 +99,9 @@ def features(backbone):
 def expected(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "timm.safetensors"
     save_file(TEACHER, path)
-    return {how: features(load_backbone(f"timm:{PLAIN}", weights=path, pos_embed=how)) for how in ("antialias", "plain", "offset")}
+    return {
+        how: features(load_backbone(f"timm:{PLAIN}", weights=path, pos_embed=how)) for how in ("antialias", "plain", "offset")
+    }
 
 
 ORIGINS = {"timm": "offset", "mae": "plain"}
@@ -181,7 +185,9 @@ def test_a_larger_table_is_kept_at_its_size(tmp_path):
 
 
 def test_the_report_counts_keys(tmp_path, capsys):
-    load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, {**TEACHER, "head.weight": torch.zeros(1), "odd.key": torch.zeros(1)}))
+    load_backbone(
+        f"timm:{PLAIN}", weights=written(tmp_path, {**TEACHER, "head.weight": torch.zeros(1), "odd.key": torch.zeros(1)})
+    )
     said = capsys.readouterr().err
     assert f"{len(TEACHER)} tensors loaded" in said
     assert "1 of heads dropped, 0 missing, 1 unexpected (odd.key)" in said
@@ -190,7 +196,9 @@ def test_the_report_counts_keys(tmp_path, capsys):
 def test_one_changed_bit_changes_the_digest(tmp_path):
     other = {name: tensor.clone() for name, tensor in TEACHER.items()}
     other["blocks.1.mlp.fc2.bias"][3] = torch.nextafter(other["blocks.1.mlp.fc2.bias"][3], torch.tensor(9.0))
-    first, second = (load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, one, name)) for one, name in ((TEACHER, "a"), (other, "b")))
+    first, second = (
+        load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, one, name)) for one, name in ((TEACHER, "a"), (other, "b"))
+    )
     assert first.digest != second.digest
 
 

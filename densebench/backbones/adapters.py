@@ -38,7 +38,7 @@ Adapted = Found | Backbone
 class Tokens(nn.Module):
     """A model whose patch tokens `[b n d]` are taken by `take` and laid out as a grid."""
 
-    def __init__(self, model: nn.Module, patch: int, take: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, patch: int, take: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
         self.model, self.patch, self.take = model, patch, take
 
@@ -58,23 +58,27 @@ def from_hub(name: str) -> Found:
     try:
         model = torch.hub.load(repo, entry, source=source, trust_repo=True)
     except Exception as error:
-        raise UserError(f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network") from error
+        raise UserError(
+            f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
+        ) from error
     patch = _side(getattr(getattr(model, "patch_embed", None), "patch_size", None) or getattr(model, "patch_size", None), name)
     if hasattr(model, "forward_features"):
         take = _normalised_patches
     elif hasattr(model, "get_intermediate_layers"):
         take = _last_layer
     else:
-        raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py")
+        raise UserError(
+            f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
+        )
     return _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
 
 
-def _normalised_patches(model: nn.Module, images: Tensor) -> Tensor:
+def _normalised_patches(model: Any, images: Tensor) -> Tensor:
     found = model.forward_features(images)
     return found["x_norm_patchtokens"] if isinstance(found, dict) else found
 
 
-def _last_layer(model: nn.Module, images: Tensor) -> Tensor:
+def _last_layer(model: Any, images: Tensor) -> Tensor:
     return model.get_intermediate_layers(images, 1)[0]
 
 
@@ -88,11 +92,13 @@ def from_transformers(name: str) -> Found:
         model = transformers.AutoModel.from_pretrained(name)
         processor = transformers.AutoImageProcessor.from_pretrained(name)
     except Exception as error:
-        raise UserError(f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network") from error
+        raise UserError(
+            f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network"
+        ) from error
     patch = _side(getattr(model.config, "patch_size", None), name)
     accepts = "interpolate_pos_encoding" in model.forward.__code__.co_varnames
 
-    def take(network: nn.Module, images: Tensor) -> Tensor:
+    def take(network: Any, images: Tensor) -> Tensor:
         more = {"interpolate_pos_encoding": True} if accepts else {}
         return network(pixel_values=images, **more).last_hidden_state
 

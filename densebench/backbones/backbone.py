@@ -36,7 +36,7 @@ class Facts:
 
 
 class Backbone(nn.Module):
-    """A frozen model in evaluation mode, float32, that maps `[b 3 h w]` to `[b d gh gw]` with gh = h / stride and gw = w / stride."""
+    """A frozen model in evaluation mode, float32: `[b 3 h w]` to `[b d gh gw]` with gh = h / stride and gw = w / stride."""
 
     def __init__(self, trunk: nn.Module, facts: Facts, digest: str) -> None:
         """`trunk` maps normalised images to patch features; `digest` is the SHA-256 of its weights."""

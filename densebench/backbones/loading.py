@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from densebench.backbones import sources
 from densebench.backbones.adapters import Adapted, from_file, from_hub, from_transformers
@@ -34,9 +34,9 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone on the CPU, float32, frozen, in evaluation mode.
 
-    spec: one of `sources()`. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined
-    over channels), or "query", "key", "value" of the last block. pos_embed: "auto" resizes position tables as the code that the
-    weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint. seed: of random: weights.
+    spec: one of `sources()`. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11",
+    joined over channels), or "query", "key", "value" of the last block. pos_embed: "auto" resizes position tables as the
+    code that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint. seed: of random: weights.
     Raises UserError for what is unknown, does not match, cannot be read or cannot be fetched.
     """
     check_convention(pos_embed)
@@ -76,7 +76,7 @@ def _from_timm(spec: str, name: str, path: Path | None, layer: str, pos_embed: s
     return _timm_backbone(f"{spec} {path.name}", name, model, layer, convention, weights.origin)
 
 
-def _filled(name: str, like: nn.Module, weights: Weights) -> nn.Module:
+def _filled(name: str, like: Any, weights: Weights) -> nn.Module:
     class_token = getattr(like, "cls_token", None) is None or "cls_token" in weights.tensors
     prefix = 1 if class_token and is_plain_vit(like) and not _lacks_class_position(like, weights) else 0
     model = create(name, like, patches=weights.patches(prefix), class_token=class_token)
@@ -85,7 +85,7 @@ def _filled(name: str, like: nn.Module, weights: Weights) -> nn.Module:
     return model
 
 
-def _lacks_class_position(like: nn.Module, weights: Weights) -> bool:
+def _lacks_class_position(like: Any, weights: Weights) -> bool:
     """Whether a model with registers meets a table that timm has stripped of the class token's position already."""
     table = weights.tensors.get("pos_embed")
     return bool(like.no_embed_class) and table is not None and round(table.shape[1] ** 0.5) ** 2 == table.shape[1]
@@ -100,7 +100,7 @@ def _from_checkpoint(spec: str, folder: Path, layer: str, pos_embed: str) -> Bac
     return _timm_backbone(spec, facts["arch"], _filled(facts["arch"], like, weights), layer, convention, origin)
 
 
-def _timm_backbone(spec: str, arch: str, model: nn.Module, layer: str, convention: str, origin: str) -> Backbone:
+def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str, origin: str) -> Backbone:
     digest = weights_digest(model)
     config = model.pretrained_cfg
     trunk = trunk_of(model.eval(), layer, convention)
@@ -119,7 +119,9 @@ def _adapted(found: Adapted, spec: str, layer: str) -> Backbone:
     if isinstance(found, Backbone):
         return found
     facts = Facts(spec, found.arch, found.dim, found.stride, found.mean, found.std)
-    return Backbone(found.trunk, facts, weights_digest(found.trunk) if not found.source else found.source + weights_digest(found.trunk))
+    return Backbone(
+        found.trunk, facts, weights_digest(found.trunk) if not found.source else found.source + weights_digest(found.trunk)
+    )
 
 
 def _pixels(spec: str, name: str, layer: str) -> Backbone:

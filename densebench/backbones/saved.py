@@ -17,7 +17,7 @@ WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
 
 
 def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
-    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), each file atomically, the facts last."""
+    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), atomically, the facts last."""
     with replacing(directory / WEIGHTS) as part:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
     write_text(directory / FACTS, json.dumps({"schema": SCHEMA, "arch": arch, **facts}, indent=1) + "\n")
@@ -29,7 +29,9 @@ def read_checkpoint(directory: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"ckpt:{directory} is not a checkpoint ({path}: {error}); give the folder that pretraining wrote") from error
+        raise UserError(
+            f"ckpt:{directory} is not a checkpoint ({path}: {error}); give the folder that pretraining wrote"
+        ) from error
     if facts.get("schema", 0) > SCHEMA:
         raise UserError(f"{path} has schema {facts['schema']}, this version reads {SCHEMA}; upgrade densebench")
     return facts

@@ -18,7 +18,7 @@ from densebench.torchvision_ops import make_importable
 PROJECTIONS = ("query", "key", "value")
 
 
-def probe(name: str) -> nn.Module:
+def probe(name: str) -> Any:
     """A timm model without head, storage or weights: its class, its key names and its shapes.
 
     Raises UserError for a name that timm does not have.
@@ -32,7 +32,7 @@ def probe(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=0)
 
 
-def create(name: str, like: nn.Module, *, pretrained: bool = False, patches: int | None = None, class_token: bool = True) -> nn.Module:
+def create(name: str, like: Any, *, pretrained: bool = False, patches: int | None = None, class_token: bool = True) -> Any:
     """Make a timm model without its head. `like` is its probe; `patches` is what a checkpoint's position table holds.
 
     Raises UserError where pretrained weights cannot be fetched.
@@ -52,10 +52,12 @@ def create(name: str, like: nn.Module, *, pretrained: bool = False, patches: int
         if not pretrained:
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise UserError(f"timm:{name}: its pretrained weights cannot be fetched ({reason}); give them with --weights FILE") from error
+        raise UserError(
+            f"timm:{name}: its pretrained weights cannot be fetched ({reason}); give them with --weights FILE"
+        ) from error
 
 
-def is_plain_vit(model: nn.Module) -> bool:
+def is_plain_vit(model: Any) -> bool:
     """Whether the model is a ViT with learned absolute positions, whose table we resize ourselves."""
     from timm.models.vision_transformer import VisionTransformer
 
@@ -69,9 +71,10 @@ class Trunk(nn.Module):
     registers) are dropped. The learned position table of a ViT is resized to each grid by `convention`, once.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[int], convention: str) -> None:
+    def __init__(self, model: Any, layers: Sequence[int], convention: str) -> None:
         super().__init__()
-        self.model, self.layers, self.convention = model, list(layers), convention
+        self.model: Any = model
+        self.layers, self.convention = list(layers), convention
         self._tables: dict[tuple[int, int], Tensor] = {}
         self.has_table = is_plain_vit(model)
         if self.has_table:
@@ -97,9 +100,9 @@ class Trunk(nn.Module):
 
 
 class _Intermediates(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, images: Tensor, layers: list[int]) -> list[Tensor]:
         return self.model.forward_intermediates(
@@ -110,7 +113,7 @@ class _Intermediates(nn.Module):
 class ProjectionTrunk(Trunk):
     """Queries, keys or values of the last block of a ViT: after the bias, before scaling, heads side by side."""
 
-    def __init__(self, model: nn.Module, projection: str, convention: str) -> None:
+    def __init__(self, model: Any, projection: str, convention: str) -> None:
         blocks = getattr(model, "blocks", None)
         if blocks is None or not isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear):
             raise UserError(f"--layer {projection}: the model has no joint query-key-value projection; use --layer last")
@@ -129,7 +132,7 @@ class ProjectionTrunk(Trunk):
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid.shape[2:])
 
 
-def choose_layers(model: nn.Module, layer: str) -> list[int]:
+def choose_layers(model: Any, layer: str) -> list[int]:
     """Block or stage numbers of a layer option: "last", or numbers from 0 such as "8,9,10,11".
 
     Raises UserError for numbers that the model does not have, and for stages of different strides.
@@ -149,12 +152,12 @@ def choose_layers(model: nn.Module, layer: str) -> list[int]:
     return numbers
 
 
-def _has_equal_blocks(model: nn.Module) -> bool:
+def _has_equal_blocks(model: Any) -> bool:
     """Whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
     return hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens")
 
 
-def trunk_of(model: nn.Module, layer: str, convention: str) -> Trunk:
+def trunk_of(model: Any, layer: str, convention: str) -> Trunk:
     """The trunk of a model for a layer option."""
     if layer in PROJECTIONS:
         return ProjectionTrunk(model, layer, convention)

@@ -68,15 +68,18 @@ class LoadReport:
 
     def __str__(self) -> str:
         where = f" under {self.branch!r}" if self.branch else ""
-        text = f"{self.path.name}: {self.loaded} tensors loaded{where}, {len(self.dropped)} of heads dropped, {len(self.missing)} missing"
-        return text + f", {len(self.unexpected)} unexpected" + (f" ({', '.join(self.unexpected[:3])})" if self.unexpected else "")
+        odd = f" ({', '.join(self.unexpected[:3])})" if self.unexpected else ""
+        return (
+            f"{self.path.name}: {self.loaded} tensors loaded{where}, {len(self.dropped)} of heads dropped, "
+            f"{len(self.missing)} missing, {len(self.unexpected)} unexpected{odd}"
+        )
 
 
 def read_weights(path: Path, expected: Collection[str], role: str = "teacher") -> Weights:
     """Read a checkpoint for a model whose keys are `expected`, and take the student's or the teacher's branch.
 
-    A file with one branch serves both roles. Raises UserError where the file cannot be read, nothing in it matches, or the role is
-    not there.
+    A file with one branch serves both roles. Raises UserError where the file cannot be read, nothing in it matches, or the
+    role is not there.
     """
     if role not in ROLES:
         raise UserError(f"--role {role}: it takes {' or '.join(ROLES)}")
@@ -99,7 +102,8 @@ def _load(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--weights {path} holds more than tensors, and loading it would run code ({reason}); save its state dict as safetensors"
+            f"--weights {path} holds more than tensors, and loading it would run code ({reason}); "
+            "save its state dict as safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -181,7 +185,9 @@ def load_into(model: nn.Module, weights: Weights) -> LoadReport:
     tensors = _fold_class_position(model, weights.tensors)
     missing = sorted(own.keys() - tensors.keys())
     if missing:
-        raise UserError(f"--weights {weights.path} lacks {len(missing)} of {len(own)} tensors of the model: {', '.join(missing[:4])}")
+        raise UserError(
+            f"--weights {weights.path} lacks {len(missing)} of {len(own)} tensors of the model: {', '.join(missing[:4])}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             raise UserError(
@@ -195,7 +201,7 @@ def load_into(model: nn.Module, weights: Weights) -> LoadReport:
 
 
 def _fold_class_position(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Where the model keeps no position for the class token (registers), add the checkpoint's to the token itself, as timm does."""
+    """Where the model keeps no position for the class token (registers), add the checkpoint's to the token, as timm does."""
     table, own = tensors.get("pos_embed"), getattr(model, "pos_embed", None)
     if table is None or own is None or "cls_token" not in tensors or not getattr(model, "no_embed_class", False):
         return tensors

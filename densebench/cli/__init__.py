@@ -20,7 +20,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(evaluate)
+app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+    evaluate
+)
 app.command("leaderboard")(leaderboard)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")

@@ -21,11 +21,15 @@ def evaluate(
     context: typer.Context,
     protocol: Annotated[str | None, typer.Option(help="Name or ./file.py; `densebench ls protocols`.")] = None,
     preset: Annotated[str | None, typer.Option(help="Named settings; the protocol's first if not given.")] = None,
-    backbone: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors or a state dict for timm:NAME.")] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
     layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: concatenated), key, query or value.")] = "last",
-    pos_embed: Annotated[str, typer.Option(help="How position embeddings are resized; auto: as the checkpoint's origin.")] = "auto",
+    pos_embed: Annotated[
+        str, typer.Option(help="How position embeddings are resized; auto: as the checkpoint's origin.")
+    ] = "auto",
     dataset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `densebench ls datasets`.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="So many images a split; never enters a table.")] = None,
@@ -39,7 +43,8 @@ def evaluate(
 ) -> None:
     """Score the patch features of backbones by a protocol, and keep a record of each run."""
     if show_help:
-        return _help(context, protocol)
+        _help(context, protocol)
+        return
     if protocol is None:
         raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
     entry = catalog.find("protocols", protocol)

@@ -1,7 +1,7 @@
 """The papers' tables as data: published.csv, one value a row.
 
-Columns: paper, table, method, backbone, params_millions, pretrain_data, pretrain_epochs, protocol, dataset, setting, metric, value,
-note. `protocol` says how a number was made; numbers of different protocols are not comparable.
+Columns: paper, table, method, backbone, params_millions, pretrain_data, pretrain_epochs, protocol, dataset, setting, metric,
+value, note. `protocol` says how a number was made; numbers of different protocols are not comparable.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ STAGES = ("labels", "features", "memory", "search", "metrics")
 
 
 def options(arguments):
-    from densebench import options as densebench_options
     from densebench.evals.incontext import InContext
+
+    from densebench import options as densebench_options
 
     given = {"fractions": arguments.fractions, "seeds": arguments.seeds, "augment_epochs": 0, "image_size": arguments.image_size}
     given["memory_size"] = None
@@ -169,7 +170,8 @@ def main():
     for stage in (*STAGES, "total"):
         slow, fast = (found[side]["seconds"].get(stage, 0.0) for side in ("naive", "ours"))
         print(f"{stage:10} {slow:10.2f} {fast:10.2f} {slow / max(fast, 1e-9):8.1f}")
-    print(f"{'peak MiB':10} {found['naive']['mb']:10.0f} {found['ours']['mb']:10.0f} {found['naive']['mb'] / found['ours']['mb']:8.1f}")
+    slow, fast = (found[side]["mb"] for side in ("naive", "ours"))
+    print(f"{'peak MiB':10} {slow:10.0f} {fast:10.0f} {slow / fast:8.1f}")
     print(f"mIoU: {len(found['ours']['values'])} scores, the largest difference is {apart:.4f} points")
     if apart > 0.02:
         sys.exit("the two sides disagree: the ratio means nothing")
