@@ -15,7 +15,7 @@ from densebench.console import notice
 from densebench.datasets import Dataset, limited, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
-from densebench.evaluator import Evaluator, Point, Run
+from densebench.evaluator import Evaluator, Run
 from densebench.files import cache_root, digest
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
@@ -27,6 +27,7 @@ def evaluate(
     preset: str | None = None,
     backbones: Sequence[str] = (),
     weights: Path | None = None,
+    name: str | None = None,
     role: str = "teacher",
     layer: str = "last",
     pos_embed: str = "auto",
@@ -45,15 +46,17 @@ def evaluate(
     `given` are the protocol's own options by field name, as values or as the texts that the command line takes. Without
     backbones and data sets, the newest checkpoint under `runs/` is scored on the data it was trained on. Points that a record
     holds already are not scored again unless `rerun`.
+    `name` is what tables call the backbone instead of its spec.
     Raises UserError for whatever the caller can mend; records written until then stay.
     """
     kind = catalog.load("protocols", protocol)
-    name = next(iter(kind.presets)) if preset is None else preset
-    if name not in kind.presets:
-        raise unknown("preset", name, kind.presets, f"{protocol} has {', '.join(kind.presets)}")
-    evaluator: Evaluator = options.build(kind, kind.presets[name], given)
-    if weights is not None and len(backbones) != 1:
-        raise UserError(f"--weights {weights} goes with one --backbone timm:NAME; {len(backbones)} are given")
+    preset = next(iter(kind.presets)) if preset is None else preset
+    if preset not in kind.presets:
+        raise unknown("preset", preset, kind.presets, f"{protocol} has {', '.join(kind.presets)}")
+    evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
+    for flag, value in (("--weights", weights), ("--name", name)):
+        if value is not None and len(backbones) != 1:
+            raise UserError(f"{flag} {value} goes with one --backbone; {len(backbones)} are given")
     if not dry_run:
         records.check_writable(results)
     backbones, datasets = _defaults(backbones, datasets)
@@ -61,8 +64,17 @@ def evaluate(
     for spec in backbones:
         backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
         for dataset in opened:
-            about = {"name": protocol, "preset": name, "version": kind.version}
-            yield _one(evaluator.resolve(dataset), about, backbone, dataset, results, limit, rerun, dry_run, command)
+            chosen = evaluator.resolve(dataset)
+            header = {
+                "backbone": backbone.identity() | ({"name": name} if name else {}),
+                "protocol": {"name": protocol, "preset": preset, "version": kind.version, "settings": chosen.settings(dataset)},
+                "dataset": _dataset(chosen, dataset, limit),
+            }
+            header["protocol"]["headline"] = chosen.headline()
+            if dry_run:
+                yield _planned(chosen, header, backbone, dataset)
+            else:
+                yield _one(chosen, backbone, dataset, records.open_or_create(results, header, rerun=rerun), limit, command)
 
 
 def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -86,33 +98,22 @@ def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequen
     return backbones, datasets
 
 
-def _one(
-    evaluator: Evaluator,
-    about: dict[str, Any],
-    backbone: Backbone,
-    dataset: Dataset,
-    results: Path,
-    limit: int | None,
-    rerun: bool,
-    dry_run: bool,
-    command: str,
-) -> dict[str, Any]:
-    header = {
-        "backbone": backbone.identity(),
-        "protocol": {**about, "settings": evaluator.settings(dataset), "headline": evaluator.headline()},
-        "dataset": _dataset(evaluator, dataset, limit),
-    }
+def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
     points = evaluator.points(dataset)
-    if dry_run:
-        notice(f"dry run: {len(points)} points of {dataset.name} with {backbone.spec}; nothing is scored or written")
-        return {**header, "points": [dict(point) for point in points]}
-    record = records.open_or_create(results, header, rerun=rerun)
-    known = frozenset(record.points())
-    missing = [point for point in points if point not in known]
-    if not missing:
+    notice(f"dry run: {len(points)} points of {dataset.name} with {backbone.spec}; nothing is scored or written")
+    return {**header, "points": [dict(point) for point in points]}
+
+
+def _one(
+    evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, limit: int | None, command: str
+) -> dict[str, Any]:
+    """Score what a record lacks."""
+    points, known = evaluator.points(dataset), frozenset(record.points())
+    if all(point in known for point in points):
         notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again")
-        return record.json()
-    _score(evaluator, backbone, dataset, record, Run(limit, known, record.path.parents[1] / "pictures" / record.id), command)
+    else:
+        pictures = record.path.parents[1] / "pictures" / record.id
+        _score(evaluator, backbone, dataset, record, Run(limit, known, pictures), command)
     return record.json()
 
 
@@ -156,13 +157,18 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
     }
 
 
+def title(record: dict[str, Any]) -> str:
+    """What a record's backbone is called: the name that it was given, else its spec."""
+    return record["backbone"].get("name", record["backbone"]["spec"])
+
+
 def summary(record: dict[str, Any]) -> str:
     """A record in a few lines: the headline per fraction, mean ± standard deviation over seeds."""
     if "points" in record:
         return "\n".join(", ".join(f"{k} {v}" for k, v in point.items() if v is not None) for point in record["points"])
     protocol, headline = record["protocol"], record["protocol"]["headline"]
     lines = [
-        f"{record['backbone']['spec']} on {record['dataset']['name']} ({record['dataset']['images']} images), "
+        f"{title(record)} on {record['dataset']['name']} ({record['dataset']['images']} images), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
     ]
     values: dict[Any, list[float]] = {}
@@ -176,4 +182,4 @@ def summary(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["Point", "evaluate", "summary"]
+__all__ = ["evaluate", "summary"]

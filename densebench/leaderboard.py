@@ -93,6 +93,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
                 "image_size": protocol["settings"].get("image_size"),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+                "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
                 "digest": backbone["digest"][:8],
                 **{name: score[name] for name in ("metric", "variant", "value", "unit")},
@@ -127,7 +128,7 @@ def table(group: pd.DataFrame) -> Table:
 
 
 def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
-    labels = {"backbone": own.spec, "width": str(own.dim), "stride": str(own.stride)}
+    labels = {"backbone": own["name"], "width": str(own.dim), "stride": str(own.stride)}
     labels |= {"layer": str(own.layer)} if (shown.layer != "last").any() else {}
     return labels | ({"positions": str(own.pos_embed)} if (shown.pos_embed != "none").any() else {})
 

@@ -181,8 +181,8 @@ def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False
     record = Record(results / "records" / f"{identity_of(header)}.json", header)
     if rerun:
         record.path.unlink(missing_ok=True)
-    with record._changing():
-        pass
+    with record._changing() as content:
+        content["backbone"].update(header["backbone"])  # a name may be given later
     return record
 
 

@@ -36,7 +36,8 @@ def load_backbone(
 
     spec: one of `sources()`. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11",
     joined over channels), or "query", "key", "value" of the last block. pos_embed: "auto" resizes position tables as the
-    code that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint. seed: of random: weights.
+    code that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint. seed: of
+    random: weights.
     Raises UserError for what is unknown, does not match, cannot be read or cannot be fetched.
     """
     check_convention(pos_embed)

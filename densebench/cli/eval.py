@@ -14,8 +14,6 @@ from densebench import catalog, options
 from densebench.cli import settings
 from densebench.errors import UserError
 
-OWN = ("--protocol", "--preset", "--backbone", "--weights", "--dataset", "--data-root", "--limit", "--results", "--layer")
-
 
 def evaluate(
     context: typer.Context,
@@ -25,6 +23,7 @@ def evaluate(
         list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors or a state dict for timm:NAME.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="What tables call the backbone.")] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
     layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: concatenated), key, query or value.")] = "last",
     pos_embed: Annotated[
@@ -49,16 +48,17 @@ def evaluate(
         raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
     entry = catalog.find("protocols", protocol)
     given: dict[str, Any] = options.read_toml(config) if config else {}
-    given |= settings.parse(context.args, _flags(entry), OWN)
+    own = [spelling for parameter in context.command.params for spelling in parameter.opts]
+    given |= settings.parse(context.args, _flags(entry), own)
 
     from densebench.evaluation import evaluate as run
     from densebench.evaluation import summary
 
-    for record in run(
-        protocol, preset=preset, backbones=backbone or [], weights=weights, role=role, layer=layer, pos_embed=pos_embed,
-        datasets=dataset or [], data_root=data_root, limit=limit, results=results, seed=seed, rerun=rerun, dry_run=dry_run,
-        command=shlex.join(["densebench", *sys.argv[1:]]), **given,
-    ):  # fmt: skip
+    named = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
+    asked = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
+    command = shlex.join(["densebench", *sys.argv[1:]])
+    chosen = {"preset": preset, "backbones": backbone or [], "datasets": dataset or []}
+    for record in run(protocol, **chosen, **named, **asked, command=command, **given):
         print(json.dumps(record) if as_json else summary(record), flush=True)
 
 
