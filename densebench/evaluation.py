@@ -74,7 +74,10 @@ def evaluate(
             if dry_run:
                 yield _planned(chosen, header, backbone, dataset)
             else:
-                yield _one(chosen, backbone, dataset, records.open_or_create(results, header, rerun=rerun), limit, command)
+                record = records.open_or_create(results, header, rerun=rerun)
+                if rerun:
+                    _forget_progress(record)
+                yield _one(chosen, backbone, dataset, record, limit, command)
 
 
 def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -119,7 +122,7 @@ def _one(
 
 def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, run: Run, command: str) -> None:
     device = resolve_device(evaluator.device)
-    run.progress_key = f"{record.id}-{digest([record.header, records.code()['densebench']], 16)}"
+    run.progress_key = _progress_key(record)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()
     facts = {"command": command, "started": started, "device": describe(device), "means": options.select(evaluator, "means")}
     record.start({**facts, "precision": evaluator.precision})
@@ -131,7 +134,15 @@ def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: r
         raise
     seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
     record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)})
-    for folder in (cache_root() / "scoring").glob(f"{run.progress_key}-*"):
+    _forget_progress(record)
+
+
+def _progress_key(record: records.Record) -> str:
+    return f"{record.id}-{digest([record.header, records.code()['densebench']], 16)}"
+
+
+def _forget_progress(record: records.Record) -> None:
+    for folder in (cache_root() / "scoring").glob(f"{_progress_key(record)}-*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 

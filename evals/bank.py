@@ -73,12 +73,16 @@ class Labelling:
         return memory.soft_labels(counts) if self.kind == "soft" else memory.majority_labels(counts)
 
 
-def read_units(dataset: Dataset, items: Sequence[Item], views: Sequence[View], labelling: Labelling, bounded: bool) -> list[Unit]:
-    """Read the label maps of `items` under every view. `bounded` orders patches by rarity, else they stay row by row.
+def read_units(
+    dataset: Dataset, items: Sequence[Item], views: Sequence[View], labelling: Labelling, limits: Sequence[int | None]
+) -> list[Unit]:
+    """Read the label maps of `items`, each under every view: one unit each, in that order.
 
+    `limits` says how many rows of each unit any memory takes: those that are rarest (`memory.rarity_order`). None takes all,
+    row by row.
     Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
     """
-    units = []
+    units: list[Unit] = []
     with progress("training labels", len(items)) as bar:
         for item in items:
             label, digest = labelling.read(item), dataset.image_digest(item)
@@ -86,8 +90,11 @@ def read_units(dataset: Dataset, items: Sequence[Item], views: Sequence[View], l
                 seen = view.label(label, digest)
                 counts = labelling.counts(seen)
                 kept = labelling.keep(seen, counts)
-                order = memory.rarity_order(counts, _uniform(len(counts), digest, view)) if bounded else torch.arange(len(kept))
-                order = order[kept[order]]
+                limit = limits[len(units)]
+                order = (
+                    torch.arange(len(kept)) if limit is None else memory.rarity_order(counts, _uniform(len(kept), digest, view))
+                )
+                order = order[kept[order]][:limit]
                 units.append(Unit(item, view, order, labelling.labels(seen, counts)[order]))
             bar.advance()
     return units
@@ -98,8 +105,8 @@ def _uniform(count: int, digest: str, view: View) -> Float[Tensor, "count"]:
     return torch.from_numpy(np.random.Generator(np.random.PCG64(int.from_bytes(seed[:16]))).random(count, dtype=np.float32))
 
 
-def lay_out(units: Sequence[Unit], subsets: Bool[Tensor, "subsets units"], size: int | None) -> memory.Layout:
-    """Divide `size` rows of memory equally among the units of each subset (None: all rows).
+def row_limits(subsets: Bool[Tensor, "subsets units"], size: int | None) -> list[int | None]:
+    """Rows that each subset takes of each of its units when `size` rows are divided equally; None takes all.
 
     Raises UserError where the memory is too small to hold one row of every unit.
     """
@@ -108,8 +115,23 @@ def lay_out(units: Sequence[Unit], subsets: Bool[Tensor, "subsets units"], size:
         if size is not None and size < held:
             raise UserError(f"--memory-size {size}: less than one patch for each of {held} views; give at least {held}")
         limits.append(None if size is None else size // held)
+    return limits
+
+
+def unit_limits(subsets: Bool[Tensor, "subsets units"], limits: Sequence[int | None]) -> list[int | None]:
+    """The most rows of each unit that any of its subsets takes."""
+    found: list[int | None] = []
+    for held in subsets.T.tolist():
+        own = [limit for limit, inside in zip(limits, held, strict=True) if inside]
+        bounded = [limit for limit in own if limit is not None]
+        found.append(max(bounded, default=0) if len(bounded) == len(own) else None)
+    return found
+
+
+def lay_out(units: Sequence[Unit], subsets: Bool[Tensor, "subsets units"], size: int | None) -> memory.Layout:
+    """Lay out the rows of `units` for the subsets, `size` rows each at the most."""
     available = torch.tensor([len(unit.order) for unit in units])
-    return memory.layout(available, subsets, limits)
+    return memory.layout(available, subsets, row_limits(subsets, size))
 
 
 Transform = Callable[[Float[Tensor, "rows d"]], Float[Tensor, "rows d"]]

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from densebench import metrics
+from densebench.errors import UserError
 from densebench.evaluator import Point
 from densebench.records import Score
 
@@ -69,6 +70,8 @@ class Counts:
     ) -> list[Score]:
         """mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy."""
         confusion = self.confusion(images)[subset]
+        if not confusion.any():
+            raise UserError(f"no pixel of the {len(images)} images that are scored has a class; check their label maps")
         found = []
         for variant in ("identity", "hungarian"):
             renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)

@@ -50,7 +50,7 @@ from densebench.records import Score
 from densebench.search import EXACT_ENGINES
 from densebench.views import View
 
-from .bank import Labelling, Unit, lay_out, read_units
+from .bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
 from .labels import LabelSpace
 from .scoring import Retriever, Task
 
@@ -200,8 +200,9 @@ class InContext(Evaluator):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
-            units = read_units(dataset, used, views, labelling, bounded=self.memory_size is not None)
             held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
+            limits = unit_limits(held, row_limits(held, self.memory_size))
+            units = read_units(dataset, used, views, labelling, limits)
             self.check_sizes(points, lay_out(units, held, self.memory_size).sizes())
         with run.stage("features"):
             features = self.features(backbone, dataset, used, views)

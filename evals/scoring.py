@@ -154,8 +154,8 @@ class Retriever:
                 chosen = {"neighbours": k, "metric": metric}
         with run.stage("memory"):
             reader = self.reader(self.subsets, metric)
-            if (recalls := reader.recall(k)) and recalls[0] is not None:
-                chosen["engine"] = options.engine
+            recalls = reader.recall(k)
+            chosen |= {"engine": options.engine} if options.engine != "exact" else {}
         with run.stage("search"):
             counts = self.count(reader, self.task.images, k, points)
         with run.stage("metrics"):

@@ -54,10 +54,10 @@ def evaluate(
     from densebench.evaluation import evaluate as run
     from densebench.evaluation import summary
 
-    named = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
-    asked = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
+    named: dict[str, Any] = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
+    asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
     command = shlex.join(["densebench", *sys.argv[1:]])
-    chosen = {"preset": preset, "backbones": backbone or [], "datasets": dataset or []}
+    chosen: dict[str, Any] = {"preset": preset, "backbones": backbone or [], "datasets": dataset or []}
     for record in run(protocol, **chosen, **named, **asked, command=command, **given):
         print(json.dumps(record) if as_json else summary(record), flush=True)
 
