@@ -40,7 +40,7 @@ import torch
 
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset, Item, limited
-from densebench.datasets.subsets import balanced_order, read_subset, subset_size, uniform_order
+from densebench.datasets.subsets import balanced_order, lists_digest, read_subset, subset_size, uniform_order
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
@@ -158,10 +158,15 @@ class InContext(Evaluator):
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings; engines that find the same neighbours are one setting, and so are a size given and the same hinted."""
+        """The settings, by what they mean.
+
+        Engines that find the same neighbours are one setting, a size given is the same size hinted, and a folder of lists is what
+        the lists hold.
+        """
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
         size = None if self.resize == "native" else self.image_size or dataset.image_size_hint
-        return {**super().settings(dataset), "engine": engine, "image_size": size}
+        lists = None if self.subset_dir is None else lists_digest(Path(self.subset_dir), dataset.name)
+        return {**super().settings(dataset), "engine": engine, "image_size": size, "subset_dir": lists}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
         """The split of the memory and the split that is scored."""

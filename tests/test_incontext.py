@@ -98,17 +98,19 @@ def histogram(block):
     return np.array([(block == c).sum() for c in range(CLASSES)], dtype=float)
 
 
-def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft", weighting="softmax"):
+def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft", weighting="softmax", memory_norm="channels"):
     """The whole protocol in loops over images, patches and pixels, in float64."""
     keys, shares = [], []
     for name in train:
-        label = drawn(name)[1]
+        label, first = drawn(name)[1], len(keys)
         for n, feature in enumerate(patches_of(backbone, name).double()):
             i, j = divmod(n, SIDE // PATCH)
             counts = histogram(label[PATCH * i : PATCH * i + PATCH, PATCH * j : PATCH * j + PATCH])
             if counts.sum():
                 keys.append(feature.numpy())
                 shares.append(counts / counts.sum() if labels == "soft" else np.eye(CLASSES)[counts.argmax()])
+        if memory_norm == "patches":
+            keys[first:] = list(np.array(keys[first:]) / np.linalg.norm(keys[first:], axis=0))
     keys, shares = np.array(keys), np.array(shares)
     confusion = np.zeros((CLASSES, CLASSES), dtype=np.int64)
     for v in range(COUNTS["val"]):
@@ -116,6 +118,7 @@ def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft"
         for feature in patches_of(backbone, f"val-{v}").double().numpy():
             cosine = keys @ feature / np.linalg.norm(keys, axis=1) / np.linalg.norm(feature)
             near = cosine if metric == "cosine" else -((keys - feature) ** 2).sum(1)
+            near = keys @ feature if memory_norm == "patches" else near
             best = np.argsort(-near, kind="stable")[:k]
             weights = np.exp((cosine[best] - cosine[best].max()) / temperature) if weighting == "softmax" else np.ones(k)
             scores.append(weights / weights.sum() @ shares[best])
@@ -138,6 +141,7 @@ TRAIN = [f"train-{i}" for i in range(COUNTS["train"])]
         {"metric": ("l2",)},
         {"labels": "majority", "weighting": "equal"},
         {"temperature": 0.1, "neighbours": (3,)},
+        {"memory_norm": "patches"},
     ],
 )
 def test_equals_a_naive_restatement(backbone, given):
@@ -145,6 +149,41 @@ def test_equals_a_naive_restatement(backbone, given):
     told = {name: value[0] if isinstance(value, tuple) else value for name, value in given.items()}
     expected = naive(backbone, TRAIN, **{"k" if name == "neighbours" else name: value for name, value in told.items()})
     assert found[1, None] == pytest.approx(expected, abs=2e-3)  # scores are kept to four decimals
+
+
+def naive_pixels(backbone, train, k):
+    """CAPI's vote in loops: standardised features, cosine, the mode of the neighbours' labels pixel by pixel, void included."""
+    every = torch.cat([patches_of(backbone, name) for name in train]).double().numpy()
+    mean, deviation = every.mean(0), every.std(0)
+    keys, blocks = [], []
+    for name in train:
+        label = drawn(name)[1]
+        for n, feature in enumerate(patches_of(backbone, name).double().numpy()):
+            i, j = divmod(n, SIDE // PATCH)
+            block = label[PATCH * i : PATCH * i + PATCH, PATCH * j : PATCH * j + PATCH].flatten()
+            if np.bincount(block).argmax() != 255:
+                keys.append((feature - mean) / deviation)
+                blocks.append(block)
+    keys = np.array(keys) / np.linalg.norm(keys, axis=1, keepdims=True)
+    tally = np.zeros((CLASSES + 1, CLASSES + 1), dtype=np.int64)
+    for v in range(COUNTS["val"]):
+        truth = drawn(f"val-{v}")[1]
+        for n, feature in enumerate(patches_of(backbone, f"val-{v}").double().numpy()):
+            i, j = divmod(n, SIDE // PATCH)
+            best = np.argsort(-(keys @ ((feature - mean) / deviation)), kind="stable")[:k]
+            votes = np.array([blocks[b] for b in best])
+            for pixel in range(PATCH * PATCH):
+                t = truth[PATCH * i + pixel // PATCH, PATCH * j + pixel % PATCH]
+                if t != 255:
+                    tally[t, min(np.bincount(votes[:, pixel]).argmax(), CLASSES)] += 1
+    union = tally.sum(0) + tally.sum(1) - tally.diagonal()
+    return 100 * np.mean(tally.diagonal()[union > 0] / union[union > 0])
+
+
+def test_pixelwise_votes_equal_a_naive_restatement(backbone):
+    given = {"image_size": SIDE, "resample": "bilinear", "neighbours": (4,), "metric": ("cosine",)}
+    found = values(evaluate(backbone, preset="capi", **given))
+    assert found[1, None] == pytest.approx(naive_pixels(backbone, TRAIN, 4), abs=2e-3)
 
 
 def test_every_fraction_and_seed_of_one_pass_equals_its_own_naive_run(backbone):

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from densebench.errors import UserError
+from densebench.files import digest
 
 T = TypeVar("T")
 
@@ -100,8 +101,19 @@ def read_subset(
     return subsets
 
 
+def lists_digest(subset_dir: Path, dataset: str) -> str:
+    """The identity of a data set's lists: of their names and what they hold, wherever the folder is."""
+    folder = _folder(subset_dir, dataset)
+    files = sorted(folder.glob("1_div_*/*.txt"))
+    return digest([[str(path.relative_to(folder)), path.read_text(encoding="utf-8").split()] for path in files], 16)
+
+
+def _folder(subset_dir: Path, dataset: str) -> Path:
+    return subset_dir / dataset if (subset_dir / dataset).is_dir() else subset_dir
+
+
 def _lists(subset_dir: Path, dataset: str, fraction: int) -> dict[int, Path]:
-    folder = subset_dir / dataset if (subset_dir / dataset).is_dir() else subset_dir
+    folder = _folder(subset_dir, dataset)
     pattern = re.compile(rf".+_{fraction}_(\d+)\.txt")
     found = {
         int(match[1]): path

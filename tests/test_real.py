@@ -1,0 +1,50 @@
+"""Real images and real backbones: trained features must win by a wide margin over the same architecture at random."""
+
+from __future__ import annotations
+
+import pytest
+
+from densebench import evaluate
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", **given):
+    named = {"weights": shared_data / "weights" / weights} if weights else {}
+    [record] = evaluate(
+        "incontext",
+        backbones=[spec],
+        datasets=[dataset],
+        data_root=shared_data,
+        results=tmp_path / "results",
+        limit=40,
+        **named,
+        **given,
+    )
+    return next(s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("miou", "identity"))
+
+
+def test_trained_features_beat_random_ones_and_pixels_on_camvid(shared_data, tmp_path):
+    given = {"image_size": 224, "augment_epochs": 0, "layer": "3"}
+    trained = miou(shared_data, tmp_path, "timm:tf_efficientnet_lite0", "tf_efficientnet_lite0_in1k.fp16.safetensors", **given)
+    random = miou(shared_data, tmp_path, "random:tf_efficientnet_lite0", **given)
+    pixels = miou(shared_data, tmp_path, "pixels:16", image_size=224, augment_epochs=0)
+    assert trained > random + 10
+    assert trained > pixels + 10
+
+
+def test_trained_vit_beats_the_random_one_on_camvid(shared_data, tmp_path):
+    given = {"image_size": 168, "augment_epochs": 0}
+    weights = "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
+    trained = miou(shared_data, tmp_path, "timm:vit_small_patch14_dinov2", weights, **given)
+    random = miou(shared_data, tmp_path, "random:vit_small_patch14_dinov2", **given)
+    assert trained > random + 8
+
+
+def test_lists_of_names_choose_the_subsets(shared_data, tmp_path):
+    given = {"image_size": 64, "dataset": "voc", "neighbours": "3", "fractions": "8", "seeds": 2}
+    lists = {"subset_dir": str(shared_data / "hummingbird_subsets"), "subset_missing": "skip"}
+    assert 0 < miou(shared_data, tmp_path, "pixels:16", **given, **lists) < 30
