@@ -182,15 +182,19 @@ def summary(record: dict[str, Any]) -> str:
         f"{title(record)} on {record['dataset']['name']} ({record['dataset']['images']} images), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
     ]
-    values: dict[Any, list[float]] = {}
+    by_fraction: dict[Any, list[dict[str, Any]]] = {}
     for score in record["scores"]:
-        if (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]):
-            values.setdefault(score.get("fraction"), []).append(score["value"])
-    for fraction in sorted(values, key=lambda f: -(f or 1)):
-        found = values[fraction]
-        spread = f" ± {statistics.stdev(found):.2f} over {len(found)} subsets" if len(found) > 1 else ""
-        lines.append(f"  1/{fraction:<4} {statistics.fmean(found):6.2f}{spread}")
-    return "\n".join(lines)
+        if headline.items() <= score.items():
+            by_fraction.setdefault(score.get("fraction"), []).append(score)
+    return "\n".join([*lines, *(_line(fraction, by_fraction[fraction]) for fraction in sorted(by_fraction, reverse=True))])
+
+
+def _line(fraction: int, scores: list[dict[str, Any]]) -> str:
+    values = [score["value"] for score in scores]
+    spread = f" ± {statistics.stdev(values):.2f} over {len(values)} subsets" if len(values) > 1 else ""
+    lacking = max(len(score.get("details", {}).get("absent", [])) for score in scores)
+    lack = f" (up to {lacking} of {len(scores[0]['per_class'])} classes are in no memory label)" if lacking else ""
+    return f"  1/{fraction:<4} {statistics.fmean(values):6.2f}{spread}{lack}"
 
 
 __all__ = ["evaluate", "summary"]

@@ -235,6 +235,12 @@ def test_bounded_memory_takes_its_share_of_every_view(backbone):
     assert whole[0].details["patches"] > 300
 
 
+def test_views_of_an_image_stay_together(backbone):
+    """With two views an image, a subset of half the images holds both views of those images and of no other."""
+    scores = evaluate(backbone, memory_size=None, augment_epochs=2, fractions=(2,), seeds=3, subsets="uniform", neighbours=(5,))
+    assert {score.details["images"] for score in scores} == {5}
+
+
 def test_a_patch_that_is_void_is_not_in_the_memory(backbone):
     drop = evaluate(backbone, **PLAIN)[0].details["patches"]
     background = evaluate(backbone, **PLAIN, void="background")[0].details["patches"]
