@@ -193,7 +193,7 @@ def _line(fraction: int, scores: list[dict[str, Any]]) -> str:
     values = [score["value"] for score in scores]
     spread = f" ± {statistics.stdev(values):.2f} over {len(values)} subsets" if len(values) > 1 else ""
     lacking = max(len(score.get("details", {}).get("absent", [])) for score in scores)
-    lack = f" (up to {lacking} of {len(scores[0]['per_class'])} classes are in no memory label)" if lacking else ""
+    lack = f" (up to {lacking} classes are in no memory label)" if lacking else ""
     return f"  1/{fraction:<4} {statistics.fmean(values):6.2f}{spread}{lack}"
 
 

@@ -74,6 +74,29 @@ def test_a_table_that_is_not_square_is_told():
         resize_position_embedding(torch.zeros(1, 13, 4), 1, (2, 2), "plain")
 
 
+def test_an_unknown_convention_is_told():
+    with pytest.raises(UserError, match="did you mean 'offset'"):
+        resize_position_embedding(table(), 1, (4, 4), "ofset")
+
+
+def test_a_table_without_patches_is_told():
+    with pytest.raises(UserError, match="0 patches"):
+        resize_position_embedding(table(native=0), 1, (4, 4), "plain")
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_rows_come_before_columns(convention):
+    columns = torch.arange(6.0)[None, :].expand(6, 6).reshape(1, 36, 1)  # the same in every row
+    found = resize_position_embedding(columns, 0, (4, 9), convention).view(4, 9)
+    torch.testing.assert_close(found, found[:1].expand(4, 9))
+    assert (found[0].diff() > 0).all()
+
+
+@pytest.mark.parametrize("name", ["ibot", "croc", "cribo", "leopart", "neco"])
+def test_the_family_of_dino_shares_its_convention(name):
+    assert convention_of(name) == "offset"
+
+
 def test_origins():
     origins = ("dino", "dinov2", "flsl", "mae", "dinov2-exported", "dinov2-reg", "timm", "?")
     expected = ["offset", "offset", "offset", "plain", "plain", "antialias", "antialias", "antialias"]

@@ -78,8 +78,9 @@ def _from_timm(spec: str, name: str, path: Path | None, layer: str, pos_embed: s
 
 
 def _filled(name: str, like: Any, weights: Weights) -> nn.Module:
-    class_token = getattr(like, "cls_token", None) is None or "cls_token" in weights.tensors
-    prefix = 1 if class_token and is_plain_vit(like) and not _lacks_class_position(like, weights) else 0
+    has_token = getattr(like, "cls_token", None) is not None
+    class_token = not has_token or "cls_token" in weights.tensors
+    prefix = 1 if has_token and class_token and is_plain_vit(like) and not _lacks_class_position(like, weights) else 0
     model = create(name, like, patches=weights.patches(prefix), class_token=class_token)
     report = load_into(model, weights)
     notice(str(report))

@@ -20,7 +20,7 @@ exported graphs do. offset: bicubic without, by the factor (grid + 0.1) / native
 
 OFFSET = 0.1
 BY_ORIGIN = {
-    **dict.fromkeys(("dino", "dinov2", "flsl"), "offset"),
+    **dict.fromkeys(("dino", "ibot", "croc", "cribo", "leopart", "neco", "flsl", "dinov2"), "offset"),
     **dict.fromkeys(("mae", "dinov2-exported"), "plain"),
 }
 
@@ -28,7 +28,7 @@ BY_ORIGIN = {
 def convention_of(origin: str) -> str:
     """How the code that a checkpoint comes from resizes its table: timm's way where nothing else is known.
 
-    "dino" stands for the family that shares DINO's code: iBOT, CrOC, CrIBo, Leopart, NeCo.
+    iBOT, CrOC, CrIBo, Leopart, NeCo and FLSL share DINO's code; where a file does not tell them apart, "dino" stands for them.
     """
     return BY_ORIGIN.get(origin, "antialias")
 
@@ -44,11 +44,15 @@ def resize_position_embedding(
 ) -> Float[Tensor, "1 resized d"]:
     """Resize the patch part of a position table to a grid (rows, columns); the first `prefix` entries stay.
 
-    A table that has the grid already is returned as it is. Raises UserError where its patch part is not square.
+    A table that has the grid already is returned as it is. Raises UserError where its patch part is not square, or for a name
+    that is no convention.
     """
-    native = math.isqrt(table.shape[1] - prefix)
-    if native * native != table.shape[1] - prefix:
-        raise UserError(f"a position table of {table.shape[1] - prefix} patches is not square; it cannot be resized")
+    if convention not in CONVENTIONS:
+        raise unknown("position convention", convention, CONVENTIONS, f"it is one of {', '.join(CONVENTIONS)}")
+    count = table.shape[1] - prefix
+    native = math.isqrt(max(count, 0))
+    if count < 1 or native * native != count:
+        raise UserError(f"a position table of {count} patches is not square; it cannot be resized")
     if grid == (native, native):
         return table
     patches = table[:, prefix:].float().reshape(1, native, native, -1).permute(0, 3, 1, 2)

@@ -10,30 +10,30 @@ from __future__ import annotations
 import argparse
 import collections
 import hashlib
-import pickle
+import math
 import re
-import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densebench.errors import UserError
 
 ROLES = ("teacher", "student")
-TEACHER_WORDS = frozenset({"teacher", "ema", "momentum", "target", "model_ema", "momentum_encoder"})
+TEACHER_WORDS = frozenset({"teacher", "ema", "momentum", "target"})
 RENAMES = (  # other projects' names for what timm's ViT has
     (re.compile(r"(^|\.)register_tokens$"), r"\1reg_token"),
     (re.compile(r"(^|\.)blocks\.\d+\.(\d+)\."), r"\1blocks.\2."),  # DINOv2 trained in chunks
     (re.compile(r"\.mlp\.w12\."), ".mlp.fc1."),  # SwiGLU
     (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
 )
-HEADS = re.compile(r"^(head|heads|fc|classifier|fc_norm|head_dist|mask_token|decoder\w*|projection\w*|prototypes\w*)(\.|$)")
+HEADS = re.compile(
+    r"^(head|heads|fc|classifier|fc_norm|head_dist|mask_token|masked_embed|decoder\w*|projection\w*|prototypes\w*)(\.|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ def read_weights(path: Path, expected: Collection[str], role: str = "teacher") -
     flat = {rename(name, expected): tensor for name, tensor in flatten(_load(path)).items()}
     branch = choose_branch(path, branches(flat, expected), expected, list(flat), role)
     inside = {name[len(branch) :]: tensor for name, tensor in flat.items() if name.startswith(branch)}
-    kept = {name: tensor.float() for name, tensor in inside.items() if name in expected}
-    dropped = tuple(sorted(name for name in inside if name not in expected))
-    return Weights(kept, branch, origin_of(flat, inside), dropped, path)
+    origin = origin_of(flat, inside, expected)
+    unused = {"cls_token"} if origin == "flsl" else set()  # FLSL's code keeps the token that it took out of the model
+    kept = {name: tensor.float() for name, tensor in inside.items() if name in expected and name not in unused}
+    return Weights(kept, branch, origin, tuple(sorted(inside.keys() - kept.keys())), path)
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -99,18 +100,23 @@ def _load(path: Path) -> Mapping[str, Any]:
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # their saved arguments
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--weights {path} holds more than tensors, and loading it would run code ({reason}); "
-            "save its state dict as safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--weights {path} is not a whole checkpoint ({reason}); fetch it again") from error
+    except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, UnicodeDecodeError, struct.error, ...
+        raise _unreadable(path, error) from error
     if not isinstance(found, Mapping):
         raise UserError(f"--weights {path} holds a {type(found).__name__}, not a state dict; save model.state_dict()")
     return found
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """What stopped a read. torch names the object it refuses after GLOBAL; without one the bytes are no checkpoint."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused:
+        return UserError(
+            f"--weights {path} holds more than tensors, and loading it would run code ({refused[1]}); "
+            "save its state dict as safetensors"
+        )
+    reason = str(error).splitlines()[0][:80] if isinstance(error, RuntimeError | OSError) and str(error) else type(error).__name__
+    return UserError(f"--weights {path} is not a whole checkpoint ({reason}); fetch it again")
 
 
 def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
@@ -150,43 +156,67 @@ def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str],
     if most < 0.5 * len(expected):
         first, wanted = ", ".join(keys[:3]) or "no tensor", ", ".join(list(expected)[:3])
         raise UserError(f"--weights {path} does not match the model: it holds {first}, ...; the model wants {wanted}, ...")
-    best = sorted(branch for branch, count in counts.items() if count == most)
+    # half of the best match is enough to be a branch: a damaged teacher is no reason to take the student
+    best = sorted(branch for branch, count in counts.items() if count > most / 2)
     if len(best) == 1:
         return best[0]
-    teachers = [branch for branch in best if TEACHER_WORDS & set(branch.split("."))]
+    teachers = [branch for branch in best if TEACHER_WORDS & set(re.split(r"[._]", branch))]
     chosen = teachers if role == "teacher" else [branch for branch in best if branch not in teachers]
     if len(chosen) != 1:
         raise UserError(f"--weights {path}: no single {role} among {', '.join(map(repr, best))}; give a file with one of them")
     return chosen[0]
 
 
-def origin_of(flat: Collection[str], inside: Collection[str]) -> str:
+def origin_of(flat: Collection[str], inside: Mapping[str, Tensor], expected: Collection[str]) -> str:
     """Whose layout a checkpoint has, as far as its keys tell; position tables are resized as that code does (position.py).
 
-    DINOv2's releases carry a mask token; a file of that architecture without one went through an export, which resizes by size.
+    DINOv2's releases carry a mask token; a file of that architecture without one went through an export, which resizes by size,
+    except with registers, where the releases and timm agree. With a head it is another model with layer scale, such as DeiT III.
+    FLSL trains without class token and its position, and saves the idle token.
     A ViT file without any head is taken for one of the DINO family, whose releases are such files.
     """
     every = " ".join(flat)
     if "decoder_" in every:
         return "mae"
-    if "blocks.0.ls1.gamma" in inside:
+    headless = not any(HEADS.match(name) for name in inside if not name.startswith("mask"))
+    scaled = "blocks.0.ls1.gamma" in inside
+    if "reg_token" in inside:
+        return "dinov2-reg" if scaled else "timm"
+    if scaled:
         released = any(name.endswith("mask_token") for name in flat)
-        return ("dinov2-reg" if "reg_token" in inside else "dinov2") if released else "dinov2-exported"
-    if "pos_embed" in inside and "cls_token" not in inside:
+        return "dinov2" if released else "dinov2-exported" if headless else "timm"
+    with_roles = any(name.split(".")[0] in ROLES for name in flat)
+    stripped = "cls_token" in expected and "cls_token" not in inside
+    if "pos_embed" in inside and _is_square(inside["pos_embed"].shape[1]) and (with_roles or stripped):
         return "flsl"
-    headless = not any(HEADS.match(name) for name in inside)
-    self_supervised = "head.mlp" in every or "last_layer" in every or any(name.split(".")[0] in ROLES for name in flat)
+    if "cls_token" not in expected:
+        return "timm"
+    self_supervised = "head.mlp" in every or "last_layer" in every or with_roles
     return "dino" if "pos_embed" in inside and (headless or self_supervised) else "timm"
 
 
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
 def load_into(model: nn.Module, weights: Weights) -> LoadReport:
-    """Fill a model. Raises UserError where a parameter is missing or has another shape: nothing is ever left random."""
+    """Fill a model. Raises UserError where a parameter is missing or has another shape, or the checkpoint has more blocks:
+    nothing is ever left random or cut short.
+    """
     own = model.state_dict()
-    tensors = _fold_class_position(model, weights.tensors)
+    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}  # old files have none
+    tensors = counters | _fold_class_position(model, weights.tensors)
     missing = sorted(own.keys() - tensors.keys())
     if missing:
         raise UserError(
             f"--weights {weights.path} lacks {len(missing)} of {len(own)} tensors of the model: {', '.join(missing[:4])}"
+        )
+    deeper = sorted({block[0] for name in weights.dropped if (block := re.match(r"blocks\.\d+\.", name))})
+    deeper = [block for block in deeper if not any(name.startswith(block) for name in own)]
+    if deeper:
+        raise UserError(
+            f"--weights {weights.path} has {len(deeper)} blocks more than the model; "
+            "name the architecture that the file was made with"
         )
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
