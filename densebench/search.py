@@ -145,17 +145,18 @@ class _Exact:
         best = [[none] * self.subsets for none in nothing]
         for tile in self.tiles:
             keys = self._keys(tile)
+            room = keys.new_empty(len(chunks[0]), len(keys))  # one for all chunks: fresh pages cost as much as the product
             for chunk, found in zip(chunks, best, strict=True):
-                self._visit(tile, keys, chunk, found, k)
+                self._visit(tile, keys, chunk, found, k, room[: len(chunk)])
         stacked = [_stack(found) for found in best]
         score = torch.cat([found.score for found in stacked], 1)
         if self.metric == "l2":
             score -= queries.to(score.device).float().square().sum(1)[:, None]
         return Neighbours(score, torch.cat([found.index for found in stacked], 1))
 
-    def _visit(self, tile: _Tile, keys: Tensor, queries: Tensor, best: list[Neighbours], k: int) -> None:
-        """Bring the best of every subset up to date with what a tile holds."""
-        product = torch.addmm(tile.bias, queries, keys.T, alpha=2.0 if self.metric == "l2" else 1.0)
+    def _visit(self, tile: _Tile, keys: Tensor, queries: Tensor, best: list[Neighbours], k: int, room: Tensor) -> None:
+        """Bring the best of every subset up to date with what a tile holds. The product is written into `room`."""
+        product = torch.addmm(tile.bias, queries, keys.T, alpha=2.0 if self.metric == "l2" else 1.0, out=room)
         product = product.view(len(queries), -1, GROUP)
         maxima = product.amax(2)
         for s, own in enumerate(tile.groups):
