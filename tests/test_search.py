@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from densebench import search
 from densebench.errors import UserError
 from densebench.search import Search, nearest, recall
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def random(*shape, seed=0):
@@ -46,9 +52,9 @@ def test_by_hand():
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=12), st.integers(1, 9), st.sampled_from(["dot", "l2"]), st.integers(0, 999),
-    st.booleans(),
+    st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_every_subset_equals_the_naive_restatement(lengths, queries, metric, seed, tied):
+def test_every_subset_equals_the_naive_restatement(lengths, queries, metric, seed, tied, onednn):
     segments = torch.tensor(lengths)
     members = torch.rand(4, len(lengths), generator=torch.Generator().manual_seed(seed)) < 0.5
     members[0] = True
@@ -57,7 +63,9 @@ def test_every_subset_equals_the_naive_restatement(lengths, queries, metric, see
     memory, asked = make(int(segments.sum()), 5, seed=seed), make(queries, 5, seed=seed + 1)
     held = torch.repeat_interleave(members, segments, dim=1)
     k = int(held.sum(1).min())
-    found = Search(memory, segments, members, metric=metric).search(asked, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn and HAS_ONEDNN)
+        found = Search(memory, segments, members, metric=metric).search(asked, k)
     for s in range(4):
         value, index = naive(asked, memory, k, metric, held[s])
         torch.testing.assert_close(found.score[s], value, atol=1e-4, rtol=1e-4)
@@ -65,13 +73,18 @@ def test_every_subset_equals_the_naive_restatement(lengths, queries, metric, see
             assert torch.equal(found.index[s], index)
         else:
             assert held[s][found.index[s]].all()
+            assert (found.index[s].sort(1).values.diff(dim=1) > 0).all()
 
 
-@pytest.mark.parametrize("tile", [1, 2, 3, 10_000])
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("group", "tile", "block", "chunk"),
+    [(1, 9, 7, 7), (8, 1, 1000, 1000), (8, 160, 64, 1), (50, 130, 64, 7), (50, 10_000, 100, 20), (64, 1, 64, 1000)],
+)
 @pytest.mark.parametrize("metric", ["dot", "l2"])
-def test_tiles_and_chunks_change_nothing(monkeypatch, tile, chunk, metric):
+def test_groups_tiles_and_chunks_change_nothing(monkeypatch, group, tile, block, chunk, metric):
+    monkeypatch.setattr(search, "GROUPS", [group])
     monkeypatch.setattr(search, "TILE", tile)
+    monkeypatch.setattr(search, "BLOCK", block)
     monkeypatch.setattr(search, "QUERIES", {"cpu": chunk})
     memory, queries = integers(333, 4), integers(20, 4, seed=5)
     segments, members = torch.tensor([100, 3, 130, 100]), torch.tensor([[True] * 4, [False, True, False, True]])
@@ -81,21 +94,44 @@ def test_tiles_and_chunks_change_nothing(monkeypatch, tile, chunk, metric):
         assert torch.equal(found.index[s], naive(queries, memory, 40, metric, held)[1])
 
 
-def test_the_product_is_never_queries_by_memory(monkeypatch):
-    monkeypatch.setattr(search, "TILE", 4)
-    monkeypatch.setattr(search, "QUERIES", {"cpu": 16})
-    sizes = []
-    plain = torch.addmm
+class Largest(TorchDispatchMode):
+    """The most values that any result holds."""
 
-    def counted(*arguments, **more):
-        result = plain(*arguments, **more)
-        sizes.append(result.numel())
+    values = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), more=None):
+        result = operation(*arguments, **(more or {}))
+        self.values = max([self.values, *(one.numel() for one in tree_leaves(result) if isinstance(one, torch.Tensor))])
         return result
 
-    monkeypatch.setattr(torch, "addmm", counted)
-    nearest(random(100, 8), random(2000, 8, seed=1), 5)
-    assert max(sizes) <= 16 * 4 * search.GROUP
-    assert sum(sizes) >= 100 * 2000
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_the_product_is_never_queries_by_memory(monkeypatch, onednn):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn and HAS_ONEDNN)
+    monkeypatch.setattr(search, "TILE", 4 * 64)
+    monkeypatch.setattr(search, "QUERIES", {"cpu": 16})
+    queries, memory = random(40, 2), random(4000, 2, seed=1)
+    with Largest() as largest:
+        found = nearest(queries, memory, 5)
+    assert 16 * 4 * 50 <= largest.values <= 4000 * 2  # the memory itself is the largest
+    assert torch.equal(found.index, naive(queries, memory, 5)[1])
+
+
+@pytest.mark.parametrize(("lengths", "size"), [([196] * 3, 49), ([1024], 64), ([1], 32), ([33, 66, 1000], 36), ([70, 35], 35)])
+def test_groups_pad_as_little_as_they_can(lengths, size):
+    assert search.group_size(torch.tensor(lengths)) == size
+
+
+def test_no_queries_no_neighbours():
+    found = nearest(torch.zeros(0, 3), random(100, 3), 2)
+    assert found.index.shape == found.score.shape == (0, 2)
+
+
+def test_a_squared_distance_is_never_below_zero():
+    rows = 10 * random(60, 300)
+    score = nearest(rows, rows, 1, metric="l2").score
+    assert (score <= 0).all()
+    torch.testing.assert_close(score, torch.zeros(60, 1), atol=0.1, rtol=0)
 
 
 def test_identical_rows_come_in_order():
@@ -191,12 +227,22 @@ def test_recall_by_hand():
         ({"queries": torch.full((2, 3), torch.nan)}, "queries hold values that are not finite"),
         ({"memory": torch.full((10, 3), torch.inf)}, "memory hold values that are not finite"),
         ({"engine": "fais"}, "unknown search engine 'fais'"),
+        ({"engine": "scann"}, "scann takes 16 rows or more, not 10; use --engine exact"),
+        ({"queries": torch.full((2, 3), 1e30), "memory": torch.full((10, 3), 1e30)}, "exceed the range of float32"),
+        ({"queries": torch.full((2, 3), 1e30), "memory": torch.full((10, 3), -1e30)}, "exceed the range of float32"),
+        ({"queries": torch.full((2, 3), 1e30), "metric": "l2"}, "exceed the range of float32"),
     ],
 )
 def test_errors(change, message):
     given = {"queries": torch.ones(2, 3), "memory": torch.ones(10, 3), "k": 3, **change}
     with pytest.raises(UserError, match=message):
         nearest(**given)
+
+
+def test_an_unknown_metric_is_told():
+    unchecked = inspect.unwrap(Search.__init__)  # beartype would speak first
+    with pytest.raises(UserError, match="unknown search metric 'cosine': there are dot, l2"):
+        unchecked(object(), torch.ones(10, 3), torch.tensor([10]), torch.ones(1, 1, dtype=torch.bool), metric="cosine")
 
 
 def test_widths_must_agree():

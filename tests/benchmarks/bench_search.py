@@ -5,8 +5,8 @@ those of an evaluation: all images, and for every other fraction one nested choi
 
     python tests/benchmarks/bench_search.py [--queries 4096] [--images 1024] [--patches 196] [--fractions 1,8,64,128] [--seeds 5]
 
-Prints seconds, peak memory aside, of both sides, each the best of --repeats, ours for the largest subset alone too, and stops
-with an error where scores or neighbours differ by more than the rounding of float32.
+Prints the seconds of both sides, and of ours for the largest subset alone, each the best of --repeats. Stops with an error where
+scores or neighbours differ by more than the rounding of float32.
 """
 
 from __future__ import annotations
