@@ -10,14 +10,13 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -27,14 +26,11 @@ EXACT_ENGINES = ("exact", "faiss")
 ENGINES = (*EXACT_ENGINES, "faiss-ivf", "scann")
 Metric = Literal["dot", "l2"]
 
-# Measured on a server CPU with AVX-512, memory of 1024 images x 196 patches x 384. Seconds of one core for 1024 queries and 16
-# subsets: 256 queries x 2^18 rows 1.5; 512 x 2^17 1.7; 1024 x 2^16 2.0. Seconds for 512 queries and one subset, torch.mm 1.2:
-# oneDNN in blocks of 2^10 or 2^14 rows 0.65, of 2^16 (each result on fresh pages) 1.1; on two threads that share a busy core,
-# where every block waits for both, torch.mm 1.3, 2^10 11, 2^12 3.0, 2^14 1.2.
+# Tuned on a server CPU with AVX-512, memory of 1024 images x 196 patches x 384, 16 subsets; seconds of one core for 1024 queries:
+# 256 queries x 2^18 rows 1.5, 512 x 2^17 1.7, 1024 x 2^16 2.0.
 GROUPS = range(32, 65)  # how many rows one maximum may stand for
 TILE = 2**18  # rows multiplied at once; fixed, so that results do not depend on the memory at hand
 QUERIES = {"cpu": 256, "cuda": 2048}  # rows of the product: 256 MiB and 2 GiB of float32 with a full tile
-BLOCK = 2**14  # memory rows that oneDNN multiplies at once
 
 
 @dataclass(frozen=True)
@@ -157,11 +153,13 @@ class _Exact:
     def search(self, queries: Tensor, k: int) -> Neighbours:
         queries = queries.to(self.device).float()
         chunks = (queries if self.metric == "dot" else 2 * queries).split(QUERIES[self.device.type])
-        multiply = _Product(chunks, max(len(tile.rows) for tile in self.tiles))
+        room = queries.new_empty(len(chunks[0]) * max(len(tile.rows) for tile in self.tiles))  # fresh pages cost as much as mm
         nothing = [Neighbours(chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0).long()) for chunk in chunks]
         best = [[none] * self.subsets for none in nothing]
         for tile in self.tiles:
-            for found, product in zip(best, multiply(self._keys(tile)), strict=True):
+            keys = self._keys(tile)
+            for chunk, found in zip(chunks, best, strict=True):
+                product = torch.mm(chunk, keys.T, out=room[: len(chunk) * len(keys)].view(len(chunk), len(keys)))
                 self._visit(tile, product, found, k)
         stacked = [_stack(found) for found in best]
         score = torch.cat([found.score for found in stacked], 1)
@@ -191,30 +189,6 @@ class _Exact:
 def group_size(segments: Int[Tensor, "b"]) -> int:
     """The size among GROUPS that pads segments of these lengths least; the greatest of equals."""
     return min(GROUPS, key=lambda size: (int((-segments % size).sum()), -size))
-
-
-class _Product:
-    """Products of chunks of queries with the keys of a tile, one after the other, each written over the last.
-
-    On CPUs by oneDNN where torch has it: in float32 as well, and much faster than torch.mm where that falls to MKL on a CPU
-    that MKL does not favour.
-    """
-
-    def __init__(self, chunks: Sequence[Tensor], slots: int) -> None:
-        self.chunks = chunks
-        self.place = chunks[0].new_empty(len(chunks[0]), slots)  # kept: fresh pages cost a tenth of the time
-        self.packed = chunks[0].device.type == "cpu" and torch.backends.mkldnn.is_available()
-
-    def __call__(self, keys: Tensor) -> Iterator[Tensor]:
-        for chunk in self.chunks:
-            product = self.place[: len(chunk), : len(keys)]
-            if self.packed:
-                asked = chunk.to_mkldnn()
-                for part, block in zip(product.split(BLOCK, 1), keys.split(BLOCK), strict=True):
-                    part.copy_(F.linear(asked, block).to_dense())
-            else:
-                torch.mm(chunk, keys.T, out=product)
-            yield product
 
 
 def _in_groups(product: Tensor, maxima: Tensor, own: Tensor, rows: Tensor, k: int) -> Neighbours:
