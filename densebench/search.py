@@ -279,7 +279,7 @@ def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
 
 
 def _scann(memory: np.ndarray, metric: Metric) -> Find:
-    """The settings of open-hummingbird-eval (protocols.md 1a), whose documented 4 dimensions a block are 2 in effect.
+    """The settings of open-hummingbird-eval, whose documented 4 dimensions a block are 2 in effect.
 
     512 leaves, 32 searched; fewer where the memory is small: one leaf a hundred rows, a sixteenth searched, four at least.
     """

@@ -128,7 +128,7 @@ def jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:
 def random_crop(width: int, height: int, generator: np.random.Generator) -> Crop:
     """A box of 0.5 to 2 times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
 
-    Areas above 1 never fit, so about a third of all views are the whole image (protocols.md 1a, open-hummingbird).
+    Areas above 1 never fit, so about a third of all views are the whole image, as open-hummingbird-eval crops.
     """
     for _ in range(10):
         area = width * height * generator.uniform(0.5, 2.0)
