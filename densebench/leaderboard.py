@@ -1,6 +1,7 @@
 """The leaderboard: records become one tidy frame, and one table for every group of comparable records.
 
-A record made with a limit never enters a table. Published numbers are tables of their own, labelled as such.
+A record made with a limit never enters a table, nor does one whose run failed. Published numbers are tables of their own,
+labelled as such.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 from densebench import records
 from densebench.console import notice
 from densebench.errors import UserError
+from densebench.evaluator import Point
 from densebench.published import load_published
 from densebench.ranking import ranks
 from densebench.tables import render
@@ -30,7 +32,7 @@ PUBLISHED_AS = {
 
 @dataclass(frozen=True)
 class Table:
-    """Texts to show, one row a backbone: `cells` with a column a fraction, `best` marks the greatest value of each column."""
+    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the greatest value of each column."""
 
     caption: str
     cells: pd.DataFrame
@@ -54,9 +56,9 @@ class Leaderboard:
 def leaderboard(results: Path = Path("results"), *, published: bool = False) -> Leaderboard:
     """Read the records of a results folder. Raises UserError where there is none that may stand in a table."""
     scores = frame(_read(results))
-    if scores.empty:
+    if scores.empty or not scores.headline.any():
         raise UserError(f"{results} holds no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
-    groups = [group for _, group in scores.groupby("group", sort=False)]
+    groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
     board = Leaderboard(scores, [table(group) for group in groups])
     if not published:
@@ -65,6 +67,8 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
     wanted = list(dict.fromkeys(PUBLISHED_AS[name] for name in names if name in PUBLISHED_AS))
     numbers = load_published()
     numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
+    if numbers.empty:
+        notice(f"no published number goes with {', '.join(names)} on {', '.join(scores.dataset.unique())}")
     return Leaderboard(board.scores, board.tables, numbers, published_tables(numbers))
 
 
@@ -72,14 +76,22 @@ def _read(results: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((results / "records").glob("*.json")):
         try:
-            found.append(records.read(path))
+            record = records.read(path)
         except UserError as error:
             notice(f"left out: {error}")
+            continue
+        if record["status"] == "failed":
+            notice(f"left out: the run of {path} failed; the same command again goes on from there")
+        else:
+            found.append(record)
     return found
 
 
 def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a score of the records without a limit: what was measured, of what, at which point, and how sure it is."""
+    """One row a score of the records without a limit: what was measured, of what, at which point, and how sure it is.
+
+    Axes are columns; `point` has them all but the seed, over which tables average.
+    """
     rows = []
     for record in found:
         backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
@@ -88,6 +100,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         headline = protocol["headline"]
         for score in record["scores"]:
             low, high = score.get("ci95") or (None, None)
+            axes = dict(records.point_of(score))
             rows.append({
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
@@ -97,40 +110,47 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
                 "digest": backbone["digest"][:8],
                 **{name: score[name] for name in ("metric", "variant", "value", "unit")},
-                "fraction": score.get("fraction"), "seed": score.get("seed"), "low": low, "high": high,
+                **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
+                "point": tuple((name, value) for name, value in axes.items() if name != "seed"),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def table(group: pd.DataFrame) -> Table:
-    """The headline of one group: rows are backbones by rank, columns are fractions, 1/128 before 1/1."""
-    shown = group[group.headline]
-    fractions = sorted(shown.fraction.unique(), reverse=True)
-    means = shown.pivot_table(index="record", columns="fraction", values="value", aggfunc="mean")[fractions]
-    spread = shown.pivot_table(index="record", columns="fraction", values="value", aggfunc="std")
-    largest = min((f for f in fractions if means[f].notna().all()), default=fractions[-1])
-    replicates = {name: _replicates(own[own.fraction == largest]) for name, own in shown.groupby("record")}
-    placed = ranks(means[largest].fillna(-np.inf).tolist(), [replicates[name] for name in means.index])
-    order = [means.index[i] for i in np.lexsort((-means[largest].to_numpy(), placed))]
-    rank = dict(zip(means.index, placed, strict=True))
-    cells, best = [], []
-    for name in order:
-        own = shown[shown.record == name]
-        values = {f: _cell(means.loc[name, f], spread[f].get(name) if f in spread else None) for f in fractions}
-        cells.append({"rank": str(rank[name]), **_labels(own.iloc[0], shown), **{_title(f): v for f, v in values.items()}})
-        cells[-1][f"95 % at {_title(largest)}"] = _interval(own[own.fraction == largest], replicates[name])
-        best.append({_title(f): bool(means.loc[name, f] == means[f].max()) for f in fractions})
-    return Table(
-        _caption(group, shown), pd.DataFrame(cells), pd.DataFrame(best).reindex(columns=cells[0].keys(), fill_value=False)
-    )
+    """The headline of one group: rows are backbones by rank, columns are points, 1/128 before 1/1.
+
+    Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
+    and a backbone that lacks it has no rank.
+    """
+    shown = group[group.headline].assign(column=lambda own: own.point.map(_title))
+    columns = list(shown.sort_values("point", key=lambda points: points.map(_place)).column.unique())
+    cell = shown.pivot_table(index="record", columns="column", values="value", aggfunc=["mean", "std"], dropna=False)
+    means, spread = cell["mean"][columns], cell["std"][columns]
+    decisive = next((name for name in reversed(columns) if means[name].notna().all()), columns[-1])
+    own = dict(iter(shown.groupby("record")))
+    replicates = {name: _replicates(rows[rows.column == decisive]) for name, rows in own.items()}
+    ranked = means.index[means[decisive].notna()]
+    placed = ranks(means.loc[ranked, decisive].tolist(), [replicates[name] for name in ranked])
+    rank = dict(zip(ranked, map(str, placed), strict=True))
+    order = means[decisive].sort_values(ascending=False, kind="stable", na_position="last").index
+    cells = [
+        {"rank": rank.get(name, ""), **_labels(own[name].iloc[0], shown)}
+        | {column: _cell(means.loc[name, column], spread.loc[name, column]) for column in columns}
+        | {f"95 % at {decisive}": _interval(replicates[name])}
+        for name in order
+    ]
+    best = (means == means.max()).loc[order].reset_index(drop=True).reindex(columns=list(cells[0]), fill_value=False)
+    return Table(_caption(group, shown), pd.DataFrame(cells), best)
 
 
 def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
     labels = {"backbone": own["name"], "width": str(own.dim), "stride": str(own.stride)}
     labels |= {"layer": str(own.layer)} if (shown.layer != "last").any() else {}
-    return labels | ({"positions": str(own.pos_embed)} if (shown.pos_embed != "none").any() else {})
+    labels |= {"positions": str(own.pos_embed)} if (shown.pos_embed != "none").any() else {}
+    twins = shown.drop_duplicates("record").duplicated(["name", "layer", "pos_embed"]).any()
+    return labels | ({"weights": own.digest} if twins else {})
 
 
 def _replicates(own: pd.DataFrame) -> np.ndarray | None:
@@ -140,31 +160,42 @@ def _replicates(own: pd.DataFrame) -> np.ndarray | None:
     return np.mean([records.decode(text) for text in own.bootstrap], axis=0)
 
 
-def _interval(own: pd.DataFrame, replicates: np.ndarray | None) -> str:
-    if own.empty or replicates is None:
+def _interval(replicates: np.ndarray | None) -> str:
+    if replicates is None or np.isnan(replicates).all():
         return ""
-    low, high = np.quantile(replicates[~np.isnan(replicates)], [0.025, 0.975])
+    low, high = np.nanquantile(replicates, [0.025, 0.975])
     return f"{low:.1f} to {high:.1f}"
 
 
-def _cell(mean: float, spread: float | None) -> str:
+def _cell(mean: float, spread: float) -> str:
     if pd.isna(mean):
         return ""
-    return f"{mean:.1f}" if spread is None or pd.isna(spread) else f"{mean:.1f} ± {spread:.1f}"
+    return f"{mean:.1f}" if pd.isna(spread) else f"{mean:.1f} ± {spread:.1f}"
 
 
-def _title(fraction: float) -> str:
-    return f"1/{int(fraction)}"
+def _title(point: Point) -> str:
+    """A column's head: "1/8", "1/8, K 300", "K 300"; the number itself where a protocol sweeps nothing."""
+    parts = [f"1/{value}" if name == "fraction" else f"{name} {value}" for name, value in point]
+    return ", ".join(parts) or "value"
+
+
+def _place(point: Point) -> list[tuple[str, float, str]]:
+    """The order of columns: small shares of the data first, then every other axis upwards."""
+    number = {name: value for name, value in point if isinstance(value, int | float)}
+    signed = {**number, "fraction": -number.get("fraction", 1)}
+    return [("", signed["fraction"], ""), *((name, signed.get(name, 0.0), str(value)) for name, value in point)]
 
 
 def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     one = group.iloc[0]
-    seeds = int(shown.groupby(["record", "fraction"]).size().max())
+    sizes = shown.groupby(["record", "column"]).size()
+    few, many = sizes[sizes > 1].min(), sizes.max()
+    counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
     size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
     return (
         f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
-        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in %, ± standard deviation over {seeds} subsets, "
-        f"group {one.group}"
+        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in {shown.iloc[0].unit}, "
+        f"{f'± standard deviation over {counted} subsets, ' if many > 1 else ''}group {one.group}"
     )
 
 

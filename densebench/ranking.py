@@ -8,14 +8,16 @@ import numpy as np
 
 
 def separable(first: np.ndarray | None, second: np.ndarray | None) -> bool | None:
-    """Whether the 95 % interval of the paired bootstrap difference leaves out 0; None where replicates are missing.
+    """Whether the 95 % interval of the paired bootstrap difference leaves out 0; None where there are no replicates.
 
     The replicates of both come from the same draws of images, so their difference is taken draw by draw.
     """
     if first is None or second is None or len(first) != len(second):
         return None
     difference = np.asarray(first) - np.asarray(second)
-    low, high = np.quantile(difference[~np.isnan(difference)], [0.025, 0.975])
+    if np.isnan(difference).all():
+        return None
+    low, high = np.nanquantile(difference, [0.025, 0.975])
     return bool(low > 0 or high < 0)
 
 

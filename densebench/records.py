@@ -11,6 +11,7 @@ import fcntl
 import functools
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,15 @@ from densebench.files import digest, write_text
 
 SCHEMA = 1
 PACKAGES = ("torch", "timm", "numpy", "scipy", "pandas", "pillow", "faiss-cpu", "scann")
-REQUIRED = ("schema", "id", "status", "group", "backbone", "protocol", "dataset", "scores", "run", "code", "environment")
+STATUSES = ("running", "complete", "failed")
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "schema": (), "id": (), "status": (), "group": (),
+    "backbone": ("spec", "digest", "arch", "dim", "stride"),
+    "protocol": ("name", "preset", "version", "settings", "headline"),
+    "dataset": ("name", "split", "images", "digest", "limit"),
+    "scores": (), "run": (), "code": (), "environment": (),
+}  # fmt: skip
+OWN_KEYS = frozenset({"metric", "variant", "value", "unit", "ci95", "per_class", "bootstrap", "details"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Score:
     """One number: what it is, in which variant, at which point of the axes, and how sure it is.
 
     value and ci95 are in `unit`; bootstrap holds the values of resampled image sets, drawn alike for everybody; per_class has
-    None for a class in neither truth nor prediction.
+    None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so it cannot have their names.
     """
 
     metric: str
@@ -47,6 +56,10 @@ class Score:
     per_class: dict[str, float | None] = field(default_factory=dict)
     bootstrap: tuple[float, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := OWN_KEYS & self.axes.keys():
+            raise ValueError(f"an axis cannot be called {', '.join(sorted(taken))}: a score has that already")
 
     def json(self) -> dict[str, Any]:
         """The score as JSON values, the axes at the top level."""
@@ -76,9 +89,6 @@ def encode(values: Sequence[float]) -> str:
 def decode(text: str) -> np.ndarray:
     """The numbers of `encode`."""
     return np.frombuffer(base64.b64decode(text), dtype="<f4")
-
-
-OWN_KEYS = frozenset({"metric", "variant", "value", "unit", "ci95", "per_class", "bootstrap", "details"})
 
 
 def point_of(score: dict[str, Any]) -> Point:
@@ -151,9 +161,9 @@ class Record:
         }
 
     @contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
+    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
         with locked(self.path.parent):
-            record = read(self.path) if self.path.exists() else self._blank()
+            record = self._blank() if afresh or not self.path.exists() else read(self.path)
             yield record
             write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -169,9 +179,13 @@ def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel frees it when the process dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
+    """Hold the folder's lock; the kernel frees it when the process dies. Raises UserError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -179,31 +193,62 @@ def locked(folder: Path) -> Iterator[None]:
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
     """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first."""
     record = Record(results / "records" / f"{identity_of(header)}.json", header)
-    if rerun:
-        record.path.unlink(missing_ok=True)
-    with record._changing() as content:
+    with record._changing(afresh=rerun) as content:
         content["backbone"].update(header["backbone"])  # a name may be given later
     return record
 
 
 def check_writable(results: Path) -> None:
     """Raise UserError where records cannot be written, before any work is done."""
-    probe = results / "records" / ".writable"
-    write_text(probe, "")
-    probe.unlink()
+    folder = results / "records"
+    with locked(folder):
+        write_text(folder / ".writable", "")
+        (folder / ".writable").unlink()
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read and check a record. Raises UserError naming the file where it is broken or of a newer schema."""
+    """Read and check a record. Raises UserError naming the file where it is broken, renamed or of a newer schema."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"the record {path} cannot be read ({error}); remove it and score again") from error
-    if not isinstance(record, dict) or any(name not in record for name in REQUIRED):
-        raise UserError(f"the record {path} lacks {', '.join(n for n in REQUIRED if n not in record)}; remove it and score again")
-    if record["schema"] > SCHEMA:
-        raise UserError(f"the record {path} has schema {record['schema']}, this version reads {SCHEMA}; upgrade densebench")
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; upgrade densebench")
+    if wrong := _flaw(record):
+        raise UserError(f"the record {path} {wrong}; remove it and score again")
+    if path.stem != record["id"]:
+        raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
     return record
+
+
+def _flaw(record: Any) -> str | None:
+    """What keeps JSON values from being a record, in words."""
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    lacking = [name for name in REQUIRED if name not in record]
+    for name in ("backbone", "protocol", "dataset"):
+        part = record.get(name)
+        lacking += [f"{name}.{key}" for key in REQUIRED[name] if not isinstance(part, dict) or key not in part]
+    if lacking:
+        return f"lacks {', '.join(lacking)}"
+    if record["schema"] != SCHEMA:
+        return f"has schema {record['schema']!r}, not {SCHEMA}"
+    if record["status"] not in STATUSES:
+        return f"has status {record['status']!r}, not {', '.join(STATUSES)}"
+    if not isinstance(record["scores"], list):
+        return "has scores that are not a list"
+    return next((wrong for wrong in map(_flaw_of_score, record["scores"]) if wrong), None)
+
+
+def _flaw_of_score(score: Any) -> str | None:
+    if not isinstance(score, dict) or not {"metric", "variant", "value", "unit"} <= score.keys():
+        return "has a score without metric, variant, value or unit"
+    low, high = (0.0, 100.0) if score["unit"] == "%" else (-math.inf, math.inf)
+    for value in (score["value"], *(score.get("ci95") or ())):
+        if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+            return f"has {score['metric']} {value!r}, not a finite number from {low:g} to {high:g}"
+    return None
 
 
 @functools.cache
@@ -221,7 +266,9 @@ def code() -> dict[str, Any]:
 
     inside = git("ls-files", "--error-unmatch", __file__) is not None
     commit = git("rev-parse", "HEAD") if inside else None
-    return {"densebench": version, "commit": commit, "dirty": bool(git("status", "--porcelain")) if commit else None}
+    # Only what runs: the records that lie in a checkout would make every run after the first one dirty.
+    sources = git("status", "--porcelain", "--", ":(top)*.py", ":(top,exclude)tests")
+    return {"densebench": version, "commit": commit, "dirty": bool(sources) if commit else None}
 
 
 @functools.cache
@@ -233,4 +280,14 @@ def environment() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {**found, "system": f"{platform.system()} {platform.machine()}"}
+    return {**found, "system": f"{platform.system()} {platform.machine()}", "cpu": _cpu()}
+
+
+def _cpu() -> str:
+    """The processor's model; what the system calls it where /proc does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from densebench import records
+from densebench.cli import app
 from densebench.errors import UserError
 from densebench.leaderboard import leaderboard, render
-from densebench.published import load_published
 from densebench.ranking import ranks, separable
 from densebench.records import Score
 
@@ -126,6 +127,113 @@ def test_a_broken_record_is_left_out_and_said(tmp_path, capsys):
     assert "broken.json" in capsys.readouterr().err
 
 
+def test_failed_runs_are_left_out_and_said(tmp_path, capsys):
+    write(tmp_path, "whole", {(1, None): 10.0})
+    failed = write(tmp_path, "failed", {(1, None): 90.0})
+    failed.finish("failed", {})
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells["backbone"].tolist() == ["whole"]
+    assert f"{failed.id}.json failed" in capsys.readouterr().err
+    failed.start({})
+    assert leaderboard(tmp_path).tables[0].cells["backbone"].tolist() == ["failed", "whole"]
+
+
+def test_a_run_that_died_before_its_headline_is_no_table(tmp_path):
+    record = records.open_or_create(tmp_path, header("a", {}, None, "hummingbird", "scenes"))
+    record.add([Score("miou", "hungarian", 3.0, axes={"fraction": 1, "seed": None})])
+    with pytest.raises(UserError, match="no record of a whole run"):
+        leaderboard(tmp_path)
+    write(tmp_path, "b", {(1, None): 10.0}, dataset="voc")
+    assert len(leaderboard(tmp_path).tables) == 1
+
+
+def test_without_a_common_column_what_is_missing_has_no_rank(tmp_path):
+    write(tmp_path, "whole", {(1, None): 10.0})
+    write(tmp_path, "eighth", {(8, 0): 90.0})
+    write(tmp_path, "other", {(8, 0): 80.0})
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells["backbone"].tolist()[0] == "whole"
+    assert sorted(table.cells["rank"]) == ["", "", "1"]
+    assert table.best["1/1"].tolist() == [True, False, False]
+
+
+def test_ranks_go_by_the_largest_memory_that_all_have(tmp_path):
+    write(tmp_path, "first", {(1, None): 10.0, (8, 0): 20.0, (64, 0): 1.0})
+    write(tmp_path, "second", {(8, 0): 15.0, (64, 0): 2.0})
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells[["rank", "backbone"]].to_numpy().tolist() == [["1", "first"], ["2", "second"]]
+    assert table.cells.columns[-1] == "95 % at 1/8"
+
+
+def test_other_axes_are_columns_and_only_seeds_are_averaged(tmp_path):
+    record = records.open_or_create(tmp_path, header("a", {}, None, "clusters", "voc"))
+    for k, seed, value in ((300, 0, 50.0), (300, 1, 54.0), (21, 0, 10.0), (21, 1, 12.0), (500, 0, 60.0)):
+        record.add([Score("miou", "identity", value, axes={"seed": seed, "K": k})])
+    board = leaderboard(tmp_path)
+    row = board.tables[0].cells.iloc[0]
+    assert list(row.index[-4:]) == ["K 21", "K 300", "K 500", "95 % at K 500"]
+    assert row[["K 21", "K 300", "K 500"]].tolist() == ["11.0 ± 1.4", "52.0 ± 2.8", "60.0"]
+    assert sorted(row["K"] for row in csv.DictReader(io.StringIO(render(board, "csv")))) == ["21", "21", "300", "300", "500"]
+
+
+def test_two_axes_cross(tmp_path):
+    record = records.open_or_create(tmp_path, header("a", {}, None, "clusters", "voc"))
+    for fraction in (1, 8):
+        for k in (500, 21):
+            record.add([Score("miou", "identity", k / 10 + fraction, axes={"fraction": fraction, "seed": 0, "K": k})])
+    row = leaderboard(tmp_path).tables[0].cells.iloc[0]
+    assert list(row.index[-5:-1]) == ["1/8, K 21", "1/8, K 500", "1/1, K 21", "1/1, K 500"]
+    assert row.tolist()[-5:-1] == ["10.1", "58.0", "3.1", "51.0"]
+
+
+def test_equal_names_are_told_apart_by_their_weights(tmp_path):
+    for weights, value in (("1" * 64, 3.0), ("2" * 64, 4.0)):
+        head = header("random:vit", {}, None, "hummingbird", "scenes")
+        head["backbone"]["digest"] = weights
+        records.open_or_create(tmp_path, head).add([Score("miou", "identity", value, axes={"fraction": 1, "seed": None})])
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells["weights"].tolist() == ["2" * 8, "1" * 8]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({(8, 0): 1.0, (8, 1): 2.0}, "over 2 to 3 subsets"),
+        ({(8, 0): 1.0}, "over 3 subsets"),
+        ({(1, None): 1.0}, "over 3 subsets"),
+    ],
+)
+def test_the_caption_counts_subsets(tmp_path, second, said):
+    write(tmp_path, "a", {(8, 0): 1.0, (8, 1): 2.0, (8, 2): 3.0, (1, None): 4.0})
+    write(tmp_path, "b", second)
+    assert said in leaderboard(tmp_path).tables[0].caption
+
+
+def test_a_caption_without_subsets_speaks_of_none(tmp_path):
+    write(tmp_path, "a", {(1, None): 4.0})
+    caption = leaderboard(tmp_path).tables[0].caption
+    assert "identity mIoU in %, group " in caption
+    assert "deviation" not in caption
+
+
+def test_the_interval_is_of_the_mean_over_seeds(tmp_path):
+    record = records.open_or_create(tmp_path, header("a", {}, None, "hummingbird", "scenes"))
+    for seed, offset in ((0, 0.0), (1, 10.0)):
+        replicates = tuple(np.linspace(20, 60, 41) + offset)  # their mean runs from 25 to 65: 2.5 % of it is 26
+        record.add([Score("miou", "identity", 40.0, axes={"fraction": 8, "seed": seed}, bootstrap=replicates)])
+    assert leaderboard(tmp_path).tables[0].cells.iloc[0]["95 % at 1/8"] == "26.0 to 64.0"
+
+
+def test_replicates_without_a_number_are_no_replicates(tmp_path):
+    nothing = np.full(10, np.nan)
+    assert separable(nothing, nothing) is None
+    write(tmp_path, "a", {(1, None): 1.0}, replicates=nothing)
+    write(tmp_path, "b", {(1, None): 2.0}, replicates=nothing)
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells["rank"].tolist() == ["1", "2"]
+    assert table.cells["95 % at 1/1"].tolist() == ["", ""]
+
+
 class Cells(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -177,15 +285,38 @@ def test_published_numbers_stand_apart(tmp_path):
     assert [row["source"] for row in tidy] == ["measured"] * 2 + ["published"] * (len(tidy) - 2)
 
 
-def test_published_counts():
-    numbers = load_published()
-    assert len(numbers) == 1153
-    counted = numbers.groupby("paper").size()
-    assert counted["cribo"] == 96 + 44 + 44 + 50 + 6 + 44 + 12
-    assert counted["croc"] == 39 + 8 + 39 + 36 + 24 + 24
-    assert counted["flsl"] == 72 + 21 + 6 + 27 + 7 + 5
-    assert counted["dip"] == 12
-    assert counted["open-hummingbird"] == 18
-    row = numbers[(numbers.protocol == "knn-cribo") & (numbers.dataset == "voc") & (numbers.method == "CrIBo")]
-    best = row[(row.backbone == "ViT-S/16") & (row.setting == "fraction=1/1") & (row.pretrain_data == "IN1K")]
-    assert best.value.tolist() == ["72.1"]
+def test_where_nothing_is_published_it_is_said(tmp_path, capsys):
+    write(tmp_path, "a", {(1, None): 10.0}, dataset="scenes")
+    assert leaderboard(tmp_path, published=True).published_tables == []
+    assert "no published number goes with incontext/hummingbird on scenes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["md", "csv", "tex", "html"])
+def test_check_tells_a_stale_file(tmp_path, format):
+    results, file = tmp_path / "results", tmp_path / "board"
+    write(results, "a", {(1, None): 10.0})
+    words = ["leaderboard", "--results", str(results), "--format", format, "--output", str(file)]
+
+    def call(*more):
+        return CliRunner().invoke(app, [*words, *more])
+
+    missing = call("--check")
+    assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
+    assert not file.exists()
+    assert call().exit_code == 0
+    written = file.read_bytes()
+    assert (call("--check").exit_code, call("--check").output) == (0, "")
+    assert CliRunner().invoke(app, words[:-2]).output.encode() == written
+    write(results, "b", {(1, None): 20.0})
+    stale = call("--check")
+    assert stale.exit_code == 1
+    assert str(file) in stale.output
+    assert file.read_bytes() == written
+    file.write_bytes(b"\xff")
+    assert call("--check").exit_code == 1
+
+
+def test_check_needs_a_file(tmp_path):
+    done = CliRunner().invoke(app, ["leaderboard", "--results", str(tmp_path), "--check"])
+    assert isinstance(done.exception, UserError)
+    assert "--output FILE" in str(done.exception)

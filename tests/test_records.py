@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -57,7 +60,7 @@ def test_a_score_survives_the_file(tmp_path):
     assert (found["fraction"], found["seed"]) == (8, 0)
     assert found["per_class"] == {"sky": 60.0, "gap": None}
     assert records.decode(found["bootstrap"]).tolist() == [50.5, 52.0]
-    assert {"python", "torch", "timm"} <= set(kept["environment"])
+    assert {"python", "torch", "timm", "system", "cpu"} <= set(kept["environment"])
     assert {"densebench", "commit", "dirty"} == set(kept["code"])
 
 
@@ -121,18 +124,18 @@ def test_start_and_finish(tmp_path):
 
 def _write(folder, offset):
     record = records.open_or_create(folder, HEADER)
-    for seed in range(offset, offset + 40):
+    for seed in range(offset, offset + 50):
         record.add([score(seed=seed)])
 
 
 def test_two_writers_lose_nothing(tmp_path):
     context = multiprocessing.get_context("forkserver")
-    writers = [context.Process(target=_write, args=(tmp_path, offset)) for offset in (0, 40)]
+    writers = [context.Process(target=_write, args=(tmp_path, offset)) for offset in (0, 50)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(60)
-    assert [s["seed"] for s in records.open_or_create(tmp_path, HEADER).json()["scores"]] == list(range(80))
+    assert [s["seed"] for s in records.open_or_create(tmp_path, HEADER).json()["scores"]] == list(range(100))
 
 
 def _write_for_ever(folder):
@@ -158,7 +161,7 @@ def test_kill_9_leaves_a_whole_record(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "lacks"), ('{"schema": 1}', "lacks id"), ("\xff", "cannot be read")],
+    [("{", "cannot be read"), ("[]", "not a JSON object"), ('{"schema": 1}', "lacks id"), ("\xff", "cannot be read")],
 )
 def test_broken_records_are_named(tmp_path, text, message):
     path = tmp_path / "x.json"
@@ -175,6 +178,104 @@ def test_a_record_of_the_future_is_refused(tmp_path):
         records.read(record.path)
 
 
+def test_a_record_of_the_future_is_not_called_broken(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"schema": 2, "results": []}')
+    with pytest.raises(UserError, match="upgrade densebench"):
+        records.read(path)
+
+
+def _with_score(**values):
+    return lambda record: record["scores"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda record: record.update(schema="1"), "schema '1'"),
+        (lambda record: record.update(status="done"), "status 'done', not running, complete, failed"),
+        (lambda record: record.update(dataset=[]), "lacks dataset.name, .*dataset.limit"),
+        (lambda record: record["dataset"].pop("limit"), "lacks dataset.limit;"),
+        (lambda record: record["protocol"].pop("headline"), "lacks protocol.headline;"),
+        (lambda record: record.update(scores={}), "not a list"),
+        (lambda record: record["scores"][0].pop("value"), "without metric, variant, value or unit"),
+        (_with_score(value="50"), "miou '50', not a finite number from 0 to 100"),
+        (_with_score(value=100.5), "miou 100.5"),
+        (_with_score(value=float("nan")), "miou nan"),
+        (_with_score(ci95=[-1.0, 50.0]), "miou -1.0"),
+    ],
+)
+def test_flaws_are_named(tmp_path, break_it, message):
+    record = records.open_or_create(tmp_path, HEADER)
+    record.add([score(ci95=(49.0, 51.0)), Score("seconds", "mean", 250.0, unit="s")])
+    content = record.json()
+    break_it(content)
+    record.path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message) as caught:
+        records.read(record.path)
+    assert str(record.path) in str(caught.value)
+
+
+def test_a_copy_is_not_a_second_record(tmp_path):
+    record = records.open_or_create(tmp_path, HEADER)
+    copy = record.path.with_name("copy.json")
+    shutil.copy(record.path, copy)
+    with pytest.raises(UserError, match=f"copy.json has the id {record.id}"):
+        records.read(copy)
+
+
+def test_an_axis_cannot_hide_a_value():
+    with pytest.raises(ValueError, match="cannot be called unit, value"):
+        Score("miou", "identity", 1.0, axes={"fraction": 1, "value": 3, "unit": 4})
+
+
+def _in_threads(*jobs):
+    """Run jobs at once and return what they raise."""
+    caught = []
+
+    def guarded(job):
+        try:
+            job()
+        except Exception as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return caught
+
+
+def test_many_may_probe_a_folder_at_once(tmp_path):
+    def probe():
+        for _ in range(100):
+            records.check_writable(tmp_path)
+
+    assert _in_threads(*[probe] * 4) == []
+    assert [path.name for path in (tmp_path / "records").iterdir()] == [".lock"]
+
+
+def test_a_rerun_beside_another_writer_breaks_nothing(tmp_path):
+    record = records.open_or_create(tmp_path, HEADER)
+
+    def write():
+        for seed in range(300):
+            record.add([score(seed=seed % 5)])
+
+    def empty():
+        for _ in range(300):
+            records.open_or_create(tmp_path, HEADER, rerun=True)
+
+    assert _in_threads(write, empty) == []
+
+
+def test_a_lock_that_cannot_be_had_is_told_first(tmp_path):
+    (tmp_path / "records" / ".lock").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot write in .*records.*choose another folder"):
+        records.check_writable(tmp_path)
+
+
 def test_a_folder_that_cannot_be_written_is_told_first(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write in .*choose another folder"):
@@ -186,6 +287,24 @@ def test_code_without_git(monkeypatch):
     records.code.cache_clear()
     assert records.code()["commit"] is None
     records.code.cache_clear()
+
+
+def test_only_changed_sources_make_a_checkout_dirty(tmp_path, monkeypatch):
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    for name in ("densebench/records.py", "evals/incontext.py", "tests/test_a.py", "results/a.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    as_someone = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*as_someone, *words], check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "densebench" / "records.py"))
+    changes = [("results/b.json", False), ("results/a.json", False), ("tests/test_a.py", False), ("evals/incontext.py", True)]
+    for name, dirty in changes:
+        (tmp_path / name).write_text("2\n")
+        found = records.code.__wrapped__()
+        assert len(found["commit"]) == 40
+        assert found["dirty"] is dirty, name
 
 
 def test_replicates_are_float32():

@@ -29,7 +29,7 @@ def leaderboard(
     if output is None:
         print(text, end="")
     elif check:
-        if not output.is_file() or output.read_text(encoding="utf-8") != text:
+        if not output.is_file() or output.read_bytes() != text.encode():
             print(f"{output} is not what the records of {results} give; write it again without --check")
             raise typer.Exit(1)
     else:
