@@ -125,13 +125,15 @@ def jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     return image
 
 
-def random_crop(width: int, height: int, generator: np.random.Generator) -> Crop:
-    """A box of 0.5 to 2 times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
+def random_crop(
+    width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)
+) -> Crop:
+    """A box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
 
-    Areas above 1 never fit, so about a third of all views are the whole image, as open-hummingbird-eval crops.
+    The default scale is open-hummingbird-eval's: areas above 1 never fit, so about a third of all its views are the whole image.
     """
     for _ in range(10):
-        area = width * height * generator.uniform(0.5, 2.0)
+        area = width * height * generator.uniform(*scale)
         ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -11,18 +11,19 @@ import typer
 from densebench.cli import cache, data, demo, doctor, ls
 from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
+from densebench.cli.pretrain import pretrain
 from densebench.errors import UserError
 
 app = typer.Typer(
     name="densebench",
-    help="Score the patch features of vision backbones the way the literature does, with intervals and provenance.",
+    help="Pretrain vision backbones with dense self-supervision, and score any backbone's patch features the way the literature does.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
-    evaluate
-)
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command("pretrain", context_settings=OPEN)(pretrain)
+app.command("eval", context_settings=OPEN)(evaluate)
 app.command("leaderboard")(leaderboard)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")

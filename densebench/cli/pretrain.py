@@ -1,0 +1,96 @@
+"""`densebench pretrain`: train a backbone by a self-supervised method."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densebench import catalog, options
+from densebench.cli import settings
+from densebench.errors import UserError
+
+
+def pretrain(
+    context: typer.Context,
+    method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|DIR", help="Folder of images or .tar shards, imagenet, coco, coco+, or a data set; repeatable."),
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named hyper-parameters; the method's first if not given.")] = None,
+    variant: Annotated[str | None, typer.Option(help="official (the code behind the numbers) or paper (the text).")] = None,
+    init: Annotated[str | None, typer.Option(metavar="SPEC", help="Start from timm:NAME or ckpt:DIR, not from scratch.")] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for --init timm:NAME.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; else a new one under runs/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or with the newest.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of initialisation, data order and views [0].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images, evenly spaced.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a GPU; torchrun serves several machines.")] = 1,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=A,B,...", help="Run a grid and tabulate its scores; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML of hyper-parameters; flags come first.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")] = False,
+    show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of METHOD.")] = False,
+) -> None:
+    """Pretrain a vision backbone by a dense self-supervised method; `densebench eval` scores what it writes."""
+    if show_help:
+        _help(context, method)
+        return
+    if method is None:
+        raise UserError(f"name a method: densebench pretrain {'|'.join(catalog.entries('methods'))}")
+    entry = catalog.find("methods", method)
+    given: dict[str, Any] = options.read_toml(config) if config else {}
+    own = [spelling for parameter in context.command.params for spelling in parameter.opts]
+    given |= settings.parse(context.args, _flags(entry), own)
+
+    from densebench import pretraining
+
+    asked: dict[str, Any] = {"data": data or (), "data_root": data_root, "preset": preset, "variant": variant, "init": init}
+    asked |= {"weights": weights, "output": output, "resume": resume, "seed": seed, "limit": limit, "dry_run": dry_run}
+    asked["command"] = shlex.join(["densebench", *sys.argv[1:]])
+    try:
+        if sweep:
+            from densebench.sweep import sweep as run_grid
+
+            if gpus > 1 or resume:
+                raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid are kept as they are")
+            print(run_grid(method, sweep, asked, given))
+        elif gpus > 1 and "WORLD_SIZE" not in os.environ:
+            with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
+                pretraining.pretrain(method, **{**asked, "dry_run": True}, **given)
+            raise typer.Exit(_status(pretraining.launch(gpus, sys.argv[1:])))
+        else:
+            folder = pretraining.pretrain(method, **asked, **given)
+            if not dry_run and int(os.environ.get("RANK", "0")) == 0:
+                print(folder)
+    except pretraining.Stopped as stopped:
+        print(f"densebench: {stopped}" if str(stopped) else "", end="\n" if str(stopped) else "", file=sys.stderr)
+        raise typer.Exit(130) from stopped
+
+
+def _status(code: int) -> int:
+    return code if code in (0, 130) else 1
+
+
+def _flags(entry: catalog.Entry) -> list[options.Flag]:
+    from densebench.pretrainer import Pretrainer
+
+    return list({flag.name: flag for flag in [*options.flags(Pretrainer), *entry.flags]}.values())
+
+
+def _help(context: typer.Context, method: str | None) -> None:
+    print(context.get_help())
+    if method is None:
+        print("Every method has hyper-parameters of its own: densebench pretrain METHOD --help")
+        return
+    entry = catalog.find("methods", method)
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(_flags(entry))}")

@@ -1,0 +1,82 @@
+"""A pretraining method is a value: a frozen dataclass of hyper-parameters that says which views it takes, which head stands on
+the encoder, and what the objective is. The engine in `densebench.training` does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from densebench.options import means, setting
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from densebench.training.augmentation import ViewRecipe
+    from densebench.training.networks import Encoder
+    from densebench.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class Pretrainer(ABC):
+    """Base of all methods. Settings change what is learned; means do not, and only they may change when a run goes on."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Named settings; the first is the default."""
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What `--variant paper` changes, per preset: where the text and the code that made the numbers part."""
+
+    arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
+    image_size: int = setting(224, "side of the global views, px", minimum=8)
+    global_scale: tuple[float, ...] = setting((0.25, 1.0), "share of the image that a global view shows, from,to")
+    epochs: int = setting(300, "passes over the data", minimum=1)
+    steps: int | None = setting(None, "optimiser steps, instead of epochs", minimum=1)
+    batch_size: int = setting(256, "images a step, over all processes", minimum=1)
+    accumulate: int = setting(1, "parts in which a process works through its share of a batch", minimum=1)
+    group_size: int = setting(0, "images whose statistics are taken together, as on one GPU of the paper; 0: a whole part", minimum=0)
+    lr: float = setting(5e-4, "learning rate for a batch of 256; scaled linearly", minimum=0)
+    min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
+    warmup_epochs: float = setting(10, "epochs in which the learning rate rises from 0", minimum=0)
+    weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
+    weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
+    momentum: float = setting(0.996, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
+    clip_grad: float = setting(3.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
+    freeze_last_layer: int = setting(1, "epochs in which the prototypes do not move", minimum=0)
+    drop_path: float = setting(0.1, "stochastic depth of the student", minimum=0)
+    hidden_dim: int = setting(2048, "width of the head's MLP", minimum=1)
+    bottleneck_dim: int = setting(256, "width of the space of the prototypes", minimum=1)
+    out_dim: int = setting(65536, "prototypes for images", minimum=2)
+    norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
+    student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
+    teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
+    teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)
+    teacher_temp_epochs: int = setting(0, "epochs in which the teacher's temperature moves from start to end", minimum=0)
+    centre_momentum: float = setting(0.9, "of the teacher's centre", minimum=0)
+    precision: str = setting("fp32", "arithmetic of the networks; clustering and losses are fp32", choices=("fp32", "bf16", "fp16"))
+    device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    workers: int | None = means(None, "processes that decode images; none chooses", minimum=0)
+    cache: str = means("none", "keep decoded images (short side at most --cache-side) in memory", choices=("none", "ram", "gpu"))
+    cache_side: int = means(256, "short side of kept images, px", minimum=16)
+    compile: bool = means(False, "compile the blocks of the networks with torch.compile")
+    log_every: int = means(10, "steps between log lines", minimum=1)
+    save_every: int = means(1, "epochs between saved states", minimum=1)
+    save_steps: int | None = means(None, "steps between saved states, instead of epochs", minimum=1)
+    keep: int = means(2, "saved states that stay", minimum=1)
+    keep_every: int | None = means(None, "epochs between backbones that stay, under epochs/; none: none stay", minimum=1)
+    visualise: int = means(0, "images in the pictures of clusters and matches at every save; 0: none", minimum=0)
+    probe: str | None = means(None, "score the teacher while training: scenes, or a data set and a limit such as voc:200")
+    probe_every: int = means(10, "epochs between two probes", minimum=1)
+    max_broken: int = means(100, "images that may fail to decode before the run stops", minimum=0)
+
+    @abstractmethod
+    def views(self) -> tuple[ViewRecipe, ...]:
+        """The views of an image, in the order in which the objective meets them."""
+
+    @abstractmethod
+    def head(self, dim: int) -> nn.Module:
+        """The head on an encoder of width `dim`; student and teacher get one each, with equal weights."""
+
+    @abstractmethod
+    def objective(self, encoder: Encoder) -> Objective:
+        """The loss, with what it remembers between steps (centres, queues) as buffers."""

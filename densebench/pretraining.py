@@ -1,0 +1,359 @@
+"""Pretraining: a method on a set of images, in a run folder that can be gone on with and scored.
+
+    OUTPUT/run.json              what was asked for: method, settings, data, versions
+    OUTPUT/backbone.safetensors  the teacher's encoder, with checkpoint.json: what `densebench eval` takes as ckpt:OUTPUT
+    OUTPUT/states/               the last states, for --resume
+    OUTPUT/epochs/0010/          backbones that stay (--keep-every); OUTPUT/best/ the best by --probe
+    OUTPUT/log.csv, tensorboard/, pictures/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densebench import catalog, options
+from densebench.backbones.saved import save_checkpoint
+from densebench.console import notice
+from densebench.device import describe, resolve_device
+from densebench.errors import UserError, unknown
+from densebench.files import write_text
+from densebench.pretrainer import Pretrainer
+from densebench.records import code, environment
+from densebench.training.distributed import World, agree, joined, synchronise
+from densebench.training.images import Images, open_images
+from densebench.training.logs import Log, Ticker
+from densebench.training.loop import Report, Training, assemble, interruptible, run
+from densebench.training.networks import arch_of, check_size, create_encoder, initial_encoder
+from densebench.training.states import load_state, retain, save_state, saved_states
+
+SCHEMA = 1
+RUNS = Path("runs")
+RUN = "run.json"
+BARE = ("scenes", "tiny")
+
+
+class Stopped(Exception):
+    """The user stopped a run; its state is saved. The text says how to go on."""
+
+
+def pretrain(
+    method: str,
+    *,
+    data: Sequence[str] = (),
+    data_root: Path | None = None,
+    preset: str | None = None,
+    variant: str | None = None,
+    init: str | None = None,
+    weights: Path | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    **given: Any,
+) -> Path:
+    """Pretrain and return the run folder, which is a checkpoint.
+
+    `given` are the method's hyper-parameters by field name, as values or as the texts that the command line takes. Without data
+    the run is on `scenes`, without a preset it is the method's first. `resume` goes on with the run in `output` (or with the newest
+    of the method under `runs/`), whose settings must be the same.
+    Raises UserError for whatever the caller can mend, and Stopped after Ctrl-C, once the state is saved.
+    """
+    kind = catalog.load("methods", method)
+    if given.get("epochs") is not None and given.get("steps") is not None:
+        raise UserError(f"--epochs {given['epochs']} and --steps {given['steps']}: give one of them")
+    if not data and not resume:
+        data = (BARE[0],)
+        notice(f"no --data: pretraining on the generated data set {BARE[0]} with preset {preset or next(iter(kind.presets))}")
+    if resume:
+        output = output or _newest(method)
+        stored = _read_run(output)
+        data = data or stored["data"]["specs"]
+        data_root = data_root or (Path(stored["data"]["root"]) if stored["data"]["root"] else None)
+        limit, seed = limit if limit is not None else stored["data"]["limit"], stored["seed"] if seed is None else seed
+        preset, variant, init = preset or stored["preset"], variant or stored["variant"], init or stored["init"]
+        given = {**_changed(kind, stored), **given}
+    preset, variant, seed = preset or next(iter(kind.presets)), variant or "official", seed or 0
+    chosen = build(kind, method, preset, variant, init, given)
+    images = open_images(data, data_root, limit)
+    about = {
+        "schema": SCHEMA,
+        "method": method,
+        "preset": preset,
+        "variant": variant,
+        "init": init,
+        "seed": seed,
+        "settings": options.select(chosen, "setting"),
+        "means": options.select(chosen, "means"),
+        "data": {
+            "specs": list(data),
+            "root": str(data_root) if data_root else None,
+            "limit": limit,
+            "name": images.name,
+            "images": len(images),
+            "digest": images.digest(),
+        },
+    }
+    if resume:
+        _check_same(output, stored, about)
+    with joined(resolve_device(chosen.device)) as world:
+        folder = output or _free_folder(method, images.name)
+        if not resume and (folder / RUN).exists():
+            raise UserError(f"--output {folder} holds a run already; --resume goes on with it, or give another --output")
+        synchronise()  # nobody writes before everybody has looked
+        return _train(chosen, images, world, folder, about, weights, resume=resume, dry_run=dry_run, command=command)
+
+
+def build(
+    kind: type[Pretrainer], method: str, preset: str, variant: str, init: str | None, given: Mapping[str, Any]
+) -> Pretrainer:
+    """The hyper-parameters: defaults, preset, variant, what was given. Raises UserError for what is unknown or does not fit."""
+    if preset not in kind.presets:
+        raise unknown("preset", preset, kind.presets, f"{method} has {', '.join(kind.presets)}")
+    if variant not in ("official", "paper"):
+        raise unknown("variant", variant, ("official", "paper"), "it is official (the code) or paper (the text)")
+    settings = dict(kind.presets[preset])
+    if variant == "paper":
+        settings |= kind.paper.get("", {}) | kind.paper.get(preset, {})
+    given = dict(given)
+    if init is not None and "arch" not in given:
+        settings["arch"] = arch_of(init)
+    chosen = options.build(kind, settings, given)
+    for low, high in (value for name, value in vars(chosen).items() if name.endswith("_scale")):
+        if not 0 < low <= high <= 1:
+            raise UserError(f"a crop scale of {low:g},{high:g}: it is two shares of the image's area, 0 < from <= to <= 1")
+    return chosen
+
+
+def _train(
+    chosen: Pretrainer,
+    images: Images,
+    world: World,
+    folder: Path,
+    about: dict[str, Any],
+    weights: Path | None,
+    *,
+    resume: bool,
+    dry_run: bool,
+    command: str,
+) -> Path:
+    torch.manual_seed(about["seed"])
+    if about["init"]:
+        encoder = initial_encoder(about["init"], weights, chosen.arch, chosen.image_size, chosen.drop_path)
+    else:
+        encoder = create_encoder(chosen.arch, chosen.image_size, chosen.drop_path)
+    for recipe in chosen.views():
+        check_size("a view of", recipe.size, encoder.patch, chosen.arch)
+    training = assemble(chosen, encoder, images, about["seed"], world)
+    if world.chief:
+        _describe(training, about, folder)
+    if dry_run:
+        return folder
+    if resume:
+        _restore(training, folder)
+    elif world.chief:
+        write_text(folder / RUN, json.dumps({**about, "command": command, "code": code(), "environment": environment()}, indent=1) + "\n")
+    chief = Chief(training, folder, about) if world.chief else None
+    with interruptible() as stopped:
+        _loop(training, chief, stopped)
+    return folder
+
+
+def _loop(training: Training, chief: Chief | None, stopped: Any) -> None:
+    if chief is not None and training.step >= training.steps:
+        notice(f"{chief.folder} is complete: {training.steps} steps")
+        chief.write_backbone(chief.folder)
+    for report in run(training, training.steps, draw=training.options.visualise > 0):
+        if chief is not None:
+            chief.report(report)
+        stop = agree(bool(stopped()), training.world.device) if report.figures or training.world.size == 1 else False
+        if chief is not None and (stop or chief.due(report.step)):
+            chief.save(report)
+        if stop and report.step < training.steps:
+            if chief is not None:
+                chief.log.close()
+                raise Stopped(f"stopped after step {report.step}; `{chief.resume_command}` goes on from there")
+            raise Stopped("")
+    if chief is not None:
+        chief.log.close()
+
+
+class Chief:
+    """The one process that talks and writes: log, states, backbones, pictures and probes."""
+
+    def __init__(self, training: Training, folder: Path, about: dict[str, Any]) -> None:
+        self.training, self.folder, self.about = training, folder, about
+        self.log = Log(folder, training.step)
+        self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
+        self.saved = self.started = training.step
+        self.best: float = _read_best(folder)
+        self.last: Report | None = None
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with this run."""
+        return f"densebench pretrain {self.about['method']} --output {self.folder} --resume"
+
+    def report(self, report: Report) -> None:
+        """Log the figures of a step and show the line."""
+        if report.figures:
+            self.last = report
+            rate = self.ticker.rate(report.step)
+            self.log.add(report.step, {**report.figures, "images_per_second": rate})
+            terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
+            self.ticker.show(report.step, report.epoch, terms)
+
+    def due(self, step: int) -> bool:
+        """Whether a state is to be saved after this step."""
+        options, per_epoch = self.training.options, self.training.order.steps
+        if step == self.training.steps:
+            return True
+        if options.save_steps:
+            return step % options.save_steps == 0
+        return step % (options.save_every * per_epoch) == 0
+
+    def save(self, report: Report) -> None:
+        """Write the state and the backbone, then what depends on them: pictures, probes, backbones that stay."""
+        training, options = self.training, self.training.options
+        facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}
+        save_state(self.folder, training.step, training.modules, training.optimiser, facts)
+        retain(self.folder, options.keep)
+        self.write_backbone(self.folder)
+        self.saved = training.step
+        epoch, at_end = divmod(training.step, training.order.steps)
+        if at_end:
+            return
+        if options.keep_every and epoch % options.keep_every == 0:
+            self.write_backbone(self.folder / "epochs" / f"{epoch:04}")
+        if options.probe and (epoch % options.probe_every == 0 or training.step == training.steps):
+            self._probe(epoch)
+
+    def write_backbone(self, folder: Path) -> None:
+        """Write the teacher's encoder as a checkpoint."""
+        training, about = self.training, self.about
+        encoder = training.teacher.encoder
+        save_checkpoint(
+            folder,
+            encoder.model,
+            encoder.arch,
+            method=about["method"],
+            preset=about["preset"],
+            variant=about["variant"],
+            dataset=about["data"]["name"],
+            image_size=training.options.image_size,
+            pos_embed=encoder.convention,
+            step=training.step,
+            epoch=training.step / training.order.steps,
+        )
+
+    def _probe(self, epoch: int) -> None:
+        from densebench.training.probe import probe
+
+        assert self.training.options.probe is not None
+        value = probe(self.folder, self.training.options.probe, self.training.options.device, self.about["data"]["root"])
+        self.log.add(self.training.step, {"epoch": float(epoch), "probe_miou": value})
+        notice(f"epoch {epoch}: in-context mIoU of the teacher on {self.training.options.probe}: {value:.2f}")
+        if value > self.best:
+            self.best = value
+            self.write_backbone(self.folder / "best")
+            write_text(self.folder / "best" / "probe.json", json.dumps({"miou": value, "epoch": epoch}) + "\n")
+
+
+def _read_best(folder: Path) -> float:
+    try:
+        return float(json.loads((folder / "best" / "probe.json").read_text())["miou"])
+    except (OSError, ValueError, KeyError):
+        return float("-inf")
+
+
+def _describe(training: Training, about: dict[str, Any], folder: Path) -> None:
+    options, data = training.options, about["data"]
+    notice(
+        f"{about['method']}/{about['preset']} ({about['variant']}): {options.arch} at {options.image_size} px on {data['name']} "
+        f"({data['images']} images), {training.steps} steps of {options.batch_size} images "
+        f"({training.steps / training.order.steps:.1f} epochs), {describe(training.world.device)}"
+        + (f" x {training.world.size}" if training.world.size > 1 else "")
+        + f", into {folder}"
+    )
+    if training.warmup == training.steps and options.warmup_epochs:
+        notice(f"--warmup-epochs {options.warmup_epochs:g} is as long as the run: the learning rate only rises")
+
+
+def _restore(training: Training, folder: Path) -> None:
+    states = saved_states(folder)
+    if not states:
+        notice(f"{folder} has no saved state yet: starting at step 0")
+        return
+    facts = load_state(states[-1], training.modules, training.optimiser)
+    training.step = facts["step"]
+    training.scaler.load_state_dict(facts["scaler"])
+    training.broken.update(facts["broken"])
+    training.monitor.skipped = facts["skipped"]
+    if training.world.chief:
+        notice(f"going on with {states[-1]} at step {training.step} of {training.steps}")
+
+
+def _newest(method: str) -> Path:
+    runs = [path for path in RUNS.glob(f"*/{RUN}") if json.loads(path.read_text())["method"] == method]
+    if not runs:
+        raise UserError(f"--resume: there is no run of {method} under {RUNS}; start one without --resume, or give its --output")
+    return max(runs, key=lambda path: path.stat().st_mtime).parent
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    try:
+        stored: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--resume: {folder} holds no run ({error}); give the --output of one, or leave --resume out") from error
+    return stored
+
+
+def _changed(kind: type[Pretrainer], stored: dict[str, Any]) -> dict[str, Any]:
+    """The stored settings, which a run that goes on keeps unless it is told otherwise (and is then refused)."""
+    known = {flag.name for flag in options.flags(kind)}
+    return {name: value for name, value in {**stored["settings"], **stored["means"]}.items() if name in known and value is not None}
+
+
+def _check_same(folder: Path | None, stored: dict[str, Any], about: dict[str, Any]) -> None:
+    """Raise UserError naming every setting in which a resumed run would differ from the stored one."""
+    if stored.get("schema") != SCHEMA:
+        raise UserError(f"{folder}/{RUN} has schema {stored.get('schema')}, this version reads {SCHEMA}; start a new --output")
+    before = {**stored["settings"], "method": stored["method"], "preset": stored["preset"], "seed": stored["seed"]}
+    after = {**about["settings"], "method": about["method"], "preset": about["preset"], "seed": about["seed"]}
+    before |= {"variant": stored["variant"], "init": stored["init"], "data": stored["data"]["digest"]}
+    after |= {"variant": about["variant"], "init": about["init"], "data": about["data"]["digest"]}
+    different = [
+        f"{name.replace('_', '-')} was {before.get(name)}, is {after.get(name)}"
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
+    if different:
+        raise UserError(f"--resume {folder}: {'; '.join(different)}; give the same, or start a new --output")
+
+
+def _free_folder(method: str, data: str) -> Path:
+    """`runs/METHOD-DATA-N` with the first free N."""
+    base = f"{method.removesuffix('.py').rpartition('/')[2]}-{data.replace('+', '-').replace('/', '-')}"
+    number = 1
+    while (RUNS / f"{base}-{number}" / RUN).exists():
+        number += 1
+    return RUNS / f"{base}-{number}"
+
+
+def launch(gpus: int, arguments: Sequence[str]) -> int:
+    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; returns the exit status."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode
+
+
+__all__ = ["Stopped", "launch", "pretrain"]

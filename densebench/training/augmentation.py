@@ -1,0 +1,187 @@
+"""Augmentation: what is done to a view's colours, drawn per image on the CPU and applied to whole batches on the device.
+
+Source: the data augmentation of DINO's official code (BYOL's), on floating-point tensors instead of bytes: nothing is rounded
+between the steps. Blur is a true Gaussian where Pillow approximates one by box filters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.training.crops import resized_crops
+from densebench.views import random_crop
+
+TAPS = 13  # of the Gaussian: three standard deviations of the widest, 2 px
+GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """How one view of an image is drawn.
+
+    size: side in px. scale: share of the image's area. flip, jitter, grey, blur, solarise: probabilities.
+    strengths: of brightness, contrast, saturation (factors in 1 - s .. 1 + s) and hue (turns in -s .. s).
+    sigma: range of the blur's standard deviation in px.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    flip: float = 0.5
+    jitter: float = 0.8
+    strengths: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    grey: float = 0.2
+    blur: float = 0.5
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.0
+    kernel: str = "bicubic"
+
+    def draw(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
+        """One view of an image of that size, as the float32 numbers that `Draws` names, [17]."""
+        box = random_crop(width, height, generator, self.scale)
+        coins = generator.random(5)
+        factors = [generator.uniform(max(0.0, 1 - s), 1 + s) for s in self.strengths[:3]]
+        hue = generator.uniform(-self.strengths[3], self.strengths[3])
+        order, sigma = generator.permutation(4), generator.uniform(*self.sigma)
+        return np.array(
+            [
+                *box,
+                coins[0] < self.flip,
+                coins[1] < self.jitter,
+                *factors,
+                hue,
+                *order,
+                coins[2] < self.grey,
+                sigma if coins[3] < self.blur else 0.0,
+                coins[4] < self.solarise,
+            ],
+            dtype=np.float32,
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of one view for a batch, `[b 17]` on the CPU, under the names of their columns."""
+
+    table: Float[Tensor, "b 17"]
+
+    @property
+    def boxes(self) -> Float[Tensor, "b 4"]:
+        """Top, left, height and width of the crops in px of the original images."""
+        return self.table[:, :4]
+
+    @property
+    def flips(self) -> Tensor:
+        """Which views are mirrored, bool [b]."""
+        return self.table[:, 4] > 0.5
+
+    def jittered(self, position: int, operation: int) -> Tensor:
+        """The images whose colour operation number `position` is `operation` (0 brightness, 1 contrast, 2 saturation, 3 hue)."""
+        return ((self.table[:, 5] > 0.5) & (self.table[:, 10 + position] == operation)).nonzero()[:, 0]
+
+    def strength(self, operation: int) -> Tensor:
+        """The factor (or the hue's turn) of an operation, [b]."""
+        return self.table[:, 6 + operation]
+
+    def where(self, column: int) -> Tensor:
+        """The images whose flag (14 grey, 15 blur, 16 solarise) is set."""
+        return (self.table[:, column] > 0).nonzero()[:, 0]
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The blur's standard deviation in px, 0 for none, [b]."""
+        return self.table[:, 15]
+
+
+GREY_FLAG, BLUR_FLAG, SOLARISE_FLAG = 14, 15, 16
+
+
+def render(
+    images: Tensor, offsets: Tensor, draws: Draws, view: ViewRecipe, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "b 3 size size"]:
+    """Cut, colour and normalise one view of every image on the images' device.
+
+    images: uint8 `[b 3 h w]`, padded parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an operation
+    meets is known on the CPU, so the device is never waited for.
+    """
+    device = images.device
+    boxes = draws.boxes.clone()
+    boxes[:, :2] -= offsets
+    pixels = resized_crops(images, boxes.to(device), draws.flips.to(device), view.size, view.kernel)
+    recolour(pixels, draws)
+    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
+
+
+def recolour(pixels: Float[Tensor, "b 3 h w"], draws: Draws) -> None:
+    """Jitter in each image's own order, then grey, blur and solarise, in place."""
+    for position in range(4):
+        for number, operation in enumerate(_OPERATIONS):
+            _apply(pixels, draws.jittered(position, number), operation, draws.strength(number))
+    _apply(pixels, draws.where(GREY_FLAG), lambda x, _: _grey(x).expand_as(x), draws.sigmas)
+    _apply(pixels, draws.where(BLUR_FLAG), blur, draws.sigmas)
+    _apply(pixels, draws.where(SOLARISE_FLAG), lambda x, _: torch.where(x < 128 / 255, x, 1 - x), draws.sigmas)
+
+
+def _apply(pixels: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], strength: Tensor) -> None:
+    if len(chosen):
+        index = chosen.to(pixels.device, non_blocking=True)
+        factor = strength[chosen].to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
+        pixels[index] = operation(pixels[index], factor)
+
+
+def _grey(x: Tensor) -> Tensor:
+    return (x * x.new_tensor(GREY).view(3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards black (factor below 1) or away from it."""
+    return (x * factor).clamp(0, 1)
+
+
+def contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards the image's mean grey or away from it."""
+    mean = _grey(x).mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean.expand_as(x), x, factor).clamp(0, 1)
+
+
+def saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Towards each pixel's grey or away from it."""
+    return torch.lerp(_grey(x).expand_as(x), x, factor).clamp(0, 1)
+
+
+def hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of the HSV model by a share of the circle; value and saturation stay."""
+    top, low = x.amax(dim=1), x.amin(dim=1)
+    spread = (top - low).clamp(min=1e-12)
+    red, green, blue = x.unbind(1)
+    sector = torch.where(
+        top == red,
+        (green - blue) / spread,
+        torch.where(top == green, 2 + (blue - red) / spread, 4 + (red - green) / spread),
+    )
+    angle = (sector / 6 + turn[:, 0]) % 1.0
+    # a colour of the hue circle at full value and saturation, then scaled back
+    phase = (angle[:, None] * 6 + x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)) % 6
+    share = 1 - torch.minimum(phase, 4 - phase).clamp(0, 1)
+    return low[:, None] + (top - low)[:, None] * share
+
+
+def blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b 3 h w"]:
+    """A separable Gaussian of each image's own standard deviation; edges are extended."""
+    steps = torch.arange(TAPS, device=x.device) - TAPS // 2
+    taps = torch.exp(-0.5 * (steps / sigma.view(-1, 1)) ** 2)
+    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]
+    batch = x.reshape(1, -1, *x.shape[2:])
+    pad = TAPS // 2
+    batch = F.conv2d(F.pad(batch, (pad, pad, 0, 0), mode="replicate"), taps[:, :, None, :], groups=batch.shape[1])
+    batch = F.conv2d(F.pad(batch, (0, 0, pad, pad), mode="replicate"), taps[:, :, :, None], groups=batch.shape[1])
+    return batch.view_as(x)
+
+
+_OPERATIONS = (brightness, contrast, saturation, hue)

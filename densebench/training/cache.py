@@ -1,0 +1,109 @@
+"""Decoded images kept in memory, the machine's or the GPU's: `--cache ram` and `--cache gpu`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from densebench.console import progress
+from densebench.errors import UserError
+from densebench.training.batches import Batch
+from densebench.training.images import Images
+
+
+class Cache(Images):
+    """All images decoded once, as bytes in shared memory, with a short side of at most `side` px.
+
+    Crops of a small part of a larger image are then enlarged from that size: small objects may lose some detail.
+    """
+
+    def __init__(self, images: Images, side: int) -> None:
+        self.name, self.images = images.name, images
+        self.shapes: list[tuple[int, int]] = []
+        parts: list[Tensor] = []
+        with progress("decoding into memory", len(images)) as bar:
+            for number in range(len(images)):
+                pixels = _decoded(images, number, side)
+                self.shapes.append((pixels.shape[0], pixels.shape[1]))
+                parts.append(torch.from_numpy(pixels.copy()).flatten())
+                bar.advance()
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.bytes = torch.cat(parts).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def title(self, index: int) -> str:
+        """As in the set."""
+        return self.images.title(index)
+
+    def open(self, index: int) -> Image.Image:
+        """The kept image."""
+        return Image.fromarray(self.pixels(index))
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The kept bytes, uint8 [h, w, 3]."""
+        return self.tensor(index).numpy()
+
+    def tensor(self, index: int) -> Tensor:
+        """The kept bytes where they are, uint8 [h, w, 3]. Raises UserError for a file that could not be decoded."""
+        height, width = self.shapes[index]
+        if not height:
+            raise UserError(f"the image {self.title(index)} cannot be decoded; fetch it again")
+        return self.bytes[self.starts[index] : self.starts[index + 1]].view(height, width, 3)
+
+    def on(self, device: torch.device) -> tuple[Images, Cache]:
+        """Move the bytes to a device. What is left here are the shapes, from which views are drawn."""
+        self.bytes = self.bytes.to(device)
+        return Shapes(self), self
+
+    def fill(self, batch: Batch) -> Batch:
+        """Give a batch that was drawn from shapes its pixels, on the device."""
+        boxes = torch.stack([draws.boxes for draws in batch.draws], dim=1)
+        ends = (boxes[:, :, :2] + boxes[:, :, 2:]).amax(dim=1).long().tolist()
+        starts = batch.offsets.long().tolist()
+        pixels = self.bytes.new_zeros(len(ends), 3, *batch.pixels.shape[2:])
+        for out, number, (top, left), (bottom, right) in zip(pixels, batch.numbers.tolist(), starts, ends, strict=True):
+            out[:, : bottom - top, : right - left] = self.tensor(number)[top:bottom, left:right].movedim(2, 0)
+        return replace(batch, pixels=pixels)
+
+
+class Shapes(Images):
+    """The shapes of images whose pixels are elsewhere: enough to draw views."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.name, self.shapes = cache.name, cache.shapes
+        self.titles = [cache.title(number) for number in range(len(cache))]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def title(self, index: int) -> str:
+        """As in the set."""
+        return self.titles[index]
+
+    def open(self, index: int) -> Image.Image:
+        """There is nothing to open."""
+        raise NotImplementedError
+
+    def pixels(self, index: int) -> np.ndarray:
+        """No channel: uint8 [h, w, 0]. Raises UserError for a file that could not be decoded."""
+        height, width = self.shapes[index]
+        if not height:
+            raise UserError(f"the image {self.title(index)} cannot be decoded; fetch it again")
+        return np.zeros((height, width, 0), np.uint8)
+
+
+def _decoded(images: Images, number: int, side: int) -> np.ndarray:
+    try:
+        image = images.open(number)
+    except UserError:
+        return np.zeros((0, 0, 3), np.uint8)
+    factor = side / min(image.size)
+    if factor < 1:
+        image = image.resize((round(image.width * factor), round(image.height * factor)), reducing_gap=2.0)
+    return np.asarray(image)

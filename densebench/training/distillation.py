@@ -1,0 +1,135 @@
+"""Self-distillation over prototypes: cross-entropy between a teacher's and a student's distribution, and the teacher's centre.
+
+Source: DINO (Caron et al., ICCV 2021), equations 1 to 4; CrOC, equations 3 to 6; CrIBo, equations 5 to 10.
+
+The distributions have up to 65,536 entries. They exist for a few rows at a time: gradients are taken chunk by chunk in the
+forward pass (the loss is a scalar, so the backward pass only scales them), and a row without weight is never projected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densebench.training.distributed import total
+
+CHUNK_BYTES = 64 * 2**20  # of one array of logits
+
+
+class _Distil(torch.autograd.Function):
+    """sum over g, s, t of mix[g,s,t] CE(softmax((z_t W_t' - c) / tau_t), softmax(z_s W_s' / tau_s)), with gradients to z_s and W_s."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        student_prototypes: Tensor,
+        teacher: Tensor,
+        teacher_prototypes: Tensor,
+        mix: Tensor,
+        centre: Tensor,
+        student_temp: float,
+        teacher_temp: float,
+    ) -> Tensor:
+        groups, seen, width = student.shape
+        taught, count = teacher.shape[1], student_prototypes.shape[0]
+        rows = max(1, CHUNK_BYTES // (4 * count * (seen + taught)))
+        loss = student.new_zeros(())
+        grad_student, grad_prototypes = torch.zeros_like(student), torch.zeros_like(student_prototypes)
+        for z_s, z_t, weights, out in zip(
+            student.split(rows), teacher.split(rows), mix.split(rows), grad_student.split(rows), strict=True
+        ):
+            target = torch.addmm(-centre, z_t.reshape(-1, width), teacher_prototypes.T)
+            target = target.div_(teacher_temp).softmax(dim=1).view(-1, taught, count)
+            target = torch.bmm(weights, target)  # [rows, seen, K]: what each student row is asked for, with its weight
+            logits = (z_s.reshape(-1, width) @ student_prototypes.T).div_(student_temp).view(-1, seen, count)
+            norm = logits.logsumexp(dim=2, keepdim=True)
+            mass = weights.sum(dim=2, keepdim=True)
+            loss += (mass * norm).sum() - (target * logits).sum()
+            slope = logits.sub_(norm).exp_().mul_(mass).sub_(target).div_(student_temp).view(-1, count)
+            torch.mm(slope, student_prototypes, out=out.view(-1, width))
+            grad_prototypes.addmm_(slope.T, z_s.reshape(-1, width))
+        ctx.save_for_backward(grad_student, grad_prototypes)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_student, grad_prototypes = ctx.saved_tensors
+        return grads[0] * grad_student, grads[0] * grad_prototypes, None, None, None, None, None, None
+
+
+def distil(
+    student: Float[Tensor, "groups seen e"],
+    student_prototypes: Float[Tensor, "k e"],
+    teacher: Float[Tensor, "groups taught e"],
+    teacher_prototypes: Float[Tensor, "k e"],
+    mix: Float[Tensor, "groups seen taught"],
+    centre: Float[Tensor, " k"],
+    student_temp: float,
+    teacher_temp: float,
+) -> Float[Tensor, ""]:
+    """Cross-entropy between teacher and student rows of each group, weighted by `mix` and summed.
+
+    student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row t; zero
+    for pairs that are not asked for, 1/count for a mean. The teacher's logits are centred and sharpened, the student's only
+    sharpened. Gradients reach `student` and `student_prototypes`, exactly; none reach the teacher. Groups whose `mix` is zero
+    cost nothing, for which the number of others is read once.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
+        if len(used) < len(mix):
+            student, teacher, mix = student[used], teacher.detach()[used], mix[used]
+        arrays = (teacher.detach(), teacher_prototypes.detach(), mix.detach(), centre)
+        return _Distil.apply(  # type: ignore[no-untyped-call, no-any-return]
+            student.float(), student_prototypes.float(), *(a.float() for a in arrays), student_temp, teacher_temp
+        )
+
+
+class Centre(nn.Module):
+    """The moving mean of the teacher's logits, subtracted from them against collapse (DINO, equation 4).
+
+    The mean of logits is the logit of the mean vector, so no row is ever projected for it. What a step has seen is added up
+    and enters with `commit`, after the loss that used the old value.
+    """
+
+    value: Tensor
+
+    def __init__(self, count: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("value", torch.zeros(count))
+        self._sums: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def see(self, teacher: Float[Tensor, "*n e"], rows: Float[Tensor, "*n"] | None = None) -> None:
+        """Take note of teacher vectors; `rows` weighs them (1 for a valid row, 0 for padding)."""
+        flat = teacher.detach().float().reshape(-1, teacher.shape[-1])
+        weights = flat.new_ones(len(flat)) if rows is None else rows.float().reshape(-1)
+        self._sums.append((weights @ flat, weights.sum()))
+
+    @torch.no_grad()
+    def commit(self, prototypes: Float[Tensor, "k e"]) -> None:
+        """centre <- m centre + (1 - m) mean of the logits that all processes saw since the last commit; unchanged for none."""
+        if not self._sums:
+            return
+        vector, count = (torch.stack(parts).sum(dim=0) for parts in zip(*self._sums, strict=True))
+        self._sums.clear()
+        vector, count = total(vector), total(count)
+        mean = prototypes.detach().float() @ (vector / count.clamp(min=1.0))
+        self.value.copy_(torch.where(count > 0, torch.lerp(mean, self.value, self.momentum), self.value))
+
+    def discard(self) -> None:
+        """Forget what the step has seen: it was broken."""
+        self._sums.clear()
+
+
+@torch.no_grad()
+def entropy(
+    vectors: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], centre: Float[Tensor, " k"], temperature: float
+) -> Float[Tensor, ""]:
+    """Mean entropy in nats of the teacher's distributions: ln K when they are uniform, 0 when each is one prototype."""
+    logits = ((vectors.float() @ prototypes.float().T - centre) / temperature).log_softmax(dim=1)
+    return -(logits.exp() * logits).sum(dim=1).mean()

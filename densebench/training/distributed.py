@@ -1,0 +1,99 @@
+"""Several processes, one model: started by torchrun or by `--gpus N`. In a single process every function is the identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from densebench.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is, of how many, and on which device it works."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started (its environment variables tell), or be alone."""
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start fewer")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+_ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def synchronise() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The tensors of all processes, equal in shape, joined along the first axis in the order of ranks. Carries no gradient."""
+    if world_size() == 1:
+        return tensor.detach()
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    return torch.cat(parts)
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over processes. Carries no gradient."""
+    tensor = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Replace each gradient by its mean over processes, in one exchange."""
+    if world_size() == 1:
+        return
+    grads = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is true in any process."""
+    if world_size() == 1:
+        return flag
+    seen = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    return bool(seen.item())

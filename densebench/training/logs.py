@@ -1,0 +1,102 @@
+"""The log of a run: `log.csv`, TensorBoard's event files and the line on the screen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densebench.files import write_text
+
+NAME = "log.csv"
+LINE_SECONDS = 10.0
+
+
+class Log:
+    """Appends one row a logged step. Rows from after the step at which a run goes on are dropped, so that none is there twice."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / NAME
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = [row for row in read_log(self.path) if int(row["step"]) <= step]
+        self._rewrite()
+        self.board = _tensorboard(folder / "tensorboard", step)
+
+    def add(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write one row; a figure that the file has no column for yet gets one."""
+        row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
+        new = [name for name in row if name not in self.columns]
+        self.rows.append(row)
+        if new:
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as stream:
+                csv.DictWriter(stream, self.columns, restval="", lineterminator="\n").writerow(row)
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the event files."""
+        if self.board is not None:
+            self.board.close()
+
+    def _rewrite(self) -> None:
+        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a log; a row cut short by a kill is left out, and so are empty cells."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
+    return [{name: value for name, value in row.items() if value != ""} for row in rows]
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # an extra of its own: log.csv has the same numbers
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+class Ticker:
+    """The line on the screen: step, losses, images per second, time left. A live line on a terminal, else one every ten seconds."""
+
+    def __init__(self, step: int, steps: int, images: int) -> None:
+        self.first, self.steps, self.images = step, steps, images
+        self.started = self.printed = time.monotonic()
+
+    def rate(self, step: int) -> float:
+        """Images per second since the start."""
+        return (step - self.first) * self.images / max(time.monotonic() - self.started, 1e-9)
+
+    def show(self, step: int, epoch: int, terms: Mapping[str, float]) -> None:
+        """Print the line when it is time."""
+        now, live = time.monotonic(), sys.stderr.isatty()
+        if now - self.printed < (0.2 if live else LINE_SECONDS) and step < self.steps:
+            return
+        self.printed = now
+        rate = self.rate(step)
+        left = (self.steps - step) * self.images / rate if rate else 0.0
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        line = f"step {step}/{self.steps}, epoch {epoch}: {losses}, {rate:.1f} images/s, {_clock(left)} left"
+        print(f"\r\x1b[K{line}" if live else line, end="" if live and step < self.steps else "\n", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,263 @@
+"""The training loop, to be read at one sitting.
+
+Every random draw is a function of (seed, step) or (seed, epoch, image). So a state is weights, moments, memory and a step number,
+and a run that goes on from one is bit for bit the run that was never stopped (on the CPU).
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from densebench.errors import UserError
+from densebench.features import DTYPES
+from densebench.pretrainer import Pretrainer
+from densebench.training import schedules
+from densebench.training.augmentation import ViewRecipe, render
+from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
+from densebench.training.cache import Cache
+from densebench.training.distributed import World, agree, average_gradients, total
+from densebench.training.images import Images
+from densebench.training.monitor import Monitor
+from densebench.training.networks import Encoder, Network
+from densebench.training.objective import Loss, Now, Objective, Views
+from densebench.training.optimisation import clip_each, follow, freeze_last_layer, gradients, parameter_groups
+
+
+@dataclass
+class Training:
+    """A run in memory: networks, optimiser, objective, schedules and the step that comes next."""
+
+    options: Pretrainer
+    images: Images
+    seed: int
+    world: World
+    order: Order
+    student: Network
+    teacher: Network
+    objective: Objective
+    optimiser: torch.optim.Optimizer
+    monitor: Monitor
+    step: int = 0
+    broken: set[str] = field(default_factory=set)
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.options.precision == "fp16")
+        o, per_epoch = self.options, self.order.steps
+        self.steps = o.steps or o.epochs * per_epoch
+        self.warmup = min(round(o.warmup_epochs * per_epoch), self.steps)
+        lr = o.lr * o.batch_size / 256
+        self.lr = schedules.cosine(lr, o.min_lr, self.steps, self.warmup)
+        self.weight_decay = schedules.cosine(o.weight_decay, o.weight_decay_end, self.steps)
+        self.momentum = schedules.cosine(o.momentum, 1.0, self.steps)
+        self.teacher_temp = schedules.stairs(o.teacher_temp_start, o.teacher_temp, self.steps, per_epoch, o.teacher_temp_epochs)
+
+    @property
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """What a state holds, besides the optimiser."""
+        return {"student": self.student, "teacher": self.teacher, "objective": self.objective}
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next step, from 0."""
+        return self.step // self.order.steps
+
+    def now(self, part: int, logging: bool) -> Now:
+        """Where the run is, for the objective."""
+        w, o = self.world, self.options
+        where = (self.step, self.epoch, self.steps / self.order.steps, float(self.teacher_temp[self.step]))
+        return Now(*where, self.seed, w.rank, w.size, part, o.accumulate, logging)
+
+
+def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
+    """Put a run together at step 0. Raises UserError where batch and data do not fit."""
+    order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
+    student = Network(encoder, options.head(encoder.dim)).to(world.device)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if type(module).__name__ == "DropPath":
+            module.drop_prob = 0.0  # type: ignore[assignment]
+    objective = options.objective(encoder).to(world.device)
+    groups = parameter_groups([student])
+    optimiser = torch.optim.AdamW(groups, lr=0.0, fused=world.device.type == "cuda" or None)
+    if options.compile:
+        for block in (*student.encoder.model.blocks, *teacher.encoder.model.blocks):
+            block.compile()
+    prototypes = next(iter(objective.prototypes.values()))
+    return Training(options, images, seed, world, order, student, teacher, objective, optimiser, Monitor(prototypes))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step tells the log: figures of this process's micro-batches, averaged, on steps that are logged; else nothing."""
+
+    step: int
+    epoch: int
+    figures: dict[str, float]
+    picture: tuple[Views, Loss] | None = None
+
+
+def run(training: Training, last: int, *, draw: bool = False) -> Iterator[Report]:
+    """Train up to step `last`, yielding after every step. `draw`: objectives give what pictures are made of, on logged steps."""
+    batches = _batches(training, last)
+    recipes = training.options.views()
+    torch.set_float32_matmul_precision("highest" if training.options.precision == "fp32" else "high")
+    try:
+        while training.step < last:
+            yield _step(training, batches, recipes)
+    finally:
+        close = getattr(batches, "close", None)
+        if close:
+            close()
+
+
+def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecipe, ...]) -> Report:
+    options, world = training.options, training.world
+    logging = (training.step + 1) % options.log_every == 0 or training.step + 1 == training.steps
+    losses: list[Loss] = []
+    views = None
+    for part in range(options.accumulate):
+        batch = next(batches)
+        _count_broken(training, batch)
+        views = _views(batch, recipes, world.device)
+        torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
+        with _autocast(world.device, options.precision):
+            loss = training.objective(training.student, training.teacher, views, training.now(part, logging))
+        training.scaler.scale(loss.total / options.accumulate).backward()
+        losses.append(loss)
+    _update(training, losses)
+    training.step += 1
+    report = Report(training.step, (training.step - 1) // training.order.steps, {})
+    if logging:
+        assert views is not None
+        figures = _figures(training, losses)
+        return Report(report.step, report.epoch, figures, (views, losses[-1]))
+    return report
+
+
+def _update(training: Training, losses: list[Loss]) -> None:
+    """The optimiser's step, then the memory's, then the teacher's; or none of them when anything is not finite."""
+    options, step = training.options, training.step
+    for group in training.optimiser.param_groups:
+        group["lr"] = float(training.lr[step])
+        if group["decayed"]:
+            group["weight_decay"] = float(training.weight_decay[step])
+    average_gradients(training.student)
+    training.scaler.unscale_(training.optimiser)
+    norms = clip_each(gradients(training.student), options.clip_grad)
+    finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()
+    broken = agree(not bool(finite), training.world.device)  # the one wait for the device in a step
+    if broken:
+        training.monitor.skip(step + 1)
+        training.objective.discard()
+    else:
+        training.monitor.passed()
+        if step // training.order.steps < options.freeze_last_layer:
+            freeze_last_layer(training.student)
+        training.scaler.step(training.optimiser)
+        training.objective.commit(training.teacher)
+        follow(training.teacher, training.student, float(training.momentum[step]))
+    training.scaler.update()
+    training.optimiser.zero_grad(set_to_none=True)
+
+
+def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
+    """Terms and figures, averaged over micro-batches and processes, with the state of the schedules."""
+    step, found = training.step - 1, {}
+    for kind in ("terms", "figures"):
+        for name in getattr(losses[0], kind):
+            found[name] = torch.stack([getattr(loss, kind)[name].float() for loss in losses]).mean()
+    found = {"loss": torch.stack([loss.total.detach().float() for loss in losses]).mean(), **found}
+    values: list[Any] = (total(torch.stack(list(found.values()))) / training.world.size).tolist()
+    figures = dict(zip(found, values, strict=True))
+    training.monitor.watch(training.step, figures, warmed_up=step >= training.warmup)
+    scheduled = {
+        "lr": training.lr[step],
+        "weight_decay": training.weight_decay[step],
+        "momentum": training.momentum[step],
+        "teacher_temp": training.teacher_temp[step],
+    }
+    counts = {"skipped": training.monitor.skipped, "broken_files": len(training.broken)}
+    return {"epoch": training.step / training.order.steps, **figures, **{n: float(v) for n, v in (scheduled | counts).items()}}
+
+
+def _views(batch: Batch, recipes: tuple[ViewRecipe, ...], device: torch.device) -> Views:
+    batch = batch.to(device)
+    arguments = zip(batch.draws, recipes, strict=True)
+    pixels = tuple(render(batch.pixels, batch.offsets, draws, recipe, IMAGENET_MEAN, IMAGENET_STD) for draws, recipe in arguments)
+    return Views(pixels, batch.draws, batch.numbers)
+
+
+def _batches(training: Training, last: int) -> Iterator[Batch]:
+    options, world = training.options, training.world
+    workers = options.workers if options.workers is not None else default_workers(world, options.cache)
+    keys = training.order.micro_batches(training.step, last)
+    pin = world.device.type == "cuda" and options.cache != "gpu"
+    if options.cache == "none":
+        yield from load_batches(Reader(training.images, options.views(), training.seed), keys, workers, pin)
+        return
+    cache = training.images if isinstance(training.images, Cache) else Cache(training.images, options.cache_side)
+    training.images = cache
+    if options.cache == "ram":
+        yield from load_batches(Reader(cache, options.views(), training.seed), keys, workers, pin)
+        return
+    shapes, cache = cache.on(world.device)
+    for batch in load_batches(Reader(shapes, options.views(), training.seed), keys, workers, False):
+        yield cache.fill(batch)
+
+
+def default_workers(world: World, cache: str) -> int:
+    """Processes that decode: none on the CPU, where they would take the cores that train; else up to 12 a GPU."""
+    import os
+
+    if world.device.type == "cpu":
+        return 0
+    return max(1, min(12, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
+
+
+def _count_broken(training: Training, batch: Batch) -> None:
+    for title in batch.broken:
+        if title not in training.broken:
+            from densebench.console import notice
+
+            training.broken.add(title)
+            notice(f"cannot decode {title}; another image takes its place ({len(training.broken)} so far)")
+    if len(training.broken) > training.options.max_broken:
+        raise UserError(
+            f"{len(training.broken)} images of {training.images.name} cannot be decoded, the limit is --max-broken "
+            f"{training.options.max_broken}: {sorted(training.broken)[0]} and others; fetch them again or raise the limit"
+        )
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a question that the loop asks after each step; the second one interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Report", "Training", "assemble", "interruptible", "run"]

@@ -1,0 +1,66 @@
+"""Watching a run: steps whose loss is not finite are skipped and counted, and a collapse is called out with what helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from densebench.console import notice
+from densebench.errors import UserError
+
+PATIENCE = 5  # logged steps in a row
+SAME = 0.02  # feature_std below this: all images look the same to the teacher
+UNIFORM = 0.999  # share of ln K: the teacher says nothing
+MAX_SKIPPED_IN_A_ROW = 50
+
+
+class Monitor:
+    """Counts skipped steps and watches for the two ways to collapse: uniform targets, and equal features."""
+
+    def __init__(self, prototypes: int) -> None:
+        self.uniform = math.log(prototypes)
+        self.skipped = self.in_a_row = 0
+        self._signs: dict[str, int] = {}
+
+    def skip(self, step: int) -> None:
+        """A step was not finite. Raises UserError when it happens again and again."""
+        self.skipped += 1
+        self.in_a_row += 1
+        notice(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
+        if self.in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"{self.in_a_row} steps in a row were not finite; lower --lr, set --clip-grad, or use --precision fp32 and --resume "
+                "from the last state in a new run"
+            )
+
+    def passed(self) -> None:
+        """A step was finite."""
+        self.in_a_row = 0
+
+    def watch(self, step: int, figures: Mapping[str, float], warmed_up: bool) -> list[str]:
+        """Look at the figures of a logged step; returns the warnings that were printed, each of which is printed once."""
+        if not warmed_up:
+            return []
+        signs = {}
+        if "teacher_entropy" in figures:
+            signs["uniform"] = figures["teacher_entropy"] > UNIFORM * self.uniform
+        if "feature_std" in figures:
+            signs["equal"] = figures["feature_std"] < SAME
+        warnings = []
+        for sign, seen in signs.items():
+            self._signs[sign] = self._signs.get(sign, 0) + 1 if seen else 0
+            if self._signs[sign] == PATIENCE:
+                warnings.append(self._warning(sign, step, figures))
+                notice(warnings[-1])
+        return warnings
+
+    def _warning(self, sign: str, step: int, figures: Mapping[str, float]) -> str:
+        if sign == "uniform":
+            return (
+                f"step {step}: collapse: the teacher's entropy is {figures['teacher_entropy']:.3f}, uniform is ln K = {self.uniform:.3f}; "
+                "lower --teacher-temp (0.02), or --out-dim for small data, or raise --batch-size"
+            )
+        return (
+            f"step {step}: collapse: all images have nearly the same features (feature_std {figures['feature_std']:.4f}); lower --lr, "
+            "raise --momentum (0.9995 for small batches) or lengthen --warmup-epochs"
+        )

@@ -1,0 +1,144 @@
+"""The networks of student and teacher: a timm ViT that gives its tokens, under a projection head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from densebench.backbones import load_backbone
+from densebench.backbones.position import resize_position_embedding
+from densebench.backbones.timm_models import Trunk, is_plain_vit, probe
+from densebench.errors import UserError
+
+CONVENTION = "offset"  # how DINO and its descendants resize position tables
+
+
+@dataclass
+class Tokens:
+    """What an encoder says of b images: the class token, the patch tokens (both after the last norm), and on demand the
+    queries, keys and values of the last block, heads apart, class token first."""
+
+    image: Float[Tensor, "b d"]
+    patches: Float[Tensor, "b n d"]
+    qkv: Float[Tensor, "3 b heads tokens dim"] | None = None
+
+
+class Encoder(nn.Module):
+    """A plain ViT (learned absolute positions, class token, perhaps registers) of timm, on images of any size that its patch divides."""
+
+    def __init__(self, arch: str, model: Any, convention: str = CONVENTION) -> None:
+        super().__init__()
+        self.arch, self.convention = arch, convention
+        self.model: Any = model
+        self.dim, self.patch = int(model.embed_dim), int(model.patch_embed.patch_size[0])
+        self.prefix = int(model.num_prefix_tokens)
+        model.patch_embed.strict_img_size = False
+
+    def grid(self, size: int) -> tuple[int, int]:
+        """Rows and columns of patches of a square image."""
+        return size // self.patch, size // self.patch
+
+    def forward(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
+        """Tokens of normalised images."""
+        x = self._embed(images)
+        *blocks, last = self.model.blocks
+        for block in blocks:
+            x = block(x)
+        parts = self._parts(last, x) if qkv else None
+        x = self.model.norm(last(x))
+        return Tokens(x[:, 0], x[:, self.prefix :], parts)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        model = self.model
+        patches = model.patch_embed(images)
+        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        table = resize_position_embedding(model.pos_embed, 0 if model.no_embed_class else self.prefix, grid, self.convention)
+        first = [token.expand(len(images), -1, -1) for token in (model.cls_token, model.reg_token) if token is not None]
+        if model.no_embed_class:
+            x = torch.cat([*first, patches + table], dim=1)
+        else:
+            x = torch.cat([*first, patches], dim=1) + table
+        return model.norm_pre(model.pos_drop(x))
+
+    def _parts(self, block: Any, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        parts = block.attn.qkv(block.norm1(x)).view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return torch.cat([parts[..., :1, :], parts[..., self.prefix :, :]], dim=3)
+
+
+class Network(nn.Module):
+    """An encoder and a head."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head: Any = head
+
+
+def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
+    """A ViT as timm initialises it, its position table made for images of `size` px.
+
+    Raises UserError for a name that timm does not have, a model that is no plain ViT with a class token, or a size that the
+    patch does not divide.
+    """
+    like = _plain(arch, probe(arch))
+    check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
+    import timm
+
+    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=size, drop_path_rate=drop_path)
+    nn.init.trunc_normal_(model.cls_token, std=0.02)
+    return Encoder(arch, model)
+
+
+def initial_encoder(spec: str, weights: Path | None, arch: str, size: int, drop_path: float) -> Encoder:
+    """A ViT with the weights of a backbone spec (`--init`), its own position table and way of resizing it.
+
+    Raises UserError where the spec is no plain ViT or is another architecture than `arch`.
+    """
+    backbone = load_backbone(spec, weights=weights)
+    if not isinstance(backbone.trunk, Trunk):
+        raise UserError(f"--init {spec}: only timm: and ckpt: backbones can be trained on")
+    if backbone.arch != arch:
+        raise UserError(f"--init {spec} is a {backbone.arch}, --arch says {arch}; leave one of them out")
+    source = _plain(backbone.arch, backbone.trunk.model)
+    patch = int(source.patch_embed.patch_size[0])
+    check_size("--image-size", size, patch, arch)
+    prefix = 0 if source.no_embed_class else source.num_prefix_tokens
+    side = math.isqrt(source.pos_embed.shape[1] - prefix) * patch
+    import timm
+
+    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=side, drop_path_rate=drop_path)
+    model.load_state_dict(source.state_dict())
+    return Encoder(arch, model, backbone.pos_embed)
+
+
+def arch_of(spec: str) -> str:
+    """The timm name behind `--init SPEC`, without loading weights. Raises UserError where the spec does not say."""
+    from densebench.backbones.saved import read_checkpoint
+
+    kind, _, name = spec.partition(":")
+    if kind in ("timm", "random") and name:
+        return name
+    if kind == "ckpt" and name:
+        return str(read_checkpoint(Path(name))["arch"])
+    raise UserError(f"--init {spec}: it takes timm:NAME (with --weights FILE), ckpt:DIR or random:NAME")
+
+
+def check_size(flag: str, size: int, patch: int, arch: str) -> None:
+    """Raise UserError where the patch does not divide a crop; it names the nearest two sizes that fit."""
+    if size % patch or size < patch:
+        low = size // patch * patch
+        fits = f"{low} or {low + patch}" if low else str(patch)
+        raise UserError(f"{flag} {size}: the patches of {arch} have {patch} px; use {fits}")
+
+
+def _plain(arch: str, model: Any) -> Any:
+    if not is_plain_vit(model) or model.cls_token is None:
+        raise UserError(f"--arch {arch} is no plain ViT with a class token; choose one such as vit_small_patch16_224")
+    return model

@@ -1,0 +1,101 @@
+"""What a method asks of the engine: a loss of student, teacher and views, and what it remembers between steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from densebench.training.augmentation import Draws
+from densebench.training.batches import seed_of
+from densebench.training.crops import patch_positions
+from densebench.training.networks import Network
+
+
+@dataclass(frozen=True)
+class Now:
+    """Where the run is: step, epoch (from 0), the teacher's temperature, and noise that is the same on any number of processes.
+
+    rank and world split the noise of a whole batch; part and parts split it again over micro-batches.
+    """
+
+    step: int
+    epoch: int
+    epochs: float
+    teacher_temp: float
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    part: int = 0
+    parts: int = 1
+    logging: bool = False
+    """Whether this step is written to the log: costly statistics wait for such a step."""
+
+    def noise(self, images: int, *shape: int, device: torch.device, name: str = "noise") -> Float[Tensor, "images *shape"]:
+        """Uniform noise in [0, 1) for the images of this micro-batch: the slice that is theirs of the whole batch's noise."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, name, self.step))
+        whole = torch.rand((self.world * self.parts * images, *shape), generator=generator)
+        start = (self.rank * self.parts + self.part) * images
+        return whole[start : start + images].to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a micro-batch: normalised pixels per view on the device, draws on the CPU, and which images they are."""
+
+    pixels: tuple[Float[Tensor, "b 3 s s"], ...]
+    draws: tuple[Draws, ...]
+    numbers: Int[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
+        """Where the patches of a view lie in the original images, px."""
+        device = self.pixels[view].device
+        return patch_positions(self.draws[view].boxes.to(device), self.draws[view].flips.to(device), grid)
+
+
+@dataclass
+class Loss:
+    """What a micro-batch costs: the total that is minimised, its terms and other figures for the log (detached scalars)."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    picture: Mapping[str, Tensor] = field(default_factory=dict)
+    """Arrays from which `--visualise` draws, only where it was asked for."""
+
+
+class Objective(nn.Module, ABC):
+    """A loss with memory. Everything that must survive a kill is a buffer."""
+
+    prototypes: Mapping[str, int]
+    """The kinds of prototypes and how many there are, for the collapse monitor."""
+
+    @abstractmethod
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """The loss of one micro-batch. No gradient may reach the teacher; memory is only read."""
+
+    @abstractmethod
+    def commit(self, teacher: Network) -> None:
+        """After the optimiser's step, before the teacher follows: let what the step has seen enter the memory."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """The step was broken: forget what it has seen."""
+
+
+def groups(images: int, size: int) -> int:
+    """How many groups of `size` images there are (the last may be smaller); 0 makes one group of all."""
+    return 1 if size == 0 else -(-images // size)
+
+
+def batches_of(tensors: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Split tensors along their first axis, together, into groups of `size` images; 0 makes one group of all."""
+    count = len(tensors[0])
+    yield from zip(*(tensor.split(size or count) for tensor in tensors), strict=True)

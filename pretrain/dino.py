@@ -1,0 +1,106 @@
+"""DINO: self-distillation of global and local views.
+
+Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin: Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021.
+The baseline of CrIBo and CrOC. Numbers to reach with ViT-S/16, 300 epochs of COCO, in-context retrieval at 1/1 (CrIBo, table 1):
+13.0 mIoU on ADE20K, 31.9 on Pascal VOC; 800 epochs of ImageNet: 18.4 and 46.1.
+
+The teacher sees two global views, the student these and eight small local ones; each student view is asked to predict what the
+teacher says of every other view. The defaults are the official code's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from densebench.options import setting
+from densebench.pretrainer import Pretrainer
+from densebench.training.augmentation import ViewRecipe
+from densebench.training.distillation import Centre
+from densebench.training.heads import Head
+from densebench.training.networks import Encoder, Network
+from densebench.training.objective import Loss, Now, Objective, Views
+
+from .image_level import by_image, image_figures, image_loss
+
+TINY: Mapping[str, Any] = {
+    "arch": "vit_tiny_patch16_224",
+    "image_size": 96,
+    "epochs": 60,
+    "batch_size": 64,
+    "lr": 2e-3,
+    "warmup_epochs": 5,
+    "momentum": 0.99,
+    "hidden_dim": 512,
+    "bottleneck_dim": 128,
+    "out_dim": 1024,
+    "drop_path": 0.0,
+    "teacher_temp": 0.04,
+    "teacher_temp_epochs": 0,
+}
+
+
+@dataclass(frozen=True)
+class DINO(Pretrainer):
+    """Hyper-parameters of DINO."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {**TINY, "local_crops": 2, "local_size": 48},
+        "coco": {"epochs": 300},
+        "imagenet": {"epochs": 800, "batch_size": 1024},
+    }
+
+    global_scale: tuple[float, ...] = setting((0.4, 1.0), "share of the image that a global view shows, from,to")
+    local_scale: tuple[float, ...] = setting((0.05, 0.4), "share of the image that a local view shows, from,to")
+    local_crops: int = setting(8, "local views of an image", minimum=0)
+    local_size: int = setting(96, "side of the local views, px", minimum=8)
+
+    def views(self) -> tuple[ViewRecipe, ...]:
+        """Two global views, of which the first is always blurred and the second sometimes solarised; then the local ones."""
+        scale = (self.global_scale[0], self.global_scale[1])
+        first = ViewRecipe(self.image_size, scale, blur=1.0)
+        second = ViewRecipe(self.image_size, scale, blur=0.1, solarise=0.2)
+        local = ViewRecipe(self.local_size, (self.local_scale[0], self.local_scale[1]), blur=0.5)
+        return first, second, *[local] * self.local_crops
+
+    def head(self, dim: int) -> Head:
+        """One set of prototypes, for class tokens."""
+        return Head(
+            dim, {"image": self.out_dim}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer
+        )
+
+    def objective(self, encoder: Encoder) -> ImageDistillation:
+        """The cross-entropy over pairs of views."""
+        return ImageDistillation(self)
+
+
+class ImageDistillation(Objective):
+    """Mean cross-entropy over all pairs of a teacher's global view and another view of the student (DINO, equations 2 to 4)."""
+
+    def __init__(self, options: DINO) -> None:
+        super().__init__()
+        self.options = options
+        self.prototypes = {"image": options.out_dim}
+        self.centre = Centre(options.out_dim, options.centre_momentum)
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Both networks see the views, those of one size in one pass."""
+        globals_, locals_ = views.pixels[:2], views.pixels[2:]
+        with torch.no_grad():
+            tokens = teacher.encoder(torch.cat(globals_)).image
+            taught = by_image(teacher.head(tokens), 2)
+        seen = [by_image(student.head(student.encoder(torch.cat(part)).image), len(part)) for part in (globals_, locals_) if part]
+        loss = image_loss(torch.cat(seen, dim=1), taught, student, teacher, self.centre, self.options.student_temp, now)
+        self.centre.see(taught)
+        return Loss(loss, {"image": loss.detach()}, image_figures(tokens, taught, teacher, self.centre, now))
+
+    def commit(self, teacher: Network) -> None:
+        """The centre moves."""
+        self.centre.commit(teacher.head.prototypes("image"))
+
+    def discard(self) -> None:
+        """The centre stays."""
+        self.centre.discard()

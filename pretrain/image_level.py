@@ -1,0 +1,44 @@
+"""The image-level loss that DINO is and that CrOC and CrIBo keep: class tokens of different views of an image must agree.
+
+Source: DINO (Caron et al., ICCV 2021), equations 2 to 4; CrOC, equations 5 and 6; CrIBo, equations 9 and 10.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.training.distillation import Centre, distil, entropy
+from densebench.training.networks import Network
+from densebench.training.objective import Now
+
+
+def by_image(vectors: Tensor, views: int) -> Tensor:
+    """From views one after the other `[views * b, e]` to images `[b, views, e]`."""
+    return vectors.unflatten(0, (views, -1)).transpose(0, 1)
+
+
+def image_loss(
+    seen: Tensor, taught: Tensor, student: Network, teacher: Network, centre: Centre, student_temp: float, now: Now
+) -> Tensor:
+    """Mean over images and over pairs of a teacher view t with a student view s != t; `[b s e]` and `[b t e]` unit vectors."""
+    pairs = 1.0 - torch.eye(seen.shape[1], taught.shape[1], device=seen.device)
+    mix = (pairs / pairs.sum() / len(seen)).expand(len(seen), -1, -1)
+    prototypes = student.head.prototypes("image"), teacher.head.prototypes("image")
+    return distil(seen, prototypes[0], taught, prototypes[1], mix, centre.value, student_temp, now.teacher_temp)
+
+
+def image_figures(tokens: Tensor, taught: Tensor, teacher: Network, centre: Centre, now: Now) -> dict[str, Tensor]:
+    """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens.
+
+    The spread is the standard deviation over the batch of each coordinate of unit-length tokens, times the root of their width:
+    near 1 for independent directions, 0 where all images look the same.
+    """
+    if not now.logging:
+        return {}
+    unit = F.normalize(tokens.float(), dim=1)
+    spread = unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
+    prototypes = teacher.head.prototypes("image")
+    return {"teacher_entropy": entropy(taught.flatten(0, 1), prototypes, centre.value, now.teacher_temp), "feature_std": spread}
