@@ -38,8 +38,7 @@ TINY: Mapping[str, Any] = {
     "bottleneck_dim": 128,
     "out_dim": 1024,
     "drop_path": 0.0,
-    "teacher_temp": 0.04,
-    "teacher_temp_epochs": 0,
+    "cache": "ram",
 }
 
 

@@ -40,8 +40,8 @@ def create(name: str, like: Any, *, pretrained: bool = False, patches: int | Non
     import timm
 
     more: dict[str, Any] = {}
-    if not is_plain_vit(like) and "dynamic_img_size" in inspect.signature(type(like)).parameters:
-        more["dynamic_img_size"] = True
+    if "dynamic_img_size" in inspect.signature(type(like)).parameters:
+        more["dynamic_img_size"] = not is_plain_vit(like)  # a plain ViT's table is resized by us, and by us alone
     if patches is not None and is_plain_vit(like):
         more["img_size"] = math.isqrt(patches) * like.patch_embed.patch_size[0]
     if not class_token:

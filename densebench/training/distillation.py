@@ -38,7 +38,7 @@ class _Distil(torch.autograd.Function):
         taught, count = teacher.shape[1], student_prototypes.shape[0]
         rows = max(1, CHUNK_BYTES // (4 * count * (seen + taught)))
         loss = student.new_zeros(())
-        grad_student, grad_prototypes = torch.zeros_like(student), torch.zeros_like(student_prototypes)
+        grad_student, grad_prototypes = student.new_zeros(student.shape), torch.zeros_like(student_prototypes)
         for z_s, z_t, weights, out in zip(
             student.split(rows), teacher.split(rows), mix.split(rows), grad_student.split(rows), strict=True
         ):

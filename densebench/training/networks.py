@@ -91,7 +91,7 @@ def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
     check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
     import timm
 
-    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=size, drop_path_rate=drop_path)
+    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=size, drop_path_rate=drop_path, dynamic_img_size=False)
     nn.init.trunc_normal_(model.cls_token, std=0.02)
     return Encoder(arch, model)
 
@@ -113,7 +113,7 @@ def initial_encoder(spec: str, weights: Path | None, arch: str, size: int, drop_
     side = math.isqrt(source.pos_embed.shape[1] - prefix) * patch
     import timm
 
-    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=side, drop_path_rate=drop_path)
+    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=side, drop_path_rate=drop_path, dynamic_img_size=False)
     model.load_state_dict(source.state_dict())
     return Encoder(arch, model, backbone.pos_embed)
 

@@ -1,0 +1,108 @@
+"""The memory banks of CrIBo and the matches across images that they give.
+
+Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The paper's arg min in equation 2 is read as arg max.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from densebench.training.distributed import gather
+
+TILE_BYTES = 128 * 2**20  # of one array of similarities
+
+
+class Bank(nn.Module):
+    """A ring of the teacher's objects of the last `images` images, in both views, with room for `count` objects an image.
+
+    A place that holds no object is never found, and neither is the image itself when it comes by again. Adding costs O(batch).
+    """
+
+    objects: Tensor
+    valid: Tensor
+    numbers: Tensor
+    pointer: Tensor
+    labels: Tensor
+    crops: Tensor
+
+    def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("objects", torch.zeros(2, images, count, dim, dtype=dtype))
+        self.register_buffer("valid", torch.zeros(images, count, dtype=torch.bool))
+        self.register_buffer("numbers", torch.full((images,), -1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        # which patches the objects were and where the views lay, so that a match can be drawn
+        self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
+        self.register_buffer("crops", torch.zeros(images, 2, 5))
+
+    def add(
+        self,
+        objects: Float[Tensor, "2 b k d"],
+        valid: Bool[Tensor, "b k"],
+        numbers: Int[Tensor, " b"],
+        labels: Int[Tensor, "b joint"],
+        crops: Float[Tensor, "b 2 5"],
+    ) -> None:
+        """Enter the objects of a batch, from all processes in the order of ranks, over the oldest ones."""
+        parts = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
+        joined = {name: gather(part)[-len(self.numbers) :] for name, part in parts.items()}
+        slots = (self.pointer + torch.arange(len(joined["numbers"]), device=self.pointer.device)) % len(self.numbers)
+        self.objects[:, slots] = joined["objects"].transpose(0, 1).to(self.objects.dtype)
+        for name in ("valid", "numbers", "labels", "crops"):
+            held = getattr(self, name)
+            held[slots] = joined[name].to(held.dtype)
+        self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
+
+    def nearest(
+        self, view: int, queries: Float[Tensor, "b k d"], numbers: Int[Tensor, " b"]
+    ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
+        """The place (slot * count + object) of the most similar object by cosine, and whether there is any (equation 2).
+
+        numbers: which images the queries are of; objects of the same image are passed over. Ties go to the first place.
+        """
+        b, k, _ = queries.shape
+        queries = F.normalize(queries.float(), dim=2)
+        best = queries.new_full((b, k), -torch.inf)
+        place = torch.zeros((b, k), dtype=torch.long, device=queries.device)
+        slots, count = self.valid.shape
+        step = max(1, TILE_BYTES // (4 * b * k * count))
+        for first in range(0, slots, step):
+            tile = slice(first, first + step)
+            keys = F.normalize(self.objects[view, tile].to(queries.dtype), dim=2).flatten(0, 1)
+            similar = (queries.flatten(0, 1) @ keys.T).view(b, k, -1, count)
+            closed = ~self.valid[tile] | (numbers[:, None] == self.numbers[tile])[:, :, None]
+            value, index = similar.masked_fill(closed[:, None], -torch.inf).flatten(2).max(dim=2)
+            better = value > best
+            best, place = torch.where(better, value, best), torch.where(better, index + first * count, place)
+        return place, best > -torch.inf
+
+    def at(self, view: int, places: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """The objects at places, not normalised."""
+        return self.objects[view].flatten(0, 1)[places].float()
+
+
+def cycle_consistent(
+    jumped: Float[Tensor, "b k d"],
+    objects: Float[Tensor, "b k d"],
+    valid: Bool[Tensor, "b k"],
+    group: int = 0,
+) -> Bool[Tensor, "b k"]:
+    """Whether the way back ends where it began (equation 4).
+
+    jumped: for each object of one view, its match's vector in the other view. objects: the batch in that other view. True where
+    the object that is most similar to `jumped`, among all valid ones of the group of images, is the object itself.
+    """
+    size, k = group or len(valid), valid.shape[1]
+    jumped, objects = F.normalize(jumped.float(), dim=2), F.normalize(objects.float(), dim=2)
+    parts = []
+    for back, keys, there in zip(jumped.split(size), objects.split(size), valid.split(size), strict=True):
+        keys, count = keys.flatten(0, 1), back.shape[0] * k
+        found = [
+            (rows @ keys.T).masked_fill(~there.flatten(), -torch.inf).argmax(dim=1)
+            for rows in back.flatten(0, 1).split(max(1, TILE_BYTES // (4 * count)))
+        ]
+        parts.append((torch.cat(found) == torch.arange(count, device=keys.device)).view(-1, k))
+    return torch.cat(parts) & valid

@@ -1,0 +1,233 @@
+"""CrIBo: self-supervised learning via cross-image object-level bootstrapping.
+
+Lebailly, Stegmüller, Bozorgtabar, Thiran, Tuytelaars, ICLR 2024. Numbers to reach, in-context retrieval at 1/1 (table 1), mIoU on
+ADE20K and Pascal VOC: ViT-S/16, 300 epochs of COCO: 23.4 and 58.1; ViT-S/16, 800 epochs of ImageNet: 27.7 and 72.1 (28.3 and 73.2 in
+the official repository); ViT-B/16, 400 epochs of ImageNet: 28.5 and 73.2 (30.0 and 74.9).
+
+The teacher's patches of two views are clustered together into objects. Each object finds its nearest neighbour among objects of
+earlier images; where the match is cycle-consistent, the student's object in one view must predict the neighbour of the
+object in the other. To that come the same loss between the two views of the object itself, and DINO's between whole views.
+
+Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet instead
+of 32; both directions of the loss across images divided by their own number of matches, instead of both by the first's, and summed;
+cycles closed over the whole batch instead of one GPU's share. Unlike the code, a bank that is not full holds nothing rather than
+noise, and an object is never matched with its own image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from densebench.features import DTYPES
+from densebench.options import setting
+from densebench.pretrainer import Pretrainer
+from densebench.training.augmentation import ViewRecipe
+from densebench.training.distillation import Centre, distil
+from densebench.training.heads import Head
+from densebench.training.networks import Encoder, Network
+from densebench.training.objective import Loss, Now, Objective, Views
+
+from .bank import Bank, cycle_consistent
+from .dino import TINY
+from .image_level import by_image, image_figures, image_loss
+from .objects import Objects, from_labels
+from .partition import partition
+from .shares import first_direction, shares
+
+LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}
+
+
+@dataclass(frozen=True)
+class CrIBo(Pretrainer):
+    """Hyper-parameters of CrIBo."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {**TINY, "object_dim": 1024, "objects": 12, "memory": 192, "bootstrap_after": 5},
+        "coco": {**LONG, "clip_grad": 0.0, "objects": 64, "lambda_pos": 2.0, "group_size": 32},
+        "imagenet": {
+            **LONG, "epochs": 800, "batch_size": 1024, "clip_grad": 0.0, "objects": 32, "lambda_pos": 1.0, "group_size": 128,
+        },
+        "imagenet-vitb": {
+            **LONG, "arch": "vit_base_patch16_224", "epochs": 400, "batch_size": 1024, "lr": 7.5e-4, "min_lr": 2e-6, "clip_grad": 0.3,
+            "objects": 32, "lambda_pos": 1.0, "group_size": 64, "freeze_last_layer": 3, "teacher_temp_epochs": 50, "norm_last_layer": True,
+        },
+    }  # fmt: skip
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"neighbour_norm": "paper", "cycle_scope": "batch"},
+        "imagenet": {"objects": 12},
+        "imagenet-vitb": {"objects": 12},
+    }
+
+    objects: int = setting(64, "K: objects that an image is divided into", minimum=2)
+    lambda_pos: float = setting(2.0, "weight of the positional cost in the clustering", minimum=0)
+    memory: int = setting(25000, "S: images whose objects are in the memory banks", minimum=1)
+    object_dim: int = setting(65536, "prototypes for objects", minimum=2)
+    image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
+    object_weight: float = setting(1.0, "weight of the loss between the two views of an object; 0 switches it off", minimum=0)
+    neighbour_weight: float = setting(1.0, "weight of the loss across images; 0 switches it off", minimum=0)
+    cycle: bool = setting(True, "use only cycle-consistent matches; no: every object is matched")
+    cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
+    neighbour_norm: str = setting("official", "what the loss across images is divided by", choices=("official", "paper"))
+    bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)
+    rounds: int = setting(5, "rounds of the clustering", minimum=1)
+    sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1)
+    update_marginal: bool = setting(True, "let the sizes of clusters follow their patches")
+
+    def views(self) -> tuple[ViewRecipe, ...]:
+        """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+        scale = (self.global_scale[0], self.global_scale[1])
+        return ViewRecipe(self.image_size, scale, blur=1.0), ViewRecipe(self.image_size, scale, blur=0.1, solarise=0.2)
+
+    def head(self, dim: int) -> Head:
+        """One MLP, two sets of prototypes."""
+        outputs = {"image": self.out_dim, "object": self.object_dim}
+        return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
+
+    def objective(self, encoder: Encoder) -> Bootstrapping:
+        """The three losses of equation 11."""
+        return Bootstrapping(self, encoder)
+
+
+class Bootstrapping(Objective):
+    """L = L_image + L_object + L_neighbour (equation 11), with two memory banks and two centres."""
+
+    def __init__(self, options: CrIBo, encoder: Encoder) -> None:
+        super().__init__()
+        self.options = options
+        self.grid = encoder.grid(options.image_size)
+        patches = self.grid[0] * self.grid[1]
+        if options.objects > 2 * patches:
+            from densebench.errors import UserError
+
+            raise UserError(f"--objects {options.objects}: two views have {2 * patches} patches; use at most that, or larger views")
+        self.prototypes = {"image": options.out_dim, "object": options.object_dim}
+        self.image_centre = Centre(options.out_dim, options.centre_momentum)
+        self.object_centre = Centre(options.object_dim, options.centre_momentum)
+        self.bank = Bank(options.memory, options.objects, encoder.dim, patches, DTYPES[options.precision])
+        self._seen: list[tuple[Tensor, ...]] = []
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Cluster the teacher's patches, match the objects, and let the student agree."""
+        options = self.options
+        pixels = torch.cat(views.pixels)
+        with torch.no_grad():
+            told = teacher.encoder(pixels)
+            labels, objects = self.cluster(told.patches.float(), views, now)
+            one, two = told.patches.chunk(2)
+            taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        said = student.encoder(pixels)
+        one, two = said.patches.chunk(2)
+        seen = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+
+        terms: dict[str, Tensor] = {}
+        with torch.no_grad():
+            image_taught = by_image(teacher.head(told.image), 2)
+        image_seen = by_image(student.head(said.image), 2)
+        terms["image"] = image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)
+        self.image_centre.see(image_taught)
+        terms["object"] = self.object_loss(seen, taught, objects.valid, student, teacher, now)
+        terms["neighbour"], matches = self.neighbour_loss(seen, taught, objects.valid, views.numbers, student, teacher, now)
+
+        self._remember(taught, objects, labels, views)
+        weights = {"image": options.image_weight, "object": options.object_weight, "neighbour": options.neighbour_weight}
+        total = torch.stack([weights[name] * term for name, term in terms.items() if weights[name]]).sum()
+        figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
+        figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": matches["ratio"]}
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures, {"labels": labels, "valid": objects.valid, **matches})
+
+    def cluster(self, patches: Tensor, views: Views, now: Now) -> tuple[Tensor, Objects]:
+        """Labels on the joint axis and the objects that they make; `patches` are those of all first views, then all second."""
+        options = self.options
+        tokens = torch.cat(patches.chunk(2), dim=1)
+        positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
+        noise = now.noise(len(views), tokens.shape[1], device=tokens.device)
+        with torch.autocast(tokens.device.type, enabled=False):
+            labels = partition(
+                tokens,
+                positions,
+                noise,
+                options.objects,
+                options.lambda_pos,
+                rounds=options.rounds,
+                sharpness=options.sharpness,
+                iterations=options.sinkhorn_iterations,
+                group=options.group_size,
+                update_marginal=options.update_marginal,
+            )
+        return labels, from_labels(labels, options.objects)
+
+    def object_loss(self, seen: Tensor, taught: Tensor, valid: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
+        """Equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group's objects."""
+        rows = valid.flatten().nonzero()[:, 0]
+        with torch.no_grad():
+            z_t = teacher.head(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
+        z_s = student.head(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
+        self.object_centre.see(z_t)
+        weight = shares(valid, self.options.group_size).flatten()[rows] / 2
+        mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
+        return self._distil(z_s, z_t, mix, student, teacher, now)
+
+    def neighbour_loss(
+        self, seen: Tensor, taught: Tensor, valid: Tensor, numbers: Tensor, student: Network, teacher: Network, now: Now
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Equation 8: the neighbour of the teacher's object in one view against the student's object in the other view."""
+        options = self.options
+        places, masks = self.match(taught, valid, numbers)
+        ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
+        matches = {"places": places, "matched": masks, "ratio": ratio}
+        if now.epoch < options.bootstrap_after or not options.neighbour_weight:
+            masks = torch.zeros_like(masks)
+        weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
+        if options.neighbour_norm == "official":
+            first = first_direction(masks, options.group_size)
+            weights = torch.stack([first * masks[0], first * masks[1]]) / 2
+        rows = masks.flatten().nonzero()[:, 0]
+        with torch.no_grad():
+            near = torch.stack([self.bank.at(view, places[view]) for view in (0, 1)])
+            z_t = teacher.head(near.flatten(0, 2)[rows])
+        z_s = student.head(seen.flip(0).flatten(0, 2)[rows])
+        mix = weights.flatten()[rows][:, None, None]
+        return self._distil(z_s[:, None], z_t[:, None], mix, student, teacher, now), matches
+
+    @torch.no_grad()
+    def match(self, taught: Tensor, valid: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Places of the nearest neighbours `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
+        scope = self.options.group_size if self.options.cycle_scope == "group" else 0
+        places, masks = [], []
+        for view in (0, 1):
+            place, found = self.bank.nearest(view, taught[view], numbers.to(taught.device))
+            if self.options.cycle:
+                found = found & cycle_consistent(self.bank.at(1 - view, place), taught[1 - view], valid, scope)
+            places.append(place)
+            masks.append(found & valid)
+        return torch.stack(places), torch.stack(masks)
+
+    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
+        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+        centre = self.object_centre.value
+        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
+
+    def _remember(self, taught: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
+        crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
+        device = taught.device
+        self._seen.append((taught.detach(), objects.valid, views.numbers.to(device), labels, crops.to(device)))
+
+    def commit(self, teacher: Network) -> None:
+        """Centres move, and the step's objects enter the banks."""
+        self.image_centre.commit(teacher.head.prototypes("image"))
+        self.object_centre.commit(teacher.head.prototypes("object"))
+        taught, *others = zip(*self._seen, strict=True)
+        self.bank.add(torch.cat(taught, dim=1), *(torch.cat(part) for part in others))
+        self._seen.clear()
+
+    def discard(self) -> None:
+        """Nothing of the step stays."""
+        self.image_centre.discard()
+        self.object_centre.discard()
+        self._seen.clear()

@@ -1,0 +1,46 @@
+"""Objects: clusters of patches that two views of an image share, and their vectors in each view.
+
+Source: CrOC (Stegmüller et al., CVPR 2023), equations 1, 2, 15 and 16; CrIBo (Lebailly et al., ICLR 2024), equation 1. Clusters live on
+the joint axis, the patches of view 1 followed by those of view 2, so that the correspondence between views comes for free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Which patches make up the objects of b images with room for k each, and which of these places hold one.
+
+    weights: how much each patch gives to each object in views 1 and 2. valid: objects that both views show; the weights of
+    others are 0.
+    """
+
+    weights: tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]
+    valid: Bool[Tensor, "b k"]
+
+    def vectors(self, view: int, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """The weighted sums of the tokens of a view; gradients reach the tokens."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return torch.bmm(self.weights[view].transpose(1, 2), tokens.float())
+
+
+def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
+    """Objects of a hard partition of the joint axis into `count` clusters: means over the patches of a view.
+
+    Labels that are `count` or more belong to no object.
+    """
+    hard = F.one_hot(labels.clamp(max=count), count + 1)[:, :, :count].float()
+    first, second = hard.chunk(2, dim=1)
+    sizes = first.sum(dim=1), second.sum(dim=1)
+    valid = (sizes[0] > 0) & (sizes[1] > 0)
+    one, two = (
+        part / size.clamp(min=1)[:, None] * valid[:, None] for part, size in zip((first, second), sizes, strict=True)
+    )
+    return Objects((one, two), valid)
