@@ -1,10 +1,10 @@
 """Pretraining: a method on a set of images, in a run folder that can be gone on with and scored.
 
-    OUTPUT/run.json              what was asked for: method, settings, data, versions
-    OUTPUT/backbone.safetensors  the teacher's encoder, with checkpoint.json: what `densebench eval` takes as ckpt:OUTPUT
-    OUTPUT/states/               the last states, for --resume
-    OUTPUT/epochs/0010/          backbones that stay (--keep-every); OUTPUT/best/ the best by --probe
-    OUTPUT/log.csv, tensorboard/, pictures/
+OUTPUT/run.json              what was asked for: method, settings, data, versions
+OUTPUT/backbone.safetensors  the teacher's encoder, with checkpoint.json: what `densebench eval` takes as ckpt:OUTPUT
+OUTPUT/states/               the last states, for --resume
+OUTPUT/epochs/0010/          backbones that stay (--keep-every); OUTPUT/best/ the best by --probe
+OUTPUT/log.csv, tensorboard/, pictures/
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from densebench import catalog, options
-from densebench.backbones.saved import save_checkpoint
+from densebench.backbones.saved import read_checkpoint, save_checkpoint
 from densebench.console import notice
 from densebench.device import describe, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.files import write_text
+from densebench.pictures import save
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
 from densebench.training.distributed import World, agree, joined, synchronise
@@ -32,6 +34,7 @@ from densebench.training.images import Images, open_images
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training, assemble, interruptible, run
 from densebench.training.networks import arch_of, check_size, create_encoder, initial_encoder
+from densebench.training.objective import Views
 from densebench.training.states import load_state, retain, save_state, saved_states
 
 SCHEMA = 1
@@ -40,7 +43,7 @@ RUN = "run.json"
 BARE = ("scenes", "tiny")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """The user stopped a run; its state is saved. The text says how to go on."""
 
 
@@ -63,10 +66,10 @@ def pretrain(
 ) -> Path:
     """Pretrain and return the run folder, which is a checkpoint.
 
-    `given` are the method's hyper-parameters by field name, as values or as the texts that the command line takes. Without data
-    the run is on `scenes`, without a preset it is the method's first. `resume` goes on with the run in `output` (or with the newest
-    of the method under `runs/`), whose settings must be the same.
-    Raises UserError for whatever the caller can mend, and Stopped after Ctrl-C, once the state is saved.
+    `given` are the method's hyper-parameters by field name, as values or as the texts that the command line takes. Without
+    data the run is on `scenes`, without a preset it is the method's first. `resume` goes on with the run in `output` (or with
+    the newest of the method under `runs/`), whose settings must be the same. Raises UserError for whatever the caller can
+    mend, and Stopped after Ctrl-C, once the state is saved.
     """
     kind = catalog.load("methods", method)
     if given.get("epochs") is not None and given.get("steps") is not None:
@@ -123,7 +126,7 @@ def build(
         raise unknown("variant", variant, ("official", "paper"), "it is official (the code) or paper (the text)")
     settings = dict(kind.presets[preset])
     if variant == "paper":
-        settings |= kind.paper.get("", {}) | kind.paper.get(preset, {})
+        settings |= {**kind.paper.get("", {}), **kind.paper.get(preset, {})}
     given = dict(given)
     if init is not None and "arch" not in given:
         settings["arch"] = arch_of(init)
@@ -161,7 +164,7 @@ def _train(
     if resume:
         _restore(training, folder)
     elif world.chief:
-        write_text(folder / RUN, json.dumps({**about, "command": command, "code": code(), "environment": environment()}, indent=1) + "\n")
+        _write_run(folder, {**about, "command": command, "code": code(), "environment": environment()})
     chief = Chief(training, folder, about) if world.chief else None
     with interruptible() as stopped:
         _loop(training, chief, stopped)
@@ -172,12 +175,12 @@ def _loop(training: Training, chief: Chief | None, stopped: Any) -> None:
     if chief is not None and training.step >= training.steps:
         notice(f"{chief.folder} is complete: {training.steps} steps")
         chief.write_backbone(chief.folder)
-    for report in run(training, training.steps, draw=training.options.visualise > 0):
+    for report in run(training, training.steps):
         if chief is not None:
             chief.report(report)
         stop = agree(bool(stopped()), training.world.device) if report.figures or training.world.size == 1 else False
         if chief is not None and (stop or chief.due(report.step)):
-            chief.save(report)
+            chief.save()
         if stop and report.step < training.steps:
             if chief is not None:
                 chief.log.close()
@@ -194,9 +197,8 @@ class Chief:
         self.training, self.folder, self.about = training, folder, about
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
-        self.saved = self.started = training.step
         self.best: float = _read_best(folder)
-        self.last: Report | None = None
+        self.views: Views | None = None
 
     @property
     def resume_command(self) -> str:
@@ -206,7 +208,7 @@ class Chief:
     def report(self, report: Report) -> None:
         """Log the figures of a step and show the line."""
         if report.figures:
-            self.last = report
+            self.views = report.views
             rate = self.ticker.rate(report.step)
             self.log.add(report.step, {**report.figures, "images_per_second": rate})
             terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
@@ -221,14 +223,15 @@ class Chief:
             return step % options.save_steps == 0
         return step % (options.save_every * per_epoch) == 0
 
-    def save(self, report: Report) -> None:
+    def save(self) -> None:
         """Write the state and the backbone, then what depends on them: pictures, probes, backbones that stay."""
         training, options = self.training, self.training.options
         facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}
         save_state(self.folder, training.step, training.modules, training.optimiser, facts)
         retain(self.folder, options.keep)
         self.write_backbone(self.folder)
-        self.saved = training.step
+        if options.visualise and self.views is not None:
+            self._draw(self.views.few(options.visualise))
         epoch, at_end = divmod(training.step, training.order.steps)
         if at_end:
             return
@@ -253,7 +256,16 @@ class Chief:
             pos_embed=encoder.convention,
             step=training.step,
             epoch=training.step / training.order.steps,
+            finished=training.step == training.steps,
         )
+
+    def _draw(self, views: Views) -> None:
+        training = self.training
+        with torch.no_grad():
+            now = replace(training.now(0, False), step=training.step - 1, rank=0, world=1, part=0, parts=1)
+            found = training.objective.pictures(training.teacher, views, now, training.images)
+        for name, picture in found.items():
+            save(picture, self.folder / "pictures" / f"{name}-{training.step:08}.png")
 
     def _probe(self, epoch: int) -> None:
         from densebench.training.probe import probe
@@ -302,6 +314,18 @@ def _restore(training: Training, folder: Path) -> None:
         notice(f"going on with {states[-1]} at step {training.step} of {training.steps}")
 
 
+def _write_run(folder: Path, run: dict[str, Any]) -> None:
+    write_text(folder / RUN, json.dumps(run, indent=1) + "\n")
+
+
+def finished(folder: Path) -> bool:
+    """Whether the backbone of a run is that of its last step."""
+    try:
+        return bool(read_checkpoint(folder).get("finished"))
+    except UserError:
+        return False
+
+
 def _newest(method: str) -> Path:
     runs = [path for path in RUNS.glob(f"*/{RUN}") if json.loads(path.read_text())["method"] == method]
     if not runs:
@@ -320,7 +344,9 @@ def _read_run(folder: Path) -> dict[str, Any]:
 def _changed(kind: type[Pretrainer], stored: dict[str, Any]) -> dict[str, Any]:
     """The stored settings, which a run that goes on keeps unless it is told otherwise (and is then refused)."""
     known = {flag.name for flag in options.flags(kind)}
-    return {name: value for name, value in {**stored["settings"], **stored["means"]}.items() if name in known and value is not None}
+    return {
+        name: value for name, value in {**stored["settings"], **stored["means"]}.items() if name in known and value is not None
+    }
 
 
 def _check_same(folder: Path | None, stored: dict[str, Any], about: dict[str, Any]) -> None:

@@ -125,9 +125,7 @@ def jitter(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     return image
 
 
-def random_crop(
-    width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)
-) -> Crop:
+def random_crop(width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)) -> Crop:
     """A box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
 
     The default scale is open-hummingbird-eval's: areas above 1 never fit, so about a third of all its views are the whole image.

@@ -14,7 +14,7 @@ from torch import Tensor
 from densebench.console import notice
 from densebench.datasets import Item, limited
 from densebench.evaluator import Point
-from densebench.files import replacing
+from densebench.pictures import row, save
 
 if TYPE_CHECKING:
     from .scoring import Reader
@@ -37,14 +37,9 @@ def draw(reader: Reader, k: int, folder: Path, points: Sequence[Point]) -> None:
         grid, truth = task.queries[item], task.truth(item)
         maps = next(iter(reader.label_maps([grid], [(int(truth.shape[0]), int(truth.shape[1]))], k)))
         name = item.name.replace("/", "-")
-        _save(panel(reader, item, truth, maps[largest].cpu()), folder / f"{name}.png")
-        _save(neighbours(reader, item, grid, largest), folder / f"{name}-neighbours.png")
+        save(panel(reader, item, truth, maps[largest].cpu()), folder / f"{name}.png")
+        save(neighbours(reader, item, grid, largest), folder / f"{name}-neighbours.png")
     notice(f"pictures of {len(chosen)} images are in {folder}")
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    with replacing(path) as part:
-        picture.save(part, format="PNG")
 
 
 def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
@@ -97,16 +92,3 @@ def crop(image: Image.Image, i: int, j: int, patch: int) -> Image.Image:
     near, far = TILE * CONTEXT // (2 * CONTEXT + 1), TILE * (CONTEXT + 1) // (2 * CONTEXT + 1)
     ImageDraw.Draw(tile).rectangle((near, near, far, far), outline=(255, 64, 64), width=2)
     return tile
-
-
-def row(parts: Sequence[Image.Image], gap: int, down: bool = False) -> Image.Image:
-    """Pictures beside each other (or below each other) on white."""
-    widths, heights = [part.width for part in parts], [part.height for part in parts]
-    along, across = (heights, widths) if down else (widths, heights)
-    length = sum(along) + gap * (len(parts) - 1)
-    result = Image.new("RGB", (max(across), length) if down else (length, max(across)), "white")
-    start = 0
-    for part, size in zip(parts, along, strict=True):
-        result.paste(part, (0, start) if down else (start, 0))
-        start += size + gap
-    return result

@@ -22,6 +22,7 @@ class Bank(nn.Module):
     """
 
     objects: Tensor
+    inverse_lengths: Tensor
     valid: Tensor
     numbers: Tensor
     pointer: Tensor
@@ -31,12 +32,14 @@ class Bank(nn.Module):
     def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.register_buffer("objects", torch.zeros(2, images, count, dim, dtype=dtype))
+        self.register_buffer("inverse_lengths", torch.zeros(2, images, count))
         self.register_buffer("valid", torch.zeros(images, count, dtype=torch.bool))
         self.register_buffer("numbers", torch.full((images,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         # which patches the objects were and where the views lay, so that a match can be drawn
         self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
         self.register_buffer("crops", torch.zeros(images, 2, 5))
+        self._rows: Tensor | None = None
 
     def add(
         self,
@@ -50,34 +53,51 @@ class Bank(nn.Module):
         parts = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
         joined = {name: gather(part)[-len(self.numbers) :] for name, part in parts.items()}
         slots = (self.pointer + torch.arange(len(joined["numbers"]), device=self.pointer.device)) % len(self.numbers)
-        self.objects[:, slots] = joined["objects"].transpose(0, 1).to(self.objects.dtype)
+        entered = joined["objects"].transpose(0, 1)
+        self.objects[:, slots] = entered.to(self.objects.dtype)
+        self.inverse_lengths[:, slots] = 1 / entered.norm(dim=3).clamp(min=1e-12)
+        self._rows = None
         for name in ("valid", "numbers", "labels", "crops"):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
         self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
 
     def nearest(
-        self, view: int, queries: Float[Tensor, "b k d"], numbers: Int[Tensor, " b"]
+        self,
+        view: int,
+        queries: Float[Tensor, "b k d"],
+        numbers: Int[Tensor, " b"],
+        valid: Bool[Tensor, "b k"] | None = None,
     ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
         """The place (slot * count + object) of the most similar object by cosine, and whether there is any (equation 2).
 
-        numbers: which images the queries are of; objects of the same image are passed over. Ties go to the first place.
+        numbers: which images the queries are of; objects of the same image are passed over. valid: queries that are asked for;
+        others find nothing. Ties go to the first place.
         """
         b, k, _ = queries.shape
-        queries = F.normalize(queries.float(), dim=2)
-        best = queries.new_full((b, k), -torch.inf)
-        place = torch.zeros((b, k), dtype=torch.long, device=queries.device)
-        slots, count = self.valid.shape
-        step = max(1, TILE_BYTES // (4 * b * k * count))
-        for first in range(0, slots, step):
-            tile = slice(first, first + step)
-            keys = F.normalize(self.objects[view, tile].to(queries.dtype), dim=2).flatten(0, 1)
-            similar = (queries.flatten(0, 1) @ keys.T).view(b, k, -1, count)
-            closed = ~self.valid[tile] | (numbers[:, None] == self.numbers[tile])[:, :, None]
-            value, index = similar.masked_fill(closed[:, None], -torch.inf).flatten(2).max(dim=2)
+        asked = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
+        wanted = F.normalize(queries.flatten(0, 1)[asked].float(), dim=1)
+        image = numbers[asked // k]
+        best = wanted.new_full((len(asked),), -torch.inf)
+        place = torch.zeros_like(asked)
+        step = max(1, TILE_BYTES // (4 * max(1, len(asked))))
+        for rows in self.rows.split(step) if len(self.rows) else ():
+            keys = self.objects[view].flatten(0, 1)[rows].float() * self.inverse_lengths[view].flatten()[rows, None]
+            similar = wanted @ keys.T
+            similar.masked_fill_(image[:, None] == self.numbers[rows // self.valid.shape[1]], -torch.inf)
+            value, index = similar.max(dim=1)
             better = value > best
-            best, place = torch.where(better, value, best), torch.where(better, index + first * count, place)
-        return place, best > -torch.inf
+            best, place = torch.where(better, value, best), torch.where(better, rows[index], place)
+        places, found = place.new_zeros(b * k), best.new_zeros(b * k, dtype=torch.bool)
+        places[asked], found[asked] = place, best > -torch.inf
+        return places.view(b, k), found.view(b, k)
+
+    @property
+    def rows(self) -> Int[Tensor, " rows"]:
+        """The places that hold an object; read once after each `add`."""
+        if self._rows is None:
+            self._rows = self.valid.flatten().nonzero()[:, 0]
+        return self._rows
 
     def at(self, view: int, places: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """The objects at places, not normalised."""

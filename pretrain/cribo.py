@@ -1,28 +1,29 @@
 """CrIBo: self-supervised learning via cross-image object-level bootstrapping.
 
-Lebailly, Stegmüller, Bozorgtabar, Thiran, Tuytelaars, ICLR 2024. Numbers to reach, in-context retrieval at 1/1 (table 1), mIoU on
-ADE20K and Pascal VOC: ViT-S/16, 300 epochs of COCO: 23.4 and 58.1; ViT-S/16, 800 epochs of ImageNet: 27.7 and 72.1 (28.3 and 73.2 in
-the official repository); ViT-B/16, 400 epochs of ImageNet: 28.5 and 73.2 (30.0 and 74.9).
+Lebailly, Stegmüller, Bozorgtabar, Thiran, Tuytelaars, ICLR 2024. Numbers to reach, in-context retrieval at 1/1 (table 1),
+mIoU on ADE20K and Pascal VOC: ViT-S/16, 300 epochs of COCO: 23.4 and 58.1; ViT-S/16, 800 epochs of ImageNet: 27.7 and 72.1
+(28.3 and 73.2 in the official repository); ViT-B/16, 400 epochs of ImageNet: 28.5 and 73.2 (30.0 and 74.9).
 
 The teacher's patches of two views are clustered together into objects. Each object finds its nearest neighbour among objects of
 earlier images; where the match is cycle-consistent, the student's object in one view must predict the neighbour of the
 object in the other. To that come the same loss between the two views of the object itself, and DINO's between whole views.
 
-Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet instead
-of 32; both directions of the loss across images divided by their own number of matches, instead of both by the first's, and summed;
-cycles closed over the whole batch instead of one GPU's share. Unlike the code, a bank that is not full holds nothing rather than
-noise, and an object is never matched with its own image.
+Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet
+instead of 32; both directions of the loss across images divided by their own number of matches, instead of both by the
+first's, and summed; cycles closed over the whole batch instead of one GPU's share. Unlike the code, a bank that is not full
+holds nothing rather than noise, and an object is never matched with its own image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from densebench.errors import UserError
 from densebench.features import DTYPES
 from densebench.options import setting
 from densebench.pretrainer import Pretrainer
@@ -30,15 +31,22 @@ from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
 from densebench.training.networks import Encoder, Network
-from densebench.training.objective import Loss, Now, Objective, Views
+from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
 
 from .bank import Bank, cycle_consistent
+from .bank_pictures import clusters_picture, matches_picture
 from .dino import TINY
-from .image_level import by_image, image_figures, image_loss
+from .image_level import by_image, global_views, image_figures, image_loss
 from .objects import Objects, from_labels
 from .partition import partition
 from .shares import first_direction, shares
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densebench.training.images import Images
+
+Pair = tuple[Tensor, Tensor]  # of prototypes: the student's and the teacher's
 LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}
 
 
@@ -53,8 +61,9 @@ class CrIBo(Pretrainer):
             **LONG, "epochs": 800, "batch_size": 1024, "clip_grad": 0.0, "objects": 32, "lambda_pos": 1.0, "group_size": 128,
         },
         "imagenet-vitb": {
-            **LONG, "arch": "vit_base_patch16_224", "epochs": 400, "batch_size": 1024, "lr": 7.5e-4, "min_lr": 2e-6, "clip_grad": 0.3,
-            "objects": 32, "lambda_pos": 1.0, "group_size": 64, "freeze_last_layer": 3, "teacher_temp_epochs": 50, "norm_last_layer": True,
+            **LONG, "arch": "vit_base_patch16_224", "epochs": 400, "batch_size": 1024, "lr": 7.5e-4, "min_lr": 2e-6,
+            "clip_grad": 0.3, "objects": 32, "lambda_pos": 1.0, "group_size": 64, "freeze_last_layer": 3,
+            "teacher_temp_epochs": 50, "norm_last_layer": True,
         },
     }  # fmt: skip
     paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -81,8 +90,7 @@ class CrIBo(Pretrainer):
 
     def views(self) -> tuple[ViewRecipe, ...]:
         """Two global views: the first always blurred, the second sometimes blurred and solarised."""
-        scale = (self.global_scale[0], self.global_scale[1])
-        return ViewRecipe(self.image_size, scale, blur=1.0), ViewRecipe(self.image_size, scale, blur=0.1, solarise=0.2)
+        return global_views(self)
 
     def head(self, dim: int) -> Head:
         """One MLP, two sets of prototypes."""
@@ -100,12 +108,14 @@ class Bootstrapping(Objective):
     def __init__(self, options: CrIBo, encoder: Encoder) -> None:
         super().__init__()
         self.options = options
+        self.weights = {"image": options.image_weight, "object": options.object_weight, "neighbour": options.neighbour_weight}
+        check_weights(self.weights)
         self.grid = encoder.grid(options.image_size)
         patches = self.grid[0] * self.grid[1]
         if options.objects > 2 * patches:
-            from densebench.errors import UserError
-
-            raise UserError(f"--objects {options.objects}: two views have {2 * patches} patches; use at most that, or larger views")
+            raise UserError(
+                f"--objects {options.objects}: two views have {2 * patches} patches; use at most that, or larger views"
+            )
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
         self.object_centre = Centre(options.object_dim, options.centre_momentum)
@@ -117,29 +127,31 @@ class Bootstrapping(Objective):
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
-            told = teacher.encoder(pixels)
-            labels, objects = self.cluster(told.patches.float(), views, now)
+            told = teacher.encode(pixels)
+            labels, objects = self.cluster(told.patches, views, now)
             one, two = told.patches.chunk(2)
             taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        said = student.encoder(pixels)
+        said = student.encode(pixels)
         one, two = said.patches.chunk(2)
         seen = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
 
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
-            image_taught = by_image(teacher.head(told.image), 2)
-        image_seen = by_image(student.head(said.image), 2)
+            image_taught = by_image(teacher.project(told.image), 2)
+        image_seen = by_image(student.project(said.image), 2)
         terms["image"] = image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)
         self.image_centre.see(image_taught)
-        terms["object"] = self.object_loss(seen, taught, objects.valid, student, teacher, now)
-        terms["neighbour"], matches = self.neighbour_loss(seen, taught, objects.valid, views.numbers, student, teacher, now)
+        rows = objects.valid.flatten().nonzero()[:, 0]
+        z_s = student.project(seen.flatten(1, 2)[:, rows])
+        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+        terms["object"] = self.object_loss(z_s, taught, objects.valid, rows, prototypes, teacher, now)
+        terms["neighbour"], ratio = self.neighbour_loss(z_s, taught, objects.valid, rows, views.numbers, prototypes, teacher, now)
 
         self._remember(taught, objects, labels, views)
-        weights = {"image": options.image_weight, "object": options.object_weight, "neighbour": options.neighbour_weight}
-        total = torch.stack([weights[name] * term for name, term in terms.items() if weights[name]]).sum()
+        total = weighed(terms, self.weights)
         figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
-        figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": matches["ratio"]}
-        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures, {"labels": labels, "valid": objects.valid, **matches})
+        figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": ratio}
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, patches: Tensor, views: Views, now: Now) -> tuple[Tensor, Objects]:
         """Labels on the joint axis and the objects that they make; `patches` are those of all first views, then all second."""
@@ -147,53 +159,67 @@ class Bootstrapping(Objective):
         tokens = torch.cat(patches.chunk(2), dim=1)
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
         noise = now.noise(len(views), tokens.shape[1], device=tokens.device)
-        with torch.autocast(tokens.device.type, enabled=False):
-            labels = partition(
-                tokens,
-                positions,
-                noise,
-                options.objects,
-                options.lambda_pos,
-                rounds=options.rounds,
-                sharpness=options.sharpness,
-                iterations=options.sinkhorn_iterations,
-                group=options.group_size,
-                update_marginal=options.update_marginal,
-            )
+        labels = partition(
+            tokens,
+            positions,
+            noise,
+            options.objects,
+            options.lambda_pos,
+            rounds=options.rounds,
+            sharpness=options.sharpness,
+            iterations=options.sinkhorn_iterations,
+            group=options.group_size,
+            update_marginal=options.update_marginal,
+        )
         return labels, from_labels(labels, options.objects)
 
-    def object_loss(self, seen: Tensor, taught: Tensor, valid: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
-        """Equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group's objects."""
-        rows = valid.flatten().nonzero()[:, 0]
+    def object_loss(
+        self, z_s: Tensor, taught: Tensor, valid: Tensor, rows: Tensor, prototypes: Pair, teacher: Network, now: Now
+    ) -> Tensor:
+        """Equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group's
+        objects.
+
+        z_s: what the student's head says of the valid objects, `[2 rows e]`; rows: which of the `b * k` places they are.
+        """
         with torch.no_grad():
-            z_t = teacher.head(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
-        z_s = student.head(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
+            z_t = teacher.project(taught.flatten(1, 2)[:, rows])
         self.object_centre.see(z_t)
         weight = shares(valid, self.options.group_size).flatten()[rows] / 2
         mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
-        return self._distil(z_s, z_t, mix, student, teacher, now)
+        return self._distil(z_s.transpose(0, 1), z_t.transpose(0, 1), mix, prototypes, now)
 
     def neighbour_loss(
-        self, seen: Tensor, taught: Tensor, valid: Tensor, numbers: Tensor, student: Network, teacher: Network, now: Now
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Equation 8: the neighbour of the teacher's object in one view against the student's object in the other view."""
+        self,
+        z_s: Tensor,
+        taught: Tensor,
+        valid: Tensor,
+        rows: Tensor,
+        numbers: Tensor,
+        prototypes: Pair,
+        teacher: Network,
+        now: Now,
+    ) -> tuple[Tensor, Tensor]:
+        """Equation 8: the neighbour of the teacher's object in one view against the student's object in the other view.
+
+        With it the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
+        """
         options = self.options
         places, masks = self.match(taught, valid, numbers)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
-        matches = {"places": places, "matched": masks, "ratio": ratio}
         if now.epoch < options.bootstrap_after or not options.neighbour_weight:
             masks = torch.zeros_like(masks)
         weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
         if options.neighbour_norm == "official":
             first = first_direction(masks, options.group_size)
             weights = torch.stack([first * masks[0], first * masks[1]]) / 2
-        rows = masks.flatten().nonzero()[:, 0]
+        chosen = masks.flatten(1)[:, rows].flatten().nonzero()[:, 0]  # of the valid objects of view 1, then of view 2
+        places, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (places, weights))
+        first_view = chosen < len(rows)
         with torch.no_grad():
-            near = torch.stack([self.bank.at(view, places[view]) for view in (0, 1)])
-            z_t = teacher.head(near.flatten(0, 2)[rows])
-        z_s = student.head(seen.flip(0).flatten(0, 2)[rows])
-        mix = weights.flatten()[rows][:, None, None]
-        return self._distil(z_s[:, None], z_t[:, None], mix, student, teacher, now), matches
+            near = torch.where(first_view[:, None], self.bank.at(0, places), self.bank.at(1, places))
+            z_t = teacher.project(near)
+        seen = z_s.flip(0).flatten(0, 1)[chosen]
+        return self._distil(seen[:, None], z_t[:, None], weights[:, None, None], prototypes, now), ratio
 
     @torch.no_grad()
     def match(self, taught: Tensor, valid: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,15 +227,14 @@ class Bootstrapping(Objective):
         scope = self.options.group_size if self.options.cycle_scope == "group" else 0
         places, masks = [], []
         for view in (0, 1):
-            place, found = self.bank.nearest(view, taught[view], numbers.to(taught.device))
+            place, found = self.bank.nearest(view, taught[view], numbers.to(taught.device), valid)
             if self.options.cycle:
                 found = found & cycle_consistent(self.bank.at(1 - view, place), taught[1 - view], valid, scope)
             places.append(place)
-            masks.append(found & valid)
+            masks.append(found)
         return torch.stack(places), torch.stack(masks)
 
-    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
-        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, now: Now) -> Tensor:
         centre = self.object_centre.value
         return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
 
@@ -231,3 +256,15 @@ class Bootstrapping(Objective):
         self.image_centre.discard()
         self.object_centre.discard()
         self._seen.clear()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """Clusters of both views, and objects beside their matches in green or red frames (figure 3 of the paper)."""
+        told = teacher.encode(torch.cat(views.pixels))
+        labels, objects = self.cluster(told.patches, views, now)
+        one, two = told.patches.chunk(2)
+        taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        places, masks = self.match(taught, objects.valid, views.numbers)
+        return {
+            "clusters": clusters_picture(views, labels, objects.valid, self.grid),
+            "matches": matches_picture(self.bank, views, labels, objects.valid, places[0], masks[0], self.grid, images),
+        }

@@ -1,24 +1,25 @@
 """CrOC: cross-view online clustering for dense visual representation learning.
 
-Stegmüller, Lebailly, Bozorgtabar, Tuytelaars, Thiran, CVPR 2023. Numbers to reach with ViT-S/16, 300 epochs: linear segmentation
-(table 1) on Pascal VOC, COCO-Things and COCO-Stuff: COCO 54.5, 55.6, 49.7; COCO+ 60.6, 62.7, 51.7; ImageNet 70.6, 66.1, 52.6; in-context
-retrieval at 1/1 (CrIBo, table 1) on ADE20K and VOC: COCO 18.0, 47.1; ImageNet 20.6, 64.2.
+Stegmüller, Lebailly, Bozorgtabar, Tuytelaars, Thiran, CVPR 2023. Numbers to reach with ViT-S/16, 300 epochs: linear
+segmentation (table 1) on Pascal VOC, COCO-Things and COCO-Stuff: COCO 54.5, 55.6, 49.7; COCO+ 60.6, 62.7, 51.7; ImageNet
+70.6, 66.1, 52.6; in-context retrieval at 1/1 (CrIBo, table 1) on ADE20K and VOC: COCO 18.0, 47.1; ImageNet 20.6, 64.2.
 
-The teacher's patches of two views are clustered together, once per attention head of its last block; centroids are merged two by two, and the
-number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student must say of a
-cluster in one view what the teacher says of it in the other; to that comes DINO's loss between whole views.
+The teacher's patches of two views are clustered together, once per attention head of its last block; centroids are merged two
+by two, and the number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student
+must say of a cluster in one view what the teacher says of it in the other; to that comes DINO's loss between whole views.
 
-Where paper and official code part, the code is the default and `--variant paper` follows the text: marginals from the attention of the
-class token instead of cosines with its key, query or value; merging by cosine instead of dot product; marginals and positions of merged
-centroids from the tokens that they began as; the number of clusters chosen by the semantic cost alone; assignments and weights from the plan
-normalised by row; cluster vectors as they are instead of rescaled to the length of class tokens; teacher temperature 0.07.
+Where paper and official code part, the code is the default and `--variant paper` follows the text: marginals from the
+attention of the class token instead of cosines with its key, query or value; merging by cosine instead of dot product;
+marginals and positions of merged centroids from the tokens that they began as; the number of clusters chosen by the semantic
+cost alone; assignments and weights from the plan normalised by row; cluster vectors as they are instead of rescaled to the
+length of class tokens; teacher temperature 0.07.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,12 +33,18 @@ from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
 from densebench.training.networks import Encoder, Network, Tokens
-from densebench.training.objective import Loss, Now, Objective, Views
+from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
 
 from .dino import TINY
-from .image_level import by_image, image_figures, image_loss
-from .merging import Clusters, Rules, merge_clusters
+from .image_level import by_image, global_views, image_figures, image_loss
+from .merging import Clusters, Rules, merge_clusters, steps
+from .merging_pictures import merging_picture
 from .shares import shares
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densebench.training.images import Images
 
 PARTS = ("query", "key", "value")
 
@@ -80,8 +87,7 @@ class CrOC(Pretrainer):
 
     def views(self) -> tuple[ViewRecipe, ...]:
         """Two global views: the first always blurred, the second sometimes blurred and solarised."""
-        scale = (self.global_scale[0], self.global_scale[1])
-        return ViewRecipe(self.image_size, scale, blur=1.0), ViewRecipe(self.image_size, scale, blur=0.1, solarise=0.2)
+        return global_views(self)
 
     def head(self, dim: int) -> Head:
         """One MLP, two sets of prototypes."""
@@ -106,10 +112,14 @@ class ClusterDistillation(Objective):
     def __init__(self, options: CrOC, encoder: Encoder) -> None:
         super().__init__()
         self.options = options
+        self.weights = {"image": options.image_weight, "object": options.object_weight}
+        check_weights(self.weights)
         self.grid = encoder.grid(options.image_size)
         patches = self.grid[0] * self.grid[1]
         if options.k_start > 2 * patches:
-            raise UserError(f"--k-start {options.k_start}: two views have {2 * patches} patches; use at most that, or larger views")
+            raise UserError(
+                f"--k-start {options.k_start}: two views have {2 * patches} patches; use at most that, or larger views"
+            )
         if options.k_max > options.k_start:
             raise UserError(f"--k-max {options.k_max}: the clustering starts with --k-start {options.k_start}; use at most that")
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
@@ -121,47 +131,47 @@ class ClusterDistillation(Objective):
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
-            told = teacher.encoder(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
+            told = teacher.encode(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
             clusters = self.cluster(told, views, now)
             taught = self.vectors(clusters, told)
-            image_taught = by_image(teacher.head(told.image), 2)
-        said = student.encoder(pixels)
+            image_taught = by_image(teacher.project(told.image), 2)
+        said = student.encode(pixels)
         seen = self.vectors(clusters, said)
-        image_seen = by_image(student.head(said.image), 2)
+        image_seen = by_image(student.project(said.image), 2)
         terms = {"image": image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)}
         self.image_centre.see(image_taught)
         valid = clusters.valid.unflatten(0, (len(views), -1)).flatten(1)
         terms["object"] = self.object_loss(seen, taught, valid, student, teacher, now)
-        weights = {"image": options.image_weight, "object": options.object_weight}
-        total = torch.stack([weights[name] * term for name, term in terms.items() if weights[name]]).sum()
+        total = weighed(terms, self.weights)
         figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
         figures |= {"clusters": clusters.count.float().mean(), "objects_per_image": valid.sum(dim=1).float().mean()}
-        picture = {"weights": torch.cat(clusters.weights, dim=1), "valid": clusters.valid}
-        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures, picture)
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, told: Tokens, views: Views, now: Now) -> Clusters:
-        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, the heads of an image in a row."""
-        options = self.options
-        with torch.autocast(told.patches.device.type, enabled=False):
-            tokens, scores = self.evidence(told)
-            heads = len(tokens) // len(views)
-            positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
-            positions = positions.repeat_interleave(heads, dim=0)
-            noise = now.noise(len(views), heads, tokens.shape[1], device=tokens.device).flatten(0, 1)
-            rules = options.rules()
-            return merge_clusters(tokens, positions, scores, noise, Rules(**{**vars(rules), "group": options.group_size * heads}))
+        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, the heads of an
+        image in a row."""
+        return merge_clusters(*self.problems(told, views, now))
+
+    def problems(self, told: Tokens, views: Views, now: Now) -> tuple[Tensor, Tensor, Tensor, Tensor, Rules]:
+        """Tokens, positions, scores and noise of every image and head, and the rules."""
+        tokens, scores = self.evidence(told)
+        heads = len(tokens) // len(views)
+        positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
+        positions = positions.repeat_interleave(heads, dim=0)
+        noise = now.noise(len(views), heads, tokens.shape[1], device=tokens.device).flatten(0, 1)
+        return tokens, positions, scores, noise, replace(self.options.rules(), group=self.options.group_size * heads)
 
     def evidence(self, told: Tokens) -> tuple[Float[Tensor, "problems joint d"], Float[Tensor, "problems joint"]]:
         """What is clustered, and how much each patch matters to the class token of its own view (never below 0 for attention)."""
         if self.options.tokens == "last":
-            every = torch.cat([told.image[:, None], told.patches], dim=1).float()[:, None]
+            every = torch.cat([told.image[:, None], told.patches], dim=1)[:, None]
         else:
             assert told.qkv is not None
-            every = told.qkv[PARTS.index(self.options.tokens)].float()
+            every = told.qkv[PARTS.index(self.options.tokens)]
         every = F.normalize(every, dim=3)  # [2b, heads, 1 + n, d]
         if self.options.marginals == "attention":
             assert told.qkv is not None
-            scores = attention(told.qkv.float())
+            scores = attention(told.qkv)
             scores = scores if every.shape[1] > 1 else scores.mean(dim=1, keepdim=True)
         else:
             scores = (every[:, :, 1:] * every[:, :, :1]).sum(dim=3)
@@ -171,13 +181,12 @@ class ClusterDistillation(Objective):
         """The vector of each cluster in each view, from the last tokens; all heads of an image in a row."""
         b = len(tokens.image) // 2
         found = []
-        with torch.autocast(tokens.patches.device.type, enabled=False):
-            for weights, patches in zip(clusters.weights, tokens.patches.float().chunk(2), strict=True):
-                by_image = weights.unflatten(0, (b, -1)).transpose(1, 2).flatten(2)  # [b, n, heads * most]
-                found.append(torch.bmm(by_image.transpose(1, 2), patches))
-            vectors = torch.stack(found)
-            if self.options.object_norm == "class":
-                vectors = F.normalize(vectors, dim=3) * self._length(tokens.image.float())
+        for weights, patches in zip(clusters.weights, tokens.patches.chunk(2), strict=True):
+            whole = weights.unflatten(0, (b, -1)).transpose(1, 2).flatten(2)  # [b, n, heads * most]
+            found.append(torch.bmm(whole.transpose(1, 2), patches))
+        vectors = torch.stack(found)
+        if self.options.object_norm == "class":
+            vectors = F.normalize(vectors, dim=3) * self._length(tokens.image)
         return vectors
 
     def _length(self, image: Tensor) -> Tensor:
@@ -191,8 +200,8 @@ class ClusterDistillation(Objective):
         """Equation 4: the mean over the objects of a group of both directions, halved."""
         rows = valid.flatten().nonzero()[:, 0]
         with torch.no_grad():
-            z_t = teacher.head(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
-        z_s = student.head(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
+            z_t = teacher.project(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
+        z_s = student.project(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
         self.object_centre.see(z_t)
         weight = shares(valid, self.options.group_size).flatten()[rows] / 2
         mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
@@ -209,6 +218,14 @@ class ClusterDistillation(Objective):
         """Centres stay."""
         self.image_centre.discard()
         self.object_centre.discard()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """The last steps of the merging for a few heads (figure 3 of the paper)."""
+        told = teacher.encode(torch.cat(views.pixels), qkv=self.options.tokens != "last" or self.options.marginals == "attention")
+        problems = self.problems(told, views, now)
+        chosen = merge_clusters(*problems).count.unflatten(0, (len(views), -1))
+        plans = [step.plan.unflatten(0, (len(views), -1)) for step in steps(*problems)]
+        return {"clusters": merging_picture(views, plans, chosen, self.grid)}
 
 
 def attention(qkv: Float[Tensor, "3 b heads tokens d"]) -> Float[Tensor, "b heads patches"]:

@@ -11,7 +11,7 @@ teacher says of every other view. The defaults are the official code's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from densebench.training.heads import Head
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Now, Objective, Views
 
-from .image_level import by_image, image_figures, image_loss
+from .image_level import by_image, global_views, image_figures, image_loss
 
 TINY: Mapping[str, Any] = {
     "arch": "vit_tiny_patch16_224",
@@ -59,10 +59,8 @@ class DINO(Pretrainer):
 
     def views(self) -> tuple[ViewRecipe, ...]:
         """Two global views, of which the first is always blurred and the second sometimes solarised; then the local ones."""
-        scale = (self.global_scale[0], self.global_scale[1])
-        first = ViewRecipe(self.image_size, scale, blur=1.0)
-        second = ViewRecipe(self.image_size, scale, blur=0.1, solarise=0.2)
-        local = ViewRecipe(self.local_size, (self.local_scale[0], self.local_scale[1]), blur=0.5)
+        first, second = global_views(self)
+        local = replace(first, size=self.local_size, scale=(self.local_scale[0], self.local_scale[1]), blur=0.5)
         return first, second, *[local] * self.local_crops
 
     def head(self, dim: int) -> Head:
@@ -89,9 +87,11 @@ class ImageDistillation(Objective):
         """Both networks see the views, those of one size in one pass."""
         globals_, locals_ = views.pixels[:2], views.pixels[2:]
         with torch.no_grad():
-            tokens = teacher.encoder(torch.cat(globals_)).image
-            taught = by_image(teacher.head(tokens), 2)
-        seen = [by_image(student.head(student.encoder(torch.cat(part)).image), len(part)) for part in (globals_, locals_) if part]
+            tokens = teacher.encode(torch.cat(globals_)).image
+            taught = by_image(teacher.project(tokens), 2)
+        seen = [
+            by_image(student.project(student.encode(torch.cat(part)).image), len(part)) for part in (globals_, locals_) if part
+        ]
         loss = image_loss(torch.cat(seen, dim=1), taught, student, teacher, self.centre, self.options.student_temp, now)
         self.centre.see(taught)
         return Loss(loss, {"image": loss.detach()}, image_figures(tokens, taught, teacher, self.centre, now))

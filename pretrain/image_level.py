@@ -5,14 +5,27 @@ Source: DINO (Caron et al., ICCV 2021), equations 2 to 4; CrOC, equations 5 and 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
+from densebench.pretrainer import Pretrainer
+from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil, entropy
 from densebench.training.networks import Network
 from densebench.training.objective import Now
+
+
+def global_views(options: Pretrainer) -> tuple[ViewRecipe, ViewRecipe]:
+    """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+    low, high = options.global_scale
+    brightness, contrast, saturation, hue = options.colour_jitter
+    strengths = (brightness, contrast, saturation, hue)
+    least, most = options.blur_sigma
+    first = ViewRecipe(options.image_size, (low, high), strengths=strengths, grey=options.grey, blur=1.0, sigma=(least, most))
+    return first, replace(first, blur=0.1, solarise=0.2)
 
 
 def by_image(vectors: Tensor, views: int) -> Tensor:

@@ -1,14 +1,15 @@
 """The clustering of CrOC: start with many centroids, merge the two most similar ones until two are left, keep the best number.
 
-Source: CrOC (Stegmüller et al., CVPR 2023), section 3.3, and its official code. Where they part, every choice is a field of `Rules`, whose
-defaults are the code's.
+Source: CrOC (Stegmüller et al., CVPR 2023), section 3.3, and its official code. Where they part, every choice is a field of
+`Rules`, whose defaults are the code's.
 
-All problems (images times attention heads) take each step together: each merges one pair, so all shapes are known beforehand, and nothing
-is read back from the device.
+All problems (images times attention heads) take each step together: each merges one pair, so all shapes are known beforehand,
+and nothing is read back from the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +24,13 @@ from densebench.sinkhorn import rescaled, sinkhorn
 class Rules:
     """How clusters are merged, weighed and chosen.
 
-    start: centroids at the beginning (K_start). most: the largest number that may be chosen. lambda_pos: weight of the positional
-    cost. score_temp: of the softmax that makes marginals of scores. uniform: all patches and centroids weigh the same.
-    scores_are_shares: scores are attention already, no softmax. merge: "dot" of unnormalised means, or "cosine". follow: centroid
-    marginals and positions from the "plan", or from the averaged "tokens" of the start (the paper's Y). quality: the
-    transport cost to choose by counts the position ("total") or only meaning ("semantic"). assign: patches go to their largest share of the plan
-    normalised per view and "column", or per "row"; the latter also gives the objects their weights, unmasked.
+    start: centroids at the beginning (K_start). most: the largest number that may be chosen. lambda_pos: weight of the
+    positional cost. score_temp: of the softmax that makes marginals of scores. uniform: all patches and centroids weigh the
+    same. scores_are_shares: scores are attention already, no softmax. merge: "dot" of unnormalised means, or "cosine".
+    follow: centroid marginals and positions from the "plan", or from the averaged "tokens" of the start (the paper's Y).
+    quality: the transport cost to choose by counts the position ("total") or only meaning ("semantic"). assign: patches go to
+    their largest share of the plan normalised per view and "column", or per "row"; the latter also gives the objects their
+    weights, unmasked.
     """
 
     start: int = 12
@@ -48,7 +50,8 @@ class Rules:
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is found for p problems: weights of the patches in their clusters, split over views (0 for pruned clusters), which of the
+    """What is found for p problems: weights of the patches in their clusters, split over views (0 for pruned clusters), which
+    of the
     `most` places hold a cluster that both views show, and the number of clusters before pruning."""
 
     weights: tuple[Float[Tensor, "p n most"], Float[Tensor, "p n most"]]
@@ -65,32 +68,59 @@ def merge_clusters(
 ) -> Clusters:
     """Cluster the joint axis (view 1, then view 2) of every problem.
 
-    tokens: keys, queries, values or last tokens. positions: px in the original image. scores: how much a patch matters to the class
-    token. noise: uniform, to sample the first centroids without replacement.
+    tokens: keys, queries, values or last tokens. positions: px in the original image. scores: how much a patch matters to the
+    class token. noise: uniform, to sample the first centroids without replacement.
     """
+    best = None
+    for step in steps(tokens, positions, scores, noise, rules):
+        if step.plan.shape[2] <= rules.most:
+            best = _better(best, step, rules)
+    assert best is not None
+    return _split(best[0], best[2], rules)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the merging: the transport plan to k centroids, and its cost per problem."""
+
+    plan: Float[Tensor, "p joint k"]
+    quality: Float[Tensor, " p"]
+
+
+def steps(
+    tokens: Float[Tensor, "p joint d"],
+    positions: Float[Tensor, "p joint 2"],
+    scores: Float[Tensor, "p joint"],
+    noise: Float[Tensor, "p joint"],
+    rules: Rules,
+) -> Iterator[Step]:
+    """The clusterings into start, start - 1, ..., 2 clusters; arguments as of `merge_clusters`."""
     tokens = F.normalize(tokens.float(), dim=2)
     rows = _shares(scores, rules)
     chosen = _sample(rows, noise, rules.start)
-    source = F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)  # Y: columns are the tokens that a centroid began as
-    plan, best = source, None
-    columns = torch.softmax(scores.gather(1, chosen) / rules.score_temp, dim=1)
-    if rules.uniform or rules.scores_are_shares:
+    source = (
+        F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)
+    )  # Y: columns are the tokens that a centroid began as
+    plan = source
+    if rules.uniform or rules.scores_are_shares or rules.follow == "tokens":
         columns = _marginal(source, rows, rules)
+    else:
+        columns = torch.softmax(scores.gather(1, chosen) / rules.score_temp, dim=1)
     for count in range(rules.start, 1, -1):
-        weights = plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        weights = _columns_to_one(plan)
         centroids = torch.bmm(weights.transpose(1, 2), tokens)
         places = torch.bmm((weights if rules.follow == "plan" else source).transpose(1, 2), positions)
         plan, quality = _transport(tokens, positions, centroids, places, rows, columns, rules)
-        if count <= rules.most:
-            best = _better(best, plan, quality, count, rules)
+        yield Step(plan, quality)
         if count > 2:
-            weights = plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
-            pair = _closest(torch.bmm(weights.transpose(1, 2), tokens), rules.merge)
+            pair = _closest(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
             plan = _merge(plan, pair, 1.0)
             source = _merge(source, pair, 0.5)
             columns = _marginal(plan if rules.follow == "plan" else source, rows, rules)
-    assert best is not None
-    return _split(best[0], best[2], rules)
+
+
+def _columns_to_one(plan: Tensor) -> Tensor:
+    return plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def _shares(scores: Tensor, rules: Rules) -> Tensor:
@@ -108,10 +138,10 @@ def _sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
 
 
 def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
-    """The centroids' marginal: the mean weight of their patches, made to sum to 1 (the paper takes a softmax)."""
+    """The centroids' marginal: the mean weight of their patches, made to sum to 1; a softmax of it when tokens are followed."""
     if rules.uniform:
         return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
-    means = torch.einsum("pn,pnk->pk", rows, plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12))
+    means = torch.einsum("pn,pnk->pk", rows, _columns_to_one(plan))
     if rules.follow == "tokens":
         return torch.softmax(means, dim=1)
     return means / means.sum(dim=1, keepdim=True)
@@ -129,17 +159,16 @@ def _transport(
     return plan, (plan * (cost if rules.quality == "total" else semantic)).sum(dim=(1, 2))
 
 
-def _better(
-    best: tuple[Tensor, Tensor, Tensor] | None, plan: Tensor, quality: Tensor, count: int, rules: Rules
-) -> tuple[Tensor, Tensor, Tensor]:
+def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
     """The cheaper of two clusterings per problem; the larger number of clusters on a tie. Plans are padded to the widest."""
-    padded = F.pad(plan, (0, rules.most - count))
-    counts = torch.full_like(quality, count)
+    count = step.plan.shape[2]
+    padded = F.pad(step.plan, (0, rules.most - count))
+    counts = torch.full_like(step.quality, count, dtype=torch.long)
     if best is None:
-        return padded, quality, counts
-    cheaper = quality < best[1]
+        return padded, step.quality, counts
+    cheaper = step.quality < best[1]
     chosen = torch.where(cheaper[:, None, None], padded, best[0])
-    return chosen, torch.where(cheaper, quality, best[1]), torch.where(cheaper, counts, best[2])
+    return chosen, torch.where(cheaper, step.quality, best[1]), torch.where(cheaper, counts, best[2])
 
 
 def _closest(centroids: Tensor, measure: str) -> Tensor:
@@ -167,7 +196,7 @@ def _merge(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
 def _split(plan: Tensor, count: Tensor, rules: Rules) -> Clusters:
     """Assign each patch (equation 15), prune what only one view shows (equation 16), and weigh the patches of what stays."""
     first, second = plan.chunk(2, dim=1)
-    views = [part / part.sum(dim=1, keepdim=True).clamp(min=1e-12) for part in (first, second)]
+    views = [_columns_to_one(part) for part in (first, second)]
     if rules.assign == "row":
         views = [part / part.sum(dim=2, keepdim=True).clamp(min=1e-12) for part in (first, second)]
     places = torch.arange(plan.shape[2], device=plan.device)

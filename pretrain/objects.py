@@ -1,7 +1,8 @@
 """Objects: clusters of patches that two views of an image share, and their vectors in each view.
 
-Source: CrOC (Stegmüller et al., CVPR 2023), equations 1, 2, 15 and 16; CrIBo (Lebailly et al., ICLR 2024), equation 1. Clusters live on
-the joint axis, the patches of view 1 followed by those of view 2, so that the correspondence between views comes for free.
+Source: CrOC (Stegmüller et al., CVPR 2023), equations 1, 2, 15 and 16; CrIBo (Lebailly et al., ICLR 2024), equation 1.
+Clusters live on the joint axis, the patches of view 1 followed by those of view 2, so that the correspondence between views
+comes for free.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ class Objects:
 
     def vectors(self, view: int, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The weighted sums of the tokens of a view; gradients reach the tokens."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            return torch.bmm(self.weights[view].transpose(1, 2), tokens.float())
+        return torch.bmm(self.weights[view].transpose(1, 2), tokens)
 
 
 def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
@@ -40,7 +40,5 @@ def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
     first, second = hard.chunk(2, dim=1)
     sizes = first.sum(dim=1), second.sum(dim=1)
     valid = (sizes[0] > 0) & (sizes[1] > 0)
-    one, two = (
-        part / size.clamp(min=1)[:, None] * valid[:, None] for part, size in zip((first, second), sizes, strict=True)
-    )
+    one, two = (part / size.clamp(min=1)[:, None] * valid[:, None] for part, size in zip((first, second), sizes, strict=True))
     return Objects((one, two), valid)

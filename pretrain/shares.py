@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def shares(mask: Tensor, group: int) -> Tensor:
-    """For each object `[b k]` its weight in a mean over the objects of its group of images, and then over groups; 0 if not in the mask."""
+    """For each object `[b k]` its weight in a mean over the objects of its group of images, and then over groups; 0 if
+    not in the mask."""
     counts, number = counts_of(mask, group)
     return mask / counts.clamp(min=1)[:, None] / number
 

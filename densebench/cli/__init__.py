@@ -16,7 +16,7 @@ from densebench.errors import UserError
 
 app = typer.Typer(
     name="densebench",
-    help="Pretrain vision backbones with dense self-supervision, and score any backbone's patch features the way the literature does.",
+    help="Pretrain vision backbones with dense self-supervision, and score patch features the way the literature does.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -22,7 +22,9 @@ def pretrain(
     method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|DIR", help="Folder of images or .tar shards, imagenet, coco, coco+, or a data set; repeatable."),
+        typer.Option(
+            metavar="NAME|DIR", help="Folder of images or .tar shards, imagenet, coco, coco+ or a data set; repeatable."
+        ),
     ] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
     preset: Annotated[str | None, typer.Option(help="Named hyper-parameters; the method's first if not given.")] = None,

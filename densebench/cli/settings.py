@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
             raise UserError(f"{word!r} is not an option; options start with --, lists are written with commas (1,8,64)")
         flag = by_spelling.get(name) or by_spelling.get(name.replace("--no-", "--", 1))
         if flag is None:
-            raise unknown("option", name, [*by_spelling, *others], "`densebench eval --protocol NAME --help` lists them")
+            raise unknown("option", name, [*by_spelling, *others], "the same command with --help lists them")
         if flag.annotation == "bool" and not equals:
             value = "yes" if name == flag.spelling else "no"
         elif not equals:

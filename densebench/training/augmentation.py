@@ -107,8 +107,8 @@ def render(
 ) -> Float[Tensor, "b 3 size size"]:
     """Cut, colour and normalise one view of every image on the images' device.
 
-    images: uint8 `[b 3 h w]`, padded parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an operation
-    meets is known on the CPU, so the device is never waited for.
+    images: uint8 `[b 3 h w]`, padded parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an
+    operation meets is known on the CPU, so the device is never waited for.
     """
     device = images.device
     boxes = draws.boxes.clone()

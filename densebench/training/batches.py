@@ -1,12 +1,13 @@
 """Batches: which images a step sees, decoded, and how each of its views is drawn.
 
-Nothing here has a state. The order of an epoch is a function of (seed, epoch), the draws of an image of (seed, epoch, image). So a
-run that was killed goes on with the very same batches, on any number of processes and with any number of workers.
+Nothing here has a state. The order of an epoch is a function of (seed, epoch), the draws of an image of (seed, epoch, image).
+So a run that was killed goes on with the very same batches, on any number of processes and with any number of workers.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,8 +91,7 @@ def permutation(images: int, seed: int, epoch: int) -> Int[Tensor, " images"]:
 
 def seed_of(*words: Any) -> int:
     """A 63-bit seed from a few words: equal words, equal seed, in every process."""
-    numbers = [word if isinstance(word, int) else int.from_bytes(str(word).encode()[:8], "little") for word in words]
-    return int(np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "little") >> 1
 
 
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):
@@ -118,7 +118,11 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
                 broken.append(self.images.title(candidate))
                 continue
             return pixels, candidate, tuple(broken)
-        return np.zeros((1, 1, 3), np.uint8), number, tuple(broken)  # nothing can be read: the count of broken files stops the run
+        return (
+            np.zeros((1, 1, 3), np.uint8),
+            number,
+            tuple(broken),
+        )  # nothing can be read: the count of broken files stops the run
 
 
 def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]) -> Batch:

@@ -20,7 +20,8 @@ CHUNK_BYTES = 64 * 2**20  # of one array of logits
 
 
 class _Distil(torch.autograd.Function):
-    """sum over g, s, t of mix[g,s,t] CE(softmax((z_t W_t' - c) / tau_t), softmax(z_s W_s' / tau_s)), with gradients to z_s and W_s."""
+    """sum over g, s, t of mix[g,s,t] CE(softmax((z_t W_t' - c) / tau_t), softmax(z_s W_s' / tau_s)), with gradients to
+    z_s and W_s."""
 
     @staticmethod
     def forward(
@@ -34,7 +35,7 @@ class _Distil(torch.autograd.Function):
         student_temp: float,
         teacher_temp: float,
     ) -> Tensor:
-        groups, seen, width = student.shape
+        _, seen, width = student.shape
         taught, count = teacher.shape[1], student_prototypes.shape[0]
         rows = max(1, CHUNK_BYTES // (4 * count * (seen + taught)))
         loss = student.new_zeros(())
@@ -73,18 +74,17 @@ def distil(
 ) -> Float[Tensor, ""]:
     """Cross-entropy between teacher and student rows of each group, weighted by `mix` and summed.
 
-    student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row t; zero
-    for pairs that are not asked for, 1/count for a mean. The teacher's logits are centred and sharpened, the student's only
-    sharpened. Gradients reach `student` and `student_prototypes`, exactly; none reach the teacher. Groups whose `mix` is zero
-    cost nothing, for which the number of others is read once.
+    student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row
+    t; zero for pairs that are not asked for, 1/count for a mean. The teacher's logits are centred and sharpened, the
+    student's only sharpened. Gradients reach `student` and `student_prototypes`, exactly; none reach the teacher. Groups
+    whose `mix` is zero cost nothing, for which the number of others is read once.
     """
+    used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
+    if len(used) < len(mix):
+        student, teacher, mix = student[used], teacher.detach()[used], mix[used]
     with torch.autocast(student.device.type, enabled=False):
-        used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
-        if len(used) < len(mix):
-            student, teacher, mix = student[used], teacher.detach()[used], mix[used]
-        arrays = (teacher.detach(), teacher_prototypes.detach(), mix.detach(), centre)
         return _Distil.apply(  # type: ignore[no-untyped-call, no-any-return]
-            student.float(), student_prototypes.float(), *(a.float() for a in arrays), student_temp, teacher_temp
+            student, student_prototypes, teacher, teacher_prototypes, mix, centre, student_temp, teacher_temp
         )
 
 
@@ -108,7 +108,8 @@ class Centre(nn.Module):
         """Take note of teacher vectors; `rows` weighs them (1 for a valid row, 0 for padding)."""
         flat = teacher.detach().float().reshape(-1, teacher.shape[-1])
         weights = flat.new_ones(len(flat)) if rows is None else rows.float().reshape(-1)
-        self._sums.append((weights @ flat, weights.sum()))
+        with torch.autocast(flat.device.type, enabled=False):
+            self._sums.append((weights @ flat, weights.sum()))
 
     @torch.no_grad()
     def commit(self, prototypes: Float[Tensor, "k e"]) -> None:
@@ -131,5 +132,6 @@ def entropy(
     vectors: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], centre: Float[Tensor, " k"], temperature: float
 ) -> Float[Tensor, ""]:
     """Mean entropy in nats of the teacher's distributions: ln K when they are uniform, 0 when each is one prototype."""
-    logits = ((vectors.float() @ prototypes.float().T - centre) / temperature).log_softmax(dim=1)
+    with torch.autocast(vectors.device.type, enabled=False):
+        logits = ((vectors.float() @ prototypes.float().T - centre) / temperature).log_softmax(dim=1)
     return -(logits.exp() * logits).sum(dim=1).mean()

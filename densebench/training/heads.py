@@ -21,7 +21,7 @@ class Prototypes(nn.Module):
 
     def __init__(self, count: int, dim: int, *, fixed_norm: bool) -> None:
         super().__init__()
-        self.weight_v = nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02))
+        self.weight_v = nn.Parameter(nn.init.uniform_(torch.empty(count, dim), -(dim**-0.5), dim**-0.5))
         self.weight_g = nn.Parameter(torch.ones(count, 1), requires_grad=not fixed_norm)
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +175,8 @@ class First(Images):
 
 
 def open_images(specs: Sequence[str], root: Path | None = None, limit: int | None = None) -> Images:
-    """The images that `--data` names: a folder, a .tar file or a folder of them, `imagenet`, `coco`, `coco+`, a labelled data set.
+    """The images that `--data` names: a folder, a .tar file or a folder of them, `imagenet`, `coco`, `coco+`, a labelled data
+    set.
 
     Raises UserError for what is unknown, missing, unreadable or without an image.
     """
@@ -212,24 +214,38 @@ def _official(name: str, root: Path) -> Images:
 
 def _tree(name: str, folder: Path) -> Tree:
     try:
-        found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = sorted(_files(folder))
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}; check its permissions") from error
     if not found:
         raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)}), at any depth; give a folder that does")
-    return Tree(name, folder, tuple(map(str, found)))
+    return Tree(name, folder, tuple(found))
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Image files at any depth, as paths below the folder; links to folders are followed, once each."""
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = Path(place).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield os.path.relpath(Path(place, name), folder)
 
 
 def _shards(name: str, archives: tuple[Path, ...]) -> Shards:
-    members = []
+    members: list[tuple[int, str, int, int]] = []
     for number, path in enumerate(archives):
         try:
             with tarfile.open(path, "r:") as archive:
-                for member in archive:
-                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                        members.append((number, member.name, member.offset_data, member.size))
+                files = (m for m in archive if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES)
+                members += [(number, member.name, member.offset_data, member.size) for member in files]
         except (tarfile.TarError, OSError) as error:
             raise UserError(f"{path} is not an uncompressed tar archive ({error}); unpack it or make it again") from error
     if not members:
-        raise UserError(f"{archives[0].parent} holds .tar files without an image in them ({', '.join(SUFFIXES)})")
+        where = archives[0] if len(archives) == 1 else f"{archives[0].parent}: {len(archives)} .tar files"
+        raise UserError(f"{where}: no image inside ({', '.join(SUFFIXES)}); give shards that hold some")
     return Shards(name, archives, tuple(members))

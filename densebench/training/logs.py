@@ -73,7 +73,8 @@ def _tensorboard(folder: Path, step: int) -> Any:
 
 
 class Ticker:
-    """The line on the screen: step, losses, images per second, time left. A live line on a terminal, else one every ten seconds."""
+    """The line on the screen: step, losses, images per second, time left. A live line on a terminal, else one every ten
+    seconds."""
 
     def __init__(self, step: int, steps: int, images: int) -> None:
         self.first, self.steps, self.images = step, steps, images

@@ -9,16 +9,14 @@ from __future__ import annotations
 import copy
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.errors import UserError
-from densebench.features import DTYPES
 from densebench.pretrainer import Pretrainer
 from densebench.training import schedules
 from densebench.training.augmentation import ViewRecipe, render
@@ -81,7 +79,7 @@ class Training:
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
     """Put a run together at step 0. Raises UserError where batch and data do not fit."""
     order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
-    student = Network(encoder, options.head(encoder.dim)).to(world.device)
+    student = Network(encoder, options.head(encoder.dim), options.precision).to(world.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if type(module).__name__ == "DropPath":
@@ -103,11 +101,11 @@ class Report:
     step: int
     epoch: int
     figures: dict[str, float]
-    picture: tuple[Views, Loss] | None = None
+    views: Views | None = None
 
 
-def run(training: Training, last: int, *, draw: bool = False) -> Iterator[Report]:
-    """Train up to step `last`, yielding after every step. `draw`: objectives give what pictures are made of, on logged steps."""
+def run(training: Training, last: int) -> Iterator[Report]:
+    """Train up to step `last`, yielding after every step."""
     batches = _batches(training, last)
     recipes = training.options.views()
     torch.set_float32_matmul_precision("highest" if training.options.precision == "fp32" else "high")
@@ -130,8 +128,7 @@ def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecip
         _count_broken(training, batch)
         views = _views(batch, recipes, world.device)
         torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
-        with _autocast(world.device, options.precision):
-            loss = training.objective(training.student, training.teacher, views, training.now(part, logging))
+        loss = training.objective(training.student, training.teacher, views, training.now(part, logging))
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
     _update(training, losses)
@@ -140,7 +137,7 @@ def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecip
     if logging:
         assert views is not None
         figures = _figures(training, losses)
-        return Report(report.step, report.epoch, figures, (views, losses[-1]))
+        return Report(report.step, report.epoch, figures, views)
     return report
 
 
@@ -238,13 +235,10 @@ def _count_broken(training: Training, batch: Batch) -> None:
         )
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
-
-
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a question that the loop asks after each step; the second one interrupts at once."""
+    """Turn the first Ctrl-C (or SIGTERM) into a question that the loop asks after each step; the second one interrupts
+    at once."""
     asked: list[int] = []
 
     def ask(number: int, _frame: Any) -> None:

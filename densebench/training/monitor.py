@@ -29,8 +29,8 @@ class Monitor:
         notice(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
         if self.in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
-                f"{self.in_a_row} steps in a row were not finite; lower --lr, set --clip-grad, or use --precision fp32 and --resume "
-                "from the last state in a new run"
+                f"{self.in_a_row} steps in a row were not finite; lower --lr, set --clip-grad, or use "
+                "--precision fp32, in a new run"
             )
 
     def passed(self) -> None:
@@ -57,10 +57,11 @@ class Monitor:
     def _warning(self, sign: str, step: int, figures: Mapping[str, float]) -> str:
         if sign == "uniform":
             return (
-                f"step {step}: collapse: the teacher's entropy is {figures['teacher_entropy']:.3f}, uniform is ln K = {self.uniform:.3f}; "
-                "lower --teacher-temp (0.02), or --out-dim for small data, or raise --batch-size"
+                f"step {step}: collapse: the teacher's entropy is {figures['teacher_entropy']:.3f}, "
+                f"uniform is ln K = {self.uniform:.3f}; lower --teacher-temp (0.02), or --out-dim, or raise --batch-size"
             )
         return (
-            f"step {step}: collapse: all images have nearly the same features (feature_std {figures['feature_std']:.4f}); lower --lr, "
-            "raise --momentum (0.9995 for small batches) or lengthen --warmup-epochs"
+            f"step {step}: collapse: all images have nearly the same features "
+            f"(feature_std {figures['feature_std']:.4f}); lower --lr, raise --momentum (0.9995 for small batches), "
+            "or lengthen --warmup-epochs"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from densebench.backbones import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.backbones.timm_models import Trunk, is_plain_vit, probe
 from densebench.errors import UserError
+from densebench.features import DTYPES
 
 CONVENTION = "offset"  # how DINO and its descendants resize position tables
 
@@ -30,7 +32,8 @@ class Tokens:
 
 
 class Encoder(nn.Module):
-    """A plain ViT (learned absolute positions, class token, perhaps registers) of timm, on images of any size that its patch divides."""
+    """A plain ViT (learned absolute positions, class token, perhaps registers) of timm, on images of any size that its
+    patch divides."""
 
     def __init__(self, arch: str, model: Any, convention: str = CONVENTION) -> None:
         super().__init__()
@@ -56,14 +59,11 @@ class Encoder(nn.Module):
 
     def _embed(self, images: Tensor) -> Tensor:
         model = self.model
-        patches = model.patch_embed(images)
+        patches = model.patch_embed(images).flatten(1, -2)
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
         table = resize_position_embedding(model.pos_embed, 0 if model.no_embed_class else self.prefix, grid, self.convention)
         first = [token.expand(len(images), -1, -1) for token in (model.cls_token, model.reg_token) if token is not None]
-        if model.no_embed_class:
-            x = torch.cat([*first, patches + table], dim=1)
-        else:
-            x = torch.cat([*first, patches], dim=1) + table
+        x = torch.cat([*first, patches + table], 1) if model.no_embed_class else torch.cat([*first, patches], 1) + table
         return model.norm_pre(model.pos_drop(x))
 
     def _parts(self, block: Any, x: Tensor) -> Tensor:
@@ -73,12 +73,29 @@ class Encoder(nn.Module):
 
 
 class Network(nn.Module):
-    """An encoder and a head."""
+    """An encoder and a head, in the arithmetic of `precision`. What is done with their outputs is fp32 unless it says
+    otherwise."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, precision: str = "fp32") -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.precision = encoder, precision
         self.head: Any = head
+
+    def encode(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
+        """The tokens of normalised images, fp32."""
+        with self._arithmetic(images.device):
+            tokens = self.encoder(images, qkv=qkv)
+        parts = tokens.qkv if tokens.qkv is None else tokens.qkv.float()
+        return Tokens(tokens.image.float(), tokens.patches.float(), parts)
+
+    def project(self, vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
+        """What the head makes of vectors, fp32; prototypes are multiplied elsewhere."""
+        with self._arithmetic(vectors.device):
+            projected: Tensor = self.head(vectors)
+        return projected.float()
+
+    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        return nullcontext() if self.precision == "fp32" else torch.autocast(device.type, DTYPES[self.precision])
 
 
 def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
@@ -89,9 +106,7 @@ def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
     """
     like = _plain(arch, probe(arch))
     check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
-    import timm
-
-    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=size, drop_path_rate=drop_path, dynamic_img_size=False)
+    model = _create(arch, size, drop_path)
     nn.init.trunc_normal_(model.cls_token, std=0.02)
     return Encoder(arch, model)
 
@@ -111,11 +126,16 @@ def initial_encoder(spec: str, weights: Path | None, arch: str, size: int, drop_
     check_size("--image-size", size, patch, arch)
     prefix = 0 if source.no_embed_class else source.num_prefix_tokens
     side = math.isqrt(source.pos_embed.shape[1] - prefix) * patch
-    import timm
-
-    model = timm.create_model(arch, pretrained=False, num_classes=0, img_size=side, drop_path_rate=drop_path, dynamic_img_size=False)
+    model = _create(arch, side, drop_path)
     model.load_state_dict(source.state_dict())
     return Encoder(arch, model, backbone.pos_embed)
+
+
+def _create(arch: str, size: int, drop_path: float) -> Any:
+    import timm
+
+    more: dict[str, Any] = {"img_size": size, "drop_path_rate": drop_path, "dynamic_img_size": False}
+    return timm.create_model(arch, pretrained=False, num_classes=0, **more)
 
 
 def arch_of(spec: str) -> str:

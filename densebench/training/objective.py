@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from densebench.errors import UserError
 from densebench.training.augmentation import Draws
 from densebench.training.batches import seed_of
 from densebench.training.crops import patch_positions
 from densebench.training.networks import Network
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densebench.training.images import Images
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def few(self, count: int) -> Views:
+        """The first images only."""
+        draws = tuple(Draws(one.table[:count]) for one in self.draws)
+        return Views(tuple(one[:count] for one in self.pixels), draws, self.numbers[:count])
+
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
         """Where the patches of a view lie in the original images, px."""
         device = self.pixels[view].device
@@ -67,8 +79,18 @@ class Loss:
     total: Float[Tensor, ""]
     terms: dict[str, Tensor]
     figures: dict[str, Tensor] = field(default_factory=dict)
-    picture: Mapping[str, Tensor] = field(default_factory=dict)
-    """Arrays from which `--visualise` draws, only where it was asked for."""
+
+
+def weighed(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, ""]:
+    """The weighted sum of loss terms; a term of weight 0 is left out altogether."""
+    return torch.stack([weights[name] * term for name, term in terms.items() if weights[name]]).sum()
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise UserError where no term of a loss has a weight."""
+    if not any(weights.values()):
+        flags = " ".join(f"--{name}-weight 0" for name in weights)
+        raise UserError(f"{flags}: nothing is left to learn from; give one of them a weight")
 
 
 class Objective(nn.Module, ABC):
@@ -89,13 +111,6 @@ class Objective(nn.Module, ABC):
     def discard(self) -> None:
         """The step was broken: forget what it has seen."""
 
-
-def groups(images: int, size: int) -> int:
-    """How many groups of `size` images there are (the last may be smaller); 0 makes one group of all."""
-    return 1 if size == 0 else -(-images // size)
-
-
-def batches_of(tensors: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Split tensors along their first axis, together, into groups of `size` images; 0 makes one group of all."""
-    count = len(tensors[0])
-    yield from zip(*(tensor.split(size or count) for tensor in tensors), strict=True)
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """What `--visualise` writes, by name: how the method sees a few images. Nothing by default."""
+        return {}

@@ -19,7 +19,8 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict[str, object]]:
     Position tables, class tokens and the magnitudes of weight-normed layers (two-dimensional) are decayed, as the official
     code does. Only the first group follows the weight-decay schedule.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:

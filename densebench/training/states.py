@@ -1,7 +1,7 @@
 """Saved states: everything that a run needs to go on as if it had never stopped, in one file a state.
 
-A state is a safetensors file; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a state is there whole
-or not at all. Randomness has no state to save: every draw is a function of seed, step and image.
+A state is a safetensors file; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a state is there
+whole or not at all. Randomness has no state to save: every draw is a function of seed, step and image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from densebench.files import replacing
 FOLDER = "states"
 
 
-def save_state(folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, facts: dict[str, Any]) -> Path:
+def save_state(
+    folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, facts: dict[str, Any]
+) -> Path:
     """Write `states/step-00000123.safetensors` atomically.
 
     Raises UserError where it cannot be written (a full disk, say); older states stay as they are.

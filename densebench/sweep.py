@@ -1,0 +1,81 @@
+"""Sweeps: a grid of hyper-parameters, one run a point, and a table of what each point scores in context."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from densebench import catalog, options
+from densebench.console import notice
+from densebench.errors import UserError, unknown
+from densebench.evaluation import evaluate
+from densebench.files import write_text
+from densebench.pretrainer import Pretrainer
+from densebench.pretraining import RUN, RUNS, finished, pretrain
+
+PROTOCOL = "incontext"
+METRIC = "miou %"
+
+
+def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Run the grid of `NAME=A,B,...` axes, score every point, and return the table; `sweep.csv` has it too.
+
+    A point that is finished is not trained again, one that was stopped goes on. Scores are of the data set that the runs were
+    trained on where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
+    """
+    kind = catalog.load("methods", method)
+    names, values = zip(*(parse(axis, kind, method) for axis in axes), strict=True)
+    folder = asked["output"] or RUNS / f"{method}-sweep-{'-'.join(names)}"
+    rows = []
+    for point in itertools.product(*values):
+        chosen = dict(zip(names, point, strict=True))
+        run = folder / ",".join(f"{name}={value}" for name, value in chosen.items())
+        notice(f"sweep: {run.name}")
+        _train(method, run, asked, {**given, **chosen})
+        if not asked["dry_run"]:
+            rows.append({**chosen, METRIC: _score(run, asked), "run": str(run)})
+    if not rows:
+        return f"{len(list(itertools.product(*values)))} runs under {folder}"
+    table = pd.DataFrame(rows)
+    write_text(folder / "sweep.csv", table.to_csv(index=False))
+    return table.drop(columns="run").to_string(index=False, float_format="{:.2f}".format)
+
+
+def parse(axis: str, kind: type[Pretrainer], method: str) -> tuple[str, list[str]]:
+    """`lambda_pos=0,1,2` as a field and its values, each checked. Raises UserError for what is wrong."""
+    name, equals, text = axis.partition("=")
+    name = name.lstrip("-").replace("-", "_")
+    known = {flag.name: flag for flag in options.flags(kind) if flag.kind == "setting"}
+    if name not in known:
+        raise unknown("hyper-parameter", name, known, f"--sweep takes NAME=A,B,... with a setting of {method}")
+    values = [value for value in text.split(",") if value]
+    if not equals or not values or known[name].annotation.startswith("tuple"):
+        raise UserError(f"--sweep {axis}: it takes NAME=A,B,... with one value or more of a hyper-parameter that is no list")
+    for value in values:
+        known[name].read(value)
+    return name, values
+
+
+def _train(method: str, run: Path, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    there = (run / RUN).exists()
+    if there and finished(run):
+        notice(f"{run} is complete")
+        return
+    pretrain(method, **{**asked, "output": run, "resume": there}, **given)
+
+
+def _score(run: Path, asked: Mapping[str, Any]) -> float:
+    from densebench.backbones import read_checkpoint
+    from densebench.datasets import titles
+
+    trained = read_checkpoint(run)["dataset"]
+    dataset = trained if trained in titles() else "scenes"
+    where: dict[str, Any] = {"datasets": [dataset], "data_root": asked["data_root"], "results": run.parent / "results"}
+    [record] = evaluate(PROTOCOL, backbones=[f"ckpt:{run}"], fractions="1", **where)
+    headline = record["protocol"]["headline"]
+    [value] = [score["value"] for score in record["scores"] if headline.items() <= score.items()]
+    return float(value)
