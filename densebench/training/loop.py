@@ -72,7 +72,7 @@ class Training:
     def now(self, part: int, logging: bool) -> Now:
         """Where the run is, for the objective."""
         w, o = self.world, self.options
-        where = (self.step, self.epoch, self.steps / self.order.steps, float(self.teacher_temp[self.step]))
+        where = (self.step, self.epoch, self.steps / self.order.steps, float(self.teacher_temp[min(self.step, self.steps - 1)]))
         return Now(*where, self.seed, w.rank, w.size, part, o.accumulate, logging)
 
 
