@@ -55,7 +55,7 @@ class CrIBo(Pretrainer):
     """Hyper-parameters of CrIBo."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny": {**TINY, "object_dim": 1024, "objects": 12, "memory": 192, "bootstrap_after": 5},
+        "tiny": {**TINY, "object_dim": 256, "objects": 12, "memory": 192, "bootstrap_after": 10},
         "coco": {**LONG, "clip_grad": 0.0, "objects": 64, "lambda_pos": 2.0, "group_size": 32},
         "imagenet": {
             **LONG, "epochs": 800, "batch_size": 1024, "clip_grad": 0.0, "objects": 32, "lambda_pos": 1.0, "group_size": 128,

@@ -54,7 +54,7 @@ class CrOC(Pretrainer):
     """Hyper-parameters of CrOC."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny": {**TINY, "object_dim": 1024},
+        "tiny": {**TINY, "object_dim": 256},
         "coco": {"lambda_pos": 4.0, "tokens": "value", "group_size": 128},
         "imagenet": {"lambda_pos": 3.0, "tokens": "key", "group_size": 128, "batch_size": 1024},
     }

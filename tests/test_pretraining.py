@@ -100,27 +100,14 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(method, tmp_path, mon
 @pytest.mark.parametrize("method", METHODS)
 def test_a_few_steps_lower_the_loss(method, tmp_path):
     """The loss of one and the same batch, before and after steps on it."""
-    given = {
-        "limit": 8,
-        "steps": 12,
-        "lr": 0.05,
-        "warmup_epochs": 0,
-        "teacher_temp": 0.1,
-        "teacher_temp_start": 0.1,
-        "momentum": 1.0,
-    }
-    given |= {
-        "colour_jitter": (0, 0, 0, 0),
-        "grey": 0,
-        "global_scale": (1.0, 1.0),
-        "freeze_last_layer": 0,
-        "centre_momentum": 1.0,
-    }
-    if method == "cribo":
+    given = {"limit": 8, "steps": 30, "lr": 0.1, "warmup_epochs": 0, "momentum": 1.0, "centre_momentum": 1.0, "clip_grad": 0}
+    given |= {"colour_jitter": (0, 0, 0, 0), "grey": 0, "global_scale": (1.0, 1.0), "freeze_last_layer": 0}
+    given |= {"teacher_temp": 0.04, "teacher_temp_start": 0.04}
+    if method == "cribo":  # whose other terms are to fall; matches come and go
         given |= {"neighbour_weight": 0}
     run = train(method, tmp_path / "run", **given)
     losses = [float(row["loss"]) for row in read_log(run / "log.csv")]
-    assert np.mean(losses[-3:]) < losses[0] - 0.01
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
 
 
 @pytest.mark.parametrize("method", METHODS)

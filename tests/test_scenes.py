@@ -11,9 +11,9 @@ from densebench.datasets.scenes import SIZE, Draw, render
 
 # SHA-256 of the bytes of image and label. A change here is a change of the data set: raise scenes.VERSION with it.
 GOLDEN = {
-    ("train", 0): "6219ed9f7cc1ac6c8dd5ba435ad345697e8b77f6ef1a3f902cca165d1e9d2963",
-    ("train", 255): "c625a30ff9a976d6323007539ceff342914bf0d497b2c0fea42acc6bedd3716b",
-    ("val", 7): "3d0393f1408ffa8626208f136f5dd57063a0a1997bf8c747ec26db977a6ab802",
+    ("train", 0): "ad03238ccd406be29cd76bffed383943c8767048dbc7a88b7e7606a2261a2f53",
+    ("train", 255): "eabfe8b113389c2569a03073921d2b92c92917b5e49d13ccafa6449f4fa3202c",
+    ("val", 7): "159d431a2776a4ac9b50b0179f45eb9b5b2e4fdc81cb16829b5fe880927a22b6",
 }
 
 
@@ -137,6 +137,14 @@ def accuracy(describe, arrays) -> float:
     return float(np.mean([(hits[truth == label] == label).mean() for label in range(8)]))
 
 
-def test_colour_tells_nothing_and_texture_does(arrays):
-    assert accuracy(colours, arrays) < 0.22  # chance is 0.125
-    assert accuracy(gradients, arrays) > 0.45
+def raw(images: np.ndarray) -> np.ndarray:
+    """The pixels of each patch, as they are."""
+    n = len(images)
+    return images.reshape(n, 8, 16, 8, 16, 3).transpose(0, 1, 3, 2, 4, 5).reshape(n * 64, -1)
+
+
+def test_colour_is_a_hint_that_grain_hides_from_pixels(arrays):
+    """Chance is 0.125. A patch's mean colour helps and does not decide; its single pixels help much less; texture shows through."""
+    assert 0.35 < accuracy(colours, arrays) < 0.7
+    assert accuracy(raw, arrays) < accuracy(colours, arrays) - 0.1
+    assert accuracy(gradients, arrays) > 0.2

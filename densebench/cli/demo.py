@@ -23,7 +23,7 @@ def demo(
         notice("demo: CrIBo from scratch on generated scenes (preset tiny)")
         pretrain("cribo", data=["scenes"], output=run, resume=(run / RUN).exists())
     notice("demo: in-context retrieval, fractions 1, 8, 64 and 128 of the training images, five seeds")
-    backbones = [f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}", "pixels:16"]
+    backbones = [f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}"]
     for record in evaluate("incontext", backbones=backbones, datasets=["scenes"], results=results, fractions="1,8,64,128"):
         print(summary(record))
     print()

@@ -1,8 +1,10 @@
 """Scenes: generated images with labels, for a first run, for tests and for demonstrations. Nothing is downloaded.
 
 Every image of 128 x 128 pixels shows three kinds of stuff in bands with wavy borders and two to five objects of five classes
-that may hide each other. What a thing is lies in its texture and its shape alone: colours are drawn anew for every region, and
-scale, orientation, contrast, light and noise vary. So a patch's mean colour tells nothing, and features have to be earned.
+that may hide each other. What a thing is lies in its texture and its shape; its colour is a hint, as in photographs: every class has
+a hue that it tends to, and neighbouring hues overlap. Scale, orientation, contrast and light vary, and strong grain lies over
+all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features have to be
+earned: they must see through the grain first.
 
 An image is a function of (VERSION, split, index): it is drawn when it is asked for. Randomness comes from the raw 64-bit words
 of PCG64, whose stream NumPy guarantees; arithmetic is in double precision and only the last step rounds to 8 bits, so that a
@@ -23,12 +25,14 @@ from PIL import Image
 from densebench.datasets.dataset import IGNORED, Dataset, Item
 from densebench.files import digest
 
-VERSION = 1  # raise it whenever an image changes
+VERSION = 2  # raise it whenever an image changes
 COUNTS = {"train": 256, "val": 64}
 SIZE = 128  # pixels
 STUFF = ("clouds", "grit", "ripples")
 THINGS = ("stripes", "checks", "dots", "rings", "bricks")
 SEEDS = {"train": 0, "val": 1}
+HUE_SPREAD, CHROMA = 0.08, 0.06  # turns; amplitude of a hue in each channel
+GRAIN = 0.4  # largest noise of a pixel
 
 
 class Draw:
@@ -124,13 +128,19 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def paint(draw: Draw, name: str, y: np.ndarray, x: np.ndarray, period: tuple[float, float]) -> np.ndarray:
-    """A textured surface in two random colours, float [n, 3] around 0..1, at n points y, x given in pixels from its centre."""
+    """A textured surface near the hue of its class, float [n, 3] around 0..1, at n points y, x given in pixels from its centre."""
     angle, scale = draw.uniform(0, 2 * math.pi), draw.uniform(*period)
     u, v = (np.cos(angle) * x + np.sin(angle) * y) / scale, (np.cos(angle) * y - np.sin(angle) * x) / scale
     value = TEXTURES[name](draw, u, v)
-    colour = draw.uniform(0.15, 0.85, (3,))
-    tint = draw.uniform(-1, 1, (3,)) + np.where(draw.uniform() < 0.5, -1.2, 1.2)
-    return colour + draw.uniform(0.1, 0.22) * value[..., None] * tint
+    tint = draw.uniform(-0.3, 0.3, (3,)) + np.where(draw.uniform() < 0.5, -1.0, 1.0)
+    return hinted_colour(draw, name) + draw.uniform(0.1, 0.2) * (value - value.mean())[..., None] * tint
+
+
+def hinted_colour(draw: Draw, name: str) -> np.ndarray:
+    """A colour [3] of the hue that a class tends to: a step on the hue circle for each class, give or take most of a step."""
+    hue = 2 * math.pi * (3 * list(TEXTURES).index(name) / len(TEXTURES) + draw.uniform(-HUE_SPREAD, HUE_SPREAD))
+    phases = np.array([0.0, 2 * math.pi / 3, -2 * math.pi / 3])
+    return draw.uniform(0.45, 0.55) + CHROMA * np.cos(hue - phases)
 
 
 @functools.lru_cache(maxsize=16)
@@ -155,7 +165,7 @@ def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         canvas[inside] = paint(draw, THINGS[kind], dy[inside], dx[inside], (5, 10))
         label[inside], instance[inside] = len(STUFF) + kind, number
     label[_rims(instance)] = IGNORED
-    image = canvas * _light(draw, y, x)[..., None] + draw.uniform(-0.06, 0.06, (SIZE, SIZE, 3))
+    image = canvas * _light(draw, y, x)[..., None] + draw.uniform(-GRAIN, GRAIN, (SIZE, SIZE, 3))
     image = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
     image.flags.writeable = label.flags.writeable = False
     return image, label
