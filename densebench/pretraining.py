@@ -61,6 +61,7 @@ def pretrain(
     seed: int | None = None,
     limit: int | None = None,
     dry_run: bool = False,
+    processes: int = 1,
     command: str = "",
     **given: Any,
 ) -> Path:
@@ -112,6 +113,7 @@ def pretrain(
         folder = output or _free_folder(method, images.name)
         if not resume and (folder / RUN).exists():
             raise UserError(f"--output {folder} holds a run already; --resume goes on with it, or give another --output")
+        world = replace(world, size=max(world.size, processes))
         synchronise()  # nobody writes before everybody has looked
         return _train(chosen, images, world, folder, about, weights, resume=resume, dry_run=dry_run, command=command)
 

@@ -144,7 +144,8 @@ def raw(images: np.ndarray) -> np.ndarray:
 
 
 def test_colour_is_a_hint_that_grain_hides_from_pixels(arrays):
-    """Chance is 0.125. A patch's mean colour helps and does not decide; its single pixels help much less; texture shows through."""
+    """Chance is 0.125. A patch's mean colour helps and does not decide; its single pixels help much less; texture shows
+    through."""
     assert 0.35 < accuracy(colours, arrays) < 0.7
     assert accuracy(raw, arrays) < accuracy(colours, arrays) - 0.1
     assert accuracy(gradients, arrays) > 0.2

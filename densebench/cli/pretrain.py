@@ -68,7 +68,7 @@ def pretrain(
             print(run_grid(method, sweep, asked, given))
         elif gpus > 1 and "WORLD_SIZE" not in os.environ:
             with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-                pretraining.pretrain(method, **{**asked, "dry_run": True}, **given)
+                pretraining.pretrain(method, **{**asked, "dry_run": True, "processes": gpus}, **given)
             raise typer.Exit(_status(pretraining.launch(gpus, sys.argv[1:])))
         else:
             folder = pretraining.pretrain(method, **asked, **given)

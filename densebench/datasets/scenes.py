@@ -1,10 +1,10 @@
 """Scenes: generated images with labels, for a first run, for tests and for demonstrations. Nothing is downloaded.
 
 Every image of 128 x 128 pixels shows three kinds of stuff in bands with wavy borders and two to five objects of five classes
-that may hide each other. What a thing is lies in its texture and its shape; its colour is a hint, as in photographs: every class has
-a hue that it tends to, and neighbouring hues overlap. Scale, orientation, contrast and light vary, and strong grain lies over
-all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features have to be
-earned: they must see through the grain first.
+that may hide each other. What a thing is lies in its texture and its shape; its colour is a hint, as in photographs: every
+class has a hue that it tends to, and neighbouring hues overlap. Scale, orientation, contrast and light vary, and strong grain
+lies over all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features
+have to be earned: they must see through the grain first.
 
 An image is a function of (VERSION, split, index): it is drawn when it is asked for. Randomness comes from the raw 64-bit words
 of PCG64, whose stream NumPy guarantees; arithmetic is in double precision and only the last step rounds to 8 bits, so that a
@@ -128,7 +128,8 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def paint(draw: Draw, name: str, y: np.ndarray, x: np.ndarray, period: tuple[float, float]) -> np.ndarray:
-    """A textured surface near the hue of its class, float [n, 3] around 0..1, at n points y, x given in pixels from its centre."""
+    """A textured surface near the hue of its class, float [n, 3] around 0..1, at n points y, x given in pixels from its
+    centre."""
     angle, scale = draw.uniform(0, 2 * math.pi), draw.uniform(*period)
     u, v = (np.cos(angle) * x + np.sin(angle) * y) / scale, (np.cos(angle) * y - np.sin(angle) * x) / scale
     value = TEXTURES[name](draw, u, v)
