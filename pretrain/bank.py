@@ -40,6 +40,7 @@ class Bank(nn.Module):
         self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
         self.register_buffer("crops", torch.zeros(images, 2, 5))
         self._rows: Tensor | None = None
+        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_rows", None))
 
     def add(
         self,

@@ -216,16 +216,20 @@ def _tree(name: str, folder: Path) -> Tree:
     try:
         found = sorted(_files(folder))
     except OSError as error:
-        raise UserError(f"cannot read {folder}: {error.strerror}; check its permissions") from error
+        raise UserError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
     if not found:
         raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)}), at any depth; give a folder that does")
     return Tree(name, folder, tuple(found))
 
 
+def _unreadable(error: OSError) -> None:
+    raise error
+
+
 def _files(folder: Path) -> Iterator[str]:
     """Image files at any depth, as paths below the folder; links to folders are followed, once each."""
     seen: set[Path] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         real = Path(place).resolve()
         if real in seen:
             folders.clear()

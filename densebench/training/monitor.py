@@ -44,6 +44,8 @@ class Monitor:
         signs = {}
         if "teacher_entropy" in figures:
             signs["uniform"] = figures["teacher_entropy"] > UNIFORM * self.uniform
+        if "image" in figures:
+            signs["level"] = abs(figures["image"] / self.uniform - 1) < 1 - UNIFORM
         if "feature_std" in figures:
             signs["equal"] = figures["feature_std"] < SAME
         warnings = []
@@ -59,6 +61,11 @@ class Monitor:
             return (
                 f"step {step}: collapse: the teacher's entropy is {figures['teacher_entropy']:.3f}, "
                 f"uniform is ln K = {self.uniform:.3f}; lower --teacher-temp (0.02), or --out-dim, or raise --batch-size"
+            )
+        if sign == "level":
+            return (
+                f"step {step}: collapse: the loss between views stays at ln K = {self.uniform:.3f}, which is chance; lower "
+                "--teacher-temp (0.02), or --out-dim for small data, or raise --batch-size"
             )
         return (
             f"step {step}: collapse: all images have nearly the same features "

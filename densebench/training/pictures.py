@@ -37,7 +37,7 @@ def painted(
 
 def lit(pixels: np.ndarray, mask: Bool[Tensor, "gh gw"], frame: tuple[int, int, int] | None = None) -> Image.Image:
     """A view, uint8 [SIDE, SIDE, 3], dark but for one object, in a frame."""
-    bright = np.where(enlarged(mask)[..., None], 1.0, 0.25)
+    bright = np.where(enlarged(mask)[..., None], 1.0, 0.4)
     shown = (pixels * bright).astype(np.uint8)
     if frame is not None:
         edge = np.ones(shown.shape[:2], bool)

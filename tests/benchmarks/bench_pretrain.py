@@ -205,6 +205,8 @@ def fill_bank(bank, concepts, valid, generator):
         held.copy_(objects + 0.2 * torch.randn(objects.shape, generator=generator))
     bank.valid.copy_(torch.rand(bank.valid.shape, generator=generator) < valid)
     bank.numbers.copy_(10**6 + torch.arange(len(bank.numbers)))
+    bank.inverse_lengths.copy_(1 / bank.objects.norm(dim=3))
+    bank.load_state_dict(bank.state_dict())  # so that it counts anew which places hold an object
 
 
 # Views
@@ -329,7 +331,7 @@ def compare_bank(arguments, device, bank, taught, objects, labels, numbers):
     newest = torch.arange(len(bank.numbers) - 1, -1, -1, device=device)
 
     def ours():
-        places = torch.stack([bank.nearest(view, taught[view], numbers)[0] for view in (0, 1)])
+        places = torch.stack([bank.nearest(view, taught[view], numbers, valid)[0] for view in (0, 1)])
         bank.add(taught, valid, numbers, labels, crops)
         return places
 
@@ -413,8 +415,11 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
         z_s = by_image(student.head(image_seen), 2)
         losses = [image_loss(z_s, z_t, student, teacher, centres[0], options.student_temp, now)]
         centres[0].see(z_t)
-        losses.append(objective.object_loss(seen, taught, objects.valid, student, teacher, now))
-        losses.append(objective.neighbour_loss(seen, taught, objects.valid, None, student, teacher, now)[0])
+        rows = objects.valid.flatten().nonzero()[:, 0]
+        said = student.project(seen.flatten(1, 2)[:, rows])
+        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+        losses.append(objective.object_loss(said, taught, objects.valid, rows, prototypes, teacher, now))
+        losses.append(objective.neighbour_loss(said, taught, objects.valid, rows, None, prototypes, teacher, now)[0])
         torch.stack(losses).sum().backward()
         for centre, name in zip(centres, ("image", "object"), strict=True):
             centre.commit(teacher.head.prototypes(name))
