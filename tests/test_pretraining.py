@@ -153,7 +153,7 @@ OTHER = {
 )
 def test_every_number_changes_something(method, name, tmp_path, reference):
     first = reference(method)
-    before = getattr(build(catalog.load("methods", method), method, "tiny", "official", None, {**SMALL, **OWN[method]}), name)
+    before = getattr(build(catalog.load("methods", method), method, "tiny", "official", None, {**SMALL, **OWN.get(method, {})}), name)
     other = OTHER.get(name, 1 if before == 0 else before * 2)
     if name == "k_start":
         other = 6
@@ -371,7 +371,7 @@ def images(folder, count):
     return folder
 
 
-@pytest.mark.parametrize("cache", ["none", "ram"])
+@pytest.mark.parametrize("cache", ["none", "ram", "gpu"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_and_cache_change_nothing(cache, workers, tmp_path, plain):
     folder = tmp_path / "images"
@@ -446,3 +446,32 @@ def test_schedules_follow_epochs_warm_up_and_the_frozen_layer(tmp_path):
 
 def test_steps_are_the_length_of_the_run(tmp_path):
     assert len(read_log(train("dino", tmp_path / "run", steps=5) / "log.csv")) == 5
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_trains(method, precision, tmp_path):
+    """Networks in half precision; the memory stays fp32 or as it was made, and weights stay fp32."""
+    whole = tensors(train(method, tmp_path / "whole", precision=precision, steps=2))
+    assert all(value.isfinite().all() for value in whole.values() if value.is_floating_point())
+    assert {whole[name].dtype for name in whole if name.startswith(("student/", "teacher/"))} == {torch.float32}
+    exact = tensors(train(method, tmp_path / "exact", steps=2))
+    name = "student/encoder.model.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(whole[name], exact[name])
+
+
+def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
+    from densebench.backbones import newest_checkpoint
+
+    monkeypatch.setattr("densebench.training.probe.probe", lambda *_: 1.0)
+    run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)
+    assert (run / "best" / "checkpoint.json").exists()
+    assert (run / "epochs" / "0001" / "checkpoint.json").exists()
+    assert newest_checkpoint(tmp_path / "runs") == run
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_of_one_image(method, tmp_path):
+    run = train(method, tmp_path / "run", batch_size=1, limit=4, steps=3)
+    assert all(np.isfinite(float(row["loss"])) for row in read_log(run / "log.csv"))
+    assert read_log(run / "log.csv")[-1]["skipped"] == "0"

@@ -38,6 +38,7 @@ def read_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(runs: Path) -> Path | None:
-    """The checkpoint under a folder that was written last, or None."""
+    """The checkpoint under a folder that was written last, or None; those inside another one (best, epochs) are passed over."""
     found = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
+    found = [path for path in found if not any((folder / FACTS).exists() for folder in path.parent.parents)]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
