@@ -21,21 +21,19 @@ from typing import Any
 import torch
 
 from densebench import catalog, options
-from densebench.backbones.saved import read_checkpoint, save_checkpoint
+from densebench.backbones.saved import read_checkpoint
 from densebench.console import notice
 from densebench.device import describe, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.files import write_text
-from densebench.pictures import save
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
+from densebench.training.chief import Chief
 from densebench.training.distributed import World, agree, joined, synchronise
 from densebench.training.images import Images, open_images
-from densebench.training.logs import Log, Ticker
-from densebench.training.loop import Report, Training, assemble, interruptible, run
+from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.networks import arch_of, check_size, create_encoder, initial_encoder
-from densebench.training.objective import Views
-from densebench.training.states import load_state, retain, save_state, saved_states
+from densebench.training.states import load_state, saved_states
 
 SCHEMA = 1
 RUNS = Path("runs")
@@ -85,6 +83,7 @@ def pretrain(
         data_root = data_root or (Path(stored["data"]["root"]) if stored["data"]["root"] else None)
         limit, seed = limit if limit is not None else stored["data"]["limit"], stored["seed"] if seed is None else seed
         preset, variant, init = preset or stored["preset"], variant or stored["variant"], init or stored["init"]
+        weights = weights or (Path(stored["weights"]) if stored["weights"] else None)
         given = {**_changed(kind, stored), **given}
     preset, variant, seed = preset or next(iter(kind.presets)), variant or "official", seed or 0
     chosen = build(kind, method, preset, variant, init, given)
@@ -95,6 +94,7 @@ def pretrain(
         "preset": preset,
         "variant": variant,
         "init": init,
+        "weights": str(weights) if weights else None,
         "seed": seed,
         "settings": options.select(chosen, "setting"),
         "means": options.select(chosen, "means"),
@@ -190,103 +190,6 @@ def _loop(training: Training, chief: Chief | None, stopped: Any) -> None:
             raise Stopped("")
     if chief is not None:
         chief.log.close()
-
-
-class Chief:
-    """The one process that talks and writes: log, states, backbones, pictures and probes."""
-
-    def __init__(self, training: Training, folder: Path, about: dict[str, Any]) -> None:
-        self.training, self.folder, self.about = training, folder, about
-        self.log = Log(folder, training.step)
-        self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
-        self.best: float = _read_best(folder)
-        self.views: Views | None = None
-
-    @property
-    def resume_command(self) -> str:
-        """What goes on with this run."""
-        return f"densebench pretrain {self.about['method']} --output {self.folder} --resume"
-
-    def report(self, report: Report) -> None:
-        """Log the figures of a step and show the line."""
-        if report.figures:
-            self.views = report.views
-            rate = self.ticker.rate(report.step)
-            self.log.add(report.step, {**report.figures, "images_per_second": rate})
-            terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
-            self.ticker.show(report.step, report.epoch, terms)
-
-    def due(self, step: int) -> bool:
-        """Whether a state is to be saved after this step."""
-        options, per_epoch = self.training.options, self.training.order.steps
-        if step == self.training.steps:
-            return True
-        if options.save_steps:
-            return step % options.save_steps == 0
-        return step % (options.save_every * per_epoch) == 0
-
-    def save(self) -> None:
-        """Write the state and the backbone, then what depends on them: pictures, probes, backbones that stay."""
-        training, options = self.training, self.training.options
-        facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}
-        save_state(self.folder, training.step, training.modules, training.optimiser, facts)
-        retain(self.folder, options.keep)
-        self.write_backbone(self.folder)
-        if options.visualise and self.views is not None:
-            self._draw(self.views.few(options.visualise))
-        epoch, at_end = divmod(training.step, training.order.steps)
-        if at_end:
-            return
-        if options.keep_every and epoch % options.keep_every == 0:
-            self.write_backbone(self.folder / "epochs" / f"{epoch:04}")
-        if options.probe and (epoch % options.probe_every == 0 or training.step == training.steps):
-            self._probe(epoch)
-
-    def write_backbone(self, folder: Path) -> None:
-        """Write the teacher's encoder as a checkpoint."""
-        training, about = self.training, self.about
-        encoder = training.teacher.encoder
-        save_checkpoint(
-            folder,
-            encoder.model,
-            encoder.arch,
-            method=about["method"],
-            preset=about["preset"],
-            variant=about["variant"],
-            dataset=about["data"]["name"],
-            image_size=training.options.image_size,
-            pos_embed=encoder.convention,
-            step=training.step,
-            epoch=training.step / training.order.steps,
-            finished=training.step == training.steps,
-        )
-
-    def _draw(self, views: Views) -> None:
-        training = self.training
-        with torch.no_grad():
-            now = replace(training.now(0, False), step=training.step - 1, rank=0, world=1, part=0, parts=1)
-            found = training.objective.pictures(training.teacher, views, now, training.images)
-        for name, picture in found.items():
-            save(picture, self.folder / "pictures" / f"{name}-{training.step:08}.png")
-
-    def _probe(self, epoch: int) -> None:
-        from densebench.training.probe import probe
-
-        assert self.training.options.probe is not None
-        value = probe(self.folder, self.training.options.probe, self.training.options.device, self.about["data"]["root"])
-        self.log.add(self.training.step, {"epoch": float(epoch), "probe_miou": value})
-        notice(f"epoch {epoch}: in-context mIoU of the teacher on {self.training.options.probe}: {value:.2f}")
-        if value > self.best:
-            self.best = value
-            self.write_backbone(self.folder / "best")
-            write_text(self.folder / "best" / "probe.json", json.dumps({"miou": value, "epoch": epoch}) + "\n")
-
-
-def _read_best(folder: Path) -> float:
-    try:
-        return float(json.loads((folder / "best" / "probe.json").read_text())["miou"])
-    except (OSError, ValueError, KeyError):
-        return float("-inf")
 
 
 def _describe(training: Training, about: dict[str, Any], folder: Path) -> None:

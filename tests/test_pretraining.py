@@ -153,7 +153,9 @@ OTHER = {
 )
 def test_every_number_changes_something(method, name, tmp_path, reference):
     first = reference(method)
-    before = getattr(build(catalog.load("methods", method), method, "tiny", "official", None, {**SMALL, **OWN.get(method, {})}), name)
+    before = getattr(
+        build(catalog.load("methods", method), method, "tiny", "official", None, {**SMALL, **OWN.get(method, {})}), name
+    )
     other = OTHER.get(name, 1 if before == 0 else before * 2)
     if name == "k_start":
         other = 6
@@ -332,7 +334,7 @@ def test_pictures_are_drawn(method, tmp_path):
 
 def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
     values = iter([5.0, 9.0, 7.0])
-    monkeypatch.setattr("densebench.training.probe.probe", lambda *_: next(values))
+    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: next(values))
     run = train("dino", tmp_path / "run", steps=None, epochs=3, probe="scenes", probe_every=1)
     assert [row["probe_miou"] for row in read_log(run / "log.csv") if "probe_miou" in row] == ["5", "9", "7"]
     assert json.loads((run / "best" / "probe.json").read_text()) == {"miou": 9.0, "epoch": 2}
@@ -463,7 +465,7 @@ def test_half_precision_trains(method, precision, tmp_path):
 def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
     from densebench.backbones import newest_checkpoint
 
-    monkeypatch.setattr("densebench.training.probe.probe", lambda *_: 1.0)
+    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: 1.0)
     run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)
     assert (run / "best" / "checkpoint.json").exists()
     assert (run / "epochs" / "0001" / "checkpoint.json").exists()

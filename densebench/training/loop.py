@@ -7,6 +7,7 @@ and a run that goes on from one is bit for bit the run that was never stopped (o
 from __future__ import annotations
 
 import copy
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from densebench.console import notice
 from densebench.errors import UserError
 from densebench.pretrainer import Pretrainer
 from densebench.training import schedules
@@ -214,8 +216,6 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
 
 def default_workers(world: World, cache: str) -> int:
     """Processes that decode: none on the CPU, where they would take the cores that train; else up to 12 a GPU."""
-    import os
-
     if world.device.type == "cpu":
         return 0
     return max(1, min(12, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
@@ -224,8 +224,6 @@ def default_workers(world: World, cache: str) -> int:
 def _count_broken(training: Training, batch: Batch) -> None:
     for title in batch.broken:
         if title not in training.broken:
-            from densebench.console import notice
-
             training.broken.add(title)
             notice(f"cannot decode {title}; another image takes its place ({len(training.broken)} so far)")
     if len(training.broken) > training.options.max_broken:
