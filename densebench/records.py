@@ -232,6 +232,9 @@ def _flaw(record: Any) -> str | None:
         lacking += [f"{name}.{key}" for key in REQUIRED[name] if not isinstance(part, dict) or key not in part]
     if lacking:
         return f"lacks {', '.join(lacking)}"
+    for part, key in (("backbone", "spec"), ("protocol", "name"), ("protocol", "preset"), ("dataset", "name")):
+        if not isinstance(record[part].get(key, ""), str):
+            return f"has {part}.{key} {record[part][key]!r}, which is no text"
     if record["schema"] != SCHEMA:
         return f"has schema {record['schema']!r}, not {SCHEMA}"
     if record["status"] not in STATUSES:

@@ -197,6 +197,8 @@ def _with_score(**values):
         (lambda record: record.update(dataset=[]), "lacks dataset.name, .*dataset.limit"),
         (lambda record: record["dataset"].pop("limit"), "lacks dataset.limit;"),
         (lambda record: record["protocol"].pop("headline"), "lacks protocol.headline;"),
+        (lambda record: record["protocol"].update(preset=7), "has protocol.preset 7, which is no text"),
+        (lambda record: record["backbone"].update(spec=None), "has backbone.spec None, which is no text"),
         (lambda record: record.update(scores={}), "not a list"),
         (lambda record: record["scores"][0].pop("value"), "without metric, variant, value or unit"),
         (_with_score(value="50"), "miou '50', not a finite number from 0 to 100"),
