@@ -10,7 +10,7 @@ from densebench.errors import UserError
 
 PATIENCE = 5  # logged steps in a row
 SAME = 0.02  # feature_std below this: all images look the same to the teacher
-UNIFORM = 0.999  # share of ln K: the teacher says nothing
+UNIFORM, NEARLY_UNIFORM = 0.999, 0.98  # shares of ln K: the teacher says nothing, or next to nothing
 MAX_SKIPPED_IN_A_ROW = 50
 
 
@@ -44,8 +44,9 @@ class Monitor:
         signs = {}
         if "teacher_entropy" in figures:
             signs["uniform"] = figures["teacher_entropy"] > UNIFORM * self.uniform
-        if "image" in figures:
-            signs["level"] = abs(figures["image"] / self.uniform - 1) < 1 - UNIFORM
+        if "image" in figures:  # a loss of ln K with a decided teacher is a student that lags, not a collapse
+            blurred = figures.get("teacher_entropy", self.uniform) > NEARLY_UNIFORM * self.uniform
+            signs["level"] = blurred and abs(figures["image"] / self.uniform - 1) < 1 - UNIFORM
         if "feature_std" in figures:
             signs["equal"] = figures["feature_std"] < SAME
         warnings = []
