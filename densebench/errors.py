@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and the one way in which a user ends a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """What the user gave is wrong: one line that names the value, the limit and the remedy. Exit status 2."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """The user stopped a run; its state is saved. The text says how to go on. Exit status 130."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str) -> UserError:

@@ -24,7 +24,7 @@ from densebench import catalog, options
 from densebench.backbones.saved import read_checkpoint
 from densebench.console import notice
 from densebench.device import describe, resolve_device
-from densebench.errors import UserError, unknown
+from densebench.errors import Stopped, UserError, unknown
 from densebench.files import write_text
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
@@ -39,10 +39,6 @@ SCHEMA = 1
 RUNS = Path("runs")
 RUN = "run.json"
 BARE = ("scenes", "tiny")
-
-
-class Stopped(Exception):  # noqa: N818
-    """The user stopped a run; its state is saved. The text says how to go on."""
 
 
 def pretrain(

@@ -12,7 +12,7 @@ from densebench.cli import cache, data, demo, doctor, ls
 from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
-from densebench.errors import UserError
+from densebench.errors import Stopped, UserError
 
 app = typer.Typer(
     name="densebench",
@@ -54,6 +54,10 @@ def main() -> None:
     except UserError as error:
         print(f"densebench: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        if str(stopped):
+            print(f"densebench: {stopped}", file=sys.stderr)
+        sys.exit(130)
     except KeyboardInterrupt:
         print("densebench: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
         sys.exit(130)

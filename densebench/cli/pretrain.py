@@ -59,24 +59,20 @@ def pretrain(
     asked: dict[str, Any] = {"data": data or (), "data_root": data_root, "preset": preset, "variant": variant, "init": init}
     asked |= {"weights": weights, "output": output, "resume": resume, "seed": seed, "limit": limit, "dry_run": dry_run}
     asked["command"] = shlex.join(["densebench", *sys.argv[1:]])
-    try:
-        if sweep:
-            from densebench.sweep import sweep as run_grid
+    if sweep:
+        from densebench.sweep import sweep as run_grid
 
-            if gpus > 1 or resume:
-                raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid are kept as they are")
-            print(run_grid(method, sweep, asked, given))
-        elif gpus > 1 and "WORLD_SIZE" not in os.environ:
-            with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-                pretraining.pretrain(method, **{**asked, "dry_run": True, "processes": gpus}, **given)
-            raise typer.Exit(_status(pretraining.launch(gpus, sys.argv[1:])))
-        else:
-            folder = pretraining.pretrain(method, **asked, **given)
-            if not dry_run and int(os.environ.get("RANK", "0")) == 0:
-                print(folder)
-    except pretraining.Stopped as stopped:
-        print(f"densebench: {stopped}" if str(stopped) else "", end="\n" if str(stopped) else "", file=sys.stderr)
-        raise typer.Exit(130) from stopped
+        if gpus > 1 or resume:
+            raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid are kept as they are")
+        print(run_grid(method, sweep, asked, given))
+    elif gpus > 1 and "WORLD_SIZE" not in os.environ:
+        with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
+            pretraining.pretrain(method, **{**asked, "dry_run": True, "processes": gpus}, **given)
+        raise typer.Exit(_status(pretraining.launch(gpus, sys.argv[1:])))
+    else:
+        folder = pretraining.pretrain(method, **asked, **given)
+        if not dry_run and int(os.environ.get("RANK", "0")) == 0:
+            print(folder)
 
 
 def _status(code: int) -> int:
