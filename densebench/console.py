@@ -35,7 +35,7 @@ class Progress:
         """The state in words: how many, how fast, how much longer."""
         rate = self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
-        return f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {_clock(left)} left"
+        return f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {clock(left)} left"
 
 
 @contextmanager
@@ -48,10 +48,11 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Progress]
         if sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr)
         if bar.done:
-            notice(f"{label}: {bar.done}/{total} {unit} in {_clock(time.monotonic() - bar.started)}")
+            notice(f"{label}: {bar.done}/{total} {unit} in {clock(time.monotonic() - bar.started)}")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A span of time as minutes:seconds, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

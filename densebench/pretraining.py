@@ -38,7 +38,7 @@ from densebench.training.states import load_state, saved_states
 SCHEMA = 1
 RUNS = Path("runs")
 RUN = "run.json"
-BARE = ("scenes", "tiny")
+BARE = "scenes"
 
 
 def pretrain(
@@ -70,8 +70,8 @@ def pretrain(
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise UserError(f"--epochs {given['epochs']} and --steps {given['steps']}: give one of them")
     if not data and not resume:
-        data = (BARE[0],)
-        notice(f"no --data: pretraining on the generated data set {BARE[0]} with preset {preset or next(iter(kind.presets))}")
+        data = (BARE,)
+        notice(f"no --data: pretraining on the generated data set {BARE} with preset {preset or next(iter(kind.presets))}")
     if resume:
         output = output or _newest(method)
         stored = _read_run(output)
@@ -85,23 +85,11 @@ def pretrain(
     chosen = build(kind, method, preset, variant, init, given)
     images = open_images(data, data_root, limit)
     about = {
-        "schema": SCHEMA,
-        "method": method,
-        "preset": preset,
-        "variant": variant,
-        "init": init,
+        **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init, "seed": seed},
         "weights": str(weights) if weights else None,
-        "seed": seed,
         "settings": options.select(chosen, "setting"),
         "means": options.select(chosen, "means"),
-        "data": {
-            "specs": list(data),
-            "root": str(data_root) if data_root else None,
-            "limit": limit,
-            "name": images.name,
-            "images": len(images),
-            "digest": images.digest(),
-        },
+        "data": _about_data(images, data, data_root, limit),
     }
     if resume:
         _check_same(output, stored, about)
@@ -112,6 +100,12 @@ def pretrain(
         world = replace(world, size=max(world.size, processes))
         synchronise()  # nobody writes before everybody has looked
         return _train(chosen, images, world, folder, about, weights, resume=resume, dry_run=dry_run, command=command)
+
+
+def _about_data(images: Images, specs: Sequence[str], root: Path | None, limit: int | None) -> dict[str, Any]:
+    """What a run is trained on, so that it can be opened again and recognised."""
+    asked = {"specs": list(specs), "root": str(root) if root else None, "limit": limit}
+    return {**asked, "name": images.name, "images": len(images), "digest": images.digest()}
 
 
 def build(

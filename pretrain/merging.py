@@ -51,8 +51,7 @@ class Rules:
 @dataclass(frozen=True)
 class Clusters:
     """What is found for p problems: weights of the patches in their clusters, split over views (0 for pruned clusters), which
-    of the
-    `most` places hold a cluster that both views show, and the number of clusters before pruning."""
+    of the `most` places hold a cluster that both views show, and the number of clusters before pruning."""
 
     weights: tuple[Float[Tensor, "p n most"], Float[Tensor, "p n most"]]
     valid: Bool[Tensor, "p most"]

@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from torch.utils.tensorboard import SummaryWriter
+
+from densebench.console import clock
 from densebench.files import write_text
 
 NAME = "log.csv"
@@ -24,7 +26,7 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_log(self.path) if int(row["step"]) <= step]
         self._rewrite()
-        self.board = _tensorboard(folder / "tensorboard", step)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Write one row; a figure that the file has no column for yet gets one."""
@@ -36,14 +38,12 @@ class Log:
         else:
             with self.path.open("a", newline="", encoding="utf-8") as stream:
                 csv.DictWriter(stream, self.columns, restval="", lineterminator="\n").writerow(row)
-        if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(name, value, step)
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush the event files."""
-        if self.board is not None:
-            self.board.close()
+        self.board.close()
 
     def _rewrite(self) -> None:
         self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
@@ -62,14 +62,6 @@ def read_log(path: Path) -> list[dict[str, str]]:
     whole = text[: text.rfind("\n") + 1]
     rows = [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
     return [{name: value for name, value in row.items() if value != ""} for row in rows]
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # an extra of its own: log.csv has the same numbers
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 class Ticker:
@@ -93,11 +85,5 @@ class Ticker:
         rate = self.rate(step)
         left = (self.steps - step) * self.images / rate if rate else 0.0
         losses = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-        line = f"step {step}/{self.steps}, epoch {epoch}: {losses}, {rate:.1f} images/s, {_clock(left)} left"
+        line = f"step {step}/{self.steps}, epoch {epoch}: {losses}, {rate:.1f} images/s, {clock(left)} left"
         print(f"\r\x1b[K{line}" if live else line, end="" if live and step < self.steps else "\n", file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

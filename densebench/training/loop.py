@@ -135,12 +135,8 @@ def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecip
         losses.append(loss)
     _update(training, losses)
     training.step += 1
-    report = Report(training.step, (training.step - 1) // training.order.steps, {})
-    if logging:
-        assert views is not None
-        figures = _figures(training, losses)
-        return Report(report.step, report.epoch, figures, views)
-    return report
+    epoch = (training.step - 1) // training.order.steps
+    return Report(training.step, epoch, _figures(training, losses), views) if logging else Report(training.step, epoch, {})
 
 
 def _update(training: Training, losses: list[Loss]) -> None:
@@ -198,7 +194,7 @@ def _views(batch: Batch, recipes: tuple[ViewRecipe, ...], device: torch.device) 
 
 def _batches(training: Training, last: int) -> Iterator[Batch]:
     options, world = training.options, training.world
-    workers = options.workers if options.workers is not None else default_workers(world, options.cache)
+    workers = options.workers if options.workers is not None else default_workers(world)
     keys = training.order.micro_batches(training.step, last)
     pin = world.device.type == "cuda" and options.cache != "gpu"
     if options.cache == "none":
@@ -214,7 +210,7 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
         yield cache.fill(batch)
 
 
-def default_workers(world: World, cache: str) -> int:
+def default_workers(world: World) -> int:
     """Processes that decode: none on the CPU, where they would take the cores that train; else up to 12 a GPU."""
     if world.device.type == "cpu":
         return 0
