@@ -1,0 +1,273 @@
+"""Differentiable sorting networks: which input ends at which rank, as a doubly stochastic matrix with gradients.
+
+Petersen, Borgelt, Kuehne, Deussen: Differentiable Sorting Networks for Scalable Sorting and Ranking Supervision, ICML 2021, and
+Monotonic Differentiable Sorting Networks, ICLR 2022 (the Cauchy swap). NeCo (Pariza et al., 2024), equations 4 to 8, sorts
+similarities with them.
+
+A network is a list of layers of comparators. A comparator mixes the two values on its wires, and with them the two columns of
+the permutation matrix, by one share alpha:
+
+    low' = alpha low + (1 - alpha) high,    high' = (1 - alpha) low + alpha high,    alpha = f(beta (high - low)).
+
+Nothing else is computed: matrices are kept as columns `[wire, row, input]`, so a layer touches each column once, two at a time,
+and a layer's own (dense) permutation matrix never exists. The backward pass needs the differences at the comparators, one
+number each, and recomputes the columns, some rows at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.errors import UserError, unknown
+
+CHUNK_BYTES = 16 * 2**20  # of the columns of all layers: what a CPU's cache holds
+ON_GPU = 64  # times as much on a GPU, where fewer and larger kernels are faster
+TINY = 1e-10  # added to differences of the logistic_phi swap, as diffsort does
+FLOOR = 1e-20  # entries below it count as it in a logarithm
+
+Layers = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+NETWORKS = ("bitonic", "odd-even")
+SWAPS = ("cauchy", "logistic", "logistic_phi")
+
+
+@functools.cache
+def comparators(network: str, count: int) -> Layers:
+    """The layers of a sorting network for `count` wires: (low wires, high wires), equally many; low ones get the smaller value.
+
+    odd-even: `count` layers of neighbours (Habermann 1972). bitonic (Batcher 1968): k (k + 1) / 2 layers for 2^k wires, all
+    comparators the same way up; so for other counts the first wires of the next larger network can be left out, as if they held
+    values below all others, and what is left sorts. The common drawing turns every other block upside down: the same network
+    for 2^k wires, but cut in this way it does not sort 22, 38, 42 to 46 or 54 values (diffsort 0.2.0 does so), and mixes some
+    other counts differently. Both agree for 49, which NeCo sorts.
+
+    Raises UserError for another name or fewer than two wires.
+    """
+    if network not in NETWORKS:
+        raise unknown("sorting network", network, NETWORKS, f"it is one of {', '.join(NETWORKS)}")
+    if count < 2:
+        raise UserError(f"a sorting network of {count} wires: give it at least 2 values to sort")
+    return tuple(_odd_even(count) if network == "odd-even" else _bitonic(count))
+
+
+def _odd_even(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    layers = []
+    for number in range(count):
+        low = tuple(range(number % 2, count - 1, 2))
+        layers.append((low, tuple(wire + 1 for wire in low)))
+    return layers
+
+
+def _bitonic(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    depth = math.ceil(math.log2(count))
+    left_out = 2**depth - count
+    layers = []
+    for block in range(1, depth + 1):
+        for step in reversed(range(block)):
+            layer = []
+            for wire in range(2**depth):
+                # a block begins by comparing mirror images, so that its two ascending halves form a bitonic sequence
+                other = wire ^ (2**block - 1) if step == block - 1 else wire + 2**step
+                if wire >> step & 1 == 0 and wire >= left_out:
+                    layer.append((wire - left_out, other - left_out))
+            low, high = zip(*layer, strict=True)
+            layers.append((low, high))
+    return layers
+
+
+def _cauchy(scaled: Tensor) -> Tensor:
+    return scaled.atan() / math.pi + 0.5
+
+
+def _cauchy_slope(scaled: Tensor) -> Tensor:
+    return 1 / (math.pi * (1 + scaled * scaled))
+
+
+def _logistic_slope(scaled: Tensor) -> Tensor:
+    share = scaled.sigmoid()
+    return share * (1 - share)
+
+
+class _Swap:
+    """The share f(beta d) of a comparator, and its slope by the difference d."""
+
+    def __init__(self, name: str, steepness: float) -> None:
+        if name not in SWAPS:
+            raise unknown("swap", name, SWAPS, f"it is one of {', '.join(SWAPS)}")
+        self.steepness, self.phi = steepness, name == "logistic_phi"
+        self.share: Callable[[Tensor], Tensor] = _cauchy if name == "cauchy" else torch.sigmoid
+        self.slope: Callable[[Tensor], Tensor] = _cauchy_slope if name == "cauchy" else _logistic_slope
+
+    def alpha(self, difference: Tensor) -> Tensor:
+        """The share of its own value that a wire keeps."""
+        return self.share(self._scaled(difference))
+
+    def alpha_slope(self, difference: Tensor) -> Tensor:
+        """d alpha / d difference."""
+        inner = self.steepness * self.slope(self._scaled(difference))
+        size = difference.abs()
+        return inner * self._flat(difference) * (1 - 0.25 * size / (size + TINY)) if self.phi else inner
+
+    def _scaled(self, difference: Tensor) -> Tensor:
+        return self.steepness * difference * (self._flat(difference) if self.phi else 1.0)
+
+    def _flat(self, difference: Tensor) -> Tensor:
+        return (difference.abs() + TINY) ** -0.25
+
+
+class _Sorter:
+    """A network at work on `values` [n, r]: differences at the comparators, then columns, then gradients."""
+
+    def __init__(self, count: int, network: str, swap: str, steepness: float, device: torch.device) -> None:
+        self.count, self.swap = count, _Swap(swap, steepness)
+        self.layers = [
+            (torch.tensor(low, dtype=torch.long, device=device), torch.tensor(high, dtype=torch.long, device=device))
+            for low, high in comparators(network, count)
+        ]
+
+    def differences(self, values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Sorted values [r, n], and per layer high - low at its comparators [pairs, n]."""
+        wires, found = values.T.clone(), []
+        for low, high in self.layers:
+            a, c = wires[low], wires[high]
+            found.append(c - a)
+            moved = found[-1] * (1 - self.swap.alpha(found[-1]))
+            wires[low], wires[high] = a + moved, c - moved
+        return wires, found
+
+    def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+        """The matrix as columns [rank, n, input], and (if kept) per layer high - low of the columns at its comparators."""
+        start = torch.eye(self.count, dtype=differences[0].dtype, device=differences[0].device)
+        columns, kept = start[:, None].repeat(1, rows, 1), []
+        for (low, high), difference in zip(self.layers, differences, strict=True):
+            a, c = columns.index_select(0, low), columns.index_select(0, high)
+            apart = c - a
+            if keep:
+                kept.append(apart)
+            moved = apart * (1 - self.swap.alpha(difference))[..., None]
+            columns.index_copy_(0, low, a.add_(moved)).index_copy_(0, high, c.sub_(moved))
+        return columns, kept
+
+    def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
+        """Gradient by the values [n, r], from those by the columns [rank, n, input], in place, and by the sorted values [r, n]."""
+        wires = grad_sorted.clone()
+        for (low, high), delta, difference in zip(*map(reversed, (self.layers, apart, differences)), strict=True):
+            alpha, slope = self.swap.alpha(difference), self.swap.alpha_slope(difference)
+            g, h = grad.index_select(0, low), grad.index_select(0, high)
+            towards, own = h - g, wires[high] - wires[low]
+            by_alpha = torch.einsum("pni,pni->pn", delta, towards) + difference * own
+            moved, rest, push = towards * (1 - alpha)[..., None], own * (1 - alpha), by_alpha * slope
+            grad.index_copy_(0, low, g.add_(moved)).index_copy_(0, high, h.sub_(moved))
+            wires[low], wires[high] = wires[low] + rest - push, wires[high] - rest + push
+        return wires.T
+
+    def parts(self, values: Tensor) -> list[slice]:
+        """The rows in chunks, of which the columns of all layers fit into memory."""
+        row = (len(self.layers) // 2 + 4) * self.count**2 * values.dtype.itemsize
+        size = max(1, CHUNK_BYTES * (ON_GPU if values.is_cuda else 1) // row)
+        return [slice(start, start + size) for start in range(0, len(values), size)]
+
+
+class _SoftSort(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, sorter: _Sorter) -> tuple[Tensor, Tensor]:
+        wires, differences = sorter.differences(values)
+        matrix = torch.empty(len(values), sorter.count, sorter.count, dtype=values.dtype, device=values.device)
+        for part in sorter.parts(values):
+            matrix[part] = sorter.columns([d[:, part] for d in differences], len(values[part]), keep=False)[0].permute(1, 2, 0)
+        ctx.sorter = sorter
+        ctx.save_for_backward(torch.cat(differences))
+        return wires.T.contiguous(), matrix
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        sorter: _Sorter = ctx.sorter
+        differences = ctx.saved_tensors[0].split([len(low) for low, _ in sorter.layers])
+        grad_sorted, grad_matrix = grads
+        parts = []
+        for part in sorter.parts(grad_sorted):
+            own = [d[:, part] for d in differences]
+            apart = sorter.columns(own, len(grad_sorted[part]), keep=True)[1]
+            grad = grad_matrix[part].permute(2, 0, 1).contiguous()
+            parts.append(sorter.pull(apart, own, grad, grad_sorted[part].T))
+        return torch.cat(parts), None
+
+
+def soft_sort(
+    values: Float[Tensor, "*n r"], steepness: float, *, network: str = "bitonic", swap: str = "cauchy"
+) -> tuple[Float[Tensor, "*n r"], Float[Tensor, "*n r r"]]:
+    """Sorted values, ascending, and the relaxed permutation matrix P with values @ P = sorted.
+
+    P[i, j] is the share of input i at rank j; rows and columns sum to 1. As steepness grows P becomes the permutation of
+    argsort. swap: "cauchy" atan(beta d) / pi + 1/2, "logistic" 1 / (1 + exp(-beta d)), "logistic_phi" the logistic of
+    beta d / |d|^(1/4), which underflows to 0 for steep networks. Saved for the backward pass: one number a comparator.
+
+    Raises UserError for an unknown network or swap, or fewer than two values.
+    """
+    count = values.shape[-1]
+    sorter = _Sorter(count, network, swap, steepness, values.device)
+    ordered, matrix = _SoftSort.apply(values.reshape(-1, count), sorter)  # type: ignore[no-untyped-call]
+    return ordered.view(values.shape), matrix.view(*values.shape, count)
+
+
+class _OrderLoss(torch.autograd.Function):
+    """Loss and gradient chunk by chunk, so that no matrix outlives its chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, weights: Tensor, ours: _Sorter, theirs: _Sorter, ranks: slice, both: bool
+    ) -> Tensor:
+        loss, gradient = student.new_zeros(()), torch.empty_like(student)
+        for part in ours.parts(student):
+            values, taught, weight = student[part], teacher[part], weights[part]
+            target = theirs.columns(theirs.differences(taught)[1], len(taught), keep=False)[0][ranks]
+            wires, differences = ours.differences(values)
+            columns, apart = ours.columns(differences, len(values), keep=True)
+            shares = columns[ranks]
+            scale = (weight / len(shares))[:, None]
+            grad = torch.zeros_like(columns)
+            grad[ranks] = torch.where(shares > FLOOR, -target / shares.clamp(min=FLOOR), 0.0) * scale
+            loss -= (target * shares.clamp(min=FLOOR).log() * scale).sum()
+            if both:
+                likely = target.clamp(min=FLOOR).log()
+                grad[ranks] -= likely * scale
+                loss -= (shares * likely * scale).sum()
+            gradient[part] = ours.pull(apart, differences, grad, torch.zeros_like(wires))
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0] * ctx.saved_tensors[0], None, None, None, None, None, None
+
+
+def order_loss(
+    student: Float[Tensor, "n r"],
+    teacher: Float[Tensor, "n r"],
+    weights: Float[Tensor, " n"],
+    *,
+    steepness: float,
+    teacher_steepness: float,
+    network: str = "bitonic",
+    swap: str = "cauchy",
+    ranks: slice = slice(None),
+    both: bool = False,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the student's permutation matrices with the teacher's, sum over rows of weights * CE (NeCo, section 3).
+
+    CE = -sum over inputs i and `ranks` j of P_t[i, j] ln P_s[i, j], divided by the number of ranks; `both` adds the same with
+    the roles exchanged. The gradient, taken in the forward pass, reaches `student` only. Entries below 1e-20 count as that.
+
+    Raises UserError for an unknown network or swap, or fewer than two values.
+    """
+    count = student.shape[1]
+    with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
+        ours = _Sorter(count, network, swap, steepness, student.device)
+        theirs = _Sorter(count, network, swap, teacher_steepness, student.device)
+    return _OrderLoss.apply(student, teacher.detach(), weights, ours, theirs, ranks, both)  # type: ignore[no-untyped-call, no-any-return]
