@@ -6,18 +6,20 @@ between the steps. Blur is a true Gaussian where Pillow approximates one by box 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
+from densebench.errors import UserError
 from densebench.training.crops import resized_crops
-from densebench.views import random_crop
+from densebench.views import Crop, random_crop
 
+ATTEMPTS = 100  # draws of a view that must overlap others
 TAPS = 13  # of the Gaussian: three standard deviations of the widest, 2 px
 GREY = (0.299, 0.587, 0.114)
 
@@ -28,7 +30,13 @@ class ViewRecipe:
 
     size: side in px. scale: share of the image's area. flip, jitter, grey, blur, solarise: probabilities.
     strengths: of brightness, contrast, saturation (factors in 1 - s .. 1 + s) and hue (turns in -s .. s).
-    sigma: range of the blur's standard deviation in px.
+    sigma: range of the blur's standard deviation in px. other: probabilities of blur and solarise for a random half of all draws.
+
+    How views of one image depend on each other (numbers of earlier views): each of `meets` shares more than `overlap` of the
+    image's area with this one, drawn again up to ATTEMPTS times, then moved there; `inside` is the view out of which this
+    one is cut; `like` the one whose box (and flip) it repeats.
+
+    Raises UserError where the smallest view could not overlap as much as asked for.
     """
 
     size: int
@@ -41,28 +49,83 @@ class ViewRecipe:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarise: float = 0.0
     kernel: str = "bicubic"
+    other: tuple[float, float] | None = None
+    meets: tuple[int, ...] = ()
+    overlap: float = 0.0
+    inside: int | None = None
+    like: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.meets and self.scale[0] <= self.overlap:
+            raise UserError(
+                f"a view that shows {self.scale[0]:g} of an image cannot share more than {self.overlap:g} of it with another; "
+                f"let its scale begin above {self.overlap:g}"
+            )
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """One view of an image of that size, as the float32 numbers that `Draws` names, [17]."""
-        box = random_crop(width, height, generator, self.scale)
+        """One view of an image of that size by itself, as the float32 numbers that `Draws` names, [17]."""
+        return np.array([*random_crop(width, height, generator, self.scale), *self._colours(generator)], dtype=np.float32)
+
+    def _colours(self, generator: np.random.Generator) -> list[float]:
+        """All but the box: flip, jitter, three factors, hue, the order of four operations, grey, sigma, solarise."""
+        blur, solarise = self.blur, self.solarise
+        if self.other is not None and generator.random() < 0.5:
+            blur, solarise = self.other
         coins = generator.random(5)
         factors = [generator.uniform(max(0.0, 1 - s), 1 + s) for s in self.strengths[:3]]
         hue = generator.uniform(-self.strengths[3], self.strengths[3])
         order, sigma = generator.permutation(4), generator.uniform(*self.sigma)
-        return np.array(
-            [
-                *box,
-                coins[0] < self.flip,
-                coins[1] < self.jitter,
-                *factors,
-                hue,
-                *order,
-                coins[2] < self.grey,
-                sigma if coins[3] < self.blur else 0.0,
-                coins[4] < self.solarise,
-            ],
-            dtype=np.float32,
-        )
+        looks = [coins[2] < self.grey, sigma if coins[3] < blur else 0.0, coins[4] < solarise]
+        return [coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks]
+
+
+def draw_views(
+    recipes: Sequence[ViewRecipe], width: int, height: int, generator: np.random.Generator
+) -> Float32[np.ndarray, "views 17"]:
+    """All views of one image, each as the numbers that `Draws` names; later ones may depend on where earlier ones lie."""
+    tables: list[np.ndarray] = []
+    for recipe in recipes:
+        if recipe.like is not None:
+            table = recipe.draw(width, height, generator)
+            table[:5] = tables[recipe.like][:5]
+        else:
+            box = _place(recipe, recipes, [Crop(*table[:4].astype(int)) for table in tables], width, height, generator)
+            table = np.array([*box, *recipe._colours(generator)], dtype=np.float32)
+        tables.append(table)
+    return np.stack(tables)
+
+
+def _place(
+    recipe: ViewRecipe, recipes: Sequence[ViewRecipe], before: list[Crop], width: int, height: int, generator: np.random.Generator
+) -> Crop:
+    """The box of a view, given those of the views before it."""
+    if recipe.inside is not None:
+        return _cut_out(before[recipe.inside], recipes[recipe.inside].size, recipe.scale, generator)
+    others = [before[number] for number in recipe.meets]
+    for _ in range(ATTEMPTS):
+        box = random_crop(width, height, generator, recipe.scale)
+        if all(shared(box, other) > recipe.overlap * width * height for other in others):
+            return box
+    top, bottom = max(o.top for o in others), min(o.top + o.height for o in others)
+    left, right = max(o.left for o in others), min(o.left + o.width for o in others)
+    y, x = round((top + bottom - box.height) / 2), round((left + right - box.width) / 2)
+    return box._replace(top=min(max(y, 0), height - box.height), left=min(max(x, 0), width - box.width))
+
+
+def _cut_out(outer: Crop, size: int, scale: tuple[float, float], generator: np.random.Generator) -> Crop:
+    """A crop of a view of `size` px that shows `outer`, in whole pixels of the image."""
+    inner = random_crop(size, size, generator, scale)
+    top, bottom = (outer.top + round(edge * outer.height / size) for edge in (inner.top, inner.top + inner.height))
+    left, right = (outer.left + round(edge * outer.width / size) for edge in (inner.left, inner.left + inner.width))
+    top, left = min(top, outer.top + outer.height - 1), min(left, outer.left + outer.width - 1)
+    return Crop(top, left, max(bottom - top, 1), max(right - left, 1))
+
+
+def shared(one: Crop, other: Crop) -> int:
+    """The area that two boxes have in common, px."""
+    down = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    across = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
+    return max(down, 0) * max(across, 0)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from densebench.errors import UserError
-from densebench.training.augmentation import Draws, ViewRecipe
+from densebench.training.augmentation import Draws, ViewRecipe, draw_views
 from densebench.training.images import Images
 
 Key = tuple[int, int]  # epoch, image
@@ -105,8 +105,7 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
         pixels, number, broken = self._decode(number)
         generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, "views", epoch, number)))
         height, width = pixels.shape[:2]
-        draws = np.stack([recipe.draw(width, height, generator) for recipe in self.recipes])
-        return pixels, draws, number, broken
+        return pixels, draw_views(self.recipes, width, height, generator), number, broken
 
     def _decode(self, number: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
         broken: list[str] = []
