@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -21,10 +21,11 @@ from densebench.errors import UserError, unknown
 from densebench.options import Flag, flags_in_source
 
 Kind = Literal["protocols", "methods"]
-GROUPS: dict[Kind, tuple[str, str]] = {
-    "protocols": ("densebench.evals", "Evaluator"),
-    "methods": ("densebench.pretrain", "Pretrainer"),
+GROUPS: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "protocols": ("densebench.evals", ("Evaluator",)),
+    "methods": ("densebench.pretrain", ("Pretrainer", "PrototypePretrainer")),
 }
+"""Where the names of a kind are, and the classes that mark one."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +36,39 @@ class Entry:
     module: str
     path: Path
     title: str
+    base: str
     presets: tuple[str, ...] = ()
     flags: list[Flag] = field(default_factory=list, repr=False)
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All names of a kind, built-in ones first, each read from its source file."""
-    package, base = GROUPS[kind]
+    package, bases = GROUPS[kind]
     found: dict[str, Entry] = {}
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.py")):
-            if (entry := read_entry(path, f"{package}.{path.stem}", base)) is not None:
+            if (entry := read_entry(path, f"{package}.{path.stem}", bases)) is not None:
                 found[entry.name] = entry
     for point in importlib.metadata.entry_points(group=package):
         module = point.value.partition(":")[0]
         origin = importlib.util.find_spec(module)
         if origin is None or origin.origin is None:
             raise UserError(f"the plug-in {point.name!r} names {module}, which is not installed; reinstall or remove it")
-        entry = read_entry(Path(origin.origin), module, base)
+        entry = read_entry(Path(origin.origin), module, bases)
         if entry is not None:
-            found.setdefault(point.name, Entry(point.name, module, entry.path, entry.title, entry.presets, entry.flags))
+            found.setdefault(point.name, replace(entry, name=point.name))
     return found
 
 
-def read_entry(path: Path, module: str, base: str) -> Entry | None:
-    """Describe the first class in a file that derives from `base`, or None where there is none: a shared module."""
+def read_entry(path: Path, module: str, bases: tuple[str, ...]) -> Entry | None:
+    """Describe the first class in a file that derives from one of `bases`, or None where there is none: a shared module."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(parent).split(".")[-1] == base for parent in node.bases):
+        parents = [ast.unparse(parent).split(".")[-1] for parent in node.bases] if isinstance(node, ast.ClassDef) else []
+        if isinstance(node, ast.ClassDef) and (base := next((name for name in parents if name in bases), None)):
             title = (ast.get_docstring(tree) or ast.get_docstring(node) or "").partition("\n")[0]
-            return Entry(path.stem.replace("_", "-"), module, path, title, _presets(node), flags_in_source(node))
+            return Entry(path.stem.replace("_", "-"), module, path, title, base, _presets(node), flags_in_source(node))
     return None
 
 
@@ -84,7 +87,7 @@ def find(kind: Kind, name: str) -> Entry:
             raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`")
         entry = read_entry(path, f"densebench_plugin_{path.stem}", GROUPS[kind][1])
         if entry is None:
-            raise UserError(f"{name} holds no class that derives from {GROUPS[kind][1]}; add one")
+            raise UserError(f"{name} holds no class that derives from {GROUPS[kind][1][0]}; add one")
         return entry
     known = entries(kind)
     if name not in known:
@@ -95,12 +98,13 @@ def find(kind: Kind, name: str) -> Entry:
 def load(kind: Kind, name: str) -> Any:
     """Import the class behind a name."""
     entry = find(kind, name)
-    base = GROUPS[kind][1]
+    bases = GROUPS[kind][1]
     module = import_file(entry.path, entry.module) if name.endswith(".py") else importlib.import_module(entry.module)
     for found in vars(module).values():
-        if inspect.isclass(found) and found.__module__ == module.__name__ and base in (c.__name__ for c in found.__mro__[1:]):
+        own = inspect.isclass(found) and found.__module__ == module.__name__
+        if own and any(parent.__name__ in bases for parent in found.__mro__[1:]):
             return found
-    raise UserError(f"{entry.path} holds no class that derives from {base}; add one")
+    raise UserError(f"{entry.path} holds no class that derives from {bases[0]}; add one")
 
 
 def import_file(path: Path, name: str) -> ModuleType:

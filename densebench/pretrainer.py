@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from densebench.options import means, setting
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from densebench.training.augmentation import ViewRecipe
@@ -26,6 +27,8 @@ class Pretrainer(ABC):
     """Named settings; the first is the default."""
     paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """What `--variant paper` changes, per preset: where the text and the code that made the numbers part."""
+    class_token: ClassVar[bool] = True
+    """Whether the objective looks at the class token, so that a ViT without one cannot be trained."""
 
     arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
     image_size: int = setting(224, "side of the global views, px", minimum=8)
@@ -38,24 +41,18 @@ class Pretrainer(ABC):
     batch_size: int = setting(256, "images a step, over all processes", minimum=1)
     accumulate: int = setting(1, "parts in which a process works through its share of a batch", minimum=1)
     group_size: int = setting(0, "images that share statistics, as those of one GPU in the paper; 0: a whole part", minimum=0)
-    lr: float = setting(5e-4, "learning rate for a batch of 256; scaled linearly", minimum=0)
+    lr: float = setting(5e-4, "learning rate for a batch of --lr-batch images", minimum=0)
+    head_lr: float | None = setting(None, "learning rate of the head, likewise; none: the same", minimum=0)
+    lr_batch: int = setting(256, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0)
     min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
     warmup_epochs: float = setting(10, "epochs in which the learning rate rises from 0", minimum=0)
     weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
     weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.996, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
     clip_grad: float = setting(3.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
-    freeze_last_layer: int = setting(1, "epochs in which the prototypes do not move", minimum=0)
     drop_path: float = setting(0.1, "stochastic depth of the student", minimum=0)
     hidden_dim: int = setting(2048, "width of the head's MLP", minimum=1)
-    bottleneck_dim: int = setting(256, "width of the space of the prototypes", minimum=1)
-    out_dim: int = setting(65536, "prototypes for images", minimum=2)
-    norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
-    student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
-    teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
-    teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)
-    teacher_temp_epochs: int = setting(0, "epochs in which the teacher's temperature moves from start to end", minimum=0)
-    centre_momentum: float = setting(0.9, "of the teacher's centre", minimum=0)
+    bottleneck_dim: int = setting(256, "width of what the head puts out", minimum=1)
     precision: str = setting("fp32", "arithmetic of the networks; clusters and losses are fp32", choices=("fp32", "bf16", "fp16"))
     device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     workers: int | None = means(None, "processes that decode images; none chooses", minimum=0)
@@ -83,3 +80,36 @@ class Pretrainer(ABC):
     @abstractmethod
     def objective(self, encoder: Encoder) -> Objective:
         """The loss, with what it remembers between steps (centres, queues) as buffers."""
+
+    def encoder(self) -> Encoder:
+        """A new backbone, where the run does not start from given weights."""
+        from densebench.training.networks import create_encoder
+
+        return create_encoder(self.arch, self.image_size, self.drop_path)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `now.scheduled`.
+
+        `lr`, `weight_decay` and `momentum` under these names replace the engine's.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
+class PrototypePretrainer(Pretrainer):
+    """Base of methods that compare distributions over prototypes, with the schedule of the teacher's temperature."""
+
+    out_dim: int = setting(65536, "prototypes", minimum=2)
+    norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
+    freeze_last_layer: int = setting(1, "epochs in which the prototypes do not move", minimum=0)
+    student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
+    teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
+    teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)
+    teacher_temp_epochs: int = setting(0, "epochs in which the teacher's temperature moves from start to end", minimum=0)
+    centre_momentum: float = setting(0.9, "of the teacher's centre", minimum=0)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """The teacher's temperature."""
+        from densebench.training.schedules import stairs
+
+        return {"teacher_temp": stairs(self.teacher_temp_start, self.teacher_temp, steps, per_epoch, self.teacher_temp_epochs)}

@@ -22,6 +22,7 @@ import torch
 
 from densebench import catalog, options
 from densebench.backbones.saved import read_checkpoint
+from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.console import notice
 from densebench.device import describe, resolve_device
 from densebench.errors import Stopped, UserError, unknown
@@ -32,7 +33,7 @@ from densebench.training.chief import Chief
 from densebench.training.distributed import World, agree, joined, synchronise
 from densebench.training.images import Images, open_images
 from densebench.training.loop import Training, assemble, interruptible, run
-from densebench.training.networks import arch_of, check_size, create_encoder, initial_encoder
+from densebench.training.networks import arch_of, check_size, initial_encoder
 from densebench.training.states import load_state, saved_states
 
 SCHEMA = 1
@@ -122,11 +123,22 @@ def build(
     given = dict(given)
     if init is not None and "arch" not in given:
         settings["arch"] = arch_of(init)
-    chosen = options.build(kind, settings, given)
+    chosen = _fit_sizes(options.build(kind, settings, given), given)
     for low, high in (value for name, value in vars(chosen).items() if name.endswith("_scale")):
         if not 0 < low <= high <= 1:
             raise UserError(f"a crop scale of {low:g},{high:g}: it is two shares of the image's area, 0 < from <= to <= 1")
     return chosen
+
+
+def _fit_sizes(chosen: Pretrainer, given: Mapping[str, Any]) -> Pretrainer:
+    """Round view sizes that were not asked for to what the patch divides: local views of 96 px become 98 for patches of 14."""
+    like = probe(chosen.arch)
+    if not is_plain_vit(like):
+        return chosen  # which is refused when the network is made
+    patch = int(like.patch_embed.patch_size[0])
+    sizes = {name: getattr(chosen, name, None) for name in ("image_size", "local_size")}
+    fitting = {name: max(1, round(size / patch)) * patch for name, size in sizes.items() if size and name not in given}
+    return replace(chosen, **fitting)
 
 
 def _train(
@@ -143,9 +155,11 @@ def _train(
 ) -> Path:
     torch.manual_seed(about["seed"])
     if about["init"]:
-        encoder = initial_encoder(about["init"], weights, chosen.arch, chosen.image_size, chosen.drop_path)
+        encoder = initial_encoder(
+            about["init"], weights, chosen.arch, chosen.image_size, chosen.drop_path, class_token=chosen.class_token
+        )
     else:
-        encoder = create_encoder(chosen.arch, chosen.image_size, chosen.drop_path)
+        encoder = chosen.encoder()
     for recipe in chosen.views():
         check_size("a view of", recipe.size, encoder.patch, chosen.arch)
     training = assemble(chosen, encoder, images, about["seed"], world)
@@ -253,9 +267,9 @@ def _check_same(folder: Path | None, stored: dict[str, Any], about: dict[str, An
     before |= {"variant": stored["variant"], "init": stored["init"], "data": stored["data"]["digest"]}
     after |= {"variant": about["variant"], "init": about["init"], "data": about["data"]["digest"]}
     different = [
-        f"{name.replace('_', '-')} was {before.get(name)}, is {after.get(name)}"
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
+        f"{name.replace('_', '-')} was {value}, is {after.get(name)}"
+        for name, value in before.items()
+        if value != after.get(name)
     ]
     if different:
         raise UserError(f"--resume {folder}: {'; '.join(different)}; give the same, or start a new --output")

@@ -26,7 +26,7 @@ from torch import Tensor
 from densebench.errors import UserError
 from densebench.features import DTYPES
 from densebench.options import setting
-from densebench.pretrainer import Pretrainer
+from densebench.pretrainer import PrototypePretrainer
 from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
@@ -51,7 +51,7 @@ LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teac
 
 
 @dataclass(frozen=True)
-class CrIBo(Pretrainer):
+class CrIBo(PrototypePretrainer):
     """Hyper-parameters of CrIBo."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -28,11 +28,11 @@ from torch import Tensor
 
 from densebench.errors import UserError
 from densebench.options import setting
-from densebench.pretrainer import Pretrainer
+from densebench.pretrainer import PrototypePretrainer
 from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
-from densebench.training.networks import Encoder, Network, Tokens
+from densebench.training.networks import Encoder, Network, Tokens, class_attention
 from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
 
 from .dino import TINY
@@ -50,7 +50,7 @@ PARTS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
-class CrOC(Pretrainer):
+class CrOC(PrototypePretrainer):
     """Hyper-parameters of CrOC."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -171,7 +171,7 @@ class ClusterDistillation(Objective):
         every = F.normalize(every, dim=3)  # [2b, heads, 1 + n, d]
         if self.options.marginals == "attention":
             assert told.qkv is not None
-            scores = attention(told.qkv)
+            scores = class_attention(told.qkv)
             scores = scores if every.shape[1] > 1 else scores.mean(dim=1, keepdim=True)
         else:
             scores = (every[:, :, 1:] * every[:, :, :1]).sum(dim=3)
@@ -226,13 +226,6 @@ class ClusterDistillation(Objective):
         chosen = merge_clusters(*problems).count.unflatten(0, (len(views), -1))
         plans = [step.plan.unflatten(0, (len(views), -1)) for step in steps(*problems)]
         return {"clusters": merging_picture(views, plans, chosen, self.grid)}
-
-
-def attention(qkv: Float[Tensor, "3 b heads tokens d"]) -> Float[Tensor, "b heads patches"]:
-    """The attention of the class token (the first) to the patches, softmax over all tokens."""
-    query, key, _ = qkv
-    logits = torch.einsum("bhd,bhnd->bhn", query[:, :, 0], key) / query.shape[-1] ** 0.5
-    return logits.softmax(dim=2)[:, :, 1:]
 
 
 def _joint(values: Tensor) -> Tensor:

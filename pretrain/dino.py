@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 
 from densebench.options import setting
-from densebench.pretrainer import Pretrainer
+from densebench.pretrainer import PrototypePretrainer
 from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre
 from densebench.training.heads import Head
@@ -34,7 +34,7 @@ TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images su
 
 
 @dataclass(frozen=True)
-class DINO(Pretrainer):
+class DINO(PrototypePretrainer):
     """Hyper-parameters of DINO."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from densebench.pretrainer import Pretrainer
@@ -44,14 +45,17 @@ def image_loss(
 
 
 def image_figures(tokens: Tensor, taught: Tensor, teacher: Network, centre: Centre, now: Now) -> dict[str, Tensor]:
-    """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens.
-
-    The spread is the standard deviation over the batch of each coordinate of unit-length tokens, times the root of their width:
-    near 1 for independent directions, 0 where all images look the same.
-    """
+    """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens."""
     if not now.logging:
         return {}
+    certainty = entropy(taught.flatten(0, 1), teacher.head.prototypes("image"), centre.value, now.teacher_temp)
+    return {"teacher_entropy": certainty, "feature_std": spread(tokens)}
+
+
+def spread(tokens: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """How different tokens are: the standard deviation of each coordinate of unit-length tokens, times the root of their width.
+
+    Near 1 for independent directions, 0 where all are the same.
+    """
     unit = F.normalize(tokens.float(), dim=1)
-    spread = unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
-    prototypes = teacher.head.prototypes("image")
-    return {"teacher_entropy": entropy(taught.flatten(0, 1), prototypes, centre.value, now.teacher_temp), "feature_std": spread}
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5

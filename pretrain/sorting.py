@@ -155,7 +155,7 @@ class _Sorter:
         return columns, kept
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
-        """Gradient by the values [n, r], from those by the columns [rank, n, input], in place, and by the sorted values [r, n]."""
+        """Gradient by the values [n, r], from those by columns [rank, n, input] (used up) and by sorted values [r, n]."""
         wires = grad_sorted.clone()
         for (low, high), delta, difference in zip(*map(reversed, (self.layers, apart, differences)), strict=True):
             alpha, slope = self.swap.alpha(difference), self.swap.alpha_slope(difference)

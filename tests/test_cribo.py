@@ -38,7 +38,7 @@ def views(images, seed=0, number=0, jitter=0.3):
 
 
 def now(epoch=3, step=7):
-    return Now(step=step, epoch=epoch, epochs=10.0, teacher_temp=TEMP)
+    return Now(step=step, epoch=epoch, epochs=10.0, scheduled={"teacher_temp": TEMP})
 
 
 def build(**options):

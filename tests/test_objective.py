@@ -14,7 +14,7 @@ from densebench.training.crops import patch_positions
 from densebench.training.objective import Now, Views
 
 CPU = torch.device("cpu")
-NOW = Now(step=7, epoch=1, epochs=10, teacher_temp=0.04, seed=3)
+NOW = Now(step=7, epoch=1, epochs=10, scheduled={"teacher_temp": 0.04}, seed=3)
 
 
 @settings(deadline=None, max_examples=20)

@@ -80,9 +80,10 @@ def _status(code: int) -> int:
 
 
 def _flags(entry: catalog.Entry) -> list[options.Flag]:
-    from densebench.pretrainer import Pretrainer
+    from densebench import pretrainer
 
-    return list({flag.name: flag for flag in [*options.flags(Pretrainer), *entry.flags]}.values())
+    shared = options.flags(getattr(pretrainer, entry.base))
+    return list({flag.name: flag for flag in [*shared, *entry.flags]}.values())
 
 
 def _help(context: typer.Context, method: str | None) -> None:

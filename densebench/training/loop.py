@@ -19,7 +19,7 @@ import torch
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
 from densebench.errors import UserError
-from densebench.pretrainer import Pretrainer
+from densebench.pretrainer import Pretrainer, PrototypePretrainer
 from densebench.training import schedules
 from densebench.training.augmentation import ViewRecipe, render
 from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
@@ -55,11 +55,14 @@ class Training:
         o, per_epoch = self.options, self.order.steps
         self.steps = o.steps or o.epochs * per_epoch
         self.warmup = min(round(o.warmup_epochs * per_epoch), self.steps)
-        lr = o.lr * o.batch_size / 256
-        self.lr = schedules.cosine(lr, o.min_lr, self.steps, self.warmup)
-        self.weight_decay = schedules.cosine(o.weight_decay, o.weight_decay_end, self.steps)
-        self.momentum = schedules.cosine(o.momentum, 1.0, self.steps)
-        self.teacher_temp = schedules.stairs(o.teacher_temp_start, o.teacher_temp, self.steps, per_epoch, o.teacher_temp_epochs)
+        scale = o.batch_size / o.lr_batch if o.lr_batch else 1.0
+        rates = {"lr": o.lr} if o.head_lr is None else {"lr": o.lr, "head_lr": o.head_lr}
+        self.schedules = {
+            **{name: schedules.cosine(rate * scale, o.min_lr, self.steps, self.warmup) for name, rate in rates.items()},
+            "weight_decay": schedules.cosine(o.weight_decay, o.weight_decay_end, self.steps),
+            "momentum": schedules.cosine(o.momentum, 1.0, self.steps),
+            **o.scheduled(self.steps, per_epoch),
+        }
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
@@ -74,8 +77,13 @@ class Training:
     def now(self, part: int, logging: bool) -> Now:
         """Where the run is, for the objective."""
         w, o = self.world, self.options
-        where = (self.step, self.epoch, self.steps / self.order.steps, float(self.teacher_temp[min(self.step, self.steps - 1)]))
-        return Now(*where, self.seed, w.rank, w.size, part, o.accumulate, logging)
+        scheduled = self.scheduled(min(self.step, self.steps - 1))
+        where = (self.step, self.epoch, self.steps / self.order.steps, scheduled, self.seed)
+        return Now(*where, w.rank, w.size, part, o.accumulate, logging)
+
+    def scheduled(self, step: int) -> dict[str, float]:
+        """The values of all schedules at a step."""
+        return {name: float(values[step]) for name, values in self.schedules.items()}
 
 
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
@@ -87,12 +95,13 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
         if type(module).__name__ == "DropPath":
             module.drop_prob = 0.0  # type: ignore[assignment]
     objective = options.objective(encoder).to(world.device)
-    groups = parameter_groups([student])
+    apart = {"lr": [student]} if options.head_lr is None else {"lr": [student.encoder], "head_lr": [student.head]}
+    groups = [{**group, "rate": rate} for rate, modules in apart.items() for group in parameter_groups(modules)]
     optimiser = torch.optim.AdamW(groups, lr=0.0, fused=world.device.type == "cuda" or None)
     if options.compile:
         for block in (*student.encoder.model.blocks, *teacher.encoder.model.blocks):
             block.compile()
-    prototypes = next(iter(objective.prototypes.values()))
+    prototypes = next(iter(objective.prototypes.values()), None)
     return Training(options, images, seed, world, order, student, teacher, objective, optimiser, Monitor(prototypes))
 
 
@@ -142,10 +151,11 @@ def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecip
 def _update(training: Training, losses: list[Loss]) -> None:
     """The optimiser's step, then the memory's, then the teacher's; or none of them when anything is not finite."""
     options, step = training.options, training.step
+    scheduled = training.scheduled(step)
     for group in training.optimiser.param_groups:
-        group["lr"] = float(training.lr[step])
+        group["lr"] = scheduled[group["rate"]]
         if group["decayed"]:
-            group["weight_decay"] = float(training.weight_decay[step])
+            group["weight_decay"] = scheduled["weight_decay"]
     average_gradients(training.student)
     training.scaler.unscale_(training.optimiser)
     norms = clip_each(gradients(training.student), options.clip_grad)
@@ -156,11 +166,11 @@ def _update(training: Training, losses: list[Loss]) -> None:
         training.objective.discard()
     else:
         training.monitor.passed()
-        if step // training.order.steps < options.freeze_last_layer:
+        if isinstance(options, PrototypePretrainer) and step // training.order.steps < options.freeze_last_layer:
             freeze_last_layer(training.student)
         training.scaler.step(training.optimiser)
         training.objective.commit(training.teacher)
-        follow(training.teacher, training.student, float(training.momentum[step]))
+        follow(training.teacher, training.student, scheduled["momentum"])
     training.scaler.update()
     training.optimiser.zero_grad(set_to_none=True)
 
@@ -175,14 +185,8 @@ def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
     values: list[Any] = (total(torch.stack(list(found.values()))) / training.world.size).tolist()
     figures = dict(zip(found, values, strict=True))
     training.monitor.watch(training.step, figures, warmed_up=step >= training.warmup)
-    scheduled = {
-        "lr": training.lr[step],
-        "weight_decay": training.weight_decay[step],
-        "momentum": training.momentum[step],
-        "teacher_temp": training.teacher_temp[step],
-    }
-    counts = {"skipped": training.monitor.skipped, "broken_files": len(training.broken)}
-    return {"epoch": training.step / training.order.steps, **figures, **{n: float(v) for n, v in (scheduled | counts).items()}}
+    counts = {"skipped": float(training.monitor.skipped), "broken_files": float(len(training.broken))}
+    return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}
 
 
 def _views(batch: Batch, recipes: tuple[ViewRecipe, ...], device: torch.device) -> Views:

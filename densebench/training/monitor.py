@@ -17,8 +17,8 @@ MAX_SKIPPED_IN_A_ROW = 50
 class Monitor:
     """Counts skipped steps and watches for the two ways to collapse: uniform targets, and equal features."""
 
-    def __init__(self, prototypes: int) -> None:
-        self.uniform = math.log(prototypes)
+    def __init__(self, prototypes: int | None) -> None:
+        self.uniform = math.log(prototypes) if prototypes else math.inf
         self.skipped = self.in_a_row = 0
         self._signs: dict[str, int] = {}
 

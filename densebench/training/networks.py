@@ -23,8 +23,8 @@ CONVENTION = "offset"  # how DINO and its descendants resize position tables
 
 @dataclass
 class Tokens:
-    """What an encoder says of b images: the class token, the patch tokens (both after the last norm), and on demand the
-    queries, keys and values of the last block, heads apart, class token first."""
+    """What an encoder says of b images: the class token (the mean patch where there is none), the patch tokens (both after
+    the last norm), and on demand the queries, keys and values of the last block, heads apart, class token first."""
 
     image: Float[Tensor, "b d"]
     patches: Float[Tensor, "b n d"]
@@ -32,8 +32,8 @@ class Tokens:
 
 
 class Encoder(nn.Module):
-    """A plain ViT (learned absolute positions, class token, perhaps registers) of timm, on images of any size that its
-    patch divides."""
+    """A plain ViT (a table of absolute positions, perhaps class token and registers) of timm, on images of any size that
+    its patch divides."""
 
     def __init__(self, arch: str, model: Any, convention: str = CONVENTION) -> None:
         super().__init__()
@@ -55,7 +55,8 @@ class Encoder(nn.Module):
             x = block(x)
         parts = self._parts(last, x) if qkv else None
         x = self.model.norm(last(x))
-        return Tokens(x[:, 0], x[:, self.prefix :], parts)
+        patches = x[:, self.prefix :]
+        return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts)
 
     def _embed(self, images: Tensor) -> Tensor:
         model = self.model
@@ -98,6 +99,13 @@ class Network(nn.Module):
         return nullcontext() if self.precision == "fp32" else torch.autocast(device.type, DTYPES[self.precision])
 
 
+def class_attention(qkv: Float[Tensor, "3 b heads tokens d"]) -> Float[Tensor, "b heads patches"]:
+    """The attention of the class token (the first) to the patches, softmax over all tokens."""
+    query, key, _ = qkv
+    logits = torch.einsum("bhd,bhnd->bhn", query[:, :, 0], key) / query.shape[-1] ** 0.5
+    return logits.softmax(dim=2)[:, :, 1:]
+
+
 def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
     """A ViT as timm initialises it, its position table made for images of `size` px.
 
@@ -111,30 +119,67 @@ def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
     return Encoder(arch, model)
 
 
-def initial_encoder(spec: str, weights: Path | None, arch: str, size: int, drop_path: float) -> Encoder:
+def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
+    """A ViT without class token whose positions are fixed sines and cosines, otherwise as timm initialises it.
+
+    Raises UserError as `create_encoder` does.
+    """
+    like = _plain(arch, probe(arch))
+    check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
+    encoder = Encoder(arch, _create(arch, size, drop_path, class_token=False))
+    table = encoder.model.pos_embed
+    patches = sincos_positions(encoder.dim, encoder.grid(size))
+    with torch.no_grad():
+        table.zero_()[:, table.shape[1] - patches.shape[1] :] = patches
+    table.requires_grad_(False)
+    return encoder
+
+
+def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "1 patches dim"]:
+    """The two-dimensional sine-cosine table of MAE (He et al., CVPR 2022): columns in the first half of the channels, rows in
+    the second, each half sines, then cosines, of position / 10000^(4i / dim). Raises UserError where 4 does not divide `dim`."""
+    if dim % 4:
+        raise UserError(f"sine-cosine positions of {dim} channels: 4 must divide them; choose another --arch")
+    speeds = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, columns = (torch.arange(side, dtype=torch.float64)[:, None] * speeds for side in grid)
+    waves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in (columns, rows)]
+    across, down = waves[0].expand(grid[0], -1, -1), waves[1][:, None].expand(-1, grid[1], -1)
+    return torch.cat([across, down], dim=2).reshape(1, -1, dim).float()
+
+
+def initial_encoder(
+    spec: str, weights: Path | None, arch: str, size: int, drop_path: float, *, class_token: bool = True
+) -> Encoder:
     """A ViT with the weights of a backbone spec (`--init`), its own position table and way of resizing it.
 
-    Raises UserError where the spec is no plain ViT or is another architecture than `arch`.
+    class_token: whether it must have one. Raises UserError where it lacks that, where the spec is no plain ViT, or is another
+    architecture than `arch`.
     """
     backbone = load_backbone(spec, weights=weights)
     if not isinstance(backbone.trunk, Trunk):
         raise UserError(f"--init {spec}: only timm: and ckpt: backbones can be trained on")
     if backbone.arch != arch:
         raise UserError(f"--init {spec} is a {backbone.arch}, --arch says {arch}; leave one of them out")
-    source = _plain(backbone.arch, backbone.trunk.model)
+    source = _plain(backbone.arch, backbone.trunk.model, class_token=class_token)
     patch = int(source.patch_embed.patch_size[0])
     check_size("--image-size", size, patch, arch)
     prefix = 0 if source.no_embed_class else source.num_prefix_tokens
     side = math.isqrt(source.pos_embed.shape[1] - prefix) * patch
-    model = _create(arch, side, drop_path)
+    model = _create(arch, side, drop_path, class_token=source.cls_token is not None)
     model.load_state_dict(source.state_dict())
-    return Encoder(arch, model, backbone.pos_embed)
+    encoder = Encoder(arch, model, backbone.pos_embed)
+    fixed = source.cls_token is None and encoder.dim % 4 == 0
+    if fixed and torch.equal(model.pos_embed[:, prefix:], sincos_positions(encoder.dim, encoder.grid(side))):
+        model.pos_embed.requires_grad_(False)
+    return encoder
 
 
-def _create(arch: str, size: int, drop_path: float) -> Any:
+def _create(arch: str, size: int, drop_path: float, *, class_token: bool = True) -> Any:
     import timm
 
     more: dict[str, Any] = {"img_size": size, "drop_path_rate": drop_path, "dynamic_img_size": False}
+    if not class_token:
+        more |= {"class_token": False, "global_pool": ""}
     return timm.create_model(arch, pretrained=False, num_classes=0, **more)
 
 
@@ -158,7 +203,7 @@ def check_size(flag: str, size: int, patch: int, arch: str) -> None:
         raise UserError(f"{flag} {size}: the patches of {arch} have {patch} px; use {fits}")
 
 
-def _plain(arch: str, model: Any) -> Any:
-    if not is_plain_vit(model) or model.cls_token is None:
+def _plain(arch: str, model: Any, *, class_token: bool = True) -> Any:
+    if not is_plain_vit(model) or (class_token and model.cls_token is None):
         raise UserError(f"--arch {arch} is no plain ViT with a class token; choose one such as vit_small_patch16_224")
     return model

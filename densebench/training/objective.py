@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Now:
-    """Where the run is: step, epoch (from 0), the teacher's temperature, and noise that is the same on any number of processes.
+    """Where the run is: step, epoch (from 0), what its schedules say, and noise that is the same on any number of processes.
 
     rank and world split the noise of a whole batch; part and parts split it again over micro-batches.
     """
@@ -33,7 +33,7 @@ class Now:
     step: int
     epoch: int
     epochs: float
-    teacher_temp: float
+    scheduled: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     rank: int = 0
     world: int = 1
@@ -42,12 +42,25 @@ class Now:
     logging: bool = False
     """Whether this step is written to the log: costly statistics wait for such a step."""
 
+    @property
+    def teacher_temp(self) -> float:
+        """The teacher's temperature, where the method has prototypes."""
+        return self.scheduled["teacher_temp"]
+
     def noise(self, images: int, *shape: int, device: torch.device, name: str = "noise") -> Float[Tensor, "images *shape"]:
         """Uniform noise in [0, 1) for the images of this micro-batch: the slice that is theirs of the whole batch's noise."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, name, self.step))
-        whole = torch.rand((self.world * self.parts * images, *shape), generator=generator)
-        start = (self.rank * self.parts + self.part) * images
+        whole = self.common(self.world * self.parts * images, *shape, device=torch.device("cpu"), name=name)
+        start = self.first(images)
         return whole[start : start + images].to(device, non_blocking=True)
+
+    def common(self, *shape: int, device: torch.device, name: str) -> Float[Tensor, "*shape"]:
+        """Uniform noise in [0, 1) that is the same in all processes and micro-batches of a step."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, name, self.step))
+        return torch.rand(shape, generator=generator).to(device, non_blocking=True)
+
+    def first(self, images: int) -> int:
+        """The number of this micro-batch's first image in the whole batch."""
+        return (self.rank * self.parts + self.part) * images
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class Objective(nn.Module, ABC):
     """A loss with memory. Everything that must survive a kill is a buffer."""
 
     prototypes: Mapping[str, int]
-    """The kinds of prototypes and how many there are, for the collapse monitor."""
+    """The kinds of prototypes and how many there are, for the collapse monitor; none where a method has no prototypes."""
 
     @abstractmethod
     def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:

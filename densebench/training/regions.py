@@ -7,7 +7,7 @@ of an upright box is a product: weights of rows times tokens times weights of co
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -38,3 +38,21 @@ def sampling_weights(
     places = places.clamp(0, cells - 1)
     near = (1 - (places[..., None] - torch.arange(cells, device=start.device)).abs()).clamp(min=0)
     return (near * used[..., None]).sum(dim=2) / counts[:, None, None]
+
+
+def overlaps(
+    one: Float[Tensor, "b 4"], other: Float[Tensor, "b 4"], grid: tuple[int, int], other_grid: tuple[int, int]
+) -> tuple[tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]], Bool[Tensor, " b"]]:
+    """The part of an image that two crops share, as a box in the cells of each crop's grid, and whether there is one.
+
+    one, other: top, left, height, width of the crops in px of the image, neither mirrored.
+    """
+    start = torch.maximum(one[:, :2], other[:, :2])
+    end = torch.minimum(one[:, :2] + one[:, 2:], other[:, :2] + other[:, 2:])
+    there = (end > start).all(dim=1)
+    length = (end - start).clamp(min=0)
+    found = []
+    for crop, cells in ((one, grid), (other, other_grid)):
+        scale = crop.new_tensor(cells) / crop[:, 2:]
+        found.append(torch.cat([(start - crop[:, :2]) * scale, length * scale], dim=1))
+    return (found[0], found[1]), there

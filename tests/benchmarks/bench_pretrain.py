@@ -400,7 +400,7 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
     leaves = [seen, image_seen, *student.head.parameters()]
     centres = objective.image_centre, objective.object_centre
     before = [centre.value.clone() for centre in centres]
-    now = Now(step=0, epoch=options.bootstrap_after, epochs=1.0, teacher_temp=options.teacher_temp)
+    now = Now(step=0, epoch=options.bootstrap_after, epochs=1.0, scheduled={"teacher_temp": options.teacher_temp})
     objective.match = lambda *_: (places, masks)  # has its own lines in the table
 
     def prepare():

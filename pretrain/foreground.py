@@ -1,0 +1,30 @@
+"""Foreground by attention: the patches that hold most of what the class token looks at.
+
+Source: Ziegler and Asano, Self-Supervised Learning of Object Parts for Semantic Segmentation (Leopart), CVPR 2022, whose masks
+NeCo uses in table 5a.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SIGMA, REACH = 0.6, 3  # of the Gaussian, in patches: 7 x 7
+
+
+def foreground(attention: Float[Tensor, "b n"], grid: tuple[int, int], mass: float) -> Bool[Tensor, "b n"]:
+    """The fewest patches that hold at least `mass` of the smoothed attention of an image."""
+    smooth = _smooth(attention.unflatten(1, grid)[:, None]).flatten(1)
+    ordered, order = (smooth / smooth.sum(dim=1, keepdim=True)).sort(dim=1, descending=True, stable=True)
+    held_before = ordered.cumsum(dim=1) - ordered
+    return torch.zeros_like(attention, dtype=torch.bool).scatter(1, order, held_before < mass)
+
+
+def _smooth(maps: Float[Tensor, "b 1 rows columns"]) -> Float[Tensor, "b 1 rows columns"]:
+    steps = torch.arange(-REACH, REACH + 1, device=maps.device)
+    taps = torch.exp(-0.5 * (steps / SIGMA) ** 2)
+    taps = (taps / taps.sum()).to(maps.dtype)
+    maps = F.conv2d(F.pad(maps, (0, 0, REACH, REACH), mode="replicate"), taps.view(1, 1, -1, 1))
+    return F.conv2d(F.pad(maps, (REACH, REACH, 0, 0), mode="replicate"), taps.view(1, 1, 1, -1))
