@@ -8,6 +8,7 @@ forward pass (the loss is a scalar, so the backward pass only scales them), and 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -86,6 +87,64 @@ def distil(
         return _Distil.apply(  # type: ignore[no-untyped-call, no-any-return]
             student, student_prototypes, teacher, teacher_prototypes, mix, centre, student_temp, teacher_temp
         )
+
+
+class _Volume(torch.autograd.Function):
+    """KL of the mean distribution from the uniform one, in two passes over the rows; gradients taken in the second."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+        rows = max(1, CHUNK_BYTES // (student.itemsize * len(prototypes)))
+        mass = student.new_zeros(len(prototypes))
+        for z in student.split(rows):
+            mass += (z @ prototypes.T).div_(temperature).softmax(dim=1).sum(dim=0)
+        mean = total(mass) / total(mass.new_tensor(float(len(student))))
+        level = mean.clamp(min=torch.finfo(mean.dtype).tiny).log() + 1
+        grad_student, grad_prototypes = torch.empty_like(student), torch.zeros_like(prototypes)
+        for z, out in zip(student.split(rows), grad_student.split(rows), strict=True):
+            share = (z @ prototypes.T).div_(temperature).softmax(dim=1)
+            slope = share * (level - (share @ level)[:, None]) / (temperature * len(student))
+            torch.mm(slope, prototypes, out=out)
+            grad_prototypes.addmm_(slope.T, z)
+        ctx.save_for_backward(grad_student, grad_prototypes)
+        return torch.special.xlogy(mean, mean).sum() + math.log(len(prototypes))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_student, grad_prototypes = ctx.saved_tensors
+        return grads[0] * grad_student, grads[0] * grad_prototypes, None
+
+
+def volume(student: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float) -> Float[Tensor, ""]:
+    """KL(p || uniform) of the mean p of the rows' distributions softmax(z W' / temperature), over all processes.
+
+    0 where all prototypes get the same share, ln K where one gets everything (FLSL, equation 9, second term). Gradients reach
+    both arguments; averaged over processes they are those of the whole.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        return _Volume.apply(student, prototypes, temperature)  # type: ignore[no-untyped-call, no-any-return]
+
+
+@torch.no_grad()
+def balance(
+    teacher: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float, iterations: int
+) -> Float[Tensor, " k"]:
+    """The centre that spreads the rows evenly over the prototypes: Sinkhorn and Knopp's scaling of the columns, in logarithms.
+
+    softmax((z W' - centre) / temperature) is the plan after so many iterations, each of which scales columns to 1/K and then
+    rows (Caron et al., SwAV, NeurIPS 2020, over all processes); no iteration: zeros.
+    """
+    centre = prototypes.new_zeros(len(prototypes), dtype=torch.promote_types(teacher.dtype, torch.float32))
+    rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))
+    number = total(centre.new_tensor(float(len(teacher))))
+    with torch.autocast(teacher.device.type, enabled=False):
+        for _ in range(iterations):
+            mass = torch.zeros_like(centre)
+            for z in teacher.split(rows):
+                mass += ((z @ prototypes.T - centre) / temperature).softmax(dim=1).sum(dim=0)
+            mean = (total(mass) / number).clamp(min=torch.finfo(mass.dtype).tiny)
+            centre += temperature * (mean * len(prototypes)).log()
+    return centre
 
 
 class Centre(nn.Module):
