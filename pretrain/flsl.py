@@ -6,8 +6,10 @@ DAVIS 2017 (table 4) J&F ViT-S/16 65.6, ViT-S/8 73.5; bbox-aligned k-NN for 4,09
 
 A ViT without class token, with fixed sine-cosine positions. The teacher sees most of an image, the student crops of what the
 teacher sees. Some patches of the student are queries; each moves to the mode of its cluster in its own view (self-attention
-without parameters) and in the teacher's (cross-attention). A query should be near its mode, the two modes should belong to the same
-centroid, and all centroids should be used: L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform) (eq. 13).
+without parameters) and in the teacher's (cross-attention). A query should be near its mode, the two modes should belong to the
+same centroid, and all centroids should be used (equation 13):
+
+    L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform).
 
 The released code cannot run (arguments are passed in another order than declared, the wrapped networks lack the methods that
 are called, a tuple is assigned to), so paper and its helper functions decide, in this way:
@@ -33,15 +35,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.backbones.timm_models import probe
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrainer import PrototypePretrainer
 from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, balance, distil, entropy, volume
 from densebench.training.heads import Head
-from densebench.training.networks import Encoder, Network, create_patch_encoder, initial_encoder
+from densebench.training.networks import Encoder, Network, arch_of, create_patch_encoder, initial_encoder
 from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
 
+from .dino import TINY
 from .image_level import spread
 from .mean_shift import attention, grid_queries, mean_shift, sharpened, windows
 from .mode_pictures import modes_picture
@@ -62,10 +66,8 @@ class FLSL(PrototypePretrainer):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {
-            "arch": "test_vit", "image_size": 96, "local_size": 48, "epochs": 60, "batch_size": 64, "lr": 8e-3, "warmup_epochs": 2,
-            "momentum": 0.95, "hidden_dim": 512, "bottleneck_dim": 128, "out_dim": 256, "drop_path": 0.0, "window": 2,
-            "local_window": 1, "blur_sigma": (0.1, 0.4), "grey": 0.0, "colour_jitter": (0.4, 0.4, 0.2, 0.02), "cache": "ram",
-            "self_attention": 0.6, "cross_attention": 1.2, "teacher_temp": 0.04,
+            **TINY, "local_size": 48, "window": 2, "local_window": 1, "self_attention": 0.6, "cross_attention": 1.2,
+            "teacher_temp": 0.04,
         },
         "imagenet": {},
     }  # fmt: skip
@@ -244,13 +246,10 @@ def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[T
 
 def first_stage(spec: str, encoder: Encoder) -> Encoder:
     """The frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
-    from densebench.training.networks import arch_of
-
-    previous = initial_encoder(spec, None, arch_of(spec), encoder.patch, 0.0, class_token=False)
-    if previous.patch != encoder.patch:
-        raise UserError(
-            f"--previous {spec} has patches of {previous.patch} px, {encoder.arch} of {encoder.patch}; they must be equal"
-        )
+    patch = int(probe(arch_of(spec)).patch_embed.patch_size[0])
+    if patch != encoder.patch:
+        raise UserError(f"--previous {spec} has patches of {patch} px, {encoder.arch} of {encoder.patch}; they must be equal")
+    previous = initial_encoder(spec, None, arch_of(spec), patch, 0.0, class_token=False)
     previous.model.blocks = previous.model.blocks[:-1]
     previous.model.norm = torch.nn.Identity()
     return previous.requires_grad_(False).eval()

@@ -1,6 +1,6 @@
 """Mean shift as attention without parameters: each query moves to the weighted mean of the tokens that are like it.
 
-Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, equations 4 (within a view) and 12 (between two).
+Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, equations 4 (in a view) and 12 (between two).
 """
 
 from __future__ import annotations
