@@ -19,7 +19,7 @@ from densebench.evaluator import Point, Run
 from densebench.features import Features
 from densebench.files import cache_root, digest
 from densebench.records import Score
-from densebench.search import EXACT_ENGINES, Search, recall
+from densebench.search import EXACT_ENGINES, Metric, Search, recall
 from densebench.store import Store
 from densebench.views import View
 
@@ -79,7 +79,7 @@ class Reader:
 
     def __init__(self, task: Task, bank: Bank, metric: str, standard: tuple[Tensor, Tensor] | None) -> None:
         self.task, self.bank, self.standard = task, bank, standard
-        self.metric = "dot" if metric == "cosine" else "l2"
+        self.metric: Metric = "dot" if metric == "cosine" else "l2"
         self.norms, self.labels = bank.norms.to(task.device), bank.labels.to(task.device)
         self.engine = task.options.engine
         self.search = self._search(self.engine)

@@ -157,7 +157,7 @@ class _Sorter:
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
         """Gradient by the values [n, r], from those by columns [rank, n, input] (used up) and by sorted values [r, n]."""
         wires = grad_sorted.clone()
-        for (low, high), delta, difference in zip(*map(reversed, (self.layers, apart, differences)), strict=True):
+        for (low, high), delta, difference in reversed(list(zip(self.layers, apart, differences, strict=True))):
             alpha, slope = self.swap.alpha(difference), self.swap.alpha_slope(difference)
             g, h = grad.index_select(0, low), grad.index_select(0, high)
             towards, own = h - g, wires[high] - wires[low]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -73,7 +73,7 @@ def subset_size(n_images: int, fraction: int, n_classes: int | None = None) -> i
 
 
 def read_subset(
-    subset_dir: Path, dataset: str, fraction: int, names: Sequence[str], missing: Literal["error", "skip"] = "error"
+    subset_dir: Path, dataset: str, fraction: int, names: Sequence[str], missing: str = "error"
 ) -> dict[int, Int[np.ndarray, "n"]]:
     """Seed -> places in `names` of the images of a published subset, seeds in ascending order.
 
