@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.training.distributed import total
+from densebench.training.distributed import gather, total
 
 CHUNK_BYTES = 64 * 2**20  # of one array of logits
 
@@ -134,16 +134,17 @@ def balance(
     softmax((z W' - centre) / temperature) is the plan after so many iterations, each of which scales columns to 1/K and then
     rows (Caron et al., SwAV, NeurIPS 2020, over all processes); no iteration: zeros.
     """
-    centre = prototypes.new_zeros(len(prototypes), dtype=torch.promote_types(teacher.dtype, torch.float32))
+    centre = prototypes.new_zeros(len(prototypes))
     rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))
     number = total(centre.new_tensor(float(len(teacher))))
     with torch.autocast(teacher.device.type, enabled=False):
         for _ in range(iterations):
-            mass = torch.zeros_like(centre)
-            for z in teacher.split(rows):
-                mass += ((z @ prototypes.T - centre) / temperature).softmax(dim=1).sum(dim=0)
-            mean = (total(mass) / number).clamp(min=torch.finfo(mass.dtype).tiny)
-            centre += temperature * (mean * len(prototypes)).log()
+            parts = [
+                torch.addmm(-centre, z, prototypes.T).div_(temperature).log_softmax(dim=1).logsumexp(dim=0)
+                for z in teacher.split(rows)
+            ]
+            mass = gather(torch.stack(parts).logsumexp(dim=0)[None]).logsumexp(dim=0)
+            centre += temperature * (mass - number.log() + math.log(len(prototypes)))
     return centre
 
 
