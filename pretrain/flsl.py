@@ -146,6 +146,9 @@ class BilevelClustering(Objective):
             raise UserError(f"--previous-share {options.previous_share:g}: it is a share, at most 1")
         self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
         self.crops = range(1, 2 + options.local_crops)
+        self.queries = {
+            crop: windows(self.grids[crop], options.window if crop == 1 else options.local_window) for crop in self.crops
+        }
         self.prototypes = {"mode": options.out_dim}
         self.centre = Centre(options.out_dim, options.centre_momentum)
         self._previous = [] if options.previous is None else [first_stage(options.previous, encoder)]
@@ -196,7 +199,7 @@ class BilevelClustering(Objective):
     def chosen(self, crop: int, now: Now, images: int, device: torch.device) -> Int[Tensor, "b q"]:
         """The queries of a crop, as numbers of patches."""
         window = self.options.window if crop == 1 else self.options.local_window
-        noise = now.noise(images, 2 + windows(self.grids[crop], window), device=device, name=f"queries {crop}")
+        noise = now.noise(images, 2 + self.queries[crop], device=device, name=f"queries {crop}")
         return grid_queries(noise, self.grids[crop], window, self.options.queries)
 
     def targets_centre(self, theirs: Tensor, prototypes: Tensor, now: Now) -> Float[Tensor, " k"]:

@@ -37,11 +37,8 @@ def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], windo
 
     Raises UserError where no window fits into the grid.
     """
+    windows(grid, window)
     rows, columns = (side // window for side in grid)
-    if not rows or not columns:
-        raise UserError(
-            f"a window of {window} x {window} patches does not fit into views of {grid[0]} x {grid[1]}; use a smaller one"
-        )
     device = noise.device
     top = (noise[:, 0] >= 0.5) * (grid[0] - rows * window)
     left = (noise[:, 1] >= 0.5) * (grid[1] - columns * window)
@@ -54,5 +51,9 @@ def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], windo
 
 
 def windows(grid: tuple[int, int], window: int) -> int:
-    """How many queries `grid_queries` takes from a view."""
+    """How many queries `grid_queries` takes from a view. Raises UserError where no window fits into the grid."""
+    if window > min(grid):
+        raise UserError(
+            f"a window of {window} x {window} patches does not fit into views of {grid[0]} x {grid[1]}; use a smaller one"
+        )
     return (grid[0] // window) * (grid[1] // window)

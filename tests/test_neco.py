@@ -325,8 +325,8 @@ def test_sizes_that_were_not_asked_for_fit_the_patch():
 
 def test_patches_of_14_with_registers_train(tmp_path):
     run = pretrain(
-        "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56, local_size=28,
-        local_crops=1, hidden_dim=16, bottleneck_dim=8, device="cpu", queue_size=32,
+        "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56,
+        local_size=28, local_crops=1, hidden_dim=16, bottleneck_dim=8, device="cpu", queue_size=32,
     )  # fmt: skip
     from densebench.backbones import load_backbone
 
