@@ -26,7 +26,8 @@ from densebench.training.states import saved_states
 
 SIZE, LOCAL, IMAGES, TEMP = 64, 32, 3, 0.06
 SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 2, "window": 2, "local_window": 1,
-         "out_dim": 12, "hidden_dim": 16, "bottleneck_dim": 8, "batch_size": IMAGES, "self_attention": 0.7, "cross_attention": 1.3}  # fmt: skip
+         "out_dim": 12, "hidden_dim": 16, "bottleneck_dim": 8, "batch_size": IMAGES, "self_attention": 0.7,
+         "cross_attention": 1.3}  # fmt: skip
 NOW = Now(step=5, epoch=0, epochs=1.0, scheduled={"teacher_temp": TEMP, "previous_share": 0.3}, seed=2, logging=True)
 
 

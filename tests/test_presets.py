@@ -93,3 +93,75 @@ def test_views_are_the_published_ones():
             (224, (0.25, 1.0), 1.0, 0.0),
             (224, (0.25, 1.0), 0.1, 0.2),
         ]
+
+
+NECO = {  # sections 4.1 and A.1, and the argument files of the released models
+    "arch": "vit_small_patch14_reg4_dinov2", "global_scale": (0.25, 1.0), "local_scale": (0.05, 0.25), "local_crops": 4,
+    "colour_jitter": (0.8, 0.8, 0.8, 0.2), "grey": 0.2, "blur_sigma": (0.1, 2.0), "overlap": 0.01, "epochs": 25, "batch_size": 64,
+    "local_size": 98, "image_size": 224, "head_lr": 1e-4, "min_lr": 0.0, "lr_batch": 0, "warmup_epochs": 0, "weight_decay": 0.04,
+    "weight_decay_end": 0.5, "momentum": 0.9995, "clip_grad": 0.0, "drop_path": 0.1, "hidden_dim": 2048, "bottleneck_dim": 256,
+    "region_size": 7, "reference_count": 49, "queue_size": 8192, "queue_patches": 10, "network": "bitonic", "swap": "cauchy",
+    "steepness": 100.0, "teacher_steepness": 100.0, "both_directions": False, "sort": "similarity", "nearest": 0,
+    "patches": "both",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "given"),
+    [
+        ("coco", {"lr": 1e-6, "references": "queue"}),
+        ("coco-518", {"lr": 1e-5, "references": "queue", "image_size": 518}),
+        (
+            "coco-dino",
+            {
+                "lr": 1e-5,
+                "references": "batch",
+                "arch": "vit_small_patch16_224",
+                "batch_size": 45,
+                "epochs": 50,
+                "local_size": 96,
+            },
+        ),
+    ],
+)
+def test_neco_is_the_published_run(preset, given):
+    chosen = options_of("neco", preset)
+    expected = {**NECO, **given}
+    assert {name: getattr(chosen, name) for name in expected} == expected
+
+
+def test_the_paper_of_neco():
+    chosen = options_of("neco", "coco", "paper")
+    assert (chosen.references, chosen.sort, chosen.both_directions) == ("fraction", "distance", True)
+
+
+def test_views_of_neco():
+    first, second, *local = options_of("neco", "coco").views()
+    assert (first.meets, second.meets, second.overlap) == ((), (0,), 0.02)
+    assert {(v.size, v.scale, v.meets, v.overlap) for v in local} == {(98, (0.05, 0.25), (0, 1), 0.01)}
+    assert len(local) == 4
+    assert {(v.kernel, v.flip, v.jitter, v.blur, v.solarise) for v in (first, second, *local)} == {
+        ("bilinear", 0.0, 0.8, 0.5, 0.0)
+    }
+
+
+def test_flsl_is_the_published_run():
+    """Section 5 and the defaults of the released code; 4,096 centroids as in the paper."""
+    chosen = options_of("flsl", "imagenet")
+    shared = {name: value for name, value in SHARED.items() if name not in ("out_dim", "warmup_epochs")}
+    expected = {
+        **shared, "out_dim": 4096, "warmup_epochs": 30, "epochs": 300, "batch_size": 512, "min_lr": 1e-6, "clip_grad": 3.0,
+        "norm_last_layer": True, "teacher_temp_start": 0.04, "teacher_temp": 0.07, "teacher_temp_epochs": 30,
+        "global_scale": (0.8, 1.0), "student_scale": (0.5, 1.0), "local_scale": (0.1, 0.4), "local_crops": 2, "local_size": 96,
+        "intra_weight": 0.03, "inter_weight": 1.0, "volume_weight": 5.0, "self_attention": 0.1, "cross_attention": 0.2,
+        "queries": "first", "window": 3, "local_window": 2, "centre": False, "sinkhorn": 0, "previous_share": 1.0,
+        "previous_attention": 0.2,
+    }  # fmt: skip
+    assert {name: getattr(chosen, name) for name in expected} == expected
+    assert options_of("flsl", "imagenet", "paper").queries == "random"
+    whole, large, *small = chosen.views()
+    assert (whole.inside, large.inside, large.size, large.scale) == (None, 0, 224, (0.5, 1.0))
+    assert [(v.inside, v.size, v.scale) for v in small] == [(0, 96, (0.1, 0.4))] * 2
+    assert {(v.kernel, v.flip, v.jitter, v.blur, v.solarise, v.other) for v in (whole, large, *small)} == {
+        ("bicubic", 0.0, 0.8, 0.5, 0.0, (0.1, 0.2))
+    }
