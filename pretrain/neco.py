@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from densebench.console import notice
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrainer import Pretrainer
@@ -79,7 +80,9 @@ class NeCo(Pretrainer):
     local_scale: tuple[float, ...] = setting((0.05, 0.25), "share of the image that a local view shows, from,to")
     local_crops: int = setting(4, "local views of an image", minimum=0)
     local_size: int = setting(98, "side of the local views, px", minimum=8)
-    overlap: float = setting(0.01, "share of the image that a view has in common with a global one; twice that of two globals")
+    overlap: float = setting(
+        0.01, "share of the image that a view has in common with a global one; twice that of two globals", minimum=0
+    )
     epochs: int = setting(25, "passes over the data", minimum=1)
     batch_size: int = setting(64, "images a step, over all processes", minimum=1)
     lr: float = setting(1e-6, "learning rate of the backbone; the paper's for DINOv2, 1e-5 for others", minimum=0)
@@ -125,6 +128,11 @@ class NeCo(Pretrainer):
         local = ViewRecipe(self.local_size, (narrow[0], narrow[1]), meets=GLOBALS, overlap=self.overlap, **shared)
         return first, second, *[local] * self.local_crops
 
+    def encoder(self) -> Encoder:
+        """A new backbone, which is not what the method is for."""
+        notice("no --init: NeCo is made to go on from a pretrained backbone, this run starts from random weights")
+        return super().encoder()
+
     def head(self, dim: int) -> Head:
         """An MLP to unit vectors, without prototypes."""
         return Head(dim, {}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim)
@@ -156,6 +164,10 @@ class OrderConsistency(Objective):
             raise UserError(f"--patches {options.patches}: {encoder.arch} has no class token that attends to some; use both")
         if not 0 < options.attention_mass <= 1:
             raise UserError(f"--attention-mass {options.attention_mass:g}: it is a share, above 0 and at most 1")
+        if options.references != "batch" and options.reference_images == "intra":
+            raise UserError(
+                f"--reference-images intra does not go with --references {options.references}; use --references batch"
+            )
         queued = options.references == "queue"
         self.queue = PatchQueue(len(GLOBALS), options.queue_size, options.bottleneck_dim) if queued else None
 
@@ -239,7 +251,7 @@ class OrderConsistency(Objective):
         if options.references == "fraction":
             assert pool is not None
             return F.normalize(pool, dim=2)
-        if pool is not None and options.reference_images == "inter":
+        if pool is not None:
             order = now.common(len(pool), device=device, name=name).argsort()
             return F.normalize(pick(pool, order, now.first(b), b, options.reference_count), dim=2)
         noise = now.noise(b, aligned.shape[1], device=device, name=name)

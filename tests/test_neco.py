@@ -291,6 +291,7 @@ def test_learning_rates_are_those_of_the_paper_whatever_the_batch(tmp_path):
     [
         ({"nearest": 8}, "--nearest 8: there are 7 references"),
         ({"attention_mass": 1.5}, "--attention-mass 1.5"),
+        ({"references": "queue", "reference_images": "intra"}, "does not go with --references queue; use --references batch"),
         ({"local_scale": (0.01, 0.2)}, "cannot share more than 0.01"),
         ({"reference_count": 1}, "--reference-count 1: it must be at least 2"),
     ],
