@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from densebench.errors import UserError, unknown
 
@@ -82,7 +83,7 @@ def _bitonic(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def _cauchy(scaled: Tensor) -> Tensor:
-    return scaled.atan() / math.pi + 0.5
+    return torch.atan2(torch.ones_like(scaled), -scaled) / math.pi  # atan(x) / pi + 1/2, without loss of digits near 0
 
 
 def _cauchy_slope(scaled: Tensor) -> Tensor:
@@ -90,8 +91,7 @@ def _cauchy_slope(scaled: Tensor) -> Tensor:
 
 
 def _logistic_slope(scaled: Tensor) -> Tensor:
-    share = scaled.sigmoid()
-    return share * (1 - share)
+    return scaled.sigmoid() * (-scaled).sigmoid()
 
 
 class _Swap:
@@ -104,9 +104,10 @@ class _Swap:
         self.share: Callable[[Tensor], Tensor] = _cauchy if name == "cauchy" else torch.sigmoid
         self.slope: Callable[[Tensor], Tensor] = _cauchy_slope if name == "cauchy" else _logistic_slope
 
-    def alpha(self, difference: Tensor) -> Tensor:
-        """The share of its own value that a wire keeps."""
-        return self.share(self._scaled(difference))
+    def shares(self, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Of its own value what a wire keeps, and what it gives away, each with all its digits."""
+        scaled = self._scaled(difference)
+        return self.share(scaled), self.share(-scaled)
 
     def alpha_slope(self, difference: Tensor) -> Tensor:
         """d alpha / d difference."""
@@ -119,6 +120,12 @@ class _Swap:
 
     def _flat(self, difference: Tensor) -> Tensor:
         return (difference.abs() + TINY) ** -0.25
+
+
+def _mixed(a: Tensor, c: Tensor, shares: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """alpha a + (1 - alpha) c and (1 - alpha) a + alpha c."""
+    keep, give = (share.view(*share.shape, *[1] * (a.ndim - share.ndim)) for share in shares)
+    return (a * keep).addcmul_(c, give), (a * give).addcmul_(c, keep)
 
 
 class _Sorter:
@@ -137,8 +144,7 @@ class _Sorter:
         for low, high in self.layers:
             a, c = wires[low], wires[high]
             found.append(c - a)
-            moved = found[-1] * (1 - self.swap.alpha(found[-1]))
-            wires[low], wires[high] = a + moved, c - moved
+            wires[low], wires[high] = _mixed(a, c, self.swap.shares(found[-1]))
         return wires, found
 
     def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
@@ -147,24 +153,24 @@ class _Sorter:
         columns, kept = start[:, None].repeat(1, rows, 1), []
         for (low, high), difference in zip(self.layers, differences, strict=True):
             a, c = columns.index_select(0, low), columns.index_select(0, high)
-            apart = c - a
             if keep:
-                kept.append(apart)
-            moved = apart * (1 - self.swap.alpha(difference))[..., None]
-            columns.index_copy_(0, low, a.add_(moved)).index_copy_(0, high, c.sub_(moved))
+                kept.append(c - a)
+            a, c = _mixed(a, c, self.swap.shares(difference))
+            columns.index_copy_(0, low, a).index_copy_(0, high, c)
         return columns, kept
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
         """Gradient by the values [n, r], from those by columns [rank, n, input] (used up) and by sorted values [r, n]."""
         wires = grad_sorted.clone()
         for (low, high), delta, difference in reversed(list(zip(self.layers, apart, differences, strict=True))):
-            alpha, slope = self.swap.alpha(difference), self.swap.alpha_slope(difference)
+            shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
             g, h = grad.index_select(0, low), grad.index_select(0, high)
-            towards, own = h - g, wires[high] - wires[low]
-            by_alpha = torch.einsum("pni,pni->pn", delta, towards) + difference * own
-            moved, rest, push = towards * (1 - alpha)[..., None], own * (1 - alpha), by_alpha * slope
-            grad.index_copy_(0, low, g.add_(moved)).index_copy_(0, high, h.sub_(moved))
-            wires[low], wires[high] = wires[low] + rest - push, wires[high] - rest + push
+            own, other = wires[low], wires[high]
+            push = (torch.einsum("pni,pni->pn", delta, h - g) + difference * (other - own)) * slope
+            g, h = _mixed(g, h, shares)
+            grad.index_copy_(0, low, g).index_copy_(0, high, h)
+            own, other = _mixed(own, other, shares)
+            wires[low], wires[high] = own - push, other + push
         return wires.T
 
     def parts(self, values: Tensor) -> list[slice]:
@@ -186,6 +192,7 @@ class _SoftSort(torch.autograd.Function):
         return wires.T.contiguous(), matrix
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         sorter: _Sorter = ctx.sorter
         differences = ctx.saved_tensors[0].split([len(low) for low, _ in sorter.layers])
@@ -243,6 +250,7 @@ class _OrderLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         return grads[0] * ctx.saved_tensors[0], None, None, None, None, None, None
 

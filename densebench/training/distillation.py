@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from densebench.training.distributed import gather, total
 
@@ -58,6 +59,7 @@ class _Distil(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         grad_student, grad_prototypes = ctx.saved_tensors
         return grads[0] * grad_student, grads[0] * grad_prototypes, None, None, None, None, None, None
@@ -110,6 +112,7 @@ class _Volume(torch.autograd.Function):
         return torch.special.xlogy(mean, mean).sum() + math.log(len(prototypes))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         grad_student, grad_prototypes = ctx.saved_tensors
         return grads[0] * grad_student, grads[0] * grad_prototypes, None
