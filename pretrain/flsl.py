@@ -66,7 +66,7 @@ class FLSL(PrototypePretrainer):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {
-            **TINY, "local_size": 48, "window": 2, "local_window": 1, "self_attention": 0.6, "cross_attention": 1.2,
+            **TINY, "local_size": 48, "window": 2, "local_window": 1, "self_attention": 2.4, "cross_attention": 4.8,
             "teacher_temp": 0.04,
         },
         "imagenet": {},

@@ -153,7 +153,7 @@ USED_WITH = {  # what a number needs to matter at all
 OTHER = {
     "head_lr": 0.1, "lr_batch": 64, "nearest": 3, "queue_size": 12, "reference_fraction": 0.4, "attention_mass": 0.2,
     "overlap": 0.04, "sinkhorn": 2, "window": 2, "local_window": 2, "queue_patches": 1,
-    "image_size": 48, "batch_size": 4, "group_size": 2, "momentum": 0.5, "local_size": 32, "k_max": 2, "objects": 3,
+    "image_size": 48, "batch_size": 4, "group_size": 2, "momentum": 0.5, "local_size": 48, "k_max": 2, "objects": 3,
     "memory": 9, "bootstrap_after": 2, "out_dim": 32, "object_dim": 32, "clip_grad": 0.01, "grey": 1.0, "min_lr": 1e-3,
 }  # fmt: skip
 
