@@ -249,10 +249,11 @@ def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[T
 
 def first_stage(spec: str, encoder: Encoder) -> Encoder:
     """The frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
-    patch = int(probe(arch_of(spec)).patch_embed.patch_size[0])
+    arch = arch_of(spec, "--previous")
+    patch = int(probe(arch).patch_embed.patch_size[0])
     if patch != encoder.patch:
         raise UserError(f"--previous {spec} has patches of {patch} px, {encoder.arch} of {encoder.patch}; they must be equal")
-    previous = initial_encoder(spec, None, arch_of(spec), patch, 0.0, class_token=False)
+    previous = initial_encoder(spec, None, arch, patch, 0.0, class_token=False, flag="--previous")
     previous.model.blocks = previous.model.blocks[:-1]
     previous.model.norm = torch.nn.Identity()
     return previous.requires_grad_(False).eval()

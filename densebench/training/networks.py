@@ -112,7 +112,7 @@ def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
     Raises UserError for a name that timm does not have, a model that is no plain ViT with a class token, or a size that the
     patch does not divide.
     """
-    like = _plain(arch, probe(arch))
+    like = _plain(f"--arch {arch}", probe(arch))
     check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
     model = _create(arch, size, drop_path)
     nn.init.trunc_normal_(model.cls_token, std=0.02)
@@ -124,7 +124,7 @@ def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
 
     Raises UserError as `create_encoder` does.
     """
-    like = _plain(arch, probe(arch))
+    like = _plain(f"--arch {arch}", probe(arch))
     check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
     encoder = Encoder(arch, _create(arch, size, drop_path, class_token=False))
     table = encoder.model.pos_embed
@@ -148,19 +148,26 @@ def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "1 patche
 
 
 def initial_encoder(
-    spec: str, weights: Path | None, arch: str, size: int, drop_path: float, *, class_token: bool = True
+    spec: str,
+    weights: Path | None,
+    arch: str,
+    size: int,
+    drop_path: float,
+    *,
+    class_token: bool = True,
+    flag: str = "--init",
 ) -> Encoder:
-    """A ViT with the weights of a backbone spec (`--init`), its own position table and way of resizing it.
+    """A ViT with the weights of a backbone spec, its own position table and way of resizing it.
 
-    class_token: whether it must have one. Raises UserError where it lacks that, where the spec is no plain ViT, or is another
-    architecture than `arch`.
+    class_token: whether it must have one. flag: what messages call the spec. Raises UserError where it lacks that, where the
+    spec is no plain ViT, or is another architecture than `arch`.
     """
     backbone = load_backbone(spec, weights=weights)
     if not isinstance(backbone.trunk, Trunk):
-        raise UserError(f"--init {spec}: only timm: and ckpt: backbones can be trained on")
+        raise UserError(f"{flag} {spec}: only timm: and ckpt: backbones can be trained on")
     if backbone.arch != arch:
-        raise UserError(f"--init {spec} is a {backbone.arch}, --arch says {arch}; leave one of them out")
-    source = _plain(backbone.arch, backbone.trunk.model, class_token=class_token)
+        raise UserError(f"{flag} {spec} is a {backbone.arch}, --arch says {arch}; leave one of them out")
+    source = _plain(f"{flag} {spec}", backbone.trunk.model, class_token=class_token)
     patch = int(source.patch_embed.patch_size[0])
     check_size("--image-size", size, patch, arch)
     prefix = 0 if source.no_embed_class else source.num_prefix_tokens
@@ -183,8 +190,8 @@ def _create(arch: str, size: int, drop_path: float, *, class_token: bool = True)
     return timm.create_model(arch, pretrained=False, num_classes=0, **more)
 
 
-def arch_of(spec: str) -> str:
-    """The timm name behind `--init SPEC`, without loading weights. Raises UserError where the spec does not say."""
+def arch_of(spec: str, flag: str = "--init") -> str:
+    """The timm name behind a backbone spec, without loading weights. Raises UserError where the spec does not say."""
     from densebench.backbones.saved import read_checkpoint
 
     kind, _, name = spec.partition(":")
@@ -192,7 +199,7 @@ def arch_of(spec: str) -> str:
         return name
     if kind == "ckpt" and name:
         return str(read_checkpoint(Path(name))["arch"])
-    raise UserError(f"--init {spec}: it takes timm:NAME (with --weights FILE), ckpt:DIR or random:NAME")
+    raise UserError(f"{flag} {spec}: it takes timm:NAME (with --weights FILE), ckpt:DIR or random:NAME")
 
 
 def check_size(flag: str, size: int, patch: int, arch: str) -> None:
@@ -203,7 +210,7 @@ def check_size(flag: str, size: int, patch: int, arch: str) -> None:
         raise UserError(f"{flag} {size}: the patches of {arch} have {patch} px; use {fits}")
 
 
-def _plain(arch: str, model: Any, *, class_token: bool = True) -> Any:
+def _plain(what: str, model: Any, *, class_token: bool = True) -> Any:
     if not is_plain_vit(model) or (class_token and model.cls_token is None):
-        raise UserError(f"--arch {arch} is no plain ViT with a class token; choose one such as vit_small_patch16_224")
+        raise UserError(f"{what} is no plain ViT with a class token; choose one such as vit_small_patch16_224")
     return model
