@@ -30,6 +30,9 @@ class Pretrainer(ABC):
     class_token: ClassVar[bool] = True
     """Whether the objective looks at the class token, so that a ViT without one cannot be trained."""
 
+    post_pretraining: ClassVar[bool] = False
+    """Whether the method is made to go on from a pretrained backbone, so that a run from scratch is worth a word."""
+
     arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
     image_size: int = setting(224, "side of the global views, px", minimum=8)
     global_scale: tuple[float, ...] = setting((0.25, 1.0), "share of the image that a global view shows, from,to")

@@ -205,6 +205,8 @@ def _describe(training: Training, about: dict[str, Any], folder: Path) -> None:
         + (f" x {training.world.size}" if training.world.size > 1 else "")
         + f", into {folder}"
     )
+    if options.post_pretraining and not about["init"]:
+        notice(f"{about['method']} is made to go on from a pretrained backbone; without --init it starts from random weights")
     if training.warmup == training.steps and options.warmup_epochs:
         notice(f"--warmup-epochs {options.warmup_epochs:g} is as long as the run: the learning rate only rises")
 

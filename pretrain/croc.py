@@ -167,11 +167,11 @@ class ClusterDistillation(Objective):
             every = torch.cat([told.image[:, None], told.patches], dim=1)[:, None]
         else:
             assert told.qkv is not None
-            every = told.qkv[PARTS.index(self.options.tokens)]
+            part = told.qkv[PARTS.index(self.options.tokens)]
+            every = torch.cat([part[:, :, :1], part[:, :, told.prefix :]], dim=2)
         every = F.normalize(every, dim=3)  # [2b, heads, 1 + n, d]
         if self.options.marginals == "attention":
-            assert told.qkv is not None
-            scores = class_attention(told.qkv)
+            scores = class_attention(told)
             scores = scores if every.shape[1] > 1 else scores.mean(dim=1, keepdim=True)
         else:
             scores = (every[:, :, 1:] * every[:, :, :1]).sum(dim=3)

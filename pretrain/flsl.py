@@ -2,7 +2,7 @@
 
 Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023. Numbers to reach, ImageNet, 300 epochs: Mask
 R-CNN on COCO (tables 1 and 2) ViT-S/16 44.9 box and 40.8 mask AP, ViT-S/8 46.5 and 42.1, ViT-B/16 (ViTDet) 53.1 and 47.0;
-DAVIS 2017 (table 4) J&F ViT-S/16 65.6, ViT-S/8 73.5; bbox-aligned k-NN for 4,096 centroids 72.4.
+DAVIS 2017 (table 4) J&F ViT-S/16 65.6, ViT-S/8 73.5; 100 epochs: bbox-aligned k-NN for 4,096 centroids 72.4.
 
 A ViT without class token, with fixed sine-cosine positions. The teacher sees most of an image, the student crops of what the
 teacher sees. Some patches of the student are queries; each moves to the mode of its cluster in its own view (self-attention
@@ -13,15 +13,20 @@ same centroid, and all centroids should be used (equation 13):
 
 The released code cannot run (arguments are passed in another order than declared, the wrapped networks lack the methods that
 are called, a tuple is assigned to), so paper and its helper functions decide, in this way:
-- distances are of unit vectors, 2 - 2 cos, as in the code; the paper's z are normalised only in its derivation;
-- attention multiplies dot products of layer-normed tokens by 0.1 / sqrt(384) and 0.2 / sqrt(384), for every width, as in the code
-  (`--self-attention 0.1 --cross-attention 0.2`); less for the second than for the first is said to collapse;
-- queries are the first patch of each window of a grid, as in the code; `--variant paper` takes a random one;
-- 4,096 centroids as in the paper (the code's default is 8,192); no centre of the teacher, no Sinkhorn, unless asked for;
+- distances are of unit vectors, 2 - 2 cos (section 5.6 and the code);
+- attention multiplies dot products of layer-normed tokens by 0.1 / sqrt(384) and 0.2 / sqrt(384), for every width, as in the
+  code (`--self-attention 0.1 --cross-attention 0.2`); less for the second than for the first is said to collapse;
+- queries are the first patch of each window of a grid, 3 x 3 in large crops, as in the code (its README asks for 2 x 2 and for
+  local crops from 0.05 on, by flags that the code does not have); `--variant paper` takes a random patch of each window;
+- 4,096 centroids as in the paper (the code's default is 8,192); no centre of the teacher, no Sinkhorn, unless asked for
+  (the paper's ablation is a softmax along the batch); warm-up is a tenth of 300 epochs, give another for other lengths;
 - crops of the student are cut from the image at once, not from the teacher's resized crop, so nothing is resampled twice;
 - no positives at projected positions early in training: the paper mentions them, the code has none;
-- second stage (`--previous ckpt:DIR`): a finished first stage looks at the same crops without colour changes, its attention after
-  all blocks but the last is sharpened to a mask, and takes a share of the cross-attention that falls from 1 to --previous-share.
+- second stage (`--previous ckpt:DIR`): a finished first stage looks at the same crops without colour changes; its attention
+  after all blocks but the last is sharpened to a mask, which takes the share of the cross-attention that `--previous-share` says
+  at the end, and all of it at the start; by default, as in the code, to the end.
+
+The mean p of the third term is over all processes but over one micro-batch: with `--accumulate` the term is a little larger.
 """
 
 from __future__ import annotations
@@ -33,9 +38,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from densebench.backbones.timm_models import probe
+from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrainer import PrototypePretrainer
@@ -141,9 +146,7 @@ class BilevelClustering(Objective):
         super().__init__()
         self.options = options
         self.weights = {"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight}
-        check_weights(self.weights)
-        if options.previous_share > 1:
-            raise UserError(f"--previous-share {options.previous_share:g}: it is a share, at most 1")
+        _check(options)
         self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
         self.crops = range(1, 2 + options.local_crops)
         self.queries = {
@@ -151,7 +154,9 @@ class BilevelClustering(Objective):
         }
         self.prototypes = {"mode": options.out_dim}
         self.centre = Centre(options.out_dim, options.centre_momentum)
-        self._previous = [] if options.previous is None else [first_stage(options.previous, encoder)]
+        self._previous: list[Network] = []  # no part of the state: it is read from its own checkpoint
+        if options.previous is not None:
+            self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), options.precision)]
 
     def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
         """Move the queries to their modes, and compare."""
@@ -215,7 +220,7 @@ class BilevelClustering(Objective):
         if not self._previous:
             return []
         network = self._previous[0].to(views.pixels[0].device)
-        return [network(pixels).patches for pixels in views.pixels[len(self.grids) // 2 :]]
+        return [network.encode(pixels).patches for pixels in views.pixels[len(self.grids) // 2 :]]
 
     def guide(self, guides: list[Tensor], crop: int, chosen: Tensor) -> Float[Tensor, "b q n"]:
         """The first stage's attention from the queries of a crop to the teacher's view, as a mask of sum 1."""
@@ -242,6 +247,18 @@ class BilevelClustering(Objective):
         return {"modes": modes_picture(views, labels, chosen, maps, self.grids[0])}
 
 
+def _check(options: FLSL) -> None:
+    """Raise UserError for options that do not go together."""
+    check_weights({"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight})
+    if options.centre and options.sinkhorn:
+        raise UserError(f"--centre and --sinkhorn {options.sinkhorn} both set the teacher's centre; give one of them")
+    if options.previous_share > 1:
+        raise UserError(f"--previous-share {options.previous_share:g}: it is a share, at most 1")
+    guided = (options.previous_share, options.previous_attention) != (FLSL.previous_share, FLSL.previous_attention)
+    if options.previous is None and guided:
+        raise UserError("--previous-share and --previous-attention are of a second stage; give --previous ckpt:DIR, too")
+
+
 def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:
     """The tokens with these numbers."""
     return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
@@ -250,10 +267,13 @@ def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[T
 def first_stage(spec: str, encoder: Encoder) -> Encoder:
     """The frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
     arch = arch_of(spec, "--previous")
-    patch = int(probe(arch).patch_embed.patch_size[0])
+    like = probe(arch)
+    if not is_plain_vit(like):
+        raise UserError(f"--previous {spec} is no plain ViT; give the folder of a run of flsl")
+    patch = int(like.patch_embed.patch_size[0])
     if patch != encoder.patch:
         raise UserError(f"--previous {spec} has patches of {patch} px, {encoder.arch} of {encoder.patch}; they must be equal")
     previous = initial_encoder(spec, None, arch, patch, 0.0, class_token=False, flag="--previous")
     previous.model.blocks = previous.model.blocks[:-1]
-    previous.model.norm = torch.nn.Identity()
+    previous.model.norm = nn.Identity()
     return previous.requires_grad_(False).eval()

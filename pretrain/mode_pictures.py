@@ -42,7 +42,8 @@ def _lit(pixels: Tensor, weights: Float[Tensor, "rows columns"], query: int | No
     """A view, bright in proportion to a map; the query's patch, which looks most of all at itself, white."""
     if query is not None:
         weights = weights.flatten().index_fill(0, torch.tensor(query, device=weights.device), 0.0).view(weights.shape)
-        weights = torch.where(weights > 0, weights, weights[weights > 0].min())
+        others = weights[weights > 0]
+        weights = weights.clamp(min=float(others.min()) if len(others) else 0.0)
     low, high = weights.min(), weights.max()
     bright = 0.15 + 0.85 * (weights - low) / (high - low).clamp(min=1e-12)
     shown = bytes_of(pixels) * enlarged(bright)[..., None]

@@ -11,19 +11,21 @@ images; student and teacher must put the references in the same order of similar
 Where text and official code part, the code is the default and `--variant paper` follows the text: reference patches are a
 random fraction of the batch's student patches (code: dealt out from the teacher's patches of the batch, or from a queue of
 them), distances are sorted (code: similarities, which a network that is no power of two mixes differently), and the
-cross-entropy is taken in both directions (code: teacher to student). Losses are means in both.
+cross-entropy is taken in both directions (code: teacher to student). The swap is the arctan of section 3 and of the code;
+the appendix names logistic_phi (`--swap`), which underflows at this steepness. Losses are means in both.
 
-Decided here: the teacher's head starts as a copy of the student's (in the code it is another random one), references and
-teacher carry no gradient, patches that are dealt out never go to the image they come from, a queue is read as far as it is
-filled, the teacher follows after the optimiser's step instead of before it, and a view is drawn at most 100 times before it is
-moved to overlap the others.
+Decided here: the teacher's head starts as a copy of the student's (in the code it is another random one); references and
+teacher carry no gradient; patches that are dealt out never go to the image they come from, unless it is alone (a queue or
+a fraction may hold some of its own); a queue is read as far as it is filled; the teacher follows after the optimiser's step
+instead of before it; a view is drawn at most 100 times before it is moved to overlap the others; positions are resized as
+the backbone is used to, not as DINO's. Masks of the foreground apply to queries and references alike, as in the code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,7 @@ from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrainer import Pretrainer
 from densebench.training.augmentation import ViewRecipe
+from densebench.training.distributed import gather
 from densebench.training.heads import Head
 from densebench.training.networks import Encoder, Network, Tokens, class_attention
 from densebench.training.objective import Loss, Now, Objective, Views
@@ -43,7 +46,7 @@ from densebench.training.regions import align, overlaps
 from .foreground import foreground
 from .image_level import spread
 from .neighbour_pictures import Shown, neighbours_picture
-from .references import PatchQueue, deal, fraction, pick
+from .references import PatchQueue, deal, draw, pick
 from .shares import shares
 from .sorting import order_loss
 
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from densebench.training.images import Images
 
 GLOBALS = (0, 1)
+WHOLLY = 0.99  # share of wanted patches in a cell; what is missing to 1 is the rounding of products
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class NeCo(Pretrainer):
         "": {"references": "fraction", "sort": "distance", "both_directions": True},
     }
     class_token: ClassVar[bool] = False
+    post_pretraining: ClassVar[bool] = True
 
     arch: str = setting("vit_small_patch14_reg4_dinov2", "a plain ViT of timm; --init brings its own")
     colour_jitter: tuple[float, ...] = setting((0.8, 0.8, 0.8, 0.2), "strengths of brightness, contrast, saturation, hue")
@@ -102,7 +107,7 @@ class NeCo(Pretrainer):
     reference_count: int = setting(49, "R: reference patches of an image, unless a fraction", minimum=2)
     reference_fraction: float = setting(0.003, "f: share of the batch's patches that are references, if a fraction", minimum=0)
     reference_images: str = setting(
-        "inter", "references come from other images of the batch, or (intra) from the image itself", choices=("inter", "intra")
+        "inter", "the batch's references are other images' patches, or (intra) the image's own", choices=("inter", "intra")
     )
     queue_size: int = setting(8192, "patches in the queue of a global view", minimum=2)
     queue_patches: int = setting(10, "patches of an image that enter the queue", minimum=1)
@@ -128,11 +133,6 @@ class NeCo(Pretrainer):
         local = ViewRecipe(self.local_size, (narrow[0], narrow[1]), meets=GLOBALS, overlap=self.overlap, **shared)
         return first, second, *[local] * self.local_crops
 
-    def encoder(self) -> Encoder:
-        """A new backbone, which is not what the method is for."""
-        notice("no --init: NeCo is made to go on from a pretrained backbone, this run starts from random weights")
-        return super().encoder()
-
     def head(self, dim: int) -> Head:
         """An MLP to unit vectors, without prototypes."""
         return Head(dim, {}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim)
@@ -148,6 +148,15 @@ class NeCo(Pretrainer):
         return {} if self.teacher else {"momentum": np.zeros(steps)}
 
 
+class Pair(NamedTuple):
+    """What global view g and another view v of every image share: boxes in the cells of either, and whether there is anything."""
+
+    g: int
+    v: int
+    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
+    there: Bool[Tensor, " b"]
+
+
 class OrderConsistency(Objective):
     """L = mean over pairs of a global view g and another view v of CE(P(D_t), P(D_s)) (section 3)."""
 
@@ -156,43 +165,49 @@ class OrderConsistency(Objective):
         self.options = options
         self.prototypes = {}
         self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
-        self.pairs = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
-        count = options.reference_count
-        if options.nearest > count and options.references != "fraction":
-            raise UserError(f"--nearest {options.nearest}: there are {count} references; use at most that")
-        if options.patches != "both" and encoder.model.cls_token is None:
-            raise UserError(f"--patches {options.patches}: {encoder.arch} has no class token that attends to some; use both")
-        if not 0 < options.attention_mass <= 1:
-            raise UserError(f"--attention-mass {options.attention_mass:g}: it is a share, above 0 and at most 1")
-        if options.references != "batch" and options.reference_images == "intra":
-            raise UserError(
-                f"--reference-images intra does not go with --references {options.references}; use --references batch"
-            )
+        self.count = options.reference_count
+        if options.references == "fraction":
+            patches = self.grids[0][0] * self.grids[0][1] * (options.group_size or options.batch_size)
+            self.count = max(2, round(options.reference_fraction * patches))
+        _check(options, self.count, encoder)
         queued = options.references == "queue"
         self.queue = PatchQueue(len(GLOBALS), options.queue_size, options.bottleneck_dim) if queued else None
 
     def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """Align what two views share, sort its similarities to the references, and compare the orders."""
+        """Align what two views share, compare it with the references, and compare the orders."""
+        pairs = self.pairs(views)
         masked = self.options.patches != "both"
         with torch.no_grad():
             told = teacher.encode(torch.cat(views.pixels[:2]), qkv=masked)
-            taught = list(teacher.project(told.patches).chunk(2))
-            wanted = self.wanted(told) if masked else [None, None]
+            taught = torch.stack(teacher.project(told.patches).chunk(2))
+            wanted = self.wanted(told) if masked else None
         seen = self.seen(student, views)
-        losses, agreement = [], []
-        pools = self.pools(taught, [tokens.detach() for tokens in seen[:2]], wanted, now)
-        for g, v in self.pairs:
-            aligned, valid = self.aligned(taught[g], seen[v], wanted[g], views, g, v)
-            references = self.references(aligned[0], valid, pools[g], now, g, v)
-            ours, theirs = (torch.einsum("bpe,bre->bpr", patches, references) for patches in aligned[::-1])
-            losses.append(self.loss(ours, theirs, valid))
-            if now.logging:
-                agreement.append((ours.argmax(dim=2) == theirs.argmax(dim=2))[valid].float().mean())
-        total = torch.stack(losses).mean()
-        figures = {"feature_std": spread(told.patches.flatten(0, 1))} if now.logging else {}
-        if agreement:
-            figures["same_nearest"] = torch.stack(agreement).nanmean()
+        pools = self.pools(taught, torch.stack(seen[:2]).detach(), wanted, now)
+        ours, theirs, counted = [], [], []
+        for pair in pairs:
+            one, other = self.aligned(pair, taught[pair.g], seen[pair.v])
+            counted.append(self.counted(pair, wanted))
+            references = self.references(pair, one, counted[-1], pools, now)
+            ours.append(torch.bmm(other, references.transpose(1, 2)))
+            theirs.append(torch.bmm(one, references.transpose(1, 2)))
+        total = self.loss(torch.stack(ours), torch.stack(theirs), torch.stack(counted))
+        figures = {}
+        if now.logging:
+            same = torch.stack(ours).argmax(dim=3) == torch.stack(theirs).argmax(dim=3)
+            figures = {
+                "feature_std": spread(told.patches.flatten(0, 1)),
+                "same_nearest": same[torch.stack(counted)].float().mean(),
+            }
         return Loss(total, {"order": total.detach()}, figures)
+
+    def pairs(self, views: Views) -> list[Pair]:
+        """All pairs of a global view and another one; what they share is known before any network runs."""
+        numbers = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
+        found = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
+        device = views.pixels[0].device
+        boxes = torch.stack([torch.stack(both) for both, _ in found]).to(device, non_blocking=True)
+        there = torch.stack([one for _, one in found]).to(device, non_blocking=True)
+        return [Pair(g, v, (both[0], both[1]), one) for (g, v), both, one in zip(numbers, boxes, there, strict=True)]
 
     def seen(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
         """The student's projected patches of every view; views of one size in one pass."""
@@ -202,77 +217,76 @@ class OrderConsistency(Objective):
                 found += student.project(student.encode(torch.cat(part)).patches).chunk(len(part))
         return found
 
-    def wanted(self, told: Tokens) -> list[Bool[Tensor, "b n"]]:
+    def wanted(self, told: Tokens) -> Bool[Tensor, "2 b n"]:
         """The patches of the global views that are foreground, or background, to the teacher's class token."""
-        assert told.qkv is not None
-        mask = foreground(class_attention(told.qkv).mean(dim=1), self.grids[0], self.options.attention_mass)
-        return list((mask if self.options.patches == "foreground" else ~mask).chunk(2))
+        mask = foreground(class_attention(told).mean(dim=1), self.grids[0], self.options.attention_mass)
+        return torch.stack((mask if self.options.patches == "foreground" else ~mask).chunk(2))
 
-    def aligned(
-        self, taught: Tensor, seen: Tensor, wanted: Tensor | None, views: Views, g: int, v: int
-    ) -> tuple[tuple[Tensor, Tensor], Bool[Tensor, "b p"]]:
-        """Patches of the common part in teacher's view g and student's view v, `[b p e]` each, and which of them count."""
-        size, (rows, columns) = self.options.region_size, self.grids[g]
-        (box_g, box_v), there = overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v])
-        parts = align(taught.unflatten(1, (rows, columns)), box_g, size), align(seen.unflatten(1, self.grids[v]), box_v, size)
-        valid = there.to(taught.device)[:, None].expand(-1, size * size)
-        if wanted is not None:  # a cell counts where all that it covers is wanted
-            cover = align(wanted.float().unflatten(1, (rows, columns))[..., None], box_g, size).flatten(1)
-            valid = valid & (cover > 1 - 1e-4)
-        return (F.normalize(parts[0].flatten(1, 2), dim=2), F.normalize(parts[1].flatten(1, 2), dim=2)), valid
+    def aligned(self, pair: Pair, taught: Tensor, seen: Tensor) -> tuple[Float[Tensor, "b p e"], Float[Tensor, "b p e"]]:
+        """The patches of what a pair shares, in the teacher's g and in the student's v, of length 1."""
+        one = align(taught.unflatten(1, self.grids[pair.g]), pair.boxes[0], self.options.region_size, inside=True)
+        other = align(seen.unflatten(1, self.grids[pair.v]), pair.boxes[1], self.options.region_size, inside=True)
+        return F.normalize(one.flatten(1, 2), dim=2), F.normalize(other.flatten(1, 2), dim=2)
 
-    def pools(
-        self, taught: list[Tensor], seen: list[Tensor], wanted: list[Tensor] | list[None], now: Now
-    ) -> list[Float[Tensor, "..."] | None]:
-        """What references are drawn from where that is not the aligned patches themselves, for each global view."""
-        b, n, _ = taught[0].shape
+    def counted(self, pair: Pair, wanted: Tensor | None) -> Bool[Tensor, "b p"]:
+        """Which aligned patches of a pair count: those that cover nothing but wanted patches."""
+        size = self.options.region_size
+        valid = pair.there[:, None].expand(-1, size * size)
+        if wanted is None:
+            return valid
+        mask = wanted[pair.g].float().unflatten(1, self.grids[pair.g])[..., None]
+        return valid & (align(mask, pair.boxes[0], size, inside=True).flatten(1) > WHOLLY)
+
+    def pools(self, taught: Tensor, seen: Tensor, wanted: Tensor | None, now: Now) -> Float[Tensor, "2 ..."] | None:
+        """What references are drawn from, for each global view, unless that is the aligned patches: the queue's rows
+        `[2 r e]`, or the fraction of the batch's patches for each image `[2 b count e]`."""
+        _, b, n, _ = taught.shape
         if self.queue is not None:
-            noise = now.noise(b, n, device=taught[0].device, name="queue")
-            avoided = noise if wanted[0] is None else noise + (~wanted[0]).float()
-            return list(self.queue.see(torch.stack(taught), avoided, self.options.queue_patches))
-        if self.options.references == "fraction":
-            return [
-                self.drawn(tokens, now.noise(b, n, device=tokens.device, name=f"fraction {g}")) for g, tokens in enumerate(seen)
-            ]
-        return [None, None]
+            noise = now.noise(b, n, device=taught.device, name="queue").expand(2, -1, -1)
+            return self.queue.see(taught, _avoiding(noise, wanted), self.options.queue_patches)
+        if self.options.references == "batch":
+            return None
+        size = self.options.group_size
+        tokens = seen if size else gather(seen.transpose(0, 1)).transpose(0, 1)
+        if size:
+            noise = now.noise(b, 2, n, device=seen.device, name="fraction").transpose(0, 1)
+        else:
+            noise = now.common(2, tokens.shape[1], n, device=seen.device, name=f"fraction {now.part}")
+            wanted = wanted if wanted is None else gather(wanted.transpose(0, 1)).transpose(0, 1)
+        noise, size = _avoiding(noise, wanted), size or tokens.shape[1]
+        parts = zip(tokens.split(size, dim=1), noise.split(size, dim=1), strict=True)
+        rows = [torch.stack([t.flatten(0, 1)[draw(u, self.count)] for t, u in zip(*part, strict=True)]) for part in parts]
+        return torch.stack([rows[image // size] for image in range(b)], dim=1)
 
-    def drawn(self, tokens: Tensor, noise: Tensor) -> Float[Tensor, "b r e"]:
-        """The same random fraction of a group's patches for each of its images."""
-        found = []
-        size = self.options.group_size or len(tokens)
-        for part, chances in zip(tokens.split(size), noise.split(size), strict=True):
-            rows = part.flatten(0, 1)[fraction(chances, self.options.reference_fraction)]
-            found.append(rows.expand(len(part), -1, -1))
-        return torch.cat(found)
-
-    def references(self, aligned: Tensor, valid: Tensor, pool: Tensor | None, now: Now, g: int, v: int) -> Float[Tensor, "b r e"]:
+    def references(
+        self, pair: Pair, aligned: Tensor, counted: Tensor, pools: Tensor | None, now: Now
+    ) -> Float[Tensor, "b count e"]:
         """The reference patches of every image, of length 1 and without gradient."""
-        options, b, device, name = self.options, len(aligned), aligned.device, f"references {g} {v}"
+        options, (b, p, _), device = self.options, aligned.shape, aligned.device
         if options.references == "fraction":
-            assert pool is not None
-            return F.normalize(pool, dim=2)
-        if pool is not None:
-            order = now.common(len(pool), device=device, name=name).argsort()
-            return F.normalize(pick(pool, order, now.first(b), b, options.reference_count), dim=2)
-        noise = now.noise(b, aligned.shape[1], device=device, name=name)
+            assert pools is not None
+            return F.normalize(pools[pair.g], dim=2)
+        if pools is not None:
+            order = now.common(pools.shape[1], device=device, name=f"references {pair.g} {pair.v}").argsort()
+            return F.normalize(pick(pools[pair.g], order, now.first(b), b, self.count), dim=2)
+        noise = now.noise(b, p, device=device, name=f"references {pair.g} {pair.v}")
         found, size = [], options.group_size or b
-        for patches, chances, counted in zip(aligned.split(size), noise.split(size), valid.split(size), strict=True):
+        for patches, chances, valid in zip(aligned.split(size), noise.split(size), counted.split(size), strict=True):
             others = len(patches) - 1 if options.reference_images == "inter" else 0
-            shifts = now.common(aligned.shape[1], others, device=device, name=f"shifts {g} {v}")
-            wanted = None if options.patches == "both" else counted
-            found.append(patches.flatten(0, 1)[deal(chances, shifts, options.reference_count, wanted)])
+            shifts = now.common(p, others, device=device, name=f"shifts {pair.g} {pair.v}")
+            found.append(patches.flatten(0, 1)[deal(chances, shifts, self.count, None if options.patches == "both" else valid)])
         return torch.cat(found).detach()
 
-    def loss(self, ours: Tensor, theirs: Tensor, valid: Tensor) -> Float[Tensor, ""]:
-        """Cross-entropy of the orders of similarities `[b p r]`, a mean over the patches that count."""
-        options, count = self.options, ours.shape[2]
-        nearest = min(options.nearest, count) or count
-        ranks = slice(count - nearest, None)
+    def loss(self, ours: Tensor, theirs: Tensor, counted: Tensor) -> Float[Tensor, ""]:
+        """Cross-entropy of the orders of similarities `[pairs b p count]`: a mean over pairs of means over patches that count."""
+        options = self.options
+        nearest = options.nearest or self.count
+        ranks = slice(self.count - nearest, None)
         if options.sort == "distance":
             ours, theirs, ranks = 1 - ours, 1 - theirs, slice(0, nearest)
-        weights = shares(valid, options.group_size).flatten()
+        weights = torch.stack([shares(valid, options.group_size) for valid in counted]) / len(counted)
         return order_loss(
-            ours.flatten(0, 1), theirs.flatten(0, 1), weights, steepness=options.steepness, ranks=ranks,
+            ours.flatten(0, 2), theirs.flatten(0, 2), weights.flatten(), steepness=options.steepness, ranks=ranks,
             teacher_steepness=options.teacher_steepness, network=options.network, swap=options.swap, both=options.both_directions,
         )  # fmt: skip
 
@@ -289,15 +303,31 @@ class OrderConsistency(Objective):
     def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
         """For a patch of each image, the patches of the other images in order of similarity, as each of two views sees it."""
         taught = [teacher.project(teacher.encode(view).patches) for view in views.pixels[:2]]
-        (one, other), valid = self.aligned(taught[0], taught[1], None, views, 0, 1)
+        pair = self.pairs(views)[0]
         pool = F.normalize(taught[0], dim=2)
         shown = [
             Shown(view, box, torch.einsum("bpe,cne->bpcn", patches, pool))
-            for view, box, patches in zip(
-                views.pixels[:2],
-                overlaps(views.draws[0].boxes, views.draws[1].boxes, *self.grids[:2])[0],
-                (one, other),
-                strict=True,
-            )
+            for view, box, patches in zip(views.pixels[:2], pair.boxes, self.aligned(pair, *taught), strict=True)
         ]
-        return {"neighbours": neighbours_picture(shown, valid, views.pixels[0], self.grids[0], self.options.region_size)}
+        return {"neighbours": neighbours_picture(shown, views.pixels[0], self.grids[0], self.options.region_size)}
+
+
+def _avoiding(noise: Float[Tensor, "2 b n"], wanted: Bool[Tensor, "2 b n"] | None) -> Float[Tensor, "2 b n"]:
+    """Noise that draws unwanted patches last."""
+    return noise if wanted is None else noise + (~wanted).float()
+
+
+def _check(options: NeCo, count: int, encoder: Encoder) -> None:
+    """Raise UserError for options that do not go together."""
+    if options.nearest > count:
+        raise UserError(f"--nearest {options.nearest}: there are {count} references; use at most that")
+    if options.patches != "both" and encoder.model.cls_token is None:
+        raise UserError(f"--patches {options.patches}: {encoder.arch} has no class token that attends to some; use both")
+    if not 0 < options.attention_mass <= 1:
+        raise UserError(f"--attention-mass {options.attention_mass:g}: it is a share, above 0 and at most 1")
+    if options.reference_fraction > 1:
+        raise UserError(f"--reference-fraction {options.reference_fraction:g}: it is a share, at most 1")
+    if options.references != "batch" and options.reference_images == "intra":
+        raise UserError(f"--reference-images intra does not go with --references {options.references}; use --references batch")
+    if options.references == "batch" and options.reference_images == "inter" and 1 in (options.batch_size, options.group_size):
+        notice("an image that is alone in its batch or group has no others to take references from: it gets its own patches")

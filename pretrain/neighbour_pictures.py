@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -25,15 +25,13 @@ class Shown(NamedTuple):
     similarities: Float[Tensor, "b p c n"]
 
 
-def neighbours_picture(
-    shown: list[Shown], valid: Bool[Tensor, "b p"], firsts: Float[Tensor, "c 3 s s"], grid: tuple[int, int], size: int
-) -> Image.Image:
+def neighbours_picture(shown: list[Shown], firsts: Float[Tensor, "c 3 s s"], grid: tuple[int, int], size: int) -> Image.Image:
     """Two rows an image, one a view: the view with the patch framed, then the nearest patches of other images; a neighbour that
     both views have among their nearest has a green frame."""
     pictures = [bytes_of(pixels) for pixels in firsts]
     rows = []
     for number in range(len(firsts)):
-        query = int(valid[number].int().argmax()) + (size * size) // 2 if bool(valid[number].all()) else 0
+        query = size * size // 2
         found = [_nearest(one.similarities[number, query], number) for one in shown]
         for one, own, theirs in zip(shown, found, reversed(found), strict=True):
             cell = _cell(one.boxes[number], query, size)
@@ -48,10 +46,12 @@ def neighbours_picture(
 
 def _nearest(similarities: Float[Tensor, "c n"], own: int) -> list[int]:
     """Flat numbers of the nearest patches, none of the image itself unless it is alone."""
-    values = similarities.clone()
-    if len(values) > 1:
-        values[own] = -torch.inf
-    return values.flatten().topk(NEAREST).indices.tolist()
+    others = torch.arange(len(similarities), device=similarities.device) != own
+    places = torch.arange(similarities.numel()).view(similarities.shape)
+    if len(similarities) > 1:
+        similarities, places = similarities[others], places[others.cpu()]
+    best = similarities.flatten().topk(min(NEAREST, similarities.numel())).indices.cpu()
+    return places.flatten()[best].tolist()
 
 
 def _cell(box: Tensor, query: int, size: int) -> tuple[float, float, float, float]:

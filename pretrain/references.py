@@ -37,10 +37,10 @@ def deal(
     return image * p + shuffled[image, places % enough[image]]
 
 
-def fraction(noise: Float[Tensor, "b n"], share: float) -> Int[Tensor, " r"]:
-    """A random share of all patches of a batch, two at least, as flat indices: R = f B N (NeCo, section 3)."""
-    count = min(max(2, round(share * noise.numel())), noise.numel())
-    return noise.flatten().topk(count).indices
+def draw(noise: Float[Tensor, "b n"], count: int) -> Int[Tensor, " count"]:
+    """`count` random patches of a batch, as flat indices, those of least noise; they repeat if there are too few."""
+    order = noise.flatten().argsort()
+    return order[torch.arange(count, device=noise.device) % len(order)]
 
 
 class PatchQueue(nn.Module):
@@ -60,13 +60,15 @@ class PatchQueue(nn.Module):
         self._fresh: list[Tensor] = []
 
     @torch.no_grad()
-    def see(self, patches: Float[Tensor, "views b n e"], noise: Float[Tensor, "b n"], each: int) -> Float[Tensor, "views r e"]:
+    def see(
+        self, patches: Float[Tensor, "views b n e"], noise: Float[Tensor, "views b n"], each: int
+    ) -> Float[Tensor, "views r e"]:
         """Take `each` random patches of every image (all processes' images) and return them with what the queue held before.
 
-        What is returned never has more rows than the queue. `noise` that exceeds 1 marks patches to be avoided.
+        Those of least noise are taken. What is returned never has more rows than the queue.
         """
-        chosen = noise.topk(min(each, noise.shape[1]), dim=1, largest=False).indices
-        index = chosen[None, :, :, None].expand(len(patches), -1, -1, patches.shape[3])
+        chosen = noise.topk(min(each, noise.shape[2]), dim=2, largest=False).indices
+        index = chosen[..., None].expand(-1, -1, -1, patches.shape[3])
         fresh = gather(patches.gather(2, index).transpose(0, 1)).transpose(0, 1).flatten(1, 2)
         self._fresh.append(fresh)
         return torch.cat([fresh, self.rows[:, : self.stored]], dim=1)[:, : self.rows.shape[1]]
@@ -109,4 +111,4 @@ def pick(
     return pool[order[places]].view(images, count, -1)
 
 
-__all__ = ["PatchQueue", "deal", "fraction", "pick"]
+__all__ = ["PatchQueue", "deal", "draw", "pick"]

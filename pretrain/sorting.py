@@ -128,15 +128,20 @@ def _mixed(a: Tensor, c: Tensor, shares: tuple[Tensor, Tensor]) -> tuple[Tensor,
     return (a * keep).addcmul_(c, give), (a * give).addcmul_(c, keep)
 
 
+@functools.cache
+def _indices(network: str, count: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """The comparators as index tensors, which wait on the device from the first use on."""
+    return [
+        (torch.tensor(low, dtype=torch.long, device=device), torch.tensor(high, dtype=torch.long, device=device))
+        for low, high in comparators(network, count)
+    ]
+
+
 class _Sorter:
     """A network at work on `values` [n, r]: differences at the comparators, then columns, then gradients."""
 
     def __init__(self, count: int, network: str, swap: str, steepness: float, device: torch.device) -> None:
-        self.count, self.swap = count, _Swap(swap, steepness)
-        self.layers = [
-            (torch.tensor(low, dtype=torch.long, device=device), torch.tensor(high, dtype=torch.long, device=device))
-            for low, high in comparators(network, count)
-        ]
+        self.count, self.swap, self.layers = count, _Swap(swap, steepness), _indices(network, count, device)
 
     def differences(self, values: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Sorted values [r, n], and per layer high - low at its comparators [pairs, n]."""
@@ -166,7 +171,7 @@ class _Sorter:
             shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
             g, h = grad.index_select(0, low), grad.index_select(0, high)
             own, other = wires[low], wires[high]
-            push = (torch.einsum("pni,pni->pn", delta, h - g) + difference * (other - own)) * slope
+            push = ((h - g).mul_(delta).sum(dim=2) + difference * (other - own)) * slope  # no product that may be TF32
             g, h = _mixed(g, h, shares)
             grad.index_copy_(0, low, g).index_copy_(0, high, h)
             own, other = _mixed(own, other, shares)
@@ -219,7 +224,8 @@ def soft_sort(
     """
     count = values.shape[-1]
     sorter = _Sorter(count, network, swap, steepness, values.device)
-    ordered, matrix = _SoftSort.apply(values.reshape(-1, count), sorter)  # type: ignore[no-untyped-call]
+    with torch.autocast(values.device.type, enabled=False):
+        ordered, matrix = _SoftSort.apply(values.reshape(-1, count), sorter)  # type: ignore[no-untyped-call]
     return ordered.view(values.shape), matrix.view(*values.shape, count)
 
 
@@ -275,7 +281,7 @@ def order_loss(
     Raises UserError for an unknown network or swap, or fewer than two values.
     """
     count = student.shape[1]
-    with torch.no_grad(), torch.autocast(student.device.type, enabled=False):
-        ours = _Sorter(count, network, swap, steepness, student.device)
-        theirs = _Sorter(count, network, swap, teacher_steepness, student.device)
-    return _OrderLoss.apply(student, teacher.detach(), weights, ours, theirs, ranks, both)  # type: ignore[no-untyped-call, no-any-return]
+    ours = _Sorter(count, network, swap, steepness, student.device)
+    theirs = _Sorter(count, network, swap, teacher_steepness, student.device)
+    with torch.autocast(student.device.type, enabled=False):
+        return _OrderLoss.apply(student, teacher.detach(), weights, ours, theirs, ranks, both)  # type: ignore[no-untyped-call, no-any-return]

@@ -301,6 +301,9 @@ def test_equal_tokens_are_their_own_modes_and_one_centroid_costs_ln_k():
         ({"window": 5}, "a window of 5 x 5 patches does not fit"),
         ({"previous": "ckpt:nowhere"}, "nowhere is not a checkpoint"),
         ({"previous_share": 2}, "--previous-share 2: it is a share"),
+        ({"previous_share": 0.5}, "are of a second stage; give --previous"),
+        ({"centre": True, "sinkhorn": 2}, "--centre and --sinkhorn 2 both set"),
+        ({"previous": "timm:resnet18"}, "--previous timm:resnet18 is no plain ViT"),
         ({"intra_weight": 0, "inter_weight": 0, "volume_weight": 0}, "nothing is left to learn from"),
     ],
 )

@@ -142,12 +142,12 @@ def test_the_loss_is_the_mean_over_pairs_and_patches(given):
 def test_a_fraction_of_the_students_patches_serves_all_images():
     chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1)
     views = seen(chosen)
+    noise = NOW.common(2, IMAGES, 16, device=torch.device("cpu"), name="fraction 0")
 
     def of(g, v, patches):
         tokens = student.project(student.encode(views.pixels[g]).patches)
-        noise = NOW.noise(IMAGES, tokens.shape[1], device=torch.device("cpu"), name=f"fraction {g}")
-        count = round(0.1 * noise.numel())
-        return tokens.flatten(0, 1)[noise.flatten().argsort(descending=True)[:count]].expand(IMAGES, -1, -1)
+        count = round(0.1 * IMAGES * 16)
+        return tokens.flatten(0, 1)[noise[g].flatten().argsort()[:count]].expand(IMAGES, -1, -1)
 
     loss = objective(student, teacher, views, NOW)
     torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
@@ -174,6 +174,56 @@ def test_the_queue_is_used_with_the_batch_and_moves_on():
         objective.commit(teacher)
         held.append(pool)
         assert torch.equal(objective.queue.rows[:, : pool.shape[1]], pool)
+
+
+def test_a_fraction_of_a_group_serves_that_group_and_groups_may_be_ragged():
+    chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1, group_size=3)
+    views = seen(chosen)
+    noise = NOW.noise(IMAGES, 2, 16, device=torch.device("cpu"), name="fraction")
+
+    def of(g, v, patches):
+        tokens = student.project(student.encode(views.pixels[g]).patches)
+        rows = []
+        for image in range(IMAGES):
+            own = slice(0, 3) if image < 3 else slice(3, 4)
+            rows.append(tokens[own].flatten(0, 1)[noise[own, g].flatten().argsort()[:5]])  # R is that of a whole group
+        return torch.stack(rows)
+
+    loss = objective(student, teacher, views, NOW)
+    expected = []
+    for own in (slice(0, 3), slice(3, 4)):  # a mean over groups of means over their patches
+        some = Views(tuple(p[own] for p in views.pixels), tuple(Draws(d.table[own]) for d in views.draws), views.numbers[own])
+        expected.append(restated(chosen, student, teacher, some, lambda g, v, patches, own=own: of(g, v, patches)[own]))
+    torch.testing.assert_close(loss.total, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("references", ["batch", "queue", "fraction"])
+def test_masks_choose_references_too(references, monkeypatch):
+    """Every reference is a patch that the mask of its own view allows (a cell that covers nothing else, if aligned)."""
+    from densebench.pretrain import neco
+
+    chosen, objective, student, teacher = build_all(
+        patches="foreground", references=references, region_size=4, reference_count=4, reference_fraction=0.05,
+        attention_mass=0.5, queue_size=100, queue_patches=2, global_scale=(1.0, 1.0), local_crops=0,
+    )  # fmt: skip
+    views, used = seen(chosen), {}
+    whole = neco.OrderConsistency.references
+
+    def spy(self, pair, *rest):
+        used[pair.g] = whole(self, pair, *rest)
+        return used[pair.g]
+
+    monkeypatch.setattr(neco.OrderConsistency, "references", spy)
+    objective(student, teacher, views, NOW)
+    told = teacher.encode(torch.cat(views.pixels[:2]), qkv=True)
+    wanted = objective.wanted(told)
+    network = student if references == "fraction" else teacher
+    for g in (0, 1):
+        tokens = F.normalize(network.project(network.encode(views.pixels[g]).patches), dim=2)
+        allowed = tokens[wanted[g]]
+        distance = torch.cdist(used[g].flatten(0, 1), allowed).amin(dim=1)
+        assert distance.max() < 1e-3
+        assert torch.cdist(used[g].flatten(0, 1), tokens[~wanted[g]]).amin(dim=1).min() > 1e-2
 
 
 def test_no_gradient_reaches_the_teacher_or_the_references():
@@ -241,7 +291,7 @@ def test_foreground_and_background_share_no_patch_and_both_matter():
         losses[which] = float(objective(student, teacher, seen(chosen), NOW).total.detach())
         if which != "both":
             wanted = objective.wanted(teacher.encode(torch.cat(seen(chosen).pixels[:2]), qkv=True))
-            losses[which + " mask"] = torch.stack(wanted)
+            losses[which + " mask"] = wanted
     assert torch.equal(losses["foreground mask"], ~losses["background mask"])
     assert len({round(losses[which], 5) for which in ("both", "foreground", "background")}) == 3
 
@@ -294,12 +344,20 @@ def test_learning_rates_are_those_of_the_paper_whatever_the_batch(tmp_path):
         ({"references": "queue", "reference_images": "intra"}, "does not go with --references queue; use --references batch"),
         ({"local_scale": (0.01, 0.2)}, "cannot share more than 0.01"),
         ({"reference_count": 1}, "--reference-count 1: it must be at least 2"),
+        ({"references": "fraction", "reference_fraction": 5}, "--reference-fraction 5: it is a share"),
+        ({"references": "fraction", "reference_fraction": 0.1, "nearest": 7}, "--nearest 7: there are 6 references"),
     ],
 )
 def test_what_does_not_fit_is_said(given, message):
     with pytest.raises(UserError, match=message):
         chosen = build(catalog.load("methods", "neco"), "neco", "tiny", "official", None, {**SMALL, **given})
         chosen.objective(create_encoder("test_vit", SIZE, 0.0))
+
+
+def test_an_image_alone_is_told_of(capsys):
+    _, objective, student, teacher = build_all(group_size=1)
+    assert "an image that is alone in its batch or group" in capsys.readouterr().err
+    assert objective(student, teacher, seen(objective.options), NOW).total.isfinite()
 
 
 def test_attention_masks_need_a_class_token_and_the_rest_does_not():

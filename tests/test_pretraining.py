@@ -143,7 +143,7 @@ IRRELEVANT = {  # numbers that cannot change six steps of these runs by themselv
 }  # fmt: skip
 NOT_USED = {  # losses of DINO and FLSL are means over images: groups change nothing
     ("dino", "group_size"), ("flsl", "group_size"),
-    ("flsl", "previous_attention"), ("flsl", "previous_share"),  # of a second stage
+    ("flsl", "previous_attention"), ("flsl", "previous_share"),  # of a second stage: tests/test_flsl.py
 }  # fmt: skip
 USED_WITH = {  # what a number needs to matter at all
     ("neco", "queue_size"): {"references": "queue"}, ("neco", "queue_patches"): {"references": "queue"},

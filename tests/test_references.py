@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from densebench.pretrain.foreground import foreground
-from densebench.pretrain.references import PatchQueue, deal, fraction, pick
+from densebench.pretrain.references import PatchQueue, deal, draw, pick
 
 
 def hands(b, p, count, others=None, wanted=None, seed=0):
@@ -57,11 +57,11 @@ def test_only_wanted_patches_are_dealt_if_there_are_any():
     assert none.max() < 8
 
 
-def test_a_fraction_of_the_batch_has_the_size_asked_for():
+def test_patches_of_least_noise_are_drawn_and_repeat_only_if_there_are_too_few():
     noise = torch.rand(6, 10, generator=torch.Generator().manual_seed(0))
-    assert len(fraction(noise, 0.25)) == 15
-    assert len(set(fraction(noise, 1.0).tolist())) == 60
-    assert len(fraction(noise, 0.0)) == 2
+    assert draw(noise, 3).tolist() == noise.flatten().argsort()[:3].tolist()
+    assert sorted(draw(noise, 60).tolist()) == list(range(60))
+    assert draw(noise, 65)[60:].tolist() == draw(noise, 5).tolist()
 
 
 def patches(b, n, first=0):
@@ -75,11 +75,12 @@ def patches(b, n, first=0):
 
 def test_the_queue_holds_the_newest_patches_first_and_nothing_that_was_never_written():
     queue = PatchQueue(2, 5, 3)
-    noise = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.8, 0.1]])
+    noise = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.8, 0.1]]).repeat(2, 1, 1)
+    noise[1, 0, 0] = 0.0
     pool = queue.see(patches(2, 3), noise, 2)
     assert pool.shape == (2, 4, 3)
     assert pool[0, :, :2].tolist() == [[0, 1], [0, 2], [1, 2], [1, 0]]  # the patches of least noise
-    assert pool[1, :, 2].tolist() == [1, 1, 1, 1]
+    assert pool[1].tolist() == [[0, 0, 1], [0, 1, 1], [1, 2, 1], [1, 0, 1]]  # each view by its own noise
     assert queue.stored == 0
     queue.commit()
     pool = queue.see(patches(2, 3, first=7), noise, 2)
@@ -96,18 +97,18 @@ def test_the_queue_holds_the_newest_patches_first_and_nothing_that_was_never_wri
 
 def test_a_queue_that_was_loaded_knows_how_far_it_is_filled():
     queue, other = PatchQueue(2, 6, 3), PatchQueue(2, 6, 3)
-    queue.see(patches(2, 3), torch.rand(2, 3), 1)
+    queue.see(patches(2, 3), torch.rand(2, 2, 3), 1)
     queue.commit()
     assert other.stored == 0
     other.load_state_dict(queue.state_dict())
     assert other.stored == 2
-    assert other.see(patches(1, 3, first=9), torch.rand(1, 3), 1).shape[1] == 3
+    assert other.see(patches(1, 3, first=9), torch.rand(2, 1, 3), 1).shape[1] == 3
 
 
 def test_micro_batches_of_a_step_enter_the_queue_together():
     queue = PatchQueue(2, 8, 3)
     for first in (0, 2):
-        assert queue.see(patches(2, 3, first=first), torch.rand(2, 3), 1).shape[1] == 2
+        assert queue.see(patches(2, 3, first=first), torch.rand(2, 2, 3), 1).shape[1] == 2
     queue.commit()
     assert queue.rows[0, :4, 0].tolist() == [0, 1, 2, 3]
 

@@ -135,7 +135,8 @@ def balance(
     """The centre that spreads the rows evenly over the prototypes: Sinkhorn and Knopp's scaling of the columns, in logarithms.
 
     softmax((z W' - centre) / temperature) is the plan after so many iterations, each of which scales columns to 1/K and then
-    rows (Caron et al., SwAV, NeurIPS 2020, over all processes); no iteration: zeros.
+    rows, over all processes. As in SwAV (Caron et al., NeurIPS 2020), but rows are scaled once before the first columns, too, so
+    that confident rows count no more than others. No iteration: zeros.
     """
     centre = prototypes.new_zeros(len(prototypes))
     rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))

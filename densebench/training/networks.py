@@ -24,11 +24,13 @@ CONVENTION = "offset"  # how DINO and its descendants resize position tables
 @dataclass
 class Tokens:
     """What an encoder says of b images: the class token (the mean patch where there is none), the patch tokens (both after
-    the last norm), and on demand the queries, keys and values of the last block, heads apart, class token first."""
+    the last norm), and on demand the queries, keys and values of the last block, heads apart, of all tokens: `prefix` of them
+    (class token, registers) come before the patches."""
 
     image: Float[Tensor, "b d"]
     patches: Float[Tensor, "b n d"]
     qkv: Float[Tensor, "3 b heads tokens dim"] | None = None
+    prefix: int = 1
 
 
 class Encoder(nn.Module):
@@ -56,7 +58,7 @@ class Encoder(nn.Module):
         parts = self._parts(last, x) if qkv else None
         x = self.model.norm(last(x))
         patches = x[:, self.prefix :]
-        return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts)
+        return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts, self.prefix)
 
     def _embed(self, images: Tensor) -> Tensor:
         model = self.model
@@ -69,8 +71,8 @@ class Encoder(nn.Module):
 
     def _parts(self, block: Any, x: Tensor) -> Tensor:
         b, n, _ = x.shape
-        parts = block.attn.qkv(block.norm1(x)).view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        return torch.cat([parts[..., :1, :], parts[..., self.prefix :, :]], dim=3)
+        parts: Tensor = block.attn.qkv(block.norm1(x)).view(b, n, 3, block.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return parts
 
 
 class Network(nn.Module):
@@ -87,7 +89,7 @@ class Network(nn.Module):
         with self._arithmetic(images.device):
             tokens = self.encoder(images, qkv=qkv)
         parts = tokens.qkv if tokens.qkv is None else tokens.qkv.float()
-        return Tokens(tokens.image.float(), tokens.patches.float(), parts)
+        return Tokens(tokens.image.float(), tokens.patches.float(), parts, tokens.prefix)
 
     def project(self, vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
         """What the head makes of vectors, fp32; prototypes are multiplied elsewhere."""
@@ -99,11 +101,12 @@ class Network(nn.Module):
         return nullcontext() if self.precision == "fp32" else torch.autocast(device.type, DTYPES[self.precision])
 
 
-def class_attention(qkv: Float[Tensor, "3 b heads tokens d"]) -> Float[Tensor, "b heads patches"]:
-    """The attention of the class token (the first) to the patches, softmax over all tokens."""
-    query, key, _ = qkv
+def class_attention(tokens: Tokens) -> Float[Tensor, "b heads patches"]:
+    """The attention of the class token (the first) to the patches in the last block, softmax over all tokens."""
+    assert tokens.qkv is not None
+    query, key, _ = tokens.qkv
     logits = torch.einsum("bhd,bhnd->bhn", query[:, :, 0], key) / query.shape[-1] ** 0.5
-    return logits.softmax(dim=2)[:, :, 1:]
+    return logits.softmax(dim=2)[:, :, tokens.prefix :]
 
 
 def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
@@ -124,7 +127,7 @@ def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
 
     Raises UserError as `create_encoder` does.
     """
-    like = _plain(f"--arch {arch}", probe(arch))
+    like = _plain(f"--arch {arch}", probe(arch), class_token=False)
     check_size("--image-size", size, int(like.patch_embed.patch_size[0]), arch)
     encoder = Encoder(arch, _create(arch, size, drop_path, class_token=False))
     table = encoder.model.pos_embed
@@ -212,5 +215,6 @@ def check_size(flag: str, size: int, patch: int, arch: str) -> None:
 
 def _plain(what: str, model: Any, *, class_token: bool = True) -> Any:
     if not is_plain_vit(model) or (class_token and model.cls_token is None):
-        raise UserError(f"{what} is no plain ViT with a class token; choose one such as vit_small_patch16_224")
+        need = " with a class token" if class_token else ""
+        raise UserError(f"{what} is no plain ViT{need}; choose one such as vit_small_patch16_224")
     return model
