@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from densebench.torchvision_ops import make_importable
-from densebench.training.regions import align
+from densebench.training.regions import align, overlaps
 
 make_importable()
 from torchvision.ops.roi_align import _roi_align  # noqa: E402
@@ -232,3 +232,26 @@ def test_gradients_stay_with_their_image_and_add_up():
     far = torch.ones(6, 9, dtype=torch.bool)
     far[0:4, 1:6] = False
     assert (gradient[0][far] == 0).all()
+
+
+def test_a_box_of_whole_cells_is_not_smeared_by_rounding():
+    """Seven bins on seven cells are the cells, also where arithmetic made the box a little longer than it is."""
+    tokens = torch.randn(4, 7, 7, 3, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 0.0, 7.0, 7.0], [0, 0, 7.0000005, 7.000001], [0, 0, 6.9999995, 7.0], [0, 0, 7.00002, 7.0]])
+    torch.testing.assert_close(align(tokens, boxes, 7), tokens, rtol=0, atol=1e-4)
+
+
+def test_boxes_inside_need_no_look_at_their_values():
+    tokens = torch.randn(3, 9, 5, 2, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 5.0], [1.3, 0.2, 0.5, 4.0], [4.0, 2.0, 3.3, 1.1]])
+    torch.testing.assert_close(align(tokens, boxes, 2, inside=True), align(tokens, boxes, 2))
+
+
+def test_what_two_crops_share_in_the_cells_of_each():
+    one, other = torch.tensor([[10.0, 20.0, 40.0, 80.0]]), torch.tensor([[30.0, 0.0, 60.0, 60.0]])
+    (in_one, in_other), there = overlaps(one, other, (4, 8), (6, 6))
+    assert there.tolist() == [True]
+    assert in_one.tolist() == [[2.0, 0.0, 2.0, 4.0]]
+    assert in_other.tolist() == [[0.0, 2.0, 2.0, 4.0]]
+    _, there = overlaps(one, torch.tensor([[50.0, 20.0, 5.0, 5.0]]), (4, 8), (6, 6))
+    assert there.tolist() == [False]  # they only touch
