@@ -10,8 +10,8 @@ the permutation matrix, by one share alpha:
     low' = alpha low + (1 - alpha) high,    high' = (1 - alpha) low + alpha high,    alpha = f(beta (high - low)).
 
 Nothing else is computed: matrices are kept as columns `[wire, row, input]`, so a layer touches each column once, two at a time,
-and a layer's own (dense) permutation matrix never exists. The backward pass needs the differences at the comparators, one
-number each, and recomputes the columns, some rows at a time.
+and a layer's own (dense) permutation matrix never exists. Columns are as wide as the block that a layer works in, not wider.
+The backward pass needs the differences at the comparators, one number each, and recomputes the columns, some rows at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densebench.errors import UserError, unknown
 
-CHUNK_BYTES = 16 * 2**20  # of the columns of all layers: what a CPU's cache holds
+CHUNK_BYTES = 12 * 2**20  # of the columns of all layers: what a CPU's cache holds
 ON_GPU = 64  # times as much on a GPU, where fewer and larger kernels are faster
 TINY = 1e-10  # added to differences of the logistic_phi swap, as diffsort does
 FLOOR = 1e-20  # entries below it count as it in a logarithm
@@ -128,20 +129,55 @@ def _mixed(a: Tensor, c: Tensor, shares: tuple[Tensor, Tensor]) -> tuple[Tensor,
     return (a * keep).addcmul_(c, give), (a * give).addcmul_(c, keep)
 
 
+class _Stage:
+    """Some layers, and the width of the columns that they mix: the inputs that can have come to their wires by then.
+
+    A bitonic network sorts blocks of 2, 4, 8, ... wires, so its first layers know few inputs. A block's columns are those of its
+    two halves, side by side with zeros. A wire that was left out keeps its place in the block until the last stage.
+    """
+
+    def __init__(self, layers: Layers, halves: list[int] | None, left_out: int, device: torch.device) -> None:
+        """halves: for each wire, whether it lies in the upper half of its block; none where columns do not grow."""
+        self.layers = [tuple(torch.tensor(w, dtype=torch.long, device=device) for w in layer) for layer in layers]
+        self.left_out = left_out
+        self.upper = None if halves is None else torch.tensor(halves, device=device).view(-1, 1, 1)
+
+    def widen(self, columns: Tensor) -> Tensor:
+        """Columns `[wires, n, inputs]` of halves as columns of blocks."""
+        if self.upper is None:
+            return columns
+        wide = torch.cat([columns * (1 - self.upper), columns * self.upper], dim=2)
+        return wide[..., self.left_out :].contiguous() if self.left_out else wide
+
+    def narrow(self, grad: Tensor) -> Tensor:
+        """The gradient by columns of halves, from that by columns of blocks."""
+        if self.upper is None:
+            return grad
+        low, high = F.pad(grad, (self.left_out, 0)).chunk(2, dim=2)
+        return torch.where(self.upper > 0, high, low)
+
+
 @functools.cache
-def _indices(network: str, count: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """The comparators as index tensors, which wait on the device from the first use on."""
-    return [
-        (torch.tensor(low, dtype=torch.long, device=device), torch.tensor(high, dtype=torch.long, device=device))
-        for low, high in comparators(network, count)
-    ]
+def _stages(network: str, count: int, device: torch.device) -> tuple[_Stage, ...]:
+    """The network in stages, with its index tensors on the device, where they stay."""
+    layers = comparators(network, count)
+    if network == "odd-even":
+        return (_Stage(layers, None, 0, device),)
+    depth, found = math.ceil(math.log2(count)), []
+    left_out = 2**depth - count
+    for block in range(1, depth + 1):
+        halves = [wire >> (block - 1) & 1 for wire in range(left_out, 2**depth)]
+        own = layers[block * (block - 1) // 2 : block * (block + 1) // 2]
+        found.append(_Stage(own, halves, left_out if block == depth else 0, device))
+    return tuple(found)
 
 
 class _Sorter:
     """A network at work on `values` [n, r]: differences at the comparators, then columns, then gradients."""
 
     def __init__(self, count: int, network: str, swap: str, steepness: float, device: torch.device) -> None:
-        self.count, self.swap, self.layers = count, _Swap(swap, steepness), _indices(network, count, device)
+        self.count, self.swap, self.stages = count, _Swap(swap, steepness), _stages(network, count, device)
+        self.layers = [layer for stage in self.stages for layer in stage.layers]
 
     def differences(self, values: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Sorted values [r, n], and per layer high - low at its comparators [pairs, n]."""
@@ -154,34 +190,45 @@ class _Sorter:
 
     def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
         """The matrix as columns [rank, n, input], and (if kept) per layer high - low of the columns at its comparators."""
-        start = torch.eye(self.count, dtype=differences[0].dtype, device=differences[0].device)
-        columns, kept = start[:, None].repeat(1, rows, 1), []
-        for (low, high), difference in zip(self.layers, differences, strict=True):
-            a, c = columns.index_select(0, low), columns.index_select(0, high)
-            if keep:
-                kept.append(c - a)
-            a, c = _mixed(a, c, self.swap.shares(difference))
-            columns.index_copy_(0, low, a).index_copy_(0, high, c)
+        like, kept, left = differences[0], [], iter(differences)
+        if self.stages[0].upper is None:
+            columns = torch.eye(self.count, dtype=like.dtype, device=like.device)[:, None].repeat(1, rows, 1)
+        else:
+            columns = like.new_ones(self.count, rows, 1)
+        for stage in self.stages:
+            columns = stage.widen(columns)
+            for low, high in stage.layers:
+                a, c = columns.index_select(0, low), columns.index_select(0, high)
+                if keep:
+                    kept.append(c - a)
+                a, c = _mixed(a, c, self.swap.shares(next(left)))
+                columns.index_copy_(0, low, a).index_copy_(0, high, c)
         return columns, kept
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
         """Gradient by the values [n, r], from those by columns [rank, n, input] (used up) and by sorted values [r, n]."""
-        wires = grad_sorted.clone()
-        for (low, high), delta, difference in reversed(list(zip(self.layers, apart, differences, strict=True))):
-            shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
-            g, h = grad.index_select(0, low), grad.index_select(0, high)
-            own, other = wires[low], wires[high]
-            push = ((h - g).mul_(delta).sum(dim=2) + difference * (other - own)) * slope  # no product that may be TF32
-            g, h = _mixed(g, h, shares)
-            grad.index_copy_(0, low, g).index_copy_(0, high, h)
-            own, other = _mixed(own, other, shares)
-            wires[low], wires[high] = own - push, other + push
+        wires, left = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
+        for stage in reversed(self.stages):
+            for low, high in reversed(stage.layers):
+                delta, difference = next(left)
+                shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
+                g, h = grad.index_select(0, low), grad.index_select(0, high)
+                own, other = wires[low], wires[high]
+                push = ((h - g).mul_(delta).sum(dim=2) + difference * (other - own)) * slope  # no product that may be TF32
+                g, h = _mixed(g, h, shares)
+                grad.index_copy_(0, low, g).index_copy_(0, high, h)
+                own, other = _mixed(own, other, shares)
+                wires[low], wires[high] = own - push, other + push
+            grad = stage.narrow(grad)
         return wires.T
 
     def parts(self, values: Tensor) -> list[slice]:
         """The rows in chunks, of which the columns of all layers fit into memory."""
-        row = (len(self.layers) // 2 + 4) * self.count**2 * values.dtype.itemsize
-        size = max(1, CHUNK_BYTES * (ON_GPU if values.is_cuda else 1) // row)
+        width, numbers = 1, 4 * self.count**2
+        for stage in self.stages:
+            width = self.count if stage.upper is None else min(2 * width, self.count)
+            numbers += width * sum(len(low) for low, _ in stage.layers)
+        size = max(1, CHUNK_BYTES * (ON_GPU if values.is_cuda else 1) // (numbers * values.dtype.itemsize))
         return [slice(start, start + size) for start in range(0, len(values), size)]
 
 
