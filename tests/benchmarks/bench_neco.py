@@ -133,7 +133,10 @@ def main():
         with torch.no_grad():
             return float(objective(student, teacher, views, training.now(0, False)).total)
 
-    rows, count = given.batch_size * len(objective.pairs) * training.options.region_size**2, training.options.reference_count
+    rows, count = (
+        given.batch_size * len(objective.pairs(views)) * training.options.region_size**2,
+        training.options.reference_count,
+    )
     values, taught = (torch.randn(rows, count, device=given.device) * 0.2 for _ in "st")
     weights = torch.full((rows,), 1 / rows, device=given.device)
     steep = {"steepness": 100.0, "teacher_steepness": 100.0}
