@@ -48,7 +48,7 @@ def test_noise_is_a_function_of_seed_step_and_name():
     for other in ({"step": 8}, {"seed": 4}):
         assert not torch.equal(dataclasses.replace(NOW, **other).noise(4, 5, device=CPU), noise)
     assert not torch.equal(NOW.noise(4, 5, device=CPU, name="other"), noise)
-    for same in ({"epoch": 2}, {"teacher_temp": 0.07}, {"logging": True}):
+    for same in ({"epoch": 2}, {"scheduled": {"teacher_temp": 0.07}}, {"logging": True}):
         assert torch.equal(dataclasses.replace(NOW, **same).noise(4, 5, device=CPU), noise)
 
 
