@@ -40,7 +40,7 @@ import torch
 
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset, Item, limited
-from densebench.datasets.subsets import balanced_order, lists_digest, read_subset, subset_size, uniform_order
+from densebench.datasets.subsets import lists_digest
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
@@ -51,6 +51,7 @@ from densebench.search import EXACT_ENGINES
 from densebench.views import View
 
 from .bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
+from .few_shot import choose, points_of
 from .labels import LabelSpace
 from .scoring import Retriever, Task
 
@@ -185,14 +186,7 @@ class InContext(Evaluator):
 
     def points(self, dataset: Dataset) -> list[Point]:
         """Fraction 1 once; every other fraction for each seed."""
-        found: list[Point] = []
-        for fraction in dict.fromkeys(self.fractions):
-            seeds: Sequence[int | None] = [None] if fraction == 1 else list(range(self.seeds))
-            if fraction > 1 and self.subset_dir is not None:
-                names = [item.name for item in dataset.items(self.splits(dataset)[0])]
-                seeds = list(read_subset(Path(self.subset_dir), dataset.name, fraction, names, self.subset_missing))[: self.seeds]
-            found += [(("fraction", fraction), ("seed", seed)) for seed in seeds]
-        return found
+        return points_of(self, dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
@@ -202,7 +196,7 @@ class InContext(Evaluator):
         plain = self.query_view(backbone, dataset)
         views = [replace(plain, augment=True, epoch=epoch) for epoch in range(self.augment_epochs)] or [plain]
         with run.stage("labels"):
-            chosen = self.choose(dataset, train, points)
+            chosen = choose(self, dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
             held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
@@ -229,25 +223,6 @@ class InContext(Evaluator):
         if size is not None:
             backbone.check_size(size, size)
         return View(stride, size, self.resample, self.mask_resample)  # type: ignore[arg-type]
-
-    def choose(self, dataset: Dataset, train: Sequence[Item], points: Sequence[Point]) -> np.ndarray:
-        """Which training images each point sees: bool [points, images]. Subsets of one seed are nested."""
-        chosen = np.zeros((len(points), len(train)), dtype=bool)
-        names = [item.name for item in train]
-        shows = np.zeros((len(train), 0), dtype=bool)
-        if self.subsets == "balanced" and self.subset_dir is None and any(dict(point)["fraction"] > 1 for point in points):
-            shows = np.delete(dataset.presence(train), [] if dataset.background is None else dataset.background, axis=1)
-        for row, point in zip(chosen, points, strict=True):
-            fraction, seed = dict(point)["fraction"], dict(point)["seed"]
-            if fraction == 1:
-                row[:] = True
-            elif self.subset_dir is not None:
-                row[read_subset(Path(self.subset_dir), dataset.name, fraction, names, self.subset_missing)[seed]] = True
-            elif self.subsets == "balanced":
-                row[balanced_order(shows, seed)[: subset_size(len(train), fraction, shows.shape[1])]] = True
-            else:
-                row[uniform_order(len(train), seed)[: subset_size(len(train), fraction, None)]] = True
-        return chosen
 
     def check_sizes(self, points: Sequence[Point], sizes: Sequence[int]) -> None:
         """Raise UserError where a subset's memory holds fewer rows than there are neighbours to find."""

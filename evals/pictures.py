@@ -1,4 +1,4 @@
-"""Pictures of retrieval: image, truth and prediction side by side, and query patches beside their nearest neighbours."""
+"""Pictures: image, truth and prediction side by side; of retrieval also query patches beside their nearest neighbours."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from densebench.evaluator import Point
 from densebench.pictures import row, save
 
 if TYPE_CHECKING:
+    from densebench.datasets import Dataset
+    from densebench.views import View
+
+    from .labels import LabelSpace
     from .scoring import Reader
 
 QUERIES, SHOWN = 4, 8  # query patches an image, neighbours a query
@@ -37,7 +41,7 @@ def draw(reader: Reader, k: int, folder: Path, points: Sequence[Point]) -> None:
         grid, truth = task.queries[item], task.truth(item)
         maps = next(iter(reader.label_maps([grid], [(int(truth.shape[0]), int(truth.shape[1]))], k)))
         name = item.name.replace("/", "-")
-        save(panel(reader, item, truth, maps[largest].cpu()), folder / f"{name}.png")
+        save(panel(task.dataset, task.space, task.view, item, truth, maps[largest].cpu()), folder / f"{name}.png")
         save(neighbours(reader, item, grid, largest), folder / f"{name}-neighbours.png")
     notice(f"pictures of {len(chosen)} images are in {folder}")
 
@@ -49,13 +53,12 @@ def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Imag
     return Image.fromarray(table[label.numpy()])
 
 
-def panel(reader: Reader, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
+def panel(dataset: Dataset, space: LabelSpace, view: View, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
     """Image, truth and prediction in one row, at the size of the view."""
-    task = reader.task
-    height, width = task.view.shape(*task.dataset.image_size(item))
-    own = task.dataset.palette()
-    palette = [VOID_COLOUR, *own] if len(task.space.names) > len(own) else own
-    parts = [task.dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
+    height, width = view.shape(*dataset.image_size(item))
+    own = dataset.palette()
+    palette = [VOID_COLOUR, *own] if len(space.names) > len(own) else own
+    parts = [dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
     parts += [colour(label, palette).resize((width, height), Image.Resampling.NEAREST) for label in (truth, prediction)]
     return row(parts, gap=4)
 

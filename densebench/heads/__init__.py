@@ -1,0 +1,1 @@
+"""Heads that turn patch features into classes."""

@@ -1,0 +1,58 @@
+"""Multinomial logistic regression on patch features, exact, for several strengths of regularisation in one pass over the rows.
+
+    min over W, b of  (1 / N) sum_i sum_c y_ic (logsumexp(z_i) - z_ic) + (l2 / 2) |W|^2,    z_i = W' x_i + b,    N = sum y
+
+Labels are distributions: a patch of which a quarter is sky counts a quarter for it. So the loss is that of all labelled pixels,
+each of which has its patch's logits. scikit-learn's `LogisticRegression` minimises the same with C = 1 / (N l2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .lbfgs import Minimum, minimise
+
+Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
+"""Gives the features and labels of all rows, some at a time, as often as it is called."""
+
+
+def loss(
+    rows: Rows, weights: Float[Tensor, "l d_plus_1 c"], l2: Float[Tensor, " l"]
+) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
+    """The objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised."""
+    problems, _, classes = weights.shape
+    flat = weights.transpose(0, 1).flatten(1)
+    value, gradient, total = weights.new_zeros(problems, dtype=torch.float64), torch.zeros_like(flat), 0.0
+    for x, y in rows():
+        logits = torch.addmm(flat[-1], x, flat[:-1]).view(len(x), problems, classes)
+        norm, mass = logits.logsumexp(dim=2), y.sum(dim=1)
+        value += (mass[:, None] * norm).sum(dim=0, dtype=torch.float64)
+        value -= torch.einsum("mlc,mc->l", logits, y)
+        slope = (logits - norm[:, :, None]).exp_().mul_(mass[:, None, None]).sub_(y[:, None]).flatten(1)
+        gradient[:-1].addmm_(x.T, slope)
+        gradient[-1] += slope.sum(dim=0)
+        total += float(mass.sum(dtype=torch.float64))
+    gradient = gradient.view(-1, problems, classes).transpose(0, 1) / total
+    gradient[:, :-1] += l2[:, None, None] * weights[:, :-1]
+    value = (value / total).to(weights.dtype) + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2))
+    return value, gradient
+
+
+def fit(
+    rows: Rows, width: int, classes: int, l2: Sequence[float], *, iterations: int, tolerance: float, device: torch.device
+) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
+    """The weights for each strength of regularisation, and how the search for them ended."""
+    strengths = torch.tensor(l2, dtype=torch.float32, device=device)
+    shape = (len(l2), width + 1, classes)
+
+    def function(points: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = loss(rows, points.view(shape), strengths)
+        return value, gradient.flatten(1)
+
+    start = torch.zeros(shape, device=device).flatten(1)
+    found = minimise(function, start, iterations=iterations, tolerance=tolerance)
+    return found.points.view(shape), found

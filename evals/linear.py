@@ -1,0 +1,297 @@
+"""Linear probe: one linear layer on frozen patch features, fitted exactly.
+
+The literature trains a 1 x 1 convolution by stochastic gradients (Ziegler and Asano, Leopart, CVPR 2022; Oquab et al., DINOv2,
+2023), and what it reports moves with learning rate, schedule and augmentation. The preset here has none of these:
+
+- lbfgs: multinomial logistic regression, full batch, L-BFGS, on cached features of the images as they are. A patch's label is
+  the share of each class among its labelled pixels. Of several strengths of regularisation, all fitted in the same passes, the
+  one with the best mIoU on a tenth of the training images is taken, then all of them are fitted with it. Logits are upsampled
+  bilinearly to the view; its pixels are scored. Close to the logistic regression of CAPI (Darcet et al., 2025), which drops
+  patches whose majority is void and takes the majority class of the others.
+
+It is a measure of its own: no paper has reported it, so its numbers compare with each other alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from densebench import metrics
+from densebench.backbones import Backbone
+from densebench.console import notice, progress
+from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.subsets import lists_digest
+from densebench.device import resolve_device, resolve_workers
+from densebench.errors import UserError
+from densebench.evaluator import Evaluator, Point, Run
+from densebench.features import Features, extract
+from densebench.files import cache_root, digest
+from densebench.heads.lbfgs import Minimum
+from densebench.heads.logistic import Rows, fit
+from densebench.options import axis, means, setting
+from densebench.pictures import save
+from densebench.records import Score
+from densebench.store import Store
+from densebench.views import View
+
+from .bank import Labelling, Unit, read_units
+from .counting import Counts
+from .few_shot import choose, points_of
+from .labels import LabelSpace
+from .pictures import panel
+
+HOLDOUT = 10  # one in so many training images chooses the regularisation
+CHUNK = 65536  # rows at once
+IN_MEMORY = 4 * 2**30  # bytes of rows that are kept between passes
+
+
+@dataclass(frozen=True)
+class Linear(Evaluator):
+    """Options of the linear probe; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lbfgs": {}}
+
+    image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
+    resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
+    labels: str = setting("soft", "label of a patch", choices=("soft", "majority"))
+    standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over the training patches")
+    l2: tuple[float, ...] = setting(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train", minimum=0
+    )
+    iterations: int = setting(300, "of L-BFGS at most", minimum=1)
+    tolerance: float = setting(1e-5, "largest entry of the gradient at which the fit ends", minimum=0)
+    other_class: str = setting(
+        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
+    )
+    absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
+    subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
+    subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
+    subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
+    train_split: str | None = setting(None, "split that is fitted; none: the data set's own")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1)
+    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1)
+    visualise: int = means(0, "draw so many validation images", minimum=0)
+
+    def headline(self) -> dict[str, str]:
+        """mIoU, class for class."""
+        return {"metric": "miou", "variant": "identity"}
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings, by what they mean: a size given is the same size hinted, a folder of lists is what the lists hold."""
+        lists = None if self.subset_dir is None else lists_digest(Path(self.subset_dir), dataset.name)
+        return {**super().settings(dataset), "image_size": self.image_size or dataset.image_size_hint, "subset_dir": lists}
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """The split that is fitted and the split that is scored."""
+        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
+
+    def resolve(self, dataset: Dataset) -> Linear:
+        """Name the splits."""
+        train, scored = self.splits(dataset)
+        return replace(self, train_split=train, eval_split=scored)
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """Fraction 1 once; every other fraction for each seed."""
+        return points_of(self, dataset)
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
+        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space, view = LabelSpace(dataset, "drop", self.other_class), self.view(backbone, dataset)
+        with run.stage("labels"):
+            chosen = choose(self, dataset, train, points)
+            used = [train[i] for i in np.flatnonzero(chosen.any(0))]
+            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
+            units = read_units(dataset, used, [view], labelling, [None] * len(used))
+        with run.stage("features"):
+            rows, queries = (self.features(backbone, dataset, items, view) for items in (used, val))
+        probe = Probe(self, dataset, space, view, rows, resolve_device(self.device), run)
+        held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
+        with run.stage("fit"):
+            fitted = [probe.fitted(point, own) for point, own in zip(points, held, strict=True)]
+        with run.stage("scoring"):
+            weights = torch.stack([one.weights for one in fitted])
+            counts = Counts(len(points), space.classes)
+            with progress("scoring", len(val)) as bar:
+                for item in val:
+                    counts.add(item.name, probe.confusions(item, queries, weights))
+                    bar.advance()
+        names = [item.name for item in val]
+        for number, (point, one) in enumerate(zip(points, fitted, strict=True)):
+            details = {**space.census(held[number]), **one.details}
+            found = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
+            yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
+        if self.visualise and run.pictures is not None:
+            largest = max(range(len(points)), key=lambda number: len(held[number]))
+            probe.draw(limited(val, self.visualise), queries, weights[largest], run.pictures)
+
+    def view(self, backbone: Backbone, dataset: Dataset) -> View:
+        """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
+        size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+        backbone.check_size(size, size)
+        return View(backbone.stride, size, self.resample)  # type: ignore[arg-type]
+
+    def features(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
+        """Features of the items, from the cache where it has them."""
+        return extract(
+            backbone, dataset, items, view, precision=self.precision, device=resolve_device(self.device),
+            batch_size=self.batch_size, workers=resolve_workers(self.workers, len(items)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear layer on features as they are, and how it came about."""
+
+    weights: Float[Tensor, "d_plus_1 c"]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One backbone's features on one data set, ready to be fitted and scored."""
+
+    options: Linear
+    dataset: Dataset
+    space: LabelSpace
+    view: View
+    features: Features
+    device: torch.device
+    run: Run
+
+    def fitted(self, point: Point, units: Sequence[Unit]) -> Fitted:
+        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken as it is."""
+        key = f"{self.run.progress_key}-linear"
+        store = Store(cache_root() / "scoring" / key, {"protocol": "linear"})
+        name = digest([list(point), [unit.item.name for unit in units]], 16)
+        if name not in store:
+            values = torch.zeros(len(self.options.l2))
+            if len(self.options.l2) > 1:
+                values = self.select(units)
+            l2 = self.options.l2[int(values.argmax())]
+            weights, found = self.fit(units, (l2,))
+            if not bool(found.converged[0]):
+                notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
+            facts = torch.tensor(
+                [l2, float(found.iterations[0]), float(found.converged[0]), *values.tolist()], dtype=torch.float64
+            )
+            store.add({name: weights[0].cpu(), f"{name} facts": facts})
+        kept: list[float] = store[f"{name} facts"].tolist()
+        details: dict[str, Any] = {"l2": kept[0], "iterations": int(kept[1]), "converged": bool(kept[2])}
+        if len(self.options.l2) > 1:
+            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, kept[3:], strict=True)}
+        return Fitted(store[name].clone().to(self.device), details)
+
+    def select(self, units: Sequence[Unit]) -> Float[Tensor, " l"]:
+        """The mIoU in % on a tenth of the images of each strength, fitted on the others.
+
+        Raises UserError where there are not two images.
+        """
+        if len(units) < 2:
+            raise UserError(
+                f"choosing among --l2 {','.join(f'{v:g}' for v in self.options.l2)} takes two training images; give one"
+            )
+        order = torch.randperm(len(units), generator=torch.Generator().manual_seed(0)).tolist()
+        asked, rest = order[: max(1, len(units) // HOLDOUT)], order[max(1, len(units) // HOLDOUT) :]
+        weights, _ = self.fit([units[i] for i in sorted(rest)], self.options.l2)
+        confusion = sum(self.confusions(units[i].item, self.features, weights) for i in asked)
+        ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
+        return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float()
+
+    def fit(self, units: Sequence[Unit], l2: Sequence[float]) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
+        """Weights on features as they are, for each strength; standardisation is folded in."""
+        mean, scale = self.statistics(units)
+        rows = self.rows(units, mean, scale)
+        options = self.options
+        weights, found = fit(
+            rows,
+            len(mean),
+            self.space.classes,
+            l2,
+            iterations=options.iterations,
+            tolerance=options.tolerance,
+            device=self.device,
+        )
+        slopes = weights[:, :-1] / scale[:, None]
+        bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)
+        return torch.cat([slopes, bias], dim=1), found
+
+    def statistics(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Mean and standard deviation of each feature over the rows that are fitted; 0 and 1 where they stay as they are."""
+        width = self.features[units[0].item].shape[-1]
+        total, squares, count = torch.zeros(width).double(), torch.zeros(width).double(), 0
+        for unit in units if self.options.standardise else ():
+            own = self.features[unit.item].flatten(0, 1)[unit.order].double()
+            total, squares, count = total + own.sum(0), squares + own.square().sum(0), count + len(own)
+        mean = total / max(count, 1)
+        scale = (squares / count - mean.square()).clamp(min=1e-12).sqrt() if count else torch.ones(width).double()
+        return mean.float().to(self.device), scale.float().to(self.device)
+
+    def rows(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> Rows:
+        """The rows of all units, some images at a time: in memory where they fit, else read again in every pass."""
+
+        def read() -> Iterator[tuple[Tensor, Tensor]]:
+            batch: list[Unit] = []
+            for unit in units:
+                batch.append(unit)
+                if sum(len(one.order) for one in batch) >= CHUNK:
+                    yield self.chunk(batch, mean, scale)
+                    batch = []
+            if batch:
+                yield self.chunk(batch, mean, scale)
+
+        width = len(mean) + self.space.classes
+        if 4 * width * sum(len(unit.order) for unit in units) > IN_MEMORY:
+            return read
+        held = list(read())
+        return lambda: held
+
+    def chunk(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
+        """Standardised features and labels of a few images."""
+        x = torch.cat([self.features[unit.item].flatten(0, 1)[unit.order].float() for unit in units]).to(self.device)
+        y = torch.cat([unit.labels.float() for unit in units]).to(self.device)
+        return (x - mean) / scale, y
+
+    def label_maps(self, item: Item, features: Features, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
+        """The classes of an image's view by each of several layers."""
+        grid = features[item].float().to(self.device)
+        logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
+        size = self.view.shape(*self.dataset.image_size(item))
+        return torch.stack(
+            [
+                F.interpolate(one[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0).to(torch.uint8)
+                for one in logits
+            ]
+        )
+
+    def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
+        """What the prediction is compared with."""
+        return self.view.label(self.space.read_truth(item), self.dataset.image_digest(item))
+
+    def confusions(self, item: Item, features: Features, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
+        """The pixels of an image by truth and prediction, for each of several layers."""
+        there = self.truth(item).to(self.device)
+        maps = self.label_maps(item, features, weights)
+        return torch.stack([metrics.confusion_matrix(one, there, self.space.classes) for one in maps])
+
+    def draw(self, items: Sequence[Item], features: Features, weights: Float[Tensor, "d_plus_1 c"], folder: Path) -> None:
+        """Write `<image>.png` (image | truth | prediction) for a few images."""
+        for item in items:
+            label = self.label_maps(item, features, weights[None])[0].cpu()
+            save(
+                panel(self.dataset, self.space, self.view, item, self.truth(item), label),
+                folder / f"{item.name.replace('/', '-')}.png",
+            )
+        notice(f"pictures of {len(items)} images are in {folder}")
