@@ -68,8 +68,8 @@ class Linear(Evaluator):
     l2: tuple[float, ...] = setting(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train", minimum=0
     )
-    iterations: int = setting(300, "of L-BFGS at most", minimum=1)
-    tolerance: float = setting(1e-5, "largest entry of the gradient at which the fit ends", minimum=0)
+    iterations: int = setting(500, "of L-BFGS at most", minimum=1)
+    tolerance: float = setting(1e-4, "largest entry of the gradient at which the fit ends", minimum=0)
     other_class: str = setting(
         "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
     )
@@ -177,11 +177,12 @@ class Probe:
         store = Store(cache_root() / "scoring" / key, {"protocol": "linear"})
         name = digest([list(point), [unit.item.name for unit in units]], 16)
         if name not in store:
-            values = torch.zeros(len(self.options.l2))
+            values, near = torch.zeros(len(self.options.l2)), None
             if len(self.options.l2) > 1:
-                values = self.select(units)
+                values, candidates = self.select(units)
+                near = candidates[[int(values.argmax())]]
             l2 = self.options.l2[int(values.argmax())]
-            weights, found = self.fit(units, (l2,))
+            weights, found = self.fit(units, (l2,), near)
             if not bool(found.converged[0]):
                 notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
             facts = torch.tensor(
@@ -194,8 +195,8 @@ class Probe:
             details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, kept[3:], strict=True)}
         return Fitted(store[name].clone().to(self.device), details)
 
-    def select(self, units: Sequence[Unit]) -> Float[Tensor, " l"]:
-        """The mIoU in % on a tenth of the images of each strength, fitted on the others.
+    def select(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
+        """The mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
 
         Raises UserError where there are not two images.
         """
@@ -208,11 +209,16 @@ class Probe:
         weights, _ = self.fit([units[i] for i in sorted(rest)], self.options.l2)
         confusion = sum(self.confusions(units[i].item, self.features, weights) for i in asked)
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
-        return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float()
+        return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
-    def fit(self, units: Sequence[Unit], l2: Sequence[float]) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-        """Weights on features as they are, for each strength; standardisation is folded in."""
+    def fit(
+        self, units: Sequence[Unit], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
+    ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
+        """Weights on features as they are, for each strength; standardisation is folded in. near: where the search begins."""
         mean, scale = self.statistics(units)
+        if near is not None:
+            bias = near[:, -1:] + (mean[:, None] * near[:, :-1]).sum(dim=1, keepdim=True)
+            near = torch.cat([near[:, :-1] * scale[:, None], bias], dim=1)
         rows = self.rows(units, mean, scale)
         options = self.options
         weights, found = fit(
@@ -223,6 +229,7 @@ class Probe:
             iterations=options.iterations,
             tolerance=options.tolerance,
             device=self.device,
+            start=near,
         )
         slopes = weights[:, :-1] / scale[:, None]
         bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)

@@ -19,7 +19,7 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 ARMIJO = 1e-4  # share of the promised decrease that a step must keep
 HALVINGS = 20
-ROUNDING = 4  # units of the last place by which a value may rise: near the minimum differences are no larger
+ROUNDING = 4 * torch.finfo(torch.float64).eps  # share by which values are uncertain unless the caller says
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,18 @@ class Minimum:
     converged: Bool[Tensor, " l"]
 
 
-def minimise(function: Function, start: Float[Tensor, "l n"], *, iterations: int, tolerance: float, history: int = 10) -> Minimum:
+def minimise(
+    function: Function,
+    start: Float[Tensor, "l n"],
+    *,
+    iterations: int,
+    tolerance: float,
+    history: int = 10,
+    rounding: float = ROUNDING,
+) -> Minimum:
     """Minimise each problem until the largest entry of its gradient is at most `tolerance`.
+
+    rounding: the share by which values are uncertain; a step may raise them by that, since near the minimum no step does more.
 
     A problem that is done, or that no step improves, stays where it is while others go on. A problem whose value is not finite
     never moves away from its last finite point.
@@ -54,7 +64,9 @@ def minimise(function: Function, start: Float[Tensor, "l n"], *, iterations: int
         direction = torch.where(downhill[:, None], direction, -gradients)
         slope = torch.where(downhill, slope, -gradients.square().sum(dim=1))
         step = torch.ones_like(values) if memory else 1 / gradients.norm(dim=1).clamp(min=1.0)
-        moved, new_values, new_gradients, took = _backtrack(function, points, values, direction, slope, step, active)
+        moved, new_values, new_gradients, took = _backtrack(
+            function, points, values, direction, slope, torch.where(active, step, 0.0), active, rounding * values.abs()
+        )
         s, y = moved - points, new_gradients - gradients
         curvature = (s * y).sum(dim=1)
         useful = took & (curvature > 1e-10 * y.square().sum(dim=1).clamp(min=1e-30))
@@ -83,10 +95,16 @@ def _two_loops(gradients: Tensor, memory: deque[tuple[Tensor, Tensor, Tensor]]) 
 
 
 def _backtrack(
-    function: Function, points: Tensor, values: Tensor, direction: Tensor, slope: Tensor, step: Tensor, active: Tensor
+    function: Function,
+    points: Tensor,
+    values: Tensor,
+    direction: Tensor,
+    slope: Tensor,
+    step: Tensor,
+    active: Tensor,
+    noise: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Halve each problem's step until it decreases enough; those that never do stay where they are."""
-    step, noise = torch.where(active, step, 0.0), ROUNDING * torch.finfo(values.dtype).eps * values.abs()
     took = torch.zeros_like(active)
     for _ in range(HALVINGS):
         moved = points + step[:, None] * direction

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .lbfgs import Minimum, minimise
 
+ROUNDING = 1e-8  # of a mean over many rows whose terms are float32
+
 Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
 """Gives the features and labels of all rows, some at a time, as often as it is called."""
 
@@ -23,36 +25,45 @@ Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
 def loss(
     rows: Rows, weights: Float[Tensor, "l d_plus_1 c"], l2: Float[Tensor, " l"]
 ) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
-    """The objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised."""
+    """The objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised.
+
+    Products are in the type of the rows (float32, say), sums over rows and all else in that of the weights (float64, say).
+    """
     problems, _, classes = weights.shape
-    flat = weights.transpose(0, 1).flatten(1)
-    value, gradient, total = weights.new_zeros(problems, dtype=torch.float64), torch.zeros_like(flat), 0.0
+    value, gradient, total = torch.zeros_like(l2), torch.zeros_like(weights).transpose(0, 1).flatten(1), 0.0
     for x, y in rows():
+        flat = weights.transpose(0, 1).flatten(1).to(x.dtype)
         logits = torch.addmm(flat[-1], x, flat[:-1]).view(len(x), problems, classes)
         norm, mass = logits.logsumexp(dim=2), y.sum(dim=1)
-        value += (mass[:, None] * norm).sum(dim=0, dtype=torch.float64)
-        value -= torch.einsum("mlc,mc->l", logits, y)
+        value += (mass[:, None] * norm - torch.einsum("mlc,mc->ml", logits, y)).sum(dim=0, dtype=value.dtype)
         slope = (logits - norm[:, :, None]).exp_().mul_(mass[:, None, None]).sub_(y[:, None]).flatten(1)
-        gradient[:-1].addmm_(x.T, slope)
-        gradient[-1] += slope.sum(dim=0)
+        gradient[:-1] += x.T @ slope
+        gradient[-1] += slope.sum(dim=0, dtype=gradient.dtype)
         total += float(mass.sum(dtype=torch.float64))
     gradient = gradient.view(-1, problems, classes).transpose(0, 1) / total
     gradient[:, :-1] += l2[:, None, None] * weights[:, :-1]
-    value = (value / total).to(weights.dtype) + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2))
-    return value, gradient
+    return value / total + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2)), gradient
 
 
 def fit(
-    rows: Rows, width: int, classes: int, l2: Sequence[float], *, iterations: int, tolerance: float, device: torch.device
+    rows: Rows,
+    width: int,
+    classes: int,
+    l2: Sequence[float],
+    *,
+    iterations: int,
+    tolerance: float,
+    device: torch.device,
+    start: Float[Tensor, "l d_plus_1 c"] | None = None,
 ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-    """The weights for each strength of regularisation, and how the search for them ended."""
-    strengths = torch.tensor(l2, dtype=torch.float32, device=device)
+    """The weights for each strength of regularisation, and how the search for them ended; it begins at `start`, or at 0."""
+    strengths = torch.tensor(l2, dtype=torch.float64, device=device)
     shape = (len(l2), width + 1, classes)
 
     def function(points: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = loss(rows, points.view(shape), strengths)
         return value, gradient.flatten(1)
 
-    start = torch.zeros(shape, device=device).flatten(1)
-    found = minimise(function, start, iterations=iterations, tolerance=tolerance)
-    return found.points.view(shape), found
+    begin = torch.zeros(shape, device=device) if start is None else start
+    found = minimise(function, begin.double().flatten(1), iterations=iterations, tolerance=tolerance, rounding=ROUNDING)
+    return found.points.view(shape).float(), found
