@@ -819,7 +819,7 @@ def test_fit_is_stationary_where_it_says_so_and_its_minimum_is_that_of_its_weigh
     assert weights.shape == (3, 6, 4)
     assert found.converged.all()
     assert (found.iterations > 0).all()
-    assert torch.equal(found.points.reshape(3, 6, 4), weights)
+    assert torch.equal(found.points.reshape(3, 6, 4).float(), weights)
     for number in range(3):
         value, gradient = quick(x, y, weights[number], l2[number])
         assert float(gradient.abs().max()) < 1.05e-4

@@ -52,7 +52,7 @@ def minimise(
     values, gradients = function(points)
     used = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     done = gradients.abs().amax(dim=1) <= tolerance
-    stuck = torch.zeros_like(done)
+    stuck = ~(values.isfinite() & gradients.isfinite().all(dim=1))
     memory: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
     for _ in range(iterations):
         active = ~(done | stuck)
@@ -107,10 +107,10 @@ def _backtrack(
     """Halve each problem's step until it decreases enough; those that never do stay where they are."""
     took = torch.zeros_like(active)
     for _ in range(HALVINGS):
-        moved = points + step[:, None] * direction
+        moved = torch.where(active[:, None], points + step[:, None] * direction, points)
         new_values, gradients = function(moved)
         enough = new_values <= values + ARMIJO * step * slope + noise
-        took = active & enough & new_values.isfinite()
+        took = active & enough & new_values.isfinite() & gradients.isfinite().all(dim=1)
         if bool((took | ~active).all()):
             return moved, new_values, gradients, took
         step = torch.where(took | ~active, step, step / 2)

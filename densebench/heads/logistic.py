@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .lbfgs import Minimum, minimise
 
-ROUNDING = 1e-8  # of a mean over many rows whose terms are float32
+ROUNDING = 2e-7  # of a mean over rows whose terms are float32
 
 Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
 """Gives the features and labels of all rows, some at a time, as often as it is called."""
