@@ -16,6 +16,8 @@ install_import_hook(
         "densebench.datasets.subsets",
         "densebench.evals.retrieval",
         "densebench.evals.memory",
+        "densebench.heads.lbfgs",
+        "densebench.heads.logistic",
         "densebench.sinkhorn",
         "densebench.training.crops",
         "densebench.training.distillation",
