@@ -176,6 +176,8 @@ class Probe:
         key = f"{self.run.progress_key}-linear"
         store = Store(cache_root() / "scoring" / key, {"protocol": "linear"})
         name = digest([list(point), [unit.item.name for unit in units]], 16)
+        if not any(len(unit.order) for unit in units):
+            raise UserError(f"no patch of the {len(units)} training images of {dict(point)} has a class; check their label maps")
         if name not in store:
             values, near = torch.zeros(len(self.options.l2)), None
             if len(self.options.l2) > 1:

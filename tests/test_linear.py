@@ -151,6 +151,15 @@ def test_one_image_cannot_choose(backbone):
     assert evaluate(backbone, l2=(1e-2,), run=Run(limit=1, progress_key="one"))
 
 
+def test_training_images_without_a_class_are_refused(backbone):
+    class Void(type(DATA)):
+        def label(self, item):
+            return np.full((SIDE, SIDE), 255, np.uint8)
+
+    with pytest.raises(UserError, match="no patch of the 10 training images of .* has a class"):
+        evaluate(backbone, dataset=Void(root=DATA.root))
+
+
 def test_a_size_that_does_not_fit_is_refused(backbone):
     with pytest.raises(UserError, match="an image side of 30 px does not fit"):
         evaluate(backbone, image_size=30)
