@@ -117,10 +117,11 @@ class Linear(Evaluator):
             units = read_units(dataset, used, [view], labelling, [None] * len(used))
         with run.stage("features"):
             rows, queries = (self.features(backbone, dataset, items, view) for items in (used, val))
-        probe = Probe(self, dataset, space, view, rows, resolve_device(self.device), run)
+        probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
         held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"):
-            fitted = [probe.fitted(point, own) for point, own in zip(points, held, strict=True)]
+            store = Store(cache_root() / "scoring" / f"{run.progress_key}-linear", {"protocol": "linear"})
+            fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
         with run.stage("scoring"):
             weights = torch.stack([one.weights for one in fitted])
             counts = Counts(len(points), space.classes)
@@ -169,21 +170,19 @@ class Probe:
     view: View
     features: Features
     device: torch.device
-    run: Run
 
-    def fitted(self, point: Point, units: Sequence[Unit]) -> Fitted:
-        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken as it is."""
-        key = f"{self.run.progress_key}-linear"
-        store = Store(cache_root() / "scoring" / key, {"protocol": "linear"})
+    def fitted(self, point: Point, units: Sequence[Unit], store: Store) -> Fitted:
+        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken from the store."""
         name = digest([list(point), [unit.item.name for unit in units]], 16)
         if not any(len(unit.order) for unit in units):
             raise UserError(f"no patch of the {len(units)} training images of {dict(point)} has a class; check their label maps")
         if name not in store:
-            values, near = torch.zeros(len(self.options.l2)), None
+            values, near, best = torch.zeros(len(self.options.l2)), None, 0
             if len(self.options.l2) > 1:
                 values, candidates = self.select(units)
-                near = candidates[[int(values.argmax())]]
-            l2 = self.options.l2[int(values.argmax())]
+                best = int(values.argmax())
+                near = candidates[[best]]
+            l2 = self.options.l2[best]
             weights, found = self.fit(units, (l2,), near)
             if not bool(found.converged[0]):
                 notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")

@@ -146,6 +146,7 @@ class BilevelClustering(Objective):
         super().__init__()
         self.options = options
         self.weights = {"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight}
+        check_weights(self.weights)
         _check(options)
         self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
         self.crops = range(1, 2 + options.local_crops)
@@ -249,7 +250,6 @@ class BilevelClustering(Objective):
 
 def _check(options: FLSL) -> None:
     """Raise UserError for options that do not go together."""
-    check_weights({"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight})
     if options.centre and options.sinkhorn:
         raise UserError(f"--centre and --sinkhorn {options.sinkhorn} both set the teacher's centre; give one of them")
     if options.previous_share > 1:

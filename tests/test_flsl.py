@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from densebench.pretrain.flsl import FLSL
 from densebench.pretrain.mean_shift import grid_queries, sharpened
+from drawn_views import drawn_views
 from safetensors.torch import load_file
 
 from densebench import catalog
@@ -19,7 +20,7 @@ from densebench.backbones import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
 from densebench.pretraining import build, pretrain
-from densebench.training.augmentation import Draws, draw_views
+from densebench.training.augmentation import Draws
 from densebench.training.networks import Network, create_encoder, sincos_positions
 from densebench.training.objective import Now, Views
 from densebench.training.states import saved_states
@@ -36,16 +37,13 @@ def build_all(**options):
     chosen = FLSL(**{**SMALL, **options})
     student, teacher = (Network(dataclasses.replace(chosen, drop_path=0.0).encoder(), chosen.head(64)) for _ in "st")
     objective = chosen.objective(student.encoder)
-    objective.centre.value.copy_(0.1 * torch.randn(12)) if chosen.centre else None
+    if chosen.centre:
+        objective.centre.value.copy_(0.1 * torch.randn(12))
     return chosen, objective, student, teacher
 
 
 def seen(chosen, images=IMAGES, seed=0):
-    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    tables = np.stack([draw_views(chosen.views(), 100, 80, rng) for _ in range(images)])
-    pixels = tuple(torch.randn(images, 3, view.size, view.size, generator=generator) for view in chosen.views())
-    draws = tuple(Draws(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
-    return Views(pixels, draws, torch.arange(images))
+    return drawn_views(chosen, images, seed)
 
 
 def restated(chosen, student, teacher, views, guide=None):

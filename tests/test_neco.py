@@ -6,18 +6,18 @@ import copy
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from densebench.pretrain.neco import NeCo
 from densebench.pretrain.references import deal
 from densebench.pretrain.sorting import soft_sort
+from drawn_views import drawn_views
 
 from densebench import catalog
 from densebench.errors import UserError
 from densebench.pretraining import build, pretrain
-from densebench.training.augmentation import Draws, draw_views
+from densebench.training.augmentation import Draws
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
 from densebench.training.objective import Now, Views
 from densebench.training.regions import align, overlaps
@@ -37,12 +37,7 @@ def build_all(**options):
 
 
 def seen(chosen, images=IMAGES, seed=0):
-    """Views of noisy blocks, drawn as the engine draws them from images of 100 x 80 px."""
-    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    tables = np.stack([draw_views(chosen.views(), 100, 80, rng) for _ in range(images)])
-    pixels = tuple(torch.randn(images, 3, view.size, view.size, generator=generator) for view in chosen.views())
-    draws = tuple(Draws(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
-    return Views(pixels, draws, torch.arange(images))
+    return drawn_views(chosen, images, seed)
 
 
 NOW = Now(step=5, epoch=0, epochs=1.0, seed=2, logging=True)
