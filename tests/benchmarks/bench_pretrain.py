@@ -24,12 +24,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
-import gc
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,6 +37,7 @@ from densebench.pretrain.image_level import by_image, image_loss
 from densebench.pretrain.merging import Rules, merge_clusters
 from densebench.pretrain.objects import from_labels
 from densebench.pretrain.partition import partition
+from measuring import peak, settle
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from densebench import options as densebench_options
@@ -114,28 +112,6 @@ def clock(device):
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def settle(device):
-    """Begin a new peak; bytes held now."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if sys.platform != "linux":
-        return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)  # give freed blocks back, or the next part takes them unseen
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
-
-
-def peak(device):
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if sys.platform != "linux":
-        return float("nan")
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(line.split()[1])
 
 
 def total(part, rows):

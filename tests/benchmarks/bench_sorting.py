@@ -17,15 +17,12 @@ the high-water mark of the process's resident memory (Linux only).
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import math
-import sys
 import time
-from pathlib import Path
 
 import torch
 from densebench.pretrain.sorting import comparators, order_loss
+from measuring import peak, settle
 
 try:
     import diffsort
@@ -119,41 +116,18 @@ def check(name, found, expected):
             raise SystemExit(f"{name}: the {part} differs by {off:.1e} of the largest entry, more than {share:.0e}")
 
 
-def reset(device):
-    """Forget the last peak; the bytes held now."""
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if sys.platform != "linux":
-        return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)  # give freed blocks back, or the next side takes them unseen
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak(device)
-
-
-def peak(device):
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if sys.platform != "linux":
-        return float("nan")
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(line.split()[1])
-
-
 def timed(work, device, repeats):
     """Milliseconds, the best of `repeats`, and megabytes, of the first of them."""
     best, memory = float("inf"), float("nan")
     for turn in range(repeats):
-        held = reset(device) if turn == 0 else 0
+        held = settle(torch.device(device)) if turn == 0 else 0
         started = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
         if turn == 0:
-            memory = (peak(device) - held) / MEGABYTE
+            memory = (peak(torch.device(device)) - held) / MEGABYTE
     return 1000 * best, memory
 
 
