@@ -17,20 +17,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from densebench import options
 from densebench.errors import UserError, unknown
 from densebench.options import Flag, flags_in_source
 
 Kind = Literal["protocols", "methods"]
-GROUPS: dict[Kind, tuple[str, tuple[str, ...]]] = {
-    "protocols": ("densebench.evals", ("Evaluator",)),
-    "methods": ("densebench.pretrain", ("Pretrainer", "PrototypePretrainer")),
+GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
+    "protocols": (
+        "densebench.evals",
+        {"Evaluator": "densebench.evaluator", "Supervised": "densebench.supervised", "FewShot": "densebench.supervised"},
+    ),
+    "methods": (
+        "densebench.pretrain",
+        {"Pretrainer": "densebench.pretrainer", "PrototypePretrainer": "densebench.pretrainer"},
+    ),
 }
-"""Where the names of a kind are, and the classes that mark one."""
+"""Where the names of a kind are, and the classes that mark one with the modules that hold them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of the catalogue: where it is, its title, its presets and its flags."""
+    """One name of the catalogue: where it is, its title, its presets and its own flags.
+
+    A name may have several parts, each a file with presets of its own: the first by file name, and `others`, whose classes say
+    `belongs_to: ClassVar[str] = "name"`.
+    """
 
     name: str
     module: str
@@ -38,7 +49,23 @@ class Entry:
     title: str
     base: str
     presets: tuple[str, ...] = ()
-    flags: list[Flag] = field(default_factory=list, repr=False)
+    own_flags: list[Flag] = field(default_factory=list, repr=False)
+    base_module: str = ""
+    others: tuple[Entry, ...] = ()
+
+    @property
+    def all_presets(self) -> tuple[str, ...]:
+        """The presets of all parts."""
+        return (*self.presets, *(preset for other in self.others for preset in other.presets))
+
+    def part(self, preset: str | None) -> Entry:
+        """The part that has a preset; the first where none is named or has it."""
+        return next((other for other in self.others if preset in other.presets), self)
+
+    def flags(self) -> list[Flag]:
+        """The flags of the base class and its own; of one name its own counts."""
+        shared = options.flags(getattr(importlib.import_module(self.base_module), self.base))
+        return list({flag.name: flag for flag in [*shared, *self.own_flags]}.values())
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
@@ -49,7 +76,8 @@ def entries(kind: Kind) -> dict[str, Entry]:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.py")):
             if (entry := read_entry(path, f"{package}.{path.stem}", bases)) is not None:
-                found[entry.name] = entry
+                first = found.get(entry.name)
+                found[entry.name] = replace(first, others=(*first.others, entry)) if first else entry
     for point in importlib.metadata.entry_points(group=package):
         module = point.value.partition(":")[0]
         origin = importlib.util.find_spec(module)
@@ -61,14 +89,22 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return found
 
 
-def read_entry(path: Path, module: str, bases: tuple[str, ...]) -> Entry | None:
+def read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
     """Describe the first class in a file that derives from one of `bases`, or None where there is none: a shared module."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     for node in tree.body:
         parents = [ast.unparse(parent).split(".")[-1] for parent in node.bases] if isinstance(node, ast.ClassDef) else []
         if isinstance(node, ast.ClassDef) and (base := next((name for name in parents if name in bases), None)):
             title = (ast.get_docstring(tree) or ast.get_docstring(node) or "").partition("\n")[0]
-            return Entry(path.stem.replace("_", "-"), module, path, title, base, _presets(node), flags_in_source(node))
+            name = _belongs_to(node) or path.stem.replace("_", "-")
+            return Entry(name, module, path, title, base, _presets(node), flags_in_source(node), bases[base])
+    return None
+
+
+def _belongs_to(node: ast.ClassDef) -> str | None:
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "belongs_to" and isinstance(line.value, ast.Constant):
+            return str(line.value.value)
     return None
 
 
@@ -87,7 +123,7 @@ def find(kind: Kind, name: str) -> Entry:
             raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`")
         entry = read_entry(path, f"densebench_plugin_{path.stem}", GROUPS[kind][1])
         if entry is None:
-            raise UserError(f"{name} holds no class that derives from {GROUPS[kind][1][0]}; add one")
+            raise UserError(f"{name} holds no class that derives from {next(iter(GROUPS[kind][1]))}; add one")
         return entry
     known = entries(kind)
     if name not in known:
@@ -95,16 +131,16 @@ def find(kind: Kind, name: str) -> Entry:
     return known[name]
 
 
-def load(kind: Kind, name: str) -> Any:
-    """Import the class behind a name."""
-    entry = find(kind, name)
+def load(kind: Kind, name: str, preset: str | None = None) -> Any:
+    """Import the class behind a name, of the part that has the preset."""
+    entry = find(kind, name).part(preset)
     bases = GROUPS[kind][1]
     module = import_file(entry.path, entry.module) if name.endswith(".py") else importlib.import_module(entry.module)
     for found in vars(module).values():
         own = inspect.isclass(found) and found.__module__ == module.__name__
         if own and any(parent.__name__ in bases for parent in found.__mro__[1:]):
             return found
-    raise UserError(f"{entry.path} holds no class that derives from {bases[0]}; add one")
+    raise UserError(f"{entry.path} holds no class that derives from {next(iter(bases))}; add one")
 
 
 def import_file(path: Path, name: str) -> ModuleType:

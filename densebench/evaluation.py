@@ -49,10 +49,11 @@ def evaluate(
     `name` is what tables call the backbone instead of its spec.
     Raises UserError for whatever the caller can mend; records written until then stay.
     """
-    kind = catalog.load("protocols", protocol)
+    kind = catalog.load("protocols", protocol, preset)
     preset = next(iter(kind.presets)) if preset is None else preset
     if preset not in kind.presets:
-        raise unknown("preset", preset, kind.presets, f"{protocol} has {', '.join(kind.presets)}")
+        known = catalog.find("protocols", protocol).all_presets
+        raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(backbones) != 1:

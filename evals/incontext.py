@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,18 +39,17 @@ import torch
 
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset, Item, limited
-from densebench.datasets.subsets import lists_digest
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
-from densebench.evaluator import Evaluator, Point, Run
+from densebench.evaluator import Point, Run
 from densebench.features import DTYPES, Features, Normalisation, extract
-from densebench.options import axis, means, setting
+from densebench.options import setting
 from densebench.records import Score
 from densebench.search import EXACT_ENGINES
+from densebench.supervised import FewShot
 from densebench.views import View
 
 from .bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
-from .few_shot import choose, points_of
 from .labels import LabelSpace
 from .scoring import Retriever, Task
 
@@ -63,7 +61,7 @@ STATISTICS = {
 
 
 @dataclass(frozen=True)
-class InContext(Evaluator):
+class InContext(FewShot):
     """Options of in-context retrieval; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
@@ -121,11 +119,9 @@ class InContext(Evaluator):
         },
     }
 
-    image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
     resize: str = setting(
         "square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native")
     )
-    resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
     augment_epochs: int = setting(1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0)
     colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
@@ -134,44 +130,23 @@ class InContext(Evaluator):
     standardise: bool = setting(False, "give each feature mean 0 and deviation 1 over the memory")
     labels: str = setting("soft", "label of a patch", choices=("soft", "majority", "pixels"))
     void: str = setting("drop", "void pixels in the memory: dropped or taken as class 0", choices=("drop", "background"))
-    other_class: str = setting(
-        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
-    )
     neighbours: tuple[int, ...] = setting((30,), "neighbours of a query; of several the best on a tenth of train", minimum=1)
     metric: tuple[str, ...] = setting(("cosine",), "distance of the search; of several the best", choices=("cosine", "l2"))
     weighting: str = setting("softmax", "weights of the neighbours", choices=("softmax", "equal"))
     temperature: float = setting(0.02, "of the softmax over cosines", minimum=1e-6)
     score_at: str = setting("view", "where pixels are scored", choices=("view", "native", "patch"))
-    absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
     variant: str = setting("identity", "the headline mIoU", choices=("identity", "hungarian"))
-    subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
-    subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
-    subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
-    train_split: str | None = setting(None, "split of the memory; none: the data set's own")
-    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
     engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
-    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1)
-    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1)
-    visualise: int = means(0, "draw so many validation images", minimum=0)
 
     def headline(self) -> dict[str, str]:
         """mIoU in the preset's variant."""
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings, by what they mean.
-
-        Engines that find the same neighbours are one setting, a size given is the same size hinted, and a folder of lists is what
-        the lists hold.
-        """
+        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
-        size = None if self.resize == "native" else self.image_size or dataset.image_size_hint
-        lists = None if self.subset_dir is None else lists_digest(Path(self.subset_dir), dataset.name)
-        return {**super().settings(dataset), "engine": engine, "image_size": size, "subset_dir": lists}
-
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split of the memory and the split that is scored."""
-        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
+        found = {**super().settings(dataset), "engine": engine}
+        return {**found, "image_size": None} if self.resize == "native" else found
 
     def resolve(self, dataset: Dataset) -> InContext:
         """Name the splits; refuse settings that contradict each other."""
@@ -181,12 +156,7 @@ class InContext(Evaluator):
             raise UserError("--memory-norm patches goes with --metric cosine alone")
         if self.resize == "native" and self.image_size is not None:
             raise UserError(f"--image-size {self.image_size} goes with --resize square; native images keep their size")
-        train, scored = self.splits(dataset)
-        return replace(self, train_split=train, eval_split=scored)
-
-    def points(self, dataset: Dataset) -> list[Point]:
-        """Fraction 1 once; every other fraction for each seed."""
-        return points_of(self, dataset)
+        return super().resolve(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
@@ -196,7 +166,7 @@ class InContext(Evaluator):
         plain = self.query_view(backbone, dataset)
         views = [replace(plain, augment=True, epoch=epoch) for epoch in range(self.augment_epochs)] or [plain]
         with run.stage("labels"):
-            chosen = choose(self, dataset, train, points)
+            chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
             held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))

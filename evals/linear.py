@@ -15,7 +15,7 @@ It is a measure of its own: no paper has reported it, so its numbers compare wit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,23 +29,22 @@ from densebench import metrics
 from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
-from densebench.datasets.subsets import lists_digest
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
-from densebench.evaluator import Evaluator, Point, Run
+from densebench.evaluator import Point, Run
 from densebench.features import Features, extract
 from densebench.files import cache_root, digest
 from densebench.heads.lbfgs import Minimum
 from densebench.heads.logistic import Rows, fit
-from densebench.options import axis, means, setting
+from densebench.options import setting
 from densebench.pictures import save
 from densebench.records import Score
 from densebench.store import Store
+from densebench.supervised import FewShot
 from densebench.views import View
 
 from .bank import Labelling, Unit, read_units
 from .counting import Counts
-from .few_shot import choose, points_of
 from .labels import LabelSpace
 from .pictures import panel
 
@@ -55,14 +54,12 @@ IN_MEMORY = 4 * 2**30  # bytes of rows that are kept between passes
 
 
 @dataclass(frozen=True)
-class Linear(Evaluator):
+class Linear(FewShot):
     """Options of the linear probe; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lbfgs": {}}
 
-    image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
-    resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     labels: str = setting("soft", "label of a patch", choices=("soft", "majority"))
     standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over the training patches")
     l2: tuple[float, ...] = setting(
@@ -70,40 +67,6 @@ class Linear(Evaluator):
     )
     iterations: int = setting(500, "of L-BFGS at most", minimum=1)
     tolerance: float = setting(1e-4, "largest entry of the gradient at which the fit ends", minimum=0)
-    other_class: str = setting(
-        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
-    )
-    absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
-    subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
-    subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
-    subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
-    train_split: str | None = setting(None, "split that is fitted; none: the data set's own")
-    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1)
-    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1)
-    visualise: int = means(0, "draw so many validation images", minimum=0)
-
-    def headline(self) -> dict[str, str]:
-        """mIoU, class for class."""
-        return {"metric": "miou", "variant": "identity"}
-
-    def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings, by what they mean: a size given is the same size hinted, a folder of lists is what the lists hold."""
-        lists = None if self.subset_dir is None else lists_digest(Path(self.subset_dir), dataset.name)
-        return {**super().settings(dataset), "image_size": self.image_size or dataset.image_size_hint, "subset_dir": lists}
-
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split that is fitted and the split that is scored."""
-        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
-
-    def resolve(self, dataset: Dataset) -> Linear:
-        """Name the splits."""
-        train, scored = self.splits(dataset)
-        return replace(self, train_split=train, eval_split=scored)
-
-    def points(self, dataset: Dataset) -> list[Point]:
-        """Fraction 1 once; every other fraction for each seed."""
-        return points_of(self, dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
@@ -111,7 +74,7 @@ class Linear(Evaluator):
         points = [point for point in self.points(dataset) if point not in run.known]
         space, view = LabelSpace(dataset, "drop", self.other_class), self.view(backbone, dataset)
         with run.stage("labels"):
-            chosen = choose(self, dataset, train, points)
+            chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
             units = read_units(dataset, used, [view], labelling, [None] * len(used))

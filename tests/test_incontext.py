@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from densebench.evals import scoring
-from densebench.evals.few_shot import choose
 from densebench.evals.incontext import InContext
 from PIL import Image
 
@@ -191,7 +190,7 @@ def test_every_fraction_and_seed_of_one_pass_equals_its_own_naive_run(backbone):
     given = {**PLAIN, "fractions": (1, 2, 5), "seeds": 3, "subsets": "uniform"}
     evaluator = InContext(**given).resolve(DATA)
     points = evaluator.points(DATA)
-    chosen = choose(evaluator, DATA, DATA.items("train"), points)
+    chosen = evaluator.choose(DATA, DATA.items("train"), points)
     found = values(evaluate(backbone, **given))
     assert len(found) == len(points) == 7
     for point, images in zip(points, chosen, strict=True):
@@ -202,7 +201,7 @@ def test_every_fraction_and_seed_of_one_pass_equals_its_own_naive_run(backbone):
 def test_subsets_of_one_seed_are_nested_and_seeds_differ():
     for subsets in ("balanced", "uniform"):
         evaluator = InContext(fractions=(2, 5), seeds=4, subsets=subsets).resolve(DATA)
-        chosen = choose(evaluator, DATA, DATA.items("train"), evaluator.points(DATA))
+        chosen = evaluator.choose(DATA, DATA.items("train"), evaluator.points(DATA))
         half, fifth = chosen[:4], chosen[4:]
         assert (half | ~fifth).all()
         assert len({row.tobytes() for row in half}) > 1

@@ -42,14 +42,14 @@ def evaluate(
 ) -> None:
     """Score the patch features of backbones by a protocol, and keep a record of each run."""
     if show_help:
-        _help(context, protocol)
+        _help(context, protocol, preset)
         return
     if protocol is None:
         raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
-    entry = catalog.find("protocols", protocol)
+    entry = catalog.find("protocols", protocol).part(preset)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    given |= settings.parse(context.args, _flags(entry), own)
+    given |= settings.parse(context.args, entry.flags(), own)
 
     from densebench.evaluation import evaluate as run
     from densebench.evaluation import summary
@@ -62,16 +62,14 @@ def evaluate(
         print(json.dumps(record) if as_json else summary(record), flush=True)
 
 
-def _flags(entry: catalog.Entry) -> list[options.Flag]:
-    from densebench.evaluator import Evaluator
-
-    return [*entry.flags, *options.flags(Evaluator)]
-
-
-def _help(context: typer.Context, protocol: str | None) -> None:
+def _help(context: typer.Context, protocol: str | None, preset: str | None) -> None:
     print(context.get_help())
     if protocol is None:
         print("Every protocol has options of its own: densebench eval --protocol NAME --help")
         return
-    entry = catalog.find("protocols", protocol)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(_flags(entry))}")
+    whole = catalog.find("protocols", protocol)
+    entry = whole.part(preset)
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(entry.flags())}")
+    if others := [name for name in whole.all_presets if name not in entry.presets]:
+        print(f"\n{protocol} also has the presets {', '.join(others)}, with options of their own:")
+        print(f"densebench eval --protocol {protocol} --preset NAME --help")

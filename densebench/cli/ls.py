@@ -42,4 +42,4 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
         return [{"name": name, "title": title} for name, title in sources().items()]
     entries = catalog.entries("methods" if kind == "methods" else "protocols").values()
-    return [{"name": entry.name, "title": entry.title, "presets": list(entry.presets)} for entry in entries]
+    return [{"name": entry.name, "title": entry.title, "presets": list(entry.all_presets)} for entry in entries]

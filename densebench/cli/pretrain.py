@@ -52,7 +52,7 @@ def pretrain(
     entry = catalog.find("methods", method)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    given |= settings.parse(context.args, _flags(entry), own)
+    given |= settings.parse(context.args, entry.flags(), own)
 
     from densebench import pretraining
 
@@ -79,17 +79,10 @@ def _status(code: int) -> int:
     return code if code in (0, 130) else 1
 
 
-def _flags(entry: catalog.Entry) -> list[options.Flag]:
-    from densebench import pretrainer
-
-    shared = options.flags(getattr(pretrainer, entry.base))
-    return list({flag.name: flag for flag in [*shared, *entry.flags]}.values())
-
-
 def _help(context: typer.Context, method: str | None) -> None:
     print(context.get_help())
     if method is None:
         print("Every method has hyper-parameters of its own: densebench pretrain METHOD --help")
         return
     entry = catalog.find("methods", method)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(_flags(entry))}")
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(entry.flags())}")
