@@ -1,0 +1,118 @@
+"""Linear heads trained by stochastic gradients on frozen features, many at once.
+
+The literature trains a 1 x 1 convolution on bilinearly upsampled patch features (Ziegler and Asano, Leopart, CVPR 2022). Bilinear
+weights sum to one, so upsampling the logits instead gives the same values and gradients, with as many channels as classes
+instead of as many as features. Heads that share a batch differ in learning rate alone: one product serves them all, and none
+touches another's parameters, so one that diverges leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+IGNORED = 255
+CHUNK = 2**26  # logits held at once
+
+
+def upsampled(
+    features: Float[Tensor, "p b h w d"], weights: Float[Tensor, "p l d_plus_1 c"], size: tuple[int, int]
+) -> Float[Tensor, "p l b c rows columns"]:
+    """Logits of linear layers (the last row of each is its bias) on grids of features, upsampled bilinearly to `size`.
+
+    p problems with grids of their own, l layers on each.
+    """
+    p, b, h, w, _ = features.shape
+    l, c = weights.shape[1], weights.shape[3]
+    flat = features.flatten(1, 3).to(weights.dtype)
+    logits = torch.einsum("pnd,pldc->plnc", flat, weights[:, :, :-1]) + weights[:, :, -1:]
+    grids = logits.view(p * l * b, h, w, c).permute(0, 3, 1, 2)
+    return F.interpolate(grids, size, mode="bilinear", align_corners=False).view(p, l, b, c, *size)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"]
+) -> Float[Tensor, "p l"]:
+    """Cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
+    p, l, b, c = logits.shape[:4]
+    truth = labels.long()[:, None].expand(p, l, *labels.shape[1:])
+    each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=IGNORED, reduction="none")
+    return each.view(p, l, -1).sum(-1) / pixels[:, None]
+
+
+class Heads:
+    """p x l linear layers: l learning rates on each of p problems, whose batches differ.
+
+    SGD as torch.optim.SGD does it, with momentum and weight decay (on the bias too). Layers of one problem begin alike, as those
+    of `torch.nn.Conv2d` do: uniform within 1 / sqrt(d).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        rates: Sequence[float],
+        seeds: Sequence[int],
+        *,
+        momentum: float,
+        weight_decay: float,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`seeds`: one a problem, of its initial weights."""
+        first = torch.stack([_initial(width, classes, seed) for seed in seeds])
+        self._layers = [first.clone().to(device).requires_grad_() for _ in rates]
+        groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, rates, strict=True)]
+        self.rates = tuple(rates)
+        self.optimiser = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
+
+    @property
+    def weights(self) -> Float[Tensor, "p l d_plus_1 c"]:
+        """The layers as they are; the last row of each is its bias."""
+        return torch.stack([layer.detach() for layer in self._layers], dim=1)
+
+    def step(
+        self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
+    ) -> Float[Tensor, "p l"]:
+        """One step at `factor` times the learning rates, on the mean over a batch's labelled pixels; returns the losses before it."""
+        size = (labels.shape[-2], labels.shape[-1])
+        pixels = (labels != IGNORED).flatten(1).sum(1).clamp(min=1).float()
+        self.optimiser.zero_grad(set_to_none=True)
+        at_once = max(1, CHUNK // (features.shape[0] * len(self._layers) * self._layers[0].shape[-1] * size[0] * size[1]))
+        total = torch.zeros(features.shape[0], len(self._layers), device=features.device)
+        for start in range(0, features.shape[1], at_once):
+            part = slice(start, start + at_once)
+            layers = torch.stack(self._layers, dim=1)
+            loss = cross_entropy(upsampled(features[:, part], layers, size), labels[:, part], pixels)
+            loss.sum().backward()
+            total += loss.detach()
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimiser.step()
+        return total
+
+    def state(self) -> dict[str, Tensor]:
+        """What training goes on from."""
+        found = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
+        for i, layer in enumerate(self._layers):
+            buffer = self.optimiser.state[layer].get("momentum_buffer")
+            if buffer is not None:
+                found[f"momentum {i}"] = buffer.clone()
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        for i, layer in enumerate(self._layers):
+            layer.data.copy_(state[f"layer {i}"])
+            if f"momentum {i}" in state:
+                self.optimiser.state[layer]["momentum_buffer"] = state[f"momentum {i}"].to(layer.device, copy=True)
+
+
+def _initial(width: int, classes: int, seed: int) -> Float[Tensor, "d_plus_1 c"]:
+    generator = torch.Generator().manual_seed(seed)
+    bound = 1 / math.sqrt(width)
+    return torch.empty(width + 1, classes).uniform_(-bound, bound, generator=generator)
