@@ -93,7 +93,7 @@ def extract(
             for names, images in loader:
                 if isinstance(images, UserError):
                     raise images
-                with _autocast(device, precision):
+                with autocast(device, precision):
                     grids = backbone(normalisation(images.to(device, non_blocking=True)))
                 grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
                 pending.update({keys[name]: grid.clone() for name, grid in zip(names, grids, strict=True)})
@@ -161,7 +161,8 @@ def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterat
             yield indices[start : start + batch_size]
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Arithmetic of a precision on a device; nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

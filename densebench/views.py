@@ -88,8 +88,42 @@ class View:
         return F.interpolate(pixels[None, None], shape, mode=self.mask_resample)[0, 0]
 
     def _generator(self, digest: str) -> np.random.Generator:
-        words = hashlib.sha256(f"view {self.epoch} {digest}".encode()).digest()
-        return np.random.Generator(np.random.PCG64(int.from_bytes(words[:16])))
+        return _generator(f"view {self.epoch} {digest}")
+
+
+@dataclass(frozen=True)
+class CropView:
+    """A random part of an image as a square of `size` px, mirrored half of the time, drawn from `key` and the image.
+
+    The crop has 0.8 to 1 of the area and an aspect of 3/4 to 4/3, as Leopart's linear probe takes it.
+    """
+
+    size: int
+    key: str
+    scale: tuple[float, float] = (0.8, 1.0)
+
+    def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 size size"]:
+        """The view of an RGB image, float32 in 0..1, antialiased."""
+        crop, mirrored = self._draw(*image.size, digest)
+        part = image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
+        pixels = _resize(to_tensor(part), (self.size, self.size))
+        return pixels.flip(-1) if mirrored else pixels
+
+    def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "size size"]:
+        """The same part of a label map, nearest neighbour. `digest` is the image's."""
+        crop, mirrored = self._draw(label.shape[1], label.shape[0], digest)
+        part = label[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        pixels = torch.from_numpy(np.ascontiguousarray(part))
+        found = F.interpolate(pixels[None, None], (self.size, self.size), mode="nearest-exact")[0, 0]
+        return found.flip(-1) if mirrored else found
+
+    def _draw(self, width: int, height: int, digest: str) -> tuple[Crop, bool]:
+        generator = _generator(f"crop {self.key} {digest}")
+        return random_crop(width, height, generator, self.scale), bool(generator.random() < 0.5)
+
+
+def _generator(text: str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:

@@ -15,38 +15,34 @@ It is a measure of its own: no paper has reported it, so its numbers compare wit
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from densebench import metrics
 from densebench.backbones import Backbone
-from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
-from densebench.device import resolve_device, resolve_workers
+from densebench.console import notice
+from densebench.datasets import Dataset, limited
+from densebench.device import resolve_device
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
-from densebench.features import Features, extract
+from densebench.features import Features
 from densebench.files import cache_root, digest
 from densebench.heads.lbfgs import Minimum
 from densebench.heads.logistic import Rows, fit
 from densebench.options import setting
-from densebench.pictures import save
 from densebench.records import Score
 from densebench.store import Store
 from densebench.supervised import FewShot
 from densebench.views import View
 
 from .bank import Labelling, Unit, read_units
-from .counting import Counts
 from .labels import LabelSpace
-from .pictures import panel
+from .layers import Layers, features_of, whole_view
 
 HOLDOUT = 10  # one in so many training images chooses the regularisation
 CHUNK = 65536  # rows at once
@@ -72,14 +68,14 @@ class Linear(FewShot):
         """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
         train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
-        space, view = LabelSpace(dataset, "drop", self.other_class), self.view(backbone, dataset)
+        space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
             units = read_units(dataset, used, [view], labelling, [None] * len(used))
         with run.stage("features"):
-            rows, queries = (self.features(backbone, dataset, items, view) for items in (used, val))
+            rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
         held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"):
@@ -87,11 +83,8 @@ class Linear(FewShot):
             fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
         with run.stage("scoring"):
             weights = torch.stack([one.weights for one in fitted])
-            counts = Counts(len(points), space.classes)
-            with progress("scoring", len(val)) as bar:
-                for item in val:
-                    counts.add(item.name, probe.confusions(item, queries, weights))
-                    bar.advance()
+            layers = replace(probe.layers, features=queries)
+            counts = layers.count(val, weights)
         names = [item.name for item in val]
         for number, (point, one) in enumerate(zip(points, fitted, strict=True)):
             details = {**space.census(held[number]), **one.details}
@@ -99,20 +92,7 @@ class Linear(FewShot):
             yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
         if self.visualise and run.pictures is not None:
             largest = max(range(len(points)), key=lambda number: len(held[number]))
-            probe.draw(limited(val, self.visualise), queries, weights[largest], run.pictures)
-
-    def view(self, backbone: Backbone, dataset: Dataset) -> View:
-        """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
-        size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
-        backbone.check_size(size, size)
-        return View(backbone.stride, size, self.resample)  # type: ignore[arg-type]
-
-    def features(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
-        """Features of the items, from the cache where it has them."""
-        return extract(
-            backbone, dataset, items, view, precision=self.precision, device=resolve_device(self.device),
-            batch_size=self.batch_size, workers=resolve_workers(self.workers, len(items)),
-        )  # fmt: skip
+            layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
 
 
 @dataclass(frozen=True)
@@ -133,6 +113,11 @@ class Probe:
     view: View
     features: Features
     device: torch.device
+
+    @property
+    def layers(self) -> Layers:
+        """Layers on the training images' features."""
+        return Layers(self.dataset, self.space, self.view, self.features, self.device)
 
     def fitted(self, point: Point, units: Sequence[Unit], store: Store) -> Fitted:
         """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken from the store."""
@@ -171,7 +156,8 @@ class Probe:
         order = torch.randperm(len(units), generator=torch.Generator().manual_seed(0)).tolist()
         asked, rest = order[: max(1, len(units) // HOLDOUT)], order[max(1, len(units) // HOLDOUT) :]
         weights, _ = self.fit([units[i] for i in sorted(rest)], self.options.l2)
-        confusion = sum(self.confusions(units[i].item, self.features, weights) for i in asked)
+        layers = self.layers
+        confusion = sum(layers.confusions(units[i].item, weights) for i in asked)
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
         return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
@@ -234,35 +220,3 @@ class Probe:
         x = torch.cat([self.features[unit.item].flatten(0, 1)[unit.order].float() for unit in units]).to(self.device)
         y = torch.cat([unit.labels.float() for unit in units]).to(self.device)
         return (x - mean) / scale, y
-
-    def label_maps(self, item: Item, features: Features, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
-        """The classes of an image's view by each of several layers."""
-        grid = features[item].float().to(self.device)
-        logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
-        size = self.view.shape(*self.dataset.image_size(item))
-        return torch.stack(
-            [
-                F.interpolate(one[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0).to(torch.uint8)
-                for one in logits
-            ]
-        )
-
-    def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
-        """What the prediction is compared with."""
-        return self.view.label(self.space.read_truth(item), self.dataset.image_digest(item))
-
-    def confusions(self, item: Item, features: Features, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
-        """The pixels of an image by truth and prediction, for each of several layers."""
-        there = self.truth(item).to(self.device)
-        maps = self.label_maps(item, features, weights)
-        return torch.stack([metrics.confusion_matrix(one, there, self.space.classes) for one in maps])
-
-    def draw(self, items: Sequence[Item], features: Features, weights: Float[Tensor, "d_plus_1 c"], folder: Path) -> None:
-        """Write `<image>.png` (image | truth | prediction) for a few images."""
-        for item in items:
-            label = self.label_maps(item, features, weights[None])[0].cpu()
-            save(
-                panel(self.dataset, self.space, self.view, item, self.truth(item), label),
-                folder / f"{item.name.replace('/', '-')}.png",
-            )
-        notice(f"pictures of {len(items)} images are in {folder}")

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 IGNORED = 255
-CHUNK = 2**26  # logits held at once
+CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
 
 
 def upsampled(
@@ -28,21 +28,21 @@ def upsampled(
     p problems with grids of their own, l layers on each.
     """
     p, b, h, w, _ = features.shape
-    l, c = weights.shape[1], weights.shape[3]
-    flat = features.flatten(1, 3).to(weights.dtype)
-    logits = torch.einsum("pnd,pldc->plnc", flat, weights[:, :, :-1]) + weights[:, :, -1:]
-    grids = logits.view(p * l * b, h, w, c).permute(0, 3, 1, 2)
-    return F.interpolate(grids, size, mode="bilinear", align_corners=False).view(p, l, b, c, *size)
+    layers, c = weights.shape[1], weights.shape[3]
+    side_by_side = weights.transpose(1, 2).flatten(2)  # one product for all layers of a problem
+    logits = torch.baddbmm(side_by_side[:, -1:], features.flatten(1, 3).to(weights.dtype), side_by_side[:, :-1])
+    grids = logits.view(p, b, h, w, layers, c).permute(0, 4, 1, 5, 2, 3).flatten(0, 2)
+    return F.interpolate(grids, size, mode="bilinear", align_corners=False).view(p, layers, b, c, *size)
 
 
 def cross_entropy(
     logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"]
 ) -> Float[Tensor, "p l"]:
     """Cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
-    p, l, b, c = logits.shape[:4]
-    truth = labels.long()[:, None].expand(p, l, *labels.shape[1:])
+    p, layers = logits.shape[:2]
+    truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
     each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=IGNORED, reduction="none")
-    return each.view(p, l, -1).sum(-1) / pixels[:, None]
+    return each.view(p, layers, -1).sum(-1) / pixels[:, None]
 
 
 class Heads:
@@ -78,7 +78,7 @@ class Heads:
     def step(
         self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
     ) -> Float[Tensor, "p l"]:
-        """One step at `factor` times the learning rates, on the mean over a batch's labelled pixels; returns the losses before it."""
+        """One step at `factor` times the rates, on the mean over a batch's labelled pixels; returns the losses before it."""
         size = (labels.shape[-2], labels.shape[-1])
         pixels = (labels != IGNORED).flatten(1).sum(1).clamp(min=1).float()
         self.optimiser.zero_grad(set_to_none=True)
