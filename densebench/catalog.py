@@ -25,7 +25,12 @@ Kind = Literal["protocols", "methods"]
 GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
     "protocols": (
         "densebench.evals",
-        {"Evaluator": "densebench.evaluator", "Supervised": "densebench.supervised", "FewShot": "densebench.supervised"},
+        {
+            "Evaluator": "densebench.evaluator",
+            "Supervised": "densebench.supervised",
+            "FewShot": "densebench.supervised",
+            "SlidingWindow": "densebench.sliding_window",
+        },
     ),
     "methods": (
         "densebench.pretrain",

@@ -52,6 +52,8 @@ class Evaluator(ABC):
 
     version: ClassVar[int]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    several_processes: ClassVar[bool] = False
+    """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
     """Named settings; the first is the default."""
     precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
     device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))

@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,7 +52,7 @@ from densebench.store import Store
 from densebench.supervised import FewShot
 from densebench.views import CropView, View
 
-from .best_rate import scores_of_rates
+from .best_rate import Course, scores_of_rates
 from .labels import LabelSpace
 from .layers import Layers, features_of, resized, whole_view
 
@@ -103,6 +104,7 @@ class LinearProbes(FewShot):
             queries = features_of(self, backbone, dataset, val, view)
         device = resolve_device(self.device)
         layers = Layers(dataset, space, view, queries, device, self.score_size, self.mask_resample)
+        absent_as: Any = self.absent
         for group in _equal_sizes(chosen):
             subsets = [[train[i] for i in np.flatnonzero(chosen[row])] for row in group]
             seeds = [int(dict(points[row])["seed"]) for row in group]
@@ -113,16 +115,20 @@ class LinearProbes(FewShot):
                 counts = layers.count(val, weights.flatten(0, 1))
             names = [item.name for item in val]
             for number, row in enumerate(group):
+                first = number * len(curves)
                 absent = [name for name, there in zip(space.names, shown[chosen[row]].any(0), strict=True) if not there]
                 details = {"images": len(subsets[number]), "absent": absent}
-                losses = {rate: curve[:, number] for rate, curve in curves.items()}
-                scores = scores_of_rates(counts, number, losses, names, space.names, self.absent, points[row], details)  # type: ignore[arg-type]
+                courses = {rate: course(curve[:, number]) for rate, curve in curves.items()}
+                own: dict[float, Any] = {
+                    rate: partial(counts.scores, names, first + place, space.names, absent_as, points[row], details)
+                    for place, rate in enumerate(curves)
+                }
+                scores = scores_of_rates(own, courses, details)
                 yield from scores
                 if run.pictures is not None and self.visualise and row == int(chosen.sum(1).argmax()):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
-                    shown_as = {f"{rate:g}": curve for rate, curve in losses.items()}
-                    draw_curves(run.pictures / "learning-curves.png", shown_as, "epoch", "loss in nats")
+                    draw_curves(run.pictures / "learning-curves.png", courses)
 
     def source(
         self, backbone: Backbone, space: LabelSpace, view: View, subsets: Sequence[Sequence[Item]], seeds: Sequence[int]
@@ -263,6 +269,11 @@ def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any) -> np.nda
     if not shown.any():
         raise UserError(f"no pixel of the {int(used.sum())} training images has a class; check their label maps")
     return shown
+
+
+def course(losses: np.ndarray) -> Course:
+    """The course of a training by epochs."""
+    return Course(losses, [f"epoch {epoch}" for epoch in range(1, len(losses) + 1)])
 
 
 def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:

@@ -93,10 +93,16 @@ class Trunk(nn.Module):
             return call(images, layers)
         patch = self.model.patch_embed.patch_size
         grid = (images.shape[2] // patch[0], images.shape[3] // patch[1])
-        if grid not in self._tables or self._tables[grid].device != images.device:
-            prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+        return torch.func.functional_call(call, {"model.pos_embed": self._table(grid, images.device)}, (images, layers))
+
+    def _table(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """The position table for a grid: made once where it is frozen, with its gradient where it is trained."""
+        prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
+        if self.model.pos_embed.requires_grad:
+            return resize_position_embedding(self.model.pos_embed, prefix, grid, self.convention)
+        if grid not in self._tables or self._tables[grid].device != device:
             self._tables[grid] = resize_position_embedding(self.model.pos_embed.detach(), prefix, grid, self.convention)
-        return torch.func.functional_call(call, {"model.pos_embed": self._tables[grid]}, (images, layers))
+        return self._tables[grid]
 
 
 class _Intermediates(nn.Module):

@@ -47,6 +47,14 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def here(device: torch.device) -> World:
+    """Where we are among the processes that were joined; alone where none were."""
+    if world_size() == 1:
+        return World(0, 1, device)
+    local = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+    return World(dist.get_rank(), dist.get_world_size(), local)
+
+
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 

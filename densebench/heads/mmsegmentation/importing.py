@@ -1,0 +1,65 @@
+"""Importing MMSegmentation beside mmcv-lite, and reading the checkpoints of mmengine safely."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from contextlib import AbstractContextManager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from densebench.torchvision_ops import make_importable
+
+COMPILED = "mmcv._ext"
+
+
+class _Absent(ModuleType):
+    """mmcv's compiled operators, which mmcv-lite does not have. Some heads name them on import; those used here call none."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def absent(*_arguments: Any, **_more: Any) -> None:
+            raise RuntimeError(f"the compiled operator {name} of mmcv is not installed (mmcv-lite has none)")
+
+        return absent
+
+
+@cache
+def import_openmmlab() -> None:
+    """Import mmseg's models, transforms and metrics; the stand-in for mmcv's operators is there during the import alone.
+
+    mmengine asks later whether the real ones exist, and shall find that they do not.
+    """
+    make_importable()
+    stand_in = COMPILED not in sys.modules and not _is_compiled()
+    if stand_in:
+        sys.modules[COMPILED] = _Absent(COMPILED)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in ("mmseg.models", "mmseg.datasets.transforms", "mmseg.evaluation", "mmengine.runner"):
+                importlib.import_module(name)
+    finally:
+        if stand_in:
+            del sys.modules[COMPILED]
+
+
+def _is_compiled() -> bool:
+    return importlib.util.find_spec(COMPILED) is not None
+
+
+def readable_checkpoints() -> AbstractContextManager[Any]:
+    """While it lasts, torch.load with weights_only reads what mmengine keeps besides tensors: histories of numbers."""
+    import numpy as np
+    import torch
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    core: Any = importlib.import_module("numpy._core.multiarray")
+    parts: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, core._reconstruct, core.scalar]
+    kinds = [type(np.dtype(name)) for name in ("int32", "int64", "float32", "float64", "bool")]
+    return torch.serialization.safe_globals([*parts, *kinds])

@@ -1,0 +1,90 @@
+"""Scoring while a run goes on: our counts of every image, and MMSegmentation's IoUMetric beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, UInt8
+from mmengine.evaluator import BaseMetric
+from mmseg.evaluation import IoUMetric
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from densebench import metrics
+from densebench.files import replacing, write_text
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The scored images after some iterations: counts of each image, places (head, truth, prediction) flattened; maps of some.
+
+    mmseg: mIoU of each head in % as IoUMetric gives it, absent classes left out, rounded to two decimals.
+    """
+
+    iteration: int
+    pairs: dict[str, Int[Tensor, "2 nonzero"]]
+    maps: dict[str, UInt8[Tensor, "heads h w"]]
+    mmseg: list[float]
+
+
+def validations(folder: Path) -> list[Validation]:
+    """All validations of a run in their order."""
+    found = []
+    for path in sorted(folder.glob("validation-*.json")):
+        facts = json.loads(path.read_text())
+        tensors = load_file(path.with_suffix(".safetensors"))
+        parts = {part: {k.partition(" ")[2]: v for k, v in tensors.items() if k.startswith(part)} for part in ("pairs", "map")}
+        found.append(Validation(facts["iteration"], parts["pairs"], parts["map"], facts["mmseg"]))
+    return found
+
+
+class Counting(BaseMetric):
+    """Confusion counts of every image and head. `drawn`: images whose label maps are kept."""
+
+    def __init__(self, heads: int, classes: int, folder: Path, drawn: Sequence[str]) -> None:
+        super().__init__(collect_device="cpu", prefix="counts")
+        self.heads, self.classes, self.folder, self.drawn = heads, classes, folder, set(drawn)
+        self.iteration = 0
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Count the pixels of some images."""
+        for sample in data_samples:
+            truth = sample["gt_sem_seg"]["data"][0].to(torch.uint8)
+            maps = sample["pred_sem_seg"]["data"].to(truth.device)
+            flat = torch.cat([metrics.confusion_matrix(one, truth, self.classes).flatten() for one in maps]).cpu()
+            places = flat.nonzero()[:, 0]
+            name = sample["img_path"]
+            self.results.append((name, torch.stack([places, flat[places]]), maps.cpu() if name in self.drawn else None))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Write the counts; the numbers follow from them elsewhere."""
+        tensors = {f"pairs {name}": pairs for name, pairs, _ in results}
+        tensors |= {f"map {name}": maps for name, _, maps in results if maps is not None}
+        with replacing(self.folder / f"validation-{self.iteration:08}.safetensors") as part:
+            save_file(tensors, part)
+        return {"images": float(len(results))}
+
+
+class HeadIoU(IoUMetric):
+    """IoUMetric of one of several heads."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(prefix=f"head {number}")
+        self.number = number
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Hand on the label maps of the head."""
+        own = [{**sample, "pred_sem_seg": {"data": sample["pred_sem_seg"]["data"][self.number]}} for sample in data_samples]
+        super().process(data_batch, own)
+
+
+def write_facts(folder: Path, iteration: int, found: dict[str, float], heads: int) -> list[float]:
+    """Close a validation: with this file it counts. Returns IoUMetric's mIoU of each head in %."""
+    values = [float(found[f"head {number}/mIoU"]) for number in range(heads)]
+    write_text(folder / f"validation-{iteration:08}.json", json.dumps({"iteration": iteration, "mmseg": values}) + "\n")
+    return values

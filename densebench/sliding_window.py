@@ -1,0 +1,58 @@
+"""Protocols that train on random crops for so many iterations and score whole images by sliding windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from densebench.errors import UserError
+from densebench.evaluator import Point
+from densebench.options import means, setting
+from densebench.supervised import Supervised
+
+if TYPE_CHECKING:
+    from densebench.datasets import Dataset
+
+ITERATIONS = 80_000
+TWICE_AS_LONG = ("ade20k", "coco-stuff164k")
+
+
+@dataclass(frozen=True)
+class SlidingWindow(Supervised):
+    """How long, on which crops, by which optimiser; the published settings are the defaults."""
+
+    several_processes: ClassVar[bool] = True
+
+    iterations: int | None = setting(None, "of training; none: as published; others are marked as not comparable", minimum=1)
+    crop_size: int = setting(512, "side of training crops and of sliding windows in px", minimum=16)
+    stride: int | None = setting(None, "of the sliding window in px; none: 32 less than the crop", minimum=1)
+    train_batch: int = setting(8, "images a step, on all processes together", minimum=1)
+    optimiser: str = setting("adam", "of what is trained", choices=("adam", "adamw", "sgd"))
+    weight_decay: float = setting(0.01, "of the optimiser", minimum=0)
+    schedule: str = setting("poly", "of the learning rate; poly has the power 0.9", choices=("poly", "cosine"))
+    eta_min: float = setting(0.1, "last learning rate as a share of the first (poly)", minimum=0)
+    colour: str = setting("half", "mean and deviation of colours: 127.5, or the backbone's own", choices=("half", "backbone"))
+    quirks: bool = setting(False, "what the reference does by accident; see the module")
+    validations: int = setting(10, "times that the scored split is measured in a run; the best counts", minimum=1)
+    train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
+    gpus: int = means(1, "processes on this machine, as torchrun starts them", minimum=1)
+
+    def usual_iterations(self, dataset: Dataset) -> int:
+        """How long the published runs on a data set are: 80000, on ADE20K and COCO-Stuff twice that."""
+        return 2 * ITERATIONS if dataset.name in TWICE_AS_LONG else ITERATIONS
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings by what they mean, and whether the run is as long as the published ones."""
+        return {**super().settings(dataset), "comparable": self.iterations == self.usual_iterations(dataset)}
+
+    def resolve(self, dataset: Dataset) -> Self:
+        """Name the splits, the iterations and the stride. Raises UserError for a stride that leaves gaps."""
+        stride = max(1, self.crop_size - 32) if self.stride is None else self.stride
+        if stride > self.crop_size:
+            raise UserError(f"--stride {stride}: windows of {self.crop_size} px would leave gaps; give {self.crop_size} at most")
+        iterations = self.iterations or self.usual_iterations(dataset)
+        return replace(super().resolve(dataset), iterations=iterations, stride=stride)
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """All training images, once."""
+        return [(("fraction", 1), ("seed", None))]

@@ -1,0 +1,155 @@
+"""What the protocols through MMSegmentation share: the run in its terms, and the scores of several learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from densebench import metrics
+from densebench.backbones import Backbone
+from densebench.console import notice
+from densebench.curves import draw_curves
+from densebench.datasets import Dataset, Item, limited
+from densebench.device import resolve_device, resolve_workers
+from densebench.evaluator import Point, Run
+from densebench.files import cache_root, digest
+from densebench.heads.mmsegmentation import Data, Recipe, Trained, Validation, train
+from densebench.pictures import save
+from densebench.records import Score
+from densebench.sliding_window import SlidingWindow
+from densebench.training.distributed import here
+from densebench.views import View
+
+from .best_rate import Course, scores_of_rates
+from .counting import Counts
+from .labels import LabelSpace
+from .linear_probes import classes_shown
+from .pictures import panel
+
+HALF = (0.5, 0.5, 0.5)
+QUIRKY_CROPS = {"pascal-context": (480, 520), "pascal-context-59": (480, 520)}  # crop and short side
+
+
+def recipe(options: SlidingWindow, backbone: Backbone, dataset: Dataset, **own: Any) -> Recipe:
+    """The run in MMSegmentation's terms; `own` is what the protocol decides."""
+    assert options.iterations is not None and options.stride is not None, "resolve first"
+    half, usual = options.colour == "half", (options.crop_size, options.crop_size)
+    crop, scale = QUIRKY_CROPS.get(dataset.name, usual) if options.quirks and options.crop_size == 512 else usual
+    return Recipe(
+        crop=crop,
+        scale=scale,
+        stride=min(options.stride, crop),
+        optimiser=options.optimiser,  # type: ignore[arg-type]
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,  # type: ignore[arg-type]
+        eta_min=options.eta_min,
+        iterations=options.iterations,
+        batch=options.train_batch,
+        validations=options.validations,
+        mean=HALF if half else backbone.mean,
+        std=HALF if half else backbone.std,
+        black=options.quirks and dataset.name == "voc",
+        seed=options.train_seed,
+        precision=options.precision,
+        **own,
+    )
+
+
+def scores(
+    options: SlidingWindow, backbone: Backbone, dataset: Dataset, run: Run, recipe: Recipe, groups: Sequence[Sequence[float]]
+) -> Iterator[Score]:
+    """Train the learning rates of each group side by side, one group after the other, and give the scores of all."""
+    train_items, val = (limited(dataset.items(split), run.limit) for split in options.splits(dataset))
+    space = LabelSpace(dataset, "drop", options.other_class)
+    with run.stage("labels"):
+        shown = classes_shown(space, train_items, np.ones(len(train_items), dtype=bool))
+    drawn = limited(val, options.visualise) if options.visualise else ()
+    data = Data(dataset, train_items, val, space.names, space.read_truth)
+    world, runs = here(resolve_device(options.device)), []
+    workers = resolve_workers(options.workers, recipe.iterations * recipe.batch)
+    for rates in groups:
+        folder = cache_root() / "scoring" / f"{run.progress_key}-mmseg" / digest(list(rates), 8)
+        with run.stage("training"):
+            names = [item.name for item in drawn]
+            runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
+    if world.chief:
+        details = {
+            "images": len(train_items),
+            "absent": [n for n, any_ in zip(space.names, shown.any(0), strict=True) if not any_],
+        }
+        with run.stage("scoring"):
+            outcome = Outcome.of(runs, space, [item.name for item in val], options.absent)
+            yield from outcome.scores(options.points(dataset)[0], details)
+        if run.pictures is not None:
+            outcome.draw(dataset, drawn, run.pictures)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One head at one of its run's validations, as counts."""
+
+    validation: Validation
+    head: int
+    counts: Counts
+    miou: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best validation of every learning rate, and the course of its losses."""
+
+    space: LabelSpace
+    images: Sequence[str]
+    absent: str
+    best: dict[float, Measured]
+    courses: dict[float, Course]
+
+    @classmethod
+    def of(cls, runs: Sequence[Trained], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
+        """Choose among the validations by mIoU, as the reference does."""
+        best: dict[float, Measured] = {}
+        courses: dict[float, Course] = {}
+        for run in runs:
+            for head, (rate, losses) in enumerate(run.losses.items()):
+                measured = [measure(validation, head, space.classes, images, absent) for validation in run.validations]
+                best[rate] = max(measured, key=lambda one: one.miou)
+                courses[rate] = Course(losses, [f"iteration {n}" for n in run.iterations])
+        return cls(space, images, absent, best, courses)
+
+    def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
+        """The scores of the point; the best learning rate's say at which iteration, and what IoUMetric made of it."""
+        by_rate = {
+            rate: lambda own=one: own.counts.scores(self.images, 0, self.space.names, self.absent, point, details)  # type: ignore[misc]
+            for rate, one in self.best.items()
+        }
+        facts = {
+            rate: {"iteration": one.validation.iteration, "mmseg_miou": one.validation.mmseg[one.head]}
+            for rate, one in self.best.items()
+        }
+        return scores_of_rates(by_rate, self.courses, details, facts)
+
+    def draw(self, dataset: Dataset, items: Sequence[Item], folder: Path) -> None:
+        """Write the learning curves, and `<image>.png` (image | truth | prediction of the best learning rate) for some images."""
+        draw_curves(folder / "learning-curves.png", self.courses)
+        chosen = max((one for rate, one in self.best.items() if not self.courses[rate].diverged), key=lambda one: one.miou)
+        for item in items:
+            truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
+            picture = panel(dataset, self.space, View(1), item, truth, prediction)
+            save(picture, folder / f"{item.name.replace('/', '-')}.png")
+        notice(f"learning curves and pictures of {len(items)} images are in {folder}")
+
+
+def measure(validation: Validation, head: int, classes: int, images: Sequence[str], absent: str) -> Measured:
+    """The counts of one head, and their mIoU in %."""
+    counts, size = Counts(1, classes), classes**2
+    for name in images:
+        places, pixels = validation.pairs[name]
+        own = (places >= head * size) & (places < (head + 1) * size)
+        counts.restore(name, torch.stack([places[own] - head * size, pixels[own]]))
+    ious = metrics.iou(metrics.tallies(counts.confusion(images)[0]))
+    return Measured(validation, head, counts, 100 * float(metrics.mean_iou(ious, absent).nan_to_num(0.0)))  # type: ignore[arg-type]
