@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 
 
 def notice(text: str) -> None:
-    """Print one line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line on stderr; of several processes the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -26,6 +28,8 @@ class Progress:
         self.done += steps
         now = time.monotonic()
         live = sys.stderr.isatty()
+        if os.environ.get("RANK", "0") != "0":
+            return
         if now - self.printed >= (0.2 if live else 10.0) or (live and self.done == self.total):
             self.printed = now
             print(f"\r\x1b[K{self.line(now)}" if live else self.line(now), end="" if live else "\n", file=sys.stderr)

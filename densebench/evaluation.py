@@ -17,6 +17,7 @@ from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.evaluator import Evaluator, Run
 from densebench.files import cache_root, digest
+from densebench.training.distributed import joined, synchronise
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
 
@@ -58,27 +59,40 @@ def evaluate(
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(backbones) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(backbones)} are given")
-    if not dry_run:
-        records.check_writable(results)
     backbones, datasets = _defaults(backbones, datasets)
     opened = [load_dataset(dataset, data_root) for dataset in datasets]
-    for spec in backbones:
-        backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
-        for dataset in opened:
-            chosen = evaluator.resolve(dataset)
-            header = {
-                "backbone": backbone.identity() | ({"name": name} if name else {}),
-                "protocol": {"name": protocol, "preset": preset, "version": kind.version, "settings": chosen.settings(dataset)},
-                "dataset": _dataset(chosen, dataset, limit),
-            }
-            header["protocol"]["headline"] = chosen.headline()
-            if dry_run:
-                yield _planned(chosen, header, backbone, dataset)
-            else:
-                record = records.open_or_create(results, header, rerun=rerun)
-                if rerun:
-                    _forget_progress(record)
-                yield _one(chosen, backbone, dataset, record, limit, command)
+    with joined(resolve_device(evaluator.device)) as world:
+        if world.size > 1 and not kind.several_processes:
+            raise UserError(f"{protocol}/{preset} runs in one process, not in {world.size}; start it without torchrun")
+        if world.chief and not dry_run:
+            records.check_writable(results)
+        for spec in backbones:
+            backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
+            for dataset in opened:
+                chosen = evaluator.resolve(dataset)
+                about = {"name": protocol, "preset": preset, "version": kind.version, "settings": chosen.settings(dataset)}
+                header = {
+                    "backbone": backbone.identity() | ({"name": name} if name else {}),
+                    "protocol": {**about, "headline": chosen.headline()},
+                    "dataset": _dataset(chosen, dataset, limit),
+                }
+                if dry_run:
+                    found = _planned(chosen, header, backbone, dataset)
+                else:
+                    record = _record(results, header, rerun, world.chief)
+                    found = _one(chosen, backbone, dataset, record, limit, command)
+                if world.chief:
+                    yield found
+
+
+def _record(results: Path, header: dict[str, Any], rerun: bool, chief: bool) -> records.Record:
+    """The record of a run. Of several processes one opens it; the others read what it holds, and wait until all have."""
+    if chief:
+        record = records.open_or_create(results, header, rerun=rerun)
+        if rerun:
+            _forget_progress(record)
+    synchronise()
+    return record if chief else records.Follower(results, header)
 
 
 def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -113,6 +127,7 @@ def _one(
 ) -> dict[str, Any]:
     """Score what a record lacks."""
     points, known = evaluator.points(dataset), frozenset(record.points())
+    synchronise()
     if all(point in known for point in points):
         notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again")
     else:

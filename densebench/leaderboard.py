@@ -6,6 +6,7 @@ labelled as such.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ PUBLISHED_AS = {
     **dict.fromkeys(("incontext/hummingbird", "incontext/open-hummingbird", "incontext/neco"), "incontext-hummingbird"),
     "incontext/cribo": "knn-cribo",
     "incontext/dip": "incontext-dip",
+    "linear/neco": "linear-neco",
+    "linear/croc": "linear-croc",
+    "linear/mmseg": "linear-mmseg",
+    "segmenter/mmseg": "segmenter-mmseg",
 }
+LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on several layers
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
         return board
     names = {f"{p}/{q}": None for p, q in scores[["protocol", "preset"]].drop_duplicates().itertuples(index=False)}
     wanted = list(dict.fromkeys(PUBLISHED_AS[name] for name in names if name in PUBLISHED_AS))
+    wanted += [LAYERS[name] for name in wanted if name in LAYERS and (scores.layer != "last").any()]
     numbers = load_published()
     numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
     if numbers.empty:
@@ -104,7 +111,8 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
             rows.append({
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": protocol["settings"].get("image_size"),
+                "image_size": protocol["settings"].get("image_size", protocol["settings"].get("crop_size")),
+                "shortened": not protocol["settings"].get("comparable", True) and protocol["settings"].get("iterations"),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
@@ -195,7 +203,8 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     return (
         f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
         f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in {shown.iloc[0].unit}, "
-        f"{f'± standard deviation over {counted} subsets, ' if many > 1 else ''}group {one.group}"
+        f"{f'± standard deviation over {counted} subsets, ' if many > 1 else ''}"
+        f"{f'{one.shortened} iterations (not comparable with published runs), ' if one.shortened else ''}group {one.group}"
     )
 
 
@@ -204,8 +213,9 @@ def _name(metric: str) -> str:
 
 
 def _share(setting: str) -> tuple[float, str]:
-    """Order of published settings: the smallest share of the data first; "fraction=1/8" or "fraction=1/1;memory=1.02M"."""
-    return -float(setting.partition(";")[0].rpartition("/")[2] or 1), setting
+    """Order of published settings: the smallest share first, such as "fraction=1/8", "fraction=1/1;memory=1.02M"; then others."""
+    share = re.match(r"fraction=1/(\d+)", setting)
+    return -float(share.group(1) if share else 1), setting
 
 
 def published_tables(numbers: pd.DataFrame) -> list[Table]:

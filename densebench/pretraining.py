@@ -10,9 +10,6 @@ OUTPUT/log.csv, tensorboard/, pictures/
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +27,7 @@ from densebench.files import write_text
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
 from densebench.training.chief import Chief
-from densebench.training.distributed import World, agree, joined, synchronise
+from densebench.training.distributed import World, agree, joined, launch, synchronise
 from densebench.training.images import Images, open_images
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.networks import arch_of, check_size, initial_encoder
@@ -284,13 +281,6 @@ def _free_folder(method: str, data: str) -> Path:
     while (RUNS / f"{base}-{number}" / RUN).exists():
         number += 1
     return RUNS / f"{base}-{number}"
-
-
-def launch(gpus: int, arguments: Sequence[str]) -> int:
-    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; returns the exit status."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode
 
 
 __all__ = ["Stopped", "launch", "pretrain"]

@@ -27,7 +27,19 @@ from densebench.evaluator import Point
 from densebench.files import digest, write_text
 
 SCHEMA = 1
-PACKAGES = ("torch", "timm", "numpy", "scipy", "pandas", "pillow", "faiss-cpu", "scann")
+PACKAGES = (
+    "torch",
+    "timm",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "faiss-cpu",
+    "scann",
+    "mmsegmentation",
+    "mmengine",
+    "mmcv-lite",
+)
 STATUSES = ("running", "complete", "failed")
 REQUIRED: dict[str, tuple[str, ...]] = {
     "schema": (), "id": (), "status": (), "group": (),
@@ -168,6 +180,21 @@ class Record:
             write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+class Follower(Record):
+    """A record as processes beside the one that writes see it: what is on disk, and nothing is changed."""
+
+    def __init__(self, results: Path, header: dict[str, Any]) -> None:
+        super().__init__(_path(results, header), header)
+
+    @contextmanager
+    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
+        yield {"run": {}, "scores": []}
+
+
+def _path(results: Path, header: dict[str, Any]) -> Path:
+    return results / "records" / f"{identity_of(header)}.json"
+
+
 def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
     def rank(value: Any) -> tuple[str, float, str]:
         number = float(value) if isinstance(value, int | float) else -1.0
@@ -192,7 +219,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
     """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first."""
-    record = Record(results / "records" / f"{identity_of(header)}.json", header)
+    record = Record(_path(results, header), header)
     with record._changing(afresh=rerun) as content:
         content["backbone"].update(header["backbone"])  # a name may be given later
     return record

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import multiprocessing
+import os
 import sys
 from functools import cache
 from typing import Any
@@ -40,5 +42,6 @@ def make_importable() -> Any:
     for schema in SCHEMAS:
         library.define(schema)
     importlib.import_module("torchvision")
-    logging.getLogger("densebench").warning("torchvision is not built for this torch: its compiled operators are left out")
+    if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":  # it is said once
+        logging.getLogger("densebench").warning("torchvision is not built for this torch: its compiled operators are left out")
     return library

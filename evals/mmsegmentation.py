@@ -78,10 +78,9 @@ def scores(
             names = [item.name for item in drawn]
             runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
     if world.chief:
-        details = {
-            "images": len(train_items),
-            "absent": [n for n, any_ in zip(space.names, shown.any(0), strict=True) if not any_],
-        }
+        present = np.any(shown, axis=0).tolist()
+        absent = [name for number, name in enumerate(space.names) if not present[number]]
+        details = {"images": len(train_items), "absent": absent}
         with run.stage("scoring"):
             outcome = Outcome.of(runs, space, [item.name for item in val], options.absent)
             yield from outcome.scores(options.points(dataset)[0], details)

@@ -4,9 +4,9 @@ Strudel, Garcia, Laptev, Schmid: Segmenter, ICCV 2021. The preset restates what 
 and NeCo (Pariza et al., ICLR 2025) do with MMSegmentation 1.x:
 
 - mmseg: mask transformer of two layers on the last layer's normalised tokens; patches and class tokens are projected,
-  normalised and multiplied. Adam with weight decay 0.01 and learning rates 8e-5, 3e-5, 1e-5, 8e-6, each in a run of its own, the best reported;
-  polynomial decay to a tenth; stochastic depth 0.1. Data, windows and length as in `linear/mmseg`. For patches of 14 px the
-  crops are padded with zeros (512 to 518), and what was padded is cut off before scores are compared.
+  normalised and multiplied. Adam with weight decay 0.01 and learning rates 8e-5, 3e-5, 1e-5, 8e-6, each in a run of its own, the
+  best reported; polynomial decay to a tenth; stochastic depth 0.1. Data, windows and length as in `linear/mmseg`. For patches of
+  14 px the crops are padded with zeros (512 to 518), and what was padded is cut off before scores are compared.
 
 Position tables are trained at the checkpoint's own grid and resized in every pass. Official Segmenter uses SGD
 (`--optimiser sgd`).

@@ -21,6 +21,7 @@ def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="W
         "timm": lambda: _version("timm"),
         "faiss": lambda: _version("faiss"),
         "scann": lambda: _version("scann"),
+        "mmseg": _mmseg,
         "cache": _cache,
         "data sets": lambda: _datasets(data_root),
     }
@@ -33,6 +34,13 @@ def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="W
             bad += not optional
             print(f"{'-     ' if optional else 'BAD   '}{name:12} {type(error).__name__}: {str(error).splitlines()[0]}")
     raise typer.Exit(1 if bad else 0)
+
+
+def _mmseg() -> str:
+    from importlib.metadata import version
+
+    importlib.import_module("densebench.heads.mmsegmentation")
+    return f"mmsegmentation {version('mmsegmentation')}, mmengine {version('mmengine')}"
 
 
 def _version(name: str) -> str:

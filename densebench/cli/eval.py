@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -56,8 +59,15 @@ def evaluate(
 
     named: dict[str, Any] = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
     asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    command = shlex.join(["densebench", *sys.argv[1:]])
     chosen: dict[str, Any] = {"preset": preset, "backbones": backbone or [], "datasets": dataset or []}
+    command = shlex.join(["densebench", *sys.argv[1:]])
+    gpus = next((flag.read(given["gpus"]) for flag in entry.flags() if flag.name == "gpus" and "gpus" in given), 1)
+    if gpus > 1 and "WORLD_SIZE" not in os.environ:
+        from densebench.training.distributed import launch
+
+        with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
+            list(run(protocol, **chosen, **named, **{**asked, "dry_run": True}, **given))
+        raise typer.Exit(launch(gpus, sys.argv[1:]))
     for record in run(protocol, **chosen, **named, **asked, command=command, **given):
         print(json.dumps(record) if as_json else summary(record), flush=True)
 

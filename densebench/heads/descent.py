@@ -105,7 +105,8 @@ class Heads:
         return found
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state."""
+        """Go on from a state; one from before the first step has no momentum."""
+        self.optimiser.state.clear()
         for i, layer in enumerate(self._layers):
             layer.data.copy_(state[f"layer {i}"])
             if f"momentum {i}" in state:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -105,3 +107,10 @@ def agree(flag: bool, device: torch.device) -> bool:
     seen = torch.tensor([float(flag)], device=device)
     dist.all_reduce(seen, op=dist.ReduceOp.MAX)
     return bool(seen.item())
+
+
+def launch(gpus: int, arguments: Sequence[str]) -> int:
+    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; returns the exit status."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode

@@ -11,6 +11,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable
 
 COMPILED = "mmcv._ext"
@@ -44,6 +45,11 @@ def import_openmmlab() -> None:
             warnings.simplefilter("ignore")
             for name in ("mmseg.models", "mmseg.datasets.transforms", "mmseg.evaluation", "mmengine.runner"):
                 importlib.import_module(name)
+    except ImportError as error:
+        remedy = (
+            "install the system's OpenGL and GLib (libgl1, libglib2.0-0), or opencv-python-headless in place of opencv-python"
+        )
+        raise UserError(f"MMSegmentation cannot be imported ({error}); where OpenCV lacks a library, {remedy}") from error
     finally:
         if stand_in:
             del sys.modules[COMPILED]

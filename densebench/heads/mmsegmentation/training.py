@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.models import FCNHead, SegDataPreProcessor, SegmenterMaskTransformerHead
@@ -31,7 +32,7 @@ from densebench.heads.mmsegmentation.schedule import schedulers
 from densebench.heads.mmsegmentation.segmentor import BatchNormHead, Frozen, SideBySide
 from densebench.heads.mmsegmentation.segmentor import Trained as TrainedBackbone
 from densebench.heads.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
-from densebench.training.distributed import World
+from densebench.training.distributed import World, synchronise
 
 POINTS = 50  # states and points of the curves in the course of a run; of the states the last one stays
 HEAD_WIDTH = 64  # channels of an attention head of the mask transformer
@@ -62,15 +63,18 @@ def train(
     Raises UserError for a file that cannot be read, a batch that cannot be divided, and fp16 training without a GPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start = _last_iteration(folder)
-    if not (folder / f"validation-{recipe.iterations:08}.json").exists():
+    start, complete = _last_iteration(folder), (folder / f"validation-{recipe.iterations:08}.json").exists()
+    synchronise()  # nobody writes before everybody has looked
+    if not complete:
         with warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
             _runner(backbone, data, recipe, rates, folder, world, start, drawn, workers).train()
     points = json.loads((folder / "curves.json").read_text())
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))
     iterations = np.array([iteration for iteration, _ in points])
-    return Trained(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
+    found = Trained(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
+    synchronise()  # nobody removes the folder before everybody has read it
+    return found
 
 
 def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float], world: World) -> SideBySide:
@@ -139,6 +143,7 @@ def _runner(
     optimiser = _optimiser(model, recipe, rates, world.device)
     return _Runner(
         world.device,
+        recipe.trained,
         model=model,
         work_dir=str(folder),
         train_dataloader=training_loader(data, recipe, world, start, workers),
@@ -170,7 +175,6 @@ def _runner(
         randomness={"seed": recipe.seed},
         default_scope="mmseg",
         experiment_name=f"{folder.name}-{id(model):x}",
-        cfg=Config({"model_wrapper_cfg": {"type": "MMDistributedDataParallel", "find_unused_parameters": True}}),
     )
 
 
@@ -188,13 +192,18 @@ def _last_iteration(folder: Path) -> int:
 class _Runner(Runner):
     """The Runner on the device that was asked for, not the one that mmengine finds."""
 
-    def __init__(self, device: torch.device, **settings: Any) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, unused: bool, **settings: Any) -> None:
+        """`unused`: whether some parameters may have no gradient, such as the mask token of a trained backbone."""
+        self.device, self.unused = device, unused
         super().__init__(**settings)
 
     def wrap_model(self, model_wrapper_cfg: Any, model: nn.Module) -> nn.Module:
         """Move the model to the device, and share it among processes."""
-        return super().wrap_model(model_wrapper_cfg, model) if self.distributed else model.to(self.device)
+        model = model.to(self.device)
+        if not self.distributed:
+            return model
+        places = [self.device.index] if self.device.type == "cuda" else None
+        return MMDistributedDataParallel(model, device_ids=places, broadcast_buffers=False, find_unused_parameters=self.unused)
 
 
 class Iterations(IterBasedTrainLoop):
