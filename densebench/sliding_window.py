@@ -46,10 +46,12 @@ class SlidingWindow(Supervised):
         return {**super().settings(dataset), "comparable": self.iterations == self.usual_iterations(dataset)}
 
     def resolve(self, dataset: Dataset) -> Self:
-        """Name the splits, the iterations and the stride. Raises UserError for a stride that leaves gaps."""
+        """Name the splits, the iterations and the stride. Raises UserError for a stride or a batch that does not fit."""
         stride = max(1, self.crop_size - 32) if self.stride is None else self.stride
         if stride > self.crop_size:
             raise UserError(f"--stride {stride}: windows of {self.crop_size} px would leave gaps; give {self.crop_size} at most")
+        if self.train_batch % self.gpus:
+            raise UserError(f"--train-batch {self.train_batch} cannot be divided among {self.gpus} processes; give a multiple")
         iterations = self.iterations or self.usual_iterations(dataset)
         return replace(super().resolve(dataset), iterations=iterations, stride=stride)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best validation of every learning rate, and the course of its losses."""
+    """The best validation of every learning rate that did not diverge, and the course of all losses."""
 
     space: LabelSpace
     images: Sequence[str]
@@ -115,15 +116,17 @@ class Outcome:
         courses: dict[float, Course] = {}
         for run in runs:
             for head, (rate, losses) in enumerate(run.losses.items()):
-                measured = [measure(validation, head, space.classes, images, absent) for validation in run.validations]
-                best[rate] = max(measured, key=lambda one: one.miou)
                 courses[rate] = Course(losses, [f"iteration {n}" for n in run.iterations])
+                if courses[rate].diverged is None:
+                    measured = [measure(validation, head, space.classes, images, absent) for validation in run.validations]
+                    best[rate] = max(measured, key=lambda one: one.miou)
         return cls(space, images, absent, best, courses)
 
     def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
         """The scores of the point; the best learning rate's say at which iteration, and what IoUMetric made of it."""
-        by_rate = {
-            rate: lambda own=one: own.counts.scores(self.images, 0, self.space.names, self.absent, point, details)  # type: ignore[misc]
+        absent: Any = self.absent
+        by_rate: dict[float, Any] = {
+            rate: partial(one.counts.scores, self.images, 0, self.space.names, absent, point, details)
             for rate, one in self.best.items()
         }
         facts = {
@@ -135,7 +138,7 @@ class Outcome:
     def draw(self, dataset: Dataset, items: Sequence[Item], folder: Path) -> None:
         """Write the learning curves, and `<image>.png` (image | truth | prediction of the best learning rate) for some images."""
         draw_curves(folder / "learning-curves.png", self.courses)
-        chosen = max((one for rate, one in self.best.items() if not self.courses[rate].diverged), key=lambda one: one.miou)
+        chosen = max(self.best.values(), key=lambda one: one.miou)
         for item in items:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)

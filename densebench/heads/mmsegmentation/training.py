@@ -32,7 +32,7 @@ from densebench.heads.mmsegmentation.schedule import schedulers
 from densebench.heads.mmsegmentation.segmentor import BatchNormHead, Frozen, SideBySide
 from densebench.heads.mmsegmentation.segmentor import Trained as TrainedBackbone
 from densebench.heads.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
-from densebench.training.distributed import World, synchronise
+from densebench.training.distributed import World, agree, synchronise
 
 POINTS = 50  # states and points of the curves in the course of a run; of the states the last one stays
 HEAD_WIDTH = 64  # channels of an attention head of the mask transformer
@@ -63,7 +63,7 @@ def train(
     Raises UserError for a file that cannot be read, a batch that cannot be divided, and fp16 training without a GPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start, complete = _last_iteration(folder), (folder / f"validation-{recipe.iterations:08}.json").exists()
+    start, complete = _last_iteration(folder), (folder / f"validation-{recipe.iterations:08}.json").exists() or _lost(folder)
     synchronise()  # nobody writes before everybody has looked
     if not complete:
         with warnings.catch_warnings(), readable_checkpoints():
@@ -178,6 +178,12 @@ def _runner(
     )
 
 
+def _lost(folder: Path) -> bool:
+    """Whether every learning rate has diverged by the last point of the curves."""
+    path = folder / "curves.json"
+    return path.exists() and not np.isfinite(json.loads(path.read_text())[-1][1]).any()
+
+
 def _every(iterations: int, times: int) -> int:
     return max(1, iterations // times)
 
@@ -218,7 +224,7 @@ class Iterations(IterBasedTrainLoop):
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         self._validate()
-        while self._iter < self._max_iters:
+        while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._validate()
@@ -254,8 +260,11 @@ class Report(Hook):
         self.recent.append([float(outputs[f"loss_{number}"]) for number in range(self.heads)])
         done = runner.iter + 1
         if done % self.every == 0 or done == self.recipe.iterations:
-            self.points.append((done, np.mean(self.recent, axis=0).tolist()))
+            losses = np.mean(self.recent, axis=0)
+            losses[[not finite for finite in _finite(runner.model, self.heads)]] = np.nan
+            self.points.append((done, losses.tolist()))
             self.recent = []
+            runner.train_loop.stop_training = agree(not np.isfinite(losses).any(), self.world.device)
             if self.world.chief:
                 write_text(self.folder / "curves.json", json.dumps(self.points) + "\n")
         if self.world.chief:
@@ -275,6 +284,13 @@ class Report(Hook):
         if self.world.chief:
             found = write_facts(self.folder, runner.iter, metrics, self.heads)
             notice(f"iteration {runner.iter}: mIoU {', '.join(f'{value:.2f}' for value in found)}")
+
+
+def _finite(model: Any, heads: int) -> list[bool]:
+    """Whether the parameters of each head, and those of a trained backbone, are finite."""
+    model = getattr(model, "module", model)
+    parts = [[*model.backbone.parameters(), *model.decode_head[number].parameters()] for number in range(heads)]
+    return [all(bool(parameter.isfinite().all()) for parameter in part) for part in parts]
 
 
 def _raise(batch: Any) -> None:
