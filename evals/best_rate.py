@@ -43,7 +43,8 @@ def scores_of_rates(
         raise UserError(f"every learning rate diverged ({', '.join(f'{rate:g}' for rate in courses)}); give smaller ones")
     best = max(found, key=lambda rate: found[rate][0].value)
     summary = {f"{rate:g}": found[rate][0].value if rate in found else course.diverged for rate, course in courses.items()}
-    more = {**details, "learning_rate": best, "learning_rates": summary, "chosen_on": "the scored split"}
+    more = {**details, "learning_rate": best, "learning_rates": summary}
+    more |= {"chosen_on": "the scored split"} if len(courses) > 1 else {}
     more |= facts[best] if facts else {}
     own = [replace(one[0], variant=f"lr {rate:g}") for rate, one in found.items()] if len(courses) > 1 else []
     miou, *others = (replace(score, details=more) for score in found[best])

@@ -100,6 +100,11 @@ class LinearProbes(FewShot):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             shown = classes_shown(space, train, chosen.any(0))
+            for point, row in zip(points, chosen, strict=True):
+                if not shown[row].any():
+                    raise UserError(
+                        f"no pixel of the {row.sum()} training images of {dict(point)} has a class; check their label maps"
+                    )
         with run.stage("features"):
             queries = features_of(self, backbone, dataset, val, view)
         device = resolve_device(self.device)
@@ -258,7 +263,7 @@ class _Looks(torch.utils.data.Dataset[Any]):
 def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any) -> np.ndarray:
     """Which classes each training image shows: bool [images, classes], False for images that are not used.
 
-    Raises UserError naming the file of a label map that is missing, of the wrong size or out of range, or where none has a class.
+    Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
     """
     shown = np.zeros((len(items), space.classes), dtype=bool)
     with progress("training labels", int(used.sum())) as bar:
@@ -266,8 +271,6 @@ def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any) -> np.nda
             present = np.unique(space.read_truth(items[row]))
             shown[row, present[present != IGNORED]] = True
             bar.advance()
-    if not shown.any():
-        raise UserError(f"no pixel of the {int(used.sum())} training images has a class; check their label maps")
     return shown
 
 

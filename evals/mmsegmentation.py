@@ -17,6 +17,7 @@ from densebench.console import notice
 from densebench.curves import draw_curves
 from densebench.datasets import Dataset, Item, limited
 from densebench.device import resolve_device, resolve_workers
+from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.files import cache_root, digest
 from densebench.heads.mmsegmentation import Data, Recipe, Trained, Validation, train
@@ -69,6 +70,8 @@ def scores(
     space = LabelSpace(dataset, "drop", options.other_class)
     with run.stage("labels"):
         shown = classes_shown(space, train_items, np.ones(len(train_items), dtype=bool))
+        if not shown.any():
+            raise UserError(f"no pixel of the {len(train_items)} training images has a class; check their label maps")
     drawn = limited(val, options.visualise) if options.visualise else ()
     data = Data(dataset, train_items, val, space.names, space.read_truth)
     world, runs = here(resolve_device(options.device)), []

@@ -14,18 +14,23 @@ import pytest
 FAST = ["--backbone", "pixels:16", "--dataset", "scenes", "--limit", "24", "--neighbours", "5"]
 
 
-@pytest.fixture
-def run(tmp_path):
-    environment = {**os.environ, "DENSEBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+def runner(folder):
+    """Runs the command line in a folder, with a cache of its own."""
+    environment = {**os.environ, "DENSEBENCH_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
 
     def call(*words, before="pass", **more):
         code = f"import sys; sys.argv[0] = 'densebench'; {before}; from densebench.cli import main; main()"
         command = [sys.executable, "-W", "ignore", "-c", code, *map(str, words)]
         return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment | more, timeout=120, check=False
+            command, capture_output=True, text=True, cwd=folder, env=environment | more, timeout=120, check=False
         )
 
     return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    return runner(tmp_path)
 
 
 def record(folder):
@@ -39,7 +44,15 @@ def measured(record):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["eval", "--help"], ["eval", "--protocol", "incontext", "--help"], ["ls"], ["data", "ls"]]
+    "words",
+    [
+        ["--help"],
+        ["eval", "--help"],
+        ["eval", "--protocol", "incontext", "--help"],
+        ["eval", "--protocol", "linear", "--preset", "mmseg", "--help"],
+        ["ls"],
+        ["data", "ls"],
+    ],
 )
 def test_help_and_lists_do_not_import_torch(run, words):
     done = run(*words, before="import atexit; atexit.register(lambda: print('TORCH' if 'torch' in sys.modules else 'LIGHT'))")
@@ -56,7 +69,7 @@ def test_help_of_a_protocol_lists_its_settings(run):
 
 def test_ls_names_everything(run):
     found = json.loads(run("ls", "--json").stdout)
-    assert [entry["name"] for entry in found["protocols"]] == ["incontext", "linear"]
+    assert [entry["name"] for entry in found["protocols"]] == ["incontext", "linear", "segmenter"]
     assert {"voc", "ade20k", "coco-things", "coco-stuff", "camvid", "cityscapes", "scenes"} <= {
         e["name"] for e in found["datasets"]
     }
