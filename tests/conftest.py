@@ -20,6 +20,7 @@ install_import_hook(
         "densebench.heads.lbfgs",
         "densebench.heads.logistic",
         "densebench.heads.mmsegmentation.segmentor",
+        "densebench.heads.mmsegmentation.validation",
         "densebench.sinkhorn",
         "densebench.training.crops",
         "densebench.training.distillation",

@@ -60,12 +60,25 @@ def _is_compiled() -> bool:
 
 
 def readable_checkpoints() -> AbstractContextManager[Any]:
-    """While it lasts, torch.load with weights_only reads what mmengine keeps besides tensors: histories of numbers."""
+    """While it lasts, torch.load with weights_only reads what mmengine keeps besides tensors: histories of numbers.
+
+    A history names its statistics (`HistoryBuffer.mean`) by getattr, which is allowed for those names alone.
+    """
     import numpy as np
     import torch
     from mmengine.logging.history_buffer import HistoryBuffer
 
     core: Any = importlib.import_module("numpy._core.multiarray")
     parts: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, core._reconstruct, core.scalar]
+    parts.append((_statistic, "builtins.getattr"))
     kinds = [type(np.dtype(name)) for name in ("int32", "int64", "float32", "float64", "bool")]
     return torch.serialization.safe_globals([*parts, *kinds])
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    """What a checkpoint may take from HistoryBuffer: its statistics."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current", "statistics"):
+        raise ValueError(f"the checkpoint names {owner!r}.{name}, which is no statistic of a history")
+    return getattr(owner, name)

@@ -17,6 +17,7 @@ from densebench.backbones import Backbone
 from densebench.console import notice
 from densebench.features import autocast
 
+HEADS_APART = 512  # between the random numbers of backbone and heads in one iteration
 WINDOWS = 8  # windows of an image that go through the backbone at once
 
 
@@ -120,21 +121,25 @@ class SideBySide(EncoderDecoder):
         That is `head.loss` without the accuracy, which takes longer than the rest of a linear head.
         """
         truth = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-        found = {}
+        found, seed = {}, torch.initial_seed() + HEADS_APART
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             for number, head in enumerate(self.decode_head):
-                logits = F.interpolate(head.forward(features), truth.shape[1:], mode="bilinear", align_corners=False)
+                torch.manual_seed(seed)  # every head drops the same features
+                logits = self._upsampled(head.forward(features), truth.shape[1], truth.shape[2])
                 found[f"loss_{number}"] = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
         return found
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Float[Tensor, "b heads_classes h w"]:
         """Logits of all heads at the size of the input; what was padded to the stride is cut off again."""
-        height, width = inputs.shape[2:]
-        side = self.backbone.stride
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             logits = torch.cat([head.forward(features) for head in self.decode_head], dim=1).float()
+        return self._upsampled(logits, inputs.shape[2], inputs.shape[3])
+
+    def _upsampled(self, logits: Tensor, height: int, width: int) -> Tensor:
+        """Logits of an image of this size, whose grid also covers what was padded to the stride."""
+        side = self.backbone.stride
         full = (height + -height % side, width + -width % side)
         return F.interpolate(logits, full, mode="bilinear", align_corners=False)[:, :, :height, :width]
 

@@ -34,7 +34,7 @@ from densebench.heads.mmsegmentation.segmentor import Trained as TrainedBackbone
 from densebench.heads.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
 from densebench.training.distributed import World, agree, synchronise
 
-POINTS = 50  # states and points of the curves in the course of a run; of the states the last one stays
+POINTS = 50  # states and points of the curves in the course of a run; of the states the last two stay
 HEAD_WIDTH = 64  # channels of an attention head of the mask transformer
 
 
@@ -165,7 +165,7 @@ def _runner(
                 "type": "CheckpointHook",
                 "by_epoch": False,
                 "interval": _every(recipe.iterations, POINTS),
-                "max_keep_ckpts": 1,
+                "max_keep_ckpts": 2,  # the older one goes before the newer one is whole
             },
         },
         custom_hooks=[Report(folder, recipe, len(rates), world, start, counting)],
