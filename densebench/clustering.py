@@ -1,0 +1,147 @@
+"""K-means (Lloyd) on patch features: several restarts in the same passes, on CPU or GPU.
+
+Johnson, Douze, Jégou, Billion-scale similarity search with GPUs, 2017 (faiss) is what public protocols call; they inherit its
+defaults, of which one decides much: of n points at most 256 a cluster are used for training, drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Init = Literal["points", "k-means++"]
+BLOCK = 2**21  # scores held at once: few enough for the caches of a processor
+SPLIT = 1 / 1024  # how far apart, relatively, the halves of a split cluster begin
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Centroids, the inertia of the points that they were fitted on, and the iterations that it took."""
+
+    centroids: Float[Tensor, "k d"]
+    inertia: float
+    iterations: int
+
+
+def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int[Tensor, "m"]:
+    """The points that are trained on: `per_cluster` a cluster drawn without replacement, or all (None, or if there are fewer)."""
+    if per_cluster is None or count <= clusters * per_cluster:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: clusters * per_cluster]
+
+
+def kmeans(
+    points: Float[Tensor, "n d"],
+    clusters: int,
+    *,
+    seed: int = 0,
+    restarts: int = 1,
+    iterations: int = 100,
+    init: Init = "points",
+    per_cluster: int | None = 256,
+    spherical: bool = False,
+    tolerance: float = 1e-4,
+) -> Clusters:
+    """The best of several restarts by inertia (sum of squared distances), all fitted in the same passes over the points.
+
+    init: distinct random points, or k-means++ (Arthur and Vassilvitskii, SODA 2007). spherical: centroids have length one, as
+    those of faiss' spherical K-means; points are taken as they are. tolerance: a restart ends when its inertia falls by less than
+    this share. An empty cluster takes half of the largest one. Raises ValueError where there are fewer points than clusters.
+    """
+    if clusters > len(points):
+        raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
+    chosen = points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+    generator = torch.Generator().manual_seed(seed + 1)
+    begin = first_points if init == "points" else plus_plus
+    centroids = begin(chosen, clusters, restarts, generator)
+    if spherical:
+        centroids = F.normalize(centroids, dim=2)
+    last = torch.full((restarts,), torch.inf, dtype=torch.float64, device=points.device)
+    best, active = Clusters(centroids[0], torch.inf, 0), torch.arange(restarts, device=points.device)
+    squares = chosen.square().sum(dtype=torch.float64)
+    for iteration in range(1, iterations + 1):
+        nearest, gain = assign(chosen, centroids)
+        inertia = (squares - gain).clamp(min=0)
+        done = (last - inertia < tolerance * inertia) | (iteration == iterations)
+        for number in done.nonzero()[:, 0].tolist():
+            if float(inertia[number]) < best.inertia:
+                best = Clusters(centroids[number].clone(), float(inertia[number]), iteration)
+        active, nearest, centroids, last = active[~done], nearest[~done], centroids[~done], inertia[~done]
+        if not len(active):
+            break
+        centroids = means(chosen, nearest, centroids)
+        if spherical:
+            centroids = F.normalize(centroids, dim=2)
+    return best
+
+
+def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
+    """The nearest centroid of every point, for each of r sets, and the sum of 2 x.c - |c|^2 over points (|x|^2 less distance)."""
+    restarts, clusters, _ = centroids.shape
+    flat, bias = centroids.flatten(0, 1), -centroids.square().sum(2)
+    nearest = torch.empty(restarts, len(points), dtype=torch.int64, device=points.device)
+    gain = torch.zeros(restarts, dtype=torch.float64, device=points.device)
+    size = max(1, BLOCK // (restarts * clusters))
+    for start in range(0, len(points), size):
+        block = points[start : start + size]
+        scores = torch.addmm(bias.flatten(), block, flat.T, alpha=2).view(len(block), restarts, clusters)
+        value, index = scores.max(dim=2)
+        nearest[:, start : start + size] = index.T
+        gain += value.sum(0, dtype=torch.float64)
+    return nearest, gain
+
+
+def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: Float[Tensor, "r k d"]) -> Float[Tensor, "r k d"]:
+    """The mean of the points of every cluster; an empty one and the largest one share the latter's points."""
+    restarts, clusters, width = centroids.shape
+    places = nearest + clusters * torch.arange(restarts, device=points.device)[:, None]
+    total = torch.zeros(restarts * clusters, width, dtype=points.dtype, device=points.device)
+    for own in places:
+        total.index_add_(0, own, points)
+    counts = torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
+    result = total.view_as(centroids) / counts.clamp(min=1)[:, :, None]
+    for r, empty in (counts == 0).nonzero().tolist():
+        largest = int(counts[r].argmax())
+        signs = torch.ones(width, dtype=points.dtype, device=points.device)
+        signs[1::2] = -1
+        result[r, empty] = result[r, largest] * (1 + SPLIT * signs)
+        result[r, largest] = result[r, largest] * (1 - SPLIT * signs)
+        counts[r, empty] = counts[r, largest] // 2
+        counts[r, largest] -= counts[r, empty]
+    return result
+
+
+def first_points(
+    points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator
+) -> Float[Tensor, "r k d"]:
+    """Distinct random points."""
+    chosen = [torch.randperm(len(points), generator=generator)[:clusters] for _ in range(restarts)]
+    return points[torch.stack(chosen).to(points.device)]
+
+
+def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
+    """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far."""
+    squares = points.square().sum(1)
+    chosen = torch.randint(len(points), (restarts,), generator=generator).to(points.device)
+    found = [points[chosen]]
+    distance = torch.full((restarts, len(points)), torch.inf, dtype=points.dtype, device=points.device)
+    for _ in range(1, clusters):
+        newest = found[-1]
+        to_newest = squares + newest.square().sum(1)[:, None] - 2 * newest @ points.T
+        distance = torch.minimum(distance, to_newest.clamp(min=0))
+        cumulated = distance.double().cumsum(1)
+        drawn = torch.rand(restarts, generator=generator, dtype=torch.float64).to(points.device) * cumulated[:, -1]
+        chosen = torch.searchsorted(cumulated, drawn[:, None], right=True)[:, 0].clamp(max=len(points) - 1)
+        found.append(points[chosen])
+    return torch.stack(found, dim=1)
+
+
+def labels(points: Float[Tensor, "n d"], found: Sequence[Clusters]) -> list[Int[Tensor, "n"]]:
+    """The nearest centroid of every point for each clustering."""
+    return [assign(points, one.centroids[None])[0][0] for one in found]
