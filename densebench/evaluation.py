@@ -15,7 +15,7 @@ from densebench.console import notice
 from densebench.datasets import Dataset, limited, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
-from densebench.evaluator import Evaluator, Run
+from densebench.evaluator import Evaluator, Point, Run, heading, place, without_seed
 from densebench.files import cache_root, digest
 from densebench.training.distributed import joined, synchronise
 
@@ -130,6 +130,9 @@ def _one(
     synchronise()
     if all(point in known for point in points):
         notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again")
+        if record.json()["status"] != "complete" and not isinstance(record, records.Follower):
+            record.finish("complete", {})  # it was killed between its last score and its end
+            _forget_progress(record)
     else:
         pictures = record.path.parents[1] / "pictures" / record.id
         _score(evaluator, backbone, dataset, record, Run(limit, known, pictures), command)
@@ -150,11 +153,13 @@ def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: r
         raise
     seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
     record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)})
-    _forget_progress(record)
+    if not isinstance(record, records.Follower):
+        _forget_progress(record)
 
 
 def _progress_key(record: records.Record) -> str:
-    return f"{record.id}-{digest([record.header, records.code()['densebench']], 16)}"
+    header = {**record.header, "backbone": {name: v for name, v in record.header["backbone"].items() if name != "name"}}
+    return f"{record.id}-{digest([header, records.code()['densebench']], 16)}"
 
 
 def _forget_progress(record: records.Record) -> None:
@@ -198,19 +203,19 @@ def summary(record: dict[str, Any]) -> str:
         f"{title(record)} on {record['dataset']['name']} ({record['dataset']['images']} images), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
     ]
-    by_fraction: dict[Any, list[dict[str, Any]]] = {}
+    by_point: dict[Point, list[dict[str, Any]]] = {}
     for score in record["scores"]:
         if headline.items() <= score.items():
-            by_fraction.setdefault(score.get("fraction"), []).append(score)
-    return "\n".join([*lines, *(_line(fraction, by_fraction[fraction]) for fraction in sorted(by_fraction, reverse=True))])
+            by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
+    return "\n".join([*lines, *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
 
 
-def _line(fraction: int, scores: list[dict[str, Any]]) -> str:
+def _line(point: Point, scores: list[dict[str, Any]]) -> str:
     values = [score["value"] for score in scores]
-    spread = f" ± {statistics.stdev(values):.2f} over {len(values)} subsets" if len(values) > 1 else ""
+    spread = f" ± {statistics.stdev(values):.2f} over {len(values)} seeds" if len(values) > 1 else ""
     lacking = max(len(score.get("details", {}).get("absent", [])) for score in scores)
-    lack = f" (up to {lacking} classes are in no memory label)" if lacking else ""
-    return f"  1/{fraction:<4} {statistics.fmean(values):6.2f}{spread}{lack}"
+    lack = f" (up to {lacking} classes are in no training label)" if lacking else ""
+    return f"  {heading(point):6} {statistics.fmean(values):6.2f}{spread}{lack}"
 
 
 __all__ = ["evaluate", "summary"]

@@ -21,6 +21,24 @@ Point = tuple[tuple[str, Any], ...]
 """The axes of one score, such as (("fraction", 8), ("seed", 0))."""
 
 
+def without_seed(point: Point) -> Point:
+    """The axes over which tables do not average."""
+    return tuple((name, value) for name, value in point if name != "seed")
+
+
+def heading(point: Point) -> str:
+    """What a point is called: "1/8", "1/8, K 300", "K 300"; "value" where a protocol sweeps nothing."""
+    parts = [f"1/{value}" if name == "fraction" else f"{name} {value}" for name, value in point]
+    return ", ".join(parts) or "value"
+
+
+def place(point: Point) -> list[tuple[str, float, str]]:
+    """The order of points: small shares of the data first, then every other axis upwards."""
+    number = {name: value for name, value in point if isinstance(value, int | float)}
+    signed = {**number, "fraction": -number.get("fraction", 1)}
+    return [("", signed["fraction"], ""), *((name, signed.get(name, 0.0), str(value)) for name, value in point)]
+
+
 @dataclass
 class Run:
     """What one run of a protocol is asked for, and what it reports besides scores."""

@@ -17,7 +17,7 @@ import pandas as pd
 from densebench import records
 from densebench.console import notice
 from densebench.errors import UserError
-from densebench.evaluator import Point
+from densebench.evaluator import heading, place, without_seed
 from densebench.published import load_published
 from densebench.ranking import ranks
 from densebench.tables import render
@@ -121,7 +121,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
-                "point": tuple((name, value) for name, value in axes.items() if name != "seed"),
+                "point": without_seed(tuple(axes.items())),
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -132,8 +132,8 @@ def table(group: pd.DataFrame) -> Table:
     Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
     and a backbone that lacks it has no rank.
     """
-    shown = group[group.headline].assign(column=lambda own: own.point.map(_title))
-    columns = list(shown.sort_values("point", key=lambda points: points.map(_place)).column.unique())
+    shown = group[group.headline].assign(column=lambda own: own.point.map(heading))
+    columns = list(shown.sort_values("point", key=lambda points: points.map(place)).column.unique())
     cell = shown.pivot_table(index="record", columns="column", values="value", aggfunc=["mean", "std"], dropna=False)
     means, spread = cell["mean"][columns], cell["std"][columns]
     decisive = next((name for name in reversed(columns) if means[name].notna().all()), columns[-1])
@@ -179,19 +179,6 @@ def _cell(mean: float, spread: float) -> str:
     if pd.isna(mean):
         return ""
     return f"{mean:.1f}" if pd.isna(spread) else f"{mean:.1f} ± {spread:.1f}"
-
-
-def _title(point: Point) -> str:
-    """A column's head: "1/8", "1/8, K 300", "K 300"; the number itself where a protocol sweeps nothing."""
-    parts = [f"1/{value}" if name == "fraction" else f"{name} {value}" for name, value in point]
-    return ", ".join(parts) or "value"
-
-
-def _place(point: Point) -> list[tuple[str, float, str]]:
-    """The order of columns: small shares of the data first, then every other axis upwards."""
-    number = {name: value for name, value in point if isinstance(value, int | float)}
-    signed = {**number, "fraction": -number.get("fraction", 1)}
-    return [("", signed["fraction"], ""), *((name, signed.get(name, 0.0), str(value)) for name, value in point)]
 
 
 def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:

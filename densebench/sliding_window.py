@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from densebench.errors import UserError
 from densebench.evaluator import Point
 from densebench.options import means, setting
-from densebench.supervised import Supervised
+from densebench.supervised import Supervised, check_rates
 
 if TYPE_CHECKING:
     from densebench.datasets import Dataset
@@ -22,6 +22,7 @@ class SlidingWindow(Supervised):
     """How long, on which crops, by which optimiser; the published settings are the defaults."""
 
     several_processes: ClassVar[bool] = True
+    learning_rates: tuple[float, ...] = setting((), "of several the best on the scored split", minimum=0)
 
     iterations: int | None = setting(None, "of training; none: as published; others are marked as not comparable", minimum=1)
     crop_size: int = setting(512, "side of training crops and of sliding windows in px", minimum=16)
@@ -47,6 +48,7 @@ class SlidingWindow(Supervised):
 
     def resolve(self, dataset: Dataset) -> Self:
         """Name the splits, the iterations and the stride. Raises UserError for a stride or a batch that does not fit."""
+        check_rates(self.learning_rates)
         stride = max(1, self.crop_size - 32) if self.stride is None else self.stride
         if stride > self.crop_size:
             raise UserError(f"--stride {stride}: windows of {self.crop_size} px would leave gaps; give {self.crop_size} at most")

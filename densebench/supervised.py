@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point
 from densebench.options import axis, means, setting
 
@@ -40,6 +41,13 @@ class Supervised(Evaluator):
         """Name the splits."""
         train, scored = self.splits(dataset)
         return replace(self, train_split=train, eval_split=scored)
+
+
+def check_rates(rates: Sequence[float]) -> None:
+    """Raise UserError where a learning rate is given twice: scores are called by it."""
+    names = [f"{rate:g}" for rate in rates]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--learning-rates {','.join(names)}: {twice[0]} is given twice; give it once")
 
 
 @dataclass(frozen=True)

@@ -75,20 +75,30 @@ class Counts:
         found = []
         for variant in ("identity", "hungarian"):
             renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)
-            ious = 100 * metrics.iou(metrics.tallies(metrics.rename(confusion, renamed)))
-            resampled = 100 * metrics.bootstrap_mean_iou(self.tallies(images, subset, renamed), absent)
-            low, high = metrics.interval(resampled)
-            found.append(
-                Score(
-                    "miou",
-                    variant,
-                    round(float(metrics.mean_iou(ious, absent)), 4),
-                    axes=dict(point),
-                    ci95=(round(low, 4), round(high, 4)),
-                    per_class={n: None if v != v else round(v, 4) for n, v in zip(names, ious.tolist(), strict=True)},
-                    bootstrap=tuple(resampled.tolist()),
-                    details=details,
-                )
-            )
+            found.append(miou_score(self.tallies(images, subset, renamed), variant, names, absent, point, details))
         accuracy = round(100 * metrics.pixel_accuracy(confusion), 4)
         return [*found, Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details)]
+
+
+def miou_score(
+    tally: Int[Tensor, "n 3 c"],
+    variant: str,
+    names: Sequence[str],
+    absent: Literal["skip", "zero"],
+    point: Point,
+    details: dict[str, Any],
+) -> Score:
+    """mIoU in % of n images together, with its bootstrap over images. `tally`: pixels that agree, of truth, of prediction."""
+    ious = 100 * metrics.iou(tally.sum(0))
+    resampled = 100 * metrics.bootstrap_mean_iou(tally, absent)
+    low, high = metrics.interval(resampled)
+    return Score(
+        "miou",
+        variant,
+        round(float(metrics.mean_iou(ious, absent)), 4),
+        axes=dict(point),
+        ci95=(round(low, 4), round(high, 4)),
+        per_class={n: None if v != v else round(v, 4) for n, v in zip(names, ious.tolist(), strict=True)},
+        bootstrap=tuple(resampled.tolist()),
+        details=details,
+    )

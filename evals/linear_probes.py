@@ -49,7 +49,7 @@ from densebench.heads.descent import IGNORED, Heads
 from densebench.options import axis, setting
 from densebench.records import Score
 from densebench.store import Store
-from densebench.supervised import FewShot
+from densebench.supervised import FewShot, check_rates
 from densebench.views import CropView, View
 
 from .best_rate import Course, scores_of_rates
@@ -82,6 +82,11 @@ class LinearProbes(FewShot):
     drop_every: int = setting(20, "epochs after which the learning rate falls to a tenth", minimum=1)
     train_batch: int = setting(128, "images a step", minimum=1)
     seeds: int = axis(1, "subsets, initial weights and orders of every fraction", minimum=1)
+
+    def resolve(self, dataset: Dataset) -> LinearProbes:
+        """Name the splits. Raises UserError for a learning rate that is given twice."""
+        check_rates(self.learning_rates)
+        return super().resolve(dataset)
 
     def points(self, dataset: Dataset) -> list[Point]:
         """Every fraction for each seed: order and initial weights are drawn at fraction 1 too."""

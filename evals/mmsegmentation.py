@@ -34,18 +34,19 @@ from .linear_probes import classes_shown
 from .pictures import panel
 
 HALF = (0.5, 0.5, 0.5)
-QUIRKY_CROPS = {"pascal-context": (480, 520), "pascal-context-59": (480, 520)}  # crop and short side
+CONTEXT = ("pascal-context", "pascal-context-59")
 
 
 def recipe(options: SlidingWindow, backbone: Backbone, dataset: Dataset, **own: Any) -> Recipe:
     """The run in MMSegmentation's terms; `own` is what the protocol decides."""
     assert options.iterations is not None and options.stride is not None, "resolve first"
-    half, usual = options.colour == "half", (options.crop_size, options.crop_size)
-    crop, scale = QUIRKY_CROPS.get(dataset.name, usual) if options.quirks and options.crop_size == 512 else usual
+    half = options.colour == "half"
+    sides: dict[str, Any] = {"crop": options.crop_size, "scale": options.crop_size}
+    if options.quirks and options.crop_size == 512 and dataset.name in CONTEXT:
+        sides = {"crop": 480, "scale": 520, "long": 520, "pad": 512, "window": 512}
     return Recipe(
-        crop=crop,
-        scale=scale,
-        stride=min(options.stride, crop),
+        **sides,
+        stride=options.stride,
         optimiser=options.optimiser,  # type: ignore[arg-type]
         weight_decay=options.weight_decay,
         schedule=options.schedule,  # type: ignore[arg-type]
@@ -142,11 +143,14 @@ class Outcome:
         """Write the learning curves, and `<image>.png` (image | truth | prediction of the best learning rate) for some images."""
         draw_curves(folder / "learning-curves.png", self.courses)
         chosen = max(self.best.values(), key=lambda one: one.miou)
-        for item in items:
+        there = [item for item in items if item.name in chosen.validation.maps]
+        if len(there) < len(items):
+            notice("the best validation was made before --visualise was asked for: it has no pictures; --rerun makes them")
+        for item in there:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)
             save(picture, folder / f"{item.name.replace('/', '-')}.png")
-        notice(f"learning curves and pictures of {len(items)} images are in {folder}")
+        notice(f"learning curves and pictures of {len(there)} images are in {folder}")
 
 
 def measure(validation: Validation, head: int, classes: int, images: Sequence[str], absent: str) -> Measured:

@@ -42,6 +42,12 @@ class Segmenter(SlidingWindow):
     learning_rates: tuple[float, ...] = setting((8e-5, 3e-5, 1e-5, 8e-6), "of several the best on the scored split", minimum=0)
     drop_path: float = setting(0.1, "stochastic depth of the backbone's last block while training", minimum=0)
 
+    def resolve(self, dataset: Dataset) -> Segmenter:
+        """Name what was left open. Raises UserError for stochastic depth that would drop every block."""
+        if self.drop_path >= 1:
+            raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
+        return super().resolve(dataset)
+
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fine-tune a copy of the backbone with each learning rate, one after the other."""
         if not backbone.params:

@@ -102,6 +102,7 @@ def test_presets_of_one_protocol_have_options_of_their_own(run):
         (["--gpus", "3"], "--train-batch 4 cannot be divided among 3 processes"),
         (["--learning-rates", "1e30"], "every learning rate diverged (1e+30)"),
         (["--learning-rates", "fast"], "--learning-rates fast: it takes NUMBER,..."),
+        (["--learning-rates", "1e-3,1e-4,0.001"], "0.001 is given twice"),
         (["--iterations", "0"], "--iterations 0: it must be at least 1"),
         (["--fractions", "8"], "unknown option '--fractions'"),
         (["--head", "lineal"], "did you mean 'linear'"),

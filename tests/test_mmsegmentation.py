@@ -109,7 +109,7 @@ class Fake(nn.Module):
 
 
 def head_of(name="linear", dim=6, classes=3, **given):
-    return training._head(dim, classes, recipe(head=name), WORLD) | given
+    return training._head(dim, classes, recipe(head=name)) | given
 
 
 def side_by_side(heads=2, stride=4, crop=(16, 16), step=(12, 12), head=None, seed=0, spread=True):
@@ -423,7 +423,14 @@ def test_a_frozen_backbone_may_have_stochastic_depth_while_heads_train(vit):
 
 def test_stochastic_depth_rises_linearly_over_the_blocks(vit):
     trunk = segmentor.with_drop_path(copy.deepcopy(vit.trunk), 0.3)
-    assert rates_of(trunk) == pytest.approx([0.3 * block / 5 for block in range(6) for _ in range(2)])
+    assert rates_of(trunk) == pytest.approx([rate for block in range(6) for rate in (0, 0.3 * block / 5)])  # attention has none
+
+
+def test_a_backbone_without_residual_blocks_stays_still_in_training():
+    backbone = load_backbone("random:resnet10t")
+    frozen = segmentor.Frozen(backbone, "fp32", drop_path=0.5).train()
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(frozen(images)[0], backbone.trunk(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("size", [(48, 80), (160, 160), (40, 50)])

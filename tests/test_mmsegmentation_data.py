@@ -219,7 +219,7 @@ def test_scored_images_have_the_short_side_asked_for_and_labels_of_their_own_siz
 
 
 @pytest.mark.parametrize("kind", ["random", "regions", "void", "absent"])
-def test_mean_iou_is_that_of_mmseg(kind):
+def test_mean_iou_is_that_of_mmseg(kind, tmp_path):
     rng, classes = np.random.default_rng(0), 5
     truths = [rng.integers(0, classes, (30, 40)).astype(np.uint8) for _ in range(4)]
     if kind == "regions":
@@ -239,7 +239,7 @@ def test_mean_iou_is_that_of_mmseg(kind):
             prediction[np.isin(prediction, (1, 3))] = 4
     truths[3][:] = 255  # nothing to score in one image
     for head in range(2):
-        ours, theirs = validation.HeadIoU(head), IoUMetric(iou_metrics=["mIoU"])
+        ours, theirs = validation.HeadIoU(head, tmp_path), IoUMetric(iou_metrics=["mIoU"])
         theirs.dataset_meta = ours.dataset_meta = {"classes": tuple("abcde")}
         total = torch.zeros(classes, classes, dtype=torch.int64)
         for truth, prediction in zip(truths, predictions, strict=True):
@@ -261,3 +261,18 @@ def test_mean_iou_is_that_of_mmseg(kind):
             == expected["mIoU"]
             == pytest.approx(100 * np.mean(present), abs=0.0051)
         )
+
+
+@pytest.mark.parametrize("iterations", [8, 14, 27, 39, 40, 120])
+def test_a_short_warm_up_reaches_the_learning_rate(iterations):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([{"params": [parameter], "lr": 0.1}])
+    steps = schedule.schedulers(recipe(schedule="cosine", warmup=1500 / 40_000, iterations=iterations), optimiser)
+    seen = []
+    for _ in range(iterations):
+        seen.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        for scheduler in steps:
+            scheduler.step()
+    assert max(seen) == pytest.approx(0.1, rel=0.1)
+    assert seen[-1] < 0.05

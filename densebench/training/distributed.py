@@ -88,6 +88,12 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def share(tensors: Sequence[Tensor]) -> None:
+    """Give every process the first one's tensors."""
+    for tensor in tensors if world_size() > 1 else ():
+        dist.broadcast(tensor, 0)
+
+
 def average_gradients(module: nn.Module) -> None:
     """Replace each gradient by its mean over processes, in one exchange."""
     if world_size() == 1:

@@ -30,7 +30,7 @@ class Training(torch.utils.data.Dataset[dict[str, Any]]):
         self.metainfo = _metainfo(data)
         crop = (recipe.crop, recipe.crop)
         self.steps: list[Any] = [
-            RandomResize(scale=(ASPECT * recipe.scale, recipe.scale), ratio_range=(0.5, 2.0), keep_ratio=True),
+            RandomResize(scale=_scale(recipe), ratio_range=(0.5, 2.0), keep_ratio=True),
             RandomCrop(crop_size=crop, cat_max_ratio=0.75),
             RandomFlip(prob=0.5),
             *([PhotoMetricDistortion()] if recipe.photometric else []),
@@ -59,12 +59,16 @@ class Training(torch.utils.data.Dataset[dict[str, Any]]):
         return sample
 
 
+def _scale(recipe: Recipe) -> tuple[int, int]:
+    return recipe.long or ASPECT * recipe.scale, recipe.scale
+
+
 class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
     """Images with the short side of `scale` px, their label maps as they are."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.metainfo = data, _metainfo(data)
-        self.resize = Resize(scale=(ASPECT * recipe.scale, recipe.scale), keep_ratio=True)
+        self.resize = Resize(scale=_scale(recipe), keep_ratio=True)
         self.pack = PackSegInputs()
 
     def __len__(self) -> int:

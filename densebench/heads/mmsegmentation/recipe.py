@@ -31,7 +31,8 @@ class Recipe:
     are resized to, px. stride: of the sliding window. eta_min: the last learning rate as a share of the first (poly). warmup:
     the share of the iterations over which a cosine schedule rises. mean, std: of the backbone's colours on 0..1. drop_path:
     stochastic depth of the last block while training. black: small images are padded with black before normalisation, not after
-    it with 0.
+    it with 0. long: what the long side of images is kept to, px (none: four times scale). pad: the side that crops are padded to,
+    window: that of sliding windows (none: the crop).
     """
 
     head: Literal["linear", "batchnorm", "segmenter"]
@@ -54,3 +55,6 @@ class Recipe:
     black: bool
     seed: int
     precision: str
+    long: int | None = None
+    pad: int | None = None
+    window: int | None = None

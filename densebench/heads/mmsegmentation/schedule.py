@@ -34,6 +34,7 @@ def schedulers(recipe: Recipe, optimiser: Any) -> list[Any]:
         return [PolyToShare(optimiser, share=recipe.eta_min, power=POWER, begin=0, end=recipe.iterations, by_epoch=False)]
     rise = round(recipe.warmup * recipe.iterations)
     found: list[Any] = []
+    rise = 0 if rise < 2 else rise  # a rise of one iteration would never leave its first value
     if rise:
         found.append(LinearLR(optimiser, start_factor=WARMUP_FROM, begin=0, end=rise, by_epoch=False))
     fall = {"T_max": recipe.iterations - rise, "begin": rise, "end": recipe.iterations, "by_epoch": False}

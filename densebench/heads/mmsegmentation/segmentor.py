@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from densebench.backbones import Backbone
@@ -36,8 +37,8 @@ class Frozen(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
         """Float32 features of normalised images; padded at the right and at the bottom to the stride."""
         trunk = (self._shaken if self.training else self._still)[0].to(images.device)
-        if trunk is not self._still[0]:
-            trunk.train()
+        for module in trunk.modules() if trunk is not self._still[0] else ():
+            module.train(isinstance(module, DropPath))
         with torch.no_grad(), autocast(images.device, self.precision):
             return (trunk(padded(images, self.stride)).float(),)
 
@@ -61,24 +62,25 @@ def padded(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 
 
 
 def with_drop_path(trunk: nn.Module, rate: float) -> nn.Module:
-    """Give the residual blocks of a timm ViT stochastic depth, from 0 in the first to `rate` in the last."""
-    from timm.layers import DropPath
+    """Give the MLPs of a timm ViT's blocks stochastic depth, from 0 in the first to `rate` in the last.
 
+    MMSegmentation's ViT drops the MLP's branch alone; attention is never dropped.
+    """
     blocks = getattr(getattr(trunk, "model", None), "blocks", None)
-    if rate and (blocks is None or not all(hasattr(block, "drop_path1") for block in blocks)):
+    if rate and (blocks is None or not all(hasattr(block, "drop_path2") for block in blocks)):
         notice("the backbone has no row of residual blocks: it is trained without stochastic depth")
     elif rate:
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):  # type: ignore[arg-type]
-            block.drop_path1, block.drop_path2 = DropPath(share), DropPath(share)
+            block.drop_path2 = DropPath(share)
     return trunk
 
 
 class BatchNormHead(BaseDecodeHead):
     """Dropout, batch norm and a 1 x 1 convolution: the linear head of DINOv2 and DINOv3."""
 
-    def __init__(self, *, distributed: bool, **settings: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.norm = (nn.SyncBatchNorm if distributed else nn.BatchNorm2d)(self.in_channels)
+        self.norm = nn.BatchNorm2d(self.in_channels)
 
     def forward(self, inputs: tuple[Tensor]) -> Tensor:
         """Class scores of a grid of features."""

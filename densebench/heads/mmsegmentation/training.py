@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -32,10 +34,10 @@ from densebench.heads.mmsegmentation.schedule import schedulers
 from densebench.heads.mmsegmentation.segmentor import BatchNormHead, Frozen, SideBySide
 from densebench.heads.mmsegmentation.segmentor import Trained as TrainedBackbone
 from densebench.heads.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
-from densebench.training.distributed import World, agree, synchronise
+from densebench.training.distributed import World, share, synchronise, total
 
 POINTS = 50  # states and points of the curves in the course of a run; of the states the last two stay
-HEAD_WIDTH = 64  # channels of an attention head of the mask transformer
+HEAD_WIDTH = 64  # channels of an attention head of the mask transformer at least
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def train(
         with warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
             _runner(backbone, data, recipe, rates, folder, world, start, drawn, workers).train()
+        synchronise()  # the chief has written everything
+        gc.collect()  # the runner holds itself, its model and its loaders in a circle
     points = json.loads((folder / "curves.json").read_text())
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))
     iterations = np.array([iteration for iteration, _ in points])
@@ -85,12 +89,13 @@ def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float]
         trunk = TrainedBackbone(backbone, recipe.drop_path)
     else:
         trunk = Frozen(backbone, recipe.precision, recipe.drop_path)
-    side = recipe.crop + -recipe.crop % backbone.stride
-    window = {"mode": "slide", "crop_size": (recipe.crop, recipe.crop), "stride": (recipe.stride, recipe.stride)}
+    pad, size = recipe.pad or recipe.crop, recipe.window or recipe.crop
+    side = pad + -pad % backbone.stride
+    window = {"mode": "slide", "crop_size": (size, size), "stride": (recipe.stride, recipe.stride)}
     return SideBySide(
         trunk,
         len(rates),
-        _head(backbone.dim, len(data.classes), recipe, world),
+        _head(backbone.dim, len(data.classes), recipe),
         seed=recipe.seed,
         precision=recipe.precision if recipe.trained else "fp32",
         data_preprocessor=SegDataPreProcessor(
@@ -105,16 +110,16 @@ def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float]
     )
 
 
-def _head(dim: int, classes: int, recipe: Recipe, world: World) -> dict[str, Any]:
+def _head(dim: int, classes: int, recipe: Recipe) -> dict[str, Any]:
     loss = {"type": CrossEntropyLoss, "use_sigmoid": False, "loss_weight": 1.0}
     shared = {"in_channels": dim, "channels": dim, "num_classes": classes, "align_corners": False, "loss_decode": loss}
     if recipe.head == "linear":
         return {"type": FCNHead, "num_convs": 0, "concat_input": False, "dropout_ratio": 0.0, **shared}
     if recipe.head == "batchnorm":
-        synced = world.size > 1 and world.device.type == "cuda"
         loss["avg_non_ignore"] = True
-        return {"type": BatchNormHead, "distributed": synced, "dropout_ratio": 0.1, **shared}
-    depth = {"num_layers": 2, "num_heads": max(1, dim // HEAD_WIDTH), "embed_dims": dim, "dropout_ratio": 0.0}
+        return {"type": BatchNormHead, "dropout_ratio": 0.1, **shared}
+    attention_heads = next(count for count in range(max(1, dim // HEAD_WIDTH), 0, -1) if dim % count == 0)
+    depth = {"num_layers": 2, "num_heads": attention_heads, "embed_dims": dim, "dropout_ratio": 0.0}
     return {"type": SegmenterMaskTransformerHead, **depth, **shared}
 
 
@@ -150,14 +155,14 @@ def _runner(
         train_cfg={
             "type": Iterations,
             "max_iters": recipe.iterations,
-            "val_interval": _every(recipe.iterations, recipe.validations),
+            "val_interval": math.ceil(recipe.iterations / recipe.validations),
             "folder": folder,
         },
         optim_wrapper=optimiser,
         param_scheduler=schedulers(recipe, optimiser.optimizer),
         val_dataloader=scoring_loader(data, recipe, workers),
         val_cfg={"type": "ValLoop"},
-        val_evaluator=[counting, *(HeadIoU(number) for number in range(len(rates)))],
+        val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
         default_hooks={
             "logger": None,
             "sampler_seed": None,
@@ -208,6 +213,8 @@ class _Runner(Runner):
         model = model.to(self.device)
         if not self.distributed:
             return model
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         places = [self.device.index] if self.device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=places, broadcast_buffers=False, find_unused_parameters=self.unused)
 
@@ -260,13 +267,14 @@ class Report(Hook):
         self.recent.append([float(outputs[f"loss_{number}"]) for number in range(self.heads)])
         done = runner.iter + 1
         if done % self.every == 0 or done == self.recipe.iterations:
-            losses = np.mean(self.recent, axis=0)
-            losses[[not finite for finite in _finite(runner.model, self.heads)]] = np.nan
+            own = torch.tensor(np.mean(self.recent, axis=0), device=self.world.device)
+            own[[not finite for finite in _finite(runner.model, self.heads)]] = torch.nan
+            losses = total(own) / self.world.size
             self.points.append((done, losses.tolist()))
             self.recent = []
-            runner.train_loop.stop_training = agree(not np.isfinite(losses).any(), self.world.device)
             if self.world.chief:
                 write_text(self.folder / "curves.json", json.dumps(self.points) + "\n")
+            runner.train_loop.stop_training = not bool(losses.isfinite().any())
         if self.world.chief:
             self.bar.advance()
 
@@ -275,8 +283,9 @@ class Report(Hook):
         _raise(data_batch)
 
     def before_val(self, runner: Runner) -> None:
-        """Counts belong to an iteration."""
+        """Counts belong to an iteration; every process scores with the statistics of the first one's batch norm."""
         self.counting.iteration = runner.iter
+        share(list(runner.model.buffers()))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Close the validation and say how it went."""

@@ -47,7 +47,7 @@ class Counting(BaseMetric):
     """Confusion counts of every image and head. `drawn`: images whose label maps are kept."""
 
     def __init__(self, heads: int, classes: int, folder: Path, drawn: Sequence[str]) -> None:
-        super().__init__(collect_device="cpu", prefix="counts")
+        super().__init__(collect_device="cpu", prefix="counts", collect_dir=str(folder / "collected"))
         self.heads, self.classes, self.folder, self.drawn = heads, classes, folder, set(drawn)
         self.iteration = 0
 
@@ -73,9 +73,9 @@ class Counting(BaseMetric):
 class HeadIoU(IoUMetric):
     """IoUMetric of one of several heads."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, folder: Path) -> None:
         super().__init__(prefix=f"head {number}")
-        self.number = number
+        self.number, self.collect_dir = number, str(folder / f"collected-{number}")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Hand on the label maps of the head."""

@@ -1,0 +1,71 @@
+"""K-means by three engines, with the same meaning of every setting."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.clustering import Clusters, assign, kmeans, sample
+from densebench.errors import UserError
+
+
+class Settings(Protocol):
+    """The settings of K-means: see those of the same names in `kmeans`."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def init(self) -> str: ...
+    @property
+    def per_cluster(self) -> int | None: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def spherical(self) -> bool: ...
+
+
+def cluster(settings: Settings, points: Float[Tensor, "n d"], k: int, seed: int) -> Clusters:
+    """Cluster points. The inertia is that of the tokens that were trained on, the same measure for every engine.
+
+    Raises UserError for a setting that an engine does not have.
+    """
+    if settings.engine == "torch":
+        return kmeans(
+            points, k, seed=seed, restarts=settings.restarts, iterations=settings.iterations, init=settings.init,  # type: ignore[arg-type]
+            per_cluster=settings.per_cluster, spherical=settings.spherical,
+        )  # fmt: skip
+    find = _faiss if settings.engine == "faiss" else _sklearn
+    chosen = points[sample(len(points), k, settings.per_cluster, seed).to(points.device)]
+    centroids = torch.from_numpy(find(settings, np.ascontiguousarray(chosen.cpu().numpy()), k, seed)).to(points)
+    _, gain = assign(chosen, centroids[None])
+    inertia = float(chosen.square().sum(dtype=torch.float64) - gain[0])
+    return Clusters(centroids, inertia, settings.iterations)
+
+
+def _faiss(settings: Settings, points: np.ndarray, k: int, seed: int) -> np.ndarray:
+    import faiss
+
+    if settings.init != "points":
+        raise UserError(f"--init {settings.init}: faiss begins with random points; use --engine torch or sklearn")
+    found = faiss.Kmeans(
+        points.shape[1], k, niter=settings.iterations, nredo=settings.restarts, seed=seed, spherical=settings.spherical,
+        min_points_per_centroid=1, max_points_per_centroid=len(points),
+    )  # fmt: skip
+    found.train(points)
+    return np.asarray(found.centroids)
+
+
+def _sklearn(settings: Settings, points: np.ndarray, k: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    if settings.spherical:
+        raise UserError("--spherical: scikit-learn has none; use --engine torch or faiss")
+    init = "random" if settings.init == "points" else "k-means++"
+    found = KMeans(k, init=init, n_init=settings.restarts, max_iter=settings.iterations, random_state=seed).fit(points)
+    return found.cluster_centers_.astype(np.float32)
