@@ -17,7 +17,6 @@ from torch import Tensor
 
 Init = Literal["points", "k-means++"]
 BLOCK = 2**21  # scores held at once: few enough for the caches of a processor
-SPLIT = 1 / 1024  # how far apart, relatively, the halves of a split cluster begin
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,17 @@ def kmeans(
 
     init: distinct random points, or k-means++ (Arthur and Vassilvitskii, SODA 2007). spherical: centroids have length one, as
     those of faiss' spherical K-means; points are taken as they are. tolerance: a restart ends when its inertia falls by less than
-    this share. An empty cluster takes half of the largest one. Raises ValueError where there are fewer points than clusters.
+    this share. An empty cluster begins anew within the one with the greatest inertia. Raises ValueError where there are fewer
+    points than clusters.
     """
     if clusters > len(points):
         raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
     chosen = points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+    centre = torch.zeros_like(chosen[0]) if spherical else chosen.mean(0)  # far from the origin distances would lose digits
     generator = torch.Generator().manual_seed(seed + 1)
     begin = first_points if init == "points" else plus_plus
-    centroids = begin(chosen, clusters, restarts, generator)
+    centroids = begin(chosen, clusters, restarts, generator) - centre
+    chosen = chosen - centre
     if spherical:
         centroids = F.normalize(centroids, dim=2)
     last = torch.full((restarts,), torch.inf, dtype=torch.float64, device=points.device)
@@ -71,7 +73,7 @@ def kmeans(
         done = (last - inertia < tolerance * inertia) | (iteration == iterations)
         for number in done.nonzero()[:, 0].tolist():
             if float(inertia[number]) < best.inertia:
-                best = Clusters(centroids[number].clone(), float(inertia[number]), iteration)
+                best = Clusters(centroids[number] + centre, float(inertia[number]), iteration)
         active, nearest, centroids, last = active[~done], nearest[~done], centroids[~done], inertia[~done]
         if not len(active):
             break
@@ -98,7 +100,7 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
 
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: Float[Tensor, "r k d"]) -> Float[Tensor, "r k d"]:
-    """The mean of the points of every cluster; an empty one and the largest one share the latter's points."""
+    """The mean of the points of every cluster; empty ones are put elsewhere (`refill`)."""
     restarts, clusters, width = centroids.shape
     places = nearest + clusters * torch.arange(restarts, device=points.device)[:, None]
     total = torch.zeros(restarts * clusters, width, dtype=points.dtype, device=points.device)
@@ -106,15 +108,23 @@ def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: 
         total.index_add_(0, own, points)
     counts = torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
     result = total.view_as(centroids) / counts.clamp(min=1)[:, :, None]
-    for r, empty in (counts == 0).nonzero().tolist():
-        largest = int(counts[r].argmax())
-        signs = torch.ones(width, dtype=points.dtype, device=points.device)
-        signs[1::2] = -1
-        result[r, empty] = result[r, largest] * (1 + SPLIT * signs)
-        result[r, largest] = result[r, largest] * (1 - SPLIT * signs)
-        counts[r, empty] = counts[r, largest] // 2
-        counts[r, largest] -= counts[r, empty]
+    for r in (counts == 0).any(1).nonzero()[:, 0].tolist():
+        refill(points, nearest[r].clone(), result[r], (counts[r] == 0).nonzero()[:, 0].tolist())
     return result
+
+
+def refill(
+    points: Float[Tensor, "n d"], nearest: Int[Tensor, "n"], centroids: Float[Tensor, "k d"], empty: Sequence[int]
+) -> None:
+    """Put each empty centroid on the farthest point of the cluster with the greatest inertia, which it shares from then on."""
+    distance = (points - centroids[nearest]).square().sum(1)
+    for cluster in empty:
+        worst = torch.bincount(nearest, distance, minlength=len(centroids)).argmax()
+        far = torch.where(nearest == worst, distance, -1).argmax()
+        centroids[cluster] = points[far]
+        to_new = (points - points[far]).square().sum(1)
+        closer = (nearest == worst) & (to_new < distance)
+        nearest[closer], distance[closer] = cluster, to_new[closer]
 
 
 def first_points(
@@ -127,21 +137,23 @@ def first_points(
 
 def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far."""
+    original, points = points, points - points.mean(0)
     squares = points.square().sum(1)
     chosen = torch.randint(len(points), (restarts,), generator=generator).to(points.device)
-    found = [points[chosen]]
+    found = [chosen]
     distance = torch.full((restarts, len(points)), torch.inf, dtype=points.dtype, device=points.device)
     for _ in range(1, clusters):
-        newest = found[-1]
+        newest = points[found[-1]]
         to_newest = squares + newest.square().sum(1)[:, None] - 2 * newest @ points.T
         distance = torch.minimum(distance, to_newest.clamp(min=0))
         cumulated = distance.double().cumsum(1)
         drawn = torch.rand(restarts, generator=generator, dtype=torch.float64).to(points.device) * cumulated[:, -1]
         chosen = torch.searchsorted(cumulated, drawn[:, None], right=True)[:, 0].clamp(max=len(points) - 1)
-        found.append(points[chosen])
-    return torch.stack(found, dim=1)
+        found.append(chosen)
+    return original[torch.stack(found, dim=1)]
 
 
-def labels(points: Float[Tensor, "n d"], found: Sequence[Clusters]) -> list[Int[Tensor, "n"]]:
-    """The nearest centroid of every point for each clustering."""
-    return [assign(points, one.centroids[None])[0][0] for one in found]
+def labels(points: Float[Tensor, "n d"], found: Clusters) -> Int[Tensor, "n"]:
+    """The nearest centroid of every point."""
+    centre = found.centroids.mean(0)  # far from the origin distances would lose digits
+    return assign(points - centre, (found.centroids - centre)[None])[0][0]

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from densebench import matching, metrics
 from densebench.backbones import Backbone
-from densebench.clustering import assign
+from densebench.clustering import labels
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.device import resolve_device, resolve_workers
@@ -140,7 +140,7 @@ class KMeans(Evaluator):
         for point in points:
             with run.stage("clustering"):
                 found = cluster(self, tokens, dict(point)["K"], dict(point)["seed"])
-                maps = assign(tokens, found.centroids[None])[0][0].view(len(items), *grid)
+                maps = labels(tokens, found).view(len(items), *grid)
             with run.stage("scoring"):
                 pairs = [
                     confusion(own, label, len(found.centroids), space.classes) for own, label in zip(maps, truth, strict=True)

@@ -20,7 +20,7 @@ from densebench.errors import UserError
 
 def evaluate(
     context: typer.Context,
-    protocol: Annotated[str | None, typer.Option(help="Name or ./file.py; `densebench ls protocols`.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Name, names with commas, or ./file.py (densebench ls).")] = None,
     preset: Annotated[str | None, typer.Option(help="Named settings; the protocol's first if not given.")] = None,
     backbone: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")
@@ -45,31 +45,48 @@ def evaluate(
 ) -> None:
     """Score the patch features of backbones by a protocol, and keep a record of each run."""
     if show_help:
-        _help(context, protocol, preset)
+        _help(context, protocol and protocol.partition(",")[0], preset and preset.partition(",")[0])
         return
     if protocol is None:
         raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
-    entry = catalog.find("protocols", protocol).part(preset)
+    entries = _entries(protocol, preset)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    given |= settings.parse(context.args, entry.flags(), own)
+    flags = {flag.name: flag for name, _, entry in reversed(entries) for flag in entry.flags()}
+    given |= settings.parse(context.args, flags.values(), own)
 
     from densebench.evaluation import evaluate as run
     from densebench.evaluation import summary
 
     named: dict[str, Any] = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
     asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    chosen: dict[str, Any] = {"preset": preset, "backbones": backbone or [], "datasets": dataset or []}
-    command = shlex.join(["densebench", *sys.argv[1:]])
-    gpus = next((flag.read(given["gpus"]) for flag in entry.flags() if flag.name == "gpus" and "gpus" in given), 1)
+    asked |= {"backbones": backbone or [], "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
+    gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         from densebench.training.distributed import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-            list(run(protocol, **chosen, **named, **{**asked, "dry_run": True}, **given))
+            list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    for record in run(protocol, **chosen, **named, **asked, command=command, **given):
-        print(json.dumps(record) if as_json else summary(record), flush=True)
+    if len(entries) > 1:  # what is wrong is said before the first protocol runs
+        given = {key: flags[key].read(value) for key, value in given.items() if key in flags}
+    for one, chosen, entry in entries:
+        known = {flag.name for flag in entry.flags()}
+        own_options = {key: value for key, value in given.items() if key in known or len(entries) == 1}
+        for record in run(one, preset=chosen, **named, **asked, **own_options):
+            print(json.dumps(record) if as_json else summary(record), flush=True)
+
+
+def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None, catalog.Entry]]:
+    """Each protocol of a list such as kmeans,incontext,linear with its preset and its part of the catalogue.
+
+    Raises UserError where presets are given that do not pair with them.
+    """
+    names = protocols.split(",")
+    wanted: list[str | None] = [*presets.split(",")] if presets else [None] * len(names)
+    if len(wanted) != len(names):
+        raise UserError(f"--preset {presets}: {len(names)} protocols take {len(names)} presets, in their order, or none")
+    return [(name, preset, catalog.find("protocols", name).part(preset)) for name, preset in zip(names, wanted, strict=True)]
 
 
 def _help(context: typer.Context, protocol: str | None, preset: str | None) -> None:
