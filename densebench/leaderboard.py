@@ -28,6 +28,8 @@ PUBLISHED_AS = {
     **dict.fromkeys(("incontext/hummingbird", "incontext/open-hummingbird", "incontext/neco"), "incontext-hummingbird"),
     "incontext/cribo": "knn-cribo",
     "incontext/dip": "incontext-dip",
+    "kmeans/croc": "kmeans-croc",
+    "kmeans/neco": "overcluster-neco",
     "linear/neco": "linear-neco",
     "linear/croc": "linear-croc",
     "linear/mmseg": "linear-mmseg",

@@ -95,9 +95,8 @@ def matchings(classes=171, k=500):
     slow, fast = time.perf_counter() - middle, middle - started
     assert all(np.array_equal(one.numpy(), other) for one, other in zip(found, expected, strict=False))
     print(f"matching of {k} clusters and {classes} classes, {PIXELS} pixels")
-    print(
-        f"  pairs {1000 * slow:9.1f} ms (without Hungarian)\n  ours  {1000 * fast:9.1f} ms (with it)   {slow / fast:.0f} times faster; equal"
-    )
+    print(f"  pairs {1000 * slow:9.1f} ms (without Hungarian)")
+    print(f"  ours  {1000 * fast:9.1f} ms (with it)   {slow / fast:.0f} times faster; equal")
 
 
 def main():
