@@ -18,6 +18,7 @@ from densebench import records
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.evaluator import heading, place, without_seed
+from densebench.profiles import profiles
 from densebench.published import load_published
 from densebench.ranking import ranks
 from densebench.tables import render
@@ -57,6 +58,7 @@ class Leaderboard:
 
     scores: pd.DataFrame
     tables: list[Table]
+    profiles: list[Table] = field(default_factory=list)
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     published_tables: list[Table] = field(default_factory=list)
 
@@ -68,7 +70,7 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
         raise UserError(f"{results} holds no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
-    board = Leaderboard(scores, [table(group) for group in groups])
+    board = Leaderboard(scores, [table(group) for group in groups], profiles(scores))
     if not published:
         return board
     names = {f"{p}/{q}": None for p, q in scores[["protocol", "preset"]].drop_duplicates().itertuples(index=False)}
@@ -78,7 +80,7 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
     numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
     if numbers.empty:
         notice(f"no published number goes with {', '.join(names)} on {', '.join(scores.dataset.unique())}")
-    return Leaderboard(board.scores, board.tables, numbers, published_tables(numbers))
+    return Leaderboard(board.scores, board.tables, board.profiles, numbers, published_tables(numbers))
 
 
 def _read(results: Path) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def render(board: Leaderboard, format: str) -> str:
 
 
 def _markdown(board: Leaderboard) -> str:
-    return "\n\n".join(_markdown_table(table) for table in [*board.tables, *board.published_tables])
+    return "\n\n".join(_markdown_table(table) for table in [*board.profiles, *board.tables, *board.published_tables])
 
 
 def _markdown_table(table: Table) -> str:
@@ -90,7 +90,9 @@ def _csv(board: Leaderboard) -> str:
 
 
 def _latex(board: Leaderboard) -> str:
-    return "% \\usepackage{booktabs}\n" + "\n\n".join(_latex_table(t) for t in [*board.tables, *board.published_tables])
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(
+        _latex_table(t) for t in [*board.profiles, *board.tables, *board.published_tables]
+    )
 
 
 def _latex_table(table: Table) -> str:
@@ -112,4 +114,6 @@ def _html(board: Leaderboard) -> str:
     import jinja2
 
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    return page.render(blocks=[("Measured", board.tables), ("Published", board.published_tables)], zip=zip)
+    return page.render(
+        blocks=[("Profiles", board.profiles), ("Measured", board.tables), ("Published", board.published_tables)], zip=zip
+    )
