@@ -125,6 +125,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
+                "per_class": score.get("per_class") or {},
                 "point": without_seed(tuple(axes.items())),
             })  # fmt: skip
     return pd.DataFrame(rows)

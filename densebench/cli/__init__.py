@@ -12,6 +12,7 @@ from densebench.cli import cache, data, demo, doctor, ls
 from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
+from densebench.cli.report import report
 from densebench.errors import Stopped, UserError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_n
 app.command("pretrain", context_settings=OPEN)(pretrain)
 app.command("eval", context_settings=OPEN)(evaluate)
 app.command("leaderboard")(leaderboard)
+app.command("report")(report)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(cache.app, name="cache", help="List and clear the feature cache.")

@@ -1,0 +1,26 @@
+"""`densebench report`: a results folder as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose records/ and pictures/ are read.")] = Path(
+        "results"
+    ),
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
+    published: Annotated[bool, typer.Option("--published", help="Add the papers' numbers, in tables of their own.")] = False,
+) -> None:
+    """Write one self-contained HTML page: profiles, tables, curves over fractions and K, classes and pictures."""
+    from densebench.console import notice
+    from densebench.files import write_text
+    from densebench.report import report as render
+
+    text = render(results, published=published)
+    write_text(output, text)
+    notice(f"{len(text.encode()) / 2**20:.1f} MiB")
+    print(output)
