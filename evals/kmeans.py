@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from torch import Tensor
 
 from densebench import matching, metrics
@@ -39,12 +40,13 @@ from densebench.backbones import Backbone
 from densebench.clustering import labels
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.palette import distinct_palette
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
 from densebench.features import Features, extract
 from densebench.options import axis, means, setting
-from densebench.pictures import save
+from densebench.pictures import row, save
 from densebench.records import Score
 from densebench.views import View
 
@@ -219,15 +221,18 @@ class KMeans(Evaluator):
     def draw(
         self, dataset: Dataset, space: LabelSpace, view: View, items: Sequence[Item], maps: Tensor, whole: Tensor, run: Run
     ) -> None:
-        """Write `<image>.png`: image, truth, and the clusters in the colours of their classes."""
+        """Write `<image>.png`: image, truth, clusters in the colours of their classes, clusters in colours of their own."""
         assert run.pictures is not None
         chosen = limited(range(len(items)), self.visualise)  # type: ignore[type-var]
         named = matching.many_to_one(whole).to(torch.uint8)
+        colours = np.array(distinct_palette(whole.shape[1]), dtype=np.uint8)
         for place in chosen:
             item = items[place]
             label = view.label(space.read_truth(item), dataset.image_digest(item))
-            shown = F.interpolate(named[maps[place].cpu()][None, None], label.shape, mode="nearest-exact")[0, 0]
-            picture = panel(dataset, space, view, item, label, shown)
+            size = (int(label.shape[1]), int(label.shape[0]))
+            own = Image.fromarray(colours[maps[place].cpu().numpy()]).resize(size, Image.Resampling.NEAREST)
+            classes = F.interpolate(named[maps[place].cpu()][None, None], label.shape, mode="nearest-exact")[0, 0]
+            picture = row([panel(dataset, space, view, item, label, classes), own], gap=4)
             save(picture, run.pictures / f"{item.name.replace('/', '-')}.png")
         notice(f"pictures of {len(chosen)} images are in {run.pictures}")
 
