@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 import numpy as np
@@ -67,5 +68,7 @@ def _sklearn(settings: Settings, points: np.ndarray, k: int, seed: int) -> np.nd
     if settings.spherical:
         raise UserError("--spherical: scikit-learn has none; use --engine torch or faiss")
     init = "random" if settings.init == "points" else "k-means++"
-    found = KMeans(k, init=init, n_init=settings.restarts, max_iter=settings.iterations, random_state=seed).fit(points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct tokens than clusters: the score says it
+        found = KMeans(k, init=init, n_init=settings.restarts, max_iter=settings.iterations, random_state=seed).fit(points)
     return found.cluster_centers_.astype(np.float32)

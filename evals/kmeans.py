@@ -127,7 +127,10 @@ class KMeans(Evaluator):
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Labels first (they fail early), then features, then one clustering after the other."""
         items = limited(dataset.items(self.splits(dataset)[1]), run.limit)
-        items = items[: len(items) - len(items) % self.whole_batches] if self.whole_batches else items
+        if self.whole_batches:
+            if len(items) < self.whole_batches:
+                raise UserError(f"--whole-batches {self.whole_batches}: there are {len(items)} images; give {len(items)} at most")
+            items = items[: len(items) - len(items) % self.whole_batches]
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
         size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
