@@ -105,6 +105,7 @@ class LinearProbes(FewShot):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             shown = classes_shown(space, train, chosen.any(0))
+            classes_shown(space, val, label="labels to score")  # a broken one is found before the training, not after it
             for point, row in zip(points, chosen, strict=True):
                 if not shown[row].any():
                     raise UserError(
@@ -265,13 +266,14 @@ class _Looks(torch.utils.data.Dataset[Any]):
             return error
 
 
-def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any) -> np.ndarray:
-    """Which classes each training image shows: bool [images, classes], False for images that are not used.
+def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, label: str = "training labels") -> np.ndarray:
+    """Which classes each image shows: bool [images, classes], False for images that are not used (None: all are).
 
     Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
     """
     shown = np.zeros((len(items), space.classes), dtype=bool)
-    with progress("training labels", int(used.sum())) as bar:
+    used = np.ones(len(items), dtype=bool) if used is None else used
+    with progress(label, int(used.sum())) as bar:
         for row in np.flatnonzero(used).tolist():
             present = np.unique(space.read_truth(items[row]))
             shown[row, present[present != IGNORED]] = True

@@ -70,7 +70,8 @@ def scores(
     train_items, val = (limited(dataset.items(split), run.limit) for split in options.splits(dataset))
     space = LabelSpace(dataset, "drop", options.other_class)
     with run.stage("labels"):
-        shown = classes_shown(space, train_items, np.ones(len(train_items), dtype=bool))
+        shown = classes_shown(space, train_items)
+        classes_shown(space, val, label="labels to score")  # a broken one is found before the training, not after it
         if not shown.any():
             raise UserError(f"no pixel of the {len(train_items)} training images has a class; check their label maps")
     drawn = limited(val, options.visualise) if options.visualise else ()
