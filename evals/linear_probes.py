@@ -53,6 +53,7 @@ from densebench.supervised import FewShot, check_rates
 from densebench.views import CropView, View
 
 from .best_rate import Course, scores_of_rates
+from .counting import Counts
 from .labels import LabelSpace
 from .layers import Layers, features_of, resized, whole_view
 
@@ -104,34 +105,25 @@ class LinearProbes(FewShot):
         space = LabelSpace(dataset, "drop", self.other_class)
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
-            shown = classes_shown(space, train, chosen.any(0))
-            classes_shown(space, val, label="labels to score")  # a broken one is found before the training, not after it
-            for point, row in zip(points, chosen, strict=True):
-                if not shown[row].any():
-                    raise UserError(
-                        f"no pixel of the {row.sum()} training images of {dict(point)} has a class; check their label maps"
-                    )
+            shown = self.shown(space, train, val, points, chosen)
         with run.stage("features"):
             queries = features_of(self, backbone, dataset, val, view)
-        device = resolve_device(self.device)
-        layers = Layers(dataset, space, view, queries, device, self.score_size, self.mask_resample)
-        absent_as: Any = self.absent
+        layers = Layers(dataset, space, view, queries, resolve_device(self.device), self.score_size, self.mask_resample)
+        names: Any = [item.name for item in val], space.names, self.absent
         for group in _equal_sizes(chosen):
             subsets = [[train[i] for i in np.flatnonzero(chosen[row])] for row in group]
             seeds = [int(dict(points[row])["seed"]) for row in group]
-            source = self.source(backbone, space, view, subsets, seeds)
             with run.stage("training"):
+                source = self.source(backbone, space, view, subsets, seeds)
                 weights, curves = self.train(source, backbone.dim, space, run)
             with run.stage("scoring"):
                 counts = layers.count(val, weights.flatten(0, 1))
-            names = [item.name for item in val]
             for number, row in enumerate(group):
-                first = number * len(curves)
                 absent = [name for name, there in zip(space.names, shown[chosen[row]].any(0), strict=True) if not there]
                 details = {"images": len(subsets[number]), "absent": absent}
                 courses = {rate: course(curve[:, number]) for rate, curve in curves.items()}
                 own: dict[float, Any] = {
-                    rate: partial(counts.scores, names, first + place, space.names, absent_as, points[row], details)
+                    rate: partial(_scores, counts, number * len(curves) + place, names, points[row], details)
                     for place, rate in enumerate(curves)
                 }
                 scores = scores_of_rates(own, courses, details)
@@ -140,6 +132,21 @@ class LinearProbes(FewShot):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
                     draw_curves(run.pictures / "learning-curves.png", courses)
+
+    def shown(
+        self, space: LabelSpace, train: Sequence[Item], val: Sequence[Item], points: Sequence[Point], chosen: np.ndarray
+    ) -> np.ndarray:
+        """Which classes each training image shows. Reads all label maps, so that a broken one is found before the training.
+
+        Raises UserError naming its file, and where no pixel of a subset has a class.
+        """
+        shown = classes_shown(space, train, chosen.any(0))
+        classes_shown(space, val, label="labels to score")
+        for point, row in zip(points, chosen, strict=True):
+            if not shown[row].any():
+                what = f"no pixel of the {row.sum()} training images of {dict(point)} has a class"
+                raise UserError(f"{what}; check their label maps")
+        return shown
 
     def source(
         self, backbone: Backbone, space: LabelSpace, view: View, subsets: Sequence[Sequence[Item]], seeds: Sequence[int]
@@ -279,6 +286,11 @@ def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, la
             shown[row, present[present != IGNORED]] = True
             bar.advance()
     return shown
+
+
+def _scores(counts: Counts, subset: int, names: Any, point: Point, details: dict[str, Any]) -> list[Score]:
+    images, classes, absent = names
+    return counts.scores(images, subset, classes, absent, point, details)
 
 
 def course(losses: np.ndarray) -> Course:
