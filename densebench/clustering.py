@@ -67,10 +67,10 @@ def kmeans(
     last = torch.full((restarts,), torch.inf, dtype=torch.float64, device=points.device)
     best, active = Clusters(centroids[0], torch.inf, 0), torch.arange(restarts, device=points.device)
     squares = chosen.square().sum(dtype=torch.float64)
-    for iteration in range(1, iterations + 1):
+    for iteration in range(iterations + 1):
         nearest, gain = assign(chosen, centroids)
         inertia = (squares - gain).clamp(min=0)
-        done = (last - inertia < tolerance * inertia) | (iteration == iterations)
+        done = (last - inertia <= tolerance * inertia) | (iteration == iterations)
         for number in done.nonzero()[:, 0].tolist():
             if float(inertia[number]) < best.inertia:
                 best = Clusters(centroids[number] + centre, float(inertia[number]), iteration)

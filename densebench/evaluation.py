@@ -174,6 +174,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
     items = {split: limited(dataset.items(split), limit) for split in (train, scored)}
+    items[scored] = list(evaluator.scored(items[scored]))
     for split in items:
         if not items[split]:
             raise UserError(f"{dataset.name} has no image in {split}; choose another split or complete the data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from densebench.options import means, select, setting
 
 if TYPE_CHECKING:
     from densebench.backbones import Backbone
-    from densebench.datasets import Dataset
+    from densebench.datasets import Dataset, Item
     from densebench.records import Score
 
 Point = tuple[tuple[str, Any], ...]
@@ -70,9 +70,9 @@ class Evaluator(ABC):
 
     version: ClassVar[int]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Named settings; the first is the default."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
-    """Named settings; the first is the default."""
     precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
     device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     batch_size: int = means(16, "images in one forward pass", minimum=1)
@@ -100,6 +100,10 @@ class Evaluator(ABC):
     @abstractmethod
     def splits(self, dataset: Dataset) -> tuple[str, str]:
         """The training split and the split that is scored."""
+
+    def scored(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
+        return items
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """What decides, with the data set, whether two numbers are comparable."""

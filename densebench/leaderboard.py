@@ -75,7 +75,8 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
         return board
     names = {f"{p}/{q}": None for p, q in scores[["protocol", "preset"]].drop_duplicates().itertuples(index=False)}
     wanted = list(dict.fromkeys(PUBLISHED_AS[name] for name in names if name in PUBLISHED_AS))
-    wanted += [LAYERS[name] for name in wanted if name in LAYERS and (scores.layer != "last").any()]
+    several = scores[(scores.preset == "mmseg") & scores.layer.astype(str).str.contains(",")]
+    wanted += [LAYERS[name] for name in wanted if name in LAYERS and not several.empty]
     numbers = load_published()
     numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
     if numbers.empty:
@@ -190,12 +191,13 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     one = group.iloc[0]
     sizes = shown.groupby(["record", "column"]).size()
     few, many = sizes[sizes > 1].min(), sizes.max()
+    what = "seeds" if any(name == "K" for point in shown.point for name, _ in point) else "subsets"
     counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
     size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
     return (
         f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
         f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in {shown.iloc[0].unit}, "
-        f"{f'± standard deviation over {counted} subsets, ' if many > 1 else ''}"
+        f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
         f"{f'{one.shortened} iterations (not comparable with published runs), ' if one.shortened else ''}group {one.group}"
     )
 

@@ -24,7 +24,7 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
     for (dataset, split), own in shown.groupby(["dataset", "split"], sort=True):
         if own.group.nunique() < 2:
             continue
-        own = own.assign(column=_columns(own), backbone=_names(own))
+        own = own.assign(column=_columns(own), backbone=row_names(own))
         values = own.pivot_table(index="backbone", columns="column", values="value", aggfunc="mean")
         values = values[sorted(values.columns, key=dict(zip(own.column, own.apply(_order, axis=1), strict=True)).__getitem__)]
         order = sorted(values.index, key=lambda name: (-values.loc[name].count(), -values.loc[name].mean(), name))
@@ -32,7 +32,7 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         cells = values.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
         cells.insert(0, "backbone", cells.index)
         best = (values == values.max()).reindex(columns=cells.columns, fill_value=False)
-        caption = f"profiles on {dataset} {split}: headline mIoU in % by protocol; compare within a column only"
+        caption = f"profiles on {dataset} {split}: headline in % by protocol; compare within a column only"
         found.append(Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True)))
     return found
 
@@ -48,7 +48,7 @@ def _size(row: pd.Series) -> str:
     return "" if pd.isna(row.image_size) else f" {int(row.image_size)} px"
 
 
-def _names(own: pd.DataFrame) -> pd.Series:
+def row_names(own: pd.DataFrame) -> pd.Series:
     """What a row is called. The same weights, layer and positions are one row: by a name if one was given, else by its spec.
 
     Layer, positions and weights are added where two rows would be called alike.

@@ -12,6 +12,7 @@ import pandas as pd
 
 from densebench.evaluator import Point, place
 from densebench.leaderboard import Leaderboard, Table, leaderboard
+from densebench.profiles import row_names
 
 PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
@@ -55,9 +56,9 @@ summary { cursor: pointer; font-weight: 600; }
 {% endmacro %}
 <h1>densebench report</h1>
 <p>{{ summary }} Only the numbers of one table compare with each other.</p>
-<nav>{% for section in sections %}<a href="#{{ section.name }}">{{ section.name }}</a>{% endfor %}</nav>
+<nav>{% for section in sections %}<a href="#{{ section.anchor }}">{{ section.name }}</a>{% endfor %}</nav>
 {% for section in sections %}
-<h2 id="{{ section.name }}">{{ section.name }}</h2>
+<h2 id="{{ section.anchor }}">{{ section.name }}</h2>
 {% for table in section.profiles %}{{ show(table) }}{% endfor %}
 {% for group in section.groups %}
 {{ show(group.table) }}
@@ -100,6 +101,11 @@ class Section:
     profiles: list[Table]
     groups: list[Group]
 
+    @property
+    def anchor(self) -> str:
+        """The name as an identifier of HTML."""
+        return self.name.replace(" ", "-")
+
 
 def report(results: Path = Path("results"), *, published: bool = False) -> str:
     """The page as HTML. Raises UserError where no record may stand in a table."""
@@ -124,6 +130,7 @@ def _sections(board: Leaderboard, results: Path) -> Iterator[Section]:
 
 def _group(table: Table, rows: pd.DataFrame, results: Path) -> Group:
     shown = rows[rows.headline]
+    shown = shown.assign(name=row_names(shown))
     plot, caption = _plot(shown)
     return Group(table, plot, caption, _classes(shown), list(_pictures(shown, results)))
 
@@ -138,11 +145,11 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
         best = mean.groupby("name")["mean"].max().nlargest(LINES).index
         caption = f"headline over the {label}, mean and standard deviation over seeds"
         caption += f"; the best {LINES} of {mean.name.nunique()} backbones" if mean.name.nunique() > LINES else ""
-        return _figure(mean, list(best), label), caption
+        return _figure(mean, list(best), axis, label), caption
     return "", ""
 
 
-def _figure(mean: pd.DataFrame, names: list[str], label: str) -> str:
+def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 4.2), layout="constrained")
@@ -152,9 +159,9 @@ def _figure(mean: pd.DataFrame, names: list[str], label: str) -> str:
         axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), label=name, marker="o", markersize=4, capsize=2)
     axes.set_xscale("log")
     ticks = sorted(mean.x.unique())
-    axes.set_xticks(ticks, [f"1/{round(1 / x)}" if x <= 1 else f"{x:g}" for x in ticks])
+    axes.set_xticks(ticks, [f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}" for x in ticks])
     axes.minorticks_off()
-    axes.set(xlabel=label, ylabel="mIoU in %")
+    axes.set(xlabel=label, ylabel="headline in %")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
     stream = io.BytesIO()

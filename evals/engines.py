@@ -44,8 +44,9 @@ def cluster(settings: Settings, points: Float[Tensor, "n d"], k: int, seed: int)
     find = _faiss if settings.engine == "faiss" else _sklearn
     chosen = points[sample(len(points), k, settings.per_cluster, seed).to(points.device)]
     centroids = torch.from_numpy(find(settings, np.ascontiguousarray(chosen.cpu().numpy()), k, seed)).to(points)
-    _, gain = assign(chosen, centroids[None])
-    inertia = float(chosen.square().sum(dtype=torch.float64) - gain[0])
+    centre = chosen.mean(0)  # far from the origin distances would lose digits
+    _, gain = assign(chosen - centre, (centroids - centre)[None])
+    inertia = float((chosen - centre).square().sum(dtype=torch.float64) - gain[0])
     return Clusters(centroids, inertia, settings.iterations)
 
 

@@ -16,6 +16,8 @@ number of classes is "clustering", larger K is "over-clustering". The same words
   clustered; 50 iterations.
 - full: every token trains, k-means++, no PCA: what the features give, without the accidents of a protocol.
 
+Our own K-means ends a restart once its inertia falls by less than 1e-4 of itself; faiss makes all iterations.
+
 All matchings are recorded: `hungarian`, `precision` (most frequent class) and `iou` (many-to-one); `matched` is the protocol's.
 
 Numbers to reach (mIoU, VOC, K = 21, 300, 500; NeCo table 7): DINO ViT-S/16 4.3, 13.9, 17.3; CrIBo 18.3, 51.3, 54.5; DINOv2R
@@ -114,6 +116,14 @@ class KMeans(Evaluator):
         split = self.eval_split or dataset.val_split
         return split, split
 
+    def scored(self, items: Sequence[Item]) -> Sequence[Item]:
+        """What fills whole batches. Raises UserError where that is nothing."""
+        if not self.whole_batches:
+            return items
+        if len(items) < self.whole_batches:
+            raise UserError(f"--whole-batches {self.whole_batches}: there are {len(items)} images; give {len(items)} at most")
+        return items[: len(items) - len(items) % self.whole_batches]
+
     def resolve(self, dataset: Dataset) -> KMeans:
         """Name the split, and K where it is the number of classes."""
         space = LabelSpace(dataset, "drop", self.other_class)
@@ -126,11 +136,7 @@ class KMeans(Evaluator):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Labels first (they fail early), then features, then one clustering after the other."""
-        items = limited(dataset.items(self.splits(dataset)[1]), run.limit)
-        if self.whole_batches:
-            if len(items) < self.whole_batches:
-                raise UserError(f"--whole-batches {self.whole_batches}: there are {len(items)} images; give {len(items)} at most")
-            items = items[: len(items) - len(items) % self.whole_batches]
+        items = self.scored(limited(dataset.items(self.splits(dataset)[1]), run.limit))
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
         size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
@@ -153,8 +159,8 @@ class KMeans(Evaluator):
                 details = {"inertia": found.inertia, "iterations": found.iterations, "images": len(items)}
                 scores = self.scores(torch.stack(pairs), space, point, details)
             yield from scores
-            if self.visualise and run.pictures is not None and point == self.points(dataset)[0]:
-                self.draw(dataset, space, view, items, maps, torch.stack(pairs).sum(0), run)
+            if self.visualise and run.pictures is not None and point == points[0]:
+                self.draw(space, view, items, maps, self.matching(torch.stack(pairs).sum(0), space)[1], run)
 
     def truth(self, space: LabelSpace, items: Sequence[Item], view: View) -> list[UInt8[Tensor, "h w"]]:
         """The label maps that clusters are compared with. Raises UserError where no pixel has a class."""
@@ -185,6 +191,8 @@ class KMeans(Evaluator):
                 size = (self.upsample, self.upsample)
                 large = F.interpolate(own.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
                 own = large[0].permute(1, 2, 0)
+            if not own.isfinite().all():
+                raise UserError(f"the features of {item.name} are not finite numbers; check the weights, or use --precision fp32")
             parts.append(own)
         grid = (int(parts[0].shape[0]), int(parts[0].shape[1]))
         return torch.cat([part.flatten(0, 1) for part in parts]).to(device), grid
@@ -209,35 +217,42 @@ class KMeans(Evaluator):
             axes = axes @ vectors[:, -self.pca :].flip(1)
         return lambda grid: ((grid.double() - mean) @ axes).float()
 
+    def matching(self, whole: Int[Tensor, "c k"], space: LabelSpace) -> tuple[str, Int[Tensor, "k"]]:
+        """The protocol's own matching: its name, and the class of every cluster."""
+        name = self.match if self.match != "auto" else "hungarian" if whole.shape[1] <= space.classes else "precision"
+        return name, matched(whole, name)
+
     def scores(self, confusions: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
         """All matchings, then the protocol's own."""
         whole = confusions.sum(0)
-        k = whole.shape[1]
         found: dict[str, Score] = {}
         for name in MATCHINGS:
-            chosen = matching.one_to_one(whole) if name == "hungarian" else matching.many_to_one(whole, name)  # type: ignore[arg-type]
-            tallies = metrics.tallies(torch.stack([matching.merged(one, chosen) for one in confusions]))
+            classes = matched(whole, name)
+            tallies = metrics.tallies(torch.stack([matching.merged(one, classes) for one in confusions]))
             found[name] = miou_score(tallies, name, space.names, self.absent, point, details)  # type: ignore[arg-type]
-        own = self.match if self.match != "auto" else "hungarian" if k <= space.classes else "precision"
+        own = self.matching(whole, space)[0]
         return [*found.values(), replace(found[own], variant="matched", details={**details, "matching": own})]
 
-    def draw(
-        self, dataset: Dataset, space: LabelSpace, view: View, items: Sequence[Item], maps: Tensor, whole: Tensor, run: Run
-    ) -> None:
+    def draw(self, space: LabelSpace, view: View, items: Sequence[Item], maps: Tensor, named: Int[Tensor, "k"], run: Run) -> None:
         """Write `<image>.png`: image, truth, clusters in the colours of their classes, clusters in colours of their own."""
         assert run.pictures is not None
         chosen = limited(range(len(items)), self.visualise)  # type: ignore[type-var]
-        named = matching.many_to_one(whole).to(torch.uint8)
-        colours = np.array(distinct_palette(whole.shape[1]), dtype=np.uint8)
+        classes_of, dataset = named.clamp(min=0).to(torch.uint8), space.dataset
+        colours = np.array(distinct_palette(len(named)), dtype=np.uint8)
         for place in chosen:
             item = items[place]
             label = view.label(space.read_truth(item), dataset.image_digest(item))
             size = (int(label.shape[1]), int(label.shape[0]))
             own = Image.fromarray(colours[maps[place].cpu().numpy()]).resize(size, Image.Resampling.NEAREST)
-            classes = F.interpolate(named[maps[place].cpu()][None, None], label.shape, mode="nearest-exact")[0, 0]
+            classes = F.interpolate(classes_of[maps[place].cpu()][None, None], label.shape, mode="nearest-exact")[0, 0]
             picture = row([panel(dataset, space, view, item, label, classes), own], gap=4)
             save(picture, run.pictures / f"{item.name.replace('/', '-')}.png")
         notice(f"pictures of {len(chosen)} images are in {run.pictures}")
+
+
+def matched(whole: Int[Tensor, "c k"], name: str) -> Int[Tensor, "k"]:
+    """The class of every cluster by the matching of that name; -1 for none."""
+    return matching.one_to_one(whole) if name == "hungarian" else matching.many_to_one(whole, name)  # type: ignore[arg-type]
 
 
 def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: int, classes: int) -> Int[Tensor, "c k"]:

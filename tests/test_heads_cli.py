@@ -119,3 +119,51 @@ def test_fine_tuning_needs_weights(run):
     done = run("eval", "--protocol", "segmenter", *SHORT.replace("random:test_vit", "pixels:16").split())
     assert done.returncode == 2
     assert "pixels:16 has no weights to fine-tune" in done.stderr
+
+
+TWO = "--backbone random:test_vit --dataset scenes --limit 8 --image-size 64 --seeds 2 --fractions 1 --clusters 0"
+
+
+def test_several_protocols_in_one_call(run, folder):
+    done = run(
+        "eval",
+        "--protocol",
+        "kmeans, incontext",
+        "--preset",
+        "leopart,cribo",
+        *TWO.split(),
+        "--resize",
+        "square",
+        "--results",
+        "both",
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(", ")[2].partition(" ")[0] for line in done.stdout.splitlines() if " on scenes" in line] == [
+        "kmeans/leopart",
+        "incontext/cribo",
+    ]
+    assert len(list((folder / "both" / "records").glob("*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "leopart"], "2 protocols take 2 presets"),
+        (["--preset", "leopart,typo"], "unknown preset 'typo'"),
+        (["--stride", "3"], "unknown option '--stride'"),
+        (["--engine", "sklearn"], "--engine"),
+        (["--config", "options.toml"], "unknown option 'imge_size'"),
+        (["--seeds", "x"], "--seeds x: it takes N"),
+    ],
+)
+def test_what_is_wrong_for_one_of_several_protocols_stops_all(run, folder, words, message):
+    (folder / "options.toml").write_text("imge-size = 64\n")
+    done = run("eval", "--protocol", "kmeans,incontext", *TWO.split(), *words, "--results", "none")
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert done.stdout == "" and not list((folder / "none" / "records").glob("*.json"))
+
+
+def test_gpus_go_with_one_protocol(run):
+    done = run("eval", "--protocol", "linear,kmeans", "--preset", "mmseg,leopart", "--gpus", "2")
+    assert done.returncode == 2 and "--gpus 2 goes with one protocol; 2 are named" in done.stderr

@@ -61,7 +61,7 @@ def results(tmp_path):
 def test_the_page_needs_nothing_beside_it(results):
     page = Page(report(results))
     assert page.sources and all(source.startswith("data:image/") for source in page.sources)
-    assert page.links == ["#scenes val"]
+    assert page.links == ["#scenes-val"]
     assert not re.search(r"https?://(?!www\.w3\.org)", report(results))
 
 

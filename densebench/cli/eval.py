@@ -15,7 +15,7 @@ import typer
 
 from densebench import catalog, options
 from densebench.cli import settings
-from densebench.errors import UserError
+from densebench.errors import UserError, unknown
 
 
 def evaluate(
@@ -62,19 +62,37 @@ def evaluate(
     asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
     asked |= {"backbones": backbone or [], "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
+    if gpus > 1 and len(entries) > 1:
+        raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         from densebench.training.distributed import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
             list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    if len(entries) > 1:  # what is wrong is said before the first protocol runs
-        given = {key: flags[key].read(value) for key, value in given.items() if key in flags}
-    for one, chosen, entry in entries:
-        known = {flag.name for flag in entry.flags()}
-        own_options = {key: value for key, value in given.items() if key in known or len(entries) == 1}
+    for one, chosen, own_options in _shares(entries, given):
         for record in run(one, preset=chosen, **named, **asked, **own_options):
             print(json.dumps(record) if as_json else summary(record), flush=True)
+
+
+def _shares(
+    entries: list[tuple[str, str | None, catalog.Entry]], given: dict[str, Any]
+) -> list[tuple[str, str | None, dict[str, Any]]]:
+    """Each protocol with its preset and the options that it has. What is wrong is said before the first one runs.
+
+    Raises UserError for an option that none has, and for a value that one of those that have it does not take.
+    """
+    found = []
+    known = {flag.name for _, _, entry in entries for flag in entry.flags()}
+    for key in given:
+        if key not in known:
+            raise unknown("option", key, known, "the same command with --help lists them")
+    for name, preset, entry in entries:
+        own = {flag.name: flag for flag in entry.flags() if flag.name in given}
+        for key, flag in own.items():
+            flag.read(given[key])
+        found.append((name, preset, {key: given[key] for key in own}))
+    return found
 
 
 def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None, catalog.Entry]]:
@@ -82,11 +100,17 @@ def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None,
 
     Raises UserError where presets are given that do not pair with them.
     """
-    names = protocols.split(",")
+    names = [name.strip() for name in protocols.split(",")]
     wanted: list[str | None] = [*presets.split(",")] if presets else [None] * len(names)
     if len(wanted) != len(names):
         raise UserError(f"--preset {presets}: {len(names)} protocols take {len(names)} presets, in their order, or none")
-    return [(name, preset, catalog.find("protocols", name).part(preset)) for name, preset in zip(names, wanted, strict=True)]
+    found = []
+    for name, preset in zip(names, wanted, strict=True):
+        entry = catalog.find("protocols", name)
+        if preset is not None and preset not in entry.all_presets:
+            raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+        found.append((name, preset, entry.part(preset)))
+    return found
 
 
 def _help(context: typer.Context, protocol: str | None, preset: str | None) -> None:
