@@ -191,7 +191,8 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     one = group.iloc[0]
     sizes = shown.groupby(["record", "column"]).size()
     few, many = sizes[sizes > 1].min(), sizes.max()
-    what = "seeds" if any(name == "K" for point in shown.point for name, _ in point) else "subsets"
+    parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
+    what = "subsets" if parts else "seeds"
     counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
     size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
     return (
