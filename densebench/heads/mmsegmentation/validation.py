@@ -85,6 +85,6 @@ class HeadIoU(IoUMetric):
 
 def write_facts(folder: Path, iteration: int, found: dict[str, float], heads: int) -> list[float]:
     """Close a validation: with this file it counts. Returns IoUMetric's mIoU of each head in %."""
-    values = [float(found[f"head {number}/mIoU"]) for number in range(heads)]
+    values = [round(float(found[f"head {number}/mIoU"]), 2) for number in range(heads)]
     write_text(folder / f"validation-{iteration:08}.json", json.dumps({"iteration": iteration, "mmseg": values}) + "\n")
     return values
