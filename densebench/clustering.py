@@ -65,7 +65,7 @@ def kmeans(
     if spherical:
         centroids = F.normalize(centroids, dim=2)
     last = torch.full((restarts,), torch.inf, dtype=torch.float64, device=points.device)
-    best, active = Clusters(centroids[0], torch.inf, 0), torch.arange(restarts, device=points.device)
+    best = Clusters(centroids[0], torch.inf, 0)
     squares = chosen.square().sum(dtype=torch.float64)
     for iteration in range(iterations + 1):
         nearest, gain = assign(chosen, centroids)
@@ -74,8 +74,8 @@ def kmeans(
         for number in done.nonzero()[:, 0].tolist():
             if float(inertia[number]) < best.inertia:
                 best = Clusters(centroids[number] + centre, float(inertia[number]), iteration)
-        active, nearest, centroids, last = active[~done], nearest[~done], centroids[~done], inertia[~done]
-        if not len(active):
+        nearest, centroids, last = nearest[~done], centroids[~done], inertia[~done]
+        if not len(last):
             break
         centroids = means(chosen, nearest, centroids)
         if spherical:

@@ -41,11 +41,15 @@ LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on severa
 
 @dataclass(frozen=True)
 class Table:
-    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the greatest value of each column."""
+    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the greatest value of each column.
+
+    of: the group of records that a table shows, or the data set and split that a profile is of.
+    """
 
     caption: str
     cells: pd.DataFrame
     best: pd.DataFrame
+    of: str = ""
 
     def rows(self) -> list[tuple[list[str], list[bool]]]:
         """Cells and marks, row by row."""
@@ -156,7 +160,7 @@ def table(group: pd.DataFrame) -> Table:
         for name in order
     ]
     best = (means == means.max()).loc[order].reset_index(drop=True).reindex(columns=list(cells[0]), fill_value=False)
-    return Table(_caption(group, shown), pd.DataFrame(cells), best)
+    return Table(_caption(group, shown), pd.DataFrame(cells), best, str(group.iloc[0].group))
 
 
 def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:

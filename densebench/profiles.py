@@ -33,7 +33,7 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         cells.insert(0, "backbone", cells.index)
         best = (values == values.max()).reindex(columns=cells.columns, fill_value=False)
         caption = f"profiles on {dataset} {split}: headline in % by protocol; compare within a column only"
-        found.append(Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True)))
+        found.append(Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True), f"{dataset} {split}"))
     return found
 
 

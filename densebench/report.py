@@ -121,9 +121,9 @@ def report(results: Path = Path("results"), *, published: bool = False) -> str:
 
 
 def _sections(board: Leaderboard, results: Path) -> Iterator[Section]:
-    by_group = {table.caption.rpartition("group ")[2]: table for table in board.tables}
+    by_group = {table.of: table for table in board.tables}
     for (dataset, split), own in board.scores.groupby(["dataset", "split"], sort=True):
-        profiles = [table for table in board.profiles if table.caption.startswith(f"profiles on {dataset} {split}:")]
+        profiles = [table for table in board.profiles if table.of == f"{dataset} {split}"]
         groups = [_group(by_group[name], rows, results) for name, rows in own.groupby("group", sort=True) if name in by_group]
         yield Section(f"{dataset} {split}", profiles, groups)
 

@@ -88,7 +88,7 @@ class View:
         return F.interpolate(pixels[None, None], shape, mode=self.mask_resample)[0, 0]
 
     def _generator(self, digest: str) -> np.random.Generator:
-        return _generator(f"view {self.epoch} {digest}")
+        return named_generator(f"view {self.epoch} {digest}")
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,12 @@ class CropView:
         return found.flip(-1) if mirrored else found
 
     def _draw(self, width: int, height: int, digest: str) -> tuple[Crop, bool]:
-        generator = _generator(f"crop {self.key} {digest}")
+        generator = named_generator(f"crop {self.key} {digest}")
         return random_crop(width, height, generator, self.scale), bool(generator.random() < 0.5)
 
 
-def _generator(text: str) -> np.random.Generator:
+def named_generator(text: str) -> np.random.Generator:
+    """Random numbers that a text decides, the same everywhere."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from densebench.console import progress
 from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.features import Features
-from densebench.views import View
+from densebench.views import View, named_generator
 
 from . import memory
 
@@ -101,8 +100,7 @@ def read_units(
 
 
 def _uniform(count: int, digest: str, view: View) -> Float[Tensor, "count"]:
-    seed = hashlib.sha256(f"rarity {view.epoch} {digest}".encode()).digest()
-    return torch.from_numpy(np.random.Generator(np.random.PCG64(int.from_bytes(seed[:16]))).random(count, dtype=np.float32))
+    return torch.from_numpy(named_generator(f"rarity {view.epoch} {digest}").random(count, dtype=np.float32))
 
 
 def row_limits(subsets: Bool[Tensor, "subsets units"], size: int | None) -> list[int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from densebench.clustering import Clusters, assign, kmeans, sample
+from densebench.clustering import Clusters, kmeans, labels, sample
 from densebench.errors import UserError
 
 
@@ -44,10 +45,9 @@ def cluster(settings: Settings, points: Float[Tensor, "n d"], k: int, seed: int)
     find = _faiss if settings.engine == "faiss" else _sklearn
     chosen = points[sample(len(points), k, settings.per_cluster, seed).to(points.device)]
     centroids = torch.from_numpy(find(settings, np.ascontiguousarray(chosen.cpu().numpy()), k, seed)).to(points)
-    centre = chosen.mean(0)  # far from the origin distances would lose digits
-    _, gain = assign(chosen - centre, (centroids - centre)[None])
-    inertia = float((chosen - centre).square().sum(dtype=torch.float64) - gain[0])
-    return Clusters(centroids, inertia, settings.iterations)
+    found = Clusters(centroids, 0.0, settings.iterations)
+    inertia = (chosen - centroids[labels(chosen, found)]).square().sum(dtype=torch.float64)
+    return replace(found, inertia=float(inertia))
 
 
 def _faiss(settings: Settings, points: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -43,10 +43,10 @@ from densebench.clustering import labels
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.palette import distinct_palette
-from densebench.device import resolve_device, resolve_workers
+from densebench.device import resolve_device
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
-from densebench.features import Features, extract
+from densebench.features import Features
 from densebench.options import axis, means, setting
 from densebench.pictures import row, save
 from densebench.records import Score
@@ -55,7 +55,7 @@ from densebench.views import View
 from .counting import miou_score
 from .engines import cluster
 from .labels import LabelSpace
-from .layers import resized
+from .layers import features_of, truth_map, whole_size
 from .pictures import panel
 
 LEOPART = {"image_size": 448}
@@ -139,9 +139,7 @@ class KMeans(Evaluator):
         items = self.scored(limited(dataset.items(self.splits(dataset)[1]), run.limit))
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
-        size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
-        backbone.check_size(size, size)
-        view = View(backbone.stride, size)
+        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
         with run.stage("labels"):
             truth = self.truth(space, items, view)
         with run.stage("features"):
@@ -160,15 +158,15 @@ class KMeans(Evaluator):
                 scores = self.scores(torch.stack(pairs), space, point, details)
             yield from scores
             if self.visualise and run.pictures is not None and point == points[0]:
-                self.draw(space, view, items, maps, self.matching(torch.stack(pairs).sum(0), space)[1], run)
+                named = matched(torch.stack(pairs).sum(0), self.own_matching(len(found.centroids), space))
+                self.draw(space, view, items, maps, named, run)
 
     def truth(self, space: LabelSpace, items: Sequence[Item], view: View) -> list[UInt8[Tensor, "h w"]]:
         """The label maps that clusters are compared with. Raises UserError where no pixel has a class."""
         found = []
         with progress("labels", len(items)) as bar:
             for item in items:
-                seen = view.label(space.read_truth(item), space.dataset.image_digest(item))
-                found.append(resized(seen, self.mask_size, self.mask_resample))
+                found.append(truth_map(space, view, item, self.mask_size, self.mask_resample))
                 bar.advance()
         if not any(bool((label != 255).any()) for label in found):
             raise UserError(f"no pixel of the {len(items)} images that are scored has a class; check their label maps")
@@ -178,11 +176,7 @@ class KMeans(Evaluator):
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View
     ) -> tuple[Float[Tensor, "n d"], tuple[int, int]]:
         """The tokens of all images, image by image and row by row, as they are clustered; and the grid that they form."""
-        device = resolve_device(self.device)
-        features = extract(
-            backbone, dataset, items, view, precision=self.precision, device=device, batch_size=self.batch_size,
-            workers=resolve_workers(self.workers, len(items)),
-        )  # fmt: skip
+        features = features_of(self, backbone, dataset, items, view)
         project = self.projection(features, items)
         parts = []
         for item in items:
@@ -195,7 +189,7 @@ class KMeans(Evaluator):
                 raise UserError(f"the features of {item.name} are not finite numbers; check the weights, or use --precision fp32")
             parts.append(own)
         grid = (int(parts[0].shape[0]), int(parts[0].shape[1]))
-        return torch.cat([part.flatten(0, 1) for part in parts]).to(device), grid
+        return torch.cat([part.flatten(0, 1) for part in parts]).to(resolve_device(self.device)), grid
 
     def projection(self, features: Features, items: Sequence[Item]) -> Any:
         """Standardisation and PCA of all tokens as one affine map."""
@@ -217,10 +211,9 @@ class KMeans(Evaluator):
             axes = axes @ vectors[:, -self.pca :].flip(1)
         return lambda grid: ((grid.double() - mean) @ axes).float()
 
-    def matching(self, whole: Int[Tensor, "c k"], space: LabelSpace) -> tuple[str, Int[Tensor, "k"]]:
-        """The protocol's own matching: its name, and the class of every cluster."""
-        name = self.match if self.match != "auto" else "hungarian" if whole.shape[1] <= space.classes else "precision"
-        return name, matched(whole, name)
+    def own_matching(self, k: int, space: LabelSpace) -> str:
+        """The name of the protocol's own matching."""
+        return self.match if self.match != "auto" else "hungarian" if k <= space.classes else "precision"
 
     def scores(self, confusions: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
         """All matchings, then the protocol's own."""
@@ -230,7 +223,7 @@ class KMeans(Evaluator):
             classes = matched(whole, name)
             tallies = metrics.tallies(torch.stack([matching.merged(one, classes) for one in confusions]))
             found[name] = miou_score(tallies, name, space.names, self.absent, point, details)  # type: ignore[arg-type]
-        own = self.matching(whole, space)[0]
+        own = self.own_matching(whole.shape[1], space)
         return [*found.values(), replace(found[own], variant="matched", details={**details, "matching": own})]
 
     def draw(self, space: LabelSpace, view: View, items: Sequence[Item], maps: Tensor, named: Int[Tensor, "k"], run: Run) -> None:

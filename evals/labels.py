@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from densebench.datasets import Dataset, Item
 
@@ -57,5 +57,8 @@ class LabelSpace:
             else:
                 present = unit.labels.unique().numpy()
                 shown[present[present < self.classes]] = True
-        absent = [name for name, there in zip(self.names, shown, strict=True) if not there]
-        return {"images": len({unit.item.name for unit in units}), "absent": absent}
+        return {"images": len({unit.item.name for unit in units}), "absent": self.absent(shown)}
+
+    def absent(self, shown: Bool[np.ndarray, "classes"]) -> list[str]:
+        """The names of the classes that are not shown."""
+        return [name for name, there in zip(self.names, shown, strict=True) if not there]

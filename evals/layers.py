@@ -16,10 +16,11 @@ from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item
 from densebench.device import resolve_device, resolve_workers
+from densebench.evaluator import Evaluator
 from densebench.features import Features, extract
 from densebench.pictures import save
 from densebench.supervised import FewShot
-from densebench.views import View
+from densebench.views import CropView, View
 
 from .counting import Counts
 from .labels import LabelSpace
@@ -28,12 +29,17 @@ from .pictures import panel
 
 def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
     """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
-    size = options.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+    return View(backbone.stride, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
+
+
+def whole_size(asked: int | None, backbone: Backbone, dataset: Dataset) -> int:
+    """The side of the square that images become. Raises UserError where one that was asked for does not fit the backbone."""
+    size = asked or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
     backbone.check_size(size, size)
-    return View(backbone.stride, size, options.resample)  # type: ignore[arg-type]
+    return size
 
 
-def features_of(options: FewShot, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
+def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
     """Features of the items, from the cache where it has them."""
     return extract(
         backbone, dataset, items, view, precision=options.precision, device=resolve_device(options.device),
@@ -66,9 +72,7 @@ class Layers:
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
         """What the prediction is compared with."""
-        return resized(
-            self.view.label(self.space.read_truth(item), self.dataset.image_digest(item)), self.size, self.mask_resample
-        )
+        return truth_map(self.space, self.view, item, self.size, self.mask_resample)
 
     def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
         """The pixels of an image by truth and prediction, for each of several layers."""
@@ -94,6 +98,9 @@ class Layers:
         notice(f"pictures of {len(items)} images are in {folder}")
 
 
-def resized(label: UInt8[Tensor, "h w"], size: int | None, resample: str) -> UInt8[Tensor, "rows columns"]:
-    """A label map as a square of `size` px, or as it is."""
-    return label if size is None else F.interpolate(label[None, None], (size, size), mode=resample)[0, 0]
+def truth_map(
+    space: LabelSpace, view: View | CropView, item: Item, size: int | None, resample: str
+) -> UInt8[Tensor, "rows columns"]:
+    """The label map of an item under a view, then as a square of `size` px; None: as the view has it."""
+    seen = view.label(space.read_truth(item), space.dataset.image_digest(item))
+    return seen if size is None else F.interpolate(seen[None, None], (size, size), mode=resample)[0, 0]

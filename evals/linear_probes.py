@@ -24,7 +24,6 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,12 +49,12 @@ from densebench.options import axis, setting
 from densebench.records import Score
 from densebench.store import Store
 from densebench.supervised import FewShot, check_rates
-from densebench.views import CropView, View
+from densebench.views import CropView, View, named_generator
 
 from .best_rate import Course, scores_of_rates
 from .counting import Counts
 from .labels import LabelSpace
-from .layers import Layers, features_of, resized, whole_view
+from .layers import Layers, features_of, truth_map, whole_view
 
 LEOPART = {"image_size": 448, "absent": "zero"}
 
@@ -119,8 +118,7 @@ class LinearProbes(FewShot):
             with run.stage("scoring"):
                 counts = layers.count(val, weights.flatten(0, 1))
             for number, row in enumerate(group):
-                absent = [name for name, there in zip(space.names, shown[chosen[row]].any(0), strict=True) if not there]
-                details = {"images": len(subsets[number]), "absent": absent}
+                details = {"images": len(subsets[number]), "absent": space.absent(shown[chosen[row]].any(axis=0))}
                 courses = {rate: course(curve[:, number]) for rate, curve in curves.items()}
                 own: dict[float, Any] = {
                     rate: partial(_scores, counts, number * len(curves) + place, names, points[row], details)
@@ -251,8 +249,7 @@ class Source:
 
     def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
         """The label map of training."""
-        seen = view.label(self.space.read_truth(item), self.space.dataset.image_digest(item))
-        return resized(seen, self.options.mask_size, self.options.mask_resample)
+        return truth_map(self.space, view, item, self.options.mask_size, self.options.mask_resample)
 
 
 class _Looks(torch.utils.data.Dataset[Any]):
@@ -307,5 +304,4 @@ def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
 
 
 def _order(count: int, seed: int, epoch: int) -> list[int]:
-    words = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(words[:16]))).permutation(count).tolist()
+    return named_generator(f"order {seed} {epoch}").permutation(count).tolist()

@@ -84,9 +84,7 @@ def scores(
             names = [item.name for item in drawn]
             runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
     if world.chief:
-        present = np.any(shown, axis=0).tolist()
-        absent = [name for number, name in enumerate(space.names) if not present[number]]
-        details = {"images": len(train_items), "absent": absent}
+        details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
         with run.stage("scoring"):
             outcome = Outcome.of(runs, space, [item.name for item in val], options.absent)
             yield from outcome.scores(options.points(dataset)[0], details)

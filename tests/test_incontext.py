@@ -276,32 +276,38 @@ def test_work_in_progress_is_taken_up(backbone, monkeypatch):
     assert len(labelled) == 5  # two images before it died, the third twice, the fourth once
 
 
+class Oracle(torch.nn.Module):
+    """The feature of a patch is the colour of its centre."""
+
+    mean, std, stride, dim, spec, digest = (0.0,) * 3, (1.0,) * 3, PATCH, 3, "oracle", "oracle"
+
+    def forward(self, images):
+        return images[:, :, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
+
+    def check_size(self, height, width):
+        pass
+
+    def identity(self):
+        return {"digest": "oracle"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean(Blocks):
+    """The colour tells the class; blocks of the size of patches."""
+
+    def image(self, item):
+        return Image.fromarray(np.eye(CLASSES, 3, dtype=np.uint8)[self.label(item)] * 200 + 20)
+
+    def image_digest(self, item):
+        return digest(["clean", item.name])
+
+    def label(self, item):
+        rng = np.random.default_rng(int(digest(item.name, 8), 16))
+        return rng.integers(0, CLASSES, (4, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+
+
 def test_perfect_features_score_100():
     """With the label itself as the feature, only patches that mix classes can be wrong."""
-
-    class Oracle(torch.nn.Module):
-        mean, std, stride, dim, spec, digest = (0.0,) * 3, (1.0,) * 3, PATCH, 3, "oracle", "oracle"
-
-        def forward(self, images):
-            return images[:, :, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
-
-        def check_size(self, height, width):
-            pass
-
-        def identity(self):
-            return {"digest": "oracle"}
-
-    @dataclass(frozen=True, kw_only=True)
-    class Clean(Blocks):
-        def image(self, item):
-            return Image.fromarray(np.eye(CLASSES, 3, dtype=np.uint8)[self.label(item)] * 200 + 20)
-
-        def image_digest(self, item):
-            return digest(["clean", item.name])
-
-        def label(self, item):
-            rng = np.random.default_rng(int(digest(item.name, 8), 16))
-            return rng.integers(0, CLASSES, (4, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
 
     scores = evaluate(Oracle(), Clean(root=Path()), **PLAIN, score_at="patch")
     assert values(scores)[1, None] == 100

@@ -17,7 +17,21 @@ import torch
 import torch.nn.functional as F
 from densebench.evals.linear_probes import LinearProbes
 from PIL import Image
-from test_incontext import CLASSES, COUNTS, DATA, PATCH, SIDE, Blocks, backbone, drawn, empty_cache, patches_of, values
+from test_incontext import (
+    CLASSES,
+    COUNTS,
+    DATA,
+    PATCH,
+    SIDE,
+    Blocks,
+    Clean,
+    Oracle,
+    backbone,
+    drawn,
+    empty_cache,
+    patches_of,
+    values,
+)
 from torch import nn
 
 from densebench import options
@@ -327,36 +341,6 @@ def test_the_backbone_stays_as_it_was(augment):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.training
     assert all(not parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-
-
-class Oracle(nn.Module):
-    """The feature of a patch is the colour of its centre."""
-
-    mean, std, stride, dim, spec, digest = (0.0,) * 3, (1.0,) * 3, PATCH, 3, "oracle", "oracle"
-
-    def forward(self, images):
-        return images[:, :, PATCH // 2 :: PATCH, PATCH // 2 :: PATCH]
-
-    def check_size(self, height, width):
-        pass
-
-    def identity(self):
-        return {"digest": "oracle"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clean(Blocks):
-    """The colour tells the class; blocks of the size of patches."""
-
-    def image(self, item):
-        return Image.fromarray(np.eye(CLASSES, 3, dtype=np.uint8)[self.label(item)] * 200 + 20)
-
-    def image_digest(self, item):
-        return digest(["clean", item.name])
-
-    def label(self, item):
-        rng = np.random.default_rng(int(digest(item.name, 8), 16))
-        return rng.integers(0, CLASSES, (4, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
 
 
 def test_features_that_tell_the_class_score_100():
