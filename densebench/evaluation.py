@@ -70,12 +70,7 @@ def evaluate(
             backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
             for dataset in opened:
                 chosen = evaluator.resolve(dataset)
-                about = {"name": protocol, "preset": preset, "version": kind.version, "settings": chosen.settings(dataset)}
-                header = {
-                    "backbone": backbone.identity() | ({"name": name} if name else {}),
-                    "protocol": {**about, "headline": chosen.headline()},
-                    "dataset": _dataset(chosen, dataset, limit),
-                }
+                header = _header(chosen, protocol, preset, backbone, name, dataset, limit)
                 if dry_run:
                     found = _planned(chosen, header, backbone, dataset)
                 else:
@@ -83,6 +78,18 @@ def evaluate(
                     found = _one(chosen, backbone, dataset, record, limit, command)
                 if world.chief:
                     yield found
+
+
+def _header(
+    evaluator: Evaluator, protocol: str, preset: str, backbone: Backbone, name: str | None, dataset: Dataset, limit: int | None
+) -> dict[str, Any]:
+    """What a record is of."""
+    about = {"name": protocol, "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
+    return {
+        "backbone": backbone.identity() | ({"name": name} if name else {}),
+        "protocol": {**about, "headline": evaluator.headline()},
+        "dataset": _dataset(evaluator, dataset, limit),
+    }
 
 
 def _record(results: Path, header: dict[str, Any], rerun: bool, chief: bool) -> records.Record:

@@ -161,7 +161,7 @@ def whole_neighbourhoods(labels, margin=2):
 
 def test_images_and_labels_stay_aligned_through_resizing_cropping_and_flipping():
     samples = data.Training(data_of({"train0": (60, 90), "train1": (80, 50)}), recipe(crop=48, scale=64))
-    preprocessor = training.build(load_backbone("pixels:8"), data_of({}), recipe(crop=48), (1e-3,), WORLD).data_preprocessor
+    preprocessor = training.build(load_backbone("pixels:8"), data_of({}), recipe(crop=48), (1e-3,)).data_preprocessor
     colours = (torch.from_numpy(COLOURS) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     flips, scales, seen = set(), [], 0
     for serial in range(40):
@@ -182,7 +182,7 @@ def test_images_and_labels_stay_aligned_through_resizing_cropping_and_flipping()
 def test_the_model_sees_normalised_rgb_and_small_samples_are_padded(black):
     source = data_of({"train0": (30, 36), "val0": (30, 60)}, plain=(200, 100, 30))
     settings = recipe(crop=64, scale=32, black=black)
-    preprocessor = training.build(load_backbone("pixels:8"), source, settings, (1e-3,), WORLD).data_preprocessor
+    preprocessor = training.build(load_backbone("pixels:8"), source, settings, (1e-3,)).data_preprocessor
     colour = (torch.tensor([200, 100, 30]) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     outside = -torch.tensor(MEAN) / torch.tensor(STD) if black else torch.zeros(3)
     framed = 0

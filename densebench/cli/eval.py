@@ -52,7 +52,7 @@ def evaluate(
     entries = _entries(protocol, preset)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    flags = {flag.name: flag for name, _, entry in reversed(entries) for flag in entry.flags()}
+    flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # of the first that has it
     given |= settings.parse(context.args, flags.values(), own)
 
     from densebench.evaluation import evaluate as run
@@ -70,23 +70,22 @@ def evaluate(
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
             list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    for one, chosen, own_options in _shares(entries, given):
+    for one, chosen, own_options in _shares(entries, flags, given):
         for record in run(one, preset=chosen, **named, **asked, **own_options):
             print(json.dumps(record) if as_json else summary(record), flush=True)
 
 
 def _shares(
-    entries: list[tuple[str, str | None, catalog.Entry]], given: dict[str, Any]
+    entries: list[tuple[str, str | None, catalog.Entry]], flags: dict[str, options.Flag], given: dict[str, Any]
 ) -> list[tuple[str, str | None, dict[str, Any]]]:
     """Each protocol with its preset and the options that it has. What is wrong is said before the first one runs.
 
     Raises UserError for an option that none has, and for a value that one of those that have it does not take.
     """
     found = []
-    known = {flag.name for _, _, entry in entries for flag in entry.flags()}
     for key in given:
-        if key not in known:
-            raise unknown("option", key, known, "the same command with --help lists them")
+        if key not in flags:
+            raise unknown("option", key, flags, "the same command with --help lists them")
     for name, preset, entry in entries:
         own = {flag.name: flag for flag in entry.flags() if flag.name in given}
         for key, flag in own.items():

@@ -81,7 +81,7 @@ def train(
     return found
 
 
-def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float], world: World) -> SideBySide:
+def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float]) -> SideBySide:
     """The segmentor of a run."""
     torch.manual_seed(recipe.seed)
     trunk: nn.Module
@@ -143,7 +143,7 @@ def _runner(
     backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float], folder: Path, world: World, start: int,
     drawn: Sequence[str], workers: int,
 ) -> Runner:  # fmt: skip
-    model = build(backbone, data, recipe, rates, world)
+    model = build(backbone, data, recipe, rates)
     counting = Counting(len(rates), len(data.classes), folder, drawn)
     optimiser = _optimiser(model, recipe, rates, world.device)
     return _Runner(
