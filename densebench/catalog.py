@@ -27,6 +27,7 @@ GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
         "densebench.evals",
         {
             "Evaluator": "densebench.evaluator",
+            "Clustered": "densebench.clustered",
             "Supervised": "densebench.supervised",
             "FewShot": "densebench.supervised",
             "SlidingWindow": "densebench.sliding_window",

@@ -83,6 +83,65 @@ def kmeans(
     return best
 
 
+def minibatch(
+    points: Float[Tensor, "n d"],
+    clusters: int,
+    *,
+    seed: int = 0,
+    restarts: int = 1,
+    passes: int = 100,
+    init: Init = "points",
+    per_cluster: int | None = 256,
+    spherical: bool = False,
+    tolerance: float = 1e-4,
+    batch: int = 2**14,
+) -> Clusters:
+    """K-means in mini-batches (Sculley, WWW 2010): each centroid is the running mean of the points that it was nearest to.
+
+    For so many points that whole iterations take too long. The other arguments are those of `kmeans`; a restart ends when a
+    pass over all batches lowers the inertia by less than `tolerance`. The inertia is that of all points that were trained on.
+    """
+    if clusters > len(points):
+        raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
+    chosen = points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+    centre = torch.zeros_like(chosen[0]) if spherical else chosen.mean(0)
+    chosen = chosen - centre
+    generator = torch.Generator().manual_seed(seed + 1)
+    begin = first_points if init == "points" else plus_plus
+    first = chosen[torch.randperm(len(chosen), generator=generator)[: max(batch, clusters)].to(points.device)]
+    centroids = begin(first, clusters, restarts, generator)
+    counts = torch.zeros(restarts, clusters, device=points.device)
+    squares = float(chosen.square().sum(dtype=torch.float64))
+    best, last, done = 0, torch.inf, 0
+    while done < passes:
+        centroids = F.normalize(centroids, dim=2) if spherical else centroids
+        order = torch.randperm(len(chosen), generator=generator).to(points.device)
+        for places in order.split(batch):
+            centroids, counts = _running_means(chosen[places], centroids, counts)
+        centroids = F.normalize(centroids, dim=2) if spherical else centroids
+        inertia = (squares - assign(chosen, centroids)[1]).clamp(min=0)
+        best, done = int(inertia.argmin()), done + 1
+        if last - float(inertia[best]) <= tolerance * float(inertia[best]):
+            break
+        last = float(inertia[best])
+    return Clusters(centroids[best] + centre, float(inertia[best]), done)
+
+
+def _running_means(
+    points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"], counts: Float[Tensor, "r k"]
+) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
+    """Move each centroid to the mean of all points that it ever took, those of this batch among them."""
+    nearest = assign(points, centroids)[0]
+    restarts, clusters, width = centroids.shape
+    places = (nearest + clusters * torch.arange(restarts, device=points.device)[:, None]).flatten()
+    total = torch.zeros(restarts * clusters, width, dtype=points.dtype, device=points.device)
+    total.index_add_(0, places, points.repeat(restarts, 1))
+    own = torch.bincount(places, minlength=restarts * clusters).view(restarts, clusters).to(counts)
+    counts = counts + own
+    moved = (total.view_as(centroids) - own[:, :, None] * centroids) / counts.clamp(min=1)[:, :, None]
+    return centroids + moved, counts
+
+
 def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
     """The nearest centroid of every point, for each of r sets, and the sum of 2 x.c - |c|^2 over points (|x|^2 less distance)."""
     restarts, clusters, _ = centroids.shape

@@ -35,6 +35,7 @@ PUBLISHED_AS = {
     "linear/croc": "linear-croc",
     "linear/mmseg": "linear-mmseg",
     "segmenter/mmseg": "segmenter-mmseg",
+    **dict.fromkeys(("unsupervised/leopart", "unsupervised/leopart-b8", "unsupervised/neco"), "unsupervised-cbfe-cd"),
 }
 LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on several layers
 
@@ -121,7 +122,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
                 "image_size": protocol["settings"].get("image_size", protocol["settings"].get("crop_size")),
-                "shortened": not protocol["settings"].get("comparable", True) and protocol["settings"].get("iterations"),
+                "remark": _remark(protocol["settings"]),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
@@ -203,8 +204,17 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
         f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in {shown.iloc[0].unit}, "
         f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
-        f"{f'{one.shortened} iterations (not comparable with published runs), ' if one.shortened else ''}group {one.group}"
+        f"{f'{one.remark}, ' if one.remark else ''}group {one.group}"
     )
+
+
+def _remark(settings: dict[str, Any]) -> str:
+    """What a reader must know of a group: that its runs were cut short, or what labels had a hand in."""
+    if not settings.get("comparable", True):
+        return f"{settings.get('iterations')} iterations (not comparable with published runs)"
+    if (chosen := settings.get("chosen_with_labels")) is not None:
+        return f"{', '.join(chosen) or 'nothing'} chosen with labels"
+    return ""
 
 
 def _name(metric: str) -> str:

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from densebench.console import notice
 from densebench.errors import UserError
+from densebench.foreground import foreground
 from densebench.options import setting
 from densebench.pretrainer import Pretrainer
 from densebench.training.augmentation import ViewRecipe
@@ -43,7 +44,6 @@ from densebench.training.networks import Encoder, Network, Tokens, class_attenti
 from densebench.training.objective import Loss, Now, Objective, Views
 from densebench.training.regions import align, overlaps
 
-from .foreground import foreground
 from .image_level import spread
 from .neighbour_pictures import Shown, neighbours_picture
 from .references import PatchQueue, deal, draw, pick

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from densebench.pretrain.foreground import foreground
 from densebench.pretrain.references import PatchQueue, deal, draw, pick
+
+from densebench.foreground import foreground
 
 
 def hands(b, p, count, others=None, wanted=None, seed=0):

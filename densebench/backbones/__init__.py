@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densebench.backbones.backbone import Backbone
-    from densebench.backbones.loading import load_backbone
+    from densebench.backbones.loading import attention_of, load_backbone
     from densebench.backbones.saved import newest_checkpoint, read_checkpoint, save_checkpoint
 
-__all__ = ["Backbone", "load_backbone", "newest_checkpoint", "read_checkpoint", "save_checkpoint", "sources"]
+__all__ = ["Backbone", "attention_of", "load_backbone", "newest_checkpoint", "read_checkpoint", "save_checkpoint", "sources"]
 
 _HOMES = {
     "Backbone": "backbone",
+    "attention_of": "loading",
     "load_backbone": "loading",
     "newest_checkpoint": "saved",
     "read_checkpoint": "saved",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from densebench.backbones.backbone import Backbone, Facts, measure
 from densebench.backbones.pixels import Pixels
 from densebench.backbones.position import check_convention, convention_of
 from densebench.backbones.saved import WEIGHTS, read_checkpoint
-from densebench.backbones.timm_models import create, is_plain_vit, probe, trunk_of
+from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, create, is_plain_vit, probe, trunk_of
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice
 from densebench.errors import UserError, unknown
@@ -35,9 +36,9 @@ def load_backbone(
     """Load a backbone on the CPU, float32, frozen, in evaluation mode.
 
     spec: one of `sources()`. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11",
-    joined over channels), or "query", "key", "value" of the last block. pos_embed: "auto" resizes position tables as the
-    code that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint. seed: of
-    random: weights.
+    joined over channels), or "query", "key", "value" of the last block, or "attention" of its class token. pos_embed: "auto"
+    resizes position tables as the code that the weights come from does; or "antialias", "plain", "offset".
+    role: the branch of a checkpoint. seed: of random: weights.
     Raises UserError for what is unknown, does not match, cannot be read or cannot be fetched.
     """
     check_convention(pos_embed)
@@ -113,6 +114,18 @@ def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str
     used = convention if trunk.has_table else "antialias" if getattr(model, "pos_embed", None) is not None else "none"
     facts = Facts(spec, arch, dim, stride, tuple(config["mean"]), tuple(config["std"]), layer, used, origin)
     return Backbone(trunk, facts, digest)
+
+
+def attention_of(backbone: Backbone) -> Backbone:
+    """The same weights read for what the class token attends to: `[b heads gh gw]`.
+
+    Raises UserError where that cannot be read.
+    """
+    trunk = backbone.trunk
+    if not isinstance(trunk, Trunk) or not is_plain_vit(trunk.model) or trunk.model.cls_token is None:
+        raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
+    own = AttentionTrunk(trunk.model, trunk.convention)
+    return Backbone(own, replace(backbone.facts, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads), backbone.digest)
 
 
 def _adapted(found: Adapted, spec: str, layer: str) -> Backbone:

@@ -16,6 +16,7 @@ from densebench.errors import UserError, unknown
 from densebench.torchvision_ops import make_importable
 
 PROJECTIONS = ("query", "key", "value")
+ATTENTION = "attention"
 
 
 def probe(name: str) -> Any:
@@ -138,6 +139,30 @@ class ProjectionTrunk(Trunk):
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid.shape[2:])
 
 
+class AttentionTrunk(Trunk):
+    """What the class token of a ViT attends to in the last block: one channel a head, softmax over all tokens."""
+
+    def __init__(self, model: Any, convention: str) -> None:
+        if not is_plain_vit(model) or model.cls_token is None:
+            raise UserError(
+                f"--layer {ATTENTION}: it is read of ViTs with a class token and learned positions; this is another model"
+            )
+        super().__init__(model, [len(model.blocks) - 1], convention)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
+        """The attention to each patch; what goes to prefix tokens is missing from its sum."""
+        seen: list[Tensor] = []
+        own = self.model.blocks[-1].attn
+        hook = own.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            grid = self._call(images, self.layers)[0]
+        finally:
+            hook.remove()
+        query, key, _ = seen[0].unflatten(2, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        logits = own.q_norm(query[:, :, :1]) @ own.k_norm(key).transpose(2, 3) * own.scale
+        return logits.softmax(dim=3)[:, :, 0, self.model.num_prefix_tokens :].unflatten(2, grid.shape[2:])
+
+
 def choose_layers(model: Any, layer: str) -> list[int]:
     """Block or stage numbers of a layer option: "last", or numbers from 0 such as "8,9,10,11".
 
@@ -149,7 +174,8 @@ def choose_layers(model: Any, layer: str) -> list[int]:
     try:
         numbers = [int(number) for number in layer.split(",")]
     except ValueError as error:
-        raise UserError(f"--layer {layer}: it takes last, block numbers such as 8,9,10,11, key, query or value") from error
+        names = ", ".join(("last", "block numbers such as 8,9,10,11", *PROJECTIONS))
+        raise UserError(f"--layer {layer}: it takes {names} or {ATTENTION}") from error
     if not all(0 <= number < count for number in numbers):
         raise UserError(f"--layer {layer}: the model has {count} blocks or stages, numbered 0 to {count - 1}")
     if not _has_equal_blocks(model) and len({model.feature_info[number]["reduction"] for number in numbers}) > 1:
@@ -167,4 +193,6 @@ def trunk_of(model: Any, layer: str, convention: str) -> Trunk:
     """The trunk of a model for a layer option."""
     if layer in PROJECTIONS:
         return ProjectionTrunk(model, layer, convention)
+    if layer == ATTENTION:
+        return AttentionTrunk(model, convention)
     return Trunk(model, choose_layers(model, layer), convention)

@@ -28,7 +28,7 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors or a state dict for timm:NAME.")] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="What tables call the backbone.")] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
-    layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: concatenated), key, query or value.")] = "last",
+    layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: joined), key, query, value, attention.")] = "last",
     pos_embed: Annotated[
         str, typer.Option(help="How position embeddings are resized; auto: as the checkpoint's origin.")
     ] = "auto",

@@ -6,9 +6,11 @@ NeCo uses in table 5a.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy import ndimage
 from torch import Tensor
 
 SIGMA, REACH = 0.6, 3  # of the Gaussian, in patches: 7 x 7
@@ -20,6 +22,19 @@ def foreground(attention: Float[Tensor, "b n"], grid: tuple[int, int], mass: flo
     ordered, order = (smooth / smooth.sum(dim=1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     held_before = ordered.cumsum(dim=1) - ordered
     return torch.zeros_like(attention, dtype=torch.bool).scatter(1, order, held_before < mass)
+
+
+def without_specks(mask: Bool[Tensor, "b h w"], size: int = 2) -> Bool[Tensor, "b h w"]:
+    """The mask without connected parts (each patch has eight neighbours) of at most `size` patches."""
+    kept = [_without_specks(one, size) for one in mask.cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(mask.device)
+
+
+def _without_specks(mask: np.ndarray, size: int) -> np.ndarray:
+    parts, _ = ndimage.label(mask, np.ones((3, 3)))
+    large = np.bincount(parts.ravel()) > size
+    large[0] = False  # what is not in the mask
+    return large[parts]
 
 
 def _smooth(maps: Float[Tensor, "b 1 rows columns"]) -> Float[Tensor, "b 1 rows columns"]:

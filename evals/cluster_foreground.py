@@ -1,0 +1,69 @@
+"""Cluster-based foreground extraction (CBFE): whole clusters become foreground or background, as attention votes.
+
+Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semantic Segmentation, CVPR 2022, section 3.3. Attention
+masks are noisy image by image; the share of a cluster that they cover over a whole data set is not. Where to cut between the two
+is what the reference decides with labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densebench.errors import UserError
+
+
+def precisions(clusters: Int[Tensor, "n h w"], mask: Bool[Tensor, "n h w"], k: int) -> Float[Tensor, "k"]:
+    """For each cluster the share of its pixels that lie in the mask, as the mean over the images in which it occurs.
+
+    NaN for a cluster that occurs nowhere.
+    """
+    shares, images = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
+    for own, inside in zip(clusters.flatten(1), mask.flatten(1), strict=True):
+        count = torch.bincount(own, minlength=k).double().cpu()
+        shares += torch.bincount(own[inside], minlength=k).cpu() / count.clamp(min=1)
+        images += count > 0
+    return shares / images
+
+
+def jaccard(mask: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> float:
+    """Intersection over union, as the mean over images; 0 for an image in which both are empty."""
+    both = (mask & truth).flatten(1).sum(1)
+    either = (mask | truth).flatten(1).sum(1)
+    return float((both / either.clamp(min=1)).double().mean())
+
+
+def best_cut(
+    precision: Float[Tensor, "k"],
+    clusters: Int[Tensor, "n h w"],
+    truth: Bool[Tensor, "n h w"],
+    shares: tuple[float, float] = (0.55, 0.75),
+    step: float = 0.05,
+) -> float:
+    """The precision from which on clusters are foreground, so that this agrees best with `truth` (`jaccard`).
+
+    The cuts that are tried give 55 to 75 % of the clusters to the background. The precision at the best one is rounded to a
+    multiple of `step`, as the reference does. `truth` is made of labels, or of attention where none may be used.
+    """
+    known, order = precision.nan_to_num(0.0).sort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    ranks = rank.to(clusters.device)[clusters]
+    best, chosen = -1.0, 0
+    for start in range(int(shares[0] * len(known)), max(int(shares[1] * len(known)), int(shares[0] * len(known)) + 1)):
+        found = jaccard(ranks >= start, truth)
+        if found >= best:  # of equals the last one, as a stable sort has it
+            best, chosen = found, start
+    steps = np.arange(0, 1, step)
+    return round(float(steps[np.abs(steps - float(known[chosen])).argmin()]), 10)
+
+
+def mask_of(clusters: Int[Tensor, "n h w"], precision: Float[Tensor, "k"], threshold: float) -> Bool[Tensor, "n h w"]:
+    """The pixels of the clusters whose precision reaches the threshold. Raises UserError where none does."""
+    foreground = precision.nan_to_num(0.0) >= threshold
+    if not foreground.any():
+        highest = float(precision.nan_to_num(0.0).max())
+        raise UserError(f"--cut {threshold:g}: the greatest precision of a cluster is {highest:.3f}; give at most that")
+    return foreground.to(clusters.device)[clusters]

@@ -1,0 +1,124 @@
+"""Community detection (CD): clusters that lie side by side in many images become one object.
+
+Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semantic Segmentation, CVPR 2022, section 3.4. The
+reference finds communities with Infomap (Rosvall and Bergstrom, PNAS 2008), whose licence is not permissive; the default here is
+Louvain's method (Blondel et al., J. Stat. Mech. 2008) as networkx has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import networkx
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from densebench.errors import UserError
+
+Offset = tuple[int, int]
+Edge = tuple[int, int, float]
+EIGHT = tuple(number * math.pi / 4 for number in range(8))
+ANGLES = {"eight": EIGHT, "leopart": (*EIGHT[:5], 4 * math.pi / 3, *EIGHT[6:])}
+RESOLUTIONS = tuple(2.0**exponent for exponent in [number / 4 for number in range(-12, 17)])  # 1/8 to 16
+
+
+def offsets(distances: Sequence[int] = (1, 2), angles: str = "eight") -> tuple[Offset, ...]:
+    """The neighbours (rows down, columns right) that count, one for each distance and angle; some are counted twice.
+
+    Distances are along the ray, rounded to whole pixels as scikit-image does: at distance 2 the diagonal neighbour is the one
+    at (1, 1). angles: "eight" directions; "leopart" has 240 degrees in place of 225, as the reference by a slip.
+    """
+    return tuple((_rounded(math.sin(a) * d), _rounded(math.cos(a) * d)) for d in distances for a in ANGLES[angles])
+
+
+def _rounded(value: float) -> int:
+    return int(math.copysign(math.floor(abs(value) + 0.5), value))
+
+
+def cooccurrence(clusters: Int[Tensor, "n h w"], k: int, neighbours: Sequence[Offset]) -> Float[Tensor, "k k"]:
+    """How the neighbours of each cluster are shared among the others: rows sum to 1, or to 0 for a cluster that has none.
+
+    Shares are taken image by image and averaged over the images in which a cluster has a neighbour of another one.
+    """
+    total, images = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
+    for own in clusters:
+        names, here = own.unique(return_inverse=True)
+        pairs = torch.cat([(a * len(names) + b).flatten() for a, b in (_shifted(here, offset) for offset in neighbours)])
+        counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), -1).double().cpu()
+        counts.fill_diagonal_(0)
+        rows, names = counts.sum(1), names.cpu()
+        total[names[:, None], names] += counts / rows.clamp(min=1)[:, None]
+        images[names] += rows > 0
+    return total / images.clamp(min=1)[:, None]
+
+
+def _shifted(image: Tensor, offset: Offset) -> tuple[Tensor, Tensor]:
+    """The pixels that have a neighbour at an offset, and these neighbours."""
+    height, width = image.shape
+    dy, dx = offset
+    here = image[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
+    there = image[max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
+    return here, there
+
+
+def graph(matrix: Float[Tensor, "k k"], threshold: float) -> list[Edge]:
+    """Clusters that each have at least `threshold` of the other's neighbourhood; the weight is the smaller share."""
+    least = torch.minimum(matrix, matrix.T)
+    places = ((least >= threshold) & (least > 0)).triu(1).nonzero()
+    return [(i, j, float(least[i, j])) for i, j in places.tolist()]
+
+
+def communities(
+    edges: Sequence[Edge],
+    k: int,
+    *,
+    method: str = "louvain",
+    seed: int = 0,
+    resolution: float | None = None,
+    markov_time: float = 1.0,
+    wanted: int | None = None,
+) -> Int[Tensor, "k"]:
+    """The community of each cluster, 1, 2, ... by its smallest cluster; 0 for clusters without an edge.
+
+    resolution (Louvain): higher values give more communities; None takes the one of a grid whose number of communities is
+    nearest to `wanted`. markov_time (Infomap): lower values give more communities.
+    Raises UserError where Infomap is not installed.
+    """
+    if not edges:
+        return torch.zeros(k, dtype=torch.int64)
+    if method == "infomap":
+        groups = _infomap(edges, seed, markov_time, wanted)
+    else:
+        tried = [resolution] if resolution is not None else RESOLUTIONS
+        found = [_louvain(edges, seed, one) for one in tried]
+        groups = min(found, key=lambda groups: abs(len(groups) - (wanted or len(groups))))
+    result = torch.zeros(k, dtype=torch.int64)
+    for number, group in enumerate(sorted((sorted(group) for group in groups), key=lambda group: group[0]), start=1):
+        result[torch.tensor(group)] = number
+    return result
+
+
+def _louvain(edges: Sequence[Edge], seed: int, resolution: float) -> list[Iterable[int]]:
+    whole = networkx.Graph()
+    whole.add_weighted_edges_from(edges)
+    return list(networkx.community.louvain_communities(whole, weight="weight", resolution=resolution, seed=seed))
+
+
+def _infomap(edges: Sequence[Edge], seed: int, markov_time: float, wanted: int | None) -> list[Iterable[int]]:
+    try:
+        module: Any = importlib.import_module("infomap")
+    except ImportError as error:
+        raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain") from error
+    more = {} if wanted is None else {"preferred_number_of_modules": wanted}
+    engine = module.Infomap(two_level=True, silent=True, seed=seed + 1, markov_time=markov_time, **more)  # it refuses seed 0
+    engine.add_links(edges)
+    engine.run()
+    groups: dict[int, list[int]] = {}
+    for node in engine.tree:
+        if node.is_leaf:
+            groups.setdefault(node.module_id, []).append(node.node_id)
+    return list(groups.values())
