@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from densebench.profiles import row_names
 
 PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
+TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -26,10 +28,12 @@ PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; color: #1d2733; background: #fff; }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1rem; }
+h4 { margin: 0 0 .4rem; font-size: .9rem; }
 .scroll { overflow-x: auto; margin: 0 0 1.5rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0 0 .4rem; font-weight: 600; }
+.text { white-space: normal; min-width: 9rem; }
+@media (min-width: 48rem) { .text { min-width: 16rem; } }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #dde3ea; white-space: nowrap; }
 thead th { border-bottom: 2px solid #8894a3; white-space: normal; vertical-align: bottom; min-width: 4rem; }
 img { max-width: 100%; height: auto; }
@@ -41,13 +45,15 @@ summary { cursor: pointer; font-weight: 600; }
 </head>
 <body>
 {% macro show(table) %}
-<div class="scroll"><table>
-<caption>{{ table.caption }}</caption>
+{% set name = counter() %}
+<h4 id="table-{{ name }}">{{ table.caption }}</h4>
+<div class="scroll" tabindex="0"><table aria-labelledby="table-{{ name }}">
 <thead><tr>{% for name in table.cells.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for cells, best in table.rows() %}
 <tr>
-{%- for cell, top in zip(cells, best) -%}<td>{% if top %}<strong>{{ cell }}</strong>{% else %}{{ cell }}{% endif %}</td>
+{%- for column, cell, top in zip(table.cells.columns, cells, best) -%}
+<td{% if column in texts %} class="text"{% endif %}>{% if top %}<strong>{{ cell }}</strong>{% else %}{{ cell }}{% endif %}</td>
 {%- endfor -%}
 </tr>
 {% endfor %}
@@ -63,7 +69,7 @@ summary { cursor: pointer; font-weight: 600; }
 {% for group in section.groups %}
 {{ show(group.table) }}
 {% if group.plot %}
-<figure><img src="{{ group.plot }}" alt="{{ group.table.caption }}" width="640">
+<figure><img src="{{ group.plot }}" alt="{{ group.table.caption }}" width="520">
 <figcaption>{{ group.plot_caption }}</figcaption></figure>
 {% endif %}
 {% if group.classes %}<details><summary>Classes</summary>{{ show(group.classes) }}</details>{% endif %}
@@ -117,7 +123,8 @@ def report(results: Path = Path("results"), *, published: bool = False) -> str:
     summary = f"{records} records of {board.scores.digest.nunique()} sets of weights on {len(sections)} data sets."
     environment = jinja2.Environment(autoescape=True, trim_blocks=True)
     page = environment.from_string(PAGE)
-    return page.render(sections=sections, published=board.published_tables, summary=summary, zip=zip) + "\n"
+    facts = {"sections": sections, "published": board.published_tables, "summary": summary}
+    return page.render(**facts, zip=zip, texts=TEXTS, counter=count().__next__) + "\n"
 
 
 def _sections(board: Leaderboard, results: Path) -> Iterator[Section]:
@@ -152,7 +159,7 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
 def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
     for name in names:
         own = mean[mean.name == name].sort_values("x")
@@ -163,7 +170,7 @@ def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str) -> str:
     axes.minorticks_off()
     axes.set(xlabel=label, ylabel="headline in %")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside lower left", fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return _embedded(stream.getvalue(), "svg+xml")

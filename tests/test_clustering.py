@@ -448,3 +448,33 @@ def test_the_points_are_left_as_they_were_and_threads_change_no_label():
         torch.set_num_threads(threads)
     assert torch.equal(points, copy)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_mini_batches_come_close_to_whole_iterations(spherical):
+    generator = torch.Generator().manual_seed(0)
+    centres = 2 * torch.randn(12, 6, generator=generator)
+    points = centres[torch.randint(12, (3000,), generator=generator)] + 0.6 * torch.randn(3000, 6, generator=generator) + 5
+    options = {"seed": 1, "restarts": 20, "init": "k-means++", "per_cluster": None, "spherical": spherical}
+    whole = kmeans(points, 12, **options)
+    batches = clustering.minibatch(points, 12, batch=256, **options)
+    assert batches.inertia == pytest.approx(float((points - batches.centroids[labels(points, batches)]).square().sum()), rel=1e-4)
+    assert whole.inertia * 0.999 < batches.inertia < whole.inertia * 1.05
+    again = clustering.minibatch(points, 12, batch=256, **options)
+    assert torch.equal(batches.centroids, again.centroids)
+    if spherical:
+        torch.testing.assert_close(batches.centroids.norm(dim=1), torch.ones(12))
+
+
+def test_a_centroid_of_mini_batches_is_the_mean_of_all_that_it_ever_took():
+    points = torch.tensor([[0.0], [1.0], [2.0], [100.0], [101.0], [105.0]])
+    centroids, counts = torch.tensor([[[0.0], [100.0]]]), torch.zeros(1, 2)
+    for batch in (points[[0, 3]], points[[1, 2, 4]], points[[5]]):
+        centroids, counts = clustering._running_means(batch, centroids, counts)
+    assert centroids[0, :, 0].tolist() == pytest.approx([1.0, 102.0])
+    assert counts.tolist() == [[3, 3]]
+
+
+def test_mini_batches_of_fewer_points_than_clusters_are_refused():
+    with pytest.raises(ValueError, match="4 clusters of 3 points"):
+        clustering.minibatch(torch.zeros(3, 2), 4)

@@ -335,7 +335,7 @@ def test_k_zero_counts_the_other_class(backbone):
         assert list(found[k, 0, "matched"].per_class) == (["other"] if k == 5 else []) + ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("engine", ["torch", "faiss", "sklearn"])
+@pytest.mark.parametrize("engine", ["torch", "minibatch", "faiss", "sklearn"])
 @pytest.mark.parametrize("preset", ["leopart", "full"])
 def test_features_that_tell_the_class_score_100(engine, preset):
     given = {"image_size": None, "seeds": 2, "engine": engine, "pca": None, "init": "points", "restarts": 20}
