@@ -113,12 +113,9 @@ def _infomap(edges: Sequence[Edge], seed: int, markov_time: float, wanted: int |
         module: Any = importlib.import_module("infomap")
     except ImportError as error:
         raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain") from error
-    more = {} if wanted is None else {"preferred_number_of_modules": wanted}
-    engine = module.Infomap(two_level=True, silent=True, seed=seed + 1, markov_time=markov_time, **more)  # it refuses seed 0
-    engine.add_links(edges)
-    engine.run()
+    wish = {} if wanted is None else {"preferred_number_of_modules": wanted}
+    options = module.Options(two_level=True, silent=True, seed=seed + 1, markov_time=markov_time, **wish)  # it refuses seed 0
     groups: dict[int, list[int]] = {}
-    for node in engine.tree:
-        if node.is_leaf:
-            groups.setdefault(node.module_id, []).append(node.node_id)
+    for node, group in module.run(list(edges), options=options).modules().items():
+        groups.setdefault(group, []).append(node)
     return list(groups.values())

@@ -240,9 +240,8 @@ class Unsupervised(Clustered):
     def scores(self, images: TwoSplits, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
         """The scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
         seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
-        of_parts, of_all = (
-            self.groups(edges, nodes, seed, classes) for edges, nodes in ((fine.edges, k + 1), (fine.all_edges, k))
-        )
+        of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)
+        of_all = self.groups(fine.all_edges, k, seed, classes - 1)
         details: dict[str, Any] = {
             "threshold": fine.threshold,
             "foreground": round(float(fine.mask.double().mean()), 4),

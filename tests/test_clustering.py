@@ -455,7 +455,7 @@ def test_mini_batches_come_close_to_whole_iterations(spherical):
     generator = torch.Generator().manual_seed(0)
     centres = 2 * torch.randn(12, 6, generator=generator)
     points = centres[torch.randint(12, (3000,), generator=generator)] + 0.6 * torch.randn(3000, 6, generator=generator) + 5
-    options = {"seed": 1, "restarts": 20, "init": "k-means++", "per_cluster": None, "spherical": spherical}
+    options = {"seed": 2, "restarts": 20, "init": "k-means++", "per_cluster": None, "spherical": spherical}
     whole = kmeans(points, 12, **options)
     batches = clustering.minibatch(points, 12, batch=256, **options)
     assert batches.inertia == pytest.approx(float((points - batches.centroids[labels(points, batches)]).square().sum()), rel=1e-4)
