@@ -12,7 +12,7 @@ from typing import Any
 from densebench import catalog, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice
-from densebench.datasets import Dataset, limited, load_dataset
+from densebench.datasets import Dataset, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.evaluator import Evaluator, Point, Run, heading, place, without_seed
@@ -56,18 +56,26 @@ def evaluate(
         known = catalog.find("protocols", protocol).all_presets
         raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
+    stand_in = evaluator.stand_in()
+    if stand_in is not None and (backbones or weights is not None):
+        raise UserError(f"{stand_in.spec} is scored as it is; leave out --backbone and --weights")
+    specs = list(backbones) if stand_in is None else [stand_in.spec]
     for flag, value in (("--weights", weights), ("--name", name)):
-        if value is not None and len(backbones) != 1:
-            raise UserError(f"{flag} {value} goes with one --backbone; {len(backbones)} are given")
-    backbones, datasets = _defaults(backbones, datasets)
+        if value is not None and len(specs) != 1:
+            raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
+    if not datasets and kind.takes != "label maps":
+        raise UserError(f"--protocol {protocol} takes {kind.takes}; name some with --dataset: {fitting(kind.takes)}")
+    specs, datasets = _defaults(specs, datasets)
     opened = [load_dataset(dataset, data_root) for dataset in datasets]
+    for dataset in opened:
+        _check_kind(kind, protocol, dataset)
     with joined(resolve_device(evaluator.device)) as world:
         if world.size > 1 and not kind.several_processes:
             raise UserError(f"{protocol}/{preset} runs in one process, not in {world.size}; start it without torchrun")
         if world.chief and not dry_run:
             records.check_writable(results)
-        for spec in backbones:
-            backbone = load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
+        for spec in specs:
+            backbone = stand_in or load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
             for dataset in opened:
                 chosen = evaluator.resolve(dataset)
                 header = _header(chosen, protocol, preset, backbone, name, dataset, limit)
@@ -78,6 +86,12 @@ def evaluate(
                     found = _one(chosen, backbone, dataset, record, limit, command)
                 if world.chief:
                     yield found
+
+
+def _check_kind(protocol: type[Evaluator], name: str, dataset: Dataset) -> None:
+    if dataset.kind != protocol.takes:
+        fits = fitting(protocol.takes)
+        raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {name} takes {protocol.takes}: {fits}")
 
 
 def _header(
@@ -102,7 +116,7 @@ def _record(results: Path, header: dict[str, Any], rerun: bool, chief: bool) -> 
     return record if chief else records.Follower(results, header)
 
 
-def _defaults(backbones: Sequence[str], datasets: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def _defaults(backbones: list[str], datasets: Sequence[str]) -> tuple[list[str], Sequence[str]]:
     """What a bare run scores: it is said in one line, and nothing else is guessed."""
     if backbones and datasets:
         return backbones, datasets
@@ -180,7 +194,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
-    items = {split: limited(dataset.items(split), limit) for split in (train, scored)}
+    items = {split: dataset.part(split, limit) for split in (train, scored)}
     items[scored] = list(evaluator.scored(items[scored]))
     for split in items:
         if not items[split]:

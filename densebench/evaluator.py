@@ -71,6 +71,8 @@ class Evaluator(ABC):
     version: ClassVar[int]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Named settings; the first is the default."""
+    takes: ClassVar[str] = "label maps"
+    """The kind of data set that it is for: see `Dataset.kind`."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
     precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
@@ -104,6 +106,10 @@ class Evaluator(ABC):
     def scored(self, items: Sequence[Item]) -> Sequence[Item]:
         """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
         return items
+
+    def stand_in(self) -> Backbone | None:
+        """What is scored in place of a backbone, if an option names it; its digest tells results apart."""
+        return None
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """What decides, with the data set, whether two numbers are comparable."""

@@ -6,13 +6,13 @@ of the image's bytes. Changing one weight, one image byte or one parameter of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,7 +22,7 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.files import cache_root, digest
 from densebench.store import Store
-from densebench.views import View
+from densebench.views import CentreCropView, View
 
 SCHEMA = 1  # raise it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
@@ -42,12 +42,12 @@ class Normalisation:
 
 
 class Features:
-    """Patch features of many images: `features[item]` is `[gh gw d]`, mapped from disk."""
+    """Patch features of many images: `features[item]` is `[gh gw d]`, or `[n d]` of chosen patches, mapped from disk."""
 
     def __init__(self, store: Store, keys: dict[str, str]) -> None:
         self._store, self._keys = store, keys
 
-    def __getitem__(self, item: Item) -> Float[Tensor, "gh gw d"]:
+    def __getitem__(self, item: Item) -> Float[Tensor, "*patches d"]:
         return self._store[self._keys[item.name]]
 
     def __len__(self) -> int:
@@ -58,8 +58,9 @@ def extract(
     backbone: Backbone,
     dataset: Dataset,
     items: Sequence[Item],
-    view: View,
+    view: View | CentreCropView,
     *,
+    patches: Mapping[str, Int[Tensor, "n"]] | None = None,
     normalisation: Normalisation | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
@@ -70,6 +71,7 @@ def extract(
     """Give the features of `items` under `view`, computing those that the cache does not hold.
 
     Images of equal size go through the backbone together. Finished shards survive a kill; a second call goes on from there.
+    patches: which ones to keep of each image, by its name, numbered row by row; all others are forgotten at once.
     Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
     """
     normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
@@ -82,12 +84,13 @@ def extract(
         "precision": precision,
     }
     store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
-    keys = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
+    digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
+    keys = digests if patches is None else {name: digest([own, patches[name].tolist()]) for name, own in digests.items()}
     missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
     if missing:
         device = torch.device(device)
         backbone = backbone.to(device)
-        loader = _loader(dataset, missing, keys, view, backbone, batch_size, workers)
+        loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers)
         pending: dict[str, Tensor] = {}
         with progress(label, len(missing)) as bar, torch.inference_mode():
             for names, images in loader:
@@ -96,7 +99,8 @@ def extract(
                 with autocast(device, precision):
                     grids = backbone(normalisation(images.to(device, non_blocking=True)))
                 grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
-                pending.update({keys[name]: grid.clone() for name, grid in zip(names, grids, strict=True)})
+                for name, grid in zip(names, grids, strict=True):
+                    pending[keys[name]] = grid.clone() if patches is None else grid.flatten(0, 1)[patches[name]]
                 if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
                     store.add(pending)
                     pending = {}
@@ -109,8 +113,8 @@ def extract(
 class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
     """Decoding and views, in worker processes."""
 
-    def __init__(self, dataset: Dataset, items: Sequence[Item], keys: dict[str, str], view: View) -> None:
-        self.dataset, self.items, self.keys, self.view = dataset, items, keys, view
+    def __init__(self, dataset: Dataset, items: Sequence[Item], digests: dict[str, str], view: View | CentreCropView) -> None:
+        self.dataset, self.items, self.digests, self.view = dataset, items, digests, view
 
     def __len__(self) -> int:
         return len(self.items)
@@ -118,7 +122,7 @@ class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
     def __getitem__(self, index: int) -> tuple[str, Tensor | UserError]:
         item = self.items[index]
         try:
-            return item.name, self.view.image(self.dataset.image(item), self.keys[item.name])
+            return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
         except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
             return item.name, error
 
@@ -126,8 +130,8 @@ class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
 def _loader(
     dataset: Dataset,
     items: Sequence[Item],
-    keys: dict[str, str],
-    view: View,
+    digests: dict[str, str],
+    view: View | CentreCropView,
     backbone: Backbone,
     batch_size: int,
     workers: int,
@@ -136,7 +140,7 @@ def _loader(
     for shape in sorted(set(shapes)):
         backbone.check_size(*shape)
     return DataLoader(
-        _Images(dataset, items, keys, view),
+        _Images(dataset, items, digests, view),
         batch_sampler=list(_equal_batches(shapes, batch_size)),
         num_workers=min(workers, len(items)),
         collate_fn=_collate,

@@ -94,11 +94,19 @@ def bootstrap_mean_iou(
     The draws depend on n and the seed alone. So two backbones scored on the same images share them, and the differences of
     their values, draw by draw, are a paired bootstrap.
     """
-    images = len(tally)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    times = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
-    weighted = torch.from_numpy(times).double() @ tally.double().flatten(1).cpu()
+    weighted = _drawn(len(tally), resamples, seed) @ tally.double().flatten(1).cpu()
     return mean_iou(iou(weighted.view(resamples, *tally.shape[1:])), absent)
+
+
+def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int = 0) -> Float[Tensor, "resamples"]:
+    """The mean of one value an image, such as whether it is right, for the same draws as `bootstrap_mean_iou`."""
+    return _drawn(len(values), resamples, seed) @ values.double().cpu() / len(values)
+
+
+def _drawn(images: int, resamples: int, seed: int) -> Float[Tensor, "resamples images"]:
+    """How often each draw takes each image."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return torch.from_numpy(generator.multinomial(images, np.full(images, 1 / images), size=resamples)).double()
 
 
 def interval(values: Float[Tensor, "n"], level: float = 0.95) -> tuple[float, float]:

@@ -29,6 +29,7 @@ from densebench.files import digest, write_text
 SCHEMA = 1
 PACKAGES = (
     "torch",
+    "torchvision",
     "timm",
     "numpy",
     "scipy",
@@ -39,6 +40,7 @@ PACKAGES = (
     "mmsegmentation",
     "mmengine",
     "mmcv-lite",
+    "pycocotools",
 )
 STATUSES = ("running", "complete", "failed")
 REQUIRED: dict[str, tuple[str, ...]] = {

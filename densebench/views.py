@@ -122,6 +122,52 @@ class CropView:
         return random_crop(width, height, generator, self.scale), bool(generator.random() < 0.5)
 
 
+@dataclass(frozen=True)
+class CentreCropView:
+    """The centre square of `size` px of an image whose short side was resized to `short_side` px, as ImageNet is evaluated.
+
+    Sizes round as torchvision's do: the long side down, the crop's corner to the nearest pixel (ties to even).
+    resample: as of `View`.
+    """
+
+    size: int = 224
+    short_side: int = 256
+    resample: Literal["bilinear", "bicubic"] = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.size > self.short_side:
+            raise UserError(
+                f"a crop of {self.size} px does not fit a short side of {self.short_side} px; use {self.size} or more"
+            )
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """The height and width of the view of an image."""
+        return self.size, self.size
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the pixels of the image: part of the key of cached features."""
+        return {"crop": "centre", **asdict(self)}
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height of an image before the crop."""
+        short, side = min(width, height), self.short_side
+        return int(side * width / short), int(side * height / short)
+
+    def corner(self, width: int, height: int) -> tuple[int, int]:
+        """The left and top edge of the crop of a resized image of this width and height."""
+        return round((width - self.size) / 2), round((height - self.size) / 2)
+
+    def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 size size"]:
+        """The view of an RGB image, float32 in 0..1."""
+        width, height = self.resized(*image.size)
+        left, top = self.corner(width, height)
+        if self.resample == "bicubic":
+            pixels = to_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
+        else:
+            pixels = _resize(to_tensor(image), (height, width))
+        return pixels[:, top : top + self.size, left : left + self.size]
+
+
 def named_generator(text: str) -> np.random.Generator:
     """Random numbers that a text decides, the same everywhere."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))

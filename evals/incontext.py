@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 from densebench.backbones import Backbone
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets import Dataset, Item
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
@@ -160,7 +160,7 @@ class InContext(FewShot):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
-        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, self.void, self.other_class)
         plain = self.query_view(backbone, dataset)

@@ -37,7 +37,7 @@ from torch import Tensor
 from densebench.backbones import Backbone
 from densebench.clustered import Clustered
 from densebench.clustering import labels
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets import Dataset, Item
 from densebench.device import resolve_device
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
@@ -109,7 +109,7 @@ class KMeans(Clustered):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Labels first (they fail early), then features, then one clustering after the other."""
-        items = self.scored(limited(dataset.items(self.splits(dataset)[1]), run.limit))
+        items = self.scored(dataset.part(self.splits(dataset)[1], run.limit))
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
         view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))

@@ -66,7 +66,7 @@ class Linear(FewShot):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
-        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
         with run.stage("labels"):

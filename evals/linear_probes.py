@@ -98,7 +98,7 @@ class LinearProbes(FewShot):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Train what is not known yet, fraction by fraction, and score all of a fraction in one pass over the images."""
-        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         view = whole_view(self, backbone, dataset)
         space = LabelSpace(dataset, "drop", self.other_class)

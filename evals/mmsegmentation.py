@@ -67,7 +67,7 @@ def scores(
     options: SlidingWindow, backbone: Backbone, dataset: Dataset, run: Run, recipe: Recipe, groups: Sequence[Sequence[float]]
 ) -> Iterator[Score]:
     """Train the learning rates of each group side by side, one group after the other, and give the scores of all."""
-    train_items, val = (limited(dataset.items(split), run.limit) for split in options.splits(dataset))
+    train_items, val = (dataset.part(split, run.limit) for split in options.splits(dataset))
     space = LabelSpace(dataset, "drop", options.other_class)
     with run.stage("labels"):
         shown = classes_shown(space, train_items)

@@ -42,7 +42,7 @@ from torch import Tensor
 from densebench.backbones import Backbone, attention_of, load_backbone
 from densebench.clustered import Clustered
 from densebench.clustering import labels, sample
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets import Dataset, Item
 from densebench.device import resolve_device
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
@@ -158,7 +158,7 @@ class Unsupervised(Clustered):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Labels and attention first (they fail early), then the clusterings, then the communities of every seed."""
-        train, val = (limited(dataset.items(split), run.limit) for split in self.splits(dataset))
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         items = list({item.name: item for item in [*train, *val]}.values())
         if len(items) < len(train) + len(val):
             raise UserError(f"{self.train_split} and {self.eval_split} share images; name another --train-split")

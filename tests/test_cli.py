@@ -69,7 +69,8 @@ def test_help_of_a_protocol_lists_its_settings(run):
 
 def test_ls_names_everything(run):
     found = json.loads(run("ls", "--json").stdout)
-    assert [entry["name"] for entry in found["protocols"]] == ["incontext", "kmeans", "linear", "segmenter", "unsupervised"]
+    protocols = ["bbox-knn", "detection", "incontext", "kmeans", "linear", "segmenter", "unsupervised", "vos"]
+    assert [entry["name"] for entry in found["protocols"]] == protocols
     assert {"voc", "ade20k", "coco-things", "coco-stuff", "camvid", "cityscapes", "scenes"} <= {
         e["name"] for e in found["datasets"]
     }

@@ -19,8 +19,8 @@ from densebench.errors import UserError
 from densebench.files import file_digest
 
 NAMES = {
-    "ade20k", "camvid", "cityscapes", "coco-stuff164k", "coco-things", "coco-stuff", "pascal-context", "pascal-context-59",
-    "scenes", "voc",
+    "ade20k", "camvid", "cityscapes", "coco-boxes", "coco-stuff164k", "coco-things", "coco-stuff", "davis2016", "davis2017",
+    "imagenet-boxes", "pascal-context", "pascal-context-59", "scenes", "uavdt", "voc",
 }  # fmt: skip
 
 
@@ -102,8 +102,9 @@ def test_names_load_and_the_rest_is_an_error_with_a_hint(tmp_path):
 def test_number_of_classes(tmp_path):
     counts = {name: len(load_dataset(name, tmp_path).classes) for name in NAMES}
     assert counts == {
-        "ade20k": 150, "camvid": 11, "cityscapes": 19, "coco-stuff164k": 171, "coco-things": 12, "coco-stuff": 15,
-        "pascal-context": 60, "pascal-context-59": 59, "scenes": 8, "voc": 21,
+        "ade20k": 150, "camvid": 11, "cityscapes": 19, "coco-boxes": 80, "coco-stuff164k": 171, "coco-things": 12,
+        "coco-stuff": 15, "davis2016": 0, "davis2017": 0, "imagenet-boxes": 0, "pascal-context": 60, "pascal-context-59": 59,
+        "scenes": 8, "uavdt": 1, "voc": 21,
     }  # fmt: skip
 
 

@@ -44,6 +44,16 @@ def test_trained_vit_beats_the_random_one_on_camvid(shared_data, tmp_path):
     assert trained > random + 8
 
 
+def test_boxes_of_coco_are_told_by_a_trained_backbone(shared_data, tmp_path):
+    given = {"datasets": ["coco-boxes"], "data_root": shared_data, "results": tmp_path / "results", "neighbours": "20"}
+    weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
+    trained = next(evaluate("bbox-knn", backbones=["timm:tf_efficientnet_lite0"], weights=weights, **given))
+    random = next(evaluate("bbox-knn", backbones=["random:tf_efficientnet_lite0"], **given))
+    headline = [next(s["value"] for s in one["scores"] if s["variant"] == "any-patch" and s["metric"] == "top1")
+                for one in (trained, random)]  # fmt: skip
+    assert headline[0] > headline[1] + 10
+
+
 def test_lists_of_names_choose_the_subsets(shared_data, tmp_path):
     given = {"image_size": 64, "dataset": "voc", "neighbours": "3", "fractions": "8", "seeds": 2}
     lists = {"subset_dir": str(shared_data / "hummingbird_subsets"), "subset_missing": "skip"}

@@ -1,7 +1,8 @@
 """Labelled data sets: one file a data set, and `load_dataset` to find them by name.
 
 Names come from the classes of this folder, from installed plug-ins (entry-point group `densebench.datasets`), from `folder:DIR`
-(a folder of images and label maps) and from a path `./mine.py` that holds a `DATASET` class.
+(a folder of images and label maps), from `frames:DIR` (a folder of videos) and from a path `./mine.py` that holds a `DATASET`
+class.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset, Item, Source
     from densebench.datasets.subsets import limited
 
-__all__ = ["Dataset", "Item", "Source", "data_root", "limited", "load_dataset", "present", "titles"]
+__all__ = ["Dataset", "Item", "Source", "data_root", "fitting", "limited", "load_dataset", "present", "titles", "titles_of"]
 
 GROUP = "densebench.datasets"
+FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR"}
 LAZY = {"Dataset": "dataset", "Item": "dataset", "Source": "dataset", "limited": "subsets"}
 
 
@@ -40,7 +42,11 @@ def data_root(root: Path | None = None) -> Path:
 
 
 def load_dataset(name: str, root: Path | None = None) -> Dataset:
-    """The data set of a name, of `folder:DIR` or of a path `./mine.py`. Reads no image. Raises UserError for what is unknown."""
+    """The data set of a name, a folder or a path `./mine.py`. Reads no image. Raises UserError for what is unknown."""
+    if name.startswith("frames:"):
+        from densebench.datasets.frames import open_frames
+
+        return open_frames(name)
     if name.startswith("folder:"):
         from densebench.datasets.folder import open_folder
 
@@ -49,7 +55,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
         return _class_in_file(name)(root=data_root(root))
     known = _catalogue()
     if name not in known:
-        remedy = f"there are {', '.join(known)}, folder:DIR and ./file.py (densebench data ls)"
+        remedy = f"there are {', '.join([*known, *FOLDERS.values()])} and ./file.py (densebench data ls)"
         raise unknown("data set", name, known, remedy)
     return _class_in_module(importlib.import_module(known[name][0]), name)(root=data_root(root))
 
@@ -57,6 +63,16 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 def titles() -> dict[str, str]:
     """Name -> title of every data set, without importing one."""
     return {name: title for name, (_, title) in _catalogue().items()}
+
+
+def titles_of(kind: str) -> dict[str, str]:
+    """Name -> title of every data set whose labels are of a kind."""
+    return {name: title for name, title in titles().items() if load_dataset(name).kind == kind}
+
+
+def fitting(kind: str) -> str:
+    """What may be given where a data set of a kind is needed, in words."""
+    return ", ".join([*titles_of(kind), *([FOLDERS[kind]] if kind in FOLDERS else [])]) or "none that is built in"
 
 
 def present(root: Path | None = None) -> list[str]:

@@ -19,6 +19,7 @@ from densebench.console import progress
 from densebench.datasets.decoding import image_size, read_image, read_mask
 from densebench.datasets.digests import FileDigests, digests_of
 from densebench.datasets.palette import Colour, distinct_palette
+from densebench.datasets.subsets import limited
 from densebench.errors import UserError, unknown
 from densebench.files import cache_root, digest, replacing
 
@@ -92,6 +93,8 @@ class Dataset:
 
     sources: ClassVar[tuple[Source, ...]] = ()
     official_counts: ClassVar[dict[str, int]] = {}
+    kind: ClassVar[str] = "label maps"
+    """What its labels are: a protocol takes one kind ("label maps", "videos", "boxes")."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By fields and source file: a class of ./mine.py is no module that a worker could import, and digests stay here.
@@ -146,6 +149,10 @@ class Dataset:
         if not items:
             raise UserError(f"{self.name} has no image in split {split!r} under {self.root}; {self.remedy}")
         return items
+
+    def part(self, split: str, limit: int | None) -> list[Item]:
+        """The images of a split; with a limit so many, evenly spaced."""
+        return limited(self.items(split), limit)
 
     def image(self, item: Item) -> Image.Image:
         """The image of an item, RGB. Raises UserError naming the file when it is missing or broken."""
@@ -245,10 +252,14 @@ class Dataset:
             problems += [f"{split}: {problem}" for problem in found if problem]
         return problems
 
+    def read(self, item: Item) -> None:
+        """Read all that there is of an item. Raises UserError naming the file that is missing or broken."""
+        self.image(item)
+        self.label(item)
+
     def _problem(self, item: Item) -> str:
         try:
-            self.image(item)
-            self.label(item)
+            self.read(item)
         except UserError as error:
             return str(error)
         return ""

@@ -16,11 +16,12 @@ from PIL import Image
 from densebench.datasets import Dataset, Item, data_root, load_dataset, titles
 from densebench.datasets.decoding import BROKEN, read_image
 from densebench.datasets.folder import SUFFIXES
+from densebench.datasets.imagenet_boxes import FOLDERS
 from densebench.errors import UserError, unknown
 from densebench.files import digest
 
 OFFICIAL = {
-    "imagenet": ("ILSVRC2012/train", "imagenet/train", "ILSVRC/Data/CLS-LOC/train"),
+    "imagenet": tuple(f"{folder}/train" for folder in FOLDERS),
     "coco": ("coco/train2017", "coco/images/train2017"),
     "coco-unlabeled": ("coco/unlabeled2017", "coco/images/unlabeled2017"),
 }

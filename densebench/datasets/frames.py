@@ -1,0 +1,84 @@
+"""Videos of one's own: `frames:DIR`, in the layout of DAVIS.
+
+    DIR/JPEGImages/<resolution>/<sequence>/<frame>.*  jpg, jpeg or png; the folder <resolution> may be left out
+    DIR/Annotations/<resolution>/<sequence>/<frame>.png  ids 1..n of the objects, 0 background, 255 void; greyscale or paletted
+    DIR/ImageSets/<split>.txt  names of sequences, a line each; may lie in a folder such as 2017, and may be left out
+
+Of several resolutions 480p is taken. Without lists all sequences are one split, `all`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from densebench.datasets.dataset import read_list
+from densebench.datasets.videos import Videos, read_names
+from densebench.errors import UserError
+
+EVERY = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames(Videos):
+    """A folder of frames and masks. `root` is the folder itself; lists is the folder of its lists, if it has any."""
+
+    resolution: str = ""
+    lists: Path | None = None
+
+    @property
+    def remedy(self) -> str:
+        """Nothing can be fetched."""
+        return "see densebench.datasets.frames for the layout"
+
+    @property
+    def frames_folder(self) -> Path:
+        """JPEGImages, and the resolution where there is one."""
+        return self.root / "JPEGImages" / self.resolution
+
+    @property
+    def masks_folder(self) -> Path:
+        """Annotations, and the resolution where there is one."""
+        return self.root / "Annotations" / self.resolution
+
+    def names(self, split: str) -> list[str]:
+        """The lines of a list; all sequences, sorted, where there is none."""
+        if self.lists is None:
+            return sorted(path.name for path in self.frames_folder.iterdir() if path.is_dir())
+        return read_names(read_list(self.lists / f"{split}.txt", self.remedy))
+
+
+def open_frames(name: str) -> Frames:
+    """The data set behind `frames:DIR`. Raises UserError for a folder that is missing or whose layout is unclear."""
+    root = Path(name.removeprefix("frames:"))
+    images = root / "JPEGImages"
+    if not images.is_dir():
+        raise UserError(f"the folder {images} is missing; see densebench.datasets.frames for the layout")
+    lists = _lists(root / "ImageSets")
+    splits = tuple(sorted(path.stem for path in lists.glob("*.txt"))) if lists else (EVERY,)
+    return Frames(
+        root=root,
+        name=name,
+        title=f"videos in {root.name}",
+        splits=splits,
+        train_split="train" if "train" in splits else splits[0],
+        val_split="val" if "val" in splits else splits[-1],
+        mapping="frames-ids-v1",
+        resolution=_resolution(images),
+        lists=lists,
+    )
+
+
+def _resolution(images: Path) -> str:
+    """The folder between JPEGImages and the sequences; empty where sequences lie in JPEGImages itself."""
+    found = [path.name for path in sorted(images.iterdir()) if path.is_dir() and any(part.is_dir() for part in path.iterdir())]
+    if len(found) > 1 and "480p" not in found:
+        raise UserError(f"{images} holds several resolutions, {', '.join(found)}, and no 480p; leave one of them there")
+    return "480p" if "480p" in found else "".join(found)
+
+
+def _lists(folder: Path) -> Path | None:
+    """The folder that holds the lists: ImageSets itself, or the latest year in it."""
+    if any(folder.glob("*.txt")):
+        return folder
+    return next((path.parent for path in sorted(folder.glob("*/*.txt"), reverse=True) if path.parent.name.isdigit()), None)

@@ -1,0 +1,141 @@
+"""Videos with masks: every frame is annotated with the ids of its objects, and items are frames."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.subsets import limited
+from densebench.errors import UserError
+
+VOID = 255
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Videos(Dataset):
+    """Base of data sets of videos; a subclass gives `frames_folder`, `masks_folder` and `names`.
+
+    A frame is <frames>/<sequence>/<frame>.jpg, its mask <masks>/<sequence>/<frame>.png, with ids 1..n of the objects, 0 for the
+    background and 255 for void. All frames have masks; the first one decides how many objects there are. Limits count sequences.
+    """
+
+    kind: ClassVar[str] = "videos"
+    official_sequences: ClassVar[dict[str, int]] = {}
+
+    @property
+    def frames_folder(self) -> Path:
+        """The folder of the sequences' frames."""
+        raise NotImplementedError
+
+    @property
+    def masks_folder(self) -> Path:
+        """The folder of the sequences' masks."""
+        raise NotImplementedError
+
+    def names(self, split: str) -> list[str]:
+        """The names of a split's sequences in the official order."""
+        raise NotImplementedError
+
+    def list_items(self, split: str) -> Iterator[Item]:
+        """The frames of all sequences. Raises UserError for a sequence listed twice, a frame or a mask without the other."""
+        names = self.names(split)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"{self.name} lists the sequence {twice[0]} twice in {split}; list it once")
+        for name in names:
+            yield from self._frames(name)
+
+    def _frames(self, name: str) -> Iterator[Item]:
+        masks = {path.stem: path for path in _files(self.masks_folder / name, (".png",), self.remedy)}
+        frames = {path.stem: path for path in _files(self.frames_folder / name, SUFFIXES, self.remedy)}
+        for stem, image in frames.items():
+            if stem not in masks:
+                raise UserError(f"the frame {image} has no mask {self.masks_folder / name / stem}.png; {self.remedy}")
+            yield Item(f"{name}/{stem}", image, masks[stem])
+        if lone := sorted(masks.keys() - frames.keys()):
+            raise UserError(f"the mask {masks[lone[0]]} has no frame in {self.frames_folder / name}; {self.remedy}")
+
+    def sequences(self, items: Iterable[Item]) -> dict[str, list[Item]]:
+        """The frames of every sequence, by its name, in order."""
+        return {name: list(frames) for name, frames in itertools.groupby(items, sequence_of)}
+
+    def part(self, split: str, limit: int | None) -> list[Item]:
+        """The frames of a split; with a limit of so many whole sequences, evenly spaced."""
+        chosen = limited(list(self.sequences(self.items(split)).values()), limit)
+        return [item for frames in chosen for item in frames]
+
+    def label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
+        """The id of the object at each pixel; void is background. Raises UserError where frame and mask differ in size."""
+        raw = self.raw_label(item)
+        self.check_size(item, raw.shape)
+        return self.ids(raw)
+
+    def ids(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+        """What the values of a mask mean."""
+        return np.where(raw == VOID, 0, raw).astype(np.uint8)
+
+    def predicted(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+        """What the values of masks that somebody predicted mean: ids as they are; a void among them is a wrong id."""
+        return raw
+
+    def objects(self, frames: Sequence[Item]) -> int:
+        """How many objects a sequence has: the greatest id in its first mask, as the official evaluation counts.
+
+        Raises UserError where there is none.
+        """
+        found = int(self.label(frames[0]).max())
+        if not found:
+            values = np.unique(self.raw_label(frames[0])).tolist()
+            raise UserError(
+                f"the first mask {frames[0].label} shows no object: its values are {values}; "
+                f"objects have ids from 1, {VOID} is void (--dataset davis2016 takes it as the object)"
+            )
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What the evaluated split holds as a whole."""
+        sequences = self.sequences(self.items(self.val_split)).values()
+        objects = sum(self.objects(frames) for frames in sequences)
+        return {"mapping": self.mapping, self.val_split: {"sequences": len(sequences), "objects": objects}}
+
+    def verify(self, full: bool = False) -> list[str]:
+        """What is wrong with the files; also a number of sequences that is not the official one."""
+        problems = super().verify(full)
+        for split, official in self.official_sequences.items():
+            try:
+                found = len(self.names(split))
+            except UserError:
+                continue  # said already
+            if found != official:
+                problems.append(f"{split}: {found} of the official {official} sequences")
+        return problems
+
+
+def sequence_of(item: Item) -> str:
+    """The sequence that a frame belongs to."""
+    return item.name.rpartition("/")[0]
+
+
+def read_names(lines: Iterable[str]) -> list[str]:
+    """The sequences of a list: a name a line, or (DAVIS 2016) "image mask" a line, with paths that end in <sequence>/<frame>."""
+    firsts = [line.split()[0] for line in lines]
+    if any("/" not in first for first in firsts):
+        return firsts
+    return [name for name, _ in itertools.groupby(PurePosixPath(first).parent.name for first in firsts)]
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+    if not found:
+        raise UserError(f"the folder {folder} {'is empty' if folder.is_dir() else 'is missing'}; {remedy}")
+    stems = [path.stem for path in found]
+    if twice := next((path for path, before in zip(found[1:], stems, strict=False) if path.stem == before), None):
+        raise UserError(f"two files in {folder} are called {twice.stem}; remove one")
+    return found
