@@ -1,7 +1,7 @@
 """torchvision beside a CPU build of torch: its compiled operators cannot load, and importing it (hence timm) dies.
 
-The registry's torchvision is built for CUDA. Declaring the two operators that its Python code names is enough for everything that
-is used here; calling them would still fail, and nothing here does.
+The registry's torchvision is built for CUDA. Declaring the two operators that its Python code names makes it importable. What
+detection needs of the others, non-maximum suppression and RoI align, is done in plain torch instead; the rest stays away.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+_declared: list[Any] = []  # declarations live as long as the process
 
 
 @cache
 def make_importable() -> Any:
     """Import torchvision, declaring its missing operators first if that is what stops it.
 
-    Returns the library of declarations, which must live as long as the process, or None where nothing was needed.
+    Returns the library of declarations, or None where nothing was needed.
     """
     try:
         importlib.import_module("torchvision")
@@ -42,6 +43,26 @@ def make_importable() -> Any:
     for schema in SCHEMAS:
         library.define(schema)
     importlib.import_module("torchvision")
+    _replace(library)
+    _declared.append(library)
     if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":  # it is said once
-        logging.getLogger("densebench").warning("torchvision is not built for this torch: its compiled operators are left out")
+        logging.getLogger("densebench").warning(
+            "torchvision is not built for this torch: its compiled operators are left out; non-maximum suppression and RoI align "
+            "run in plain torch"
+        )
     return library
+
+
+def _replace(library: Any) -> None:
+    """Give torchvision what it calls where it has no compiled operator.
+
+    `nms` is registered as the operator itself; its guard, and the function that stands in for RoI align, are found by the names
+    that torchvision's own modules have for them.
+    """
+    from densebench.region_pooling import align
+    from densebench.suppression import suppress
+
+    library.impl("nms", suppress, "CompositeExplicitAutograd")
+    boxes, regions = (sys.modules[f"torchvision.ops.{name}"] for name in ("boxes", "roi_align"))
+    boxes._assert_has_ops = lambda: None  # type: ignore[attr-defined]
+    regions._roi_align = lambda maps, rois, scale, rows, columns, *how: align(maps, rois, scale, (rows, columns), *how)  # type: ignore[attr-defined]

@@ -70,12 +70,13 @@ class Trunk(nn.Module):
 
     layers: block or stage numbers whose features are concatenated. ViT features pass the final norm; prefix tokens (CLS,
     registers) are dropped. The learned position table of a ViT is resized to each grid by `convention`, once.
+    normed: whether ViT features pass the final norm.
     """
 
     def __init__(self, model: Any, layers: Sequence[int], convention: str) -> None:
         super().__init__()
         self.model: Any = model
-        self.layers, self.convention = list(layers), convention
+        self.layers, self.convention, self.normed = list(layers), convention, True
         self._tables: dict[tuple[int, int], Tensor] = {}
         self.has_table = is_plain_vit(model)
         if self.has_table:
@@ -83,13 +84,16 @@ class Trunk(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Features of normalised images, layers concatenated over channels in the order asked for."""
+        return torch.cat(self.grids(images), dim=1)
+
+    def grids(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """The features of each layer, in the order asked for; those of stages differ in size."""
         wanted = sorted(set(self.layers))
-        grids = self._call(images, wanted)
-        by_layer = dict(zip(wanted, grids, strict=True))
-        return torch.cat([by_layer[layer] for layer in self.layers], dim=1)
+        by_layer = dict(zip(wanted, self._call(images, wanted), strict=True))
+        return [by_layer[layer] for layer in self.layers]
 
     def _call(self, images: Tensor, layers: list[int]) -> list[Tensor]:
-        call = _Intermediates(self.model)
+        call = _Intermediates(self.model, self.normed)
         if not self.has_table:
             return call(images, layers)
         patch = self.model.patch_embed.patch_size
@@ -107,13 +111,14 @@ class Trunk(nn.Module):
 
 
 class _Intermediates(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, normed: bool) -> None:
         super().__init__()
         self.model: Any = model
+        self.normed = normed
 
     def forward(self, images: Tensor, layers: list[int]) -> list[Tensor]:
         return self.model.forward_intermediates(
-            images, indices=layers, norm=True, output_fmt="NCHW", intermediates_only=True, stop_early=True
+            images, indices=layers, norm=self.normed, output_fmt="NCHW", intermediates_only=True, stop_early=True
         )
 
 
@@ -168,7 +173,7 @@ def choose_layers(model: Any, layer: str) -> list[int]:
 
     Raises UserError for numbers that the model does not have, and for stages of different strides.
     """
-    count = len(model.blocks) if _has_equal_blocks(model) else len(model.feature_info)
+    count = len(model.blocks) if has_equal_blocks(model) else len(model.feature_info)
     if layer == "last":
         return [count - 1]
     try:
@@ -178,13 +183,13 @@ def choose_layers(model: Any, layer: str) -> list[int]:
         raise UserError(f"--layer {layer}: it takes {names} or {ATTENTION}") from error
     if not all(0 <= number < count for number in numbers):
         raise UserError(f"--layer {layer}: the model has {count} blocks or stages, numbered 0 to {count - 1}")
-    if not _has_equal_blocks(model) and len({model.feature_info[number]["reduction"] for number in numbers}) > 1:
+    if not has_equal_blocks(model) and len({model.feature_info[number]["reduction"] for number in numbers}) > 1:
         strides = ", ".join(f"{i}: {info['reduction']}" for i, info in enumerate(model.feature_info))
         raise UserError(f"--layer {layer}: stages of different strides cannot be concatenated ({strides})")
     return numbers
 
 
-def _has_equal_blocks(model: Any) -> bool:
+def has_equal_blocks(model: Any) -> bool:
     """Whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
     return hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens")
 

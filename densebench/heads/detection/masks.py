@@ -1,0 +1,95 @@
+"""COCO's masks: polygons and run lengths. Polygons are drawn, and masks made into text, by COCO's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from pycocotools import mask as coco
+
+from densebench.errors import UserError
+
+CORNERS = 3  # of a polygon at least; pycocotools would take two for a box
+FIRST, BITS = 48, 5  # COCO's text: characters from "0" on hold five bits each, and a sixth that says that more follow
+
+
+def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]:
+    """A mask as compressed run lengths. Polygons of fewer than three corners are left out, as detectron2 leaves them out.
+
+    Raises UserError with the name of its image where it is broken, or of another size than the image. (pycocotools itself reads
+    run lengths that do not fill the image as whatever lies in memory.)
+    """
+    try:
+        if not isinstance(mask, dict):
+            return _polygons(mask, height, width)
+        size, counts = [int(side) for side in mask["size"]], mask["counts"]
+        if size != [height, width]:
+            raise ValueError(f"it is of {size[1]} x {size[0]} px, the image of {width} x {height}")
+        if isinstance(counts, list):
+            _check(counts, height * width)
+            return coco.frPyObjects(mask, height, width)
+        text = counts.encode() if isinstance(counts, str) else counts
+        _check(runs(text), height * width)
+        return {"size": size, "counts": text}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise UserError(f"a mask of the image {name} is broken ({error}); fetch the annotations again") from error
+
+
+def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
+    polygons = [polygon for polygon in mask if len(polygon) >= 2 * CORNERS]
+    if any(len(polygon) % 2 for polygon in polygons):
+        raise ValueError("a corner has one coordinate")
+    if not polygons:
+        return coco.encode(np.zeros((height, width), np.uint8, order="F"))
+    return coco.merge(coco.frPyObjects(polygons, height, width))
+
+
+def _check(lengths: Sequence[int], pixels: int) -> None:
+    if any(length < 0 for length in lengths) or sum(lengths) != pixels:
+        raise ValueError("its run lengths do not fill the image")
+
+
+def runs(text: bytes) -> list[int]:
+    """The run lengths of a compressed mask: pixels outside, inside, outside, ... column by column.
+
+    From the fourth on the text holds differences to the length before the last. Raises ValueError for what is no such text.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = character - FIRST
+        if not 0 <= bits < 1 << BITS + 1:
+            raise ValueError("its run lengths have a character that is none of COCO's")
+        value |= (bits & (1 << BITS) - 1) << shift
+        shift += BITS
+        if bits >> BITS:
+            continue
+        value -= 1 << shift if bits >> BITS - 1 else 0
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("its run lengths are cut off")
+    return lengths
+
+
+def pixels(mask: dict[str, Any]) -> UInt8[np.ndarray, "h w"]:
+    """The pixels of a mask that `run_lengths` gave, 1 inside."""
+    lengths = runs(mask["counts"])
+    height, width = mask["size"]
+    return np.repeat((np.arange(len(lengths)) % 2).astype(np.uint8), lengths).reshape(width, height).T
+
+
+def decode(masks: Sequence[Any], height: int, width: int, name: str) -> UInt8[np.ndarray, "n h w"]:
+    """Masks as pixels, 1 inside. Raises UserError with the name of their image where one is broken."""
+    found = np.zeros((len(masks), height, width), np.uint8)
+    for own, mask in zip(found, masks, strict=True):
+        own[:] = pixels(run_lengths(mask, height, width, name))
+    return found
+
+
+def encode(masks: UInt8[np.ndarray, "n h w"]) -> list[str]:
+    """The text of each mask's run lengths."""
+    found = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
+    return [one["counts"].decode() for one in found]
