@@ -36,7 +36,10 @@ PUBLISHED_AS = {
     "linear/mmseg": "linear-mmseg",
     "segmenter/mmseg": "segmenter-mmseg",
     **dict.fromkeys(("unsupervised/leopart", "unsupervised/leopart-b8", "unsupervised/neco"), "unsupervised-cbfe-cd"),
+    "vos/dino": "vos-davis",
 }
+SIZES = ("image_size", "crop_size", "short_side")  # what protocols call the side of the images that they see
+NAMES = {"miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP"}
 LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on several layers
 
 
@@ -121,7 +124,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
             rows.append({
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": protocol["settings"].get("image_size", protocol["settings"].get("crop_size")),
+                "image_size": next((protocol["settings"][name] for name in SIZES if name in protocol["settings"]), None),
                 "remark": _remark(protocol["settings"]),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "name": backbone.get("name", backbone["spec"]),
@@ -218,7 +221,7 @@ def _remark(settings: dict[str, Any]) -> str:
 
 
 def _name(metric: str) -> str:
-    return {"miou": "mIoU"}.get(metric, metric)
+    return NAMES.get(metric, metric)
 
 
 def _share(setting: str) -> tuple[float, str]:
@@ -231,7 +234,11 @@ def published_tables(numbers: pd.DataFrame) -> list[Table]:
     """The papers' numbers, one table a protocol and data set, in the order of the papers; notes are kept."""
     found = []
     for (protocol, dataset), own in numbers.groupby(["protocol", "dataset"], sort=True):
+        metrics = [_name(metric) for metric in own.metric.unique()]
         settings = sorted(own.setting.unique(), key=_share)
+        if len(metrics) > 1:
+            own = own.assign(setting=own.setting + " " + own.metric.map(_name))
+            settings = [f"{setting} {metric}" for setting in settings for metric in metrics]
         cells = []
         for keys, row in own.groupby(["paper", "table", "method", "backbone", "pretrain_data", "pretrain_epochs"], sort=False):
             values = dict(zip(row.setting, row.value, strict=True))
@@ -241,6 +248,6 @@ def published_tables(numbers: pd.DataFrame) -> list[Table]:
             columns = {setting.removeprefix("fraction="): values.get(setting, "") for setting in settings}
             cells.append({**label, **columns, "note": notes})
         texts = pd.DataFrame(cells).fillna("").astype(str)
-        caption = f"published, not measured here: {protocol} on {dataset}, mIoU in %"
+        caption = f"published, not measured here: {protocol} on {dataset}, {', '.join(metrics)} in %"
         found.append(Table(caption, texts, texts.map(lambda _: False)))
     return found

@@ -177,7 +177,7 @@ def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str) -> str:
 
 
 def _classes(shown: pd.DataFrame) -> Table | None:
-    """IoU of every class by backbone, at the point that comes last, mean over seeds."""
+    """IoU of every class (J&F of every object) by backbone, at the point that comes last, mean over seeds."""
     last: Point = max(shown.point, key=place)
     rows = shown[shown.point.map(lambda point: point == last)]
     rows = rows[rows.per_class.map(bool)]
@@ -191,7 +191,8 @@ def _classes(shown: pd.DataFrame) -> Table | None:
     cells = values.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
     cells.insert(0, "class", cells.index)
     best = values.eq(values.max(axis=1), axis=0).reindex(columns=cells.columns, fill_value=False)
-    return Table("IoU in % by class, mean over seeds", cells.reset_index(drop=True), best.reset_index(drop=True))
+    what = "J&F in % by object" if (rows.metric == "jf_mean").all() else "IoU in % by class"
+    return Table(f"{what}, mean over seeds", cells.reset_index(drop=True), best.reset_index(drop=True))
 
 
 def _pictures(shown: pd.DataFrame, results: Path) -> Iterator[tuple[str, str]]:

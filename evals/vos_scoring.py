@@ -1,0 +1,117 @@
+"""J and F of label maps while they come, kept for a run that goes on, and the scores that follow from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from densebench import metrics, video_metrics
+from densebench.datasets import Item
+from densebench.datasets.videos import Videos
+from densebench.evaluator import Run
+from densebench.files import cache_root, canonical_json, write_text
+from densebench.records import Score
+
+from .vos_tracking import Tracking
+
+VARIANT = "official"
+METRICS = {"j": 0, "f": 1}
+
+
+class Tally:
+    """J and F by sequence, frame and object. A sequence that is whole is written where a run that was killed finds it."""
+
+    def __init__(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int], run: Run) -> None:
+        self.videos, self.sequences, self.objects = videos, sequences, objects
+        self._values: dict[str, list[list[list[float]]]] = {name: [] for name in sequences}
+        self._vanished: dict[str, list[int]] = {name: [] for name in sequences}
+        self._finished: set[str] = set()
+        self._folder = cache_root() / "scoring" / f"{run.progress_key}-vos" if run.progress_key else None
+        for name in sequences:
+            if self._folder is not None and (path := self._folder / f"{name}.scores.json").is_file():
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                self._values[name], self._vanished[name] = kept["values"], kept["vanished"]
+                self._finished.add(name)
+
+    def finished(self, name: str) -> bool:
+        """Whether all frames of a sequence are scored."""
+        return name in self._finished
+
+    def add(self, found: Tracking) -> None:
+        """Score the map of a frame; the first and the last one of a sequence are not scored."""
+        name, last = found.sequence, len(self.sequences[found.sequence]) - 1
+        if found.place == 0:
+            self._values[name], self._vanished[name] = [], list(found.vanished)
+        elif found.place < last:
+            truth = self.videos.label(found.item)
+            own = video_metrics.object_scores(found.prediction, truth, self.objects[name])
+            self._values[name].append(own.tolist())
+        else:
+            self._finished.add(name)
+            if self._folder is not None:
+                kept = {"values": self._values[name], "vanished": self._vanished[name]}
+                write_text(self._folder / "about.json", canonical_json({"protocol": "vos"}) + "\n")
+                write_text(self._folder / f"{name}.scores.json", canonical_json(kept))
+
+    def values(self) -> dict[str, Float[np.ndarray, "frames objects 2"]]:
+        """J and F of every sequence."""
+        return {name: np.array(values) for name, values in self._values.items()}
+
+    def vanished(self) -> list[str]:
+        """The objects that no patch of the first frame shows."""
+        return [f"{name}_{number}" for name, lost in self._vanished.items() for number in lost]
+
+    def details(self) -> dict[str, Any]:
+        """What was scored."""
+        frames = sum(len(values) for values in self._values.values())
+        counts = {"sequences": len(self.sequences), "objects": sum(self.objects.values()), "frames": frames}
+        return counts | ({"vanished": lost} if (lost := self.vanished()) else {})
+
+
+def scores(values: Mapping[str, Float[np.ndarray, "frames objects 2"]], details: dict[str, Any]) -> list[Score]:
+    """Mean, recall and decay of J and of F, and last the mean of both means, in % (decay in points) over all objects.
+
+    Intervals are a bootstrap over sequences. `values`: J and F of each sequence.
+    """
+    tables = {name: _statistics(own) for name, own in values.items()}
+    every = 100 * np.concatenate(list(tables.values()))
+    found = []
+    for letter, column in METRICS.items():
+        mean = [table[:, column, 0] for table in tables.values()]
+        found.append(_mean_score(f"{letter}_mean", mean, {}, {}))
+        found.append(Score(f"{letter}_recall", VARIANT, round(float(every[:, column, 1].mean()), 4)))
+        found.append(Score(f"{letter}_decay", VARIANT, round(float(every[:, column, 2].mean()), 4), "points"))
+    both = {name: table[:, :, 0].mean(1) for name, table in tables.items()}
+    per_object = {f"{name}_{n}": round(100 * value, 4) for name, own in both.items() for n, value in enumerate(own.tolist(), 1)}
+    by_sequence = {
+        name: {f"{letter}_mean": round(100 * float(table[:, column, 0].mean()), 4) for letter, column in METRICS.items()}
+        for name, table in tables.items()
+    }
+    return [*found, _mean_score("jf_mean", list(both.values()), per_object, {**details, "by_sequence": by_sequence})]
+
+
+def _statistics(values: Float[np.ndarray, "frames objects 2"]) -> Float[np.ndarray, "objects 2 3"]:
+    """Mean, recall and decay of J and F of every object of a sequence."""
+    return np.array([[video_metrics.statistics(column) for column in own.T] for own in values.transpose(1, 0, 2)])
+
+
+def _mean_score(metric: str, values: list[Float[np.ndarray, "objects"]], per_object: dict, details: dict[str, Any]) -> Score:
+    """The mean over all objects in %, with its bootstrap over sequences. `values`: of the objects of each sequence."""
+    import torch
+
+    sums, counts = np.array([100 * own.sum() for own in values]), np.array([len(own) for own in values])
+    resampled = video_metrics.bootstrap_mean(sums, counts)
+    low, high = metrics.interval(torch.from_numpy(resampled))
+    return Score(
+        metric,
+        VARIANT,
+        round(float(sums.sum() / counts.sum()), 4),
+        ci95=(round(low, 4), round(high, 4)),
+        per_class=per_object,
+        bootstrap=tuple(resampled.tolist()),
+        details=details,
+    )
