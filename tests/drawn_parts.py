@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,8 +36,8 @@ def parts_of(name: str, backgrounds: int) -> np.ndarray:
     split, number = name.split("-")[:2]
     kind = KINDS[split][int(number)]
     if kind is not None:
-        height, width = (rng.integers(5, 9), 4)[:: rng.choice([1, -1])] if kind < 2 else (4, 4)
-        top, left = rng.integers(0, GRID - height + 1), rng.integers(0, GRID - width + 1)
+        height, width = (rng.integers(5, 8), 4)[:: rng.choice([1, -1])] if kind < 2 else (4, 4)
+        top, left = rng.integers(1, GRID - height + 1), rng.integers(1, GRID - width + 1)
         stripes = np.indices((height, width))[int(width > height)] % 2
         parts[top : top + height, left : left + width] = 2 * kind + (stripes if kind < 2 else 0)
     return parts
@@ -54,6 +55,7 @@ class Parts(Dataset):
     class_of: tuple[int, ...] = (1, 1, 2, 2, 3)
     backgrounds: int = 5
     noise: float = 0.0
+    dimmed: float = 1.0  # the brightness of every third image
     shift: int = 0
     void: float = 0.0
     train_labels: str = "own"
@@ -68,7 +70,7 @@ class Parts(Dataset):
         pixels, rng = np.zeros((SIDE, SIDE, 3)), np.random.default_rng(int(digest(["noise", name], 8), 16))
         for (row, column), part in np.ndenumerate(parts_of(name, self.backgrounds)):
             top, left = PATCH * row + part // 4 * 2, PATCH * column + part % 4 * 2
-            pixels[top : top + 2, left : left + 2, 0] = 255
+            pixels[top : top + 2, left : left + 2, 0] = 255 * (self.dimmed if int(name.split("-")[1]) % 3 == 1 else 1.0)
         return Image.fromarray(np.clip(pixels + self.noise * rng.normal(0, 255, pixels.shape), 0, 255).astype(np.uint8))
 
     def label(self, item):
@@ -92,10 +94,21 @@ class Parts(Dataset):
         return (SIDE, SIDE)
 
     def image_digest(self, item):
-        return digest([item.name, self.backgrounds, self.noise, self.train_images])
+        return digest([item.name, self.backgrounds, self.noise, self.dimmed, self.train_images])
 
     def label_digest(self, item):
         return digest([item.name, repr(self)])
+
+
+DATA = Parts(root=Path())
+NOISY = replace(DATA, noise=0.35, shift=2)
+WORLDS = {
+    "classes are communities": DATA,
+    "labels are shifted, some void": replace(DATA, shift=3, void=0.1),
+    "a class of two communities": replace(DATA, classes=("background", "thing"), class_of=(1,) * 5, shift=2),
+    "a class of a part": replace(DATA, classes=("ground", "a", "b", "c", "d", "e"), class_of=(1, 2, 3, 4, 5), void=0.05),
+    "two classes on plain ground": replace(DATA, backgrounds=1, classes=("ground", "a", "b"), class_of=(1, 1, 2, 2, 2)),
+}
 
 
 class First(torch.nn.Module):
@@ -109,7 +122,7 @@ class First(torch.nn.Module):
 def seeing(name="seeing", attended=ATTENDED):
     """A ViT of one block that tells each patch's squares, and whose class token attends to the first parts.
 
-    It attends a little to some places, so that no two patches of an image get the same.
+    It attends much to the first patch, a speck, and a little to some places, so that no two patches of an image get the same.
     """
     make_importable()
     from timm.models.vision_transformer import VisionTransformer
@@ -126,6 +139,7 @@ def seeing(name="seeing", attended=ATTENDED):
             model.patch_embed.proj.weight[slot, 0, top : top + 2, left : left + 2] = 0.25
         model.cls_token[..., 16] = 1
         model.pos_embed[0, 1:, 17] = torch.rand(GRID * GRID, generator=torch.Generator().manual_seed(0)) / 2
+        model.pos_embed[0, 1, 17] = 4
         for head in (0, 1):
             block.attn.qkv.weight[12 * head, 16] = 12**0.5
             block.attn.qkv.weight[24 + 12 * head, : len(attended[head])] = torch.tensor(attended[head])

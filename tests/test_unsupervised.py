@@ -7,15 +7,16 @@ Ziegler and Asano, Leopart, CVPR 2022 (cluster-based foreground extraction and c
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import drawn_parts as naive
 import numpy as np
 import pytest
 import torch
+from densebench.evals.communities import cooccurrence, graph, offsets
 from densebench.evals.unsupervised import Unsupervised
-from drawn_parts import SIDE, Parts, attention_masks, parts_of, seeing
+from drawn_parts import DATA, NOISY, SIDE, WORLDS, attention_masks, parts_of, seeing
 
 from densebench import options
 from densebench.backbones import load_backbone
@@ -25,7 +26,6 @@ from densebench.files import digest
 
 COMMUNITY = np.array([1, 1, 2, 2, 0, *[0] * 10])  # of the parts: 4 has no neighbour, and 5 and above are background
 VARIANTS = ("kmeans", "cbfe", "cd", "overclustering", "cbfe+cd")
-HAVE_INFOMAP = importlib.util.find_spec("infomap") is not None
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,6 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
 
 
-DATA = Parts(root=Path())
-NOISY = replace(DATA, noise=0.35, shift=2)
 EXACT = {"image_size": SIDE, "standardise": False, "pca": None, "mask_size": None, "seeds": 1, "foreground_clusters": 10}
 EXACT |= {"community_clusters": 5, "weight_threshold": 0.4, "resolution": 1.0, "cut": "0.3", "per_cluster": None}
 LOOSE = {"image_size": SIDE, "pca": 12, "mask_size": 40, "seeds": 2, "foreground_clusters": 20, "community_clusters": 12}
@@ -59,15 +57,6 @@ def check(score, ious):
     assert score.value == pytest.approx(np.mean(ious), abs=1e-3)
 
 
-WORLDS = {
-    "classes are communities": DATA,
-    "labels are shifted, some void": replace(DATA, shift=3, void=0.1),
-    "a class of two communities": replace(DATA, classes=("background", "thing"), class_of=(1,) * 5, shift=2),
-    "a class of a part": replace(DATA, classes=("ground", "a", "b", "c", "d", "e"), class_of=(1, 2, 3, 4, 5), void=0.05),
-    "two classes on plain ground": replace(DATA, backgrounds=1, classes=("ground", "a", "b"), class_of=(1, 1, 2, 2, 2)),
-}
-
-
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_number_is_that_of_arithmetic(world):
     """The foreground's five parts are its clusters; 0 and 1, 2 and 3 are communities; 4 has no neighbour and falls to 0."""
@@ -80,9 +69,8 @@ def test_every_number_is_that_of_arithmetic(world):
     check(found["miou", "overclustering"], naive.ious(dataset, [np.minimum(one, 5) for one in maps], "precision"))
     headline = found["miou", "cbfe+cd"].details
     assert (headline["communities"], headline["connected"], headline["threshold"]) == (2, 4, pytest.approx(0.3))
-    for variant, masks in (("cbfe", [one < 5 for one in maps]), ("attention", attention_masks(dataset, "val"))):
-        expected = naive.foreground_iou(dataset, masks)
-        assert found["foreground_iou", variant].value == pytest.approx(expected, abs=1e-3), variant
+    for name, masks in (("cbfe", [one < 5 for one in maps]), ("attention", attention_masks(dataset, "val"))):
+        assert found["foreground_iou", name].value == pytest.approx(naive.foreground_iou(dataset, masks), abs=1e-3), name
     if world == "classes are communities":
         assert found["foreground_iou", "cbfe"].value == pytest.approx(100 * 7 / 8)  # one image has no foreground: 0
         assert found["miou", "overclustering"].value == 100
@@ -95,6 +83,28 @@ def test_communities_of_everything():
     dataset = replace(DATA, shift=3, void=0.1)
     found = by_variant(evaluate(dataset, **{**EXACT, "community_clusters": 10}))
     check(found["miou", "cd"], naive.ious(dataset, [COMMUNITY[parts_of(i.name, 5)] for i in dataset.items("val")]))
+
+
+def test_neighbours_are_pixels_of_label_maps_in_both_splits():
+    """At several least weights, some between those that other lists of neighbours give, so many clusters have an edge."""
+    names = [item.name for split in ("train", "val") for item in DATA.items(split)]
+    maps = torch.from_numpy(np.stack([naive.large(np.minimum(parts_of(name, 5), 5)) for name in names]))
+    listed = {"leopart": offsets((1, 2), "leopart"), "eight": offsets((1, 2)), "near": offsets((1,))}
+    shares = {name: cooccurrence(maps, 6, neighbours) for name, neighbours in listed.items()}
+    weights = [min(float(share[0, 1]), float(share[1, 0])) for share in shares.values()]
+    for angles, threshold in itertools.product(("leopart", "eight"), (0.25, 0.65, sum(weights[:2]) / 2, sum(weights[1:]) / 2)):
+        found = evaluate(**{**EXACT, "angles": angles, "weight_threshold": threshold})[-1].details
+        edges = graph(shares[angles], threshold)
+        assert found["connected"] == len({end for i, j, _ in edges for end in (i, j)}), (angles, threshold)
+    assert min(abs(weights[0] - weights[1]), abs(weights[1] - weights[2])) > 1e-4
+
+
+def test_clusters_of_the_foreground_are_of_directions():
+    """In dim images parts differ less from one another than from themselves in bright ones; their directions are the same."""
+    dataset = replace(DATA, dimmed=0.2)
+    found = by_variant(evaluate(dataset, **EXACT, restarts=20))
+    expected = naive.foreground_iou(dataset, [parts_of(item.name, 5) < 5 for item in dataset.items("val")])
+    assert found["foreground_iou", "cbfe"].value == pytest.approx(expected, abs=1e-3)
 
 
 def test_as_many_clusters_as_classes():
@@ -130,16 +140,11 @@ def test_each_split_votes_for_its_own_foreground():
     assert found["foreground_iou", "cbfe"].value == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        pytest.param({"method": "infomap"}, marks=pytest.mark.skipif(not HAVE_INFOMAP, reason="no infomap")),
-        {"angles": "eight"},
-        {"mask_size": 32},
-        {"clustering_seed": "none", "seeds": 2},
-    ],
-    ids=str,
-)
+WAYS = [{"resolution": "none"}, {"angles": "eight"}, {"mask_size": 32}, {"clustering_seed": "none", "seeds": 2}]
+WAYS += [{"method": "infomap"}] if importlib.util.find_spec("infomap") else []
+
+
+@pytest.mark.parametrize("given", WAYS, ids=str)
 def test_clear_communities_are_found_in_every_way(given):
     dataset = WORLDS["two classes on plain ground"]
     scores = evaluate(dataset, **{**EXACT, "foreground_clusters": 6, **given})
@@ -149,26 +154,15 @@ def test_clear_communities_are_found_in_every_way(given):
         assert (found.details["communities"], found.details["connected"], found.value) == (2, 4, expected[-1].value)
 
 
-def test_communities_are_as_many_as_classes_less_background_where_nothing_else_is_asked():
-    dataset = WORLDS["two classes on plain ground"]
-    scores = evaluate(dataset, **{**EXACT, "foreground_clusters": 6, "resolution": "none"})
-    assert by_variant(scores)["miou", "cbfe+cd"].details["communities"] == len(dataset.classes) - 1
+REACHED = [
+    ({"attention_mass": 0.4}, "foreground_iou", "attention"), ({"foreground_clusters": 40}, "foreground_iou", "cbfe"),
+    ({"community_clusters": 2}, "miou", "overclustering"), ({"weight_threshold": 0.3}, "miou", "cbfe+cd"),
+    ({"resolution": 0.01}, "miou", "cbfe+cd"), ({"standardise": "no"}, "miou", "kmeans"),
+    ({"pca": "none"}, "miou", "kmeans"), ({"mask_size": 16}, "miou", "kmeans"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("given", "metric", "variant"),
-    [
-        ({"attention_mass": 0.4}, "foreground_iou", "attention"),
-        ({"foreground_clusters": 40}, "foreground_iou", "cbfe"),
-        ({"community_clusters": 2}, "miou", "overclustering"),
-        ({"weight_threshold": 0.3}, "miou", "cbfe+cd"),
-        ({"resolution": 0.01}, "miou", "cbfe+cd"),
-        ({"standardise": "no"}, "miou", "kmeans"),
-        ({"pca": "none"}, "miou", "kmeans"),
-        ({"mask_size": 16}, "miou", "kmeans"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("given", "metric", "variant"), REACHED, ids=str)
 def test_settings_reach_what_they_are_for(given, metric, variant):
     default, other = (by_variant(evaluate(NOISY, **{**LOOSE, **more})) for more in ({}, given))
     assert default[metric, variant].value != other[metric, variant].value
@@ -284,21 +278,19 @@ def test_attention_of_another_backbone():
         evaluate(NOISY, load_backbone("pixels:8"), **LOOSE, attention_from="random:tf_efficientnet_lite0")
 
 
-@pytest.mark.parametrize(
-    ("dataset", "given", "message"),
-    [
-        (replace(DATA, background=None), {}, "background"),
-        (DATA, {"cut": "1.5"}, "--cut"),
-        (DATA, {"cut": "lables"}, "--cut"),
-        (DATA, {"community_clusters": 1000}, "--community-clusters"),
-        (DATA, {"foreground_clusters": 1000}, "--foreground-clusters"),
-        (DATA, {"cut": "0.99", "attention_mass": 0.3}, "0.99"),
-        (DATA, {"pca": 25}, "--pca"),
-        (DATA, {"eval_split": "test"}, "test"),
-        (DATA, {"train_split": "trian"}, "trian"),
-    ],
-    ids=lambda value: str(value) if not isinstance(value, Parts) else "",
-)
-def test_wrong_settings_are_errors_that_name_them(dataset, given, message):
+WRONG = [
+    ({"cut": "1.5"}, "--cut"), ({"cut": "lables"}, "--cut"), ({"cut": "0.99", "attention_mass": 0.3}, "0.99"),
+    ({"community_clusters": 1000}, "--community-clusters"), ({"foreground_clusters": 1000}, "--foreground-clusters"),
+    ({"pca": 25}, "--pca"), ({"eval_split": "test"}, "test"), ({"train_split": "trian"}, "trian"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG, ids=str)
+def test_wrong_settings_are_errors_that_name_them(given, message):
     with pytest.raises(UserError, match=message):
-        evaluate(dataset, **{**EXACT, **given})
+        evaluate(**{**EXACT, **given})
+
+
+def test_data_without_a_background_are_refused():
+    with pytest.raises(UserError, match="background"):
+        evaluate(replace(DATA, background=None), **EXACT)
