@@ -57,8 +57,9 @@ def evaluate(
         raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
     stand_in = evaluator.stand_in()
-    if stand_in is not None and (backbones or weights is not None):
-        raise UserError(f"{stand_in.spec} is scored as it is; leave out --backbone and --weights")
+    read = (layer, pos_embed, role, seed) != ("last", "auto", "teacher", 0)
+    if stand_in is not None and (backbones or weights is not None or read):
+        raise UserError(f"{stand_in.spec} is scored as it is; leave out --backbone, --weights and how to read them")
     specs = list(backbones) if stand_in is None else [stand_in.spec]
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
@@ -67,6 +68,8 @@ def evaluate(
         raise UserError(f"--protocol {protocol} takes {kind.takes}; name some with --dataset: {fitting(kind.takes)}")
     specs, datasets = _defaults(specs, datasets)
     opened = [load_dataset(dataset, data_root) for dataset in datasets]
+    if (option := evaluator.alone()) and len(specs) * len(opened) > 1:
+        raise UserError(f"{option} goes with one backbone and one data set; {len(specs)} and {len(opened)} are given")
     for dataset in opened:
         _check_kind(kind, protocol, dataset)
     with joined(resolve_device(evaluator.device)) as world:
@@ -150,7 +153,8 @@ def _one(
     points, known = evaluator.points(dataset), frozenset(record.points())
     synchronise()
     if all(point in known for point in points):
-        notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again")
+        also = f" (and {option} needs that)" if (option := evaluator.alone()) else ""
+        notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again{also}")
         if record.json()["status"] != "complete" and not isinstance(record, records.Follower):
             record.finish("complete", {})  # it was killed between its last score and its end
             _forget_progress(record)
@@ -195,7 +199,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
     items = {split: dataset.part(split, limit) for split in (train, scored)}
-    items[scored] = list(evaluator.scored(items[scored]))
+    items[scored] = list(evaluator.scored(items[scored], dataset))
     for split in items:
         if not items[split]:
             raise UserError(f"{dataset.name} has no image in {split}; choose another split or complete the data")

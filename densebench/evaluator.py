@@ -103,13 +103,17 @@ class Evaluator(ABC):
     def splits(self, dataset: Dataset) -> tuple[str, str]:
         """The training split and the split that is scored."""
 
-    def scored(self, items: Sequence[Item]) -> Sequence[Item]:
+    def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
         """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
         return items
 
     def stand_in(self) -> Backbone | None:
         """What is scored in place of a backbone, if an option names it; its digest tells results apart."""
         return None
+
+    def alone(self) -> str:
+        """An option that was given and goes with one backbone and one data set; empty where there is none."""
+        return ""
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """What decides, with the data set, whether two numbers are comparable."""

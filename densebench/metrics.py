@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Absent = Literal["skip", "zero"]
+DRAWS = 100  # of a bootstrap that are held at once
 
 
 def confusion_matrix(
@@ -94,19 +95,21 @@ def bootstrap_mean_iou(
     The draws depend on n and the seed alone. So two backbones scored on the same images share them, and the differences of
     their values, draw by draw, are a paired bootstrap.
     """
-    weighted = _drawn(len(tally), resamples, seed) @ tally.double().flatten(1).cpu()
+    weighted = _resampled(tally.double().flatten(1).cpu(), resamples, seed)
     return mean_iou(iou(weighted.view(resamples, *tally.shape[1:])), absent)
 
 
 def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int = 0) -> Float[Tensor, "resamples"]:
     """The mean of one value an image, such as whether it is right, for the same draws as `bootstrap_mean_iou`."""
-    return _drawn(len(values), resamples, seed) @ values.double().cpu() / len(values)
+    return _resampled(values.double().cpu()[:, None], resamples, seed)[:, 0] / len(values)
 
 
-def _drawn(images: int, resamples: int, seed: int) -> Float[Tensor, "resamples images"]:
-    """How often each draw takes each image."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    return torch.from_numpy(generator.multinomial(images, np.full(images, 1 / images), size=resamples)).double()
+def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Float[Tensor, "resamples m"]:
+    """The sums of the rows that each draw takes; a few draws at a time, so that memory does not grow with both."""
+    images = len(rows)
+    generator, shares = np.random.Generator(np.random.PCG64(seed)), np.full(images, 1 / images)
+    parts = [min(DRAWS, resamples - start) for start in range(0, resamples, DRAWS)]
+    return torch.cat([torch.from_numpy(generator.multinomial(images, shares, size=part)).double() @ rows for part in parts])
 
 
 def interval(values: Float[Tensor, "n"], level: float = 0.95) -> tuple[float, float]:

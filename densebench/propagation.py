@@ -52,17 +52,17 @@ def propagate(
     """
     found = torch.empty(*queries.shape[:3], labels.shape[-1], dtype=labels.dtype, device=labels.device)
     for rows, columns, own_rows, own_columns in _tiles(queries.shape[1], queries.shape[2], reach.radius):
-        near = keys[:, :, own_rows, own_columns].flatten(1, 3)
-        near_labels = labels[:, :, own_rows, own_columns].flatten(1, 3)
         asked = queries[:, rows, columns].flatten(1, 2)
         hidden = ~visible(rows, columns, own_rows, own_columns, reach, queries.device)
-        step = max(1, at_once // (asked.shape[1] * near.shape[1]))
+        step = max(1, at_once // (keys.shape[1] * hidden.numel()))
         parts = []
         for start in range(0, len(asked), step):
             some = slice(start, start + step)
-            affinity = asked[some] @ near[some].transpose(1, 2)
+            near = keys[some, :, own_rows, own_columns].flatten(1, 3)
+            near_labels = labels[some, :, own_rows, own_columns].flatten(1, 3)
+            affinity = asked[some] @ near.transpose(1, 2)
             affinity.unflatten(2, (keys.shape[1], -1)).masked_fill_(hidden[None, :, None], -torch.inf)
-            parts.append(gathered(affinity, near_labels[some], reach.k, reach.temperature))
+            parts.append(gathered(affinity, near_labels, reach.k, reach.temperature))
         found[:, rows, columns] = torch.cat(parts).unflatten(1, (rows.stop - rows.start, columns.stop - columns.start))
     return found
 
@@ -140,13 +140,13 @@ def unit(features: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     return F.normalize(features, dim=-1)
 
 
-def stretched(labels: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+def stretched(labels: Float[Tensor, "c h w"], constant: float = torch.inf) -> Float[Tensor, "c h w"]:
     """Every channel from 0 to 1: less its least, divided by what is then its greatest.
 
-    A channel without a positive value stays as it is; one that is the same positive number everywhere is infinite, so that it
-    wins (DINO divides 0 by 0 there, and takes the result for the greatest).
+    A channel without a positive value stays as it is. One that is the same positive number everywhere becomes `constant`:
+    infinite, so that it wins (DINO divides 0 by 0 there, and takes the result for the greatest), or 0 (DINOv3 sets it to that).
     """
     low, high = labels.amin((1, 2), keepdim=True), labels.amax((1, 2), keepdim=True)
     span = high - low
-    scaled = torch.where(span > 0, (labels - low) / torch.where(span > 0, span, 1.0), torch.inf)
+    scaled = torch.where(span > 0, (labels - low) / torch.where(span > 0, span, 1.0), constant)
     return torch.where(high > 0, scaled, labels)

@@ -106,6 +106,11 @@ class BboxKnn(Evaluator):
             raise UserError(f"--eval-split {scored} is the split of the memory too, where each patch finds itself; name another")
         return replace(self, train_split=train, eval_split=scored, neighbours=tuple(dict.fromkeys(self.neighbours)))
 
+    def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
+        """Those that have a box."""
+        assert isinstance(dataset, Boxed)
+        return [item for item in items if largest(dataset.objects(item)) is not None]
+
     def points(self, dataset: Dataset) -> list[Point]:
         """Every k."""
         return [(("k", k),) for k in self.neighbours]

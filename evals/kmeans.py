@@ -89,7 +89,7 @@ class KMeans(Clustered):
         split = self.eval_split or dataset.val_split
         return split, split
 
-    def scored(self, items: Sequence[Item]) -> Sequence[Item]:
+    def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
         """What fills whole batches. Raises UserError where that is nothing."""
         if not self.whole_batches:
             return items
@@ -109,7 +109,7 @@ class KMeans(Clustered):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Labels first (they fail early), then features, then one clustering after the other."""
-        items = self.scored(dataset.part(self.splits(dataset)[1], run.limit))
+        items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
         view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))

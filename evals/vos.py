@@ -37,7 +37,7 @@ from densebench.datasets.videos import Videos
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
-from densebench.options import means, setting
+from densebench.options import means, select, setting
 from densebench.propagation import Reach
 from densebench.records import Score
 
@@ -104,9 +104,23 @@ class Vos(Evaluator):
 
     def resolve(self, dataset: Dataset) -> Vos:
         """Name the split; refuse to save masks that were given."""
-        if self.predictions is not None and self.save_predictions is not None:
-            raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
+        if self.predictions is not None:
+            self.check_given()
         return replace(self, eval_split=self.splits(dataset)[1])
+
+    def check_given(self) -> None:
+        """Raise UserError for options that would change nothing about masks that exist."""
+        if self.save_predictions is not None:
+            raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
+        own, usual = (select(one, "setting") for one in (self, Vos()))
+        idle = [name for name in own if own[name] != usual[name] and name not in ("predictions", "eval_split")]
+        if idle:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            raise UserError(f"{names} (or a preset other than dino) changes nothing about --predictions; leave it out")
+
+    def alone(self) -> str:
+        """Masks are saved of one run."""
+        return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
 
     def points(self, dataset: Dataset) -> list[Point]:
         """One."""
@@ -120,7 +134,8 @@ class Vos(Evaluator):
         """First masks first (they fail early), then frame by frame; sequences that an earlier run finished are not done again."""
         videos = cast(Videos, dataset)
         split = self.splits(dataset)[1]
-        sequences = videos.sequences(dataset.part(split, run.limit))
+        items = dataset.part(split, run.limit)
+        sequences = videos.sequences(items)
         with run.stage("labels"):
             objects = {name: videos.objects(frames) for name, frames in sequences.items()}
         for name, frames in sequences.items():
@@ -128,7 +143,7 @@ class Vos(Evaluator):
                 raise UserError(
                     f"the sequence {name} has {len(frames)} frames; the first and the last are not scored: give three"
                 )
-        about = {"backbone": backbone.identity(), "settings": self.settings(dataset), "dataset": [dataset.name, split]}
+        about = {"backbone": backbone.identity(), "settings": self.settings(dataset), "dataset": dataset.digest(split, items)}
         saved = SavedMasks(Path(self.save_predictions), about) if self.save_predictions else None
         sheets = Sheets(videos, sequences, self.visualise, run.pictures)
         tally = Tally(videos, sequences, objects, run)

@@ -144,14 +144,15 @@ def label_map(
     """The ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
 
     "bilinear": upsampled to `shape`, stretched, the greatest, then the pixel under the centre. "nearest": upsampled to `native`
-    at once, the patch under the corner of each pixel. Of equal channels the first wins.
+    at once, the patch under the corner of each pixel; a channel that is equal everywhere is 0 then. Of equal channels the first
+    wins.
     """
     channels = soft.permute(2, 0, 1)[None].contiguous()  # else the large ones lie pixel by pixel: slow
     if upsample == "nearest":
         large = F.interpolate(channels, native, mode="nearest")
     else:
         large = F.interpolate(channels, shape, mode="bilinear", align_corners=False)
-    ids = stretched(large[0]).max(0).indices.to(torch.uint8).cpu().numpy()
+    ids = stretched(large[0], 0.0 if upsample == "nearest" else torch.inf).max(0).indices.to(torch.uint8).cpu().numpy()
     if upsample == "nearest":
         return ids
     return np.array(Image.fromarray(ids).resize(native[::-1], Image.Resampling.NEAREST))

@@ -108,7 +108,7 @@ def test_dry_run_writes_nothing(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["eval"], "name a protocol: --protocol incontext"),
+        (["eval"], "name a protocol: --protocol bbox-knn|detection|incontext"),
         (["eval", "--protocol", "incontxt"], "did you mean 'incontext'"),
         (["eval", "--protocol", "incontext", "--preset", "humingbird"], "did you mean 'hummingbird'"),
         (["eval", "--protocol", "incontext", "--dataset", "scnes", "--backbone", "pixels:16"], "did you mean 'scenes'"),

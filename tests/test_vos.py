@@ -76,7 +76,8 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def run(root, backbones=("pixels:8",), **given):
-    given = {"short_side": "64", "radius": "3", "context": "3", **given}
+    if "predictions" not in given:
+        given = {"short_side": "64", "radius": "3", "context": "3", **given}
     [record] = evaluate("vos", backbones=backbones, datasets=[f"frames:{root}"], **given)
     return record
 
@@ -124,7 +125,7 @@ def restated(root, name, preset, radius, context):
         else:
             large = F.interpolate(channels, size=(HEIGHT, WIDTH), mode="nearest")[0]
             low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-            maps.append(((large - low) / (high - low)).argmax(0).numpy().astype(np.uint8))
+            maps.append(torch.nan_to_num((large - low) / (high - low), nan=0.0).argmax(0).numpy().astype(np.uint8))
     return maps, [mask for _, mask in frames]
 
 
@@ -154,7 +155,7 @@ def test_what_a_record_says(videos):
     record = run(videos, name="patches")
     assert set(values(record)) == {f"{m}_{s}" for m in "jf" for s in ("mean", "recall", "decay")} | {"jf_mean"}
     assert record["protocol"]["headline"] == {"metric": "jf_mean", "variant": "official"}
-    assert record["dataset"]["images"] == 28 and record["dataset"]["all"] == {"sequences": 3, "objects": 6}
+    assert record["dataset"]["images"] == 28
     found = next(score for score in record["scores"] if score["metric"] == "jf_mean")
     assert found["details"] == {
         "sequences": 3, "objects": 6, "frames": 22, "sizes": ["128 x 64"], "by_sequence": found["details"]["by_sequence"],
@@ -396,6 +397,14 @@ def test_label_maps_by_hand():
     assert label_map(soft, (1, 4), (1, 3), "bilinear").tolist() == [[0, 1, 1]]
 
 
+def test_an_object_that_is_everywhere_wins_with_dino_and_not_with_dinov3():
+    soft = torch.stack([torch.tensor([[0.0, 0.6], [0.2, 0.0]]), torch.full((2, 2), 0.5)], dim=-1)
+    assert label_map(soft, (2, 2), (2, 2), "bilinear").tolist() == [[1, 1], [1, 1]]
+    assert label_map(soft, (2, 2), (2, 2), "nearest").tolist() == [[0, 0], [0, 0]]
+    apart = torch.stack([torch.full((2, 2), 0.01), torch.tensor([[0.0, 0.6], [0.2, 0.0]])], dim=-1)
+    assert label_map(apart, (2, 2), (2, 2), "nearest").tolist() == [[0, 1], [1, 0]]
+
+
 def test_masks_come_to_the_grid_by_the_patch_s_centre():
     mask = np.zeros((8, 12), np.uint8)
     mask[2, 2], mask[6, 10], mask[3, 9] = 1, 2, 3
@@ -445,7 +454,7 @@ def test_a_data_set_must_be_named(videos):
 def test_masks_that_exist_stand_alone(videos, tmp_path):
     given = tmp_path / "given"
     shutil.copytree(videos / "Annotations" / "480p", given)
-    with pytest.raises(UserError, match=r"predictions:.*given is scored as it is; leave out --backbone and --weights"):
+    with pytest.raises(UserError, match=r"predictions:.*given is scored as it is; leave out --backbone"):
         run(videos, predictions=str(given))
     with pytest.raises(UserError, match=r"--save-predictions goes with a backbone"):
         run(videos, backbones=(), predictions=str(given), save_predictions="x")
@@ -546,3 +555,23 @@ def test_a_trained_backbone_follows_real_objects_better_than_a_random_one(shared
     [trained] = evaluate("vos", backbones=["timm:tf_efficientnet_lite0"], weights=weights, **common)
     [random] = evaluate("vos", backbones=["random:tf_efficientnet_lite0"], **common)
     assert values(trained)["jf_mean"] > values(random)["jf_mean"] + 15
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"temperature": "0.3"}, "--temperature .*changes nothing about --predictions"),
+        ({"preset": "dinov3"}, "--short-side, --rounding.*preset other than dino"),
+        ({"layer": "key"}, "how to read them"),
+    ],
+)
+def test_what_changes_nothing_about_given_masks_is_refused(videos, tmp_path, given, said):
+    run(videos, save_predictions=str(tmp_path / "saved"))
+    with pytest.raises(UserError, match=said):
+        run(videos, backbones=(), predictions=str(tmp_path / "saved"), **given)
+
+
+def test_masks_of_two_runs_are_not_saved_into_one_folder(videos, tmp_path):
+    with pytest.raises(UserError, match=r"--save-predictions .*saved goes with one backbone and one data set; 2 and 1"):
+        run(videos, backbones=("pixels:8", "pixels:16"), save_predictions=str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()

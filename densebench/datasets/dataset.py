@@ -306,6 +306,8 @@ def read_list(path: Path, remedy: str) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError as error:
         raise UserError(f"the list {path} is missing; {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the list {path} is not text in UTF-8; {remedy}") from error
 
 
 def files_in(folder: Path, pattern: str, remedy: str) -> list[Path]:

@@ -84,7 +84,7 @@ class ImagenetBoxes(Boxed):
         return Objects(boxes, classes, np.zeros(len(boxes), bool), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
     def annotation(self, item: Item) -> Any:
-        """The bytes of the XML, the class of every name, and the size that boxes are scaled to."""
+        """The bytes of the XML, the number of classes, and the size that boxes are scaled to."""
         return [self._digests.digest(self._xml(item)), len(self.classes), list(self.image_size(item))]
 
     def _class(self, name: str) -> int:

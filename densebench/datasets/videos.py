@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -95,15 +96,13 @@ class Videos(Dataset):
             values = np.unique(self.raw_label(frames[0])).tolist()
             raise UserError(
                 f"the first mask {frames[0].label} shows no object: its values are {values}; "
-                f"objects have ids from 1, {VOID} is void (--dataset davis2016 takes it as the object)"
+                f"objects have ids from 1, {VOID} is void (davis2016 takes it as the object)"
             )
         return found
 
     def facts(self) -> dict[str, Any]:
-        """What the evaluated split holds as a whole."""
-        sequences = self.sequences(self.items(self.val_split)).values()
-        objects = sum(self.objects(frames) for frames in sequences)
-        return {"mapping": self.mapping, self.val_split: {"sequences": len(sequences), "objects": objects}}
+        """What a record says about the masks; how many sequences and objects were scored stands beside the score."""
+        return {"mapping": self.mapping}
 
     def verify(self, full: bool = False) -> list[str]:
         """What is wrong with the files; also a number of sequences that is not the official one."""
@@ -138,4 +137,14 @@ def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:
     stems = [path.stem for path in found]
     if twice := next((path for path, before in zip(found[1:], stems, strict=False) if path.stem == before), None):
         raise UserError(f"two files in {folder} are called {twice.stem}; remove one")
+    if found != sorted(found, key=_natural):
+        raise UserError(
+            f"the files of {folder} are numbered with unequal widths ({found[0].name}, {found[1].name}, ...): their order is not "
+            "that of the video; pad the numbers with zeros"
+        )
     return found
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """The order of a name in which numbers count as numbers."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

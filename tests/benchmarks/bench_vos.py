@@ -41,13 +41,12 @@ class Videos:
         self.grid, self.patch = tuple(int(side) for side in arguments.grid.split("x")), arguments.patch
         self.size = (self.grid[0] * self.patch, self.grid[1] * self.patch + 22)  # as 854 px are to 832
         self.frames, self.objects, self.count, self.width = arguments.frames, arguments.objects, arguments.videos, arguments.width
-        self._grounds = {}
+        generator = torch.Generator().manual_seed(0)
+        sides = [side + self.frames for side in self.grid]
+        self._grounds = torch.randn(self.count, *sides, self.width, generator=generator)
 
     def features(self, video, t):
         (h, w), own = self.grid, torch.Generator().manual_seed(1000 * video + t)
-        if video not in self._grounds:
-            generator = torch.Generator().manual_seed(video)
-            self._grounds = {video: torch.randn(h + self.frames, w + self.frames, self.width, generator=generator)}
         return self._grounds[video][t : t + h, t : t + w] + 0.5 * torch.randn(h, w, self.width, generator=own)
 
     def mask(self, video, t):
