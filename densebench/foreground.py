@@ -41,5 +41,10 @@ def _smooth(maps: Float[Tensor, "b 1 rows columns"]) -> Float[Tensor, "b 1 rows 
     steps = torch.arange(-REACH, REACH + 1, device=maps.device)
     taps = torch.exp(-0.5 * (steps / SIGMA) ** 2)
     taps = (taps / taps.sum()).to(maps.dtype)
-    maps = F.conv2d(F.pad(maps, (0, 0, REACH, REACH), mode="replicate"), taps.view(1, 1, -1, 1))
-    return F.conv2d(F.pad(maps, (REACH, REACH, 0, 0), mode="replicate"), taps.view(1, 1, 1, -1))
+    maps = F.conv2d(_extended(maps, (0, 0, REACH, REACH)), taps.view(1, 1, -1, 1))
+    return F.conv2d(_extended(maps, (REACH, REACH, 0, 0)), taps.view(1, 1, 1, -1))
+
+
+def _extended(maps: Tensor, by: tuple[int, int, int, int]) -> Tensor:
+    """The maps mirrored at their borders, as the reference's blur does; of maps too small for that the border is repeated."""
+    return F.pad(maps, by, mode="reflect" if min(maps.shape[2:]) > REACH else "replicate")

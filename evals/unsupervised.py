@@ -110,8 +110,11 @@ class Unsupervised(Clustered):
 
     def resolve(self, dataset: Dataset) -> Unsupervised:
         """Name the splits. Raises UserError for a cut that is none, and for data without a background class."""
-        if self.cut not in ("labels", "attention"):
-            self.threshold()
+        cut = self.cut if self.cut in ("labels", "attention") else f"{self.threshold():g}"
+        if self.engine == "sklearn":
+            raise UserError("--engine sklearn: it has no spherical K-means, which finds the foreground; take torch or faiss")
+        if not self.markov_time:
+            raise UserError("--markov-time 0: nothing would flow from cluster to cluster; give more")
         if not 0 < self.attention_mass <= 1:
             raise UserError(f"--attention-mass {self.attention_mass:g}: it is a share, above 0 and at most 1")
         if self.attention_weights and not self.attention_from:
@@ -121,13 +124,14 @@ class Unsupervised(Clustered):
         train, scored = self.splits(dataset)
         if train == scored:
             raise UserError(f"--train-split {train}: it is the scored split; name another one")
-        return replace(self, train_split=train, eval_split=scored)
+        return replace(self, cut=cut, train_split=train, eval_split=scored)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """The settings by what they mean: another backbone's attention is its weights."""
         found = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
         if (other := self.other_attention()) is not None:
-            found |= {"attention_from": other.digest, "attention_weights": None}
+            names = ("arch", "layer", "pos_embed", "digest")
+            found |= {"attention_from": {name: other.identity()[name] for name in names}, "attention_weights": None}
         return found
 
     def threshold(self) -> float:
@@ -225,8 +229,8 @@ class Unsupervised(Clustered):
         """
         places = mask.flatten().nonzero()[:, 0]
         pixels = places.repeat_interleave(images.pixels()[places % mask[0].numel()])
-        if k > len(pixels):
-            raise UserError(f"{k} clusters of {len(pixels)} foreground tokens: lower --cut or --community-clusters")
+        if k > len(places):
+            raise UserError(f"{k} clusters of {len(places)} foreground tokens: lower --cut or --community-clusters")
         trained = pixels[sample(len(pixels), k, self.per_cluster, seed).to(pixels.device)].to(images.tokens.device)
         found = cluster(replace(self, per_cluster=None), images.tokens[trained], k, seed)
         result = torch.full((mask.numel(),), k, dtype=torch.int64)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from densebench.evals.cluster_foreground import best_cut, jaccard, mask_of, precisions
+from scipy import ndimage
 
 from densebench.backbones import attention_of, load_backbone
 from densebench.backbones.backbone import Backbone, Facts
@@ -139,7 +140,12 @@ def test_attention_leaves_the_model_and_other_images_alone():
 
 
 ODD = ["pixels:16", "random:tf_efficientnet_lite0", "random:resnet10t", "random:vit_small_patch16_dinov3"]
-ODD += ["random:eva02_tiny_patch14_224", "random:vit_little_patch16_reg4_gap_256", "random:swin_tiny_patch4_window7_224"]
+ODD += [
+    "random:vit_small_patch16_18x2_224",
+    "random:eva02_tiny_patch14_224",
+    "random:vit_little_patch16_reg4_gap_256",
+    "random:swin_tiny_patch4_window7_224",
+]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -157,6 +163,21 @@ def test_the_foreground_does_not_depend_on_scale_or_other_images():
     for n in range(5):
         assert torch.equal(foreground(7 * attention[n : n + 1], (6, 7), 0.65)[0], together[n])
     assert 0 < int(together.sum()) < together.numel() / 2
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (7, 9), (28, 28)])
+@pytest.mark.parametrize("mass", [0.4, 0.65, 0.9])
+def test_the_foreground_is_that_of_a_blur_with_mirrored_borders(grid, mass):
+    """Gaussian of 7 x 7 patches, sigma 0.6, mirrored without the border itself: scipy's own, in float64."""
+    attention = torch.rand(6, grid[0] * grid[1], generator=torch.Generator().manual_seed(sum(grid))) ** 6
+    found = foreground(attention, grid, mass)
+    for own, mask in zip(attention.double().view(6, *grid).numpy(), found, strict=True):
+        smooth = ndimage.gaussian_filter(own, 0.6, mode="mirror", truncate=3 / 0.6).ravel()
+        order = np.argsort(-smooth, kind="stable")
+        count = int(np.searchsorted(np.cumsum(smooth[order]) / smooth.sum(), mass)) + 1
+        expected = np.zeros(len(smooth), bool)
+        expected[order[:count]] = True
+        assert np.array_equal(mask.numpy(), expected)
 
 
 def naive_specks(mask, size):

@@ -147,7 +147,7 @@ def test_the_mass_is_reached_and_would_not_be_with_one_patch_less():
             for column in range(6):
                 for i, down in enumerate(steps.tolist()):
                     for j, across in enumerate(steps.tolist()):
-                        here = grid[min(max(row + down, 0), 4), min(max(column + across, 0), 5)]
+                        here = grid[4 - abs(4 - abs(row + down)), 5 - abs(5 - abs(column + across))]  # mirrored
                         smooth[row, column] += taps[i] * taps[j] * here
         share = smooth.flatten() / smooth.sum()
         held = share[mask[image]]

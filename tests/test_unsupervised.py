@@ -131,8 +131,9 @@ def test_the_cut_is_where_train_agrees_best(cut):
 def test_each_split_votes_for_its_own_foreground():
     """A cut between the precisions of a part on train and on the scored split: there the scored split's own counts."""
     train, val = (naive.precisions(DATA, split) for split in ("train", "val"))
-    part = int(np.argmax(np.abs(train - val)[:5]))
-    cut = (train[part] + val[part]) / 2
+    middle, reached = (train + val) / 2, min(train.max(), val.max())
+    part = int(np.argmax(np.where(middle <= reached, np.abs(train - val), 0)[:5]))
+    cut = middle[part]
     kept = [(own >= cut)[parts_of(item.name, 5)] for own in (train, val) for item in DATA.items("val")]
     wrong, expected = naive.foreground_iou(DATA, kept[:8]), naive.foreground_iou(DATA, kept[8:])
     assert abs(wrong - expected) > 1
@@ -294,3 +295,25 @@ def test_wrong_settings_are_errors_that_name_them(given, message):
 def test_data_without_a_background_are_refused():
     with pytest.raises(UserError, match="background"):
         evaluate(replace(DATA, background=None), **EXACT)
+
+
+def test_equal_cuts_are_one_setting_and_attention_of_another_backbone_is_more_than_its_weights():
+    def resolved(**given):
+        return options.build(Unsupervised, Unsupervised.presets["leopart"], given).resolve(DATA)
+
+    assert resolved(cut="0.50").settings(DATA) == resolved(cut="0.5").settings(DATA)
+    found = resolved(attention_from="random:vit_tiny_patch16_224").settings(DATA)["attention_from"]
+    assert found["pos_embed"] == "antialias" and found["layer"] == "attention" and len(found["digest"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"engine": "sklearn"}, "--engine sklearn: it has no spherical K-means"),
+        ({"markov_time": "0"}, "--markov-time 0"),
+        ({"community_clusters": 400}, "400 clusters of .* foreground tokens"),
+    ],
+)
+def test_what_cannot_work_is_said(given, said):
+    with pytest.raises(UserError, match=said):
+        evaluate(**{**EXACT, "cut": "0.3", **given})

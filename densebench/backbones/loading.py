@@ -16,7 +16,7 @@ from densebench.backbones.backbone import Backbone, Facts, measure
 from densebench.backbones.pixels import Pixels
 from densebench.backbones.position import check_convention, convention_of
 from densebench.backbones.saved import WEIGHTS, read_checkpoint
-from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, create, is_plain_vit, probe, trunk_of
+from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, attends, create, is_plain_vit, probe, trunk_of
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice
 from densebench.errors import UserError, unknown
@@ -122,7 +122,7 @@ def attention_of(backbone: Backbone) -> Backbone:
     Raises UserError where that cannot be read.
     """
     trunk = backbone.trunk
-    if not isinstance(trunk, Trunk) or not is_plain_vit(trunk.model) or trunk.model.cls_token is None:
+    if not isinstance(trunk, Trunk) or not attends(trunk.model):
         raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
     own = AttentionTrunk(trunk.model, trunk.convention)
     return Backbone(own, replace(backbone.facts, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads), backbone.digest)

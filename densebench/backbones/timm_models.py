@@ -144,11 +144,17 @@ class ProjectionTrunk(Trunk):
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid.shape[2:])
 
 
+def attends(model: Any) -> bool:
+    """Whether the model is a ViT whose class token's attention can be read from the last block."""
+    joint = is_plain_vit(model) and getattr(getattr(model.blocks[-1], "attn", None), "qkv", None)
+    return isinstance(joint, nn.Linear) and model.cls_token is not None
+
+
 class AttentionTrunk(Trunk):
     """What the class token of a ViT attends to in the last block: one channel a head, softmax over all tokens."""
 
     def __init__(self, model: Any, convention: str) -> None:
-        if not is_plain_vit(model) or model.cls_token is None:
+        if not attends(model):
             raise UserError(
                 f"--layer {ATTENTION}: it is read of ViTs with a class token and learned positions; this is another model"
             )
