@@ -454,3 +454,14 @@ def test_uavdt_split_is_the_official_one():
     assert (len(train), len(test), len({*train, *test})) == (30, 20, 50)
     # The lengths that the official evaluation gives for its videos are this many frames.
     assert load_dataset("uavdt", Path()).official_counts == {"train": 40735 - 16592, "test": 16592}
+
+
+def test_two_videos_have_no_ignored_regions(drone, tmp_path, monkeypatch):
+    """The official evaluation has none for M0209 and M0801, whatever files there are."""
+    monkeypatch.setitem(uavdt.VIDEOS, "test", "M0209")
+    (tmp_path / "UAV-benchmark-M" / "M0203").rename(tmp_path / "UAV-benchmark-M" / "M0209")
+    truth = tmp_path / "UAV-benchmark-MOTD_v1.0" / "GT"
+    (truth / "M0203_gt_whole.txt").rename(truth / "M0209_gt_whole.txt")
+    (truth / "M0209_gt_ignore.txt").write_text("1,1,0,0,20,10,1,-1,-1\n")
+    first = drone.items("test")[0]
+    assert first.name == "M0209/img000001" and not drone.objects(first).crowd.any()

@@ -34,7 +34,7 @@ def evaluate(
     ] = "auto",
     dataset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `densebench ls datasets`.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many images a split; never enters a table.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many images (or videos) a split; never enters a table.")] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Where records go.")] = Path("results"),
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML of the protocol's options; flags come first.")] = None,
     seed: Annotated[int, typer.Option(help="Of the initialisation of random: backbones.")] = 0,
