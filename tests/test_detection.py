@@ -278,7 +278,7 @@ def test_a_run_gives_all_scores_and_a_record(small, tmp_path, capsys):
     assert record["protocol"]["settings"]["comparable"] is False and record["protocol"]["settings"]["iterations"] == 2
     assert record["protocol"]["settings"]["long_side"] == 133
     assert "1 of 3 training images show no object" in capsys.readouterr().err
-    assert "box ap in %" in summary(record)
+    assert "box AP in %" in summary(record)
     pictures = sorted((tmp_path / "results" / "pictures" / record["id"]).iterdir())
     assert [path.name for path in pictures] == ["val-0.png", "val-2.png"] or len(pictures) == 2
     assert not list((tmp_path / "cache" / "scoring").glob("*"))  # nothing stays of the work
@@ -288,7 +288,7 @@ def test_tables_of_short_runs_say_so_and_do_without_intervals(small, tmp_path):
     small()
     tables = leaderboard(tmp_path / "results").tables
     assert len(tables) == 1
-    assert "box ap in %" in tables[0].caption and "80 px" in tables[0].caption
+    assert "box AP in %" in tables[0].caption and "80 px" in tables[0].caption
     assert "2 iterations (not comparable with published runs)" in tables[0].caption
     assert tables[0].cells.shape[0] == 1 and "value" in tables[0].cells.columns
 
