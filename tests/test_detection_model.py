@@ -79,6 +79,7 @@ def test_layers_that_a_pyramid_can_be_built_on():
         ("2,5", "fpn", "takes 4 of"),
         ("2,5", "simple", "takes 1 of"),
         ("key", "simple", "built on blocks"),
+        ("attention", "simple", "--layer attention: a detector is built on blocks"),
     ):
         with pytest.raises(UserError, match=message):
             named(layer, kind)

@@ -11,7 +11,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from densebench.backbones import Backbone
-from densebench.backbones.timm_models import ProjectionTrunk, Trunk, has_equal_blocks
+from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, Trunk, has_equal_blocks
 from densebench.console import notice
 from densebench.errors import UserError
 
@@ -63,7 +63,7 @@ def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers
         if pyramid == "fpn":
             raise UserError(f"--pyramid fpn takes layers of a timm model, which {backbone.spec} is not; use --pyramid simple")
         return Layers(trunk, (backbone.dim,), (backbone.stride,))
-    if isinstance(trunk, ProjectionTrunk):
+    if isinstance(trunk, (AttentionTrunk, ProjectionTrunk)):
         raise UserError(f"--layer {backbone.layer}: a detector is built on blocks; give last or their numbers")
     trunk.normed = False
     if has_equal_blocks(trunk.model):
