@@ -73,7 +73,6 @@ class Detection(Evaluator):
             "heads": "normed",
             "augmentation": "lsj",
             "short_side": 1024,
-            "long_side": 1024,
             "epochs": 100,
             "steps": (88.889, 96.296),
             "warmup": 250,
@@ -112,7 +111,7 @@ class Detection(Evaluator):
     clip: float = setting(0.0, "length that gradients are cut to; 0: any", minimum=0)
     augmentation: str = setting("detr", "of training images", choices=("detr", "scales", "lsj", "flip"))
     short_side: int = setting(800, "of images in px; training scales go with it", minimum=16)
-    long_side: int | None = setting(None, "of images in px at most; none: 1333 for 800", minimum=16)
+    long_side: int | None = setting(None, "of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16)
     regions: int = setting(512, "of an image that the heads learn from", minimum=4)
     detections: int = setting(100, "of an image at most", minimum=1)
     train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
@@ -131,8 +130,8 @@ class Detection(Evaluator):
 
     @property
     def longest(self) -> int:
-        """The long side in px."""
-        return self.long_side or round(self.short_side * ASPECT)
+        """The long side in px; of the square of large-scale jitter it is the short one."""
+        return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
         """The split that is learned from and the split that is scored."""
@@ -148,6 +147,11 @@ class Detection(Evaluator):
             raise UserError(f"--model mask-rcnn: {dataset.name} has boxes without masks; use --model faster-rcnn")
         if self.drop_path >= 1:
             raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
+        if self.augmentation == "lsj" and self.longest != self.short_side:
+            raise UserError(
+                f"--long-side {self.longest}: --augmentation lsj cuts images to a square of --short-side {self.short_side}; "
+                "leave the long side out"
+            )
         if self.longest < self.short_side:
             raise UserError(
                 f"--long-side {self.longest}: it is shorter than --short-side {self.short_side}; give as much at least"

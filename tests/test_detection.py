@@ -327,6 +327,7 @@ class Boxes(Drawn):
     ({"drop_path": 1.0}, "--drop-path 1: it is the share"),
     ({"iou": 1.5}, "--iou 1.5"),
     ({"long_side": 40}, "--long-side 40: it is shorter than --short-side 80"),
+    ({"augmentation": "lsj", "long_side": 100}, "--long-side 100: --augmentation lsj cuts images to a square of --short-side 80"),
     ({"train_batch": 3, "gpus": 2}, "--train-batch 3 cannot be divided among 2 processes"),
     ({"train_batch": 3, "at_once": 2}, "with --at-once 2"),
     ({"train_split": "nowhere"}, "nowhere"),
@@ -365,6 +366,16 @@ def test_presets_restate_the_published_runs():
         "metric": "ap",
         "variant": "box",
     }
+
+
+def test_the_square_of_large_scale_jitter_goes_with_the_short_side(tmp_path):
+    def made(**given):
+        own = options.build(Detection, Detection.presets["vitdet"], given).resolve(Drawn(root=tmp_path))
+        assert own.settings(Drawn(root=tmp_path))["long_side"] == own.longest
+        return own.recipe(1).short, own.recipe(1).long
+
+    assert made() == (1024, 1024) and made(short_side=256) == made(short_side=256, long_side=256) == (256, 256)
+    assert made(short_side=256, augmentation="scales") == (256, 427)
 
 
 def test_the_run_is_comparable_where_its_length_is_the_published_one(tmp_path):
