@@ -120,6 +120,43 @@ def test_parts_of_the_image_are_as_large_as_the_recipe_says():
     assert {min(one.size) for one in drawn} <= set(range(480, 801, 32))
 
 
+class Script:
+    """A generator whose draws are written down."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def random(self):
+        return self.draws.pop(0)
+
+    def choice(self, among):
+        return self.random()
+
+    def integers(self, low, high):
+        assert low <= self.draws[0] < high
+        return self.random()
+
+
+def test_what_is_left_of_a_box_is_no_sliver_that_float32_takes_for_a_line():
+    """An image of 640 x 362 px becomes 1061 x 600; a crop ends 2e-5 px behind where a box begins, and grows to 800 x 800."""
+    sample = Sample.of(Image.new("RGB", (640, 362)), np.array([[374.59, 10, 500, 90], [100, 10, 200, 90], [5, 5, 5, 9]]))
+    draws = Script(0.9, 0.1, 600, 600, 600, 0, 21, 800)  # no flip, a part, its scale, height, width, top, left, the last scale
+    found = augment(sample, recipe(augmentation="detr", short=800, long=1333), draws)
+    assert found.size == (800, 800) and not draws.draws
+    assert found.objects.tolist() == [1]
+    left = crop(resize(sample, 600, 1061), 0, 21, 600, 600)
+    assert left.objects.tolist() == [0, 1] and 1e-5 < left.boxes[0, 2] - left.boxes[0, 0] < 3e-5
+    narrow = resize(left, 800, 800).boxes[0].astype(np.float32)
+    assert narrow[0] == narrow[2]  # torchvision refuses such a box
+
+
+@pytest.mark.parametrize("kind", ["scales", "lsj", "flip"])
+def test_slivers_are_gone_whatever_the_augmentation(kind):
+    sample = Sample.of(Image.new("RGB", (96, 80)), np.array([[9.0, 10, 9.0001, 60], [10, 10, 90, 70]]))
+    found = [augment(sample, recipe(augmentation=kind), np.random.default_rng(number)).objects for number in range(8)]
+    assert all(0 not in own for own in found) and any(1 in own for own in found)
+
+
 def test_boxes_of_masks():
     found = augmentation.boxes_of(np.array([[[0, 0, 0], [0, 1, 1]], [[0, 0, 0], [0, 0, 0]]], np.uint8))
     assert found.tolist() == [[1, 1, 3, 2], [0, 0, 0, 0]]

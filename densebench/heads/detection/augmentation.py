@@ -26,7 +26,7 @@ SHORT = 800
 SCALES = range(480, 801, 32)
 FIRST, PART = (400, 500, 600), (384, 600)
 JITTER = (0.1, 2.0)
-SLIVER = 1e-5  # px; boxes that are narrower are gone
+SLIVER = 1e-2  # px; boxes that are narrower in the end are gone: float32 still tells their sides apart
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,15 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
     pixels = sample.pixels[down, across]
     limits = np.array([pixels.shape[1], pixels.shape[0]] * 2)
     boxes = (sample.boxes - np.array([left, top] * 2)).clip(0, limits)
-    there = (boxes[:, 2:] - boxes[:, :2] > SLIVER).all(axis=1)
-    return Sample(pixels, boxes[there], sample.objects[there], sample.rows[down], sample.columns[across])
+    return Sample(pixels, *wider(0, boxes, sample.objects), sample.rows[down], sample.columns[across])
+
+
+def wider(
+    limit: float, boxes: Float[np.ndarray, "n 4"], objects: Int[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "m 4"], Int[np.ndarray, "m"]]:
+    """The boxes of which both sides are longer than a limit, px, and their objects."""
+    there = (boxes[:, 2:] - boxes[:, :2] > limit).all(axis=1)
+    return boxes[there], objects[there]
 
 
 def fitted(height: int, width: int, short: int, long: int) -> tuple[int, int]:
@@ -93,7 +100,13 @@ def fitted(height: int, width: int, short: int, long: int) -> tuple[int, int]:
 
 
 def augment(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
-    """One draw of a recipe's augmentation."""
+    """One draw of a recipe's augmentation. Boxes that are slivers in the end are gone."""
+    sample = _drawn(sample, recipe, random)
+    boxes, objects = wider(SLIVER, sample.boxes, sample.objects)
+    return replace(sample, boxes=boxes, objects=objects)
+
+
+def _drawn(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
     sample = flip(sample) if random.random() < 0.5 else sample
     if recipe.augmentation == "lsj":
         return _jitter(sample, recipe.short, random)
