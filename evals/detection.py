@@ -7,6 +7,7 @@ He et al., Mask R-CNN, ICCV 2017, with torchvision's detectors. The presets rest
   for norms, positions and the class token), a tenth after 8 and 11 epochs, 1000 iterations of warm-up, stochastic depth 0.05,
   DETR's multi-scale training, one image a GPU. The number of GPUs is stated nowhere: half the learning rate and twice the warm-up
   of Swin's recipe for 16 images, from which the code descends, mean 8. Scored at a short side of 800 px, a long side of 1333.
+  FLSL's configuration, as SelfPatch's, says num_heads=8 for a ViT-S; here the model keeps those of its pretraining (6).
 - vitdet: Mask R-CNN on COCO as in ViTDet (Li et al., ECCV 2022), detectron2's recipe: simple pyramid on the last block, heads
   with layer norm (four convolutions before the boxes, two in the proposals), large-scale jitter at 1024 px, 100 epochs of 64
   images, AdamW 1e-4, weight decay 0.1, layer-wise decay 0.7, stochastic depth 0.1, a tenth after 88.889 and 96.296 epochs. FLSL's
