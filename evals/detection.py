@@ -20,7 +20,8 @@ He et al., Mask R-CNN, ICCV 2017, with torchvision's detectors. The presets rest
 Images without an object to learn from (groups do not count) are left out of the training, as in the official codes. Position
 tables are trained at the checkpoint's own grid and resized in every pass; `--layer` of four blocks builds the FPN on these.
 `--iterations` shortens a run; its numbers are marked as not comparable. Differences that remain: torchvision's smooth L1 loss,
-colours resized by Pillow in training (MMDetection takes OpenCV), fp32 unless `--precision` says otherwise (the codes use fp16).
+images resized by Pillow, in training as in scoring (MMDetection takes OpenCV), fp32 unless `--precision` says otherwise (the
+codes use fp16).
 
 With several processes the gradient of a step is the mean of theirs, and batch norms of the FPN, which see the images of one pass,
 share their statistics whenever the state is saved.

@@ -14,7 +14,7 @@ from PIL import Image
 from densebench.errors import UserError
 from densebench.heads.detection import augmentation, masks
 from densebench.heads.detection.augmentation import Sample, augment, crop, fitted, flip, nearest, resize
-from densebench.heads.detection.data import check_batch, keys, training_batches, training_sample
+from densebench.heads.detection.data import Scoring, check_batch, keys, training_batches, training_sample
 from densebench.heads.detection.recipe import Data
 from densebench.training.distributed import World
 
@@ -173,6 +173,29 @@ def test_a_sample_is_what_torchvision_takes(tmp_path):
     assert truth["masks"].shape == (2, *image.shape[1:]) and truth["masks"].dtype == torch.uint8
     _, plain = training_sample(data, recipe(masks=False), data.train[0], np.random.default_rng(0))
     assert "masks" not in plain and torch.equal(plain["boxes"], truth["boxes"])
+
+
+@pytest.mark.parametrize(("short", "long"), [(32, 200), (40, 45), (80, 133), (100, 200)])
+def test_training_and_scoring_see_alike_images(tmp_path, short, long):
+    """Shrunk ones above all: Pillow averages over what it leaves out."""
+    data = Data(dataset := Drawn(root=tmp_path, same=True), items := dataset.part("train", None), items)
+    options = recipe(augmentation="flip", short=short, long=long)
+    for number in range(4):
+        learned, truth = training_sample(data, options, items[0], np.random.default_rng(number))
+        place, looked, size = Scoring(data, options)[0]
+        mirrored = float(truth["boxes"][0, 0]) > learned.shape[2] / 2  # the rectangle lies at the left
+        assert (place, size) == (0, (80, 96)) and looked.shape == learned.shape
+        assert ((learned.flip(2) if mirrored else learned) - looked).abs().max() <= (2.1 / 255 if mirrored else 0)
+
+
+def test_scored_images_are_averaged_where_they_shrink(tmp_path):
+    class Stripes(Drawn):
+        def image(self, item):
+            return Image.fromarray(np.tile(np.array([0, 0, 0, 255], np.uint8), (80, 24))[..., None].repeat(3, 2))
+
+    data = Data(dataset := Stripes(root=tmp_path), [], dataset.part("val", None))
+    _, looked, _ = Scoring(data, recipe(short=20, long=24))[0]
+    assert looked.shape == (3, 20, 24) and (looked[:, :, 1:-1] - 0.25).abs().max() < 0.1
 
 
 def test_groups_are_never_learned_from_and_classes_may_be_one(tmp_path):

@@ -170,8 +170,9 @@ def test_images_are_padded_as_the_recipe_says():
     image = torch.rand(3, 60, 40)
     assert plain.train().transform([image], None)[0].tensors.shape[2:] == (84, 56)
     assert square.train().transform([image], None)[0].tensors.shape[2:] == (112, 112)
-    looked = plain.eval().transform([image], None)[0]
-    assert looked.image_sizes == [(100, 66)] and looked.tensors.shape[2:] == (112, 84)
+    looked = plain.eval().transform([image], None)[0]  # nothing is resized here
+    assert looked.image_sizes == [(60, 40)] and looked.tensors.shape[2:] == (84, 56)
+    assert square.eval().transform([image], None)[0].tensors.shape[2:] == (112, 112)
     shown = plain.transform.normalize(torch.full((3, 2, 2), 0.75))
     assert torch.allclose(shown, torch.ones(3, 2, 2))
 

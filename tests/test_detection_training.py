@@ -18,6 +18,7 @@ from densebench.errors import UserError
 from densebench.heads.detection import training
 from densebench.heads.detection.detector import build
 from densebench.heads.detection.inference import detect, found
+from densebench.heads.detection.masks import decode
 from densebench.heads.detection.recipe import Data
 from densebench.heads.detection.training import train
 from densebench.training.distributed import World
@@ -149,6 +150,27 @@ def test_detection_goes_on_where_a_kill_left_it(tmp_path):
     assert one.keys() == two.keys() and all(np.array_equal(one[name].boxes, two[name].boxes) for name in one)
     assert all(len(own.masks) == len(own.boxes) == len(own.scores) <= 10 for own in one.values())
     assert all((np.diff(own.scores) <= 0).all() and own.classes.min(initial=0) >= 0 for own in one.values())
+
+
+class LowerRight(torch.nn.Module):
+    """Finds the lower right quarter of whatever it is shown."""
+
+    def forward(self, images):
+        (image,) = images
+        self.size = height, width = image.shape[1:]
+        boxes = torch.tensor([[width / 2, height / 2, width, height]])
+        return [{"boxes": boxes, "scores": torch.ones(1), "labels": torch.ones(1).long(), "masks": torch.ones(1, 1, 28, 28)}]
+
+
+@pytest.mark.parametrize(("short", "long", "size"), [(40, 133, (40, 48)), (80, 133, (80, 96)), (200, 230, (192, 230))])
+def test_what_is_found_is_brought_to_the_size_of_the_image(tmp_path, short, long, size):
+    detector = LowerRight()
+    detect(detector, data_of(tmp_path, count=1), recipe(short=short, long=long), tmp_path / "look", ALONE)
+    (own,) = found(tmp_path / "look")
+    assert detector.size == size
+    np.testing.assert_allclose(own.boxes, [[48, 40, 96, 80]], rtol=1e-6)
+    mask = decode([{"size": [80, 96], "counts": own.masks[0]}], 80, 96, own.image)[0]
+    assert mask[41:, 49:].all() and not mask[:38].any() and not mask[:, :46].any()
 
 
 def test_a_detector_overfits_what_it_sees(tmp_path):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from densebench.datasets import Item
 from densebench.errors import UserError
-from densebench.heads.detection.augmentation import Sample, augment, boxes_of, masks_of
+from densebench.heads.detection.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.heads.detection.masks import decode
 from densebench.heads.detection.recipe import Data, Recipe
 from densebench.training.batches import permutation, seed_of
@@ -64,16 +64,22 @@ class Training(torch.utils.data.Dataset[Any]):
             return error
 
 
-class Scoring(torch.utils.data.Dataset[Any]):
-    """Images as they are, by place."""
+def scoring_sample(data: Data, recipe: Recipe, item: Item) -> tuple[Tensor, tuple[int, int]]:
+    """An image on 0..1, resized as training images are, and its own height and width."""
+    sample = Sample.of(data.dataset.image(item), np.zeros((0, 4)))
+    return pixels(resize(sample, *fitted(*sample.size, recipe.short, recipe.long)).pixels), sample.size
 
-    def __init__(self, data: Data) -> None:
-        self.data = data
+
+class Scoring(torch.utils.data.Dataset[Any]):
+    """Images to look at, by place."""
+
+    def __init__(self, data: Data, recipe: Recipe) -> None:
+        self.data, self.recipe = data, recipe
 
     def __getitem__(self, place: int) -> Any:
-        """The place and the image, or the UserError that it met."""
+        """The place, the image and its own size, or the UserError that it met."""
         try:
-            return place, pixels(np.asarray(self.data.dataset.image(self.data.val[place])))
+            return place, *scoring_sample(self.data, self.recipe, self.data.val[place])
         except UserError as error:
             return error
 
@@ -106,9 +112,9 @@ def training_batches(data: Data, recipe: Recipe, world: World, start: int, worke
     return _loaded(Training(data, recipe), list[Any](), keys(len(data.train), recipe, world, start), workers)
 
 
-def scoring_images(data: Data, places: list[int], workers: int) -> Iterator[list[Any]]:
+def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int) -> Iterator[list[Any]]:
     """Images one by one: padded to another one's size, an image would be seen differently."""
-    return _loaded(Scoring(data), [[place] for place in places], None, workers)
+    return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers)
 
 
 def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int) -> Iterator[list[Any]]:

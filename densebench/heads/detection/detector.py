@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
@@ -33,9 +35,14 @@ from densebench.heads.detection.recipe import Recipe
 
 ANCHORS = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
-PROPOSALS = {"rpn_pre_nms_top_n_train": 2000, "rpn_pre_nms_top_n_test": 1000} | {
-    f"rpn_post_nms_top_n_{when}": 1000 for when in ("train", "test")
-}
+PROPOSALS: dict[str, Any] = {
+    "fg_iou_thresh": 0.7, "bg_iou_thresh": 0.3, "batch_size_per_image": 256, "positive_fraction": 0.5, "nms_thresh": 0.7,
+    "pre_nms_top_n": {"training": 2000, "testing": 1000}, "post_nms_top_n": {"training": 1000, "testing": 1000},
+}  # fmt: skip
+REGIONS: dict[str, Any] = {
+    "fg_iou_thresh": 0.5, "bg_iou_thresh": 0.5, "positive_fraction": 0.25, "bbox_reg_weights": (10.0, 10.0, 5.0, 5.0),
+    "score_thresh": 0.05, "nms_thresh": 0.5,
+}  # fmt: skip
 
 
 class Anchors(AnchorGenerator):
@@ -91,10 +98,25 @@ def _float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) else type(value)(_float(part) for part in value)
 
 
-def build(backbone: Backbone, classes: int, recipe: Recipe) -> FasterRCNN:
+class Transform(GeneralizedRCNNTransform):
+    """Images are normalised and padded; they come in the size that the detector looks at, and what it finds stays in it."""
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        """As they are: Pillow resized them, in training as in scoring."""
+        return image, target
+
+    def postprocess(
+        self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
+    ) -> list[dict[str, Tensor]]:
+        """As it is: boxes in px of the given images, masks as grids over their boxes."""
+        return result
+
+
+def build(backbone: Backbone, classes: int, recipe: Recipe) -> GeneralizedRCNN:
     """A detector of `classes` classes, numbered from 1, on a copy of the backbone. Its first weights follow from the seed.
 
-    In training it takes images and truth as they are; otherwise it resizes images, and gives boxes and masks at their own size.
+    It takes images, and truth in training, in the size that it looks at. Otherwise it gives boxes in px of these images, and
+    masks as grids of 28 x 28 over their boxes.
     Raises UserError for a backbone that no pyramid can be built on.
     """
     with torch.random.fork_rng(devices=[]):
@@ -103,32 +125,22 @@ def build(backbone: Backbone, classes: int, recipe: Recipe) -> FasterRCNN:
         if recipe.layer_decay != 1 and not layers.depth:
             raise UserError(f"--layer-decay {recipe.layer_decay:g}: {backbone.spec} is no row of blocks; give 1")
         pyramid = Pyramid(layers, recipe.pyramid == "simple", recipe.width)
-        parts = _heads(pyramid, classes + 1, recipe)
-        kind = MaskRCNN if recipe.masks else FasterRCNN
-        return kind(
-            pyramid,
-            rpn_anchor_generator=Anchors(pyramid.strides),
-            box_batch_size_per_image=recipe.regions,
-            box_detections_per_img=recipe.detections,
-            min_size=recipe.short,
-            max_size=recipe.long,
-            image_mean=list(backbone.mean),
-            image_std=list(backbone.std),
-            size_divisible=math.ceil(recipe.long / pyramid.divisor) * pyramid.divisor if recipe.square else pyramid.divisor,
-            _skip_resize=True,
-            **PROPOSALS,
-            **parts,
-        )
+        sizes = {"batch_size_per_image": recipe.regions, "detections_per_img": recipe.detections}
+        head = RPNHead(recipe.width, len(RATIOS), conv_depth=2 if recipe.normed else 1)
+        proposals = RegionProposalNetwork(Anchors(pyramid.strides), InFloat(head), **PROPOSALS)
+        regions = RoIHeads(**_heads(pyramid, classes + 1, recipe), **REGIONS, **sizes)
+    padded = math.ceil(recipe.long / pyramid.divisor) * pyramid.divisor if recipe.square else pyramid.divisor
+    transform = Transform(recipe.short, recipe.long, list(backbone.mean), list(backbone.std), padded)
+    return GeneralizedRCNN(pyramid, proposals, regions, transform)
 
 
 def _heads(pyramid: Pyramid, outputs: int, recipe: Recipe) -> dict[str, Any]:
     norm = LayerNorm2d if recipe.normed else None
-    anchors, width, vector = len(RATIOS), recipe.width, 4 * recipe.width
+    width, vector = recipe.width, 4 * recipe.width
     box_head: nn.Module = TwoMLPHead(width * 7**2, vector)
     if recipe.normed:
         box_head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [vector], norm_layer=norm)
     parts: dict[str, Any] = {
-        "rpn_head": InFloat(RPNHead(width, anchors, conv_depth=2 if recipe.normed else 1)),
         "box_roi_pool": Pooling(7, pyramid.strides),
         "box_head": box_head,
         "box_predictor": InFloat(FastRCNNPredictor(vector, outputs)),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from densebench.console import Progress
 from densebench.errors import UserError
@@ -50,14 +51,14 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
     _mend(path)
     problem: UserError | None = None
     with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
-        for (sample,) in scoring_images(data, places, workers):
+        for (sample,) in scoring_images(data, recipe, places, workers):
             if isinstance(sample, UserError):
                 problem = sample
                 break
-            place, image = sample
+            place, image, size = sample
             with autocast(world.device, recipe.precision):
                 output = detector([image.to(world.device)])[0]
-            stream.write(json.dumps(_line(data.val[place].name, output)) + "\n")
+            stream.write(json.dumps(_line(data.val[place].name, output, image, size)) + "\n")
             stream.flush()
             if world.chief:
                 bar.advance()
@@ -66,11 +67,14 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
     return folder
 
 
-def _line(name: str, output: dict[str, torch.Tensor]) -> dict[str, Any]:
-    own = {key: output[key].float().cpu().tolist() for key in ("boxes", "scores")}
-    own["classes"] = (output["labels"] - 1).cpu().tolist()
+def _line(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    """What was found in an image, brought from the size that the detector saw to the image's own."""
+    factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
+    boxes = output["boxes"].float() * factors.to(output["boxes"].device)
+    own = {"boxes": boxes.tolist(), "scores": output["scores"].float().tolist(), "classes": (output["labels"] - 1).tolist()}
     if "masks" in output:
-        own["masks"] = encode((output["masks"][:, 0] >= INSIDE).to(torch.uint8).cpu().numpy())  # type: ignore[assignment]
+        masks = paste_masks_in_image(output["masks"].float(), boxes, size)[:, 0] >= INSIDE
+        own["masks"] = encode(masks.to(torch.uint8).cpu().numpy())
     return {"image": name, **own}
 
 
