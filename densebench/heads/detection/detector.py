@@ -2,7 +2,8 @@
 
 Ren et al., Faster R-CNN, NeurIPS 2015; He et al., Mask R-CNN, ICCV 2017. Where torchvision's defaults and those of MMDetection
 and detectron2, which the published numbers come from, part, these follow the latter: 1000 proposals, RoI align with cell centres
-at halves and as many samples as a bin has cells. torchvision's smooth L1 loss (from 1/9 on) stays, where they take L1.
+at halves and as many samples as a bin has cells, masks as `regions` says. torchvision's smooth L1 loss (from 1/9 on) stays,
+where they take L1.
 
 torchvision guesses strides from sizes of maps: whole numbers for anchors, powers of two for pooling. Both would be wrong for
 patches of 14 px; here strides are given.
@@ -21,7 +22,6 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, roi_align
@@ -32,6 +32,7 @@ from densebench.errors import UserError
 from densebench.heads.detection.layers import trained_layers
 from densebench.heads.detection.pyramid import NAMES, Pyramid
 from densebench.heads.detection.recipe import Recipe
+from densebench.heads.detection.regions import Regions
 
 ANCHORS = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
@@ -128,7 +129,7 @@ def build(backbone: Backbone, classes: int, recipe: Recipe) -> GeneralizedRCNN:
         sizes = {"batch_size_per_image": recipe.regions, "detections_per_img": recipe.detections}
         head = RPNHead(recipe.width, len(RATIOS), conv_depth=2 if recipe.normed else 1)
         proposals = RegionProposalNetwork(Anchors(pyramid.strides), InFloat(head), **PROPOSALS)
-        regions = RoIHeads(**_heads(pyramid, classes + 1, recipe), **REGIONS, **sizes)
+        regions = Regions(**_heads(pyramid, classes + 1, recipe), **REGIONS, **sizes)
     padded = math.ceil(recipe.long / pyramid.divisor) * pyramid.divisor if recipe.square else pyramid.divisor
     transform = Transform(recipe.short, recipe.long, list(backbone.mean), list(backbone.std), padded)
     return GeneralizedRCNN(pyramid, proposals, regions, transform)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from densebench.console import Progress
 from densebench.errors import UserError
@@ -19,9 +18,8 @@ from densebench.features import autocast
 from densebench.heads.detection.data import scoring_images
 from densebench.heads.detection.masks import encode
 from densebench.heads.detection.recipe import Data, Recipe
+from densebench.heads.detection.regions import paste
 from densebench.training.distributed import World, agree, synchronise
-
-INSIDE = 0.5  # probability from which on a pixel belongs to a mask
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def _line(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size:
     boxes = output["boxes"].float() * factors.to(output["boxes"].device)
     own = {"boxes": boxes.tolist(), "scores": output["scores"].float().tolist(), "classes": (output["labels"] - 1).tolist()}
     if "masks" in output:
-        masks = paste_masks_in_image(output["masks"].float(), boxes, size)[:, 0] >= INSIDE
-        own["masks"] = encode(masks.to(torch.uint8).cpu().numpy())
+        own["masks"] = encode(paste(output["masks"][:, 0].float(), boxes, *size).cpu().numpy())
     return {"image": name, **own}
 
 
