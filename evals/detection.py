@@ -23,8 +23,9 @@ tables are trained at the checkpoint's own grid and resized in every pass; `--la
 images resized by Pillow, in training as in scoring (MMDetection takes OpenCV), fp32 unless `--precision` says otherwise (the
 codes use fp16).
 
-With several processes the gradient of a step is the mean of theirs, and batch norms of the FPN, which see the images of one pass,
-share their statistics whenever the state is saved.
+With several processes the gradient of a step is the mean of theirs. The reference's SyncBatchNorm over all images of a step, in
+the FPN's deconvolutions, is not restated: batch norms see the images of one pass (`--at-once`), and after the last iteration
+their running statistics are taken anew, as means over passes of 200 training samples, whatever the number of processes.
 
 Numbers to reach (AP of boxes, of masks; FLSL tables 1, 2 and 3): COCO, ViT-S/16 DINO 40.8, 37.3, FLSL 44.9, 40.8; ViT-S/8 FLSL
 46.5, 42.1; ViTDet, ViT-B/16 DINO 48.9, 43.7, FLSL 53.1, 47.0; UAVDT, ViT-S/16 DINO 48.9, FLSL 53.1.
@@ -65,7 +66,7 @@ ASPECT = 1333 / 800  # long side for a short one, where none is given
 class Detection(Evaluator):
     """Options of the fine-tuning; see the module for what the presets are."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     takes: ClassVar[str] = "boxes"
     several_processes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -14,7 +14,7 @@ from PIL import Image
 from densebench.errors import UserError
 from densebench.heads.detection import augmentation, masks
 from densebench.heads.detection.augmentation import Sample, augment, crop, fitted, flip, nearest, resize
-from densebench.heads.detection.data import Scoring, check_batch, keys, training_batches, training_sample
+from densebench.heads.detection.data import Scoring, check_batch, keys, settling_keys, training_batches, training_sample
 from densebench.heads.detection.recipe import Data
 from densebench.training.distributed import World
 
@@ -232,6 +232,16 @@ def test_order_and_draws_follow_from_seed_and_number_alone(tmp_path):
     for one, two in zip(first, late, strict=True):
         assert [sample[0] for sample in one] == [sample[0] for sample in two]
         assert all(torch.equal(a[1], b[1]) and torch.equal(a[2]["boxes"], b[2]["boxes"]) for a, b in zip(one, two, strict=True))
+
+
+def test_samples_for_batch_norms_are_no_steps_and_at_most_two_hundred():
+    alone = list(settling_keys(1000, recipe()))
+    assert [[serial for serial, _ in one] for one in alone] == [[-number] for number in range(1, 201)]
+    assert len({place for one in alone for _, place in one}) == 200
+    assert list(settling_keys(1000, recipe(iterations=9, batch=8))) == alone != list(settling_keys(1000, recipe(seed=1)))
+    pairs = list(settling_keys(3, recipe(at_once=2)))
+    assert [[serial for serial, _ in one] for one in pairs] == [[-2, -1], [-4, -3]]
+    assert {place for one in pairs for _, place in one} == {0, 1, 2}
 
 
 def test_workers_make_the_same_samples(tmp_path):

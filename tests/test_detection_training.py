@@ -13,12 +13,15 @@ import torch
 from densebench.evals.average_precision import CocoPrecision, Seen
 from drawn_objects import Drawn, recipe, small_vit
 
+from densebench.backbones import load_backbone
 from densebench.datasets import Item
 from densebench.errors import UserError
 from densebench.heads.detection import training
+from densebench.heads.detection.data import settling_batches
 from densebench.heads.detection.detector import build
 from densebench.heads.detection.inference import detect, found
 from densebench.heads.detection.masks import decode
+from densebench.heads.detection.norms import settle
 from densebench.heads.detection.recipe import Data
 from densebench.heads.detection.training import train
 from densebench.training.distributed import World
@@ -37,9 +40,9 @@ def weights(detector):
     return {name: value.clone() for name, value in detector.state_dict().items()}
 
 
-def trained(data, folder, **given):
+def trained(data, folder, patch=8, **given):
     options = recipe(**given)
-    detector = build(small_vit(dim=16), 2, options)
+    detector = build(small_vit(patch, dim=16), 2, options)
     curve = train(detector, data, options, folder, ALONE)
     return detector, curve
 
@@ -51,6 +54,7 @@ def often(monkeypatch):
 
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, often, monkeypatch):
     data, options = data_of(tmp_path), {"width": 8, "iterations": 5, "drop_path": 0.3, "augmentation": "detr", "regions": 8}
+    options["patch"] = 16  # has a batch norm
     whole, curve = trained(data, tmp_path / "whole", **options)
     step = training._Run._step
 
@@ -82,6 +86,41 @@ def test_every_parameter_that_is_used_learns(tmp_path):
     still = {name for name, _ in detector.named_parameters() if torch.equal(before[name], weights(detector)[name])}
     assert still == {f"backbone.layers.trunk.model.norm.{kind}" for kind in ("weight", "bias")}
     assert not torch.equal(before["backbone.levels.0.0.weight"], weights(detector)["backbone.levels.0.0.weight"])
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_statistics_of_batch_norms_are_means_over_the_same_passes(tmp_path, at_once):
+    """The deconvolution's outputs of three samples (four where two go together), by hand, with the last weights."""
+    data, options = data_of(tmp_path), {"width": 8, "iterations": 3, "regions": 8, "drop_path": 0.3, "at_once": at_once}
+    detector, _ = trained(data, tmp_path / "run", patch=16, **options)
+    assert detector.training and detector.backbone.training
+    first, norm = detector.backbone.levels[0][:2]
+    means, variances = [], []
+    detector.eval()
+    for batch in settling_batches(data, recipe(**options), 0):
+        images, _ = detector.transform([image for _, image, _ in batch])
+        with torch.no_grad():
+            values = first(detector.backbone.layers(images.tensors)[0]).double()
+        means.append(values.mean((0, 2, 3)))
+        variances.append(values.transpose(0, 1).flatten(1).var(1))
+    assert len(means) == norm.num_batches_tracked == {1: 3, 2: 2}[at_once] and norm.momentum == 0.1
+    torch.testing.assert_close(norm.running_mean.double(), torch.stack(means).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_var.double(), torch.stack(variances).mean(0), atol=1e-5, rtol=1e-4)
+    assert norm.running_mean.abs().max() > 1e-3
+
+
+def test_a_broken_image_is_named_when_batch_norms_settle(tmp_path):
+    dataset = Broken(root=tmp_path)
+    data = Data(dataset, dataset.part("train", None), [])
+    with pytest.raises(UserError, match="the image train-1 is broken"):
+        settle(build(small_vit(16, dim=16), 2, recipe(width=8)), data, recipe(width=8), ALONE)
+
+
+def test_batch_norms_of_the_backbone_stay_as_they_are(tmp_path):
+    detector = build(load_backbone("random:resnet10t"), 2, recipe(width=8))
+    before = weights(detector)
+    settle(detector, data_of(tmp_path), recipe(width=8), ALONE)
+    assert all(torch.equal(before[name], value) for name, value in weights(detector).items())
 
 
 def test_the_schedule_reaches_the_optimiser(tmp_path, monkeypatch):
@@ -203,7 +242,7 @@ dataset = Drawn(root=Path("."), same=True)
 items = dataset.part("train", None)
 data, options = Data(dataset, items, items), recipe(width=8, iterations=2, batch=4, regions=8, rate=1e-3)
 with joined(torch.device("cpu")) as world:
-    detector = build(small_vit(dim=16), 2, options)
+    detector = build(small_vit(16, dim=16), 2, options)  # has a batch norm
     curve = train(detector, data, options, Path({folder!r}), world)
     detect(detector, data, options, Path({folder!r}), world)
     torch.save((detector.state_dict(), curve), Path({folder!r}) / f"weights-{{world.rank}}-of-{{world.size}}.pt")
@@ -211,7 +250,7 @@ with joined(torch.device("cpu")) as world:
 
 
 def test_two_processes_do_the_work_of_one(tmp_path):
-    """The same samples in the same passes: the weights are one process's, but for the order of sums; batch norms share."""
+    """The same samples in the same passes: the weights are one process's, but for the order of sums."""
     for size in (1, 2):
         code = WORK.format(tests=str(Path(__file__).parent), folder=str(tmp_path / f"of-{size}"))
         start = (
@@ -227,9 +266,10 @@ def test_two_processes_do_the_work_of_one(tmp_path):
     alone, curve = torch.load(tmp_path / "of-1" / "weights-0-of-1.pt", weights_only=True)
     both = [torch.load(tmp_path / "of-2" / f"weights-{rank}-of-2.pt", weights_only=True) for rank in (0, 1)]
     assert curve[-1][1] == pytest.approx(both[0][1][-1][1], rel=1e-4)
+    assert sum("running" in name for name in alone) == 2
     for name, value in alone.items():
         assert torch.equal(both[0][0][name], both[1][0][name]), name
-        if "running" not in name and value.is_floating_point():
+        if value.is_floating_point():
             torch.testing.assert_close(both[0][0][name], value, atol=3e-4, rtol=1e-3)
     assert sorted(own.image for own in found(tmp_path / "of-2")) == ["train-0", "train-1", "train-2"]
     assert len(list((tmp_path / "of-2").glob("found-*.jsonl"))) == 2

@@ -20,6 +20,7 @@ from densebench.training.distributed import World
 
 Truth = dict[str, Tensor]
 Key = tuple[int, int]  # number in the run, place among the training images
+SETTLING = 200  # samples at most that statistics of batch norms are taken of
 
 
 def training_sample(data: Data, recipe: Recipe, item: Item, random: np.random.Generator) -> tuple[Tensor, Truth]:
@@ -93,9 +94,23 @@ def keys(images: int, recipe: Recipe, world: World, start: int) -> Iterator[list
     for step in range(start, recipe.iterations):
         first = step * recipe.batch + world.rank * own
         for begin in range(first, first + own, recipe.at_once):
-            turns = [divmod(serial, images) for serial in range(begin, begin + recipe.at_once)]
-            places = [int(permutation(images, recipe.seed, turn)[place]) for turn, place in turns]
-            yield list(zip(range(begin, begin + recipe.at_once), places, strict=True))
+            yield _together(images, recipe, begin)
+
+
+def settling_keys(images: int, recipe: Recipe) -> Iterator[list[Key]]:
+    """The passes that statistics of batch norms are taken of, the same in every process. Their numbers lie below 0, where no
+    step's lie."""
+    passes = -(-min(SETTLING, images) // recipe.at_once)
+    for number in range(passes):
+        yield _together(images, recipe, -(number + 1) * recipe.at_once)
+
+
+def _together(images: int, recipe: Recipe, begin: int) -> list[Key]:
+    """The samples of one pass, from a number on."""
+    serials = range(begin, begin + recipe.at_once)
+    turns = [divmod(serial, images) for serial in serials]
+    places = [int(permutation(images, recipe.seed, turn)[place]) for turn, place in turns]
+    return list(zip(serials, places, strict=True))
 
 
 def check_batch(recipe: Recipe, processes: int) -> None:
@@ -110,6 +125,11 @@ def check_batch(recipe: Recipe, processes: int) -> None:
 def training_batches(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> Iterator[list[Any]]:
     """Samples that go through the detector at once, from step `start` to the last one."""
     return _loaded(Training(data, recipe), list[Any](), keys(len(data.train), recipe, world, start), workers)
+
+
+def settling_batches(data: Data, recipe: Recipe, workers: int) -> Iterator[list[Any]]:
+    """The samples of `settling_keys`."""
+    return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers)
 
 
 def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int) -> Iterator[list[Any]]:

@@ -12,6 +12,7 @@ from densebench.console import Progress, notice
 from densebench.errors import UserError
 from densebench.features import autocast
 from densebench.heads.detection.data import check_batch, training_batches
+from densebench.heads.detection.norms import settle
 from densebench.heads.detection.optimisation import groups, rate_at
 from densebench.heads.detection.recipe import Data, Recipe
 from densebench.training.batches import seed_of
@@ -76,6 +77,8 @@ class _Run:
         for iteration in range(start, recipe.iterations):
             self._step(iteration, batches)
             done = iteration + 1
+            if done == recipe.iterations:
+                settle(self.detector, self.data, recipe, self.world, workers)
             if done % every == 0 or done == recipe.iterations:
                 self._keep(done)
             if self.world.chief:
@@ -127,10 +130,7 @@ class _Run:
             )
 
     def _keep(self, done: int) -> None:
-        """Write the state; every process goes on with the same statistics of batch norms."""
-        for buffer in self.detector.buffers():
-            if self.world.size > 1 and buffer.is_floating_point():
-                buffer.copy_(total(buffer) / self.world.size)
+        """Write the state. Running statistics of batch norms are the chief's: nothing reads them before the end."""
         self.curve.append((done, float(total(self.recent)) / self.world.size / (done - self.since)))
         self.recent.zero_()
         self.since = done
