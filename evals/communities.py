@@ -7,10 +7,12 @@ Louvain's method (Blondel et al., J. Stat. Mech. 2008) as networkx has it.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import networkx
 import torch
@@ -23,6 +25,12 @@ Offset = tuple[int, int]
 Edge = tuple[int, int, float]
 EIGHT = tuple(number * math.pi / 4 for number in range(8))
 ANGLES = {"eight": EIGHT, "leopart": (*EIGHT[:5], 4 * math.pi / 3, *EIGHT[6:])}
+INFOMAP = """
+import infomap, json, sys
+edges, options = json.load(sys.stdin)
+found = infomap.run([tuple(edge) for edge in edges], options=infomap.Options(**options)).modules()
+print(json.dumps(list(found.items())))
+"""  # in a process of its own: infomap and faiss cannot live in one, as their generated bindings share a table of types
 RESOLUTIONS = tuple(2.0**exponent for exponent in [number / 4 for number in range(-12, 17)])  # 1/8 to 16
 
 
@@ -109,13 +117,15 @@ def _louvain(edges: Sequence[Edge], seed: int, resolution: float) -> list[Iterab
 
 
 def _infomap(edges: Sequence[Edge], seed: int, markov_time: float, wanted: int | None) -> list[Iterable[int]]:
-    try:
-        module: Any = importlib.import_module("infomap")
-    except ImportError as error:
-        raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain") from error
-    wish = {} if wanted is None else {"preferred_number_of_modules": wanted}
-    options = module.Options(two_level=True, silent=True, seed=seed + 1, markov_time=markov_time, **wish)  # it refuses seed 0
+    if importlib.util.find_spec("infomap") is None:
+        raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain")
+    options = {"two_level": True, "silent": True, "seed": seed + 1, "markov_time": markov_time}  # it refuses seed 0
+    options |= {} if wanted is None else {"preferred_number_of_modules": wanted}
+    text = json.dumps([edges, options])
+    done = subprocess.run([sys.executable, "-c", INFOMAP], input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"infomap failed: {done.stderr.strip()}")
     groups: dict[int, list[int]] = {}
-    for node, group in module.run(list(edges), options=options).modules().items():
+    for node, group in json.loads(done.stdout):
         groups.setdefault(group, []).append(node)
     return list(groups.values())

@@ -66,7 +66,7 @@ ASPECT = 1333 / 800  # long side for a short one, where none is given
 class Detection(Evaluator):
     """Options of the fine-tuning; see the module for what the presets are."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 1
     takes: ClassVar[str] = "boxes"
     several_processes: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -272,3 +272,13 @@ def test_the_whole_chain_finds_objects_made_of_parts():
     assert {(i, j) for i, j, _ in edges if j < 4} == {(0, 2), (1, 3)}
     found = communities([edge for edge in edges if edge[1] < 4], 5, wanted=2).tolist()
     assert found == [1, 2, 1, 2, 0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("infomap") is None, reason="infomap is not installed")
+def test_infomap_works_beside_faiss():
+    """Bindings of both share a table of types: in one process the second would crash the first."""
+    import faiss
+
+    points = np.random.default_rng(0).random((50, 3), np.float32)
+    faiss.Kmeans(3, 2, niter=1, min_points_per_centroid=1).train(points)
+    assert communities([(0, 1, 1.0), (2, 3, 1.0)], 4, method="infomap", wanted=2).tolist() == [1, 1, 2, 2]
