@@ -57,7 +57,7 @@ def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers
     Raises UserError for a backbone without weights, and for layers that no pyramid can be built on.
     """
     if not backbone.params:
-        raise UserError(f"{backbone.spec} has no weights to fine-tune; --protocol kmeans scores it")
+        raise UserError(f"{backbone.spec} has no weights to fine-tune; --protocol bbox-knn scores it")
     trunk = copy.deepcopy(backbone.trunk)
     if not isinstance(trunk, Trunk):
         if pyramid == "fpn":
