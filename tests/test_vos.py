@@ -18,12 +18,13 @@ from densebench.evals.vos_tracking import Context, label_map, on_grid
 from PIL import Image
 from test_propagation import dino_stretch, naive
 
-from densebench import leaderboard, records, video_metrics
+from densebench import records, video_metrics
 from densebench.backbones.pixels import Pixels
 from densebench.datasets.palette import voc_palette
 from densebench.errors import UserError
 from densebench.evaluation import evaluate
 from densebench.features import Normalisation
+from densebench.leaderboard import leaderboard
 from densebench.propagation import Reach
 from densebench.report import report
 from densebench.tables import render
