@@ -32,7 +32,8 @@ def align(
     """
     if not len(regions):
         return features.new_zeros(0, features.shape[1], *size) + 0 * features.sum()
-    maps, regions = features.float(), regions.detach().float()
+    kind = torch.promote_types(features.dtype, torch.float32)  # half precision would misplace the samples
+    maps, regions = features.to(kind), regions.detach().to(kind)
     low = regions[:, [2, 1]] * scale - 0.5 * aligned
     span = regions[:, [4, 3]] * scale - 0.5 * aligned - low
     span = span if aligned else span.clamp(min=1)
@@ -94,7 +95,7 @@ def _pooled(maps: Tensor, which: Tensor, rows: tuple[Tensor, Tensor], columns: t
 
 def _multiplied(maps: Tensor, which: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
     left, right = (
-        torch.zeros(*cells.shape[:2], extent, device=maps.device).scatter_add_(2, cells, weights)
+        maps.new_zeros(*cells.shape[:2], extent).scatter_add_(2, cells, weights)
         for (cells, weights), extent in ((rows, maps.shape[2]), (columns, maps.shape[3]))
     )
     some = max(1, ENTRIES // maps[0].numel())

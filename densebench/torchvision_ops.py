@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import os
 import sys
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 SCHEMAS = (
@@ -65,4 +65,9 @@ def _replace(library: Any) -> None:
     library.impl("nms", suppress, "CompositeExplicitAutograd")
     boxes, regions = (sys.modules[f"torchvision.ops.{name}"] for name in ("boxes", "roi_align"))
     boxes._assert_has_ops = lambda: None  # type: ignore[attr-defined]
-    regions._roi_align = lambda maps, rois, scale, rows, columns, *how: align(maps, rois, scale, (rows, columns), *how)  # type: ignore[attr-defined]
+
+    @wraps(regions._roi_align)  # type: ignore[attr-defined]
+    def pooled(maps: Any, rois: Any, scale: float, rows: int, columns: int, *how: Any) -> Any:
+        return align(maps, rois, scale, (rows, columns), *how)
+
+    regions._roi_align = pooled  # type: ignore[attr-defined]

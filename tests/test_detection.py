@@ -278,7 +278,7 @@ def test_a_run_gives_all_scores_and_a_record(small, tmp_path, capsys):
     assert record["protocol"]["settings"]["comparable"] is False and record["protocol"]["settings"]["iterations"] == 2
     assert record["protocol"]["settings"]["long_side"] == 133
     assert "1 of 3 training images show no object" in capsys.readouterr().err
-    assert "box AP in %" in summary(record)
+    assert "box ap in %" in summary(record)
     pictures = sorted((tmp_path / "results" / "pictures" / record["id"]).iterdir())
     assert [path.name for path in pictures] == ["val-0.png", "val-2.png"] or len(pictures) == 2
     assert not list((tmp_path / "cache" / "scoring").glob("*"))  # nothing stays of the work

@@ -5,6 +5,7 @@ Sources: He et al., Mask R-CNN, 2017, section 3; torchvision.ops.roi_align with 
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -75,7 +76,7 @@ def torchvisions(tokens, boxes, size):
     """Its pure Python, uncompiled. It does not know the rule about samples far outside, so: boxes inside only."""
     top, left, height, width = boxes.T
     rois = torch.stack([torch.arange(len(boxes)).to(boxes), left, top, left + width, top + height], 1)
-    plain = getattr(_roi_align, "__wrapped__", _roi_align)
+    plain = inspect.unwrap(_roi_align)
     return plain(tokens.permute(0, 3, 1, 2), rois, 1.0, size, size, -1, True).permute(0, 2, 3, 1)
 
 

@@ -238,3 +238,12 @@ def test_the_gradient_of_pooling(monkeypatch, gathering):
     shift[0, 1, 2, 3] = 1e-2
     low, high = (align(maps.detach() + sign * shift, regions, 1.0, (2, 2), 2, False).square().sum() for sign in (-1, 1))
     torch.testing.assert_close(maps.grad[0, 1, 2, 3], (high - low) / 2e-2, atol=1e-3, rtol=1e-3)
+
+
+def test_roi_align_keeps_double_precision():
+    maps = torch.rand(1, 2, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rois = torch.tensor([[0, 0.3, 1.2, 6.1, 7.9]], dtype=torch.float64)
+    found = align(maps, rois, 1.0, (3, 3), 2, True)
+    assert found.dtype == torch.float64
+    near = align(maps + 1e-9, rois, 1.0, (3, 3), 2, True)
+    torch.testing.assert_close(near - found, torch.full_like(found, 1e-9), rtol=1e-4, atol=0)
