@@ -20,6 +20,7 @@ from .vos_tracking import Tracking
 
 VARIANT = "official"
 METRICS = {"j": 0, "f": 1}
+STATISTICS = ("mean", "recall", "decay")
 
 
 class Tally:
@@ -77,21 +78,16 @@ def scores(values: Mapping[str, Float[np.ndarray, "frames objects 2"]], details:
 
     Intervals are a bootstrap over sequences. `values`: J and F of each sequence.
     """
-    tables = {name: _statistics(own) for name, own in values.items()}
-    every = 100 * np.concatenate(list(tables.values()))
-    found = []
+    tables = {name: 100 * _statistics(own) for name, own in values.items()}
+    found, by_sequence = [], {name: {} for name in tables}  # type: ignore[var-annotated]
     for letter, column in METRICS.items():
-        mean = [table[:, column, 0] for table in tables.values()]
-        found.append(_mean_score(f"{letter}_mean", mean, {}, {}))
-        found.append(Score(f"{letter}_recall", VARIANT, round(float(every[:, column, 1].mean()), 4)))
-        found.append(Score(f"{letter}_decay", VARIANT, round(float(every[:, column, 2].mean()), 4), "points"))
+        for place, what in enumerate(STATISTICS):
+            own = {name: table[:, column, place] for name, table in tables.items()}
+            for name, of_objects in own.items():
+                by_sequence[name][f"{letter}_{what}"] = round(float(of_objects.mean()), 4)
+            found.append(_score(f"{letter}_{what}", own, {}))
     both = {name: table[:, :, 0].mean(1) for name, table in tables.items()}
-    per_object = {f"{name}_{n}": round(100 * value, 4) for name, own in both.items() for n, value in enumerate(own.tolist(), 1)}
-    by_sequence = {
-        name: {f"{letter}_mean": round(100 * float(table[:, column, 0].mean()), 4) for letter, column in METRICS.items()}
-        for name, table in tables.items()
-    }
-    return [*found, _mean_score("jf_mean", list(both.values()), per_object, {**details, "by_sequence": by_sequence})]
+    return [*found, _score("jf_mean", both, {**details, "by_sequence": by_sequence})]
 
 
 def _statistics(values: Float[np.ndarray, "frames objects 2"]) -> Float[np.ndarray, "objects 2 3"]:
@@ -99,19 +95,16 @@ def _statistics(values: Float[np.ndarray, "frames objects 2"]) -> Float[np.ndarr
     return np.array([[video_metrics.statistics(column) for column in own.T] for own in values.transpose(1, 0, 2)])
 
 
-def _mean_score(metric: str, values: list[Float[np.ndarray, "objects"]], per_object: dict, details: dict[str, Any]) -> Score:
-    """The mean over all objects in %, with its bootstrap over sequences. `values`: of the objects of each sequence."""
+def _score(metric: str, values: Mapping[str, Float[np.ndarray, "objects"]], details: dict[str, Any]) -> Score:
+    """The mean over all objects, and each of them; a mean with its bootstrap over sequences. `values`: of each sequence, in %."""
     import torch
 
-    sums, counts = np.array([100 * own.sum() for own in values]), np.array([len(own) for own in values])
+    sums, counts = (np.array([of(own) for own in values.values()]) for of in (np.sum, len))
+    each = {f"{name}_{n}": round(value, 4) for name, own in values.items() for n, value in enumerate(own.tolist(), 1)}
+    mean = round(float(sums.sum() / counts.sum()), 4)
+    if not metric.endswith("mean"):
+        return Score(metric, VARIANT, mean, "points" if metric.endswith("decay") else "%", per_class=each)
     resampled = video_metrics.bootstrap_mean(sums, counts)
     low, high = metrics.interval(torch.from_numpy(resampled))
-    return Score(
-        metric,
-        VARIANT,
-        round(float(sums.sum() / counts.sum()), 4),
-        ci95=(round(low, 4), round(high, 4)),
-        per_class=per_object,
-        bootstrap=tuple(resampled.tolist()),
-        details=details,
-    )
+    interval = (round(low, 4), round(high, 4))
+    return Score(metric, VARIANT, mean, ci95=interval, per_class=each, bootstrap=tuple(resampled.tolist()), details=details)

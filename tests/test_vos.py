@@ -433,8 +433,20 @@ def test_means_are_over_objects_and_not_over_sequences():
     assert found["j_mean"].value == pytest.approx(70) and found["f_mean"].value == pytest.approx(75)
     assert found["jf_mean"].value == pytest.approx(72.5) and found["j_recall"].value == 75
     assert found["jf_mean"].per_class == {"a_1": 90, "a_2": 90, "a_3": 90, "b_1": 20}
-    assert found["jf_mean"].details["by_sequence"]["b"] == {"j_mean": 10, "f_mean": 30}
     assert found["jf_mean"].ci95 == (20, 90) and list(found)[-1] == "jf_mean"
+    assert found["j_recall"].per_class == {"a_1": 100, "a_2": 100, "a_3": 100, "b_1": 0}
+    own = {"j_mean": 10, "j_recall": 0, "j_decay": 0, "f_mean": 30, "f_recall": 0, "f_decay": 0}
+    assert found["jf_mean"].details["by_sequence"]["b"] == own
+
+
+def test_recall_and_decay_are_of_each_object_and_of_its_sequence():
+    falling, steady = np.linspace(1, 0.2, 9), np.full(9, 0.6)
+    values = {"a": np.stack([np.stack([falling, steady], 1), np.stack([steady, steady], 1)], axis=1)}
+    found = {score.metric: score for score in scores(values, {})}
+    assert found["j_decay"].per_class == pytest.approx({"a_1": 60, "a_2": 0}, abs=1e-3)  # first three frames less the last three
+    assert found["j_recall"].per_class == pytest.approx({"a_1": 100 * 5 / 9, "a_2": 100}, abs=1e-3)
+    assert found["f_decay"].per_class == pytest.approx({"a_1": 0, "a_2": 0}, abs=1e-3)
+    assert found["jf_mean"].details["by_sequence"]["a"]["j_decay"] == pytest.approx(30, abs=1e-3)
 
 
 # What is wrong
