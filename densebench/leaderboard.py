@@ -7,8 +7,10 @@ labelled as such.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -251,3 +253,13 @@ def published_tables(numbers: pd.DataFrame) -> list[Table]:
         caption = f"published, not measured here: {protocol} on {dataset}, {', '.join(metrics)} in %"
         found.append(Table(caption, texts, texts.map(lambda _: False)))
     return found
+
+
+class _Callable(ModuleType):
+    """`densebench.leaderboard` is the function, also where somebody imported the module of that name before."""
+
+    def __call__(self, results: Path = Path("results"), *, published: bool = False) -> Leaderboard:
+        return leaderboard(results, published=published)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -320,3 +320,12 @@ def test_check_needs_a_file(tmp_path):
     done = CliRunner().invoke(app, ["leaderboard", "--results", str(tmp_path), "--check"])
     assert isinstance(done.exception, UserError)
     assert "--output FILE" in str(done.exception)
+
+
+def test_the_module_is_the_function_too(tmp_path):
+    import densebench.leaderboard
+    from densebench import leaderboard as either
+
+    for one in (either, densebench.leaderboard):
+        with pytest.raises(UserError, match="holds no record"):
+            one(tmp_path)
