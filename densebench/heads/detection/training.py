@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,21 @@ def train(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World,
     start = run.resume()
     synchronise()  # nobody writes before everybody has looked
     if start < recipe.iterations:
-        run.go(start, workers)
+        with _repeatable(world.device):
+            run.go(start, workers)
     synchronise()
     return run.curve
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """On a CPU gradients are summed in one order, however many threads there are; a GPU is left as it is."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu", warn_only=warned or not before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 class _Run:
