@@ -35,6 +35,13 @@ def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: clusters * per_cluster]
 
 
+def trained_on(points: Float[Tensor, "n d"], clusters: int, per_cluster: int | None, seed: int) -> Float[Tensor, "m d"]:
+    """The points of `sample`. Raises ValueError where there are fewer points than clusters."""
+    if clusters > len(points):
+        raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
+    return points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+
+
 def kmeans(
     points: Float[Tensor, "n d"],
     clusters: int,
@@ -54,9 +61,7 @@ def kmeans(
     this share. An empty cluster begins anew within the one with the greatest inertia. Raises ValueError where there are fewer
     points than clusters.
     """
-    if clusters > len(points):
-        raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
-    chosen = points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+    chosen = trained_on(points, clusters, per_cluster, seed)
     centre = torch.zeros_like(chosen[0]) if spherical else chosen.mean(0)  # far from the origin distances would lose digits
     generator = torch.Generator().manual_seed(seed + 1)
     begin = first_points if init == "points" else plus_plus
@@ -101,9 +106,7 @@ def minibatch(
     For so many points that whole iterations take too long. The other arguments are those of `kmeans`; a restart ends when a
     pass over all batches lowers the inertia by less than `tolerance`. The inertia is that of all points that were trained on.
     """
-    if clusters > len(points):
-        raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
-    chosen = points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
+    chosen = trained_on(points, clusters, per_cluster, seed)
     centre = torch.zeros_like(chosen[0]) if spherical else chosen.mean(0)
     chosen = chosen - centre
     generator = torch.Generator().manual_seed(seed + 1)
@@ -131,14 +134,9 @@ def _running_means(
     points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"], counts: Float[Tensor, "r k"]
 ) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
     """Move each centroid to the mean of all points that it ever took, those of this batch among them."""
-    nearest = assign(points, centroids)[0]
-    restarts, clusters, width = centroids.shape
-    places = (nearest + clusters * torch.arange(restarts, device=points.device)[:, None]).flatten()
-    total = torch.zeros(restarts * clusters, width, dtype=points.dtype, device=points.device)
-    total.index_add_(0, places, points.repeat(restarts, 1))
-    own = torch.bincount(places, minlength=restarts * clusters).view(restarts, clusters).to(counts)
+    total, own = sums(points, assign(points, centroids)[0], centroids.shape[1])
     counts = counts + own
-    moved = (total.view_as(centroids) - own[:, :, None] * centroids) / counts.clamp(min=1)[:, :, None]
+    moved = (total - own[:, :, None] * centroids) / counts.clamp(min=1)[:, :, None]
     return centroids + moved, counts
 
 
@@ -160,16 +158,23 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: Float[Tensor, "r k d"]) -> Float[Tensor, "r k d"]:
     """The mean of the points of every cluster; empty ones are put elsewhere (`refill`)."""
-    restarts, clusters, width = centroids.shape
-    places = nearest + clusters * torch.arange(restarts, device=points.device)[:, None]
-    total = torch.zeros(restarts * clusters, width, dtype=points.dtype, device=points.device)
-    for own in places:
-        total.index_add_(0, own, points)
-    counts = torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
-    result = total.view_as(centroids) / counts.clamp(min=1)[:, :, None]
+    total, counts = sums(points, nearest, centroids.shape[1])
+    result = total / counts.clamp(min=1)[:, :, None]
     for r in (counts == 0).any(1).nonzero()[:, 0].tolist():
         refill(points, nearest[r].clone(), result[r], (counts[r] == 0).nonzero()[:, 0].tolist())
     return result
+
+
+def sums(
+    points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int
+) -> tuple[Float[Tensor, "r k d"], Int[Tensor, "r k"]]:
+    """The sum and the number of the points of every cluster, for each of r sets."""
+    restarts, places = len(nearest), nearest + clusters * torch.arange(len(nearest), device=points.device)[:, None]
+    total = torch.zeros(restarts * clusters, points.shape[1], dtype=points.dtype, device=points.device)
+    for own in places:
+        total.index_add_(0, own, points)
+    counts = torch.bincount(places.flatten(), minlength=restarts * clusters)
+    return total.view(restarts, clusters, -1), counts.view(restarts, clusters)
 
 
 def refill(

@@ -64,14 +64,7 @@ def evaluate(
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
-    if not datasets and kind.takes != "label maps":
-        raise UserError(f"--protocol {protocol} takes {kind.takes}; name some with --dataset: {fitting(kind.takes)}")
-    specs, datasets = _defaults(specs, datasets)
-    opened = [load_dataset(dataset, data_root) for dataset in datasets]
-    if (option := evaluator.alone()) and len(specs) * len(opened) > 1:
-        raise UserError(f"{option} goes with one backbone and one data set; {len(specs)} and {len(opened)} are given")
-    for dataset in opened:
-        _check_kind(kind, protocol, dataset)
+    specs, opened = _opened(evaluator, protocol, specs, datasets, data_root)
     with joined(resolve_device(evaluator.device)) as world:
         if world.size > 1 and not kind.several_processes:
             raise UserError(f"{protocol}/{preset} runs in one process, not in {world.size}; start it without torchrun")
@@ -91,10 +84,21 @@ def evaluate(
                     yield found
 
 
-def _check_kind(protocol: type[Evaluator], name: str, dataset: Dataset) -> None:
-    if dataset.kind != protocol.takes:
-        fits = fitting(protocol.takes)
-        raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {name} takes {protocol.takes}: {fits}")
+def _opened(
+    evaluator: Evaluator, protocol: str, specs: list[str], datasets: Sequence[str], data_root: Path | None
+) -> tuple[list[str], list[Dataset]]:
+    """The specs and data sets that are scored. Raises UserError for a kind of data set or a number of runs that does not fit."""
+    takes = evaluator.takes
+    if not datasets and takes != "label maps":
+        raise UserError(f"--protocol {protocol} takes {takes}; name some with --dataset: {fitting(takes)}")
+    specs, datasets = _defaults(specs, datasets)
+    opened = [load_dataset(dataset, data_root) for dataset in datasets]
+    if (option := evaluator.alone()) and len(specs) * len(opened) > 1:
+        raise UserError(f"{option} goes with one backbone and one data set; {len(specs)} and {len(opened)} are given")
+    for dataset in opened:
+        if dataset.kind != takes:
+            raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {protocol} takes {takes}: {fitting(takes)}")
+    return specs, opened
 
 
 def _header(

@@ -206,8 +206,9 @@ class Unsupervised(Clustered):
             if count > len(images.tokens):
                 raise UserError(f"--{name}-clusters {count}: there are {len(images.tokens)} tokens; ask for fewer")
         coarse = images.maps(cluster(self, images.tokens, fewer, seed, spherical=True))
-        precision = [precisions(enlarged(own, images.side), there, fewer) for own, there in images.halves(coarse)]
-        threshold = self.chosen(images, precision[0], enlarged(coarse[: images.train], images.side))
+        large = images.halves(enlarged(coarse, images.side))
+        precision = [precisions(own, there, fewer) for own, there in large]
+        threshold = self.chosen(images, precision[0], large[0][0])
         mask = torch.cat([mask_of(own, p, threshold) for (own, _), p in zip(images.halves(coarse), precision, strict=True)])
         parts = self.inside(images, mask, k, seed)
         everything = images.maps(cluster(self, images.tokens, k, seed))

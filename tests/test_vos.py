@@ -274,8 +274,8 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_with_the_sequence_it_was_at(videos, monkeypatch, tmp_path):
-    whole = values(run(videos, results=tmp_path / "whole"))
+def killed_after_ant(videos, monkeypatch):
+    """Run until a few frames after the longest sequence. What the backbone saw, frame by frame, and its own forward pass."""
     seen, forward = [], Pixels.forward
 
     def dying(self, images):
@@ -287,6 +287,12 @@ def test_a_killed_run_goes_on_with_the_sequence_it_was_at(videos, monkeypatch, t
     monkeypatch.setattr(Pixels, "forward", dying)
     with pytest.raises(Killed):
         run(videos, batch_size="1")
+    return seen, forward
+
+
+def test_a_killed_run_goes_on_with_the_sequence_it_was_at(videos, monkeypatch, tmp_path):
+    whole = values(run(videos, results=tmp_path / "whole"))
+    seen, forward = killed_after_ant(videos, monkeypatch)
     seen.clear()
     monkeypatch.setattr(Pixels, "forward", lambda self, images: seen.append(len(images)) or forward(self, images))
     assert values(run(videos, batch_size="1")) == pytest.approx(whole, abs=0.05)
@@ -298,17 +304,7 @@ def test_a_killed_run_goes_on_with_the_sequence_it_was_at(videos, monkeypatch, t
 
 
 def test_a_run_that_goes_on_saves_what_it_had_not(videos, monkeypatch, tmp_path):
-    seen, forward = [], Pixels.forward
-
-    def dying(self, images):
-        seen.append(len(images))
-        if len(seen) == LENGTHS["ant"] + 4:
-            raise Killed
-        return forward(self, images)
-
-    monkeypatch.setattr(Pixels, "forward", dying)
-    with pytest.raises(Killed):
-        run(videos, batch_size="1")
+    _, forward = killed_after_ant(videos, monkeypatch)
     monkeypatch.setattr(Pixels, "forward", forward)
     run(videos, batch_size="1", save_predictions=str(tmp_path / "saved"), visualise="3")
     assert all(len(masks(videos, tmp_path / "saved", name)) == frames for name, frames in LENGTHS.items())

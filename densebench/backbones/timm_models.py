@@ -100,6 +100,16 @@ class Trunk(nn.Module):
         grid = (images.shape[2] // patch[0], images.shape[3] // patch[1])
         return torch.func.functional_call(call, {"model.pos_embed": self._table(grid, images.device)}, (images, layers))
 
+    def _projected(self, images: Tensor) -> tuple[Float[Tensor, "b tokens three_d"], tuple[int, int]]:
+        """Queries, keys and values of the last block for all tokens, side by side, and the grid of the patches."""
+        seen: list[Tensor] = []
+        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            grid = self._call(images, self.layers)[0].shape[2:]
+        finally:
+            hook.remove()
+        return seen[0], (grid[0], grid[1])
+
     def _table(self, grid: tuple[int, int], device: torch.device) -> Tensor:
         """The position table for a grid: made once where it is frozen, with its gradient where it is trained."""
         prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
@@ -122,32 +132,31 @@ class _Intermediates(nn.Module):
         )
 
 
+def has_joint_projection(model: Any) -> bool:
+    """Whether one layer of the last block makes queries, keys and values."""
+    blocks = getattr(model, "blocks", None)
+    return blocks is not None and isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear)
+
+
 class ProjectionTrunk(Trunk):
     """Queries, keys or values of the last block of a ViT: after the bias, before scaling, heads side by side."""
 
     def __init__(self, model: Any, projection: str, convention: str) -> None:
-        blocks = getattr(model, "blocks", None)
-        if blocks is None or not isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear):
+        if not has_joint_projection(model):
             raise UserError(f"--layer {projection}: the model has no joint query-key-value projection; use --layer last")
-        super().__init__(model, [len(blocks) - 1], convention)
+        super().__init__(model, [len(model.blocks) - 1], convention)
         self.part = PROJECTIONS.index(projection)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """The projection of each patch."""
-        seen: list[Tensor] = []
-        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-        try:
-            grid = self._call(images, self.layers)[0]
-        finally:
-            hook.remove()
-        tokens = seen[0].chunk(3, dim=-1)[self.part][:, self.model.num_prefix_tokens :]
-        return tokens.transpose(1, 2).reshape(len(images), -1, *grid.shape[2:])
+        projected, grid = self._projected(images)
+        tokens = projected.chunk(3, dim=-1)[self.part][:, self.model.num_prefix_tokens :]
+        return tokens.transpose(1, 2).reshape(len(images), -1, *grid)
 
 
 def attends(model: Any) -> bool:
     """Whether the model is a ViT whose class token's attention can be read from the last block."""
-    joint = is_plain_vit(model) and getattr(getattr(model.blocks[-1], "attn", None), "qkv", None)
-    return isinstance(joint, nn.Linear) and model.cls_token is not None
+    return is_plain_vit(model) and has_joint_projection(model) and model.cls_token is not None
 
 
 class AttentionTrunk(Trunk):
@@ -162,16 +171,11 @@ class AttentionTrunk(Trunk):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
         """The attention to each patch; what goes to prefix tokens is missing from its sum."""
-        seen: list[Tensor] = []
+        projected, grid = self._projected(images)
         own = self.model.blocks[-1].attn
-        hook = own.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-        try:
-            grid = self._call(images, self.layers)[0]
-        finally:
-            hook.remove()
-        query, key, _ = seen[0].unflatten(2, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, _ = projected.unflatten(2, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
         logits = own.q_norm(query[:, :, :1]) @ own.k_norm(key).transpose(2, 3) * own.scale
-        return logits.softmax(dim=3)[:, :, 0, self.model.num_prefix_tokens :].unflatten(2, grid.shape[2:])
+        return logits.softmax(dim=3)[:, :, 0, self.model.num_prefix_tokens :].unflatten(2, grid)
 
 
 def choose_layers(model: Any, layer: str) -> list[int]:
