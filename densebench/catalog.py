@@ -20,6 +20,7 @@ from typing import Any, Literal
 from densebench import options
 from densebench.errors import UserError, unknown
 from densebench.options import Flag, flags_in_source
+from densebench.user_code import file_code, importing, plugin_code
 
 Kind = Literal["protocols", "methods"]
 GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
@@ -149,15 +150,25 @@ def load(kind: Kind, name: str, preset: str | None = None) -> Any:
     raise UserError(f"{entry.path} holds no class that derives from {next(iter(bases))}; add one")
 
 
+def code_of(kind: Kind, name: str) -> str:
+    """The digest of the user's own code behind a name: a file or an installed plug-in; "" where it is built in."""
+    if name.endswith(".py"):
+        return file_code(Path(name))
+    module = find(kind, name).module
+    points = importlib.metadata.entry_points(group=GROUPS[kind][0], name=name)
+    return next((plugin_code(point) for point in points if point.module == module), "")
+
+
 def import_file(path: Path, name: str) -> ModuleType:
-    """Import a Python file by its path, under a module name of its own."""
+    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with importing(path):
+            spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"{path} fails on import: {type(error).__name__}: {error}") from error

@@ -108,7 +108,7 @@ def _header(
     about = {"name": protocol, "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
     return {
         "backbone": backbone.identity() | ({"name": name} if name else {}),
-        "protocol": {**about, "headline": evaluator.headline()},
+        "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
         "dataset": _dataset(evaluator, dataset, limit),
     }
 
@@ -215,6 +215,7 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
         "train_images": len(items[train]),
         "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
         "limit": limit,
+        "code": dataset.code,
         **dataset.facts(),
     }
 

@@ -1,7 +1,8 @@
 """Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
 
-A feature is found again by digests alone: of the backbone (weights, architecture, layer, position embedding), of the view, and
-of the image's bytes. Changing one weight, one image byte or one parameter of the view misses.
+A feature is found again by digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
+...), of the view, of a plug-in data set's code, and of the image's bytes. Changing one weight, one line of such code, one image
+byte or one parameter of the view misses.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from densebench.backbones import Backbone
+from densebench.backbones import Backbone, without_labels
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
@@ -77,8 +78,9 @@ def extract(
     normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
     identity: dict[str, Any] = {
         "schema": SCHEMA,
-        "backbone": {name: value for name, value in backbone.identity().items() if name not in ("spec", "params")},
+        "backbone": without_labels(backbone.identity()),
         "view": view.identity(),
+        "dataset": dataset.code,
         "mean": list(normalisation.mean),
         "std": list(normalisation.std),
         "precision": precision,

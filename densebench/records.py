@@ -1,7 +1,8 @@
 """Records: everything that makes a score meaningful, one JSON file a run, written atomically after every score.
 
-A record's id follows from what was measured (protocol settings, data set, weights, limit), so a second run finds the record of
-the first and continues it, and two processes that write to one folder merge their scores under a lock.
+A record's id follows from what was measured (protocol settings, data set, backbone, limit, and the code of each that is the
+user's own), so a second run finds the record of the first and continues it, and two processes that write to one folder merge
+their scores under a lock.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from densebench.backbones import without_labels
 from densebench.errors import UserError
 from densebench.evaluator import Point
 from densebench.files import digest, write_text
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = (
     "torch",
     "torchvision",
@@ -118,14 +120,13 @@ def group_of(header: dict[str, Any]) -> str:
     """The digest of what two numbers must share to stand in one table."""
     protocol, dataset = header["protocol"], header["dataset"]
     parts = [protocol[name] for name in ("name", "version", "settings")]
-    return digest([*parts, dataset["name"], dataset["split"], dataset["digest"]], 8)
+    code = {kind: own["code"] for kind, own in (("protocol", protocol), ("dataset", dataset)) if own.get("code")}
+    return digest([*parts, dataset["name"], dataset["split"], dataset["digest"], *([code] if code else [])], 8)
 
 
 def identity_of(header: dict[str, Any]) -> str:
-    """The id of a record: its group, the weights and how they are read, and the limit."""
-    backbone = header["backbone"]
-    parts = [backbone.get(name) for name in ("digest", "arch", "layer", "pos_embed")]
-    return digest([group_of(header), *parts, header["dataset"]["limit"]], 8)
+    """The id of a record: its group, the limit, and everything of the backbone but its names."""
+    return digest([group_of(header), without_labels(header["backbone"]), header["dataset"]["limit"]], 8)
 
 
 class Record:
@@ -220,10 +221,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
-    """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first."""
+    """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first.
+
+    A name may be given later; nothing else of what a record says of its backbone is ever written over.
+    """
     record = Record(_path(results, header), header)
     with record._changing(afresh=rerun) as content:
-        content["backbone"].update(header["backbone"])  # a name may be given later
+        content["backbone"].update({key: value for key, value in header["backbone"].items() if key == "name"})
     return record
 
 
@@ -242,8 +246,9 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"the record {path} cannot be read ({error}); remove it and score again") from error
     schema = record.get("schema") if isinstance(record, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; upgrade densebench")
+    if isinstance(schema, int) and schema != SCHEMA:
+        remedy = "upgrade densebench" if schema > SCHEMA else "score again and remove it"
+        raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; {remedy}")
     if wrong := _flaw(record):
         raise UserError(f"the record {path} {wrong}; remove it and score again")
     if path.stem != record["id"]:

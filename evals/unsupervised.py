@@ -39,7 +39,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from densebench.backbones import Backbone, attention_of, load_backbone
+from densebench.backbones import Backbone, attention_of, load_backbone, without_labels
 from densebench.clustered import Clustered
 from densebench.clustering import labels, sample
 from densebench.datasets import Dataset, Item
@@ -130,8 +130,7 @@ class Unsupervised(Clustered):
         """The settings by what they mean: another backbone's attention is its weights."""
         found = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
         if (other := self.other_attention()) is not None:
-            names = ("arch", "layer", "pos_embed", "digest")
-            found |= {"attention_from": {name: other.identity()[name] for name in names}, "attention_weights": None}
+            found |= {"attention_from": without_labels(other.identity()), "attention_weights": None}
         return found
 
     def threshold(self) -> float:

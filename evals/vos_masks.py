@@ -41,7 +41,7 @@ class GivenMasks:
         if not paths:
             raise UserError(f"--predictions {self.folder}: it holds no mask; give a folder of <sequence>/<frame>.png")
         whole = digest([[str(path.relative_to(self.folder)), file_digest(path)] for path in paths])
-        return Backbone(nn.Identity(), Facts(f"predictions:{self.folder}", "masks", 0, 1), whole)
+        return Backbone(nn.Identity(), Facts(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
 
     def path(self, item: Item) -> Path:
         """Where the mask of a frame is."""

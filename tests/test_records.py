@@ -28,6 +28,10 @@ HEADER = {
         "stride": 16,
         "layer": "last",
         "pos_embed": "plain",
+        "kind": "random",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "code": "",
     },
     "protocol": {
         "name": "incontext",
@@ -35,8 +39,9 @@ HEADER = {
         "version": 1,
         "settings": {"neighbours": [30], "temperature": 0.02},
         "headline": {"metric": "miou", "variant": "identity"},
+        "code": "",
     },
-    "dataset": {"name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None},
+    "dataset": {"name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None, "code": ""},
 }
 
 
@@ -53,7 +58,7 @@ def test_a_score_survives_the_file(tmp_path):
     given = score(51.25, ci95=(50.0, 52.5), per_class={"sky": 60.0, "gap": None}, bootstrap=(50.5, 52.0), details={"images": 3})
     record.add([given])
     kept = record.json()
-    assert kept["schema"] == 1
+    assert kept["schema"] == 2
     assert kept["status"] == "running"
     [found] = kept["scores"]
     assert found["value"] == 51.25
@@ -75,13 +80,30 @@ def test_what_makes_a_group_and_what_makes_a_record():
         changed("dataset", name="voc"),
         changed("dataset", split="train"),
         changed("dataset", digest="abd"),
+        changed("protocol", code="c"),
+        changed("dataset", code="c"),
     ]
-    assert len({records.group_of(header) for header in [HEADER, *other_number]}) == 6
-    others = [changed("backbone", **{name: "x"}) for name in ("digest", "arch", "layer", "pos_embed")]
+    assert len({records.group_of(header) for header in [HEADER, *other_number]}) == 8
+    others = [changed("backbone", **{name: "x"}) for name in ("digest", "arch", "layer", "pos_embed", "kind", "code")]
+    others += [changed("backbone", **{name: 8}) for name in ("dim", "stride", "mean", "std")]
     others.append(changed("dataset", limit=3))
     assert {records.group_of(header) for header in others} == {group}
-    assert len({own, *map(records.identity_of, others)}) == 6
-    assert records.identity_of(changed("backbone", spec="timm:vit elsewhere.pth")) == own
+    assert len({own, *map(records.identity_of, others)}) == 12
+    labels = {"spec": "timm:vit elsewhere.pth", "name": "mine", "params": 3, "origin": "dino"}
+    assert records.identity_of(changed("backbone", **labels)) == own
+
+
+def test_a_record_takes_a_name_later_and_is_not_relabelled(tmp_path):
+    records.open_or_create(tmp_path, HEADER)
+    again = records.open_or_create(tmp_path, changed("backbone", spec="timm:vit elsewhere.pth", origin="dino", name="mine"))
+    assert again.json()["backbone"] == {**HEADER["backbone"], "name": "mine"}
+
+
+def test_a_record_of_an_older_schema_is_to_be_scored_again(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"schema": 1, "results": []}')
+    with pytest.raises(UserError, match=r"x\.json has schema 1, this version reads 2; score again and remove it"):
+        records.read(path)
 
 
 def test_a_second_run_continues_and_replaces(tmp_path):
@@ -161,7 +183,7 @@ def test_kill_9_leaves_a_whole_record(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "not a JSON object"), ('{"schema": 1}', "lacks id"), ("\xff", "cannot be read")],
+    [("{", "cannot be read"), ("[]", "not a JSON object"), ('{"schema": 2}', "lacks id"), ("\xff", "cannot be read")],
 )
 def test_broken_records_are_named(tmp_path, text, message):
     path = tmp_path / "x.json"
@@ -173,14 +195,14 @@ def test_broken_records_are_named(tmp_path, text, message):
 
 def test_a_record_of_the_future_is_refused(tmp_path):
     record = records.open_or_create(tmp_path, HEADER)
-    record.path.write_text(json.dumps({**record.json(), "schema": 2}))
+    record.path.write_text(json.dumps({**record.json(), "schema": 3}))
     with pytest.raises(UserError, match="upgrade densebench"):
         records.read(record.path)
 
 
 def test_a_record_of_the_future_is_not_called_broken(tmp_path):
     path = tmp_path / "x.json"
-    path.write_text('{"schema": 2, "results": []}')
+    path.write_text('{"schema": 3, "results": []}')
     with pytest.raises(UserError, match="upgrade densebench"):
         records.read(path)
 

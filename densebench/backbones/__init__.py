@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,20 @@ if TYPE_CHECKING:
     from densebench.backbones.loading import attention_of, load_backbone
     from densebench.backbones.saved import newest_checkpoint, read_checkpoint, save_checkpoint
 
-__all__ = ["Backbone", "attention_of", "load_backbone", "newest_checkpoint", "read_checkpoint", "save_checkpoint", "sources"]
+__all__ = [
+    "LABELS",
+    "Backbone",
+    "attention_of",
+    "load_backbone",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+    "sources",
+    "without_labels",
+]
+
+LABELS = ("spec", "name", "params", "origin")
+"""What only names a backbone: of two that differ in nothing else, the features are the same."""
 
 _HOMES = {
     "Backbone": "backbone",
@@ -33,6 +47,11 @@ def sources() -> dict[str, str]:
         "pixels:STRIDE": "the pixels of each patch: the baseline without a model",
         "./file.py": "a Python file with a function load() that returns a module",
     }
+
+
+def without_labels(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a backbone's identity that decides its features."""
+    return {name: value for name, value in identity.items() if name not in LABELS}
 
 
 def __getattr__(name: str) -> Any:

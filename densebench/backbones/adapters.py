@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
 from densebench.catalog import import_file
 from densebench.errors import UserError
+from densebench.user_code import folder_code, importing, noticing
 
 
 @dataclass(frozen=True)
 class Found:
-    """A trunk and what is known of it. source: digest of the code that made it, where the weights alone do not tell."""
+    """A trunk and what is known of it. code: digest of the user's own code that it runs."""
 
     trunk: nn.Module
     arch: str
@@ -29,7 +29,7 @@ class Found:
     stride: int
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
-    source: str = ""
+    code: str = ""
 
 
 Adapted = Found | Backbone
@@ -56,7 +56,8 @@ def from_hub(name: str) -> Found:
         raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
     source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
     try:
-        model = torch.hub.load(repo, entry, source=source, trust_repo=True)
+        with importing(_hub_folder(repo) / "hubconf.py"):
+            model = torch.hub.load(repo, entry, source=source, trust_repo=True)
     except Exception as error:
         raise UserError(
             f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
@@ -70,7 +71,18 @@ def from_hub(name: str) -> Found:
         raise UserError(
             f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
         )
-    return _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
+    return replace(_found(Tokens(model, patch, take), f"hub {entry}", 4 * patch), code=folder_code(_hub_folder(repo)))
+
+
+def _hub_folder(repo: str) -> Path:
+    """Where the files of a repository are, or will be once it is fetched: as torch hub names it."""
+    if (Path(repo) / "hubconf.py").is_file():
+        return Path(repo)
+    place, _, ref = repo.partition(":")
+    owner, _, name = place.partition("/")
+    refs = [ref.replace("/", "_")] if ref else ["main", "master"]
+    folders = [Path(torch.hub.get_dir(), f"{owner}_{name}_{ref}") for ref in refs]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _normalised_patches(model: Any, images: Tensor) -> Tensor:
@@ -103,7 +115,9 @@ def from_transformers(name: str) -> Found:
         return network(pixel_values=images, **more).last_hidden_state
 
     found = _found(Tokens(model, patch, take), type(model).__name__, 4 * patch)
-    return Found(found.trunk, found.arch, found.dim, patch, tuple(processor.image_mean), tuple(processor.image_std))
+    # its files where it is a folder, which may have changed under the same name; else the revision that was fetched
+    code = folder_code(Path(name), (".py", ".json")) if Path(name).is_dir() else getattr(model.config, "_commit_hash", None) or ""
+    return replace(found, stride=patch, mean=tuple(processor.image_mean), std=tuple(processor.image_std), code=code)
 
 
 def from_file(spec: str) -> Adapted:
@@ -117,15 +131,16 @@ def from_file(spec: str) -> Adapted:
     module = import_file(path, f"densebench_backbone_{path.stem}")
     if not callable(getattr(module, "load", None)):
         raise UserError(f"{spec} has no function load(); add one that returns a module")
-    model = module.load()
+    with noticing(path):
+        model = module.load()
     if isinstance(model, Backbone):
         return model
     if not isinstance(model, nn.Module):
         raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
-    found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
+    with noticing(path):
+        found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
     mean, std = getattr(model, "mean", IMAGENET_MEAN), getattr(model, "std", IMAGENET_STD)
-    source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Found(found.trunk, found.arch, found.dim, found.stride, tuple(mean), tuple(std), source)
+    return replace(found, mean=tuple(mean), std=tuple(std))
 
 
 def _found(trunk: nn.Module, arch: str, side: int) -> Found:

@@ -21,7 +21,8 @@ class Facts:
 
     spec: as the user gave it; arch: the architecture's name; dim: width of the features; stride: px of the image per feature;
     mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
-    "none" without one; origin: whose layout the weights had.
+    "none" without one; origin: whose layout the weights had; kind: what sort of spec it is (timm, ckpt, hub, file, ...);
+    code: the digest of the user's own code that makes the features, "" where that is built in.
     """
 
     spec: str
@@ -33,6 +34,8 @@ class Facts:
     layer: str = "last"
     pos_embed: str = "none"
     origin: str = ""
+    kind: str = "module"
+    code: str = ""
 
 
 class Backbone(nn.Module):
@@ -65,9 +68,16 @@ class Backbone(nn.Module):
                 raise UserError(f"an image side of {side} px does not fit {self.spec}, whose stride is {self.stride}: use {fits}")
 
     def identity(self) -> dict[str, Any]:
-        """What tells this backbone from another, as JSON values."""
+        """What tells this backbone from another, as JSON values; those of `LABELS` name it and decide nothing."""
         names = ("spec", "arch", "dim", "stride", "params", "layer", "pos_embed")
-        return {**{name: getattr(self, name) for name in names}, "origin": self.facts.origin, "digest": self.digest}
+        facts = {"origin": self.facts.origin, "kind": self.facts.kind, "code": self.facts.code}
+        return {
+            **{name: getattr(self, name) for name in names},
+            **facts,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "digest": self.digest,
+        }
 
 
 def measure(trunk: nn.Module, side: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from densebench.backbones import sources
-from densebench.backbones.adapters import Adapted, from_file, from_hub, from_transformers
+from densebench.backbones.adapters import Adapted, Found, from_file, from_hub, from_transformers
 from densebench.backbones.backbone import Backbone, Facts, measure
 from densebench.backbones.pixels import Pixels
 from densebench.backbones.position import check_convention, convention_of
@@ -20,6 +20,7 @@ from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, a
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice
 from densebench.errors import UserError, unknown
+from densebench.user_code import file_code, plugin_code
 
 GROUP = "densebench.backbones"
 
@@ -46,23 +47,23 @@ def load_backbone(
     if weights is not None and kind != "timm":
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
     if spec.endswith(".py"):
-        return _adapted(from_file(spec), spec, layer)
+        return _adapted(from_file(spec), spec, layer, "file", file_code(Path(spec)))
     if kind == "timm" and name:
         return _from_timm(spec, name, weights, layer, pos_embed, role)
     if kind == "random" and name:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = create(name, probe(name))
-        return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, f"seed {seed}")
+        return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, f"seed {seed}", kind)
     if kind == "ckpt" and name:
         return _from_checkpoint(spec, Path(name), layer, pos_embed)
-    makers: dict[str, Callable[[str], Adapted]] = {"hub": from_hub, "hf": from_transformers}
+    makers: dict[str, Callable[[str], Found]] = {"hub": from_hub, "hf": from_transformers}
     if kind in makers and name:
-        return _adapted(makers[kind](name), spec, layer)
+        return _adapted(found := makers[kind](name), spec, layer, kind, found.code)
     if kind == "pixels" and name:
         return _pixels(spec, name, layer)
     for point in importlib.metadata.entry_points(group=GROUP, name=kind):
-        return _adapted(point.load()(name), spec, layer)
+        return _adapted(point.load()(name), spec, layer, f"plugin:{point.name}", plugin_code(point))
     kinds = [form.partition(":")[0] for form in sources() if ":" in form]
     raise unknown("backbone", spec, [f"{known}:{name}" for known in kinds], f"a spec is one of {', '.join(sources())}")
 
@@ -71,11 +72,11 @@ def _from_timm(spec: str, name: str, path: Path | None, layer: str, pos_embed: s
     like = probe(name)
     if path is None:
         model = create(name, like, pretrained=True)
-        return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, "timm")
+        return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, "timm", "timm")
     weights = read_weights(path, like.state_dict().keys(), role)
     model = _filled(name, like, weights)
     convention = convention_of(weights.origin) if pos_embed == "auto" else pos_embed
-    return _timm_backbone(f"{spec} {path.name}", name, model, layer, convention, weights.origin)
+    return _timm_backbone(f"{spec} {path.name}", name, model, layer, convention, weights.origin, "timm")
 
 
 def _filled(name: str, like: Any, weights: Weights) -> nn.Module:
@@ -100,10 +101,10 @@ def _from_checkpoint(spec: str, folder: Path, layer: str, pos_embed: str) -> Bac
     weights = read_weights(folder / WEIGHTS, like.state_dict().keys())
     convention = facts.get("pos_embed", "antialias") if pos_embed == "auto" else pos_embed
     origin = str(facts.get("method", "densebench"))
-    return _timm_backbone(spec, facts["arch"], _filled(facts["arch"], like, weights), layer, convention, origin)
+    return _timm_backbone(spec, facts["arch"], _filled(facts["arch"], like, weights), layer, convention, origin, "ckpt")
 
 
-def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str, origin: str) -> Backbone:
+def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str, origin: str, kind: str) -> Backbone:
     digest = weights_digest(model)
     config = model.pretrained_cfg
     trunk = trunk_of(model.eval(), layer, convention)
@@ -112,7 +113,7 @@ def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str
         side -= side % model.feature_info[-1]["reduction"] if model.feature_info else 0
     dim, stride = measure(trunk, side)
     used = convention if trunk.has_table else "antialias" if getattr(model, "pos_embed", None) is not None else "none"
-    facts = Facts(spec, arch, dim, stride, tuple(config["mean"]), tuple(config["std"]), layer, used, origin)
+    facts = Facts(spec, arch, dim, stride, tuple(config["mean"]), tuple(config["std"]), layer, used, origin, kind)
     return Backbone(trunk, facts, digest)
 
 
@@ -128,15 +129,14 @@ def attention_of(backbone: Backbone) -> Backbone:
     return Backbone(own, replace(backbone.facts, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads), backbone.digest)
 
 
-def _adapted(found: Adapted, spec: str, layer: str) -> Backbone:
+def _adapted(found: Adapted, spec: str, layer: str, kind: str, code: str) -> Backbone:
     if layer != "last":
         raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} gives the layer that it gives")
     if isinstance(found, Backbone):
+        found.facts = replace(found.facts, kind=kind, code=code)
         return found
-    facts = Facts(spec, found.arch, found.dim, found.stride, found.mean, found.std)
-    return Backbone(
-        found.trunk, facts, weights_digest(found.trunk) if not found.source else found.source + weights_digest(found.trunk)
-    )
+    facts = Facts(spec, found.arch, found.dim, found.stride, found.mean, found.std, kind=kind, code=code)
+    return Backbone(found.trunk, facts, weights_digest(found.trunk))
 
 
 def _pixels(spec: str, name: str, layer: str) -> Backbone:
@@ -145,4 +145,4 @@ def _pixels(spec: str, name: str, layer: str) -> Backbone:
     if layer != "last":
         raise UserError(f"--layer {layer} goes with models; {spec} has pixels only")
     trunk = Pixels(int(name))
-    return Backbone(trunk, Facts(spec, "pixels", 3 * int(name) ** 2, int(name)), weights_digest(trunk))
+    return Backbone(trunk, Facts(spec, "pixels", 3 * int(name) ** 2, int(name), kind="pixels"), weights_digest(trunk))

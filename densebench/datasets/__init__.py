@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densebench.errors import UserError, unknown
+from densebench.user_code import file_code, plugin_code
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,12 +53,20 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 
         return open_folder(name)
     if name.endswith(".py"):
-        return _class_in_file(name)(root=data_root(root))
+        return _own(_class_in_file(name)(root=data_root(root)), file_code(Path(name)))
     known = _catalogue()
     if name not in known:
         remedy = f"there are {', '.join([*known, *FOLDERS.values()])} and ./file.py (densebench data ls)"
         raise unknown("data set", name, known, remedy)
-    return _class_in_module(importlib.import_module(known[name][0]), name)(root=data_root(root))
+    opened = _class_in_module(importlib.import_module(known[name][0]), name)(root=data_root(root))
+    points = importlib.metadata.entry_points(group=GROUP, name=name)
+    return _own(opened, next((plugin_code(point) for point in points if point.module == known[name][0]), ""))
+
+
+def _own(dataset: Dataset, code: str) -> Dataset:
+    """The data set with the digest of the user's code that it is."""
+    object.__setattr__(dataset, "code", code)  # frozen; a class of the user's may take no such argument
+    return dataset
 
 
 def titles() -> dict[str, str]:

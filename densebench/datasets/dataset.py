@@ -75,6 +75,7 @@ class Dataset:
     background: the id of the background class, or None.
     mapping: the identity of the mapping from label files to ids, with its version; part of every label digest.
     image_size_hint: the side of the square that evaluations resize images to when they are told nothing else, in pixels.
+    code: the digest of the user's own code that the data set is; "" where it is built in.
     """
 
     root: Path
@@ -90,6 +91,7 @@ class Dataset:
     mapping: str = ""
     image_size_hint: int = 512
     licence: str = ""
+    code: str = ""
 
     sources: ClassVar[tuple[Source, ...]] = ()
     official_counts: ClassVar[dict[str, int]] = {}
@@ -221,7 +223,7 @@ class Dataset:
     def presence(self, items: Iterable[Item]) -> np.ndarray:
         """Which classes each image shows, bool [n, C]. Decoded once and kept in the cache folder by label digest."""
         items = tuple(items)
-        key = digest([len(self.classes), self.label_digests(items)], 32)
+        key = digest([len(self.classes), self.label_digests(items), *([self.code] if self.code else [])], 32)
         path = cache_root() / "presence" / f"{key}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)
