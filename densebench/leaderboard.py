@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 
 from densebench import records
+from densebench.backbones import without_labels
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.evaluator import heading, place, without_seed
+from densebench.files import digest
 from densebench.profiles import profiles
 from densebench.published import load_published
 from densebench.ranking import ranks
@@ -131,7 +133,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
-                "digest": backbone["digest"][:8],
+                "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
                 **{name: score[name] for name in ("metric", "variant", "value", "unit")},
                 **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
@@ -173,8 +175,10 @@ def _labels(own: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
     labels = {"backbone": own["name"], "width": str(own.dim), "stride": str(own.stride)}
     labels |= {"layer": str(own.layer)} if (shown.layer != "last").any() else {}
     labels |= {"positions": str(own.pos_embed)} if (shown.pos_embed != "none").any() else {}
-    twins = shown.drop_duplicates("record").duplicated(["name", "layer", "pos_embed"]).any()
-    return labels | ({"weights": own.digest} if twins else {})
+    each = shown.drop_duplicates("record")
+    labels |= {"weights": own.digest} if each.duplicated(["name", "layer", "pos_embed"]).any() else {}
+    twins = each.duplicated(["name", "layer", "pos_embed", "digest"]).any()  # such as one file before and after an edit
+    return labels | ({"identity": own.identity} if twins else {})
 
 
 def _replicates(own: pd.DataFrame) -> np.ndarray | None:

@@ -49,16 +49,17 @@ def _size(row: pd.Series) -> str:
 
 
 def row_names(own: pd.DataFrame) -> pd.Series:
-    """What a row is called. The same weights, layer and positions are one row: by a name if one was given, else by its spec.
+    """What a row is called. What differs in its names only is one row: by a name if one was given, else by its spec.
 
-    Layer, positions and weights are added where two rows would be called alike.
+    Layer, positions and weights are added where two rows would be called alike, and the identity where that is not enough.
     """
-    key = own.digest + " " + own.layer.astype(str) + " " + own.pos_embed.astype(str)
-    given = own.assign(key=key, bare=own["name"] == own.spec).sort_values("bare", kind="stable").drop_duplicates("key")
-    name = key.map(given.set_index("key")["name"])
-    alike = key.groupby(name).transform("nunique")
+    key = own.identity
+    given = own.assign(bare=own["name"] == own.spec).sort_values("bare", kind="stable").drop_duplicates("identity")
+    name = key.map(given.set_index("identity")["name"])
     full = name + " (" + own.layer.astype(str) + ", " + own.pos_embed.astype(str) + ", " + own.digest + ")"
-    return name.where(alike == 1, full)
+    fullest = full.str.removesuffix(")") + ", " + key + ")"
+    name = name.where(key.groupby(name).transform("nunique") == 1, full)
+    return name.where(key.groupby(name).transform("nunique") == 1, fullest)
 
 
 def _order(row: pd.Series) -> tuple[str, str, float, list[tuple[str, float, str]]]:

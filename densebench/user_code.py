@@ -16,7 +16,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -95,6 +95,9 @@ def _forget_changed(path: Path) -> None:
         for name in [name for name in sys.modules if not files.keys().isdisjoint(_prefixes(name))]:
             del sys.modules[name]
             _executed.pop(name, None)
+        for file in files.values():
+            with suppress(OSError):  # a compiled file that was written before the edit, as `noticing` says
+                Path(importlib.util.cache_from_source(file)).unlink()
 
 
 def _is_stale(name: str, file: Path, folder: Path) -> bool:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
-import torch
 
-from densebench.backbones import load_backbone, without_labels
-from densebench.datasets import load_dataset
 from densebench.evaluation import evaluate
-from densebench.features import extract
 from densebench.leaderboard import leaderboard
-from densebench.views import View
 
 SCORING = {"datasets": ["scenes"], "neighbours": 3, "fractions": (64,), "seeds": 1}
 

@@ -14,7 +14,7 @@ def score(
     return {
         "value": value, "name": name, "spec": f"timm:{name}", "group": group, "protocol": protocol, "preset": preset,
         "dataset": dataset, "split": "val", "image_size": size, "digest": digest or f"w-{name}", "layer": layer,
-        "pos_embed": "none", "headline": True, "point": axes, **more,
+        "pos_embed": "none", "headline": True, "point": axes, "identity": f"{digest or name} {layer}", **more,
     }  # fmt: skip
 
 
@@ -53,13 +53,19 @@ def test_groups_that_would_be_called_alike_name_their_group():
 
 def test_the_same_weights_are_one_row_by_the_name_that_was_given():
     bare = score(1.0, "A") | {"name": "timm:A"}
-    [table] = shown(bare, score(2.0, "mine", group="g2", preset="q") | {"digest": bare["digest"]})
+    [table] = shown(bare, score(2.0, "mine", group="g2", preset="q") | {"digest": bare["digest"], "identity": bare["identity"]})
     assert table.cells.to_numpy().tolist() == [["mine", "1.0", "2.0"]]
 
 
 def test_rows_that_would_be_called_alike_say_what_parts_them():
     [table] = shown(score(1.0), score(2.0, group="g2", preset="q"), score(3.0, layer="8"))
     assert table.cells.backbone.tolist() == ["A (last, none, w-A)", "A (8, none, w-A)"]
+
+
+def test_rows_that_differ_in_code_alone_are_two():
+    before, after = score(1.0, identity="before"), score(2.0, identity="after")
+    [table] = shown(before, after, score(3.0, "B", group="g2", preset="q"))
+    assert sorted(table.cells.backbone) == ["A (last, none, w-A, after)", "A (last, none, w-A, before)", "B"]
 
 
 def test_native_images_have_no_size():
