@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from densebench.errors import UserError
+from densebench.files import cache_root
 from densebench.options import means, select, setting
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class Run:
     pictures: Path | None = None
     """Where `--visualise` writes."""
     progress_key: str = ""
-    """Names the work in progress, so that a run that was killed goes on from there."""
+    """Names the work in progress, so that a run that was killed goes on from there; without one no work is kept."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by stage."""
 
@@ -62,6 +65,20 @@ class Run:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    @contextmanager
+    def workspace(self, name: str, processes: int = 1) -> Iterator[Path]:
+        """The folder of one kind of work in progress: a lasting one under `progress_key`, else one that goes with the block.
+
+        Raises UserError where `processes` that share the folder have no key to find it by.
+        """
+        if self.progress_key:
+            yield cache_root() / "scoring" / f"{self.progress_key}-{name}"
+        elif processes > 1:
+            raise UserError(f"{processes} processes share their work by its name: give Run a progress_key")
+        else:
+            with tempfile.TemporaryDirectory(prefix="densebench-") as folder:
+                yield Path(folder)
 
 
 @dataclass(frozen=True)

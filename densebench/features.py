@@ -1,7 +1,7 @@
 """Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
 
 A feature is found again by digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
-...), of the view, of a plug-in data set's code, and of the image's bytes. Changing one weight, one line of such code, one image
+...), of the view, of the code of plug-ins, and of the image's bytes. Changing one weight, one line of such code, one image
 byte or one parameter of the view misses.
 """
 
@@ -23,6 +23,7 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.files import cache_root, digest
 from densebench.store import Store
+from densebench.user_code import class_code
 from densebench.views import CentreCropView, View
 
 SCHEMA = 1  # raise it when the same inputs would give other features
@@ -80,7 +81,7 @@ def extract(
         "schema": SCHEMA,
         "backbone": without_labels(backbone.identity()),
         "view": view.identity(),
-        "dataset": dataset.code,
+        "code": [dataset.code, class_code(type(view))],
         "mean": list(normalisation.mean),
         "std": list(normalisation.std),
         "precision": precision,

@@ -60,6 +60,12 @@ def plugin_code(point: EntryPoint) -> str:
     return digest([*about, folder_code(file.parent) if file.stem == "__init__" else file_code(file)], LENGTH)
 
 
+def class_code(kind: type) -> str:
+    """The digest of the code of a class that a plug-in defines; "" for densebench's own, and where it has no file."""
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return "" if _is_ours(kind.__module__) or file is None else file_code(Path(file))
+
+
 @contextmanager
 def importing(path: Path) -> Iterator[None]:
     """For a block that runs the file `path`: the user's modules that it imports are run as they are on disk now.
@@ -207,4 +213,4 @@ def _find(name: str) -> tuple[Path | None, list[str]]:
     return (Path(spec.origin) if spec.has_location and spec.origin else None), list(spec.submodule_search_locations or ())
 
 
-__all__ = ["file_code", "folder_code", "importing", "noticing", "plugin_code"]
+__all__ = ["class_code", "file_code", "folder_code", "importing", "noticing", "plugin_code"]

@@ -45,7 +45,6 @@ from densebench.datasets.boxed import Boxed
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Evaluator, Point, Run
-from densebench.files import cache_root
 from densebench.heads.detection.data import check_batch
 from densebench.heads.detection.detector import build
 from densebench.heads.detection.inference import detect, found
@@ -205,20 +204,21 @@ class Detection(Evaluator):
         data = Data(dataset, learned, val, agnostic=self.judge == "uavdt")
         recipe, world = self.recipe(len(learned)), here(resolve_device(self.device))
         detector = build(backbone, data.classes, recipe)
-        folder = cache_root() / "scoring" / f"{run.progress_key}-detection"
-        with run.stage("training"):
-            workers = resolve_workers(self.workers, recipe.iterations * recipe.batch)
-            curve = train(detector, data, recipe, folder, world, workers)
-        with run.stage("detection"):
-            detect(detector, data, recipe, folder, world, resolve_workers(self.workers, len(val)))
-        synchronise()  # all processes have written what they found
-        if world.chief:
-            more = {"images": len(learned), "without_objects": len(train_items) - len(learned), "iterations": recipe.iterations}
-            with run.stage("scoring"):
-                yield from self.scores(data, recipe, folder, {**more, "loss": round(curve[-1][1], 4)})
-            if self.visualise and run.pictures is not None:
-                draw(data, limited(val, self.visualise), folder, run.pictures)
-        synchronise()  # nobody removes the folder before it was read
+        with run.workspace("detection", world.size) as folder:
+            with run.stage("training"):
+                workers = resolve_workers(self.workers, recipe.iterations * recipe.batch)
+                curve = train(detector, data, recipe, folder, world, workers)
+            with run.stage("detection"):
+                detect(detector, data, recipe, folder, world, resolve_workers(self.workers, len(val)))
+            synchronise()  # all processes have written what they found
+            if world.chief:
+                more = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
+                loss = {"iterations": recipe.iterations, "loss": round(curve[-1][1], 4)}
+                with run.stage("scoring"):
+                    yield from self.scores(data, recipe, folder, {**more, **loss})
+                if self.visualise and run.pictures is not None:
+                    draw(data, limited(val, self.visualise), folder, run.pictures)
+            synchronise()  # nobody removes the folder before it was read
 
     def scores(self, data: Data, recipe: Recipe, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
         """All numbers; the headline comes last."""

@@ -31,7 +31,7 @@ from densebench.device import resolve_device
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.features import Features
-from densebench.files import cache_root, digest
+from densebench.files import digest
 from densebench.heads.lbfgs import Minimum
 from densebench.heads.logistic import Rows, fit
 from densebench.options import setting
@@ -78,8 +78,8 @@ class Linear(FewShot):
             rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
         held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
-        with run.stage("fit"):
-            store = Store(cache_root() / "scoring" / f"{run.progress_key}-linear", {"protocol": "linear"})
+        with run.stage("fit"), run.workspace("linear") as folder:
+            store = Store(folder, {"protocol": "linear"})
             fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
         with run.stage("scoring"):
             weights = torch.stack([one.weights for one in fitted])

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +44,7 @@ from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.features import DTYPES, Features, Normalisation, autocast
-from densebench.files import cache_root, digest
+from densebench.files import digest
 from densebench.heads.descent import IGNORED, Heads
 from densebench.options import axis, setting
 from densebench.records import Score
@@ -112,9 +113,9 @@ class LinearProbes(FewShot):
         for group in _equal_sizes(chosen):
             subsets = [[train[i] for i in np.flatnonzero(chosen[row])] for row in group]
             seeds = [int(dict(points[row])["seed"]) for row in group]
-            with run.stage("training"):
+            with run.stage("training"), run.workspace("probes") as folder:
                 source = self.source(backbone, space, view, subsets, seeds)
-                weights, curves = self.train(source, backbone.dim, space, run)
+                weights, curves = self.train(source, backbone.dim, space, folder)
             with run.stage("scoring"):
                 counts = layers.count(val, weights.flatten(0, 1))
             for number, row in enumerate(group):
@@ -157,14 +158,14 @@ class LinearProbes(FewShot):
         return Source(self, backbone, space, view, subsets, seeds, cached)
 
     def train(
-        self, source: Source, width: int, space: LabelSpace, run: Run
+        self, source: Source, width: int, space: LabelSpace, folder: Path
     ) -> tuple[Float[Tensor, "p l d_plus_1 c"], dict[float, np.ndarray]]:
         """The layers after the last epoch, and the loss of every rate by epoch and problem; goes on where a killed run was."""
         device = resolve_device(self.device)
         more = {"momentum": self.momentum, "weight_decay": self.weight_decay, "device": device}
         heads = Heads(width, space.classes, self.learning_rates, source.seeds, **more)  # type: ignore[arg-type]
         name = digest([[item.name for item in items] for items in source.subsets] + [list(source.seeds)], 16)
-        store = Store(cache_root() / "scoring" / f"{run.progress_key}-probes", {"protocol": "linear"})
+        store = Store(folder, {"protocol": "linear"})
         done = next((epoch for epoch in range(self.epochs, 0, -1) if f"{name} {epoch} losses" in store), 0)
         losses = torch.zeros(0, len(source.seeds), len(self.learning_rates))
         if done:

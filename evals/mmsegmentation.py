@@ -19,7 +19,7 @@ from densebench.datasets import Dataset, Item, limited
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
-from densebench.files import cache_root, digest
+from densebench.files import digest
 from densebench.heads.mmsegmentation import Data, Recipe, Trained, Validation, train
 from densebench.pictures import save
 from densebench.records import Score
@@ -79,9 +79,8 @@ def scores(
     world, runs = here(resolve_device(options.device)), []
     workers = resolve_workers(options.workers, recipe.iterations * recipe.batch)
     for rates in groups:
-        folder = cache_root() / "scoring" / f"{run.progress_key}-mmseg" / digest(list(rates), 8)
-        with run.stage("training"):
-            names = [item.name for item in drawn]
+        with run.stage("training"), run.workspace("mmseg", world.size) as place:
+            folder, names = place / digest(list(rates), 8), [item.name for item in drawn]
             runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
     if world.chief:
         details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}

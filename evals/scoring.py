@@ -17,7 +17,7 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.features import Features
-from densebench.files import cache_root, digest
+from densebench.files import digest
 from densebench.records import Score
 from densebench.search import EXACT_ENGINES, Metric, Search, recall
 from densebench.store import Store
@@ -221,21 +221,21 @@ class Retriever:
     def count(self, reader: Reader, images: Sequence[Item], k: int, points: Sequence[Point]) -> Counts:
         """Count all images, keeping the work in progress on disk, so that a killed run goes on from there."""
         counts = Counts(len(points), len(self.task.names))
-        key = f"{self.task.run.progress_key}-{digest([list(points), k, reader.metric], 8)}"
-        store = Store(cache_root() / "scoring" / key, {"points": [dict(point) for point in points]})
-        for item in images:
-            if item.name in store:
-                counts.restore(item.name, store[item.name].clone())
-        left = [item for item in images if item.name not in counts]
-        unsaved: dict[str, Tensor] = {}
-        saved = time.monotonic()
-        with progress("search and scoring", len(left)) as bar:
-            for item, confusions in self.confusions(reader, left, k):
-                unsaved[item.name] = counts.add(item.name, confusions)
-                bar.advance()
-                if time.monotonic() - saved > KEEP_EVERY:
-                    store.add(unsaved)
-                    unsaved, saved = {}, time.monotonic()
+        with self.task.run.workspace(digest([list(points), k, reader.metric], 8)) as folder:
+            store = Store(folder, {"points": [dict(point) for point in points]})
+            for item in images:
+                if item.name in store:
+                    counts.restore(item.name, store[item.name].clone())
+            left = [item for item in images if item.name not in counts]
+            unsaved: dict[str, Tensor] = {}
+            saved = time.monotonic()
+            with progress("search and scoring", len(left)) as bar:
+                for item, confusions in self.confusions(reader, left, k):
+                    unsaved[item.name] = counts.add(item.name, confusions)
+                    bar.advance()
+                    if time.monotonic() - saved > KEEP_EVERY:
+                        store.add(unsaved)
+                        unsaved, saved = {}, time.monotonic()
         return counts
 
     def confusions(self, reader: Reader, images: Sequence[Item], k: int) -> Iterator[tuple[Item, Int[Tensor, "s c c"]]]:
