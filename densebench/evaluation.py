@@ -12,7 +12,7 @@ from typing import Any
 from densebench import catalog, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice
-from densebench.datasets import Dataset, fitting, load_dataset
+from densebench.datasets import Dataset, built_in, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.evaluator import Evaluator, Point, Run, heading, place, without_seed
@@ -130,8 +130,7 @@ def _defaults(backbones: list[str], datasets: Sequence[str]) -> tuple[list[str],
     if not backbones:
         newest = newest_checkpoint(Path("runs"))
         backbones = [f"ckpt:{newest}"] if newest else [RANDOM_BASELINE]
-        trained = read_checkpoint(newest).get("dataset") if newest else None
-        datasets = datasets or [trained or "scenes"]
+        datasets = datasets or [_trained_on(newest) or "scenes"] if newest else datasets or ["scenes"]
         better = (
             f"; `densebench pretrain {next(iter(methods))}` makes a better one" if (methods := catalog.entries("methods")) else ""
         )
@@ -142,6 +141,14 @@ def _defaults(backbones: list[str], datasets: Sequence[str]) -> tuple[list[str],
         datasets = ["scenes"]
         notice("no --dataset: scoring on the generated data set scenes")
     return backbones, datasets
+
+
+def _trained_on(folder: Path) -> str | None:
+    """The data set that a checkpoint names, if it names one. Raises UserError for one that is not built in and no folder."""
+    name = read_checkpoint(folder).get("dataset")
+    if name is not None and not (str(name) in built_in() or str(name).startswith(("folder:", "frames:"))):
+        raise UserError(f"ckpt:{folder} was trained on {name!r}, which is not built in; name what to score on with --dataset")
+    return name
 
 
 def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:

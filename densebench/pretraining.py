@@ -10,6 +10,7 @@ OUTPUT/log.csv, tensorboard/, pictures/
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from densebench.errors import Stopped, UserError, unknown
 from densebench.files import write_text
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
+from densebench.stored_names import as_flags, with_code
 from densebench.training.chief import Chief
 from densebench.training.distributed import World, agree, joined, launch, synchronise
 from densebench.training.images import Images, open_images
@@ -73,6 +75,7 @@ def pretrain(
     if resume:
         output = output or _newest(method)
         stored = _read_run(output)
+        _check_consent(output, stored, {**given, "data": data or None, "init": init})
         data = data or stored["data"]["specs"]
         data_root = data_root or (Path(stored["data"]["root"]) if stored["data"]["root"] else None)
         limit, seed = limit if limit is not None else stored["data"]["limit"], stored["seed"] if seed is None else seed
@@ -84,6 +87,7 @@ def pretrain(
     images = open_images(data, data_root, limit)
     about = {
         **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init, "seed": seed},
+        "method_code": catalog.code_of("methods", method),
         "weights": str(weights) if weights else None,
         "settings": options.select(chosen, "setting"),
         "means": options.select(chosen, "means"),
@@ -103,7 +107,7 @@ def pretrain(
 def _about_data(images: Images, specs: Sequence[str], root: Path | None, limit: int | None) -> dict[str, Any]:
     """What a run is trained on, so that it can be opened again and recognised."""
     asked = {"specs": list(specs), "root": str(root) if root else None, "limit": limit}
-    return {**asked, "name": images.name, "images": len(images), "digest": images.digest()}
+    return {**asked, "name": images.name, "images": len(images), "digest": images.digest(), "code": images.code}
 
 
 def build(
@@ -249,6 +253,17 @@ def _read_run(folder: Path) -> dict[str, Any]:
     return stored
 
 
+def _check_consent(folder: Path, stored: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise UserError where a stored run names what runs code when it is loaded, unless the user names it again."""
+    named = {key: values for key, values in with_code(stored).items() if given.get(key) is None}
+    if named:
+        names = ", ".join(value for values in named.values() for value in values)
+        raise UserError(
+            f"{folder / RUN} names {names}; loading that may run code, so a stored file cannot ask for it: "
+            f"add {shlex.join(as_flags(named))} to the command"
+        )
+
+
 def _changed(kind: type[Pretrainer], stored: dict[str, Any]) -> dict[str, Any]:
     """The stored settings, which a run that goes on keeps unless it is told otherwise (and is then refused)."""
     known = {flag.name for flag in options.flags(kind)}
@@ -265,6 +280,12 @@ def _check_same(folder: Path | None, stored: dict[str, Any], about: dict[str, An
     after = {**about["settings"], "method": about["method"], "preset": about["preset"], "seed": about["seed"]}
     before |= {"variant": stored["variant"], "init": stored["init"], "data": stored["data"]["digest"]}
     after |= {"variant": about["variant"], "init": about["init"], "data": about["data"]["digest"]}
+    for what, own, other in (
+        ("method's", stored.get("method_code", ""), about["method_code"]),
+        ("data's", stored["data"].get("code", ""), about["data"]["code"]),
+    ):
+        if own != other:
+            raise UserError(f"--resume {folder}: the {what} code is not what it was; restore it, or start a new --output")
     different = [
         f"{name.replace('_', '-')} was {value}, is {after.get(name)}"
         for name, value in before.items()

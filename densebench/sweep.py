@@ -70,10 +70,10 @@ def _train(method: str, run: Path, asked: Mapping[str, Any], given: Mapping[str,
 
 def _score(run: Path, asked: Mapping[str, Any]) -> float:
     from densebench.backbones import read_checkpoint
-    from densebench.datasets import titles
+    from densebench.datasets import built_in, titles
 
     trained = read_checkpoint(run)["dataset"]
-    dataset = trained if trained in titles() else "scenes"
+    dataset = trained if trained in built_in() or (trained in titles() and trained in asked["data"]) else "scenes"
     where: dict[str, Any] = {"datasets": [dataset], "data_root": asked["data_root"], "results": run.parent / "results"}
     [record] = evaluate(PROTOCOL, backbones=[f"ckpt:{run}"], fractions="1", **where)
     headline = record["protocol"]["headline"]

@@ -46,8 +46,6 @@ def load_backbone(
     kind, _, name = spec.partition(":")
     if weights is not None and kind != "timm":
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
-    if spec.endswith(".py"):
-        return _adapted(from_file(spec), spec, layer, "file", file_code(Path(spec)))
     if kind == "timm" and name:
         return _from_timm(spec, name, weights, layer, pos_embed, role)
     if kind == "random" and name:
@@ -57,6 +55,8 @@ def load_backbone(
         return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, f"seed {seed}", kind)
     if kind == "ckpt" and name:
         return _from_checkpoint(spec, Path(name), layer, pos_embed)
+    if spec.endswith(".py"):  # after those above: what they name may come from a stored file, which must not be run
+        return _adapted(from_file(spec), spec, layer, "file", file_code(Path(spec)))
     makers: dict[str, Callable[[str], Found]] = {"hub": from_hub, "hf": from_transformers}
     if kind in makers and name:
         return _adapted(found := makers[kind](name), spec, layer, kind, found.code)

@@ -8,6 +8,7 @@ class.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -24,7 +25,19 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset, Item, Source
     from densebench.datasets.subsets import limited
 
-__all__ = ["Dataset", "Item", "Source", "data_root", "fitting", "limited", "load_dataset", "present", "titles", "titles_of"]
+__all__ = [
+    "Dataset",
+    "Item",
+    "Source",
+    "built_in",
+    "data_root",
+    "fitting",
+    "limited",
+    "load_dataset",
+    "present",
+    "titles",
+    "titles_of",
+]
 
 GROUP = "densebench.datasets"
 FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR"}
@@ -94,13 +107,20 @@ def present(root: Path | None = None) -> list[str]:
     return found
 
 
-def _catalogue() -> dict[str, tuple[str, str]]:
-    """Name -> (module, title) of every data set; reads the sources of this folder without importing them."""
+@functools.cache
+def built_in() -> dict[str, tuple[str, str]]:
+    """Name -> (module, title) of the data sets of this folder; reads the sources without importing them."""
     found: dict[str, tuple[str, str]] = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and (name := _text(node, "name")):
                 found[name] = (f"{__name__}.{path.stem}", _text(node, "title"))
+    return found
+
+
+def _catalogue() -> dict[str, tuple[str, str]]:
+    """Name -> (module, title) of every data set: the built-in ones and those of plug-ins."""
+    found = dict(built_in())
     for point in importlib.metadata.entry_points(group=GROUP):
         found.setdefault(point.name, (point.module, f"plug-in {point.module}"))
     return found

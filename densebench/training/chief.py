@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from densebench.backbones.saved import save_checkpoint
 from densebench.console import notice
 from densebench.files import write_text
 from densebench.pictures import save
+from densebench.stored_names import as_flags, with_code
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.objective import Views
@@ -33,7 +35,10 @@ class Chief:
     @property
     def resume_command(self) -> str:
         """What goes on with this run."""
-        return f"densebench pretrain {self.about['method']} --output {self.folder} --resume"
+        return shlex.join([
+            "densebench", "pretrain", self.about["method"], "--output", str(self.folder), "--resume",
+            *as_flags(with_code(self.about)),
+        ])  # fmt: skip
 
     def report(self, report: Report) -> None:
         """Log the figures of a step and show the line."""

@@ -33,6 +33,8 @@ class Images(ABC):
     """A sequence of images, each of which can be decoded by its number, in any process."""
 
     name: str
+    code: str = ""
+    """The digest of the user's own code that reads them; "" where it is built in."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -83,6 +85,11 @@ class Labelled(Images):
     dataset: Dataset
     items: tuple[Item, ...]
 
+    @property
+    def code(self) -> str:  # type: ignore[override]
+        """The data set's."""
+        return self.dataset.code
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -130,6 +137,11 @@ class Joined(Images):
     name: str
     parts: tuple[Images, ...]
 
+    @property
+    def code(self) -> str:  # type: ignore[override]
+        """Those of the parts."""
+        return " ".join(part.code for part in self.parts if part.code)
+
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
@@ -162,6 +174,11 @@ class First(Images):
     def name(self) -> str:  # type: ignore[override]
         """The whole set's name."""
         return self.whole.name
+
+    @property
+    def code(self) -> str:  # type: ignore[override]
+        """The whole set's."""
+        return self.whole.code
 
     def __len__(self) -> int:
         return len(self.numbers)
