@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from densebench import catalog, options, records
+from densebench import catalog, coverage, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice
 from densebench.datasets import Dataset, fitting, load_dataset
@@ -203,6 +203,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
     items = {split: dataset.part(split, limit) for split in (train, scored)}
+    there = len(items[scored])
     items[scored] = list(evaluator.scored(items[scored], dataset))
     for split in items:
         if not items[split]:
@@ -213,6 +214,9 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
         "split": scored,
         "images": len(items[scored]),
         "train_images": len(items[train]),
+        "left_out": there - len(items[scored]),
+        "official_images": dataset.official_images(scored),
+        "official_train_images": dataset.official_images(train),
         "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
         "limit": limit,
         **dataset.facts(),
@@ -229,23 +233,24 @@ def summary(record: dict[str, Any]) -> str:
     if "points" in record:
         return "\n".join(", ".join(f"{k} {v}" for k, v in point.items() if v is not None) for point in record["points"])
     protocol, headline = record["protocol"], record["protocol"]["headline"]
+    shown = [score for score in record["scores"] if headline.items() <= score.items()]
+    unit = records.in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
     lines = [
-        f"{title(record)} on {record['dataset']['name']} ({record['dataset']['images']} images), "
-        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
+        f"{title(record)} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
+        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
     ]
     by_point: dict[Point, list[dict[str, Any]]] = {}
-    for score in record["scores"]:
-        if headline.items() <= score.items():
-            by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
+    for score in shown:
+        by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
     return "\n".join([*lines, *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
 
 
 def _line(point: Point, scores: list[dict[str, Any]]) -> str:
-    values = [score["value"] for score in scores]
-    spread = f" ± {statistics.stdev(values):.2f} over {len(values)} seeds" if len(values) > 1 else ""
+    values, digits = [score["value"] for score in scores], scores[0]["digits"] + 1  # one more than tables show
+    spread = f" ± {statistics.stdev(values):.{digits}f} over {len(values)} seeds" if len(values) > 1 else ""
     lacking = max(len(score.get("details", {}).get("absent", [])) for score in scores)
     lack = f" (up to {lacking} classes are in no training label)" if lacking else ""
-    return f"  {heading(point):6} {statistics.fmean(values):6.2f}{spread}{lack}"
+    return f"  {heading(point):6} {statistics.fmean(values):{digits + 4}.{digits}f}{spread}{lack}"
 
 
 __all__ = ["evaluate", "summary"]

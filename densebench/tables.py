@@ -83,7 +83,7 @@ def _csv(board: Leaderboard) -> str:
     """Every score of every metric and variant, one a row; published numbers follow with `source` published."""
     import pandas as pd
 
-    measured = board.scores.drop(columns=["bootstrap", "per_class", "point"]).assign(source="measured")
+    measured = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
     if board.published.empty:
         return measured.set_index("source").to_csv()
     return pd.concat([measured.astype(object), board.published.assign(source="published")]).set_index("source").to_csv()
