@@ -11,7 +11,7 @@ from typing import Any
 
 from densebench import catalog, coverage, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
-from densebench.console import notice
+from densebench.console import notice, one_line
 from densebench.datasets import Dataset, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
@@ -64,6 +64,8 @@ def evaluate(
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
+    if name is not None and name != one_line(name):
+        raise UserError(f"--name {name!r} holds a line break or another control character; leave it out")
     specs, opened = _opened(evaluator, protocol, specs, datasets, data_root)
     with joined(resolve_device(evaluator.device)) as world:
         if world.size > 1 and not kind.several_processes:
@@ -231,18 +233,19 @@ def title(record: dict[str, Any]) -> str:
 def summary(record: dict[str, Any]) -> str:
     """A record in a few lines: the headline per fraction, mean ± standard deviation over seeds."""
     if "points" in record:
-        return "\n".join(", ".join(f"{k} {v}" for k, v in point.items() if v is not None) for point in record["points"])
+        points = ([f"{k} {v}" for k, v in point.items() if v is not None] for point in record["points"])
+        return "\n".join(one_line(", ".join(point)) for point in points)
     protocol, headline = record["protocol"], record["protocol"]["headline"]
     shown = [score for score in record["scores"] if headline.items() <= score.items()]
     unit = records.in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
-    lines = [
+    first = (
         f"{title(record)} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
-    ]
+    )
     by_point: dict[Point, list[dict[str, Any]]] = {}
     for score in shown:
         by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
-    return "\n".join([*lines, *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
+    return "\n".join([one_line(first), *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
 
 
 def _line(point: Point, scores: list[dict[str, Any]]) -> str:

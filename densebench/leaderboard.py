@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from densebench import coverage, records
-from densebench.console import notice
+from densebench.console import notice, one_line
 from densebench.errors import UserError
 from densebench.evaluator import heading, place, without_seed
 from densebench.profiles import profiles
@@ -89,28 +89,29 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
 
 
 def _published(scores: pd.DataFrame) -> pd.DataFrame:
-    """The papers' numbers for the protocols and data sets of the groups; none where a group is of a part of a split.
+    """The papers' numbers for the protocols and data sets that were measured; none beside a group of a part of a split.
 
-    What is left out for that, and that nothing is published, is said in one line each.
+    What is left out for that, and that nothing is published, is said in one line.
     """
-    wanted: dict[tuple[str, str], str] = {}  # published protocol and data set -> what a partial group covers
-    shown = scores.assign(several=(scores.preset == "mmseg") & scores.layer.astype(str).str.contains(","))
-    columns = ["protocol", "preset", "dataset", "coverage", "partial", "several"]
-    for protocol, preset, dataset, covered, partial, several in shown[columns].drop_duplicates().itertuples(index=False):
+    pairs: dict[tuple[str, str], bool] = {}  # published protocol and data set -> whether a group of them is partial
+    columns = ["protocol", "preset", "dataset", "layer", "partial"]
+    for protocol, preset, dataset, layer, partial in scores[columns].drop_duplicates().itertuples(index=False):
         name = PUBLISHED_AS.get(f"{protocol}/{preset}", "")
-        for one in (name, LAYERS.get(name, "") if several else ""):
-            if one:
-                wanted[one, dataset] = covered if partial else wanted.get((one, dataset), "")
+        several = preset == "mmseg" and "," in str(layer)
+        for one in filter(None, (name, LAYERS.get(name) if several else None)):
+            pairs[one, dataset] = pairs.get((one, dataset), False) or partial
     numbers = load_published()
-    keys = pd.Series(list(zip(numbers.protocol, numbers.dataset, strict=True)), numbers.index)
-    parts = [f"{one} on {dataset} ({covered})" for (one, dataset), covered in wanted.items() if covered]
-    if parts:
-        notice(f"no published numbers stand beside a part of a split: {', '.join(parts)}")
-    numbers = numbers[keys.isin([key for key, covered in wanted.items() if not covered])]
-    if numbers.empty and not parts:
-        names = (scores.protocol + "/" + scores.preset).unique()
-        notice(f"no published number goes with {', '.join(names)} on {', '.join(scores.dataset.unique())}")
-    return numbers
+    numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
+    # A protocol that was not run on a data set would stand beside those that were, so a part of the data set forbids it too.
+    parts = set(scores[scores.partial].dataset)
+    stays = [not pairs.get((one, data), data in parts) for one, data in zip(numbers.protocol, numbers.dataset, strict=True)]
+    names = ", ".join((scores.protocol + "/" + scores.preset).unique())
+    if not all(stays):
+        said = (scores.dataset + " (" + scores.coverage + ")")[scores.partial].unique()
+        notice(f"no published numbers stand beside a part of a split: {', '.join(said)}")
+    elif numbers.empty:
+        notice(f"no published number goes with {names} on {', '.join(scores.dataset.unique())}")
+    return numbers.loc[stays]
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
@@ -131,7 +132,8 @@ def _read(results: Path) -> list[dict[str, Any]]:
 def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a score of the records without a limit: what was measured, of what, at which point, and how sure it is.
 
-    Axes are columns; `point` has them all but the seed, over which tables average.
+    Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
+    holds.
     """
     rows = []
     for record in found:
@@ -142,7 +144,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         for score in record["scores"]:
             low, high = score.get("ci95") or (None, None)
             axes = dict(records.point_of(score))
-            rows.append({
+            row = {
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
                 "image_size": next((protocol["settings"][name] for name in SIZES if name in protocol["settings"]), None),
@@ -156,9 +158,10 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
-                "per_class": score.get("per_class") or {},
+                "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
                 "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
-            })  # fmt: skip
+            }  # fmt: skip
+            rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
     return pd.DataFrame(rows)
 
 

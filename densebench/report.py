@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from densebench.console import one_line
 from densebench.evaluator import Point, place
 from densebench.leaderboard import NAMES, Leaderboard, Table, leaderboard
 from densebench.profiles import row_names
@@ -161,20 +162,28 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
 
 
 def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" begins no formula
+        return _drawn(mean, names, axis, label, value)
+
+
+def _drawn(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
+    lines = []
     for name in names:
         own = mean[mean.name == name].sort_values("x")
-        axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), label=name, marker="o", markersize=4, capsize=2)
+        lines.append(axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), marker="o", markersize=4, capsize=2))
     axes.set_xscale("log")
     ticks = sorted(mean.x.unique())
     axes.set_xticks(ticks, [f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}" for x in ticks])
     axes.minorticks_off()
     axes.set(xlabel=label, ylabel=value)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower left", fontsize="small")
+    figure.legend(lines, names, loc="outside lower left", fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return _embedded(stream.getvalue(), "svg+xml")
@@ -206,7 +215,7 @@ def _pictures(shown: pd.DataFrame, results: Path) -> Iterator[tuple[str, str]]:
     for name, record in shown[["name", "record"]].drop_duplicates().itertuples(index=False):
         found = sorted((results / "pictures" / str(record)).glob("*.png"))
         for path in found[:PICTURES]:
-            yield f"{name}: {path.stem}", _embedded(path.read_bytes(), "png")
+            yield one_line(f"{name}: {path.stem}"), _embedded(path.read_bytes(), "png")
 
 
 def _embedded(content: bytes, kind: str) -> str:

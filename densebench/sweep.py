@@ -17,6 +17,7 @@ from densebench.files import write_text
 from densebench.pretrainer import Pretrainer
 from densebench.pretraining import RUN, RUNS, finished, pretrain
 from densebench.ranking import SIGNS
+from densebench.tables import csv_text
 
 PROTOCOL = "incontext"
 
@@ -45,7 +46,7 @@ def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Map
     best = max(range(len(rows)), key=lambda row: SIGNS[scores[row]["direction"]] * scores[row]["value"])
     notice(f"sweep: the best is {Path(rows[best]['run']).name}")
     table = pd.DataFrame(rows)
-    write_text(folder / "sweep.csv", table.to_csv(index=False))
+    write_text(folder / "sweep.csv", csv_text(table))
     return table.drop(columns="run").to_string(index=False, float_format=f"{{:.{scores[0]['digits'] + 1}f}}".format)
 
 

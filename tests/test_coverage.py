@@ -147,7 +147,7 @@ def test_published_numbers_stand_beside_a_whole_split_only(tmp_path, capsys):
     board = leaderboard(tmp_path / "part", published=True)
     assert board.published_tables == [] and board.published.empty
     [line] = capsys.readouterr().err.splitlines()
-    said = "incontext-hummingbird on voc (300 of 1,449 images, 437 of 10,582 training images)"
+    said = "voc (300 of 1,449 images, 437 of 10,582 training images)"
     assert line == f"no published numbers stand beside a part of a split: {said}"
 
 
