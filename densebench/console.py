@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def one_line(text: str) -> str:
+    """The text with a space for line breaks and control characters, which would break tables and steer terminals."""
+    return CONTROLS.sub(" ", text)
+
 
 def notice(text: str) -> None:
     """Print one line on stderr; of several processes the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
 
 class Progress:
     """Counts steps of a known total: a live bar on a terminal, else a plain line every ten seconds and at the end."""
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label, self.total, self.unit = one_line(label), total, unit
         self.done = 0
         self.started = self.printed = time.monotonic()
 

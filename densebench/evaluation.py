@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from densebench import catalog, options, records
+from densebench import catalog, coverage, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
-from densebench.console import notice
+from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
@@ -64,6 +64,8 @@ def evaluate(
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
+    if name is not None and name != one_line(name):
+        raise UserError(f"--name {name!r} holds a line break or another control character; leave it out")
     specs, opened = _opened(evaluator, protocol, specs, datasets, data_root)
     with joined(resolve_device(evaluator.device)) as world:
         if world.size > 1 and not kind.several_processes:
@@ -210,6 +212,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
     items = {split: dataset.part(split, limit) for split in (train, scored)}
+    there = len(items[scored])
     items[scored] = list(evaluator.scored(items[scored], dataset))
     for split in items:
         if not items[split]:
@@ -220,6 +223,9 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
         "split": scored,
         "images": len(items[scored]),
         "train_images": len(items[train]),
+        "left_out": there - len(items[scored]),
+        "official_images": dataset.official_images(scored),
+        "official_train_images": dataset.official_images(train),
         "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
         "limit": limit,
         "code": dataset.code,
@@ -235,25 +241,27 @@ def title(record: dict[str, Any]) -> str:
 def summary(record: dict[str, Any]) -> str:
     """A record in a few lines: the headline per fraction, mean ± standard deviation over seeds."""
     if "points" in record:
-        return "\n".join(", ".join(f"{k} {v}" for k, v in point.items() if v is not None) for point in record["points"])
+        points = ([f"{k} {v}" for k, v in point.items() if v is not None] for point in record["points"])
+        return "\n".join(one_line(", ".join(point)) for point in points)
     protocol, headline = record["protocol"], record["protocol"]["headline"]
-    lines = [
-        f"{title(record)} on {record['dataset']['name']} ({record['dataset']['images']} images), "
-        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']} in %"
-    ]
+    shown = [score for score in record["scores"] if headline.items() <= score.items()]
+    unit = records.in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
+    first = (
+        f"{title(record)} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
+        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
+    )
     by_point: dict[Point, list[dict[str, Any]]] = {}
-    for score in record["scores"]:
-        if headline.items() <= score.items():
-            by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
-    return "\n".join([*lines, *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
+    for score in shown:
+        by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
+    return "\n".join([one_line(first), *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
 
 
 def _line(point: Point, scores: list[dict[str, Any]]) -> str:
-    values = [score["value"] for score in scores]
-    spread = f" ± {statistics.stdev(values):.2f} over {len(values)} seeds" if len(values) > 1 else ""
+    values, digits = [score["value"] for score in scores], scores[0]["digits"] + 1  # one more than tables show
+    spread = f" ± {statistics.stdev(values):.{digits}f} over {len(values)} seeds" if len(values) > 1 else ""
     lacking = max(len(score.get("details", {}).get("absent", [])) for score in scores)
     lack = f" (up to {lacking} classes are in no training label)" if lacking else ""
-    return f"  {heading(point):6} {statistics.fmean(values):6.2f}{spread}{lack}"
+    return f"  {heading(point):6} {statistics.fmean(values):{digits + 4}.{digits}f}{spread}{lack}"
 
 
 __all__ = ["evaluate", "summary"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.files import cache_root
 from densebench.options import means, select, setting
@@ -32,7 +33,7 @@ def without_seed(point: Point) -> Point:
 def heading(point: Point) -> str:
     """What a point is called: "1/8", "1/8, K 300", "K 300"; "value" where a protocol sweeps nothing."""
     parts = [f"1/{value}" if name == "fraction" else f"{name} {value}" for name, value in point]
-    return ", ".join(parts) or "value"
+    return one_line(", ".join(parts)) or "value"
 
 
 def place(point: Point) -> list[tuple[str, float, str]]:

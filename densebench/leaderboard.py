@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from densebench import records
+from densebench import coverage, records
 from densebench.backbones import without_labels
-from densebench.console import notice
+from densebench.console import notice, one_line
 from densebench.errors import UserError
 from densebench.evaluator import heading, place, without_seed
 from densebench.files import digest
 from densebench.profiles import profiles
 from densebench.published import load_published
-from densebench.ranking import ranks
+from densebench.ranking import SIGNS, ranks
+from densebench.records import in_unit
 from densebench.tables import render
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "render"]
@@ -49,7 +50,7 @@ LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on severa
 
 @dataclass(frozen=True)
 class Table:
-    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the greatest value of each column.
+    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the best value of each column.
 
     of: the group of records that a table shows, or the data set and split that a profile is of.
     """
@@ -85,15 +86,34 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
     board = Leaderboard(scores, [table(group) for group in groups], profiles(scores))
     if not published:
         return board
-    names = {f"{p}/{q}": None for p, q in scores[["protocol", "preset"]].drop_duplicates().itertuples(index=False)}
-    wanted = list(dict.fromkeys(PUBLISHED_AS[name] for name in names if name in PUBLISHED_AS))
-    several = scores[(scores.preset == "mmseg") & scores.layer.astype(str).str.contains(",")]
-    wanted += [LAYERS[name] for name in wanted if name in LAYERS and not several.empty]
-    numbers = load_published()
-    numbers = numbers[numbers.protocol.isin(wanted) & numbers.dataset.isin(scores.dataset.unique())]
-    if numbers.empty:
-        notice(f"no published number goes with {', '.join(names)} on {', '.join(scores.dataset.unique())}")
+    numbers = _published(scores)
     return Leaderboard(board.scores, board.tables, board.profiles, numbers, published_tables(numbers))
+
+
+def _published(scores: pd.DataFrame) -> pd.DataFrame:
+    """The papers' numbers for the protocols and data sets that were measured; none beside a group of a part of a split.
+
+    What is left out for that, and that nothing is published, is said in one line.
+    """
+    pairs: dict[tuple[str, str], bool] = {}  # published protocol and data set -> whether a group of them is partial
+    columns = ["protocol", "preset", "dataset", "layer", "partial"]
+    for protocol, preset, dataset, layer, partial in scores[columns].drop_duplicates().itertuples(index=False):
+        name = PUBLISHED_AS.get(f"{protocol}/{preset}", "")
+        several = preset == "mmseg" and "," in str(layer)
+        for one in filter(None, (name, LAYERS.get(name) if several else None)):
+            pairs[one, dataset] = pairs.get((one, dataset), False) or partial
+    numbers = load_published()
+    numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
+    # A protocol that was not run on a data set would stand beside those that were, so a part of the data set forbids it too.
+    parts = set(scores[scores.partial].dataset)
+    stays = [not pairs.get((one, data), data in parts) for one, data in zip(numbers.protocol, numbers.dataset, strict=True)]
+    names = ", ".join((scores.protocol + "/" + scores.preset).unique())
+    if not all(stays):
+        said = (scores.dataset + " (" + scores.coverage + ")")[scores.partial].unique()
+        notice(f"no published numbers stand beside a part of a split: {', '.join(said)}")
+    elif numbers.empty:
+        notice(f"no published number goes with {names} on {', '.join(scores.dataset.unique())}")
+    return numbers.loc[stays]
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
@@ -114,7 +134,8 @@ def _read(results: Path) -> list[dict[str, Any]]:
 def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a score of the records without a limit: what was measured, of what, at which point, and how sure it is.
 
-    Axes are columns; `point` has them all but the seed, over which tables average.
+    Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
+    holds.
     """
     rows = []
     for record in found:
@@ -125,32 +146,37 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         for score in record["scores"]:
             low, high = score.get("ci95") or (None, None)
             axes = dict(records.point_of(score))
-            rows.append({
+            row = {
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
                 "image_size": next((protocol["settings"][name] for name in SIZES if name in protocol["settings"]), None),
                 "remark": _remark(protocol["settings"]),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+                "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
                 "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
                 "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
-                **{name: score[name] for name in ("metric", "variant", "value", "unit")},
+                **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
                 **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
-                "per_class": score.get("per_class") or {},
-                "point": without_seed(tuple(axes.items())),
-            })  # fmt: skip
+                "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
+                "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
+            }  # fmt: skip
+            rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
     return pd.DataFrame(rows)
 
 
 def table(group: pd.DataFrame) -> Table:
-    """The headline of one group: rows are backbones by rank, columns are points, 1/128 before 1/1.
+    """The headline of one group: rows are backbones, columns are points, 1/128 before 1/1.
 
+    Rows stand by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may stand
+    below a worse one that is less sure.
     Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
     and a backbone that lacks it has no rank.
     """
     shown = group[group.headline].assign(column=lambda own: own.point.map(heading))
+    sign, digits = SIGNS[shown.iloc[0].direction], int(shown.iloc[0].digits)
     columns = list(shown.sort_values("point", key=lambda points: points.map(place)).column.unique())
     cell = shown.pivot_table(index="record", columns="column", values="value", aggfunc=["mean", "std"], dropna=False)
     means, spread = cell["mean"][columns], cell["std"][columns]
@@ -158,16 +184,18 @@ def table(group: pd.DataFrame) -> Table:
     own = dict(iter(shown.groupby("record")))
     replicates = {name: _replicates(rows[rows.column == decisive]) for name, rows in own.items()}
     ranked = means.index[means[decisive].notna()]
-    placed = ranks(means.loc[ranked, decisive].tolist(), [replicates[name] for name in ranked])
-    rank = dict(zip(ranked, map(str, placed), strict=True))
-    order = means[decisive].sort_values(ascending=False, kind="stable", na_position="last").index
+    placed = ranks(means.loc[ranked, decisive].tolist(), [replicates[name] for name in ranked], shown.iloc[0].direction)
+    rank = dict(zip(ranked, placed, strict=True))
+    order = sorted(means.index, key=lambda name: (rank.get(name, len(means) + 1), -sign * means.loc[name, decisive]))
     cells = [
-        {"rank": rank.get(name, ""), **_labels(own[name].iloc[0], shown)}
-        | {column: _cell(means.loc[name, column], spread.loc[name, column]) for column in columns}
-        | {f"95 % at {decisive}": _interval(replicates[name])}
+        {"rank": str(rank.get(name, "")), **_labels(own[name].iloc[0], shown)}
+        | {column: _cell(means.loc[name, column], spread.loc[name, column], digits) for column in columns}
+        | {f"95 % at {decisive}": _interval(replicates[name], digits)}
         for name in order
     ]
-    best = (means == means.max()).loc[order].reset_index(drop=True).reindex(columns=list(cells[0]), fill_value=False)
+    best = (
+        (means == (sign * means).max() * sign).loc[order].reset_index(drop=True).reindex(columns=list(cells[0]), fill_value=False)
+    )
     return Table(_caption(group, shown), pd.DataFrame(cells), best, str(group.iloc[0].group))
 
 
@@ -188,21 +216,21 @@ def _replicates(own: pd.DataFrame) -> np.ndarray | None:
     return np.mean([records.decode(text) for text in own.bootstrap], axis=0)
 
 
-def _interval(replicates: np.ndarray | None) -> str:
+def _interval(replicates: np.ndarray | None, digits: int) -> str:
     if replicates is None or np.isnan(replicates).all():
         return ""
     low, high = np.nanquantile(replicates, [0.025, 0.975])
-    return f"{low:.1f} to {high:.1f}"
+    return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
-def _cell(mean: float, spread: float) -> str:
+def _cell(mean: float, spread: float, digits: int) -> str:
     if pd.isna(mean):
         return ""
-    return f"{mean:.1f}" if pd.isna(spread) else f"{mean:.1f} ± {spread:.1f}"
+    return f"{mean:.{digits}f}" if pd.isna(spread) else f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
-    one = group.iloc[0]
+    one, score = group.iloc[0], shown.iloc[0]
     sizes = shown.groupby(["record", "column"]).size()
     few, many = sizes[sizes > 1].min(), sizes.max()
     parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
@@ -210,10 +238,11 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
     counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
     size = "native" if one.image_size is None or pd.isna(one.image_size) else f"{int(one.image_size)} px"
     return (
-        f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.images} images), {size}: "
-        f"{shown.iloc[0].variant} {_name(shown.iloc[0].metric)} in {shown.iloc[0].unit}, "
+        f"{one.protocol}/{one.preset} v{one.version} on {one.dataset} {one.split} ({one.coverage}), {size}: "
+        f"{score.variant} {_name(score.metric)}{in_unit(score.unit, score.direction)}, "
         f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
         f"{f'{one.remark}, ' if one.remark else ''}group {one.group}"
+        f"{f', {coverage.WARNING}' if one.partial else ''}"
     )
 
 

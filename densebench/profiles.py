@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from densebench.coverage import WARNING
 from densebench.evaluator import heading, place
+from densebench.ranking import SIGNS
+from densebench.records import in_unit
 
 if TYPE_CHECKING:
     from densebench.leaderboard import Table
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 def profiles(scores: pd.DataFrame) -> list[Table]:
     """One table for every data set on which several groups of records were made.
 
-    Rows are backbones, those with the most columns first, then by their mean; columns are groups and points, means over seeds.
+    Rows are backbones, those with the most columns first, then by their mean, in which values that are better when lower count as
+    negative; columns are groups and points, means over seeds. A column says what it does not share with all others: its unit,
+    that lower is better, and that a part of a split is scored.
     """
     from densebench.leaderboard import Table
 
@@ -24,22 +29,49 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
     for (dataset, split), own in shown.groupby(["dataset", "split"], sort=True):
         if own.group.nunique() < 2:
             continue
-        own = own.assign(column=_columns(own), backbone=row_names(own))
+        alike = {name: own[name].nunique() == 1 for name in ("unit", "direction", "partial")}
+        own = own.assign(column=_columns(own, alike), backbone=row_names(own))
         values = own.pivot_table(index="backbone", columns="column", values="value", aggfunc="mean")
         values = values[sorted(values.columns, key=dict(zip(own.column, own.apply(_order, axis=1), strict=True)).__getitem__)]
-        order = sorted(values.index, key=lambda name: (-values.loc[name].count(), -values.loc[name].mean(), name))
-        values = values.loc[order]
-        cells = values.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
+        columns = own.drop_duplicates("column").set_index("column").loc[values.columns]
+        gains = values * columns.direction.map(SIGNS)
+        order = sorted(values.index, key=lambda name: (-gains.loc[name].count(), -gains.loc[name].mean(), name))
+        values, gains = values.loc[order], gains.loc[order]
+        cells = pd.DataFrame({name: _texts(values[name], digits) for name, digits in columns.digits.items()}, values.index)
         cells.insert(0, "backbone", cells.index)
-        best = (values == values.max()).reindex(columns=cells.columns, fill_value=False)
-        caption = f"profiles on {dataset} {split}: headline in % by protocol; compare within a column only"
+        best = (gains == gains.max()).reindex(columns=cells.columns, fill_value=False)
+        caption = _caption(f"{dataset} {split}", own, alike)
         found.append(Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True), f"{dataset} {split}"))
     return found
 
 
-def _columns(own: pd.DataFrame) -> pd.Series:
-    """What a column is called: protocol, preset, size and point; the group too, where two groups would be called alike."""
-    short = own.apply(lambda row: f"{row.protocol}/{row.preset}{_size(row)} {heading(row.point)}", axis=1)
+def _texts(values: pd.Series, digits: int) -> pd.Series:
+    return values.map(lambda value: "" if pd.isna(value) else f"{value:.{digits}f}")
+
+
+def _caption(where: str, own: pd.DataFrame, alike: dict[str, bool]) -> str:
+    """What all columns share: where, the unit, that lower is better, that parts of the splits are scored."""
+    one = own.iloc[0]
+    unit = in_unit(one.unit if alike["unit"] else "", "higher")
+    lower = in_unit("", one.direction if alike["direction"] else "higher")
+    text = f"profiles on {where}: headline{unit} by protocol{lower}; compare within a column only"
+    if not own.partial.all():
+        return text
+    return f"{text}; {one.coverage if own.coverage.nunique() == 1 else 'parts of the splits'}, {WARNING}"
+
+
+def _columns(own: pd.DataFrame, alike: dict[str, bool]) -> pd.Series:
+    """What a column is called: protocol, preset, size and point, and what it does not share with all others.
+
+    The group too, where two groups would be called alike.
+    """
+
+    def name(row: pd.Series) -> str:
+        more = in_unit("" if alike["unit"] else row.unit, "higher" if alike["direction"] else row.direction)
+        more += f" ({row.coverage})" if row.partial and not alike["partial"] else ""
+        return f"{row.protocol}/{row.preset}{_size(row)} {heading(row.point)}{more}"
+
+    short = own.apply(name, axis=1)
     groups = own.groupby(short).group.transform("nunique")
     return short.where(groups == 1, short + " " + own.group)
 

@@ -1,4 +1,9 @@
-"""Ranks that say no more than the data: backbones whose paired difference is not separable share one."""
+"""Ranks that say no more than the data, counted as public arenas count them.
+
+The rank of a backbone is 1 + the number of backbones that are separably better: the 95 % interval of the paired bootstrap
+difference lies wholly on their side of 0. So backbones share a rank where equally many are separably better than each. That is
+not to say that nothing parts the two: one may beat the other and be beaten by somebody who does not beat the other.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SIGNS = {"higher": 1, "lower": -1}
+"""A value times the sign of its direction is greater where it is better."""
 
-def separable(first: np.ndarray | None, second: np.ndarray | None) -> bool | None:
-    """Whether the 95 % interval of the paired bootstrap difference leaves out 0; None where there are no replicates.
 
-    The replicates of both come from the same draws of images, so their difference is taken draw by draw.
+def lead(first: np.ndarray | None, second: np.ndarray | None) -> int | None:
+    """1 where the first is separably greater than the second, -1 where it is separably less, 0 where the interval holds 0.
+
+    The interval is the 95 % one of the paired bootstrap difference: the replicates of both come from the same draws of images, so
+    their difference is taken draw by draw. None where there are no replicates that pair.
     """
     if first is None or second is None or len(first) != len(second):
         return None
@@ -18,23 +27,18 @@ def separable(first: np.ndarray | None, second: np.ndarray | None) -> bool | Non
     if np.isnan(difference).all():
         return None
     low, high = np.nanquantile(difference, [0.025, 0.975])
-    return bool(low > 0 or high < 0)
+    return int(low > 0) - int(high < 0)
 
 
-def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None]) -> list[int]:
-    """Competition ranks (1, 1, 3, ...) of values, the greatest first.
+def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], direction: str) -> list[int]:
+    """The rank of each value: 1 + the number of others that are separably better, "higher" or "lower" being better.
 
-    Walking down the list, a value shares the rank of the leader of the current rank if it is not separable from that leader;
-    without replicates only equal values share.
+    Where two have no replicates that pair, the plain values decide.
     """
-    order = sorted(range(len(values)), key=lambda i: -values[i])
-    found = [0] * len(values)
-    leader = None
-    for place, i in enumerate(order, start=1):
-        apart = True if leader is None else separable(replicates[leader], replicates[i])
-        if apart is None:
-            apart = leader is None or values[leader] != values[i]
-        if apart:
-            leader, rank = i, place
-        found[i] = rank
-    return found
+    sign = SIGNS[direction]
+
+    def beats(i: int, j: int) -> bool:
+        ahead = lead(replicates[i], replicates[j])
+        return sign * (values[i] - values[j] if ahead is None else ahead) > 0
+
+    return [1 + sum(beats(i, j) for i in range(len(values)) if i != j) for j in range(len(values))]

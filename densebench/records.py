@@ -52,15 +52,22 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "dataset": ("name", "split", "images", "digest", "limit"),
     "scores": (), "run": (), "code": (), "environment": (),
 }  # fmt: skip
-OWN_KEYS = frozenset({"metric", "variant", "value", "unit", "ci95", "per_class", "bootstrap", "details"})
+OWN_KEYS = frozenset({
+    "metric", "variant", "value", "unit", "direction", "digits", "ci95", "per_class", "bootstrap", "details",
+})  # fmt: skip
+DIRECTIONS = ("higher", "lower")
 
 
 @dataclass(frozen=True)
 class Score:
     """One number: what it is, in which variant, at which point of the axes, and how sure it is.
 
-    value and ci95 are in `unit`; bootstrap holds the values of resampled image sets, drawn alike for everybody; per_class has
-    None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so it cannot have their names.
+    value and ci95 are in `unit` ("" for a plain number); bootstrap holds the values of resampled image sets, drawn alike for
+    everybody; per_class has None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so
+    it cannot have their names.
+    direction: whether the "higher" or the "lower" value is better; every score states it. digits: the decimals that tables show,
+    1 for % where none are given; other units state them.
+    Raises UserError where direction or digits are missing or wrong.
     """
 
     metric: str
@@ -72,8 +79,20 @@ class Score:
     per_class: dict[str, float | None] = field(default_factory=dict)
     bootstrap: tuple[float, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    direction: str = field(default="", kw_only=True)
+    digits: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            said = f"has the direction {self.direction!r}" if self.direction else "does not say which values are better"
+            raise UserError(f'the score {self.metric} ({self.variant}) {said}; write direction="higher" or "lower" in Score(...)')
+        if self.digits is None and self.unit == "%":
+            object.__setattr__(self, "digits", 1)
+        if not _are_digits(self.digits):
+            raise UserError(
+                f"the score {self.metric} ({self.variant}) is in {self.unit or 'no unit'} and has digits {self.digits!r}; "
+                "write how many decimals tables show, a whole number from 0 to 9, such as digits=3, in Score(...)"
+            )
         if taken := OWN_KEYS & self.axes.keys():
             raise ValueError(f"an axis cannot be called {', '.join(sorted(taken))}: a score has that already")
 
@@ -84,6 +103,8 @@ class Score:
             "variant": self.variant,
             "value": self.value,
             "unit": self.unit,
+            "direction": self.direction,
+            "digits": self.digits,
             **self.axes,
         }
         if self.ci95 is not None:
@@ -95,6 +116,15 @@ class Score:
         if self.bootstrap:
             found["bootstrap"] = encode(self.bootstrap)
         return found
+
+
+def _are_digits(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 9
+
+
+def in_unit(unit: str, direction: str) -> str:
+    """How to read values, for captions: " in %", " in m, lower is better"; nothing for plain numbers that are better higher."""
+    return (f" in {unit}" if unit else "") + (", lower is better" if direction == "lower" else "")
 
 
 def encode(values: Sequence[float]) -> str:
@@ -281,6 +311,9 @@ def _flaw(record: Any) -> str | None:
 def _flaw_of_score(score: Any) -> str | None:
     if not isinstance(score, dict) or not {"metric", "variant", "value", "unit"} <= score.keys():
         return "has a score without metric, variant, value or unit"
+    if score.get("direction") not in DIRECTIONS or not _are_digits(score.get("digits")):
+        stated = f"direction {score.get('direction')!r} and digits {score.get('digits')!r}"
+        return f"has {score['metric']} with {stated}, not higher or lower and a whole number from 0 to 9"
     low, high = (0.0, 100.0) if score["unit"] == "%" else (-math.inf, math.inf)
     for value in (score["value"], *(score.get("ci95") or ())):
         if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from densebench.console import one_line
 from densebench.evaluator import Point, place
-from densebench.leaderboard import Leaderboard, Table, leaderboard
+from densebench.leaderboard import NAMES, Leaderboard, Table, leaderboard
 from densebench.profiles import row_names
+from densebench.ranking import SIGNS
+from densebench.records import in_unit
 
 PICTURES = 4  # of a record at most
+CLASSWISE = {"miou": "IoU"}  # what a mean over classes is called of one class
 LINES = 10  # of a plot at most: the best backbones
 TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines
 
@@ -149,35 +153,44 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
             continue
         values = shown.assign(x=1 / shown[axis] if axis == "fraction" else shown[axis].astype(float))
         mean = values.groupby(["name", "x"]).value.agg(["mean", "std"]).reset_index()
-        best = mean.groupby("name")["mean"].max().nlargest(LINES).index
+        best = (SIGNS[shown.iloc[0].direction] * mean.set_index("name")["mean"]).groupby("name").max().nlargest(LINES).index
         caption = f"headline over the {label}, mean and standard deviation over seeds"
         caption += f"; the best {LINES} of {mean.name.nunique()} backbones" if mean.name.nunique() > LINES else ""
-        return _figure(mean, list(best), axis, label), caption
+        unit = in_unit(shown.iloc[0].unit, shown.iloc[0].direction)
+        return _figure(mean, list(best), axis, label, f"headline{unit}"), caption
     return "", ""
 
 
-def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str) -> str:
+def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" begins no formula
+        return _drawn(mean, names, axis, label, value)
+
+
+def _drawn(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
+    lines = []
     for name in names:
         own = mean[mean.name == name].sort_values("x")
-        axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), label=name, marker="o", markersize=4, capsize=2)
+        lines.append(axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), marker="o", markersize=4, capsize=2))
     axes.set_xscale("log")
     ticks = sorted(mean.x.unique())
     axes.set_xticks(ticks, [f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}" for x in ticks])
     axes.minorticks_off()
-    axes.set(xlabel=label, ylabel="headline in %")
+    axes.set(xlabel=label, ylabel=value)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower left", fontsize="small")
+    figure.legend(lines, names, loc="outside lower left", fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return _embedded(stream.getvalue(), "svg+xml")
 
 
 def _classes(shown: pd.DataFrame) -> Table | None:
-    """IoU of every class (J&F of every object) by backbone, at the point that comes last, mean over seeds."""
+    """The headline of every class (of every object of a video) by backbone, at the point that comes last, mean over seeds."""
     last: Point = max(shown.point, key=place)
     rows = shown[shown.point.map(lambda point: point == last)]
     rows = rows[rows.per_class.map(bool)]
@@ -187,11 +200,14 @@ def _classes(shown: pd.DataFrame) -> Table | None:
         str(name): pd.DataFrame(list(own.per_class)).astype(float).mean() for name, own in rows.groupby("name", sort=False)
     }
     values = pd.DataFrame(by_backbone)
-    values = values[values.mean().sort_values(ascending=False).index]
-    cells = values.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
+    one = rows.iloc[0]
+    gains = SIGNS[one.direction] * values
+    gains = gains[gains.mean().sort_values(ascending=False).index]
+    cells = values[gains.columns].map(lambda value: "" if pd.isna(value) else f"{value:.{one.digits}f}")
     cells.insert(0, "class", cells.index)
-    best = values.eq(values.max(axis=1), axis=0).reindex(columns=cells.columns, fill_value=False)
-    what = "J&F in % by object" if (rows.metric == "jf_mean").all() else "IoU in % by class"
+    best = gains.eq(gains.max(axis=1), axis=0).reindex(columns=cells.columns, fill_value=False)
+    what = CLASSWISE.get(one.metric, NAMES.get(one.metric, one.metric)) + in_unit(one.unit, "higher")
+    what += f" by {'object' if one.metric == 'jf_mean' else 'class'}{in_unit('', one.direction)}"
     return Table(f"{what}, mean over seeds", cells.reset_index(drop=True), best.reset_index(drop=True))
 
 
@@ -199,7 +215,7 @@ def _pictures(shown: pd.DataFrame, results: Path) -> Iterator[tuple[str, str]]:
     for name, record in shown[["name", "record"]].drop_duplicates().itertuples(index=False):
         found = sorted((results / "pictures" / str(record)).glob("*.png"))
         for path in found[:PICTURES]:
-            yield f"{name}: {path.stem}", _embedded(path.read_bytes(), "png")
+            yield one_line(f"{name}: {path.stem}"), _embedded(path.read_bytes(), "png")
 
 
 def _embedded(content: bytes, kind: str) -> str:

@@ -16,33 +16,38 @@ from densebench.evaluation import evaluate
 from densebench.files import write_text
 from densebench.pretrainer import Pretrainer
 from densebench.pretraining import RUN, RUNS, finished, pretrain
+from densebench.ranking import SIGNS
+from densebench.tables import csv_text
 
 PROTOCOL = "incontext"
-METRIC = "miou %"
 
 
 def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Run the grid of `NAME=A,B,...` axes, score every point, and return the table; `sweep.csv` has it too.
 
+    Rows stand in the order of the grid; the best point, by the direction of the metric, is said in one line.
     A point that is finished is not trained again, one that was stopped goes on. Scores are of the data set that the runs were
     trained on where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
     """
     kind = catalog.load("methods", method)
     names, values = zip(*(parse(axis, kind, method) for axis in axes), strict=True)
     folder = asked["output"] or RUNS / f"{method}-sweep-{'-'.join(names)}"
-    rows = []
+    rows, scores = [], []
     for point in itertools.product(*values):
         chosen = dict(zip(names, point, strict=True))
         run = folder / ",".join(f"{name}={value}" for name, value in chosen.items())
         notice(f"sweep: {run.name}")
         _train(method, run, asked, {**given, **chosen})
         if not asked["dry_run"]:
-            rows.append({**chosen, METRIC: _score(run, asked), "run": str(run)})
+            scores.append(_score(run, asked))
+            rows.append({**chosen, _heading(scores[-1]): scores[-1]["value"], "run": str(run)})
     if not rows:
         return f"{len(list(itertools.product(*values)))} runs under {folder}"
+    best = max(range(len(rows)), key=lambda row: SIGNS[scores[row]["direction"]] * scores[row]["value"])
+    notice(f"sweep: the best is {Path(rows[best]['run']).name}")
     table = pd.DataFrame(rows)
-    write_text(folder / "sweep.csv", table.to_csv(index=False))
-    return table.drop(columns="run").to_string(index=False, float_format="{:.2f}".format)
+    write_text(folder / "sweep.csv", csv_text(table))
+    return table.drop(columns="run").to_string(index=False, float_format=f"{{:.{scores[0]['digits'] + 1}f}}".format)
 
 
 def parse(axis: str, kind: type[Pretrainer], method: str) -> tuple[str, list[str]]:
@@ -68,7 +73,13 @@ def _train(method: str, run: Path, asked: Mapping[str, Any], given: Mapping[str,
     pretrain(method, **{**asked, "output": run, "resume": there}, **given)
 
 
-def _score(run: Path, asked: Mapping[str, Any]) -> float:
+def _heading(score: dict[str, Any]) -> str:
+    """The column of the scores, such as "miou %"."""
+    return " ".join(part for part in (score["metric"], score["unit"]) if part)
+
+
+def _score(run: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline of a run, as JSON values."""
     from densebench.backbones import read_checkpoint
     from densebench.datasets import built_in, titles
 
@@ -77,5 +88,5 @@ def _score(run: Path, asked: Mapping[str, Any]) -> float:
     where: dict[str, Any] = {"datasets": [dataset], "data_root": asked["data_root"], "results": run.parent / "results"}
     [record] = evaluate(PROTOCOL, backbones=[f"ckpt:{run}"], fractions="1", **where)
     headline = record["protocol"]["headline"]
-    [value] = [score["value"] for score in record["scores"] if headline.items() <= score.items()]
-    return float(value)
+    [score] = [score for score in record["scores"] if headline.items() <= score.items()]
+    return score

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from densebench.errors import unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from densebench.leaderboard import Leaderboard, Table
 
 TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
 })  # fmt: skip
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a cell
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -83,10 +87,32 @@ def _csv(board: Leaderboard) -> str:
     """Every score of every metric and variant, one a row; published numbers follow with `source` published."""
     import pandas as pd
 
-    measured = board.scores.drop(columns=["bootstrap", "per_class", "point"]).assign(source="measured")
-    if board.published.empty:
-        return measured.set_index("source").to_csv()
-    return pd.concat([measured.astype(object), board.published.assign(source="published")]).set_index("source").to_csv()
+    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
+    if not board.published.empty:
+        scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
+    return csv_text(scores.set_index("source").reset_index())
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A frame as CSV without its index, in which no cell is a formula to a spreadsheet.
+
+    An apostrophe goes before texts and headings that begin with = + - @, a tab or a carriage return; numbers stay as they are.
+    """
+    import pandas as pd
+
+    columns = {name: pd.Series([_inert(cell) for cell in own], dtype=own.dtype) for name, own in frame.items()}
+    return pd.DataFrame(columns).rename(columns=_inert).to_csv(index=False)
+
+
+def _inert(cell: Any) -> Any:
+    """A cell, with an apostrophe before it if a spreadsheet would compute it."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}" if cell.startswith(FORMULAS) else cell
+    return cell
 
 
 def _latex(board: Leaderboard) -> str:

@@ -228,4 +228,5 @@ def accuracy(
         per_class={name: float(own[classes == c].mean()) if (classes == c).any() else None for c, name in enumerate(names)},
         bootstrap=tuple(resampled.tolist()),
         details=details,
+        direction="higher",
     )

@@ -77,7 +77,8 @@ class Counts:
             renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)
             found.append(miou_score(self.tallies(images, subset, renamed), variant, names, absent, point, details))
         accuracy = round(100 * metrics.pixel_accuracy(confusion), 4)
-        return [*found, Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details)]
+        right = Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details, direction="higher")
+        return [*found, right]
 
 
 def miou_score(
@@ -101,4 +102,5 @@ def miou_score(
         per_class={n: None if v != v else round(v, 4) for n, v in zip(names, ious.tolist(), strict=True)},
         bootstrap=tuple(resampled.tolist()),
         details=details,
+        direction="higher",
     )

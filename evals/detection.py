@@ -224,7 +224,8 @@ class Detection(Evaluator):
         """All numbers; the headline comes last."""
         if self.judge == "uavdt":
             value, objects, gone = agnostic_precision(seen(data, data.val, folder), self.iou)
-            yield Score("ap", "class-agnostic", value, details={**details, "iou": self.iou, "objects": objects, "ignored": gone})
+            details = {**details, "iou": self.iou, "objects": objects, "ignored": gone}
+            yield Score("ap", "class-agnostic", value, details=details, direction="higher")
             return
         for masks in (True, False) if recipe.masks else (False,):
             judge = CocoPrecision(data.dataset.classes, masks)
@@ -236,7 +237,8 @@ class Detection(Evaluator):
             for metric in reversed(values):
                 value, by_class = values[metric]
                 kinds = by_class if metric == "ap" else {}
-                yield Score(metric, "mask" if masks else "box", value, per_class=kinds, details=details)
+                kind = "mask" if masks else "box"
+                yield Score(metric, kind, value, per_class=kinds, details=details, direction="higher")
 
 
 def with_objects(dataset: Boxed, items: Sequence[Item], what: str) -> list[Item]:

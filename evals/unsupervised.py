@@ -291,6 +291,12 @@ def foreground_scores(images: TwoSplits, mask: Bool[Tensor, "n gh gw"], point: P
     truth = images.labelled()[images.train - len(mask) :]
     masks = {"attention": images.attention, "cbfe": enlarged(mask, images.side)}
     return [
-        Score("foreground_iou", name, round(100 * jaccard(own[images.train :], truth), 4), axes=dict(point))
+        Score(
+            "foreground_iou",
+            name,
+            round(100 * jaccard(own[images.train :], truth), 4),
+            axes=dict(point),
+            direction="higher",
+        )
         for name, own in masks.items()
     ]

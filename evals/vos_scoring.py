@@ -102,9 +102,14 @@ def _score(metric: str, values: Mapping[str, Float[np.ndarray, "objects"]], deta
     sums, counts = (np.array([of(own) for own in values.values()]) for of in (np.sum, len))
     each = {f"{name}_{n}": round(value, 4) for name, own in values.items() for n, value in enumerate(own.tolist(), 1)}
     mean = round(float(sums.sum() / counts.sum()), 4)
-    if not metric.endswith("mean"):
-        return Score(metric, VARIANT, mean, "points" if metric.endswith("decay") else "%", per_class=each)
+    if metric.endswith("decay"):
+        return Score(metric, VARIANT, mean, "points", per_class=each, direction="lower", digits=1)
+    if metric.endswith("recall"):
+        return Score(metric, VARIANT, mean, per_class=each, direction="higher")
     resampled = video_metrics.bootstrap_mean(sums, counts)
     low, high = metrics.interval(torch.from_numpy(resampled))
     interval = (round(low, 4), round(high, 4))
-    return Score(metric, VARIANT, mean, ci95=interval, per_class=each, bootstrap=tuple(resampled.tolist()), details=details)
+    drawn = tuple(resampled.tolist())
+    return Score(
+        metric, VARIANT, mean, ci95=interval, per_class=each, bootstrap=drawn, details=details, direction="higher"
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from densebench import records
 from densebench.cli import app
 from densebench.errors import UserError
 from densebench.leaderboard import leaderboard, render
-from densebench.ranking import ranks, separable
+from densebench.ranking import lead, ranks
 from densebench.records import Score
 
 
@@ -39,8 +39,8 @@ def write(results, name, values, settings=None, limit=None, replicates=None, pre
         axes = {"fraction": fraction, "seed": seed}
         drawn = tuple(replicates) if replicates is not None else ()
         record.add([
-            Score("miou", "hungarian", value + 1, axes=axes),
-            Score("miou", "identity", value, axes=axes, bootstrap=drawn, ci95=(value - 1, value + 1)),
+            Score("miou", "hungarian", value + 1, axes=axes, direction="higher"),
+            Score("miou", "identity", value, axes=axes, bootstrap=drawn, ci95=(value - 1, value + 1), direction="higher"),
         ])  # fmt: skip
     record.finish("complete", {})
     return record
@@ -70,29 +70,39 @@ def test_a_paired_difference_separates_what_intervals_do_not():
     shared = rng.normal(50, 3, 1000)
     first, second = shared + rng.normal(1, 0.1, 1000), shared
     assert np.quantile(first, 0.025) < np.quantile(second, 0.975)  # the intervals overlap
-    assert separable(first, second)
-    assert ranks([51.0, 50.0], [first, second]) == [1, 2]
+    assert (lead(first, second), lead(second, first)) == (1, -1)
+    assert ranks([51.0, 50.0], [first, second], "higher") == [1, 2]
 
 
 def test_independent_noise_shares_a_rank():
     rng = np.random.default_rng(0)
     first, second = rng.normal(51, 3, 1000), rng.normal(50, 3, 1000)
-    assert separable(first, second) is False
-    assert ranks([50.0, 51.0, 10.0], [second, first, rng.normal(10, 1, 1000)]) == [1, 1, 3]
+    assert lead(first, second) == 0
+    assert ranks([50.0, 51.0, 10.0], [second, first, rng.normal(10, 1, 1000)], "higher") == [1, 1, 3]
 
 
-def test_ranks_are_compared_with_the_leader_not_with_the_neighbour():
+def test_a_rank_counts_who_is_separably_better():
+    """The first and the second are not separable, the second and the third are: comparing with the first alone, which is not
+    separable from the third either, would give them one rank."""
     steps = np.linspace(-3, 3, 1000)
-    values = [10.0, 8.0, 6.0]  # each differs from the next by less than the noise, the first from the last by more
-    noise = [steps, steps[::-1] * 0.5, steps * 0.1]
-    replicates = [value + wave for value, wave in zip(values, noise, strict=True)]
-    assert separable(replicates[0], replicates[1]) is False
-    assert separable(replicates[1], replicates[2])
-    assert ranks(values, replicates) == [1, 1, 3]
+    values = [10.0, 9.0, 8.0]
+    replicates = [10 + steps, 9 + 0 * steps, 8 + 0 * steps]
+    assert [lead(replicates[i], replicates[j]) for i, j in ((0, 1), (1, 2), (0, 2))] == [0, 1, 0]
+    assert ranks(values, replicates, "higher") == [1, 1, 2]
 
 
 def test_without_replicates_only_equal_values_share():
-    assert ranks([5.0, 7.0, 7.0, 6.9], [None] * 4) == [4, 1, 1, 3]
+    assert ranks([5.0, 7.0, 7.0, 6.9], [None] * 4, "higher") == [4, 1, 1, 3]
+
+
+def test_rows_stand_by_rank_and_then_by_value(tmp_path):
+    steps = np.linspace(-3, 3, 1000)
+    write(tmp_path, "middle", {(1, None): 9.0}, replicates=9 + 0 * steps)
+    write(tmp_path, "unsure", {(1, None): 8.5}, replicates=8.5 + steps)
+    write(tmp_path, "best", {(1, None): 10.0}, replicates=10 + 0 * steps)
+    [table] = leaderboard(tmp_path).tables
+    assert table.cells[["rank", "backbone"]].to_numpy().tolist() == [["1", "best"], ["1", "unsure"], ["2", "middle"]]
+    assert table.best["1/1"].tolist() == [True, False, False]
 
 
 def test_limited_records_never_enter(tmp_path):
@@ -140,7 +150,7 @@ def test_failed_runs_are_left_out_and_said(tmp_path, capsys):
 
 def test_a_run_that_died_before_its_headline_is_no_table(tmp_path):
     record = records.open_or_create(tmp_path, header("a", {}, None, "hummingbird", "scenes"))
-    record.add([Score("miou", "hungarian", 3.0, axes={"fraction": 1, "seed": None})])
+    record.add([Score("miou", "hungarian", 3.0, axes={"fraction": 1, "seed": None}, direction="higher")])
     with pytest.raises(UserError, match="no record of a whole run"):
         leaderboard(tmp_path)
     write(tmp_path, "b", {(1, None): 10.0}, dataset="voc")
@@ -168,7 +178,7 @@ def test_ranks_go_by_the_largest_memory_that_all_have(tmp_path):
 def test_other_axes_are_columns_and_only_seeds_are_averaged(tmp_path):
     record = records.open_or_create(tmp_path, header("a", {}, None, "clusters", "voc"))
     for k, seed, value in ((300, 0, 50.0), (300, 1, 54.0), (21, 0, 10.0), (21, 1, 12.0), (500, 0, 60.0)):
-        record.add([Score("miou", "identity", value, axes={"seed": seed, "K": k})])
+        record.add([Score("miou", "identity", value, axes={"seed": seed, "K": k}, direction="higher")])
     board = leaderboard(tmp_path)
     row = board.tables[0].cells.iloc[0]
     assert list(row.index[-4:]) == ["K 21", "K 300", "K 500", "95 % at K 500"]
@@ -180,7 +190,9 @@ def test_two_axes_cross(tmp_path):
     record = records.open_or_create(tmp_path, header("a", {}, None, "clusters", "voc"))
     for fraction in (1, 8):
         for k in (500, 21):
-            record.add([Score("miou", "identity", k / 10 + fraction, axes={"fraction": fraction, "seed": 0, "K": k})])
+            record.add(
+                [Score("miou", "identity", k / 10 + fraction, axes={"fraction": fraction, "seed": 0, "K": k}, direction="higher")]
+            )
     row = leaderboard(tmp_path).tables[0].cells.iloc[0]
     assert list(row.index[-5:-1]) == ["1/8, K 21", "1/8, K 500", "1/1, K 21", "1/1, K 500"]
     assert row.tolist()[-5:-1] == ["10.1", "58.0", "3.1", "51.0"]
@@ -190,7 +202,9 @@ def test_equal_names_are_told_apart_by_their_weights(tmp_path):
     for weights, value in (("1" * 64, 3.0), ("2" * 64, 4.0)):
         head = header("random:vit", {}, None, "hummingbird", "scenes")
         head["backbone"]["digest"] = weights
-        records.open_or_create(tmp_path, head).add([Score("miou", "identity", value, axes={"fraction": 1, "seed": None})])
+        records.open_or_create(tmp_path, head).add(
+            [Score("miou", "identity", value, axes={"fraction": 1, "seed": None}, direction="higher")]
+        )
     [table] = leaderboard(tmp_path).tables
     assert table.cells["weights"].tolist() == ["2" * 8, "1" * 8]
 
@@ -220,13 +234,15 @@ def test_the_interval_is_of_the_mean_over_seeds(tmp_path):
     record = records.open_or_create(tmp_path, header("a", {}, None, "hummingbird", "scenes"))
     for seed, offset in ((0, 0.0), (1, 10.0)):
         replicates = tuple(np.linspace(20, 60, 41) + offset)  # their mean runs from 25 to 65: 2.5 % of it is 26
-        record.add([Score("miou", "identity", 40.0, axes={"fraction": 8, "seed": seed}, bootstrap=replicates)])
+        record.add(
+            [Score("miou", "identity", 40.0, axes={"fraction": 8, "seed": seed}, bootstrap=replicates, direction="higher")]
+        )
     assert leaderboard(tmp_path).tables[0].cells.iloc[0]["95 % at 1/8"] == "26.0 to 64.0"
 
 
 def test_replicates_without_a_number_are_no_replicates(tmp_path):
     nothing = np.full(10, np.nan)
-    assert separable(nothing, nothing) is None
+    assert lead(nothing, nothing) is None
     write(tmp_path, "a", {(1, None): 1.0}, replicates=nothing)
     write(tmp_path, "b", {(1, None): 2.0}, replicates=nothing)
     [table] = leaderboard(tmp_path).tables

@@ -16,6 +16,7 @@ from densebench import catalog, options
 from densebench.backbones import load_backbone
 from densebench.errors import UserError
 from densebench.pretraining import Stopped, build, finished, pretrain
+from densebench.records import Score
 from densebench.training import loop, states
 from densebench.training.logs import read_log
 
@@ -360,7 +361,7 @@ def test_pictures_are_drawn(method, tmp_path):
 
 def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
     values = iter([5.0, 9.0, 7.0])
-    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: next(values))
+    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: Score("miou", "identity", next(values), direction="higher"))
     run = train("dino", tmp_path / "run", steps=None, epochs=3, probe="scenes", probe_every=1)
     assert [row["probe_miou"] for row in read_log(run / "log.csv") if "probe_miou" in row] == ["5", "9", "7"]
     assert json.loads((run / "best" / "probe.json").read_text()) == {"miou": 9.0, "epoch": 2}

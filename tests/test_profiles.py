@@ -14,7 +14,9 @@ def score(
     return {
         "value": value, "name": name, "spec": f"timm:{name}", "group": group, "protocol": protocol, "preset": preset,
         "dataset": dataset, "split": "val", "image_size": size, "digest": digest or f"w-{name}", "layer": layer,
-        "pos_embed": "none", "headline": True, "point": axes, "identity": f"{digest or name} {layer}", **more,
+        "pos_embed": "none", "headline": True, "point": axes, "identity": f"{digest or name} {layer}", "unit": "%",
+        "direction": "higher", "digits": 1,
+        "partial": False, "coverage": "1,449 images", **more,
     }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def changed(part, **values):
 
 
 def score(value=50.0, fraction=8, seed=0, variant="identity", metric="miou", **more):
-    return Score(metric, variant, value, axes={"fraction": fraction, "seed": seed}, **more)
+    return Score(metric, variant, value, axes={"fraction": fraction, "seed": seed}, direction="higher", **more)
 
 
 def test_a_score_survives_the_file(tmp_path):
@@ -231,7 +231,7 @@ def _with_score(**values):
 )
 def test_flaws_are_named(tmp_path, break_it, message):
     record = records.open_or_create(tmp_path, HEADER)
-    record.add([score(ci95=(49.0, 51.0)), Score("seconds", "mean", 250.0, unit="s")])
+    record.add([score(ci95=(49.0, 51.0)), Score("seconds", "mean", 250.0, unit="s", direction="lower", digits=0)])
     content = record.json()
     break_it(content)
     record.path.write_text(json.dumps(content))
@@ -250,7 +250,7 @@ def test_a_copy_is_not_a_second_record(tmp_path):
 
 def test_an_axis_cannot_hide_a_value():
     with pytest.raises(ValueError, match="cannot be called unit, value"):
-        Score("miou", "identity", 1.0, axes={"fraction": 1, "value": 3, "unit": 4})
+        Score("miou", "identity", 1.0, axes={"fraction": 1, "value": 3, "unit": 4}, direction="higher")
 
 
 def _in_threads(*jobs):

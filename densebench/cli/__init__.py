@@ -13,6 +13,7 @@ from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
+from densebench.console import one_line
 from densebench.errors import Stopped, UserError
 
 app = typer.Typer(
@@ -54,7 +55,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"densebench: {error}", file=sys.stderr)
+        print(f"densebench: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if str(stopped):

@@ -95,6 +95,7 @@ class Dataset:
 
     sources: ClassVar[tuple[Source, ...]] = ()
     official_counts: ClassVar[dict[str, int]] = {}
+    """How many images a split has officially: as many as `items` gives when nothing is missing."""
     kind: ClassVar[str] = "label maps"
     """What its labels are: a protocol takes one kind ("label maps", "videos", "boxes")."""
 
@@ -151,6 +152,10 @@ class Dataset:
         if not items:
             raise UserError(f"{self.name} has no image in split {split!r} under {self.root}; {self.remedy}")
         return items
+
+    def official_images(self, split: str) -> int | None:
+        """How many images a split has officially; None where that is not known."""
+        return self.official_counts.get(split)
 
     def part(self, split: str, limit: int | None) -> list[Item]:
         """The images of a split; with a limit so many, evenly spaced."""

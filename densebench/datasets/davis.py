@@ -46,6 +46,7 @@ class Davis2016(Folders):
     mapping: str = "davis2016-foreground-v1"
     licence: str = LICENCE
 
+    official_counts: ClassVar[dict[str, int]] = {"train": 2079, "val": 1376}
     official_sequences: ClassVar[dict[str, int]] = {"train": 30, "val": 20}
     sources: ClassVar[tuple[Source, ...]] = (
         Source(
@@ -79,6 +80,7 @@ class Davis2017(Folders):
     mapping: str = "davis2017-ids-v1"
     licence: str = LICENCE
 
+    official_counts: ClassVar[dict[str, int]] = {"train": 4209, "val": 1999}
     official_sequences: ClassVar[dict[str, int]] = {"train": 60, "val": 30}
     sources: ClassVar[tuple[Source, ...]] = (
         Source(

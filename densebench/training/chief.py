@@ -14,6 +14,7 @@ from densebench.backbones.saved import save_checkpoint
 from densebench.console import notice
 from densebench.files import write_text
 from densebench.pictures import save
+from densebench.ranking import SIGNS
 from densebench.stored_names import as_flags, with_code
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
@@ -29,7 +30,6 @@ class Chief:
         self.training, self.folder, self.about = training, folder, about
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
-        self.best: float = _read_best(folder)
         self.views: Views | None = None
 
     @property
@@ -104,17 +104,19 @@ class Chief:
 
     def _probe(self, epoch: int) -> None:
         assert self.training.options.probe is not None
-        value = probe(self.folder, self.training.options.probe, self.training.options.device, self.about["data"]["root"])
-        self.log.add(self.training.step, {"epoch": float(epoch), "probe_miou": value})
-        notice(f"epoch {epoch}: in-context mIoU of the teacher on {self.training.options.probe}: {value:.2f}")
-        if value > self.best:
-            self.best = value
+        score = probe(self.folder, self.training.options.probe, self.training.options.device, self.about["data"]["root"])
+        self.log.add(self.training.step, {"epoch": float(epoch), f"probe_{score.metric}": score.value})
+        value = f"{score.value:.{(score.digits or 0) + 1}f}"
+        notice(f"epoch {epoch}: in-context {score.metric} of the teacher on {self.training.options.probe}: {value} {score.unit}")
+        best = _read_best(self.folder, score.metric)
+        if best is None or (score.value - best) * SIGNS[score.direction] > 0:
             self.write_backbone(self.folder / "best")
-            write_text(self.folder / "best" / "probe.json", json.dumps({"miou": value, "epoch": epoch}) + "\n")
+            write_text(self.folder / "best" / "probe.json", json.dumps({score.metric: score.value, "epoch": epoch}) + "\n")
 
 
-def _read_best(folder: Path) -> float:
+def _read_best(folder: Path, metric: str) -> float | None:
+    """The best value that was probed; None where there is none yet."""
     try:
-        return float(json.loads((folder / "best" / "probe.json").read_text())["miou"])
+        return float(json.loads((folder / "best" / "probe.json").read_text())[metric])
     except (OSError, ValueError, KeyError):
-        return float("-inf")
+        return None

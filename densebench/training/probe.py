@@ -12,6 +12,7 @@ from densebench.backbones import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluator import Run
+from densebench.records import Score
 
 PROTOCOL = "incontext"
 
@@ -24,8 +25,8 @@ def parse(spec: str) -> tuple[str, int | None]:
     return name, int(limit) if limit else None
 
 
-def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> float:
-    """The identity mIoU in % of a checkpoint, all training images (up to the limit) in the memory.
+def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> Score:
+    """The protocol's headline for a checkpoint, all training images (up to the limit) in the memory.
 
     The features of a network that changes every step are of no use to anyone else: their cache is temporary.
     """
@@ -46,4 +47,4 @@ def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> 
                 os.environ["DENSEBENCH_CACHE"] = before
     headline = protocol.headline()
     [score] = [s for s in scores if s.metric == headline["metric"] and s.variant == headline["variant"]]
-    return float(score.value)
+    return score

@@ -1,0 +1,56 @@
+"""How much of a split's official images a record covers, in words that a reader cannot mistake.
+
+Everything is read from the `dataset` part of a record:
+
+    images                  that were scored
+    left_out                that are there and that the protocol leaves out, such as those without a box
+    official_images         that the split has officially; None where nobody knows, as in a folder of one's own
+    train_images, official_train_images  the same of the training split
+
+A split is partial where another number of images is there than officially. What a protocol leaves out of a whole split does not
+make it partial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+WARNING = "not comparable with published numbers"
+
+
+def images(dataset: Mapping[str, Any]) -> str:
+    """The images of a record: "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
+    count, official = dataset["images"], dataset.get("official_images")
+    there = _there(dataset)
+    text = f"{count:,} images" if _whole(there, official) else _part(count, official, "images")
+    return f"{text}, {_part(dataset['train_images'], _train(dataset), 'training images')}" if _partial_train(dataset) else text
+
+
+def partial(dataset: Mapping[str, Any]) -> bool:
+    """Whether the scored or the training split has another number of images than officially."""
+    return not _whole(_there(dataset), dataset.get("official_images")) or _partial_train(dataset)
+
+
+def _there(dataset: Mapping[str, Any]) -> int:
+    return int(dataset["images"]) + int(dataset.get("left_out", 0))
+
+
+def _train(dataset: Mapping[str, Any]) -> int | None:
+    return dataset.get("official_train_images")
+
+
+def _partial_train(dataset: Mapping[str, Any]) -> bool:
+    if dataset.get("train_split") == dataset["split"]:
+        return False  # it is one split, and said already
+    return not _whole(dataset.get("train_images", 0), _train(dataset))
+
+
+def _whole(count: int, official: int | None) -> bool:
+    return official is None or count == official
+
+
+def _part(count: int, official: int | None, what: str) -> str:
+    if official is not None and count > official:
+        return f"{count:,} {what} where officially there are {official:,}"
+    return f"{count:,} of {official:,} {what}"
