@@ -232,9 +232,9 @@ def test_a_local_hub_repository(tmp_path):
         load_backbone(f"hub:{tmp_path}:entri")
 
 
-def test_transformers_models(monkeypatch):
+def test_transformers_models(monkeypatch, tmp_path):
     class Model(torch.nn.Module):
-        config = types.SimpleNamespace(patch_size=8)
+        config = types.SimpleNamespace(patch_size=8, _commit_hash="0123abcd")
 
         def forward(self, pixel_values, interpolate_pos_encoding=False):
             assert interpolate_pos_encoding
@@ -249,8 +249,13 @@ def test_transformers_models(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", fake)
     backbone = load_backbone("hf:some/model")
     assert (backbone.dim, backbone.stride, backbone.mean) == (3, 8, (0.1, 0.2, 0.3))
+    assert (backbone.identity()["kind"], backbone.identity()["code"]) == ("hf", "0123abcd")
     image = images(16, 24)
     torch.testing.assert_close(backbone(image), torch.nn.functional.avg_pool2d(image, 8))
+    (tmp_path / "config.json").write_text("{}")
+    before = load_backbone(f"hf:{tmp_path}").identity()["code"]
+    (tmp_path / "config.json").write_text("{ }")
+    assert load_backbone(f"hf:{tmp_path}").identity()["code"] != before
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'densebench\[hf\]'"):
         load_backbone("hf:some/model")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import pickle
 import shutil
 import sys
 
 import pytest
 
+from densebench.backbones import load_backbone
 from densebench.catalog import import_file
+from densebench.datasets import load_dataset
 from densebench.user_code import file_code, folder_code, plugin_code
 
 FILES = {
@@ -157,6 +160,29 @@ def test_a_plugin_is_its_version_and_its_package(folder):
     first = installed("1.0", "VALUE = 1\n")
     assert installed("1.0", "VALUE = 1\n") == first
     assert len({first, installed("1.1", "VALUE = 1\n"), installed("1.0", "VALUE = 2\n")}) == 3
+
+
+PLUGINS = {
+    "labels.py": "from densebench.datasets.scenes import Scenes\n\nclass Mine(Scenes):\n    pass\n\nMine.name = 'mine'\n",
+    "models.py": "from densebench.backbones import load_backbone\n\ndef make(name):\n    return load_backbone('pixels:8')\n",
+    "plugins.dist-info/METADATA": "Name: plugins\nVersion: 1.0\n",
+    "plugins.dist-info/entry_points.txt": "[densebench.datasets]\nmine = labels\n[densebench.backbones]\nmine = models:make\n",
+}
+
+
+def test_what_an_installed_plugin_gives_carries_its_code(tmp_path):
+    write(tmp_path, PLUGINS)
+    codes = {point.group: plugin_code(point) for point in importlib.metadata.entry_points(name="mine")}
+    backbone = load_backbone("mine:8").identity()
+    assert (backbone["kind"], backbone["code"]) == ("plugin:mine", codes["densebench.backbones"])
+    assert load_dataset("mine").code == codes["densebench.datasets"] != backbone["code"]
+
+
+def test_data_sets_of_two_files_with_one_name_stay_two_in_other_processes(tmp_path):
+    text = "from densebench.datasets.scenes import Scenes\n\nclass Mine(Scenes):\n    number = {}\n"
+    write(tmp_path, {f"{number}/data.py": text.format(number) for number in (1, 2)})
+    opened = [load_dataset(f"{tmp_path}/{number}/data.py") for number in (1, 2)]
+    assert [pickle.loads(pickle.dumps(dataset)).number for dataset in opened] == [1, 2]
 
 
 def test_what_is_built_in_has_no_code():

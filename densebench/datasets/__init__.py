@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densebench.errors import UserError, unknown
+from densebench.files import digest
 from densebench.user_code import file_code, plugin_code
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def _class_in_file(name: str) -> type[Dataset]:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench data ls`")
-    module = import_file(path, f"densebench_dataset_{path.stem}")
+    # by its place too: other processes find the class again by the name of its module
+    module = import_file(path, f"densebench_dataset_{path.stem}_{digest(str(path.resolve()), 8)}")
     if "DATASET" in vars(module):
         return module.DATASET
     for value in vars(module).values():
