@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
 from densebench.catalog import import_file
 from densebench.errors import UserError
+from densebench.usercode import guarded
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def from_hub(name: str) -> Found:
     source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
     try:
         model = torch.hub.load(repo, entry, source=source, trust_repo=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
         ) from error
@@ -70,7 +71,8 @@ def from_hub(name: str) -> Found:
         raise UserError(
             f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
         )
-    return _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
+    with guarded(f"hub:{name}", "on a black image"):
+        return _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
 
 
 def _normalised_patches(model: Any, images: Tensor) -> Tensor:
@@ -117,15 +119,17 @@ def from_file(spec: str) -> Adapted:
     module = import_file(path, f"densebench_backbone_{path.stem}")
     if not callable(getattr(module, "load", None)):
         raise UserError(f"{spec} has no function load(); add one that returns a module")
-    model = module.load()
+    with guarded(path, "in load()"):
+        model = module.load()
     if isinstance(model, Backbone):
         return model
     if not isinstance(model, nn.Module):
         raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
-    found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
-    mean, std = getattr(model, "mean", IMAGENET_MEAN), getattr(model, "std", IMAGENET_STD)
+    with guarded(path, "on a black image"):
+        found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
+        mean, std = tuple(getattr(model, "mean", IMAGENET_MEAN)), tuple(getattr(model, "std", IMAGENET_STD))
     source = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return Found(found.trunk, found.arch, found.dim, found.stride, tuple(mean), tuple(std), source)
+    return Found(found.trunk, found.arch, found.dim, found.stride, mean, std, source)
 
 
 def _found(trunk: nn.Module, arch: str, side: int) -> Found:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densebench.errors import UserError, unknown
+from densebench.usercode import guarded
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,7 +53,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 
         return open_folder(name)
     if name.endswith(".py"):
-        return _class_in_file(name)(root=data_root(root))
+        return _made(_class_in_file(name), name, data_root(root))
     known = _catalogue()
     if name not in known:
         remedy = f"there are {', '.join([*known, *FOLDERS.values()])} and ./file.py (densebench data ls)"
@@ -116,6 +117,16 @@ def _class_in_module(module: ModuleType, name: str) -> type[Dataset]:
         if isinstance(value, type) and issubclass(value, Dataset) and getattr(value, "name", "") == name:
             return value
     raise UserError(f"{module.__name__} holds no data set called {name!r}; give its class the field name = {name!r}")
+
+
+def _made(kind: type[Dataset], name: str, root: Path) -> Dataset:
+    from densebench.datasets.dataset import Dataset
+
+    with guarded(name, "when its data set is made"):
+        made = kind(root=root)
+    if not isinstance(made, Dataset):
+        raise UserError(f"{name} makes a {type(made).__name__}; its DATASET must be a class that derives from Dataset")
+    return made
 
 
 def _class_in_file(name: str) -> type[Dataset]:

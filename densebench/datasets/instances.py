@@ -97,7 +97,7 @@ class _Packed:
         self.images.append(entry["image_id"])
         self.categories.append(entry["category_id"])
         self.crowd.append(entry["iscrowd"])
-        text = json.dumps(entry["segmentation"], separators=(",", ":")).encode()
+        text = json.dumps(entry["segmentation"], separators=(",", ":"), allow_nan=False).encode()
         self.masks += text
         self.lengths.append(len(text))
         return None
