@@ -21,6 +21,7 @@ from densebench import options
 from densebench.errors import UserError, unknown
 from densebench.options import Flag, flags_in_source
 from densebench.user_code import file_code, importing, plugin_code
+from densebench.user_errors import FILES, guarded
 
 Kind = Literal["protocols", "methods"]
 GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
@@ -97,8 +98,16 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
-    """Describe the first class in a file that derives from one of `bases`, or None where there is none: a shared module."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    """Describe the first class in a file that derives from one of `bases`, or None where there is none: a shared module.
+
+    Raises UserError for a file that is no Python, or whose options are not written out.
+    """
+    with guarded(path, "to be read"):
+        return _read_entry(path, module, bases)
+
+
+def _read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
+    tree = ast.parse(path.read_bytes(), filename=str(path))
     for node in tree.body:
         parents = [ast.unparse(parent).split(".")[-1] for parent in node.bases] if isinstance(node, ast.ClassDef) else []
         if isinstance(node, ast.ClassDef) and (base := next((name for name in parents if name in bases), None)):
@@ -160,16 +169,20 @@ def code_of(kind: Kind, name: str) -> str:
 
 
 def import_file(path: Path, name: str) -> ModuleType:
-    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now."""
+    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now.
+
+    Raises UserError for whatever the file raises.
+    """
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; give one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    FILES.add(str(spec.origin))
     try:
-        with importing(path):
+        with importing(path), guarded(path, "on import"):
             spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f"{path} fails on import: {type(error).__name__}: {error}") from error
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
     return module

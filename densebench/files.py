@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,9 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically."""
+    """Write `text` to `path` atomically. Bytes of a file's name that are no UTF-8 are escaped, as JSON escapes them."""
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def canonical_json(value: Any) -> str:
@@ -50,11 +51,23 @@ def canonical_json(value: Any) -> str:
 
 def digest(value: Any, length: int = 64) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+    return hashlib.sha256(canonical_json(value).encode(errors="backslashreplace")).hexdigest()[:length]
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise UserError where `path` is a pipe, a socket, a device or a folder: opening a pipe may wait for ever.
+
+    Raises OSError where it cannot be looked up, FileNotFoundError where it is missing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise UserError(f"{path} is {kind}, not a file; replace it or take it away")
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises UserError for what is no ordinary file."""
+    check_ordinary(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -17,6 +17,7 @@ from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone,
 from densebench.catalog import import_file
 from densebench.errors import UserError
 from densebench.user_code import folder_code, importing, noticing
+from densebench.user_errors import guarded
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def from_hub(name: str) -> Found:
     try:
         with importing(_hub_folder(repo) / "hubconf.py"):
             model = torch.hub.load(repo, entry, source=source, trust_repo=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
         ) from error
@@ -71,7 +72,9 @@ def from_hub(name: str) -> Found:
         raise UserError(
             f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
         )
-    return replace(_found(Tokens(model, patch, take), f"hub {entry}", 4 * patch), code=folder_code(_hub_folder(repo)))
+    with guarded(f"hub:{name}", "on a black image"):
+        found = _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
+    return replace(found, code=folder_code(_hub_folder(repo)))
 
 
 def _hub_folder(repo: str) -> Path:
@@ -131,16 +134,16 @@ def from_file(spec: str) -> Adapted:
     module = import_file(path, f"densebench_backbone_{path.stem}")
     if not callable(getattr(module, "load", None)):
         raise UserError(f"{spec} has no function load(); add one that returns a module")
-    with noticing(path):
+    with noticing(path), guarded(path, "in load()"):
         model = module.load()
     if isinstance(model, Backbone):
         return model
     if not isinstance(model, nn.Module):
         raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
-    with noticing(path):
+    with noticing(path), guarded(path, "on a black image"):
         found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
-    mean, std = getattr(model, "mean", IMAGENET_MEAN), getattr(model, "std", IMAGENET_STD)
-    return replace(found, mean=tuple(mean), std=tuple(std))
+        mean, std = tuple(getattr(model, "mean", IMAGENET_MEAN)), tuple(getattr(model, "std", IMAGENET_STD))
+    return replace(found, mean=mean, std=std)
 
 
 def _found(trunk: nn.Module, arch: str, side: int) -> Found:

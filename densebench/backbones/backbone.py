@@ -84,6 +84,8 @@ def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
     """Width of the features and stride of a trunk, seen on one black image of `side` px."""
     with torch.inference_mode():
         grid = trunk(torch.zeros(1, 3, side, side))
+    if not isinstance(grid, Tensor):
+        raise UserError(f"the model returns a {type(grid).__name__}; patch features are a tensor [b d gh gw]")
     if grid.ndim != 4 or side % grid.shape[2] or grid.shape[2] != grid.shape[3]:
         raise UserError(f"the model maps {side} x {side} px to {tuple(grid.shape)}; patch features are [b d gh gw]")
     return int(grid.shape[1]), side // int(grid.shape[2])

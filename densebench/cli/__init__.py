@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -15,6 +16,7 @@ from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
 from densebench.console import one_line
 from densebench.errors import Stopped, UserError
+from densebench.user_errors import guarded
 
 app = typer.Typer(
     name="densebench",
@@ -52,8 +54,11 @@ def _root(
 
 def main() -> None:
     """Run the command line: what the user got wrong is one line on stderr and status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with guarded():
+            app()
     except UserError as error:
         print(f"densebench: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)

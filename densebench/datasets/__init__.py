@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from densebench.errors import UserError, unknown
 from densebench.files import digest
 from densebench.user_code import file_code, plugin_code
+from densebench.user_errors import guarded
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,7 +68,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 
         return open_folder(name)
     if name.endswith(".py"):
-        return _own(_class_in_file(name)(root=data_root(root)), file_code(Path(name)))
+        return _own(_made(_class_in_file(name), name, data_root(root)), file_code(Path(name)))
     known = _catalogue()
     if name not in known:
         remedy = f"there are {', '.join([*known, *FOLDERS.values()])} and ./file.py (densebench data ls)"
@@ -146,6 +147,16 @@ def _class_in_module(module: ModuleType, name: str) -> type[Dataset]:
         if isinstance(value, type) and issubclass(value, Dataset) and getattr(value, "name", "") == name:
             return value
     raise UserError(f"{module.__name__} holds no data set called {name!r}; give its class the field name = {name!r}")
+
+
+def _made(kind: type[Dataset], name: str, root: Path) -> Dataset:
+    from densebench.datasets.dataset import Dataset
+
+    with guarded(name, "when its data set is made"):
+        made = kind(root=root)
+    if not isinstance(made, Dataset):
+        raise UserError(f"{name} makes a {type(made).__name__}; its DATASET must be a class that derives from Dataset")
+    return made
 
 
 def _class_in_file(name: str) -> type[Dataset]:

@@ -6,12 +6,17 @@ early releases of Python 3.11 lack, and one rule serves zip and tar.
 
 from __future__ import annotations
 
+import gzip
+import io
+import lzma
+import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -21,14 +26,23 @@ from densebench.errors import UserError
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]  # name, bytes when unpacked, how to read it
 JUNK = "__MACOSX"  # resource forks that macOS adds to zip files
+CHUNK = 1 << 20
+ENCRYPTED = 1  # a flag of a zip file's member
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+BROKEN = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError,
+    ValueError, OverflowError,
+)  # fmt: skip
+"""What reading a damaged archive raises."""
 
 
 def unpack(archive: Path, folder: Path, inside: str = "", label: str = "") -> None:
     """Write the files of a zip or tar archive below `folder`, replacing those that are there.
 
     inside: take only what lies under this folder of the archive, without the folder itself.
-    Raises UserError, before anything is written, for an archive that is broken, holds a link, a device or a path that leaves
-    the folder, or needs more room than there is; and where a file cannot be written.
+    Raises UserError, before anything is written, for an archive that is broken, encrypted or cut off, holds a link, a device or a
+    path that leaves the folder, or needs more room than there is, and for a link in the folder that a file would be written
+    through; later for a member of a zip file that is damaged, and where a file cannot be written.
     """
     try:
         with _opened(archive) as members:
@@ -38,14 +52,16 @@ def unpack(archive: Path, folder: Path, inside: str = "", label: str = "") -> No
                 raise UserError(f"{archive} needs {need / 1e9:.1f} GB in {folder}, {room / 1e9:.1f} GB are free; make room")
             if not wanted:
                 raise UserError(f"{archive} holds nothing under {inside or '.'}; delete it and fetch it again")
+            _check_way(archive, folder, wanted)
             with progress(f"unpack {label or archive.name}", len(wanted), "files") as bar:
                 for name, (_, _, read) in wanted.items():
                     _write(folder / name, read)
                     bar.advance()
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        cause = str(error).partition("\n")[0]
-        raise UserError(f"{archive} is not a whole archive ({cause}); delete it and fetch it again") from error
+    except BROKEN as error:
+        raise _not_whole(archive, error) from error
     except OSError as error:
+        if error.errno is None:  # from bz2, not from the file system
+            raise _not_whole(archive, error) from error
         raise UserError(f"cannot unpack {archive} in {folder}: {error.strerror or error}; make room or choose another") from error
 
 
@@ -56,13 +72,34 @@ def _opened(archive: Path) -> Iterator[list[Member]]:
             yield [_zip_member(archive, opened, info) for info in opened.infolist() if not info.is_dir()]
     else:
         with tarfile.open(archive) as opened_tar:
-            yield [_tar_member(archive, opened_tar, info) for info in opened_tar if not info.isdir()]
+            members = [_tar_member(archive, opened_tar, info) for info in opened_tar if not info.isdir()]
+            _read_to_the_end(opened_tar)
+            yield members
+
+
+def _read_to_the_end(opened: tarfile.TarFile) -> None:
+    """Check the end of a tar archive: the checksum of a compressed one stands there; a plain one ends in a block of zeros.
+
+    tarfile stops at the first block that is no header, also at a damaged one. Raises one of BROKEN.
+    """
+    stream = opened.fileobj
+    assert stream is not None
+    if isinstance(stream, io.BufferedReader):
+        stream.seek(opened.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError("it is cut off or damaged")
+    while stream.read(CHUNK):
+        pass
 
 
 def _zip_member(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise _refused(archive, info.filename, "is no ordinary file")
+    if info.flag_bits & ENCRYPTED:
+        raise _refused(archive, info.filename, "is encrypted")
+    if info.compress_type not in METHODS:
+        raise _refused(archive, info.filename, f"is compressed by a method that is not known here ({info.compress_type})")
     _check(archive, info.filename)
     return info.filename, info.file_size, lambda: opened.open(info)
 
@@ -89,6 +126,23 @@ def _refused(archive: Path, name: str, why: str) -> UserError:
     return UserError(f"{archive} is refused: its member {name!r} {why}; delete it and fetch it from the official address")
 
 
+def _not_whole(archive: Path, error: Exception) -> UserError:
+    cause = str(error).partition("\n")[0] or type(error).__name__
+    return UserError(f"{archive} is not a whole archive ({cause}); delete it and fetch it again")
+
+
+def _check_way(archive: Path, folder: Path, names: Iterable[str]) -> None:
+    """Raise UserError where a link lies in the way of a file, itself or as a folder above it; `folder` may be one."""
+    known = {PurePosixPath()}
+    for name in names:
+        for path in (PurePosixPath(name), *PurePosixPath(name).parents):
+            if path in known:
+                break
+            known.add(path)
+            if (folder / path).is_symlink():
+                raise UserError(f"{folder / path} is a link: {archive} is not unpacked through it; remove it or unpack by hand")
+
+
 def _below(name: str, inside: str) -> str:
     path = PurePosixPath(name)
     if JUNK in path.parts or not path.is_relative_to(inside):
@@ -97,9 +151,16 @@ def _below(name: str, inside: str) -> str:
 
 
 def _write(path: Path, read: Callable[[], IO[bytes]]) -> None:
+    """Write a file under another name first: a damaged member harms no file that is there, nor one that is linked to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with read() as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
+    part = path.with_name(f".unpacking-{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with read() as source, part.open("xb") as target:
+            shutil.copyfileobj(source, target, CHUNK)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _existing(folder: Path) -> Path:

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source, read_list
+from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source
+from densebench.datasets.names import at, check_name, read_lines
 from densebench.errors import UserError
 
 CLASSES = "sky|building|pole|road|pavement|tree|sign symbol|fence|car|pedestrian|bicyclist"
@@ -46,11 +47,12 @@ class CamVid(Dataset):
         """The lines of <split>.txt. Only the last folder and the file of a name count: the original lists are absolute."""
         folder = self.root / "CamVid"
         path = folder / f"{split}.txt"
-        for line in read_list(path, self.remedy):
+        for number, line in read_lines(path, self.remedy):
             names = line.split()
             if len(names) != 2:
                 raise UserError(f"{path} holds {line!r}, not an image and a label map; {self.remedy}")
-            image, label = (folder.joinpath(*PurePosixPath(name).parts[-2:]) for name in names)
+            ends = ("/".join(PurePosixPath(name).parts[-2:]).removeprefix("//") for name in names)
+            image, label = (folder / check_name(end, at(path, number)) for end in ends)
             yield Item(image.stem, image, label)
 
     def label_table(self) -> np.ndarray:

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source, files_in
-from densebench.datasets.panoptic import Panoptic, read_panoptic
+from densebench.datasets.panoptic import MALFORMED, Panoptic, categories_of, read_panoptic
 from densebench.errors import UserError
+from densebench.files import check_ordinary
 
 THINGS = (
     "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|parking meter|bench|bird|"
@@ -233,13 +234,16 @@ def coarse_table(categories: list[dict[str, Any]], classes: tuple[str, ...], whe
 
 def _read_categories(path: Path, remedy: str) -> list[dict[str, Any]]:
     try:
+        check_ordinary(path)
         return _parse_categories(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {remedy}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except MALFORMED as error:
         raise UserError(f"{path} is no COCO annotation file ({type(error).__name__}: {error}); fetch it again") from error
 
 
 @functools.lru_cache(maxsize=4)
 def _parse_categories(path: Path, changed: int) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["categories"]
+    return categories_of(json.loads(path.read_text(encoding="utf-8")))

@@ -18,6 +18,7 @@ from densebench.catalog import import_file
 from densebench.console import progress
 from densebench.datasets.decoding import image_size, read_image, read_mask
 from densebench.datasets.digests import FileDigests, digests_of
+from densebench.datasets.names import check_name
 from densebench.datasets.palette import Colour, distinct_palette
 from densebench.datasets.subsets import limited
 from densebench.errors import UserError, unknown
@@ -145,10 +146,15 @@ class Dataset:
         return f"run `densebench data get {self.name}` or give another --data-root"
 
     def items(self, split: str) -> tuple[Item, ...]:
-        """The images of a split in the official order. Raises UserError for an unknown split and for missing files."""
+        """The images of a split in the official order.
+
+        Raises UserError for an unknown split, for missing files, and for a name that would leave a folder it is joined to.
+        """
         if split not in self.splits:
             raise unknown("split", split, self.splits, f"{self.name} has {', '.join(self.splits)}")
         items = tuple(self.list_items(split))
+        for item in items:
+            check_name(item.name, f"{self.name}, split {split},")
         if not items:
             raise UserError(f"{self.name} has no image in split {split!r} under {self.root}; {self.remedy}")
         return items
@@ -305,16 +311,6 @@ def _path(path: Path | None, item: Item) -> Path:
     if path is None:
         raise UserError(f"the item {item.name} has no file; it belongs to another data set")
     return path
-
-
-def read_list(path: Path, remedy: str) -> list[str]:
-    """The lines of an official list of names, without blank ones. Raises UserError where the list is missing."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise UserError(f"the list {path} is missing; {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the list {path} is not text in UTF-8; {remedy}") from error
 
 
 def files_in(folder: Path, pattern: str, remedy: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from densebench.datasets.dataset import Item, Source, read_list
+from densebench.datasets.dataset import Item, Source
 from densebench.datasets.videos import VOID, Videos, read_names
 from densebench.errors import UserError
 
@@ -60,7 +60,7 @@ class Davis2016(Folders):
         lists = self.root / "DAVIS" / "ImageSets"
         path = lists / "2016" / f"{split}.txt"
         older = lists / RESOLUTION / f"{split}.txt"
-        return read_names(read_list(older if older.exists() and not path.exists() else path, self.remedy))
+        return read_names(older if older.exists() and not path.exists() else path, self.remedy)
 
     def ids(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
         """1 for the object, whatever its value."""
@@ -91,7 +91,7 @@ class Davis2017(Folders):
 
     def names(self, split: str) -> list[str]:
         """The lines of the list of 2017."""
-        return read_names(read_list(self.root / "DAVIS" / "ImageSets" / "2017" / f"{split}.txt", self.remedy))
+        return read_names(self.root / "DAVIS" / "ImageSets" / "2017" / f"{split}.txt", self.remedy)
 
     def raw_label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
         """The mask as it is. Raises UserError where it is one of DAVIS 2016."""

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from densebench.datasets.dataset import IGNORED, Dataset, Item, files_in
+from densebench.datasets.names import check_name
 from densebench.errors import UserError, unknown
+from densebench.files import check_ordinary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 KEYS = {"classes": list, "ignore_index": int, "reduce_zero_label": bool, "splits": list, "background": str}
@@ -91,9 +93,12 @@ def open_folder(name: str) -> Folder:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        check_ordinary(path)
         options = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {EXAMPLE} in it") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML ({error}); {EXAMPLE}") from error
     for key, value in options.items():
@@ -105,6 +110,8 @@ def _read(path: Path) -> dict[str, Any]:
         value = options.get(key, ["train"] if key == "splits" else [])
         if not value or not all(isinstance(entry, str) for entry in value) or len(set(value)) < len(value):
             raise UserError(f"{key} in {path} is {value!r}, not a list of different names; {EXAMPLE}")
+    for split in options.get("splits", ()):
+        check_name(split, f"splits in {path}")
     if len(options["classes"]) > IGNORED - 1:
         raise UserError(f"{path} lists {len(options['classes'])} classes; label maps of 8 bits allow {IGNORED - 1}")
     return options

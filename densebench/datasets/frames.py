@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from densebench.datasets.dataset import read_list
 from densebench.datasets.videos import Videos, read_names
 from densebench.errors import UserError
 
@@ -45,7 +44,7 @@ class Frames(Videos):
         """The lines of a list; all sequences, sorted, where there is none."""
         if self.lists is None:
             return sorted(path.name for path in self.frames_folder.iterdir() if path.is_dir())
-        return read_names(read_list(self.lists / f"{split}.txt", self.remedy))
+        return read_names(self.lists / f"{split}.txt", self.remedy)
 
 
 def open_frames(name: str) -> Frames:

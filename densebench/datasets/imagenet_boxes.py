@@ -19,7 +19,9 @@ import numpy as np
 
 from densebench.datasets.boxed import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
+from densebench.datasets.names import at, check_name, read_lines
 from densebench.errors import UserError
+from densebench.files import check_ordinary
 
 FOLDERS = ("ILSVRC2012", "imagenet", "ILSVRC/Data/CLS-LOC")
 """Where the folders train and val of the images lie below the data root, whichever is there first."""
@@ -74,7 +76,9 @@ class ImagenetBoxes(Boxed):
             classes = np.array([self._class(name) for name in names], np.int64)
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing; {self.remedy}") from error
-        except (ET.ParseError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        except (ET.ParseError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise UserError(f"{path} is no annotation of ImageNet ({error}); fetch it again") from error
         actual = np.array(self.image_size(item), np.float64)
         ends = np.sort(corners.reshape(-1, 2, 2), axis=1) * (actual / shown)
@@ -107,8 +111,8 @@ class ImagenetBoxes(Boxed):
 def _classes(root: Path) -> tuple[str, ...]:
     for name in MAPPINGS:
         if (root / name).is_file():
-            lines = (root / name).read_text(encoding="utf-8").splitlines()
-            return tuple(sorted({line.split()[0] for line in lines if line.strip()}))
+            lines = read_lines(root / name, "fetch it again")
+            return tuple(sorted({check_name(line.split()[0], at(root / name, number)) for number, line in lines}))
     folder = root / ANNOTATIONS / "train"
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
@@ -122,6 +126,7 @@ class _Builder(ET.TreeBuilder):
 
 def _parse(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The classes, the width and height that were shown, and the corners [n 4] of an XML file."""
+    check_ordinary(path)
     root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
     shown = np.array([_number(root, f"size/{side}") for side in ("width", "height")])
     if (shown < 1).any():

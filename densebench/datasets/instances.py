@@ -20,11 +20,14 @@ from jaxtyping import Int
 
 from densebench.datasets.boxed import Objects
 from densebench.datasets.digests import digests_of
+from densebench.datasets.names import check_name
+from densebench.datasets.panoptic import MALFORMED, listed, whole
 from densebench.errors import UserError
 from densebench.files import cache_root, digest
 
 PARTS = ("head", "sizes", "starts", "boxes", "categories", "crowd", "areas", "masks", "spans")
 VERSION = 1  # raise it when a file would be packed otherwise
+IDS, SIDE = 2**16 - 1, 2**24 - 1  # the greatest id of a category that is taken, and the longest side in px
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def read_instances(path: Path, remedy: str) -> Instances:
         return _read(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {remedy}") from error
-    except (ValueError, KeyError, TypeError, OverflowError, AttributeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except MALFORMED as error:
         raise UserError(f"{path} is no COCO instances file ({type(error).__name__}: {error}); fetch it again") from error
 
 
@@ -92,7 +97,7 @@ class _Packed:
         self.images.append(entry["image_id"])
         self.categories.append(entry["category_id"])
         self.crowd.append(entry["iscrowd"])
-        text = json.dumps(entry["segmentation"], separators=(",", ":")).encode()
+        text = json.dumps(entry["segmentation"], separators=(",", ":"), allow_nan=False).encode()
         self.masks += text
         self.lengths.append(len(text))
         return None
@@ -112,29 +117,37 @@ def _read(path: Path, changed: int) -> Instances:
         store.add({name: torch.from_numpy(values.copy()) for name, values in _packed(path).items()})
     arrays = {name: store[name].numpy() for name in PARTS}
     head = json.loads(arrays.pop("head").tobytes())
-    return Instances(path, tuple(head["files"]), dict(head["names"]), head["dropped"], arrays)
+    files = tuple(check_name(file, f"{path}, images,") for file in head["files"])
+    return Instances(path, files, dict(head["names"]), head["dropped"], arrays)
 
 
 def _packed(path: Path) -> dict[str, np.ndarray]:
     """The arrays of `Instances`, and as "head" the JSON text of everything else."""
     packed = _Packed()
     content = json.loads(path.read_text(encoding="utf-8"), object_hook=packed)
-    if any(entry is not None for entry in content["annotations"]):
+    if any(entry is not None for entry in listed(content, "annotations")):
         raise ValueError("an annotation lacks image_id or bbox")
     if strange := set(packed.crowd) - {0, 1}:
         raise ValueError(f"iscrowd is {strange.pop()}, not 0 or 1")
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    images = sorted(content["images"], key=lambda image: image["id"])
-    files = [image["file_name"] for image in images]
+    names = {whole(category, "id", 0, IDS): _text(category, "name") for category in listed(content, "categories")}
+    images = sorted(listed(content, "images"), key=lambda image: whole(image, "id", 0, 2**63 - 1))
+    files = [_text(image, "file_name") for image in images]
     ids = np.array(array("q", (image["id"] for image in images)), np.int64)
     if len({Path(file).stem for file in files}) < len(files) or len(np.unique(ids)) < len(ids):
         raise ValueError("two images have one id or one name")
-    sizes = np.array([array("q", (image["width"], image["height"])) for image in images], np.int64).reshape(-1, 2)
+    sides = [[whole(image, side, 1, SIDE) for side in ("width", "height")] for image in images]
+    sizes = np.array(sides, np.int64).reshape(-1, 2)
     _check_known(path, "image", np.array(packed.images, np.int64), ids)
     _check_known(path, "category", np.array(packed.categories, np.int64), np.array(array("q", names), np.int64))
     arrays = _arranged(packed, ids, sizes)
     head = {"files": files, "names": list(names.items()), "dropped": len(packed.images) - len(arrays["boxes"])}
     return {"head": np.frombuffer(json.dumps(head).encode(), np.uint8), "sizes": sizes, **arrays}
+
+
+def _text(entry: Any, key: str) -> str:
+    if not isinstance(entry[key], str):
+        raise ValueError(f"{key} is {str(entry[key])[:40]}, not text")
+    return entry[key]
 
 
 def _check_known(path: Path, what: str, used: Int[np.ndarray, "n"], known: Int[np.ndarray, "m"]) -> None:

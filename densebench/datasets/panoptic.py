@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from densebench.datasets.decoding import read_mask
+from densebench.datasets.names import check_name
 from densebench.errors import UserError
+from densebench.files import check_ordinary
+
+MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a JSON of another shape may raise."""
+CATEGORIES = 255  # the greatest id of a category that a table of ids has room for
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,13 @@ class Panoptic:
 def read_panoptic(path: Path, remedy: str) -> Panoptic:
     """Read a panoptic JSON, once in a process as long as it does not change. Raises UserError where it is missing or broken."""
     try:
+        check_ordinary(path)
         return _read(path, path.stat().st_mtime_ns)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {remedy}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except MALFORMED as error:
         raise UserError(f"{path} is no COCO panoptic file ({type(error).__name__}: {error}); fetch it again") from error
 
 
@@ -56,8 +65,40 @@ def read_panoptic(path: Path, remedy: str) -> Panoptic:
 def _read(path: Path, changed: int) -> Panoptic:
     content = json.loads(path.read_text(encoding="utf-8"))
     segments = {}
-    for annotation in content["annotations"]:
-        pairs = sorted((segment["id"], segment["category_id"]) for segment in annotation["segments_info"])
+    for annotation in listed(content, "annotations"):
+        found = listed(annotation, "segments_info")
+        pairs = sorted((whole(segment, "id", 0, 2**24 - 1), whole(segment, "category_id", 0, CATEGORIES)) for segment in found)
         table = np.array(pairs, np.int32).reshape(-1, 2)
-        segments[Path(annotation["file_name"]).stem] = (table[:, 0], table[:, 1].astype(np.int16))
-    return Panoptic(path, content["categories"], segments)
+        name = check_name(annotation["file_name"], f"{path}, annotations,")
+        segments[Path(name).stem] = (table[:, 0], table[:, 1].astype(np.int16))
+    return Panoptic(path, categories_of(content, "isthing"), segments)
+
+
+def listed(content: Any, key: str) -> list[Any]:
+    """The list under a key of a JSON object. Raises KeyError, TypeError or ValueError where there is none."""
+    if not isinstance(content[key], list):
+        raise ValueError(f"{key} is no list")
+    return content[key]
+
+
+def whole(entry: Any, key: str, least: int, most: int) -> int:
+    """The whole number under a key of a JSON object. Raises KeyError, TypeError or ValueError for anything else."""
+    value = entry[key]
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{key} is {str(value)[:40]}, not a whole number from {least} to {most}")
+    return value
+
+
+def categories_of(content: Any, *flags: str) -> list[dict[str, Any]]:
+    """The categories of a JSON, each with an id and a supercategory, and with `flags` that are 0 or 1.
+
+    Raises KeyError, TypeError or ValueError for another shape.
+    """
+    found = listed(content, "categories")
+    for category in found:
+        whole(category, "id", 0, CATEGORIES)
+        if any(category[flag] not in (0, 1) for flag in flags):
+            raise ValueError(f"{' and '.join(flags)} must be 0 or 1")
+        if not isinstance(category["supercategory"], str):
+            raise ValueError("a supercategory is no text")
+    return found

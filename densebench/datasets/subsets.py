@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from densebench.datasets.names import read_words
 from densebench.errors import UserError
 from densebench.files import digest
 
@@ -86,7 +87,7 @@ def read_subset(
     place = {name: index for index, name in enumerate(names)}
     subsets = {}
     for seed, path in sorted(_lists(subset_dir, dataset, fraction).items()):
-        wanted = path.read_text(encoding="utf-8").split()
+        wanted = read_words(path)
         strange = [name for name in wanted if name not in place]
         if strange and missing == "error":
             raise UserError(
@@ -105,7 +106,7 @@ def lists_digest(subset_dir: Path, dataset: str) -> str:
     """The identity of a data set's lists: of their names and what they hold, wherever the folder is."""
     folder = _folder(subset_dir, dataset)
     files = sorted(folder.glob("1_div_*/*.txt"))
-    return digest([[str(path.relative_to(folder)), path.read_text(encoding="utf-8").split()] for path in files], 16)
+    return digest([[str(path.relative_to(folder)), read_words(path)] for path in files], 16)
 
 
 def _folder(subset_dir: Path, dataset: str) -> Path:

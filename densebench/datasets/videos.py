@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.names import at, check_name, read_lines
 from densebench.datasets.subsets import limited
 from densebench.errors import UserError
 
@@ -122,12 +123,16 @@ def sequence_of(item: Item) -> str:
     return item.name.rpartition("/")[0]
 
 
-def read_names(lines: Iterable[str]) -> list[str]:
-    """The sequences of a list: a name a line, or (DAVIS 2016) "image mask" a line, with paths that end in <sequence>/<frame>."""
-    firsts = [line.split()[0] for line in lines]
-    if any("/" not in first for first in firsts):
-        return firsts
-    return [name for name, _ in itertools.groupby(PurePosixPath(first).parent.name for first in firsts)]
+def read_names(path: Path, remedy: str) -> list[str]:
+    """The sequences of a list: a name a line, or (DAVIS 2016) "image mask" a line, with paths that end in <sequence>/<frame>.
+
+    Raises UserError where the list cannot be read, and for a name that would leave the folder of the sequences.
+    """
+    firsts = [(number, line.split()[0]) for number, line in read_lines(path, remedy)]
+    if any("/" not in first for _, first in firsts):
+        return [check_name(first, at(path, number)) for number, first in firsts]
+    names = [check_name(PurePosixPath(first).parent.name, at(path, number)) for number, first in firsts]
+    return [name for name, _ in itertools.groupby(names)]
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:

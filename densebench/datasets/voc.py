@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from densebench.datasets.dataset import Dataset, Item, Source, read_list
+from densebench.datasets.dataset import Dataset, Item, Source
+from densebench.datasets.names import read_list
 from densebench.datasets.palette import Colour, voc_palette
 from densebench.errors import UserError
 

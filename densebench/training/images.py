@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from densebench.datasets import Dataset, Item, data_root, load_dataset, titles
-from densebench.datasets.decoding import BROKEN, read_image
+from densebench.datasets.decoding import opened, read_image, rgb
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
 from densebench.errors import UserError, unknown
-from densebench.files import digest
+from densebench.files import check_ordinary, digest
 
 OFFICIAL = {
     "imagenet": tuple(f"{folder}/train" for folder in FOLDERS),
@@ -122,12 +122,15 @@ class Shards(Images):
     def open(self, index: int) -> Image.Image:
         """Read the member's bytes."""
         archive, _, offset, size = self.members[index]
+        what = f"the image {self.title(index)}"
         try:
             with self.archives[archive].open("rb") as stream:
                 stream.seek(offset)
-                return Image.open(io.BytesIO(stream.read(size))).convert("RGB")
-        except BROKEN as error:
-            raise UserError(f"the image {self.title(index)} cannot be decoded ({error}); make the shard again") from error
+                content = io.BytesIO(stream.read(size))
+        except OSError as error:
+            raise UserError(f"{what} cannot be read ({error.strerror}); make the shard again") from error
+        with opened(content, what, remedy="make the shard again") as image:
+            return rgb(image, what)
 
 
 @dataclass(frozen=True)
@@ -262,10 +265,11 @@ def _shards(name: str, archives: tuple[Path, ...]) -> Shards:
     members: list[tuple[int, str, int, int]] = []
     for number, path in enumerate(archives):
         try:
+            check_ordinary(path)
             with tarfile.open(path, "r:") as archive:
                 files = (m for m in archive if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES)
                 members += [(number, member.name, member.offset_data, member.size) for member in files]
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
             raise UserError(f"{path} is not an uncompressed tar archive ({error}); unpack it or make it again") from error
     if not members:
         where = archives[0] if len(archives) == 1 else f"{archives[0].parent}: {len(archives)} .tar files"

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from densebench.errors import UserError
 
 CORNERS = 3  # of a polygon at least; pycocotools would take two for a box
+FARTHEST = 2**20  # px from the image's corner: pycocotools walks along every edge, pixel by pixel
 FIRST, BITS = 48, 5  # COCO's text: characters from "0" on hold five bits each, and a sixth that says that more follow
 
 
@@ -33,11 +34,15 @@ def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]
         text = counts.encode() if isinstance(counts, str) else counts
         _check(runs(text), height * width)
         return {"size": size, "counts": text}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"a mask of the image {name} is broken ({error}); fetch the annotations again") from error
 
 
 def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
+    if not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
+        raise ValueError("it is no list of polygons")
+    if not all(type(value) in (int, float) and abs(value) <= FARTHEST for polygon in mask for value in polygon):
+        raise ValueError(f"a corner is no number up to {FARTHEST}")
     polygons = [polygon for polygon in mask if len(polygon) >= 2 * CORNERS]
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError("a corner has one coordinate")
@@ -47,7 +52,7 @@ def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
 
 
 def _check(lengths: Sequence[int], pixels: int) -> None:
-    if any(length < 0 for length in lengths) or sum(lengths) != pixels:
+    if any(type(length) is not int or length < 0 for length in lengths) or sum(lengths) != pixels:
         raise ValueError("its run lengths do not fill the image")
 
 
