@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from densebench.backbones import Backbone
+from densebench.cache import Hold
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.boxed import Boxed
@@ -206,6 +207,7 @@ class Detection(Evaluator):
         recipe, world = self.recipe(len(learned)), here(resolve_device(self.device))
         detector = build(backbone, data.classes, recipe)
         folder = cache_root() / "scoring" / f"{run.progress_key}-detection"
+        hold = Hold(folder, {"protocol": "detection"}) if world.chief else None
         with run.stage("training"):
             workers = resolve_workers(self.workers, recipe.iterations * recipe.batch)
             curve = train(detector, data, recipe, folder, world, workers)
@@ -219,6 +221,7 @@ class Detection(Evaluator):
             if self.visualise and run.pictures is not None:
                 draw(data, limited(val, self.visualise), folder, run.pictures)
         synchronise()  # nobody removes the folder before it was read
+        del hold  # which has kept it until here
 
     def scores(self, data: Data, recipe: Recipe, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
         """All numbers; the headline comes last."""

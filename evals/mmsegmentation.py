@@ -13,6 +13,7 @@ import torch
 
 from densebench import metrics
 from densebench.backbones import Backbone
+from densebench.cache import Hold
 from densebench.console import notice
 from densebench.curves import draw_curves
 from densebench.datasets import Dataset, Item, limited
@@ -78,11 +79,14 @@ def scores(
     data = Data(dataset, train_items, val, space.names, space.read_truth)
     world, runs = here(resolve_device(options.device)), []
     workers = resolve_workers(options.workers, recipe.iterations * recipe.batch)
+    work = cache_root() / "scoring" / f"{run.progress_key}-mmseg"
+    hold = Hold(work, {"protocol": "mmsegmentation"}) if world.chief else None
     for rates in groups:
-        folder = cache_root() / "scoring" / f"{run.progress_key}-mmseg" / digest(list(rates), 8)
+        folder = work / digest(list(rates), 8)
         with run.stage("training"):
             names = [item.name for item in drawn]
             runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
+    del hold  # all is read; nothing in the folder is needed any more
     if world.chief:
         details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
         with run.stage("scoring"):

@@ -11,7 +11,7 @@ import torch
 
 from densebench.backbones.saved import save_checkpoint
 from densebench.console import notice
-from densebench.files import write_text
+from densebench.files import sweep, write_text
 from densebench.pictures import save
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
@@ -25,6 +25,7 @@ class Chief:
 
     def __init__(self, training: Training, folder: Path, about: dict[str, Any]) -> None:
         self.training, self.folder, self.about = training, folder, about
+        sweep(folder)
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.best: float = _read_best(folder)
