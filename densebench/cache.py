@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
-from densebench.files import canonical_json, flock, remove, sweep, write_text
+from densebench.files import canonical_json, flock, is_open, remove, sweep, write_text
 
 ABOUT, MARK = "about.json", "CACHEDIR.TAG"
 TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by densebench; `densebench cache clear` removes this folder.\n"
@@ -50,7 +50,7 @@ def _shared(folder: Path) -> int:
         except FileNotFoundError:  # removed by another process just now
             continue
         flock(handle, fcntl.LOCK_SH)
-        if _is_open(folder / MARK, handle):
+        if is_open(folder / MARK, handle):
             return handle
         os.close(handle)
     raise FileNotFoundError(2, "it vanishes again and again")
@@ -68,12 +68,6 @@ def _open(mark: Path) -> int:
         os.pwrite(handle, TEXT, 0)
         os.ftruncate(handle, len(TEXT))
     return handle
-
-
-def _is_open(mark: Path, handle: int) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(mark.stat(), os.fstat(handle))
-    return False
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ def release(folder: Path) -> bool:
     except OSError:
         return not folder.exists()
     try:
-        if not flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) or not _is_open(folder / MARK, handle):
+        if not flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) or not is_open(folder / MARK, handle):
             return False
         for path in folder.iterdir():
             if path.name != MARK:

@@ -143,22 +143,39 @@ def unreadable(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock", waiting: str = "") -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
     """Hold a lock of the folder; the kernel frees it when the process dies. `waiting` is said where another process holds it.
 
-    Raises UserError where the folder cannot be written.
+    passing: remove the lock's file afterwards. Raises UserError where the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / name).open("w")
-    except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-    with stream:
-        if not flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
-            if waiting:
-                notice(waiting)
-            flock(stream.fileno(), fcntl.LOCK_EX)
-        yield
+    path, blocked = folder / name, False
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = path.open("w")
+        except OSError as error:
+            raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
+        with stream:
+            if not flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if waiting and not blocked:
+                    notice(waiting)
+                blocked = True
+                flock(stream.fileno(), fcntl.LOCK_EX)
+            if not is_open(path, stream.fileno()):
+                continue  # the one that held it has removed the file
+            try:
+                yield
+            finally:
+                if passing:
+                    remove(path)
+            return
+
+
+def is_open(path: Path, handle: int) -> bool:
+    """Whether a path leads to the very file that is open."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    return False
 
 
 def flock(handle: int, kind: int) -> bool:

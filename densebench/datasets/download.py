@@ -36,7 +36,7 @@ def get(dataset: Dataset) -> list[str]:
             by_hand += [f"{source.by_hand} (address: {source.url}; data root: {dataset.root})"] if missing else []
         elif _is_missing(source, dataset.root) or archive.exists():
             waiting = f"another `densebench data get` is at work on {archive.name}; waiting for it"
-            with locked(archive.parent, f"{archive.name}.lock", waiting):
+            with locked(archive.parent, f"{archive.name}.lock", waiting, passing=True):
                 if _is_missing(source, dataset.root) or archive.exists():  # still: the other one may have done it
                     fetch(source, dataset.root)
         else:
