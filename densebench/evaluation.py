@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from densebench import catalog, coverage, options, records
+from densebench import cache, catalog, coverage, options, records
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
 from densebench.evaluator import Evaluator, Point, Run, heading, place, without_seed
-from densebench.files import cache_root, digest
+from densebench.files import cache_root, digest, remove
 from densebench.training.distributed import joined, synchronise
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
@@ -202,7 +201,10 @@ def _progress_key(record: records.Record) -> str:
 
 def _forget_progress(record: records.Record) -> None:
     for folder in (cache_root() / "scoring").glob(f"{_progress_key(record)}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+        if cache.is_marked(folder):
+            cache.release(folder)  # unless another process is at the same work
+        else:
+            remove(folder)
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from densebench.cache import Hold
 from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.files import cache_root
@@ -74,12 +75,15 @@ class Run:
         Raises UserError where `processes` that share the folder have no key to find it by.
         """
         if self.progress_key:
-            yield cache_root() / "scoring" / f"{self.progress_key}-{name}"
+            folder = cache_root() / "scoring" / f"{self.progress_key}-{name}"
+            hold = Hold(folder, {"work": name})  # as long as the block uses it, nobody clears it
+            yield folder
+            del hold
         elif processes > 1:
             raise UserError(f"{processes} processes share their work by its name: give Run a progress_key")
         else:
-            with tempfile.TemporaryDirectory(prefix="densebench-") as folder:
-                yield Path(folder)
+            with tempfile.TemporaryDirectory(prefix="densebench-") as place:
+                yield Path(place)
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,197 @@
-"""Files that are never half written, and the digests by which everything here is recognised."""
+"""Files that are never half written, that are known again by checksums, and that only one process changes at a time."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
 import stat
 import tempfile
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from densebench.console import notice
 from densebench.errors import UserError
+
+DAY = 24 * 3600.0
+WEEK = 7 * DAY
+_PART = re.compile(r"\..+\.(?P<pid>\d{1,9})-(?P<machine>[0-9a-f]{8})\.[a-z0-9_]{8}\.part")
+_OLDER_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # its name does not say whose it is
+_SEAL = re.compile(rb"\n#densebench crc32 ([0-9a-f]{8})\n\Z")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files",
+    errno.ENOMEM: "free some memory",
+    errno.EACCES: "make it readable",
+}
+
+
+class Damaged(Exception):  # noqa: N818
+    """The file `path` is not as it was written. `why`: what is wrong with it, in words."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is damaged: {why}")
+        self.path, self.why = path, why
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block fails.
+def replacing(path: Path, remedy: str = "choose another folder") -> Iterator[Path]:
+    """Yield a temporary path; rename it to `path` when the block ends, remove it when the block fails.
 
-    A reader sees the old file or the new one, never a part. Raises UserError where the folder cannot be written.
+    A reader sees the old file or the new one, never a part. The temporary path lies in a folder of its own beside `path`, whose
+    name says which process is at work, so that `sweep` knows what a killed one left. Raises UserError, which ends with
+    `remedy`, where the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        prefix = f".{path.name[:40]}.{os.getpid()}-{_machine()}."
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent))
     except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
-    os.close(handle)
-    part = Path(name)
+        raise UserError(f"cannot write in {path.parent}: {error.strerror}; {remedy}") from error
+    part = folder / path.name
     try:
         yield part
         part.chmod(0o666 & ~_umask())
         part.replace(path)
+    except IsADirectoryError as error:
+        raise UserError(f"cannot write {path}: there is a folder of that name; remove it") from error
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or {remedy}") from error
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder and below it.
+
+    A process of this machine is gone when no process has its number; one of another machine, when it began a week ago.
+    """
+    with suppress(OSError):
+        for path in [path for path in folder.rglob(".*.part") if _abandoned(path)]:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically. Bytes of a file's name that are no UTF-8 are escaped, as JSON escapes them."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Write `content` and its checksum to `path` atomically; `read_checked` returns the content."""
+    with replacing(path) as part:
+        part.write_bytes(content + f"\n#densebench crc32 {zlib.crc32(content):08x}\n".encode())
+
+
+def read_checked(path: Path) -> bytes | None:
+    """The content that `write_checked` wrote to `path`; None where there is none.
+
+    What is not as it was written is removed, one line says so, and it counts as missing. Raises UserError, and removes nothing,
+    where the file cannot be read.
+    """
+    try:
+        whole = path.read_bytes()
+        seal = _SEAL.search(whole)
+        content = whole[: seal.start()] if seal else b""
+        if seal and zlib.crc32(content) == int(seal[1], 16):
+            return content
+        why = "its checksum does not match" if seal else "it has no checksum"
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        why = "it is a folder"
+    except OSError as error:
+        raise unreadable(path, error) from error
+    notice(f"{path} is unreadable ({why}); it is made again")
+    remove(path)
+    return None
+
+
+@contextmanager
+def appending(path: Path, remedy: str) -> Iterator[None]:
+    """Raise UserError, which ends with `remedy`, where the disk is full while the block writes to `path` or below it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}; free some space, or {remedy}") from error
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a file that may be whole but cannot be read now."""
+    remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
+    return UserError(f"cannot read {path}: {error.strerror or error}; nothing was removed; {remedy}")
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
+    """Hold a lock of the folder; the kernel frees it when the process dies. `waiting` is said where another process holds it.
+
+    passing: remove the lock's file afterwards. Raises UserError where the folder cannot be written.
+    """
+    path, blocked = folder / name, False
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = path.open("w")
+        except OSError as error:
+            raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
+        with stream:
+            if not flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if waiting and not blocked:
+                    notice(waiting)
+                blocked = True
+                flock(stream.fileno(), fcntl.LOCK_EX)
+            if not is_open(path, stream.fileno()):
+                continue  # the one that held it has removed the file
+            try:
+                yield
+            finally:
+                if passing:
+                    remove(path)
+            return
+
+
+def is_open(path: Path, handle: int) -> bool:
+    """Whether a path leads to the very file that is open."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    return False
+
+
+def flock(handle: int, kind: int) -> bool:
+    """Lock an open file, as fcntl.flock does; False where LOCK_NB is asked for and another process holds the lock.
+
+    On a file system without locks (some network file systems) it does nothing and returns True.
+    """
+    try:
+        fcntl.flock(handle, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return True
 
 
 def canonical_json(value: Any) -> str:
@@ -75,6 +225,37 @@ def file_digest(path: Path) -> str:
 def cache_root() -> Path:
     """Where features and file digests are kept: $DENSEBENCH_CACHE, else ~/.cache/densebench."""
     return Path(os.environ.get("DENSEBENCH_CACHE") or Path.home() / ".cache" / "densebench")
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether nobody will finish what has the name of a part."""
+    with suppress(OSError):  # it may be gone by now
+        match = _PART.fullmatch(path.name)
+        if match and match["machine"] == _machine():
+            return not _alive(int(match["pid"]))
+        limit = WEEK if match else DAY
+        return bool(match or _OLDER_PART.fullmatch(path.name)) and time.time() - path.stat().st_mtime > limit
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """Where numbers of processes mean the same: this machine and, in a container, its own numbering."""
+    try:
+        numbering = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        numbering = ""
+    return hashlib.sha256(f"{os.uname().nodename} {numbering}".encode()).hexdigest()[:8]
 
 
 def _umask() -> int:

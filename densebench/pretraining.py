@@ -24,7 +24,7 @@ from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.console import notice
 from densebench.device import describe, resolve_device
 from densebench.errors import Stopped, UserError, unknown
-from densebench.files import write_text
+from densebench.files import Damaged, write_text
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
 from densebench.stored_names import as_flags, with_code
@@ -33,7 +33,7 @@ from densebench.training.distributed import World, agree, joined, launch, synchr
 from densebench.training.images import Images, open_images
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.networks import arch_of, check_size, initial_encoder
-from densebench.training.states import load_state, saved_states
+from densebench.training.states import load_newest
 
 SCHEMA = 1
 RUNS = Path("runs")
@@ -190,11 +190,8 @@ def _loop(training: Training, chief: Chief | None, stopped: Any) -> None:
             chief.save()
         if stop and report.step < training.steps:
             if chief is not None:
-                chief.log.close()
                 raise Stopped(f"stopped after step {report.step}; `{chief.resume_command}` goes on from there")
             raise Stopped("")
-    if chief is not None:
-        chief.log.close()
 
 
 def _describe(training: Training, about: dict[str, Any], folder: Path) -> None:
@@ -213,17 +210,21 @@ def _describe(training: Training, about: dict[str, Any], folder: Path) -> None:
 
 
 def _restore(training: Training, folder: Path) -> None:
-    states = saved_states(folder)
-    if not states:
+    try:
+        found = load_newest(folder, training.modules, training.optimiser)
+    except Damaged as damage:
+        what = f"the state {damage.path} cannot be read ({damage.why}), and there is no other"
+        raise UserError(f"{what}; remove it, and --resume starts at step 0") from damage
+    if found is None:
         notice(f"{folder} has no saved state yet: starting at step 0")
         return
-    facts = load_state(states[-1], training.modules, training.optimiser)
+    path, facts = found
     training.step = facts["step"]
     training.scaler.load_state_dict(facts["scaler"])
     training.broken.update(facts["broken"])
     training.monitor.skipped = facts["skipped"]
     if training.world.chief:
-        notice(f"going on with {states[-1]} at step {training.step} of {training.steps}")
+        notice(f"going on with {path} at step {training.step} of {training.steps}")
 
 
 def _write_run(folder: Path, run: dict[str, Any]) -> None:

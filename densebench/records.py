@@ -8,7 +8,6 @@ their scores under a lock.
 from __future__ import annotations
 
 import base64
-import fcntl
 import functools
 import importlib.metadata
 import json
@@ -26,7 +25,7 @@ import numpy as np
 from densebench.backbones import without_labels
 from densebench.errors import UserError
 from densebench.evaluator import Point
-from densebench.files import digest, write_text
+from densebench.files import digest, locked, sweep, write_text
 
 SCHEMA = 2
 PACKAGES = (
@@ -237,19 +236,6 @@ def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
     return [*axes, (identity[0], 0.0, ""), (identity[1], 0.0, "")]
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; the kernel frees it when the process dies. Raises UserError where there can be none."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
     """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first.
 
@@ -262,11 +248,13 @@ def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False
 
 
 def check_writable(results: Path) -> None:
-    """Raise UserError where records cannot be written, before any work is done."""
+    """Raise UserError where records cannot be written, before any work is done. Sweeps what killed runs left half written."""
     folder = results / "records"
     with locked(folder):
         write_text(folder / ".writable", "")
         (folder / ".writable").unlink()
+    for name in ("records", "pictures"):
+        sweep(results / name)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -2,40 +2,41 @@
 
 A shard appears whole or not at all, so a process killed at any moment loses at most the shard that it was filling, and two
 processes may fill one store. Which shard holds a key is read from the shards' headers; there is no index to fall out of step.
+Before the first tensor of a shard is used its checksum is verified; what is damaged is removed, and its keys are missing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from densebench.cache import Hold, is_marked
 from densebench.console import notice
-from densebench.errors import UserError
-from densebench.files import canonical_json, replacing, write_text
+from densebench.files import Damaged, remove, unreadable
+from densebench.tensors import check, keys_of, map_tensors, save_tensors
 
 
 class Store:
-    """A folder of shards: `key in store`, `store[key]`, `store.add({key: tensor})`."""
+    """A folder of shards: `key in store`, `store[key]`, `store.add({key: tensor})`. While it lives, nobody clears it away."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        """Open or make the store. `about` says what its tensors are; it is written beside the shards for people to read."""
-        self.folder = folder
+        """Open or make the store. `about` says what its tensors are; it is written beside the shards for people to read.
+
+        Raises UserError where the folder or a shard cannot be opened; no shard is removed for that.
+        """
+        self.folder, self._about = folder, about
+        self._hold = Hold(folder, about)
         self._shard: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            self._read_header(path)
-        if not (folder / "about.json").exists():
-            write_text(folder / "about.json", canonical_json(about) + "\n")
+            self._list(path)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._shard
+        """Whether there is a tensor of this key, in a shard that is whole."""
+        return key in self._shard and self._is_whole(self._shard[key])
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -43,51 +44,55 @@ class Store:
     def __getitem__(self, key: str) -> Tensor:
         """The tensor of a key, backed by the mapped file. Raises KeyError."""
         path = self._shard[key]
-        if path not in self._open:
-            self._open[path] = safe_open(path, framework="pt")
+        if not self._is_whole(path):
+            raise KeyError(key)
         return self._open[path].get_tensor(key)
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         """Write tensors as one new shard, atomically. Raises UserError where the disk is full."""
+        if not is_marked(self.folder):
+            self._hold = Hold(self.folder, self._about)  # somebody has removed the folder
         name = hashlib.sha256("\n".join(sorted(tensors)).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.safetensors"
-        with replacing(path) as part:
-            try:
-                save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part)
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"cannot write {path}: {error}; free some space or set DENSEBENCH_CACHE elsewhere") from error
+        save_tensors(path, tensors, remedy="set DENSEBENCH_CACHE elsewhere")
+        self._open.pop(path, None)
         self._shard.update(dict.fromkeys(tensors, path))
 
-    def _read_header(self, path: Path) -> None:
+    def _list(self, path: Path) -> None:
+        """Note which keys a shard holds."""
         try:
-            with safe_open(path, framework="pt") as shard:
-                self._shard.update(dict.fromkeys(shard.keys(), path))
-        except (SafetensorError, OSError) as error:
-            notice(f"{path} cannot be read ({error}); it is left out and its features are computed again")
-            path.unlink(missing_ok=True)
+            self._shard.update(dict.fromkeys(keys_of(path), path))
+        except FileNotFoundError:
+            pass  # removed by another process just now
+        except IsADirectoryError:
+            self._remove(path, f"{path} is a folder and not a shard")
+        except Damaged as damage:
+            self._remove(path, str(damage))
+        except OSError as error:
+            raise unreadable(path, error) from error
 
+    def _is_whole(self, path: Path) -> bool:
+        """Open a shard that is as it was written; forget all others. The first time, the shard is read from end to end."""
+        if path in self._open:
+            return True
+        try:
+            if check(path):
+                self._open[path] = map_tensors(path)
+                return True
+            self._remove(path, "")  # an earlier version wrote no checksums
+        except FileNotFoundError:
+            self._forget(path)
+        except Damaged as damage:
+            self._remove(path, str(damage))
+        except OSError as error:
+            raise unreadable(path, error) from error
+        return False
 
-@dataclass(frozen=True)
-class Usage:
-    """How much room one store takes."""
+    def _remove(self, path: Path, why: str) -> None:
+        if why:
+            notice(f"{why}; it is removed, and what it held is computed again")
+        remove(path)
+        self._forget(path)
 
-    folder: Path
-    about: str
-    bytes: int
-
-
-def usage(root: Path) -> list[Usage]:
-    """Every store under a folder, with its size in bytes."""
-    found = []
-    for about in sorted(root.glob("*/*/about.json")):
-        size = sum(path.stat().st_size for path in about.parent.iterdir())
-        found.append(Usage(about.parent, about.read_text(encoding="utf-8").strip(), size))
-    return found
-
-
-def clear(root: Path) -> int:
-    """Remove every store under a folder and return the bytes freed."""
-    stores = usage(root)
-    for store in stores:
-        shutil.rmtree(store.folder)
-    return sum(store.bytes for store in stores)
+    def _forget(self, path: Path) -> None:
+        self._shard = {key: shard for key, shard in self._shard.items() if shard != path}

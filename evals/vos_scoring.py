@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from densebench import metrics, video_metrics
+from densebench.cache import Hold
 from densebench.datasets import Item
 from densebench.datasets.videos import Videos
 from densebench.evaluator import Run
-from densebench.files import cache_root, canonical_json, write_text
+from densebench.files import cache_root, canonical_json, read_checked, write_checked
 from densebench.records import Score
 
 from .vos_tracking import Tracking
@@ -32,9 +33,10 @@ class Tally:
         self._vanished: dict[str, list[int]] = {name: [] for name in sequences}
         self._finished: set[str] = set()
         self._folder = cache_root() / "scoring" / f"{run.progress_key}-vos" if run.progress_key else None
+        self._hold = Hold(self._folder, {"protocol": "vos"}) if self._folder is not None else None
         for name in sequences:
-            if self._folder is not None and (path := self._folder / f"{name}.scores.json").is_file():
-                kept = json.loads(path.read_text(encoding="utf-8"))
+            if self._folder is not None and (content := read_checked(self._folder / f"{name}.scores.json")) is not None:
+                kept = json.loads(content)
                 self._values[name], self._vanished[name] = kept["values"], kept["vanished"]
                 self._finished.add(name)
 
@@ -55,8 +57,7 @@ class Tally:
             self._finished.add(name)
             if self._folder is not None:
                 kept = {"values": self._values[name], "vanished": self._vanished[name]}
-                write_text(self._folder / "about.json", canonical_json({"protocol": "vos"}) + "\n")
-                write_text(self._folder / f"{name}.scores.json", canonical_json(kept))
+                write_checked(self._folder / f"{name}.scores.json", canonical_json(kept).encode())
 
     def values(self) -> dict[str, Float[np.ndarray, "frames objects 2"]]:
         """J and F of every sequence."""

@@ -243,7 +243,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path, monkeypatch):
 
     run = train("dino", tmp_path / "run", steps=3)
     whole = states.saved_states(run)
-    monkeypatch.setattr(states, "save_file", full)
+    monkeypatch.setattr("densebench.tensors.save_file", full)
     with pytest.raises(UserError, match="No space left on device; free some space"):
         states.save_state(run, 9, {}, torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]), {})
     assert states.saved_states(run) == whole

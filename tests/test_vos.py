@@ -305,6 +305,16 @@ def test_a_killed_run_goes_on_with_the_sequence_it_was_at(videos, monkeypatch, t
     assert not seen
 
 
+def test_damaged_scores_of_a_sequence_are_taken_again(videos, monkeypatch, tmp_path, capsys):
+    whole = values(run(videos, batch_size="1", results=tmp_path / "whole"))
+    _, forward = killed_after_ant(videos, monkeypatch)
+    monkeypatch.setattr(Pixels, "forward", forward)
+    [path] = (tmp_path / "cache" / "scoring").glob("*/ant.scores.json")
+    path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
+    assert values(run(videos, batch_size="1")) == whole
+    assert "ant.scores.json is unreadable" in capsys.readouterr().err
+
+
 def test_a_run_that_goes_on_saves_what_it_had_not(videos, monkeypatch, tmp_path):
     _, forward = killed_after_ant(videos, monkeypatch)
     monkeypatch.setattr(Pixels, "forward", forward)

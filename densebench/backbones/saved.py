@@ -6,20 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from densebench.errors import UserError
-from densebench.files import replacing, write_text
+from densebench.files import write_text
+from densebench.tensors import save_tensors
 
 SCHEMA = 1
 WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
 
 
 def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
-    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), atomically, the facts last."""
-    with replacing(directory / WEIGHTS) as part:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, part)
+    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), atomically, the facts last.
+
+    Raises UserError where they cannot be written (a full disk, say).
+    """
+    save_tensors(directory / WEIGHTS, model.state_dict())
     write_text(directory / FACTS, json.dumps({"schema": SCHEMA, "arch": arch, **facts}, indent=1) + "\n")
 
 

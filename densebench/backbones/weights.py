@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densebench.errors import UserError
+from densebench.files import Damaged
+from densebench.tensors import check
 
 ROLES = ("teacher", "student")
 TEACHER_WORDS = frozenset({"teacher", "ema", "momentum", "target"})
@@ -97,9 +99,12 @@ def _load(path: Path) -> Mapping[str, Any]:
         raise UserError(f"--weights {path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
+            check(path)
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # their saved arguments
             found = torch.load(path, map_location="cpu", weights_only=True)
+    except Damaged as error:
+        raise UserError(f"--weights {path} is not a whole checkpoint ({error.why}); fetch it again") from error
     except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, UnicodeDecodeError, struct.error, ...
         raise _unreadable(path, error) from error
     if not isinstance(found, Mapping):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -12,22 +13,37 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("ls")
 def ls() -> None:
     """List what is cached, with sizes."""
+    from densebench.cache import usage
     from densebench.files import cache_root
-    from densebench.store import usage
 
-    stores = usage(cache_root())
-    for store in stores:
-        about = json.loads(store.about)
-        what = about.get("spec") or "work in progress"
-        view = about.get("view", {})
-        print(f"{store.bytes / 2**20:9.1f} MiB  {store.folder.name[:8]}  {what}  {view.get('size') or 'native' if view else ''}")
-    print(f"{sum(store.bytes for store in stores) / 2**20:9.1f} MiB  in all, under {cache_root()}")
+    found = usage(cache_root())
+    for one in found:
+        print(f"{one.bytes / 2**20:9.1f} MiB  {one.folder.name[:8]}  {_what(one.about)}")
+    print(f"{sum(one.bytes for one in found) / 2**20:9.1f} MiB  in all, under {cache_root()}")
 
 
 @app.command("clear")
 def clear() -> None:
-    """Remove all cached features; the next run computes them again."""
-    from densebench import store
+    """Remove all cached features that no run uses now; the next run computes them again."""
+    from densebench import cache
+    from densebench.console import notice
     from densebench.files import cache_root
 
-    print(f"freed {store.clear(cache_root()) / 2**20:.1f} MiB under {cache_root()}")
+    cleared = cache.clear(cache_root())
+    print(f"freed {cleared.bytes / 2**20:.1f} MiB under {cache_root()}")
+    if cleared.in_use:
+        notice(f"in use: {_listed(cleared.in_use)} stays; clear again when the run has ended")
+    if cleared.unmarked:
+        notice(f"not marked as densebench's: {_listed(cleared.unmarked)} stays; remove by hand what an earlier version left")
+
+
+def _what(about: dict[str, Any]) -> str:
+    """What a folder holds, in words."""
+    view, spec = about.get("view"), about.get("spec", "work in progress" if about else "unknown")
+    size = (view.get("size") or "native") if isinstance(view, dict) and view else ""
+    return " ".join(f"{spec}  {size}".split("\n"))
+
+
+def _listed(folders: list[Path]) -> str:
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    return f"{folders[0]}{more}"

@@ -64,8 +64,8 @@ def _torchvision() -> str:
 
 
 def _cache() -> str:
+    from densebench.cache import usage
     from densebench.files import cache_root, write_text
-    from densebench.store import usage
 
     write_text(cache_root() / "writable", "")
     (cache_root() / "writable").unlink()

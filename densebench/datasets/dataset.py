@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from densebench.datasets.names import check_name
 from densebench.datasets.palette import Colour, distinct_palette
 from densebench.datasets.subsets import limited
 from densebench.errors import UserError, unknown
-from densebench.files import cache_root, digest, replacing
+from densebench.files import cache_root, digest, read_checked, sweep, write_checked
 
 IGNORED = 255
 INVALID = -1
@@ -236,12 +237,14 @@ class Dataset:
         items = tuple(items)
         key = digest([len(self.classes), self.label_digests(items), *([self.code] if self.code else [])], 32)
         path = cache_root() / "presence" / f"{key}.npy"
-        if path.is_file():
-            return np.load(path, allow_pickle=False)
+        if (content := read_checked(path)) is not None:
+            return np.load(io.BytesIO(content), allow_pickle=False)
         rows = _in_threads(self._classes_shown, items, f"classes of {self.name}")
         table = np.stack(rows) if rows else np.zeros((0, len(self.classes)), bool)
-        with replacing(path) as part, part.open("wb") as stream:
-            np.save(stream, table)
+        stream = io.BytesIO()
+        np.save(stream, table)
+        sweep(path.parent)
+        write_checked(path, stream.getvalue())
         return table
 
     def verify(self, full: bool = False) -> list[str]:

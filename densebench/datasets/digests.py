@@ -8,9 +8,8 @@ import os
 import time
 from pathlib import Path
 
-from densebench.console import notice
 from densebench.errors import UserError
-from densebench.files import cache_root, file_digest, write_text
+from densebench.files import cache_root, file_digest, read_checked, sweep, write_checked
 
 # A file written within one tick of the clock after its stamp was read keeps that stamp (git calls this the racy problem).
 # Two seconds cover the coarsest file systems in use.
@@ -28,6 +27,7 @@ class FileDigests:
 
     def __init__(self, index: Path) -> None:
         self.index = index
+        sweep(index.parent)
         self.known: dict[str, tuple[Stamp, str]] = self._load()
         self.fresh: dict[str, tuple[Stamp, str]] = {}
 
@@ -53,17 +53,12 @@ class FileDigests:
         if self.fresh:
             self.known = self._load() | self.fresh
             self.fresh = {}
-            write_text(self.index, json.dumps({path: [*stamp, value] for path, (stamp, value) in self.known.items()}))
+            entries = {path: [*stamp, value] for path, (stamp, value) in self.known.items()}
+            write_checked(self.index, json.dumps(entries).encode())
 
     def _load(self) -> dict[str, tuple[Stamp, str]]:
-        try:
-            entries = json.loads(self.index.read_text(encoding="utf-8"))
-            return {path: ((a, b, c, d), value) for path, (a, b, c, d, value) in entries.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            notice(f"the digest index {self.index} is unreadable ({error}); files are hashed again")
-            return {}
+        entries = json.loads(read_checked(self.index) or b"{}")
+        return {path: ((a, b, c, d), value) for path, (a, b, c, d, value) in entries.items()}
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from densebench.console import notice, progress
 from densebench.datasets.archives import unpack
 from densebench.datasets.dataset import Dataset, Source
 from densebench.errors import UserError
+from densebench.files import locked
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
@@ -29,14 +30,22 @@ def get(dataset: Dataset) -> list[str]:
     """
     by_hand = []
     for source in dataset.sources:
-        missing = [path for path in source.gives if not (dataset.root / path).exists()]
+        archive = _archive(dataset.root, source)
         if source.by_hand:
+            missing = _is_missing(source, dataset.root)
             by_hand += [f"{source.by_hand} (address: {source.url}; data root: {dataset.root})"] if missing else []
-        elif missing or _archive(dataset.root, source).exists():
-            fetch(source, dataset.root)
+        elif _is_missing(source, dataset.root) or archive.exists():
+            waiting = f"another `densebench data get` is at work on {archive.name}; waiting for it"
+            with locked(archive.parent, f"{archive.name}.lock", waiting, passing=True):
+                if _is_missing(source, dataset.root) or archive.exists():  # still: the other one may have done it
+                    fetch(source, dataset.root)
         else:
-            notice(f"{_archive(dataset.root, source).name}: already unpacked")
+            notice(f"{archive.name}: already unpacked")
     return by_hand
+
+
+def _is_missing(source: Source, root: Path) -> bool:
+    return any(not (root / path).exists() for path in source.gives)
 
 
 def fetch(source: Source, root: Path) -> None:

@@ -113,7 +113,7 @@ def _read(path: Path, changed: int) -> Instances:
     key = digest([digests.digest(path), VERSION], 24)
     digests.save()
     store = Store(cache_root() / "instances" / key, {"spec": f"objects of {path}", "version": VERSION})
-    if PARTS[0] not in store:
+    if any(name not in store for name in PARTS):
         store.add({name: torch.from_numpy(values.copy()) for name, values in _packed(path).items()})
     arrays = {name: store[name].numpy() for name in PARTS}
     head = json.loads(arrays.pop("head").tobytes())

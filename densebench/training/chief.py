@@ -12,7 +12,7 @@ import torch
 
 from densebench.backbones.saved import save_checkpoint
 from densebench.console import notice
-from densebench.files import write_text
+from densebench.files import sweep, write_text
 from densebench.pictures import save
 from densebench.ranking import SIGNS
 from densebench.stored_names import as_flags, with_code
@@ -28,6 +28,7 @@ class Chief:
 
     def __init__(self, training: Training, folder: Path, about: dict[str, Any]) -> None:
         self.training, self.folder, self.about = training, folder, about
+        sweep(folder)
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.views: Views | None = None

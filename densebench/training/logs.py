@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from densebench.console import clock
-from densebench.files import write_text
+from densebench.console import clock, notice
+from densebench.files import appending, write_text
 
 NAME = "log.csv"
 LINE_SECONDS = 10.0
@@ -26,24 +31,25 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_log(self.path) if int(row["step"]) <= step]
         self._rewrite()
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.board = Board(folder / "tensorboard", step + 1)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write one row; a figure that the file has no column for yet gets one."""
+        """Write one row; a figure that the file has no column for yet gets one. Raises UserError where the disk is full."""
         row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
         new = [name for name in row if name not in self.columns]
         self.rows.append(row)
         if new:
             self._rewrite()
         else:
-            with self.path.open("a", newline="", encoding="utf-8") as stream:
-                csv.DictWriter(stream, self.columns, restval="", lineterminator="\n").writerow(row)
-        for name, value in figures.items():
-            self.board.add_scalar(name, value, step)
+            self._append(row)
+        self.board.add(step, figures)
 
-    def close(self) -> None:
-        """Flush the event files."""
-        self.board.close()
+    def _append(self, row: dict[str, str]) -> None:
+        with (
+            appending(self.path, "choose another folder; --resume takes the last state"),
+            self.path.open("a", newline="", encoding="utf-8") as stream,
+        ):
+            csv.DictWriter(stream, self.columns, restval="", lineterminator="\n").writerow(row)
 
     def _rewrite(self) -> None:
         self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
@@ -52,6 +58,37 @@ class Log:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+class Board:
+    """One of TensorBoard's event files. Where it cannot be written (a full disk, say) one line says so, and training goes on.
+
+    Events are written at once and in this thread: the thread of TensorBoard's own writer would die of a full disk.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """`step`: the first one that is written; TensorBoard forgets what other files say of it and of later ones."""
+        stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"  # TensorBoard goes by it
+        names = (folder / f"{stem}.{number}" for number in itertools.count())
+        self.path: Path | None = next(path for path in names if not path.exists())
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write the figures of a step."""
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as stream:
+                RecordWriter(stream).write(event.SerializeToString())
+        except OSError as error:
+            notice(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has the whole course")
+            self.path = None
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

@@ -1,7 +1,8 @@
 """Saved states: everything that a run needs to go on as if it had never stopped, in one file a state.
 
-A state is a safetensors file; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a state is there
-whole or not at all. Randomness has no state to save: every draw is a function of seed, step and image.
+A state is a safetensors file with a checksum; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a
+state is there whole or not at all, and one that was damaged since is not trained on. Randomness has no state to save: every draw
+is a function of seed, step and image.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from densebench.console import notice
 from densebench.errors import UserError
-from densebench.files import replacing
+from densebench.files import Damaged, unreadable
+from densebench.tensors import load_tensors, save_tensors
 
 FOLDER = "states"
 
@@ -35,24 +36,48 @@ def save_state(
     packed = optimiser.state_dict()
     for number, state in packed["state"].items():
         tensors |= {f"optimiser/{number}/{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     path = folder / FOLDER / f"step-{step:08}.safetensors"
-    with replacing(path) as part:
-        try:
-            save_file(tensors, part, metadata={"state": json.dumps({"step": step, **facts})})
-        except SafetensorError as error:
-            raise OSError(getattr(error, "errno", None), str(error)) from error
+    save_tensors(path, tensors, {"state": json.dumps({"step": step, **facts})})
     return path
 
 
-def load_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a state back into the modules and the optimiser; returns its facts. Raises UserError for a file that does not fit."""
+def load_newest(
+    folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> tuple[Path, dict[str, Any]] | None:
+    """Put the newest state that is whole back into the modules and the optimiser; returns its path and its facts.
+
+    One line says which states are damaged. None where there is no state at all. Raises Damaged where there is none but damaged
+    ones, and UserError for one that cannot be read or is of another network.
+    """
+    damage: Damaged | None = None
+    for path in reversed(saved_states(folder)):
+        if damage is not None:
+            notice(f"{damage}; the state before is taken")
+        try:
+            facts, tensors = _read(path)
+        except Damaged as error:
+            damage = error
+            continue
+        _restore(path, tensors, modules, optimiser)
+        return path, facts
+    if damage is not None:
+        raise damage
+    return None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the state {path} cannot be read ({error}); remove it, and --resume takes the one before") from error
+        tensors, metadata = load_tensors(path)
+        return json.loads(metadata["state"]), tensors
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (KeyError, ValueError) as error:
+        raise Damaged(path, "it holds no state") from error
+
+
+def _restore(
+    path: Path, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> None:
     try:
         for name, module in modules.items():
             prefix = f"{name}/"
@@ -66,7 +91,6 @@ def load_state(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.op
             states.setdefault(int(number), {})[name] = value
     packed = optimiser.state_dict()
     optimiser.load_state_dict({"state": states, "param_groups": packed["param_groups"]})
-    return facts
 
 
 def saved_states(folder: Path) -> list[Path]:

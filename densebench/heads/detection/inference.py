@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from densebench.console import Progress
+from densebench.console import Progress, notice
 from densebench.errors import UserError
 from densebench.features import autocast
+from densebench.files import appending, write_text
 from densebench.heads.detection.data import scoring_images
 from densebench.heads.detection.masks import encode
 from densebench.heads.detection.recipe import Data, Recipe
 from densebench.heads.detection.regions import paste
 from densebench.training.distributed import World, agree, synchronise
+
+SEAL = ', "crc32": "'  # stands before the checksum of a line
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,11 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
     folder.mkdir(parents=True, exist_ok=True)
     _mend(path)
     problem: UserError | None = None
-    with path.open("a", encoding="utf-8") as stream, torch.inference_mode():
+    with (
+        appending(path, "set DENSEBENCH_CACHE elsewhere"),
+        path.open("a", encoding="utf-8") as stream,
+        torch.inference_mode(),
+    ):
         for (sample,) in scoring_images(data, recipe, places, workers):
             if isinstance(sample, UserError):
                 problem = sample
@@ -56,7 +64,7 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
             place, image, size = sample
             with autocast(world.device, recipe.precision):
                 output = detector([image.to(world.device)])[0]
-            stream.write(json.dumps(_line(data.val[place].name, output, image, size)) + "\n")
+            stream.write(_sealed(_line(data.val[place].name, output, image, size)))
             stream.flush()
             if world.chief:
                 bar.advance()
@@ -76,19 +84,42 @@ def _line(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a line that a kill left half written."""
-    if path.exists():
-        content = path.read_bytes()
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
+    """Cut out a line that a kill left half written, and lines that are damaged."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+        lines = list(stream)
+    whole = [line for line in lines if _opened(line) is not None]
+    if len(whole) < len(lines):
+        write_text(path, "".join(whole))
+    if damaged := sum(line.endswith("\n") for line in lines) - len(whole):
+        notice(f"{damaged} lines of {path} are damaged; their images are looked at again")
+
+
+def _sealed(own: dict[str, Any]) -> str:
+    """A line of JSON whose last value is the checksum of all before it."""
+    text = json.dumps(own)
+    return f'{text[:-1]}{SEAL}{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def _opened(line: str) -> dict[str, Any] | None:
+    """The values of a line; None where it is not whole, or not as it was written."""
+    text, seal, _ = line.rpartition(SEAL)
+    if not line.endswith("\n") or (seal and line != f'{text}{SEAL}{zlib.crc32((text + "}").encode()):08x}"}}\n'):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def found(folder: Path) -> Iterator[Found]:
     """The detections of all images that are there, image by image."""
     for path in sorted(folder.glob("found-*.jsonl")):
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
             for line in stream:
-                if line.endswith("\n"):
-                    yield _parsed(json.loads(line))
+                if (own := _opened(line)) is not None:
+                    yield _parsed(own)
 
 
 def _parsed(own: dict[str, Any]) -> Found:

@@ -13,13 +13,14 @@ from torch import nn
 from densebench.console import Progress, notice
 from densebench.errors import UserError
 from densebench.features import autocast
+from densebench.files import Damaged
 from densebench.heads.detection.data import check_batch, training_batches
 from densebench.heads.detection.norms import settle
 from densebench.heads.detection.optimisation import groups, rate_at
 from densebench.heads.detection.recipe import Data, Recipe
 from densebench.training.batches import seed_of
 from densebench.training.distributed import World, agree, average_gradients, synchronise, total
-from densebench.training.states import load_state, retain, save_state, saved_states
+from densebench.training.states import load_newest, retain, save_state
 
 POINTS = 50  # states and points of the curve in the course of a run; of the states the last two stay
 LEAST = 20  # iterations between them
@@ -73,10 +74,14 @@ class _Run:
 
     def resume(self) -> int:
         """Take up the last state; returns the iterations that it holds."""
-        states = saved_states(self.folder)
-        if not states:
+        try:
+            found = load_newest(self.folder, {"detector": self.detector}, self.optimiser)
+        except Damaged as damage:
+            notice(f"{damage}; there is no other state: training begins anew")
             return 0
-        facts = load_state(states[-1], {"detector": self.detector}, self.optimiser)
+        if found is None:
+            return 0
+        _, facts = found
         self.curve = [(int(iteration), float(loss)) for iteration, loss in facts["curve"]]
         self.scaler.load_state_dict(facts["scaler"])
         return int(facts["step"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +24,11 @@ from torch import nn
 from densebench.backbones import Backbone
 from densebench.console import Progress, notice
 from densebench.errors import UserError
-from densebench.files import write_text
+from densebench.files import appending
 from densebench.heads.mmsegmentation.data import scoring_loader, training_loader
 from densebench.heads.mmsegmentation.importing import readable_checkpoints
 from densebench.heads.mmsegmentation.recipe import Data, Recipe
+from densebench.heads.mmsegmentation.resuming import discard_damaged, has_diverged, last_iteration, read_curves, write_curves
 from densebench.heads.mmsegmentation.schedule import schedulers
 from densebench.heads.mmsegmentation.segmentor import BatchNormHead, Frozen, SideBySide
 from densebench.heads.mmsegmentation.segmentor import Trained as TrainedBackbone
@@ -65,15 +64,19 @@ def train(
     Raises UserError for a file that cannot be read, a batch that cannot be divided, and fp16 training without a GPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start, complete = _last_iteration(folder), (folder / f"validation-{recipe.iterations:08}.json").exists() or _lost(folder)
+    if world.chief:
+        discard_damaged(folder)
+    synchronise()
+    start, last = last_iteration(folder), folder / f"validation-{recipe.iterations:08}.json"
+    complete = last.exists() or has_diverged(folder)
     synchronise()  # nobody writes before everybody has looked
     if not complete:
-        with warnings.catch_warnings(), readable_checkpoints():
+        with appending(folder, "set DENSEBENCH_CACHE elsewhere"), warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
             _runner(backbone, data, recipe, rates, folder, world, start, drawn, workers).train()
         synchronise()  # the chief has written everything
         gc.collect()  # the runner holds itself, its model and its loaders in a circle
-    points = json.loads((folder / "curves.json").read_text())
+    points = read_curves(folder)
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))
     iterations = np.array([iteration for iteration, _ in points])
     found = Trained(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
@@ -183,21 +186,8 @@ def _runner(
     )
 
 
-def _lost(folder: Path) -> bool:
-    """Whether every learning rate has diverged by the last point of the curves."""
-    path = folder / "curves.json"
-    return path.exists() and not np.isfinite(json.loads(path.read_text())[-1][1]).any()
-
-
 def _every(iterations: int, times: int) -> int:
     return max(1, iterations // times)
-
-
-def _last_iteration(folder: Path) -> int:
-    """The iterations that the last state of a run holds; 0 without one."""
-    last = folder / "last_checkpoint"
-    found = re.search(r"iter_(\d+)\.pth", last.read_text()) if last.exists() else None
-    return int(found.group(1)) if found else 0
 
 
 class _Runner(Runner):
@@ -252,9 +242,7 @@ class Report(Hook):
         self.folder, self.recipe, self.heads, self.world, self.counting = folder, recipe, heads, world, counting
         self.every = _every(recipe.iterations, POINTS)
         self.bar = Progress("training", recipe.iterations - start, "iterations")
-        path = folder / "curves.json"
-        known = json.loads(path.read_text()) if path.exists() else []
-        self.points: list[tuple[int, list[float]]] = [point for point in known if point[0] <= start]
+        self.points = [point for point in read_curves(folder) if point[0] <= start]
         self.recent: list[list[float]] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -273,7 +261,7 @@ class Report(Hook):
             self.points.append((done, losses.tolist()))
             self.recent = []
             if self.world.chief:
-                write_text(self.folder / "curves.json", json.dumps(self.points) + "\n")
+                write_curves(self.folder, self.points)
             runner.train_loop.stop_training = not bool(losses.isfinite().any())
         if self.world.chief:
             self.bar.advance()

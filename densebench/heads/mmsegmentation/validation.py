@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Int, UInt8
 from mmengine.evaluator import BaseMetric
 from mmseg.evaluation import IoUMetric
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from densebench import metrics
-from densebench.files import replacing, write_text
+from densebench.files import Damaged, read_checked, unreadable, write_checked
+from densebench.tensors import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,20 @@ class Validation:
 
 
 def validations(folder: Path) -> list[Validation]:
-    """All validations of a run in their order."""
+    """All validations of a run in their order. Raises Damaged for one that is not as it was written, UserError for one that
+    cannot be read."""
     found = []
     for path in sorted(folder.glob("validation-*.json")):
-        facts = json.loads(path.read_text())
-        tensors = load_file(path.with_suffix(".safetensors"))
+        content = read_checked(path)
+        if content is None:
+            raise Damaged(path, "its checksum does not match")
+        facts = json.loads(content)
+        try:
+            tensors, _ = load_tensors(path.with_suffix(".safetensors"))
+        except FileNotFoundError as error:
+            raise Damaged(path, "its tensors are missing") from error
+        except OSError as error:
+            raise unreadable(path.with_suffix(".safetensors"), error) from error
         parts = {part: {k.partition(" ")[2]: v for k, v in tensors.items() if k.startswith(part)} for part in ("pairs", "map")}
         found.append(Validation(facts["iteration"], parts["pairs"], parts["map"], facts["mmseg"]))
     return found
@@ -65,8 +74,7 @@ class Counting(BaseMetric):
         """Write the counts; the numbers follow from them elsewhere."""
         tensors = {f"pairs {name}": pairs for name, pairs, _ in results}
         tensors |= {f"map {name}": maps for name, _, maps in results if maps is not None}
-        with replacing(self.folder / f"validation-{self.iteration:08}.safetensors") as part:
-            save_file(tensors, part)
+        save_tensors(self.folder / f"validation-{self.iteration:08}.safetensors", tensors)
         return {"images": float(len(results))}
 
 
@@ -86,5 +94,6 @@ class HeadIoU(IoUMetric):
 def write_facts(folder: Path, iteration: int, found: dict[str, float], heads: int) -> list[float]:
     """Close a validation: with this file it counts. Returns IoUMetric's mIoU of each head in %."""
     values = [round(float(found[f"head {number}/mIoU"]), 2) for number in range(heads)]
-    write_text(folder / f"validation-{iteration:08}.json", json.dumps({"iteration": iteration, "mmseg": values}) + "\n")
+    content = json.dumps({"iteration": iteration, "mmseg": values})
+    write_checked(folder / f"validation-{iteration:08}.json", content.encode())
     return values
