@@ -106,7 +106,8 @@ class Evaluator(ABC):
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Yield the scores of every point that is not known yet. Raises UserError for what the user can mend.
 
-        The headline comes last of a point's scores: once it is on disk, the point counts as known.
+        The headline comes last of a point's scores: once it is on disk, the point counts as known. Every score states its
+        direction, and its digits where its unit is not %.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ not to say that nothing parts the two: one may beat the other and be beaten by s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,10 +36,10 @@ def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], dire
 
     Where two have no replicates that pair, the plain values decide.
     """
-    sign = SIGNS[direction]
-
-    def beats(i: int, j: int) -> bool:
+    found = [1] * len(values)
+    for i, j in itertools.combinations(range(len(values)), 2):
         ahead = lead(replicates[i], replicates[j])
-        return sign * (values[i] - values[j] if ahead is None else ahead) > 0
-
-    return [1 + sum(beats(i, j) for i in range(len(values)) if i != j) for j in range(len(values))]
+        gain = SIGNS[direction] * (values[i] - values[j] if ahead is None else ahead)
+        found[i] += gain < 0
+        found[j] += gain > 0
+    return found

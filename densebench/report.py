@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -173,7 +174,7 @@ def _drawn(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: s
 
     figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
-    lines = []
+    lines: list[Any] = []
     for name in names:
         own = mean[mean.name == name].sort_values("x")
         lines.append(axes.errorbar(own.x, own["mean"], yerr=own["std"].fillna(0), marker="o", markersize=4, capsize=2))

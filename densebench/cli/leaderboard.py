@@ -17,7 +17,7 @@ def leaderboard(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Status 1 if FILE is not what would be written.")] = False,
 ) -> None:
-    """Print comparable records as tables: one table a group, best first, ranks shared where the data do not separate."""
+    """Print comparable records as tables: one table a group, best first; a rank is 1 + the number that are separably better."""
     if check and output is None:
         raise UserError("--check compares with a file: give --output FILE")
 
