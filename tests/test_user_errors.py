@@ -148,17 +148,8 @@ def run(monkeypatch, capsys, tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((32, 32), 0, np.uint8)).save(folder / "a.png")
     (tmp_path / "data" / "classes.toml").write_text('classes = ["a"]\n')
-    argv = [
-        "densebench",
-        "eval",
-        "--protocol",
-        "incontext",
-        "--dataset",
-        f"folder:{tmp_path / 'data'}",
-        "--backbone",
-        "./mine.py",
-    ]
-    monkeypatch.setattr("sys.argv", [*argv, "--device", "cpu", "--image-size", "32", "--neighbours", "1", *more])
+    more = "--protocol incontext --backbone ./mine.py --device cpu --image-size 32 --neighbours 1"
+    monkeypatch.setattr("sys.argv", ["densebench", "eval", "--dataset", f"folder:{tmp_path / 'data'}", *more.split()])
     with pytest.raises(SystemExit) as caught:
         main()
     return caught.value.code, capsys.readouterr().err.strip().splitlines()[-1]
