@@ -122,8 +122,8 @@ class Bootstrapping(Objective):
             )
         if options.cycle and options.cycle_scope == "batch" and options.accumulate > 1:
             raise UserError(
-                f"--cycle-scope batch with --accumulate {options.accumulate}: a cycle closes over the whole batch, which is there "
-                "at once only with --accumulate 1; give that, or --cycle-scope group (--variant paper sets batch)"
+                f"--cycle-scope batch with --accumulate {options.accumulate}: a cycle closes over the whole batch, which is only "
+                "there at once with --accumulate 1; give that, or --cycle-scope group (--variant paper sets batch)"
             )
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
@@ -234,9 +234,10 @@ class Bootstrapping(Objective):
     @torch.no_grad()
     def match(self, taught: Tensor, valid: Tensor, numbers: Tensor, now: Now) -> tuple[Tensor, Tensor]:
         """Places of the nearest neighbours `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
+        numbers = numbers.to(taught.device, non_blocking=True)
         places, masks = [], []
         for view in (0, 1):
-            place, found = self.bank.nearest(view, taught[view], numbers.to(taught.device), valid)
+            place, found = self.bank.nearest(view, taught[view], numbers, valid)
             if self.options.cycle:
                 found = found & self._closed(self.bank.at(1 - view, place), taught[1 - view], valid, now)
             places.append(place)
@@ -257,8 +258,8 @@ class Bootstrapping(Objective):
 
     def _remember(self, taught: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
         crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
-        device = taught.device
-        self._seen.append((taught.detach(), objects.valid, views.numbers.to(device), labels, crops.to(device)))
+        numbers, crops = (part.to(taught.device, non_blocking=True) for part in (views.numbers, crops))
+        self._seen.append((taught.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:
         """Centres move, and the step's objects enter the banks."""

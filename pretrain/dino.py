@@ -13,7 +13,8 @@ temperature (0.04 to 0.07 over 30 epochs) and a last layer that is not normalise
 the rest is inferred from the argument file of CrIBo's ImageNet run, whose optimisation is "exactly the same as in DINO" (appendix
 A.1): global views that show (0.25, 1) and local ones (0.05, 0.25) of an image, a learning rate that ends at 1e-5, no clipping.
 DINO's authors give the same last learning rate and no clipping for a sibling run (issue 122 of their repository).
-`imagenet-100` is the README's vanilla run: the code's defaults, 100 epochs, 8 processes of 64 images (69.3 % by k-NN on ImageNet).
+`imagenet-100` is the vanilla run of that README: the code's defaults, 100 epochs, 8 processes of 64 images (69.3 % by k-NN on
+ImageNet).
 """
 
 from __future__ import annotations

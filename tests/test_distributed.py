@@ -2,7 +2,8 @@
 
 DINO: losses are means over images, centres are gathered, noise and data belong to images: equal up to the order of sums.
 CrIBo, CrOC and NeCo: the same once `group_size` is one process's share, since costs are rescaled, cycles closed, objects
-averaged and patches dealt out within groups; of CrIBo's paper variant cycles close over the whole batch. FLSL: its mean distribution and NeCo's queue are those of all processes.
+averaged and patches dealt out within groups; in CrIBo's paper variant cycles close over the whole batch. FLSL: its mean
+distribution and NeCo's queue are those of all processes.
 Stochastic depth is drawn per process and is left out here.
 """
 
