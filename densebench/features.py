@@ -93,7 +93,7 @@ def extract(
     if missing:
         device = torch.device(device)
         backbone = backbone.to(device)
-        loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers)
+        loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers, pin=device.type == "cuda")
         pending: dict[str, Tensor] = {}
         with progress(label, len(missing)) as bar, torch.inference_mode():
             for names, images in loader:
@@ -138,6 +138,8 @@ def _loader(
     backbone: Backbone,
     batch_size: int,
     workers: int,
+    *,
+    pin: bool,
 ) -> DataLoader[Any]:
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
@@ -149,6 +151,7 @@ def _loader(
         collate_fn=_collate,
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=2 if workers else None,
+        pin_memory=pin,
     )
 
 

@@ -186,8 +186,10 @@ def _loop(training: Training, chief: Chief | None, stopped: Any) -> None:
         if chief is not None:
             chief.report(report)
         stop = agree(bool(stopped()), training.world.device) if report.figures or training.world.size == 1 else False
-        if chief is not None and (stop or chief.due(report.step)):
-            chief.save()
+        if stop or training.due(report.step):
+            if chief is not None:
+                chief.save()
+            synchronise()  # the others wait here while one saves, draws and probes
         if stop and report.step < training.steps:
             if chief is not None:
                 raise Stopped(f"stopped after step {report.step}; `{chief.resume_command}` goes on from there")

@@ -236,16 +236,17 @@ class Source:
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
         loader = DataLoader(
-            _Looks(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=list,
-            multiprocessing_context="forkserver" if workers else None,
+            _Looks(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
+            multiprocessing_context="forkserver" if workers else None, pin_memory=device.type == "cuda",
         )  # fmt: skip
-        for batch in loader:
-            if error := next((found for found in batch if isinstance(found, UserError)), None):
-                raise error
-            images = torch.stack([image for image, _ in batch]).to(device, non_blocking=True)
+        for found in loader:
+            if isinstance(found, UserError):
+                raise found
+            images, labels = found
+            images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):
                 grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
-            for grid, (_, label) in zip(grids.float(), batch, strict=True):
+            for grid, label in zip(grids.float(), labels, strict=True):
                 yield grid.clone(), label
 
     def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
@@ -269,6 +270,14 @@ class _Looks(torch.utils.data.Dataset[Any]):
             return view.image(dataset.image(item), dataset.image_digest(item)), self.source.label(item, view)
         except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
             return error
+
+
+def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]] | UserError:
+    """Views together and their label maps, or the first problem."""
+    if error := next((found for found in batch if isinstance(found, UserError)), None):
+        return error
+    images, labels = zip(*batch, strict=True)
+    return torch.stack(images), list(labels)
 
 
 def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, label: str = "training labels") -> np.ndarray:

@@ -84,10 +84,11 @@ class _Frames(torch.utils.data.Dataset[Any]):
 
 
 def steps(
-    videos: Videos, sequences: Sequence[Sequence[Item]], shape: tuple[int, int], resample: str, workers: int
+    videos: Videos, sequences: Sequence[Sequence[Item]], shape: tuple[int, int], resample: str, workers: int, pin: bool = False
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
     """The first frames of the sequences, then the second ones, and so on; longest sequences first, those that end drop out.
 
+    pin: in page-locked memory, for a GPU.
     Raises UserError naming the file of a frame that cannot be read or has another size than the first one.
     """
     items = [item for frames in sequences for item in frames]
@@ -100,11 +101,22 @@ def steps(
         _Frames(videos, items, videos.image_size(items[0]), shape, resample),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_collate,
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=2 if workers else None,
+        pin_memory=pin,
     )
     for images in loader:
-        if error := next((image for image in images if isinstance(image, UserError)), None):
-            raise error
-        yield torch.stack(images)
+        if isinstance(images, UserError):
+            raise images
+        yield images
+
+
+def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
+    """Frames together, or the first problem."""
+    tensors = []
+    for image in images:
+        if isinstance(image, UserError):
+            return image
+        tensors.append(image)
+    return torch.stack(tensors)

@@ -92,7 +92,8 @@ class Tracker:
         """Sequences of one size, longest first, frame by frame."""
         names, shape = list(sequences), self.size.shape(*native)
         context: Context | None = None
-        images = steps(self.videos, list(sequences.values()), shape, self.resample, self.workers)
+        pin = self.device.type == "cuda"
+        images = steps(self.videos, list(sequences.values()), shape, self.resample, self.workers, pin)
         for place in range(max(map(len, sequences.values()))):
             active = [name for name in names if place < len(sequences[name])]
             items = [sequences[name][place] for name in active]

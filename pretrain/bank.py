@@ -111,19 +111,29 @@ def cycle_consistent(
     valid: Bool[Tensor, "b k"],
     group: int = 0,
 ) -> Bool[Tensor, "b k"]:
-    """Whether the way back ends where it began (equation 4).
+    """Whether the way back ends where it began (equation 4), within each group of images (0: all are one group).
 
     jumped: for each object of one view, its match's vector in the other view. objects: the batch in that other view. True where
-    the object that is most similar to `jumped`, among all valid ones of the group of images, is the object itself.
+    the object that is most similar to `jumped`, among all valid ones of the group, is the object itself.
     """
-    size, k = group or len(valid), valid.shape[1]
-    jumped, objects = F.normalize(jumped.float(), dim=2), F.normalize(objects.float(), dim=2)
-    parts = []
-    for back, keys, there in zip(jumped.split(size), objects.split(size), valid.split(size), strict=True):
-        keys, count = keys.flatten(0, 1), back.shape[0] * k
-        found = [
-            (rows @ keys.T).masked_fill(~there.flatten(), -torch.inf).argmax(dim=1)
-            for rows in back.flatten(0, 1).split(max(1, TILE_BYTES // (4 * count)))
-        ]
-        parts.append((torch.cat(found) == torch.arange(count, device=keys.device)).view(-1, k))
-    return torch.cat(parts) & valid
+    size = group or len(valid)
+    groups = zip(jumped.split(size), objects.split(size), valid.split(size), strict=True)
+    return torch.cat([cycle_closes(back, keys, there) for back, keys, there in groups])
+
+
+def cycle_closes(
+    jumped: Float[Tensor, "b k d"], objects: Float[Tensor, "all k d"], valid: Bool[Tensor, "all k"], first: int = 0
+) -> Bool[Tensor, "b k"]:
+    """Whether the way back ends where it began, for the images `first` .. `first + b - 1` of a group that `objects` holds whole.
+
+    jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
+    """
+    b, k, _ = jumped.shape
+    keys, there = F.normalize(objects.float(), dim=2).flatten(0, 1), valid.flatten()
+    back = F.normalize(jumped.float(), dim=2).flatten(0, 1)
+    found = [
+        (rows @ keys.T).masked_fill(~there, -torch.inf).argmax(dim=1)
+        for rows in back.split(max(1, TILE_BYTES // (4 * len(keys))))
+    ]
+    itself = first * k + torch.arange(b * k, device=keys.device)
+    return (torch.cat(found) == itself).view(b, k) & valid[first : first + b]

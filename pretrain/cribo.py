@@ -9,9 +9,12 @@ earlier images; where the match is cycle-consistent, the student's object in one
 object in the other. To that come the same loss between the two views of the object itself, and DINO's between whole views.
 
 Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet
-instead of 32; both directions of the loss across images divided by their own number of matches, instead of both by the
-first's, and summed; cycles closed over the whole batch instead of one GPU's share. Unlike the code, a bank that is not full
-holds nothing rather than noise, and an object is never matched with its own image.
+instead of 32; each direction of the loss across images divided by its own number of matches, instead of both by the first's;
+cycles closed over the whole batch, gathered from all processes, instead of one GPU's share. The paper's three losses are sums of
+two directions (equations 6, 8 and 10), the code's are their means: here all three are means under either variant, so that they
+weigh alike. Objects and matches are counted over a group of images (`--group-size`: what one GPU of the code holds), and groups
+are averaged. Unlike the code, a bank that is not full holds nothing rather than noise, and an object is never matched with its
+own image.
 """
 
 from __future__ import annotations
@@ -29,11 +32,12 @@ from densebench.options import setting
 from densebench.pretrainer import PrototypePretrainer
 from densebench.training.augmentation import ViewRecipe
 from densebench.training.distillation import Centre, distil
+from densebench.training.distributed import gather
 from densebench.training.heads import Head
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
 
-from .bank import Bank, cycle_consistent
+from .bank import Bank, cycle_closes, cycle_consistent
 from .bank_pictures import clusters_picture, matches_picture
 from .dino import TINY
 from .image_level import by_image, global_views, image_figures, image_loss
@@ -115,6 +119,11 @@ class Bootstrapping(Objective):
         if options.objects > 2 * patches:
             raise UserError(
                 f"--objects {options.objects}: two views have {2 * patches} patches; use at most that, or larger views"
+            )
+        if options.cycle and options.cycle_scope == "batch" and options.accumulate > 1:
+            raise UserError(
+                f"--cycle-scope batch with --accumulate {options.accumulate}: a cycle closes over the whole batch, which is only "
+                "there at once with --accumulate 1; give that, or --cycle-scope group (--variant paper sets batch)"
             )
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
@@ -199,21 +208,22 @@ class Bootstrapping(Objective):
         teacher: Network,
         now: Now,
     ) -> tuple[Tensor, Tensor]:
-        """Equation 8: the neighbour of the teacher's object in one view against the student's object in the other view.
+        """Equation 8, halved: the neighbour of the teacher's object in one view against the student's object in the other view.
 
-        With it the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
+        Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the first's number. With it
+        the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
         """
         options = self.options
-        places, masks = self.match(taught, valid, numbers)
+        places, masks = self.match(taught, valid, numbers, now)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
         if now.epoch < options.bootstrap_after or not options.neighbour_weight:
             masks = torch.zeros_like(masks)
         weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
         if options.neighbour_norm == "official":
             first = first_direction(masks, options.group_size)
-            weights = torch.stack([first * masks[0], first * masks[1]]) / 2
+            weights = torch.stack([first * masks[0], first * masks[1]])
         chosen = masks.flatten(1)[:, rows].flatten().nonzero()[:, 0]  # of the valid objects of view 1, then of view 2
-        places, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (places, weights))
+        places, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (places, weights / 2))
         first_view = chosen < len(rows)
         with torch.no_grad():
             near = torch.where(first_view[:, None], self.bank.at(0, places), self.bank.at(1, places))
@@ -222,17 +232,25 @@ class Bootstrapping(Objective):
         return self._distil(seen[:, None], z_t[:, None], weights[:, None, None], prototypes, now), ratio
 
     @torch.no_grad()
-    def match(self, taught: Tensor, valid: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def match(self, taught: Tensor, valid: Tensor, numbers: Tensor, now: Now) -> tuple[Tensor, Tensor]:
         """Places of the nearest neighbours `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
-        scope = self.options.group_size if self.options.cycle_scope == "group" else 0
+        numbers = numbers.to(taught.device, non_blocking=True)
         places, masks = [], []
         for view in (0, 1):
-            place, found = self.bank.nearest(view, taught[view], numbers.to(taught.device), valid)
+            place, found = self.bank.nearest(view, taught[view], numbers, valid)
             if self.options.cycle:
-                found = found & cycle_consistent(self.bank.at(1 - view, place), taught[1 - view], valid, scope)
+                found = found & self._closed(self.bank.at(1 - view, place), taught[1 - view], valid, now)
             places.append(place)
             masks.append(found)
         return torch.stack(places), torch.stack(masks)
+
+    def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, now: Now) -> Tensor:
+        """Which cycles close, within a group of images or over the batch of all processes."""
+        if self.options.cycle_scope == "group":
+            return cycle_consistent(jumped, objects, valid, self.options.group_size)
+        if now.world == 1:
+            return cycle_consistent(jumped, objects, valid)
+        return cycle_closes(jumped, gather(objects), gather(valid), now.first(len(valid)))
 
     def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, now: Now) -> Tensor:
         centre = self.object_centre.value
@@ -240,8 +258,8 @@ class Bootstrapping(Objective):
 
     def _remember(self, taught: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
         crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
-        device = taught.device
-        self._seen.append((taught.detach(), objects.valid, views.numbers.to(device), labels, crops.to(device)))
+        numbers, crops = (part.to(taught.device, non_blocking=True) for part in (views.numbers, crops))
+        self._seen.append((taught.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:
         """Centres move, and the step's objects enter the banks."""
@@ -263,7 +281,7 @@ class Bootstrapping(Objective):
         labels, objects = self.cluster(told.patches, views, now)
         one, two = told.patches.chunk(2)
         taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        places, masks = self.match(taught, objects.valid, views.numbers)
+        places, masks = self.match(taught, objects.valid, views.numbers, now)
         return {
             "clusters": clusters_picture(views, labels, objects.valid, self.grid),
             "matches": matches_picture(self.bank, views, labels, objects.valid, places[0], masks[0], self.grid, images),

@@ -15,6 +15,7 @@ from scipy import stats
 from densebench.torchvision_ops import make_importable
 from densebench.training import augmentation
 from densebench.training.augmentation import Draws, ViewRecipe, blur, brightness, contrast, hue, recolour, render, saturation
+from densebench.training.crops import Pictures
 
 make_importable()
 from torchvision.transforms import RandomResizedCrop  # noqa: E402
@@ -40,6 +41,10 @@ def row(box=(0, 0, 1, 1), flip=0, jitter=0, strengths=(1, 1, 1, 0), order=(0, 1,
 
 def draws_of(*rows):
     return Draws(torch.tensor(rows, dtype=torch.float32))
+
+
+def pictures(images):
+    return Pictures.of([image.permute(1, 2, 0).numpy() for image in images])
 
 
 def column(*values):
@@ -238,7 +243,7 @@ def test_a_view_is_pillows_pipeline():
         done = TF.to_grayscale(done, 3) if i % 5 == 0 else done
         done = TF.solarize(done, 128) if i % 7 == 0 else done
         wanted.append(TF.normalize(TF.to_tensor(done), MEAN, STD))
-    found = render(torch.stack(x), torch.zeros(24, 2), draws_of(*rows), view, MEAN, STD)
+    found = render(pictures(x), torch.zeros(24, 2), draws_of(*rows), view, MEAN, STD)
     assert found.shape == (24, 3, 24, 24)
     assert found.dtype == torch.float32
     scale = torch.tensor(STD).view(3, 1, 1) * 255
@@ -249,22 +254,22 @@ def test_a_view_is_pillows_pipeline():
 
 
 def test_parts_of_images_render_like_the_whole():
-    """What lies around the part, and the padding that batch-mates need, is never seen."""
+    """What lies around the part is never seen."""
     whole = torch.from_numpy(np.stack([smooth(60, 80, i) for i in range(3)])).permute(0, 3, 1, 2)
     boxes = [(10, 20, 30, 40), (0, 0, 60, 80), (33, 41, 20, 15)]
     draws = draws_of(*(row(box, i % 2, 1, (1.2, 0.8, 1.1, 0.05), ORDERS[5 + i], 0, 1.0) for i, box in enumerate(boxes)))
     view = ViewRecipe(16, (0.25, 1.0))
-    wanted = render(whole, torch.zeros(3, 2), draws, view, MEAN, STD)
+    wanted = render(pictures(whole), torch.zeros(3, 2), draws, view, MEAN, STD)
     offsets = torch.tensor([[8.0, 15.0], [0.0, 0.0], [33.0, 41.0]])
     parts = torch.randint(0, 256, (3, 3, 70, 90), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for i, (top, left) in enumerate(offsets.int().tolist()):
         bottom, right = boxes[i][0] + boxes[i][2], boxes[i][1] + boxes[i][3]
         parts[i, :, : bottom - top, : right - left] = whole[i, :, top:bottom, left:right]
     table = draws.table.clone()
-    torch.testing.assert_close(render(parts, offsets, draws, view, MEAN, STD), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(render(pictures(parts), offsets, draws, view, MEAN, STD), wanted, rtol=0, atol=1e-4)
     assert torch.equal(draws.table, table)
     for i in range(3):
-        alone = render(whole[i : i + 1], torch.zeros(1, 2), Draws(table[i : i + 1]), view, MEAN, STD)
+        alone = render(pictures(whole[i : i + 1]), torch.zeros(1, 2), Draws(table[i : i + 1]), view, MEAN, STD)
         torch.testing.assert_close(alone[0], wanted[i], rtol=0, atol=1e-4)
 
 
@@ -272,7 +277,7 @@ def test_the_recipes_kernel_is_used():
     image = torch.randint(0, 256, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     found = [
         render(
-            image,
+            pictures(image),
             torch.zeros(1, 2),
             draws_of(row((0, 0, 40, 40))),
             ViewRecipe(24, (1.0, 1.0), kernel=kernel),

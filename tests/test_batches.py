@@ -17,6 +17,7 @@ from PIL import Image
 from densebench.errors import UserError
 from densebench.training.augmentation import ViewRecipe, render
 from densebench.training.batches import Order, Reader, collate, load_batches, permutation, seed_of
+from densebench.training.crops import Pictures
 from densebench.training.images import Images
 
 
@@ -196,22 +197,21 @@ def test_a_batch_reports_all_broken_files():
 def test_only_the_rectangle_around_the_views_is_kept():
     samples = [Reader(Few(20), RECIPES, seed=0)[1, number] for number in (3, 11, 8, 16)]
     batch = collate(samples)
-    assert batch.pixels.dtype == torch.uint8
     assert batch.numbers.tolist() == [3, 11, 8, 16]
     assert len(batch.draws) == 3
-    heights, widths = [], []
+    parts = []
     for i, (image, draws, _, _) in enumerate(samples):
         boxes = draws[:, :4].astype(int)
         top, left = min(box[0] for box in boxes), min(box[1] for box in boxes)
         bottom, right = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-        heights.append(bottom - top)
-        widths.append(right - left)
+        parts.append(image[top:bottom, left:right])
         assert batch.offsets[i].tolist() == [top, left]
-        kept = batch.pixels[i].permute(1, 2, 0).numpy()
-        assert np.array_equal(kept[: bottom - top, : right - left], image[top:bottom, left:right])
         for view in range(3):
             assert np.array_equal(batch.draws[view].table[i], draws[view])
-    assert batch.pixels.shape == (4, 3, max(heights), max(widths))
+    kept = list(batch.pixels.cut(torch.tensor([[0.0, 0.0, *part.shape[:2]] for part in parts])))
+    assert all(stack.dtype == torch.uint8 for stack in kept)
+    assert all(np.array_equal(stack[0].permute(1, 2, 0), part) for stack, part in zip(kept, parts, strict=True))
+    assert batch.pixels.nbytes == sum(part.size for part in parts)
 
 
 def test_kept_parts_render_like_whole_images():
@@ -221,8 +221,7 @@ def test_kept_parts_render_like_whole_images():
     for view, recipe in enumerate(RECIPES):
         together = render(batch.pixels, batch.offsets, batch.draws[view], recipe, mean, std)
         for i, sample in enumerate(samples):
-            image = torch.tensor(sample[0]).permute(2, 0, 1)[None]
-            alone = render(image, torch.zeros(1, 2), collate([sample]).draws[view], recipe, mean, std)
+            alone = render(Pictures.of([sample[0]]), torch.zeros(1, 2), collate([sample]).draws[view], recipe, mean, std)
             torch.testing.assert_close(together[i], alone[0], rtol=0, atol=1e-4)
 
 
@@ -236,7 +235,10 @@ def test_loaded_batches_follow_the_keys(workers):
         wanted = collate([reader[key] for key in part])
         assert batch.numbers.tolist() == wanted.numbers.tolist() == [number if number != 9 else 10 for _, number in part]
         assert batch.broken == wanted.broken
-        assert torch.equal(batch.pixels, wanted.pixels)
+        boxes = [draws.boxes - torch.cat([batch.offsets, torch.zeros(4, 2)], dim=1) for draws in batch.draws]
+        for view in boxes:
+            kept, there = (list(own.to(torch.device("cpu")).cut(view)) for own in (batch.pixels, wanted.pixels))
+            assert all(torch.equal(a, b) for a, b in zip(kept, there, strict=True))
         assert torch.equal(batch.offsets, wanted.offsets)
         assert all(torch.equal(a.table, b.table) for a, b in zip(batch.draws, wanted.draws, strict=True))
 

@@ -158,7 +158,7 @@ class Naive:
             if self.options.neighbour_norm == "official":
                 losses.append((sums[0] + sums[1]) / counts[0] / 2 if counts[0] else 0.0)
             else:
-                losses.append(sum(s / c if c else 0.0 for s, c in zip(sums, counts, strict=True)))
+                losses.append(sum(s / c if c else 0.0 for s, c in zip(sums, counts, strict=True)) / 2)
         return sum(losses) / len(losses)
 
 
@@ -223,7 +223,7 @@ def test_the_two_norms_differ_where_the_directions_match_unequally():
         counts = {step: list(map(len, Naive(objective, student, teacher, batch, now(step=step)).matches())) for step in range(20)}
         unequal = next(step for step, (one, two) in counts.items() if 0 < one != two > 0)
         losses[norm] = objective(student, teacher, batch, now(step=unequal)).terms["neighbour"].item()
-    assert losses["paper"] != pytest.approx(2 * losses["official"], rel=1e-3)
+    assert losses["paper"] != pytest.approx(losses["official"], rel=1e-3)
 
 
 def test_without_matches_in_the_first_direction_the_code_counts_nothing_and_the_paper_the_second(monkeypatch):

@@ -2,7 +2,8 @@
 
 DINO: losses are means over images, centres are gathered, noise and data belong to images: equal up to the order of sums.
 CrIBo, CrOC and NeCo: the same once `group_size` is one process's share, since costs are rescaled, cycles closed, objects
-averaged and patches dealt out within groups. FLSL: its mean distribution and NeCo's queue are those of all processes.
+averaged and patches dealt out within groups; in CrIBo's paper variant cycles close over the whole batch. FLSL: its mean
+distribution and NeCo's queue are those of all processes.
 Stochastic depth is drawn per process and is left out here.
 """
 
@@ -44,6 +45,7 @@ OWN = {
     "dino": {**PROTOTYPES, "local_crops": 1, "local_size": 16},
     "croc": {**PROTOTYPES, "object_dim": 48, "k_start": 4, "k_max": 4},
     "cribo": {**PROTOTYPES, "object_dim": 48, "objects": 4, "memory": 16, "bootstrap_after": 0},
+    "cribo paper": {**PROTOTYPES, "object_dim": 48, "objects": 4, "memory": 16, "bootstrap_after": 0, "variant": "paper"},
     "neco": SORTING,
     "neco queue": {**SORTING, "references": "queue", "queue_size": 24, "queue_patches": 2},
     "neco fraction": {**SORTING, "references": "fraction", "reference_fraction": 0.5, "both_directions": True},

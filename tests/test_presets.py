@@ -40,7 +40,11 @@ CROC = {
 
 PUBLISHED = {
     ("dino", "coco"): {**DINO, "epochs": 300, "batch_size": 256},
-    ("dino", "imagenet"): {**DINO, "epochs": 800, "batch_size": 1024},
+    ("dino", "imagenet"): {
+        **LONG, "clip_grad": 0.0, "epochs": 800, "batch_size": 1024, "global_scale": (0.25, 1.0), "local_scale": (0.05, 0.25),
+        "local_crops": 10, "local_size": 96,
+    },
+    ("dino", "imagenet-100"): {**DINO, "epochs": 100, "batch_size": 512},
     ("croc", "coco"): {**CROC, "batch_size": 256, "group_size": 128, "lambda_pos": 4.0, "tokens": "value"},
     ("croc", "imagenet"): {**CROC, "batch_size": 1024, "lambda_pos": 3.0, "tokens": "key"},
     ("cribo", "coco"): {**CRIBO, "epochs": 300, "batch_size": 256, "group_size": 32, "objects": 64, "lambda_pos": 2.0},
@@ -65,7 +69,7 @@ def test_presets_are_the_published_runs(method, preset):
 
 
 def test_the_paper_of_cribo():
-    """Section 3.2.3 (Z1 and Z2, no halving), the batch as scope of equation 4, and 12 objects on ImageNet (appendix A.1)."""
+    """Section 3.2.3 (Z1 and Z2), the batch as scope of equation 4, and 12 objects on ImageNet (appendix A.1)."""
     for preset, objects in (("coco", 64), ("imagenet", 12), ("imagenet-vitb", 12)):
         chosen = options_of("cribo", preset, "paper")
         assert (chosen.objects, chosen.neighbour_norm, chosen.cycle_scope) == (objects, "paper", "batch")
@@ -81,12 +85,13 @@ def test_the_paper_of_croc():
 
 
 def test_views_are_the_published_ones():
-    first, second, *local = options_of("dino", "imagenet").views()
-    assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
-    assert len(local) == 8
-    assert {(v.size, v.scale, v.blur, v.solarise, v.flip, v.jitter, v.kernel) for v in local} == {
-        (96, (0.05, 0.4), 0.5, 0.0, 0.5, 0.8, "bicubic")
-    }
+    for preset, count, scale in (("imagenet", 10, (0.05, 0.25)), ("imagenet-100", 8, (0.05, 0.4))):
+        first, second, *local = options_of("dino", preset).views()
+        assert (first.blur, first.solarise, second.blur, second.solarise) == (1.0, 0.0, 0.1, 0.2)
+        assert len(local) == count
+        assert {(v.size, v.scale, v.blur, v.solarise, v.flip, v.jitter, v.kernel) for v in local} == {
+            (96, scale, 0.5, 0.0, 0.5, 0.8, "bicubic")
+        }
     for method in ("croc", "cribo"):
         views = options_of(method, "coco").views()
         assert [(v.size, v.scale, v.blur, v.solarise) for v in views] == [

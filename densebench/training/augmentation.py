@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densebench.errors import UserError
-from densebench.training.crops import resized_crops
+from densebench.training.crops import Pictures, resized_crops
 from densebench.views import Crop, random_crop
 
 ATTEMPTS = 100  # draws of a view that must overlap others
@@ -134,6 +134,10 @@ class Draws:
 
     table: Float[Tensor, "b 17"]
 
+    def pin_memory(self) -> Draws:
+        """The same in page-locked memory."""
+        return Draws(self.table.pin_memory())
+
     @property
     def boxes(self) -> Float[Tensor, "b 4"]:
         """Top, left, height and width of the crops in px of the original images."""
@@ -166,17 +170,23 @@ GREY_FLAG, BLUR_FLAG, SOLARISE_FLAG = 14, 15, 16
 
 
 def render(
-    images: Tensor, offsets: Tensor, draws: Draws, view: ViewRecipe, mean: tuple[float, ...], std: tuple[float, ...]
+    images: Pictures, offsets: Tensor, draws: Draws, view: ViewRecipe, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b 3 size size"]:
     """Cut, colour and normalise one view of every image on the images' device.
 
-    images: uint8 `[b 3 h w]`, padded parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an
-    operation meets is known on the CPU, so the device is never waited for.
+    images: parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an operation meets is known on the
+    CPU, so the device is never waited for.
     """
-    device = images.device
+    device = images.buffers[0].device
     boxes = draws.boxes.clone()
     boxes[:, :2] -= offsets
-    pixels = resized_crops(images, boxes.to(device), draws.flips.to(device), view.size, view.kernel)
+    sizes = F.pad(boxes[:, 2:], (2, 0)).to(device, non_blocking=True)  # what was cut out begins at 0, 0
+    flips = draws.flips.to(device, non_blocking=True)
+    parts, first = [], 0
+    for stack in images.cut(boxes):
+        span = slice(first, first := first + len(stack))
+        parts.append(resized_crops(stack, sizes[span], flips[span], view.size, view.kernel))
+    pixels = torch.cat(parts)
     recolour(pixels, draws)
     return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from densebench.console import progress
 from densebench.errors import UserError
 from densebench.training.batches import Batch
+from densebench.training.crops import Pictures
 from densebench.training.images import Images
 
 
@@ -46,8 +47,8 @@ class Cache(Images):
         return Image.fromarray(self.pixels(index))
 
     def pixels(self, index: int) -> np.ndarray:
-        """The kept bytes, uint8 [h, w, 3]."""
-        return self.tensor(index).numpy()
+        """The kept bytes, uint8 [h, w, 3], wherever they are."""
+        return self.tensor(index).cpu().numpy()
 
     def tensor(self, index: int) -> Tensor:
         """The kept bytes where they are, uint8 [h, w, 3]. Raises UserError for a file that could not be decoded."""
@@ -62,14 +63,12 @@ class Cache(Images):
         return Shapes(self), self
 
     def fill(self, batch: Batch) -> Batch:
-        """Give a batch that was drawn from shapes its pixels, on the device."""
-        boxes = torch.stack([draws.boxes for draws in batch.draws], dim=1)
-        ends = (boxes[:, :, :2] + boxes[:, :, 2:]).amax(dim=1).long().tolist()
-        starts = batch.offsets.long().tolist()
-        pixels = self.bytes.new_zeros(len(ends), 3, *batch.pixels.shape[2:])
-        for out, number, (top, left), (bottom, right) in zip(pixels, batch.numbers.tolist(), starts, ends, strict=True):
-            out[:, : bottom - top, : right - left] = self.tensor(number)[top:bottom, left:right].movedim(2, 0)
-        return replace(batch, pixels=pixels)
+        """Give a batch that was drawn from shapes its pixels: where they lie among the kept bytes. None is copied."""
+        layout = []
+        for number, (top, left) in zip(batch.numbers.tolist(), batch.offsets.long().tolist(), strict=True):
+            row = 3 * self.shapes[number][1]
+            layout.append((int(self.starts[number]) + row * top + 3 * left, 1, row, 3))
+        return replace(batch, pixels=Pictures((self.bytes,), torch.tensor(layout)))
 
 
 class Shapes(Images):

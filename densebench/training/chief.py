@@ -50,15 +50,6 @@ class Chief:
             terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
             self.ticker.show(report.step, report.epoch, terms)
 
-    def due(self, step: int) -> bool:
-        """Whether a state is to be saved after this step."""
-        options, per_epoch = self.training.options, self.training.order.steps
-        if step == self.training.steps:
-            return True
-        if options.save_steps:
-            return step % options.save_steps == 0
-        return step % (options.save_every * per_epoch) == 0
-
     def save(self) -> None:
         """Write the state and the backbone, then what depends on them: pictures, probes, backbones that stay."""
         training, options = self.training, self.training.options

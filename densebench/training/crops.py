@@ -1,4 +1,5 @@
-"""Crops: which part of an image a view shows, drawn as five numbers, cut out as two matrix products, and where its patches are.
+"""Crops: which part of an image a view shows, drawn as five numbers, cut out of images of any sizes as two matrix products, and
+where its patches are.
 
 Source: random resized crops of DINO's official code; positions of patches as CrOC and CrIBo use them (CrOC, section 3.3.2),
 in closed form instead of a resized map of pixel indices.
@@ -6,15 +7,108 @@ in closed form instead of a resized map of pixel indices.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20  # of float images at once
 
 KERNELS = {"bilinear": 1.0, "bicubic": 2.0}
 """Resampling filters and the half-width of their support, in pixels of the smaller scale."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of different sizes without padding: the bytes of one after those of the other.
+
+    buffers: parts of the bytes, which follow one another. layout: for each image the number of its first byte, and how many bytes
+    lie between two channels, two rows and two columns; on the CPU.
+    """
+
+    buffers: tuple[UInt8[Tensor, "_"], ...]
+    layout: Int[Tensor, "b 4"]
+
+    @classmethod
+    def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> Pictures:
+        """Copy images `[h w c]` into one buffer, channel by channel."""
+        ends = np.cumsum([image.size for image in images])
+        data = np.empty(int(ends[-1]), np.uint8)
+        layout = []
+        for image, end in zip(images, ends.tolist(), strict=True):
+            height, width, channels = image.shape
+            data[end - image.size : end].reshape(channels, height, width)[...] = image.transpose(2, 0, 1)
+            layout.append((end - image.size, height * width, width, 1))
+        return cls((torch.from_numpy(data),), torch.tensor(layout))
+
+    @classmethod
+    def join(cls, parts: Sequence[Pictures]) -> Pictures:
+        """The images of several, in order; no byte is copied."""
+        starts = np.cumsum([0, *(part.nbytes for part in parts)]).tolist()
+        layouts = [part.layout + torch.tensor([start, 0, 0, 0]) for part, start in zip(parts, starts, strict=False)]
+        return cls(tuple(buffer for part in parts for buffer in part.buffers), torch.cat(layouts))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the images take."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    def pin_memory(self) -> Pictures:
+        """The same in page-locked memory, from which a GPU copies on its own; a loader with `pin_memory=True` calls this."""
+        return Pictures(tuple(buffer.pin_memory() for buffer in self.buffers), self.layout)
+
+    def to(self, device: torch.device) -> Pictures:
+        """The same in one buffer on a device. The host does not wait for a copy out of page-locked memory."""
+        moved = [buffer.to(device, non_blocking=True) for buffer in self.buffers]
+        return Pictures((moved[0] if len(moved) == 1 else torch.cat(moved),), self.layout)
+
+    def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
+        """What lies inside the boxes (top, left, height, width; whole pixels), in the order of images, in stacks for the device.
+
+        On the CPU a stack is one image, and none of its bytes is copied. Boxes are on the CPU, pictures in one buffer (`to`).
+        """
+        [data] = self.buffers
+        if data.device.type != "cpu":
+            yield from self.stacks(boxes)
+            return
+        for (first, *steps), (height, width) in zip(self._inside(boxes).tolist(), boxes[:, 2:].long().tolist(), strict=True):
+            yield data.as_strided((1, 3, height, width), (0, *steps), first)
+
+    def stacks(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
+        """`cut` in stacks of as many images as CHUNK_BYTES allow, each at the top left; around it lie bytes of other images.
+
+        What is needed of the boxes is read on the CPU, so that the device is never waited for.
+        """
+        [data] = self.buffers
+        table = self._inside(boxes).to(data.device, non_blocking=True)
+        heights, widths = boxes[:, 2:].long().T.tolist()
+        channels = torch.arange(3, device=data.device)
+        for begin, end in _chunks(heights, widths):
+            high, wide = (torch.arange(max(sides[begin:end]), device=data.device) for sides in (heights, widths))
+            first, channel, row, column = table[begin:end].T[:, :, None, None, None]
+            index = first + channel * channels[:, None, None] + row * high[:, None] + column * wide
+            yield data[index.clamp_(max=len(data) - 1)]
+
+    def _inside(self, boxes: Tensor) -> Tensor:
+        """The layout of what lies inside boxes."""
+        top, left = boxes[:, :2].long().unbind(1)
+        start, channel, row, column = self.layout.unbind(1)
+        return torch.stack([start + top * row + left * column, channel, row, column], dim=1)
+
+
+def _chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Runs of images (first, last + 1) that take at most CHUNK_BYTES as floats, padded to the largest of a run."""
+    begin, high, wide = 0, 0, 0
+    for number, (height, width) in enumerate(zip(heights, widths, strict=True)):
+        high, wide = max(high, height), max(wide, width)
+        if number > begin and 12 * high * wide * (number + 1 - begin) > CHUNK_BYTES:
+            yield begin, number
+            begin, high, wide = number, height, width
+    yield begin, len(heights)
 
 
 def patch_positions(
@@ -82,7 +176,8 @@ def resized_crops(
 def _one_by_one(images: Tensor, boxes: Tensor, flips: Tensor, size: int, kernel: str) -> Tensor:
     parts = []
     for image, (top, left, height, width), flip in zip(images, boxes.long().tolist(), flips.tolist(), strict=True):
-        part = image[None, :, top : top + height, left : left + width].float().div_(255)
+        part = image[None, :, top : top + height, left : left + width]
+        part = part.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
         part = F.interpolate(part, (size, size), mode=kernel, antialias=True, align_corners=False)
         parts.append(part.flip(3) if flip else part)
     return torch.cat(parts).clamp_(0, 1)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -43,9 +45,11 @@ def joined(device: torch.device) -> Iterator[World]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    patient = _patient.set(dist.new_group(backend="gloo", timeout=PATIENCE))
     try:
         yield World(rank, size, device)
     finally:
+        _patient.reset(patient)
         dist.destroy_process_group()
 
 
@@ -58,6 +62,8 @@ def here(device: torch.device) -> World:
 
 
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+PATIENCE = timedelta(days=7)  # how long processes wait for one that works by itself
+_patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
 
 
 def world_size() -> int:
@@ -66,9 +72,13 @@ def world_size() -> int:
 
 
 def synchronise() -> None:
-    """Wait until every process is here."""
+    """Wait until every process is here, for up to PATIENCE.
+
+    The others meet here whatever the main process does by itself (it saves, probes, scores): in an exchange of tensors NCCL ends
+    the run after ten minutes.
+    """
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(_patient.get())
 
 
 def gather(tensor: Tensor) -> Tensor:

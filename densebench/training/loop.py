@@ -74,6 +74,15 @@ class Training:
         """The epoch of the next step, from 0."""
         return self.step // self.order.steps
 
+    def due(self, step: int) -> bool:
+        """Whether a state is to be saved after this step; the same in every process."""
+        options = self.options
+        if step == self.steps:
+            return True
+        if options.save_steps:
+            return step % options.save_steps == 0
+        return step % (options.save_every * self.order.steps) == 0
+
     def now(self, part: int, logging: bool) -> Now:
         """Where the run is, for the objective."""
         w, o = self.world, self.options

@@ -82,7 +82,8 @@ class Views:
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
         """Where the patches of a view lie in the original images, px."""
         device = self.pixels[view].device
-        return patch_positions(self.draws[view].boxes.to(device), self.draws[view].flips.to(device), grid)
+        boxes, flips = (part.to(device, non_blocking=True) for part in (self.draws[view].boxes, self.draws[view].flips))
+        return patch_positions(boxes, flips, grid)
 
 
 @dataclass

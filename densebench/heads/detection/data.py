@@ -124,23 +124,24 @@ def check_batch(recipe: Recipe, processes: int) -> None:
 
 def training_batches(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> Iterator[list[Any]]:
     """Samples that go through the detector at once, from step `start` to the last one."""
-    return _loaded(Training(data, recipe), list[Any](), keys(len(data.train), recipe, world, start), workers)
+    lazily = keys(len(data.train), recipe, world, start)
+    return _loaded(Training(data, recipe), list[Any](), lazily, workers, world.device.type == "cuda")
 
 
-def settling_batches(data: Data, recipe: Recipe, workers: int) -> Iterator[list[Any]]:
-    """The samples of `settling_keys`."""
-    return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers)
+def settling_batches(data: Data, recipe: Recipe, workers: int, pin: bool = False) -> Iterator[list[Any]]:
+    """The samples of `settling_keys`. pin: in page-locked memory, for a GPU."""
+    return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers, pin)
 
 
-def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int) -> Iterator[list[Any]]:
-    """Images one by one: padded to another one's size, an image would be seen differently."""
-    return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers)
+def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
+    """Images one by one: padded to another one's size, an image would be seen differently. pin: in page-locked memory."""
+    return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers, pin)
 
 
-def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int) -> Iterator[list[Any]]:
+def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int, pin: bool) -> Iterator[list[Any]]:
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=batches if lazily is None else _Keys(lazily), num_workers=workers, collate_fn=_collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="forkserver" if workers else None, pin_memory=pin,
     )  # type: ignore[arg-type]  # fmt: skip
     return iter(loader)
 

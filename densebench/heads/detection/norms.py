@@ -47,11 +47,11 @@ def settle(detector: Any, data: Data, recipe: Recipe, world: World, workers: int
 def _see(detector: Any, data: Data, recipe: Recipe, world: World, workers: int) -> UserError | None:
     """Pass samples through the backbone and its pyramid; returns the first problem."""
     bar = Progress("batch norms", min(SETTLING, len(data.train)))
-    for batch in settling_batches(data, recipe, workers):
+    for batch in settling_batches(data, recipe, workers, world.device.type == "cuda"):
         for sample in batch:
             if isinstance(sample, UserError):
                 return sample
-        images, _ = detector.transform([image.to(world.device) for _, image, _ in batch])
+        images, _ = detector.transform([image.to(world.device, non_blocking=True) for _, image, _ in batch])
         with autocast(world.device, recipe.precision):
             detector.backbone(images.tensors)
         bar.advance(len(batch))

@@ -121,16 +121,16 @@ def training_loader(data: Data, recipe: Recipe, world: World, start: int, worker
     sampler = Endless(len(data.train), recipe.batch, recipe.seed, world, start)
     return DataLoader(
         Training(data, recipe), batch_size=recipe.batch // world.size, sampler=sampler, num_workers=workers,
-        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None,
+        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None, pin_memory=world.device.type == "cuda",
     )  # fmt: skip
 
 
-def scoring_loader(data: Data, recipe: Recipe, workers: int) -> DataLoader[Any]:
+def scoring_loader(data: Data, recipe: Recipe, world: World, workers: int) -> DataLoader[Any]:
     """The images that are scored, one by one, divided among processes."""
     dataset = Scoring(data, recipe)
     return DataLoader(
         dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
-        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None,
+        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None, pin_memory=world.device.type == "cuda",
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def _runner(
         },
         optim_wrapper=optimiser,
         param_scheduler=schedulers(recipe, optimiser.optimizer),
-        val_dataloader=scoring_loader(data, recipe, workers),
+        val_dataloader=scoring_loader(data, recipe, world, workers),
         val_cfg={"type": "ValLoop"},
         val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
         default_hooks={
