@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,8 +141,8 @@ def _adapted(found: Adapted, spec: str, layer: str) -> Backbone:
 
 
 def _pixels(spec: str, name: str, layer: str) -> Backbone:
-    if not name.isdigit() or int(name) < 1:
-        raise UserError(f"{spec}: it takes the side of a patch in px, such as pixels:16")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", name):  # one spelling for a size: specs name backbones in tables
+        raise UserError(f"{spec}: it takes the side of a patch in px, from 1 to 9999, such as pixels:16")
     if layer != "last":
         raise UserError(f"--layer {layer} goes with models; {spec} has pixels only")
     trunk = Pixels(int(name))

@@ -22,13 +22,19 @@ ATTENTION = "attention"
 def probe(name: str) -> Any:
     """A timm model without head, storage or weights: its class, its key names and its shapes.
 
-    Raises UserError for a name that timm does not have.
+    Raises UserError for a name, or a tag of pretrained weights behind it, that timm does not have.
     """
     make_importable()
     import timm
 
-    if not timm.is_model(name.partition(".")[0]):
+    arch = name.partition(".")[0]
+    if not timm.is_model(arch):
         raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists them")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_pretrained(f"{arch}.*")
+        raise unknown("timm model", name, tagged, f"{arch} goes without a tag or as {', '.join(tagged)}") from error
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False, num_classes=0)
 
