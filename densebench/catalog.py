@@ -151,6 +151,9 @@ def load(kind: Kind, name: str, preset: str | None = None) -> Any:
 
 def import_file(path: Path, name: str) -> ModuleType:
     """Import a Python file by its path, under a module name of its own."""
+    from densebench.torchvision_ops import make_importable
+
+    make_importable()  # the file may import timm
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; give one that ends in .py")

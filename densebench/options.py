@@ -130,7 +130,7 @@ class Flag:
         if isinstance(result, int | float):
             least = -LARGEST if self.minimum is None else self.minimum
             most = LARGEST if self.maximum is None else self.maximum
-            check_range(self.spelling, result, least, most)
+            check_range(f"{self.spelling} {_shown(value)}", result, least, most)
         return result
 
     def _wrong(self, value: Any) -> UserError:
@@ -147,12 +147,17 @@ class Flag:
         return f"{word}|none" if self.optional else word
 
 
-def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Raise UserError where a number that the user gave as `name` is not between the two, both included."""
-    if value < least:
-        raise UserError(f"{name} {_shown(value)}: it must be at least {least:.12g}")
-    if value > most:
-        raise UserError(f"{name} {_shown(value)}: it must be at most {most:.12g}")
+def check_range(given: str, value: float, least: float, most: float) -> None:
+    """Raise UserError where a number is not between the two, both included; `given` is what the user wrote."""
+    for wrong, word, limit in ((value < least, "least", least), (value > most, "most", most)):
+        if wrong:
+            raise UserError(f"{given}: it must be at {word} {f'{limit:g}' if isinstance(limit, float) else limit}")
+
+
+def check_run(seed: int | None, limit: int | None) -> None:
+    """Raise UserError for a seed or a limit on images that no run has."""
+    check_range(f"--seed {seed}", 0 if seed is None else seed, 0, 2**63 - 1)
+    check_range(f"--limit {limit}", 1 if limit is None else limit, 1, LARGEST)
 
 
 def _shown(value: Any) -> str:

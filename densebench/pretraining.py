@@ -64,6 +64,7 @@ def pretrain(
     the newest of the method under `runs/`), whose settings must be the same. Raises UserError for whatever the caller can
     mend, and Stopped after Ctrl-C, once the state is saved.
     """
+    options.check_run(seed, limit)
     kind = catalog.load("methods", method)
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise UserError(f"--epochs {given['epochs']} and --steps {given['steps']}: give one of them")

@@ -258,7 +258,7 @@ def seen(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Seen]:
         if one.image in wanted:
             item = wanted.pop(one.image)
             width, height = data.dataset.image_size(item)
-            yield Seen(data.dataset.objects(item), one, height, width)
+            yield Seen(data.dataset.truth(item), one, height, width)
 
 
 def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> None:
@@ -266,7 +266,9 @@ def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> Non
     names = ("object",) if data.agnostic else data.dataset.classes
     wanted = {item.name: item for item in items}
     for one in seen(data, items, folder):
-        truth = replace(one.truth, classes=0 * one.truth.classes) if data.agnostic else one.truth
-        picture = drawn(data.dataset.image(wanted[one.found.image]), replace(one, truth=truth), names)
+        item = wanted[one.found.image]
+        truth = data.dataset.objects(item)
+        truth = replace(truth, classes=0 * truth.classes) if data.agnostic else truth
+        picture = drawn(data.dataset.image(item), replace(one, truth=truth), names)
         save(picture, pictures / f"{one.found.image.replace('/', '-')}.png")
     notice(f"pictures of {len(items)} images are in {pictures}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
 from densebench.catalog import import_file
 from densebench.errors import UserError
+from densebench.torchvision_ops import make_importable
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def from_hub(name: str) -> Found:
     repo, _, entry = name.rpartition(":")
     if not repo or not entry:
         raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
+    make_importable()
     source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
     try:
         model = torch.hub.load(repo, entry, source=source, trust_repo=True)
@@ -84,6 +86,7 @@ def _last_layer(model: Any, images: Tensor) -> Tensor:
 
 def from_transformers(name: str) -> Found:
     """A vision model of transformers, by repository or folder, with its processor's colour statistics."""
+    make_importable()
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:

@@ -13,7 +13,7 @@ from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
-from densebench.errors import Stopped, UserError
+from densebench.errors import Stopped, UserError, out_of_memory
 
 app = typer.Typer(
     name="densebench",
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+NO_MEMORY = "the memory does not suffice; what was finished is kept. Give smaller sizes (batches, images, widths) or fewer points"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", context_settings=OPEN)(pretrain)
 app.command("eval", context_settings=OPEN)(evaluate)
@@ -55,6 +56,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"densebench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"densebench: {NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if str(stopped):

@@ -55,7 +55,9 @@ class Training:
         o, per_epoch = self.options, self.order.steps
         self.steps = o.steps or o.epochs * per_epoch
         if self.steps > MOST_STEPS:
-            raise UserError(f"--epochs {o.epochs}: {self.steps} steps; {MOST_STEPS} are the most, {MOST_STEPS // per_epoch} epochs")
+            raise UserError(
+                f"--epochs {o.epochs}: {self.steps} steps; {MOST_STEPS} are the most, {MOST_STEPS // per_epoch} epochs"
+            )
         self.warmup = min(round(o.warmup_epochs * per_epoch), self.steps)
         scale = o.batch_size / o.lr_batch if o.lr_batch else 1.0
         rates = {"lr": o.lr} if o.head_lr is None else {"lr": o.lr, "head_lr": o.head_lr}
