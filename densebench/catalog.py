@@ -173,6 +173,9 @@ def import_file(path: Path, name: str) -> ModuleType:
 
     Raises UserError for whatever the file raises.
     """
+    from densebench.torchvision_ops import make_importable
+
+    make_importable()  # the file may import timm
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; give one that ends in .py")

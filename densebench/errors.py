@@ -14,6 +14,12 @@ class Stopped(Exception):  # noqa: N818
     """The user stopped a run; its state is saved. The text says how to go on. Exit status 130."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or of a GPU, does not suffice. torch is not imported for it."""
+    said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str) -> UserError:
     """The error for a name that is not in a list: it offers the nearest known name, else the remedy alone."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

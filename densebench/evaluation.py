@@ -49,6 +49,7 @@ def evaluate(
     `name` is what tables call the backbone instead of its spec.
     Raises UserError for whatever the caller can mend; records written until then stay.
     """
+    options.check_run(seed, limit)
     kind = catalog.load("protocols", protocol, preset)
     preset = next(iter(kind.presets)) if preset is None else preset
     if preset not in kind.presets:

@@ -99,8 +99,8 @@ class Evaluator(ABC):
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
     precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
     device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
-    batch_size: int = means(16, "images in one forward pass", minimum=1)
-    workers: int | None = means(None, "processes that decode images; none chooses", minimum=0)
+    batch_size: int = means(16, "images in one forward pass", minimum=1, maximum=65_536)
+    workers: int | None = means(None, "processes that decode images; none chooses", minimum=0, maximum=1024)
 
     @abstractmethod
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:

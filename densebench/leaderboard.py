@@ -247,12 +247,16 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
 
 
 def _remark(settings: dict[str, Any]) -> str:
-    """What a reader must know of a group: that its runs were cut short, or what labels had a hand in."""
+    """What a reader must know of a group: that its runs were cut short, what was chosen on the scored split, and what labels had
+    a hand in."""
+    remarks = []
     if not settings.get("comparable", True):
-        return f"{settings.get('iterations')} iterations (not comparable with published runs)"
+        remarks.append(f"{settings.get('iterations')} iterations (not comparable with published runs)")
+    if isinstance(count := settings.get("validations"), int) and count > 1:
+        remarks.append(f"the best of {count} validations on the scored split")
     if (chosen := settings.get("chosen_with_labels")) is not None:
-        return f"{', '.join(chosen) or 'nothing'} chosen with labels"
-    return ""
+        remarks.append(f"{', '.join(chosen) or 'nothing'} chosen with labels")
+    return ", ".join(remarks)
 
 
 def _name(metric: str) -> str:

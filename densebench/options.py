@@ -23,31 +23,44 @@ from densebench.errors import UserError, unknown
 
 Kind = Literal["setting", "axis", "means"]
 Options = TypeVar("Options")
+LARGEST = 2**31 - 1
+"""What a number is at most, up and down, where its declaration gives no limit."""
+ENTRIES = 1000
+"""How many values a list takes at most."""
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+def setting(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, maximum: float | None = None
+) -> Any:
     """Declare a field that changes what a number means."""
-    return _field("setting", default, help, choices, minimum)
+    return _field("setting", default, help, choices, minimum, maximum)
 
 
-def axis(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+def axis(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, maximum: float | None = None
+) -> Any:
     """Declare a field that is swept, so that every score carries its value."""
-    return _field("axis", default, help, choices, minimum)
+    return _field("axis", default, help, choices, minimum, maximum)
 
 
-def means(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+def means(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, maximum: float | None = None
+) -> Any:
     """Declare a field that must not change any number."""
-    return _field("means", default, help, choices, minimum)
+    return _field("means", default, help, choices, minimum, maximum)
 
 
-def _field(kind: Kind, default: Any, help: str, choices: tuple[str, ...], minimum: float | None) -> Any:
-    metadata = {"kind": kind, "help": help, "choices": choices, "minimum": minimum}
+def _field(kind: Kind, default: Any, help: str, choices: tuple[str, ...], minimum: float | None, maximum: float | None) -> Any:
+    metadata = {"kind": kind, "help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One option: its field's name, kind and annotation (as written), its default, and what values it takes."""
+    """One option: its field's name, kind and annotation (as written), its default, and what values it takes.
+
+    An annotation is a type (`int`), a list of any length (`tuple[int, ...]`) or one of a fixed length (`tuple[float, float]`).
+    """
 
     name: str
     kind: Kind
@@ -56,6 +69,7 @@ class Flag:
     help: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
 
     @property
     def spelling(self) -> str:
@@ -72,43 +86,87 @@ class Flag:
 
         Raises UserError naming the flag, the value and what it takes.
         """
-        kind = self.annotation.removesuffix("| None").strip()
         if value is None or (self.optional and value == "none"):
             if not self.optional:
                 raise self._wrong(value)
             return None
-        if kind.startswith("tuple["):
+        if self.is_list:
             entries = value.split(",") if isinstance(value, str) else value
             if not isinstance(entries, list | tuple) or not entries:
                 raise self._wrong(value)
-            return tuple(self._one(kind[6:].split(",")[0], entry) for entry in entries)
-        return self._one(kind, value)
+            if self.length is not None and len(entries) != self.length:
+                raise UserError(f"{self.spelling} {_shown(value)}: it takes {self.length} values, {self.metavar}; {self.help}")
+            if len(entries) > ENTRIES:
+                raise UserError(f"{self.spelling} {_shown(value)}: it takes {ENTRIES} values at most; these are {len(entries)}")
+            return tuple(self._one(entry) for entry in entries)
+        return self._one(value)
 
-    def _one(self, kind: str, value: Any) -> Any:
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values, with commas between them."""
+        return self.annotation.startswith("tuple[")
+
+    @property
+    def length(self) -> int | None:
+        """How many values a list takes; None where any number is right."""
+        entries = self._entries
+        return None if not self.is_list or "..." in entries else len(entries)
+
+    @property
+    def _entries(self) -> list[str]:
+        """The types of a list's values; of another option its own alone."""
+        kind = self.annotation.removesuffix("| None").strip()
+        return [entry.strip() for entry in kind.removeprefix("tuple[").removesuffix("]").split(",")]
+
+    def _one(self, value: Any) -> Any:
         if isinstance(value, str):
             value = value.strip()
         try:
-            result = _READERS[kind](value)
-        except (ValueError, TypeError) as error:
+            result = _READERS[self._entries[0]](value)
+        except (ValueError, TypeError, OverflowError) as error:
             raise self._wrong(value) from error
         if self.choices and result not in self.choices:
             raise unknown(f"value for {self.spelling}", str(value), self.choices, f"it takes {', '.join(self.choices)}")
-        if self.minimum is not None and result < self.minimum:  # type: ignore[operator]
-            raise UserError(f"{self.spelling} {value}: it must be at least {self.minimum:g}")
+        if isinstance(result, int | float):
+            least = -LARGEST if self.minimum is None else self.minimum
+            most = LARGEST if self.maximum is None else self.maximum
+            check_range(f"{self.spelling} {_shown(value)}", result, least, most)
         return result
 
     def _wrong(self, value: Any) -> UserError:
-        return UserError(f"{self.spelling} {value}: it takes {self.metavar}; {self.help}")
+        return UserError(f"{self.spelling} {_shown(value)}: it takes {self.metavar}; {self.help}")
 
     @property
     def metavar(self) -> str:
         """What the flag takes, in words for `--help`."""
         if self.choices:
             return "|".join(self.choices)
-        kind = self.annotation.removesuffix("| None").strip()
-        word = {"int": "N", "float": "NUMBER", "bool": "yes|no", "str": "TEXT"}.get(kind.removeprefix("tuple[").split(",")[0])
-        word = f"{word},..." if kind.startswith("tuple[") else f"{word}"
+        word = {"int": "N", "float": "NUMBER", "bool": "yes|no", "str": "TEXT"}.get(self._entries[0], "TEXT")
+        if self.is_list:
+            word = f"{word},..." if self.length is None else ",".join([word] * self.length)
         return f"{word}|none" if self.optional else word
+
+
+def check_range(given: str, value: float, least: float, most: float) -> None:
+    """Raise UserError where a number is not between the two, both included; `given` is what the user wrote."""
+    for wrong, word, limit in ((value < least, "least", least), (value > most, "most", most)):
+        if wrong:
+            raise UserError(f"{given}: it must be at {word} {f'{limit:g}' if isinstance(limit, float) else limit}")
+
+
+def check_run(seed: int | None, limit: int | None) -> None:
+    """Raise UserError for a seed or a limit on images that no run has."""
+    check_range(f"--seed {seed}", 0 if seed is None else seed, 0, 2**63 - 1)
+    check_range(f"--limit {limit}", 1 if limit is None else limit, 1, LARGEST)
+
+
+def _shown(value: Any) -> str:
+    """A value as one types it, short enough for a line."""
+    try:
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    except ValueError:  # more digits than Python writes
+        text = "of more digits than can be shown"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _read_bool(value: Any) -> bool:
@@ -147,7 +205,7 @@ def flags(options: type) -> list[Flag]:
     found = []
     for field in dataclasses.fields(options):
         if "kind" in field.metadata:
-            annotation = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            annotation = field.type.__name__ if type(field.type) is type else str(field.type)
             found.append(Flag(field.name, annotation=annotation, default=field.default, **field.metadata))
     return found
 

@@ -66,6 +66,7 @@ def pretrain(
     the newest of the method under `runs/`), whose settings must be the same. Raises UserError for whatever the caller can
     mend, and Stopped after Ctrl-C, once the state is saved.
     """
+    options.check_run(seed, limit)
     kind = catalog.load("methods", method)
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise UserError(f"--epochs {given['epochs']} and --steps {given['steps']}: give one of them")
@@ -128,6 +129,8 @@ def build(
     for low, high in (value for name, value in vars(chosen).items() if name.endswith("_scale")):
         if not 0 < low <= high <= 1:
             raise UserError(f"a crop scale of {low:g},{high:g}: it is two shares of the image's area, 0 < from <= to <= 1")
+    if chosen.blur_sigma[0] > chosen.blur_sigma[1]:
+        raise UserError(f"--blur-sigma {chosen.blur_sigma[0]:g},{chosen.blur_sigma[1]:g}: the first must not be above the second")
     return chosen
 
 

@@ -24,19 +24,21 @@ class SlidingWindow(Supervised):
     several_processes: ClassVar[bool] = True
     learning_rates: tuple[float, ...] = setting((), "of several the best on the scored split", minimum=0)
 
-    iterations: int | None = setting(None, "of training; none: as published; others are marked as not comparable", minimum=1)
-    crop_size: int = setting(512, "side of training crops and of sliding windows in px", minimum=16)
-    stride: int | None = setting(None, "of the sliding window in px; none: 32 less than the crop", minimum=1)
-    train_batch: int = setting(8, "images a step, on all processes together", minimum=1)
+    iterations: int | None = setting(
+        None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
+    )
+    crop_size: int = setting(512, "side of training crops and of sliding windows in px", minimum=16, maximum=16_384)
+    stride: int | None = setting(None, "of the sliding window in px; none: 32 less than the crop", minimum=1, maximum=16_384)
+    train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
     optimiser: str = setting("adam", "of what is trained", choices=("adam", "adamw", "sgd"))
     weight_decay: float = setting(0.01, "of the optimiser", minimum=0)
     schedule: str = setting("poly", "of the learning rate; poly has the power 0.9", choices=("poly", "cosine"))
     eta_min: float = setting(0.1, "last learning rate as a share of the first (poly)", minimum=0)
     colour: str = setting("half", "mean and deviation of colours: 127.5, or the backbone's own", choices=("half", "backbone"))
     quirks: bool = setting(False, "what the reference does by accident; see the module")
-    validations: int = setting(10, "times that the scored split is measured in a run; the best counts", minimum=1)
+    validations: int = setting(10, "times that the scored split is measured in a run; the best counts", minimum=1, maximum=1000)
     train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
-    gpus: int = means(1, "processes on this machine, as torchrun starts them", minimum=1)
+    gpus: int = means(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
 
     def usual_iterations(self, dataset: Dataset) -> int:
         """How long the published runs on a data set are: 80000, on ADE20K and COCO-Stuff twice that."""

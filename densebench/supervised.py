@@ -27,7 +27,7 @@ class Supervised(Evaluator):
     absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
     train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    visualise: int = means(0, "draw so many validation images", minimum=0)
+    visualise: int = means(0, "draw so many validation images", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
         """mIoU, class for class."""
@@ -54,13 +54,15 @@ def check_rates(rates: Sequence[float]) -> None:
 class FewShot(Supervised):
     """The same from fractions of the training images, which are resized as a whole."""
 
-    image_size: int | None = setting(None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1)
+    image_size: int | None = setting(
+        None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1, maximum=16_384
+    )
     resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
     subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
     subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
-    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1)
-    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1)
+    fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1, maximum=1_000_000)
+    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1, maximum=10_000)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """The settings, by what they mean: a size given is the same size hinted, a folder of lists is what the lists hold."""

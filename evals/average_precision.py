@@ -3,9 +3,10 @@
 - COCO (Lin et al., ECCV 2014): mean over classes and over IoUs of 0.5, 0.55, ..., 0.95 of the precision at 101 recalls, the best
   100 detections of an image; also at IoU 0.5 and 0.75, and of small, medium and large objects (areas below 32^2, below 96^2 and
   above, px of the original image). Groups of objects are neither misses nor false. Computed by pycocotools.
-- UAVDT (Du et al., ECCV 2018): all classes are one. Detections that lie wholly inside an ignored region (strictly, on all four
-  sides) are taken away first. Detections of an image, best first, take the free object of the greatest IoU if it is at least 0.7;
-  AP is the area under the precision that is made to fall (VOC from 2010 on). As the official toolkit does.
+- UAVDT (Du et al., ECCV 2018): all classes are one. Boxes of the truth that reach beyond the image are not clipped. Detections
+  that lie wholly inside an ignored region (strictly, on all four sides) are taken away first. Detections of an image, best first,
+  take the free object of the greatest IoU if it is at least 0.7; AP is the area under the precision that is made to fall (VOC
+  from 2010 on). As the official toolkit does.
 """
 
 from __future__ import annotations

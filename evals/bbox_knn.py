@@ -75,15 +75,15 @@ class BboxKnn(Evaluator):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flsl": {}, "flsl-code": {"mapping": "reference"}}
     takes: ClassVar[str] = "boxes"
 
-    image_size: int = setting(224, "side of the centre crop in px, a multiple of the stride", minimum=1)
-    short_side: int = setting(256, "what the short side of images becomes before the crop, in px", minimum=1)
+    image_size: int = setting(224, "side of the centre crop in px, a multiple of the stride", minimum=1, maximum=16_384)
+    short_side: int = setting(256, "what the short side of images becomes before the crop, in px", minimum=1, maximum=16_384)
     resample: str = setting("bicubic", "how images are resized", choices=("bilinear", "bicubic"))
     mapping: str = setting("right", "how boxes follow the image into the crop", choices=("right", "reference"))
     temperature: float = setting(0.07, "of the votes exp(cosine / temperature)", minimum=1e-3)
     engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
     train_split: str | None = setting(None, "split of the memory; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1)
+    neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1, maximum=1_000_000)
 
     def headline(self) -> dict[str, str]:
         """The share of images of which any patch is right."""

@@ -11,6 +11,9 @@ import numpy as np
 from densebench.errors import UserError
 from densebench.records import Score
 
+SCORED = "the scored split"
+"""What details say that a choice was made on, where it was made on what is reported."""
+
 
 @dataclass(frozen=True)
 class Course:
@@ -44,7 +47,7 @@ def scores_of_rates(
     best = max(found, key=lambda rate: found[rate][0].value)
     summary = {f"{rate:g}": found[rate][0].value if rate in found else course.diverged for rate, course in courses.items()}
     more = {**details, "learning_rate": best, "learning_rates": summary}
-    more |= {"chosen_on": "the scored split"} if len(courses) > 1 else {}
+    more |= {"chosen_on": SCORED} if len(courses) > 1 else {}
     more |= facts[best] if facts else {}
     own = [replace(one[0], variant=f"lr {rate:g}") for rate, one in found.items()] if len(courses) > 1 else []
     miou, *others = (replace(score, details=more) for score in found[best])

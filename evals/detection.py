@@ -96,31 +96,35 @@ class Detection(Evaluator):
 
     model: str = setting("mask-rcnn", "with masks, or boxes alone", choices=("mask-rcnn", "faster-rcnn"))
     pyramid: str = setting("fpn", "on four layers, or on the last one alone (simple)", choices=("fpn", "simple"))
-    width: int = setting(256, "channels of the pyramid and of the heads", minimum=1)
+    width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
     heads: str = setting("plain", "normed: ViTDet's, with layer norm", choices=("plain", "normed"))
     judge: str = setting("coco", "COCO's AP, or UAVDT's of all classes as one", choices=("coco", "uavdt"))
     iou: float = setting(0.7, "from which on a detection is right for UAVDT", minimum=0)
-    iterations: int | None = setting(None, "of training; none: as published; others are marked as not comparable", minimum=1)
-    epochs: int = setting(12, "passes over the training images with objects", minimum=1)
+    iterations: int | None = setting(
+        None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
+    )
+    epochs: int = setting(12, "passes over the training images with objects", minimum=1, maximum=100_000)
     steps: tuple[float, ...] = setting((8.0, 11.0), "epochs after which the learning rate falls to a tenth", minimum=0)
     warmup: int = setting(1000, "iterations over which it rises, a tenth of the run at most", minimum=0)
-    train_batch: int = setting(8, "images a step, on all processes together", minimum=1)
-    at_once: int = setting(1, "images in one pass, whose padding they share", minimum=1)
+    train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
+    at_once: int = setting(1, "images in one pass, whose padding they share", minimum=1, maximum=65_536)
     learning_rate: float = setting(5e-5, "of AdamW", minimum=0)
     weight_decay: float = setting(0.05, "of AdamW; norms, positions and tokens have none", minimum=0)
     layer_decay: float = setting(1.0, "factor of the learning rate from each block to the one below", minimum=0)
     drop_path: float = setting(0.05, "stochastic depth of the last block while training", minimum=0)
     clip: float = setting(0.0, "length that gradients are cut to; 0: any", minimum=0)
     augmentation: str = setting("detr", "of training images", choices=("detr", "scales", "lsj", "flip"))
-    short_side: int = setting(800, "of images in px; training scales go with it", minimum=16)
-    long_side: int | None = setting(None, "of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16)
-    regions: int = setting(512, "of an image that the heads learn from", minimum=4)
-    detections: int = setting(100, "of an image at most", minimum=1)
+    short_side: int = setting(800, "of images in px; training scales go with it", minimum=16, maximum=16_384)
+    long_side: int | None = setting(
+        None, "of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16, maximum=16_384
+    )
+    regions: int = setting(512, "of an image that the heads learn from", minimum=4, maximum=1_000_000)
+    detections: int = setting(100, "of an image at most", minimum=1, maximum=1_000_000)
     train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
     train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    gpus: int = means(1, "processes on this machine, as torchrun starts them", minimum=1)
-    visualise: int = means(0, "draw so many scored images with truth and detections", minimum=0)
+    gpus: int = means(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
+    visualise: int = means(0, "draw so many scored images with truth and detections", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
         """AP of boxes, or of all classes as one."""
@@ -256,7 +260,7 @@ def seen(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Seen]:
         if one.image in wanted:
             item = wanted.pop(one.image)
             width, height = data.dataset.image_size(item)
-            yield Seen(data.dataset.objects(item), one, height, width)
+            yield Seen(data.dataset.truth(item), one, height, width)
 
 
 def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> None:
@@ -264,7 +268,9 @@ def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> Non
     names = ("object",) if data.agnostic else data.dataset.classes
     wanted = {item.name: item for item in items}
     for one in seen(data, items, folder):
-        truth = replace(one.truth, classes=0 * one.truth.classes) if data.agnostic else one.truth
-        picture = drawn(data.dataset.image(wanted[one.found.image]), replace(one, truth=truth), names)
+        item = wanted[one.found.image]
+        truth = data.dataset.objects(item)
+        truth = replace(truth, classes=0 * truth.classes) if data.agnostic else truth
+        picture = drawn(data.dataset.image(item), replace(one, truth=truth), names)
         save(picture, pictures / f"{one.found.image.replace('/', '-')}.png")
     notice(f"pictures of {len(items)} images are in {pictures}")

@@ -123,14 +123,18 @@ class InContext(FewShot):
         "square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native")
     )
     mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
-    augment_epochs: int = setting(1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0)
+    augment_epochs: int = setting(
+        1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0, maximum=10_000
+    )
     colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
-    memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1)
+    memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1, maximum=1_000_000_000)
     memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
     standardise: bool = setting(False, "give each feature mean 0 and deviation 1 over the memory")
     labels: str = setting("soft", "label of a patch", choices=("soft", "majority", "pixels"))
     void: str = setting("drop", "void pixels in the memory: dropped or taken as class 0", choices=("drop", "background"))
-    neighbours: tuple[int, ...] = setting((30,), "neighbours of a query; of several the best on a tenth of train", minimum=1)
+    neighbours: tuple[int, ...] = setting(
+        (30,), "neighbours of a query; of several the best on a tenth of train", minimum=1, maximum=1_000_000
+    )
     metric: tuple[str, ...] = setting(("cosine",), "distance of the search; of several the best", choices=("cosine", "l2"))
     weighting: str = setting("softmax", "weights of the neighbours", choices=("softmax", "equal"))
     temperature: float = setting(0.02, "of the softmax over cosines", minimum=1e-6)

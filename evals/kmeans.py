@@ -69,7 +69,9 @@ class KMeans(Clustered):
         "full": {"standardise": False, "pca": None, "per_cluster": None, "init": "k-means++", "restarts": 1, "absent": "skip"},
     }
 
-    upsample: int | None = setting(None, "side that grids of features are upsampled to first; none: as they are", minimum=1)
+    upsample: int | None = setting(
+        None, "side that grids of features are upsampled to first; none: as they are", minimum=1, maximum=16_384
+    )
     spherical: bool = setting(False, "centroids of length one")
     match: str = setting(
         "auto", "auto: hungarian for K = classes, precision above", choices=("auto", "hungarian", "precision", "iou")
@@ -77,8 +79,10 @@ class KMeans(Clustered):
     whole_batches: int | None = setting(
         None, "leave out what does not fill a batch of so many images; none: all count", minimum=1
     )
-    clusters: tuple[int, ...] = axis((0,), "K, the number of clusters; 0 means the number of classes", minimum=0)
-    seeds: int = axis(5, "clusterings of every K", minimum=1)
+    clusters: tuple[int, ...] = axis(
+        (0,), "K, the number of clusters; 0 means the number of classes", minimum=0, maximum=1_000_000
+    )
+    seeds: int = axis(5, "clusterings of every K", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
         """mIoU by the protocol's matching."""

@@ -61,7 +61,7 @@ class Linear(FewShot):
     l2: tuple[float, ...] = setting(
         (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train", minimum=0
     )
-    iterations: int = setting(500, "of L-BFGS at most", minimum=1)
+    iterations: int = setting(500, "of L-BFGS at most", minimum=1, maximum=1_000_000)
     tolerance: float = setting(1e-4, "largest entry of the gradient at which the fit ends", minimum=0)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:

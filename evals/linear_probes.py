@@ -73,16 +73,18 @@ class LinearProbes(FewShot):
     }
 
     augment: str = setting("crop", "training images: a random part, mirrored or not, or as they are", choices=("crop", "none"))
-    mask_size: int | None = setting(100, "side of the label maps of training; none: the image's own", minimum=1)
-    score_size: int | None = setting(None, "side of the label maps that are scored; none: the image's own", minimum=1)
+    mask_size: int | None = setting(100, "side of the label maps of training; none: the image's own", minimum=1, maximum=16_384)
+    score_size: int | None = setting(
+        None, "side of the label maps that are scored; none: the image's own", minimum=1, maximum=16_384
+    )
     mask_resample: str = setting("nearest", "how label maps come to these sizes", choices=("nearest-exact", "nearest"))
     learning_rates: tuple[float, ...] = setting((0.01,), "of SGD; of several the best on the scored split", minimum=0)
     momentum: float = setting(0.9, "of SGD", minimum=0)
     weight_decay: float = setting(1e-4, "of SGD", minimum=0)
-    epochs: int = setting(25, "passes over the training images", minimum=1)
+    epochs: int = setting(25, "passes over the training images", minimum=1, maximum=1_000_000)
     drop_every: int = setting(20, "epochs after which the learning rate falls to a tenth", minimum=1)
-    train_batch: int = setting(128, "images a step", minimum=1)
-    seeds: int = axis(1, "subsets, initial weights and orders of every fraction", minimum=1)
+    train_batch: int = setting(128, "images a step", minimum=1, maximum=65_536)
+    seeds: int = axis(1, "subsets, initial weights and orders of every fraction", minimum=1, maximum=10_000)
 
     def resolve(self, dataset: Dataset) -> LinearProbes:
         """Name the splits. Raises UserError for a learning rate that is given twice."""

@@ -27,7 +27,7 @@ from densebench.sliding_window import SlidingWindow
 from densebench.training.distributed import here
 from densebench.views import View
 
-from .best_rate import Course, scores_of_rates
+from .best_rate import SCORED, Course, scores_of_rates
 from .counting import Counts
 from .labels import LabelSpace
 from .linear_probes import classes_shown
@@ -110,6 +110,8 @@ class Outcome:
     absent: str
     best: dict[float, Measured]
     courses: dict[float, Course]
+    validations: int
+    """How often a run was validated."""
 
     @classmethod
     def of(cls, runs: Sequence[Trained], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
@@ -122,17 +124,20 @@ class Outcome:
                 if courses[rate].diverged is None:
                     measured = [measure(validation, head, space.classes, images, absent) for validation in run.validations]
                     best[rate] = max(measured, key=lambda one: one.miou)
-        return cls(space, images, absent, best, courses)
+        return cls(space, images, absent, best, courses, max(len(run.validations) for run in runs))
 
     def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
-        """The scores of the point; the best learning rate's say at which iteration, and what IoUMetric made of it."""
+        """The scores of the point; the best learning rate's say at which iteration, of how many validations it was the best, and
+        what IoUMetric made of it."""
         absent: Any = self.absent
         by_rate: dict[float, Any] = {
             rate: partial(one.counts.scores, self.images, 0, self.space.names, absent, point, details)
             for rate, one in self.best.items()
         }
+        shared: dict[str, Any] = {"validations": self.validations}
+        shared |= {"chosen_on": SCORED} if self.validations > 1 else {}
         facts = {
-            rate: {"iteration": one.validation.iteration, "mmseg_miou": one.validation.mmseg[one.head]}
+            rate: {**shared, "iteration": one.validation.iteration, "mmseg_miou": one.validation.mmseg[one.head]}
             for rate, one in self.best.items()
         }
         return scores_of_rates(by_rate, self.courses, details, facts)

@@ -88,16 +88,16 @@ class Unsupervised(Clustered):
     attention_mass: float = setting(0.65, "share of the attention that its masks hold", minimum=0)
     attention_from: str | None = setting(None, "backbone whose attention counts, such as ckpt:DIR; none: the scored one's own")
     attention_weights: str | None = setting(None, "weights for --attention-from timm:NAME")
-    foreground_clusters: int = setting(200, "clusters that are foreground or background as a whole", minimum=1)
+    foreground_clusters: int = setting(200, "clusters that are foreground or background as a whole", minimum=1, maximum=1_000_000)
     cut: str = setting("labels", "least precision of foreground: chosen by labels or by attention, or a number")
-    community_clusters: int = setting(149, "clusters that are joined to communities", minimum=1)
+    community_clusters: int = setting(149, "clusters that are joined to communities", minimum=1, maximum=1_000_000)
     angles: str = setting("leopart", "neighbours that count: eight, or the reference's list", choices=("eight", "leopart"))
     weight_threshold: float = setting(0.09, "least share of a neighbourhood that makes an edge, both ways", minimum=0)
     method: str = setting("louvain", "how communities are found", choices=("louvain", "infomap"))
     resolution: float | None = setting(None, "of Louvain; none: so that communities are as many as classes", minimum=0)
     markov_time: float = setting(2.0, "of Infomap", minimum=0)
     clustering_seed: int | None = setting(0, "of the fine clusterings; none: the seed of the score", minimum=0)
-    seeds: int = axis(10, "runs", minimum=1)
+    seeds: int = axis(10, "runs", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
         """mIoU of foreground and communities together."""

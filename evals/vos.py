@@ -68,20 +68,20 @@ class Vos(Evaluator):
         },
     }
 
-    short_side: int = setting(480, "of the frames, in px", minimum=1)
+    short_side: int = setting(480, "of the frames, in px", minimum=1, maximum=16_384)
     rounding: str = setting("down", "sides to multiples of the stride; down: the long one of 64 first", choices=("down", "up"))
     resample: str = setting("bilinear", "how frames are resized", choices=("bilinear", "bicubic"))
     colour: str = setting("dino", "whose colour statistics; dino: ImageNet's with 0.228 for red", choices=("backbone", "dino"))
-    context: int = setting(7, "last frames that labels are taken from, besides the first one", minimum=0)
-    radius: int | None = setting(12, "of the window, in patches; none: the whole frame", minimum=1)
+    context: int = setting(7, "last frames that labels are taken from, besides the first one", minimum=0, maximum=10_000)
+    radius: int | None = setting(12, "of the window, in patches; none: the whole frame", minimum=1, maximum=1024)
     window: str = setting("square", "its shape", choices=("square", "circle"))
-    neighbours: int = setting(5, "patches that a patch takes its labels from", minimum=1)
+    neighbours: int = setting(5, "patches that a patch takes its labels from", minimum=1, maximum=1_000_000)
     temperature: float = setting(0.1, "cosines are divided by it", minimum=1e-6)
     upsample: str = setting("bilinear", "how masks come back to pixels", choices=("bilinear", "nearest"))
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
     predictions: str | None = setting(None, "folder of masks to score instead: <sequence>/<frame>.png")
     save_predictions: str | None = means(None, "folder for the masks, as paletted PNGs <sequence>/<frame>.png")
-    visualise: int = means(0, "draw so many sequences: truth above, prediction below", minimum=0)
+    visualise: int = means(0, "draw so many sequences: truth above, prediction below", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
         """The mean of J and F."""

@@ -76,10 +76,10 @@ class CrIBo(PrototypePretrainer):
         "imagenet-vitb": {"objects": 12},
     }
 
-    objects: int = setting(64, "K: objects that an image is divided into", minimum=2)
+    objects: int = setting(64, "K: objects that an image is divided into", minimum=2, maximum=65_536)
     lambda_pos: float = setting(2.0, "weight of the positional cost in the clustering", minimum=0)
-    memory: int = setting(25000, "S: images whose objects are in the memory banks", minimum=1)
-    object_dim: int = setting(65536, "prototypes for objects", minimum=2)
+    memory: int = setting(25000, "S: images whose objects are in the memory banks", minimum=1, maximum=100_000_000)
+    object_dim: int = setting(65536, "prototypes for objects", minimum=2, maximum=10_000_000)
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
     object_weight: float = setting(1.0, "weight of the loss between the two views of an object; 0 switches it off", minimum=0)
     neighbour_weight: float = setting(1.0, "weight of the loss across images; 0 switches it off", minimum=0)
@@ -87,9 +87,9 @@ class CrIBo(PrototypePretrainer):
     cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
     neighbour_norm: str = setting("official", "what the loss across images is divided by", choices=("official", "paper"))
     bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)
-    rounds: int = setting(5, "rounds of the clustering", minimum=1)
+    rounds: int = setting(5, "rounds of the clustering", minimum=1, maximum=10_000)
     sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
-    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1, maximum=10_000)
     update_marginal: bool = setting(True, "let the sizes of clusters follow their patches")
 
     def views(self) -> tuple[ViewRecipe, ...]:

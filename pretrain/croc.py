@@ -65,15 +65,15 @@ class CrOC(PrototypePretrainer):
         },
     }  # fmt: skip
 
-    object_dim: int = setting(8192, "prototypes for objects", minimum=2)
+    object_dim: int = setting(8192, "prototypes for objects", minimum=2, maximum=10_000_000)
     object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0 switches it off", minimum=0)
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
     tokens: str = setting("value", "what is clustered, of the last block", choices=("query", "key", "value", "last"))
-    k_start: int = setting(12, "centroids at the start of the clustering", minimum=2)
-    k_max: int = setting(12, "largest number of clusters that may be chosen", minimum=2)
+    k_start: int = setting(12, "centroids at the start of the clustering", minimum=2, maximum=65_536)
+    k_max: int = setting(12, "largest number of clusters that may be chosen", minimum=2, maximum=65_536)
     lambda_pos: float = setting(4.0, "weight of the positional cost in the clustering", minimum=0)
     sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
-    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a step", minimum=1)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a step", minimum=1, maximum=10_000)
     marginals: str = setting(
         "similarity", "what weighs patches: similarity to the class token, its attention, or nothing",
         choices=("similarity", "attention", "uniform"),

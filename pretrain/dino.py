@@ -56,15 +56,15 @@ class DINO(PrototypePretrainer):
         "imagenet-100": {"epochs": 100, "batch_size": 512},
     }  # fmt: skip
 
-    global_scale: tuple[float, ...] = setting((0.4, 1.0), "share of the image that a global view shows, from,to")
-    local_scale: tuple[float, ...] = setting((0.05, 0.4), "share of the image that a local view shows, from,to")
-    local_crops: int = setting(8, "local views of an image", minimum=0)
-    local_size: int = setting(96, "side of the local views, px", minimum=8)
+    global_scale: tuple[float, float] = setting((0.4, 1.0), "share of the image that a global view shows, from,to")
+    local_scale: tuple[float, float] = setting((0.05, 0.4), "share of the image that a local view shows, from,to")
+    local_crops: int = setting(8, "local views of an image", minimum=0, maximum=1000)
+    local_size: int = setting(96, "side of the local views, px", minimum=8, maximum=16_384)
 
     def views(self) -> tuple[ViewRecipe, ...]:
         """Two global views, of which the first is always blurred and the second sometimes solarised; then the local ones."""
         first, second = global_views(self)
-        local = replace(first, size=self.local_size, scale=(self.local_scale[0], self.local_scale[1]), blur=0.5)
+        local = replace(first, size=self.local_size, scale=self.local_scale, blur=0.5)
         return first, second, *[local] * self.local_crops
 
     def head(self, dim: int) -> Head:

@@ -6,6 +6,7 @@ Source: DINO (Caron et al., ICCV 2021), equations 2 to 4; CrOC, equations 5 and 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,8 @@ from densebench.training.objective import Now
 
 def global_views(options: Pretrainer) -> tuple[ViewRecipe, ViewRecipe]:
     """Two global views: the first always blurred, the second sometimes blurred and solarised."""
-    low, high = options.global_scale
-    brightness, contrast, saturation, hue = options.colour_jitter
-    strengths = (brightness, contrast, saturation, hue)
-    least, most = options.blur_sigma
-    first = ViewRecipe(options.image_size, (low, high), strengths=strengths, grey=options.grey, blur=1.0, sigma=(least, most))
+    looks: dict[str, Any] = {"strengths": options.colour_jitter, "grey": options.grey, "sigma": options.blur_sigma}
+    first = ViewRecipe(options.image_size, options.global_scale, blur=1.0, **looks)
     return first, replace(first, blur=0.1, solarise=0.2)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
 from densebench.catalog import import_file
 from densebench.errors import UserError
+from densebench.torchvision_ops import make_importable
 from densebench.user_code import folder_code, importing, noticing
 from densebench.user_errors import guarded
 
@@ -55,6 +56,7 @@ def from_hub(name: str) -> Found:
     repo, _, entry = name.rpartition(":")
     if not repo or not entry:
         raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
+    make_importable()
     source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
     try:
         with importing(_hub_folder(repo) / "hubconf.py"):
@@ -99,6 +101,7 @@ def _last_layer(model: Any, images: Tensor) -> Tensor:
 
 def from_transformers(name: str) -> Found:
     """A vision model of transformers, by repository or folder, with its processor's colour statistics."""
+    make_importable()
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:

@@ -54,10 +54,18 @@ class Backbone(nn.Module):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Patch features of images that are already normalised with `mean` and `std`.
 
-        Raises UserError naming the nearest two sizes where the stride does not divide the image.
+        Raises UserError naming the nearest two sizes where the stride does not divide the image, and for a model that maps
+        images of this size to another grid.
         """
-        self.check_size(images.shape[2], images.shape[3])
-        return self.trunk(images)
+        height, width = images.shape[2:]
+        self.check_size(height, width)
+        features: Tensor = self.trunk(images)
+        if features.shape[2:] != (height // self.stride, width // self.stride):
+            raise UserError(
+                f"{self.spec} maps {height} x {width} px to {tuple(features.shape[1:])}, although its stride is {self.stride}: "
+                "its patches do not lie on a grid over such images; use another size or backbone"
+            )
+        return features
 
     def check_size(self, height: int, width: int) -> None:
         """Raise UserError where the stride does not divide a side; it names the nearest two sizes that fit."""

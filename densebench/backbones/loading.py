@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from densebench.backbones.saved import WEIGHTS, read_checkpoint
 from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, attends, create, is_plain_vit, probe, trunk_of
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice
-from densebench.errors import UserError, unknown
+from densebench.errors import UserError, out_of_memory, unknown
+from densebench.options import check_run
+from densebench.torchvision_ops import make_importable
 from densebench.user_code import file_code, plugin_code
 
 GROUP = "densebench.backbones"
@@ -43,6 +46,7 @@ def load_backbone(
     Raises UserError for what is unknown, does not match, cannot be read or cannot be fetched.
     """
     check_convention(pos_embed)
+    check_run(seed, None)
     kind, _, name = spec.partition(":")
     if weights is not None and kind != "timm":
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
@@ -63,6 +67,7 @@ def load_backbone(
     if kind == "pixels" and name:
         return _pixels(spec, name, layer)
     for point in importlib.metadata.entry_points(group=GROUP, name=kind):
+        make_importable()
         return _adapted(point.load()(name), spec, layer, f"plugin:{point.name}", plugin_code(point))
     kinds = [form.partition(":")[0] for form in sources() if ":" in form]
     raise unknown("backbone", spec, [f"{known}:{name}" for known in kinds], f"a spec is one of {', '.join(sources())}")
@@ -111,10 +116,22 @@ def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str
     side = 2 * model.patch_embed.patch_size[0] if trunk.has_table else config["input_size"][-1]
     if not trunk.has_table:
         side -= side % model.feature_info[-1]["reduction"] if model.feature_info else 0
-    dim, stride = measure(trunk, side)
+    dim, stride = _measured(trunk, side, arch)
     used = convention if trunk.has_table else "antialias" if getattr(model, "pos_embed", None) is not None else "none"
     facts = Facts(spec, arch, dim, stride, tuple(config["mean"]), tuple(config["std"]), layer, used, origin, kind)
     return Backbone(trunk, facts, digest)
+
+
+def _measured(trunk: Trunk, side: int, arch: str) -> tuple[int, int]:
+    """Width and stride of a model of timm. Raises UserError where it has no patch features that can be read."""
+    try:
+        return measure(trunk, side)
+    except (AssertionError, IndexError, RuntimeError, ValueError, UserError) as error:
+        if out_of_memory(error):
+            raise
+        cause = error.__cause__ or error
+        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        raise UserError(f"{arch} gives no patch features of {side} x {side} px ({reason}); use another backbone") from error
 
 
 def attention_of(backbone: Backbone) -> Backbone:
@@ -140,8 +157,8 @@ def _adapted(found: Adapted, spec: str, layer: str, kind: str, code: str) -> Bac
 
 
 def _pixels(spec: str, name: str, layer: str) -> Backbone:
-    if not name.isdigit() or int(name) < 1:
-        raise UserError(f"{spec}: it takes the side of a patch in px, such as pixels:16")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", name):  # one spelling for a size: specs name backbones in tables
+        raise UserError(f"{spec}: it takes the side of a patch in px, from 1 to 9999, such as pixels:16")
     if layer != "last":
         raise UserError(f"--layer {layer} goes with models; {spec} has pixels only")
     trunk = Pixels(int(name))

@@ -12,23 +12,31 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densebench.backbones.position import resize_position_embedding
-from densebench.errors import UserError, unknown
+from densebench.errors import UserError, out_of_memory, unknown
 from densebench.torchvision_ops import make_importable
 
 PROJECTIONS = ("query", "key", "value")
 ATTENTION = "attention"
+WITHOUT_NORM = ("Hiera", "HieraDet")
+"""Classes of timm whose only norm comes after pooling: asked to normalise patch features they die."""
 
 
 def probe(name: str) -> Any:
     """A timm model without head, storage or weights: its class, its key names and its shapes.
 
-    Raises UserError for a name that timm does not have.
+    Raises UserError for a name, or a tag of pretrained weights behind it, that timm does not have.
     """
     make_importable()
     import timm
 
-    if not timm.is_model(name.partition(".")[0]):
+    arch = name.partition(".")[0]
+    if not timm.is_model(arch):
         raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists them")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tagged = timm.list_pretrained(f"{arch}.*")
+        raise unknown("timm model", name, tagged, f"{arch} goes without a tag or as {', '.join(tagged)}") from error
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False, num_classes=0)
 
@@ -59,10 +67,11 @@ def create(name: str, like: Any, *, pretrained: bool = False, patches: int | Non
 
 
 def is_plain_vit(model: Any) -> bool:
-    """Whether the model is a ViT with learned absolute positions, whose table we resize ourselves."""
+    """Whether the model is a ViT on patches of the image with learned absolute positions, whose table we resize ourselves."""
+    from timm.layers import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
 
-    return type(model) is VisionTransformer and model.pos_embed is not None
+    return type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed and model.pos_embed is not None
 
 
 class Trunk(nn.Module):
@@ -93,12 +102,42 @@ class Trunk(nn.Module):
         return [by_layer[layer] for layer in self.layers]
 
     def _call(self, images: Tensor, layers: list[int]) -> list[Tensor]:
-        call = _Intermediates(self.model, self.normed)
+        call = _Intermediates(self.model, self.normed and type(self.model).__name__ not in WITHOUT_NORM)
         if not self.has_table:
-            return call(images, layers)
+            try:
+                return call(images, layers)
+            except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+                if out_of_memory(error) or not self._takes_its_own_size(call, images):
+                    raise
+                raise UserError(self._refusal(images, error)) from error
         patch = self.model.patch_embed.patch_size
         grid = (images.shape[2] // patch[0], images.shape[3] // patch[1])
         return torch.func.functional_call(call, {"model.pos_embed": self._table(grid, images.device)}, (images, layers))
+
+    def _takes_its_own_size(self, call: _Intermediates, images: Tensor) -> bool:
+        """Whether images of another size than `images` have, that for which the model is made, pass."""
+        own = self._own_size
+        if own == images.shape[2:]:
+            return False
+        try:
+            with torch.inference_mode():
+                call(images.new_zeros(1, 3, *own), self.layers)
+        except (AssertionError, IndexError, RuntimeError, ValueError):
+            return False
+        return True
+
+    @property
+    def _own_size(self) -> tuple[int, int]:
+        _, height, width = self.model.pretrained_cfg["input_size"]
+        return height, width
+
+    def _refusal(self, images: Tensor, error: Exception) -> str:
+        (height, width), own = images.shape[2:], self._own_size
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return (
+            f"{self.model.pretrained_cfg['architecture']} takes no images of {height} x {width} px ({reason}); it is made for "
+            f"{own[0]} x {own[1]}: use --image-size {own[0]}, or another backbone"
+        )
 
     def _projected(self, images: Tensor) -> tuple[Float[Tensor, "b tokens three_d"], tuple[int, int]]:
         """Queries, keys and values of the last block for all tokens, side by side, and the grid of the patches."""

@@ -15,7 +15,7 @@ from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
 from densebench.console import one_line
-from densebench.errors import Stopped, UserError
+from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.user_errors import guarded
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+NO_MEMORY = "the memory does not suffice; what was finished is kept. Give smaller sizes (batches, images, widths) or fewer points"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", context_settings=OPEN)(pretrain)
 app.command("eval", context_settings=OPEN)(evaluate)
@@ -61,6 +62,11 @@ def main() -> None:
             app()
     except UserError as error:
         print(f"densebench: {one_line(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not out_of_memory(error):
+            raise
+        print(f"densebench: {NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", file=sys.stderr)
         sys.exit(2)
     except Stopped as stopped:
         if str(stopped):

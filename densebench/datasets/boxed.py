@@ -17,9 +17,9 @@ from densebench.files import digest
 class Objects:
     """The objects of one image.
 
-    boxes: left, top, right, bottom in px of the original image, left < right and top < bottom. classes: places in
-    `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a miss.
-    areas: in square px, of the mask where there is one. masks: COCO's compressed run lengths or polygons, one an object, or
+    boxes: left, top, right, bottom in px of the original image, left < right and top < bottom (but for `Boxed.truth`).
+    classes: places in `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
+    miss. areas: in square px, of the mask where there is one. masks: COCO's compressed run lengths or polygons, one an object, or
     none at all.
     """
 
@@ -46,6 +46,11 @@ class Boxed(Dataset):
     def objects(self, item: Item) -> Objects:
         """The objects of an image, perhaps none. Raises UserError naming the file and what is wrong in it."""
         raise NotImplementedError
+
+    def truth(self, item: Item) -> Objects:
+        """What detections in an image are scored against: its objects, unless the official evaluation takes the boxes as they
+        stand in the files, outside of the image too. Raises UserError as `objects` does."""
+        return self.objects(item)
 
     def annotation(self, item: Item) -> Any:
         """What the files say of an image, as JSON values: it enters the digest of its labels."""

@@ -8,6 +8,7 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from densebench.console import notice, progress
@@ -20,6 +21,19 @@ CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
 ARCHIVES = ".downloads"  # below the data root; an archive is removed once it is unpacked
 CUT = (http.client.HTTPException, ConnectionError, TimeoutError)
+SCHEMES = ("http", "https")
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects to addresses of the web alone: a server cannot send us to a file of this machine or to another protocol."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The request that follows a redirect. Raises HTTPError for another scheme."""
+        if urlsplit(newurl).scheme not in SCHEMES:
+            raise urllib.error.HTTPError(
+                newurl, code, f"and leads to {newurl}, which is not of {' or '.join(SCHEMES)}", headers, fp
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def get(dataset: Dataset) -> list[str]:
@@ -86,13 +100,14 @@ def download(url: str, path: Path, checksum: str | None = None, size: int | None
         _check(part, url, checksum)
         part.replace(path)
     except urllib.error.HTTPError as error:
-        raise UserError(
-            f"{url} answers {error.code} {error.reason}; see the data set's page or fetch it by hand to {path}"
-        ) from error
+        reason = str(error.reason).partition("\n")[0]
+        raise UserError(f"{url} answers {error.code} {reason}; see the data set's page or fetch it by hand to {path}") from error
     except urllib.error.URLError as error:
         raise UserError(
             f"cannot reach {url} ({error.reason}); check the network and the proxy (https_proxy), or fetch it by hand to {path}"
         ) from error
+    except ValueError as error:
+        raise UserError(f"{url} leads to an address that cannot be read ({error}); fetch it by hand to {path}") from error
     except OSError as error:
         raise UserError(f"cannot write {part}: {error.strerror}; make room or choose another --data-root") from error
 
@@ -101,7 +116,7 @@ def _receive(url: str, part: Path, start: int, size: int | None) -> int | None:
     """Append what the server sends from byte `start` on; return the whole length where it is known."""
     request = urllib.request.Request(url, headers={"User-Agent": "densebench"} | ({"Range": f"bytes={start}-"} if start else {}))
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(Redirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
@@ -113,10 +128,12 @@ def _receive(url: str, part: Path, start: int, size: int | None) -> int | None:
     with response:
         resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
         if response.status == 206 and not resumed:
+            if not start:
+                raise UserError(f"{url} answers with a part of the file that nobody asked for; fetch it by hand")
             part.unlink()
             return _receive(url, part, 0, size)
-        length = response.headers.get("Content-Length")
-        total = None if length is None else int(length) + (start if resumed else 0)
+        length = _length(url, response.headers.get("Content-Length"))
+        total = None if length is None else length + (start if resumed else 0)
         _copy(response, part, "ab" if resumed else "wb", start if resumed else 0, total or size)
     return total
 
@@ -129,6 +146,12 @@ def _copy(response: http.client.HTTPResponse, part: Path, mode: str, start: int,
             stream.write(chunk)
             received += len(chunk)
             bar.advance(round(received / 1e6) - bar.done)
+
+
+def _length(url: str, said: str | None) -> int | None:
+    if said is not None and not re.fullmatch(r"[0-9]{1,15}", said.strip()):
+        raise UserError(f"{url} says that it sends {said[:40]!r} bytes, which is no size; try again later or fetch it by hand")
+    return None if said is None else int(said)
 
 
 def _bytes(path: Path) -> int:

@@ -122,7 +122,7 @@ def _lists(subset_dir: Path, dataset: str, fraction: int) -> dict[int, Path]:
         if (match := pattern.fullmatch(path.name)) is not None
     }
     if not found:
-        known = sorted(int(path.name.removeprefix("1_div_")) for path in folder.glob("1_div_*") if path.name[6:].isdigit())
+        known = sorted(int(path.name.removeprefix("1_div_")) for path in folder.glob("1_div_*") if path.name[6:].isdecimal())
         there = ", ".join(f"1/{value}" for value in known) or "none"
         raise UserError(f"there is no list of names for 1/{fraction} of {dataset} in {subset_dir}; fractions there: {there}")
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from densebench.datasets.boxed import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
@@ -41,7 +41,8 @@ TRUTH = "UAV-benchmark-MOTD_v1.0/GT"
 class Uavdt(Boxed):
     """UAV-benchmark-M/<video>/img000001.jpg (or <video>/img1/...) with UAV-benchmark-MOTD_v1.0/GT/<video>_gt_{whole,ignore}.txt.
 
-    Boxes are clipped to the image; those of which nothing is left are left out. Items are called M0101/img000001.
+    To learn from, boxes are clipped to the image, and those of which nothing is left are left out. Scored is against all boxes as
+    they stand in the files: the official evaluation does not clip. Items are called M0101/img000001.
     """
 
     name: str = "uavdt"
@@ -49,7 +50,7 @@ class Uavdt(Boxed):
     classes: tuple[str, ...] = ("vehicle",)
     splits: tuple[str, ...] = ("train", "test")
     val_split: str = "test"
-    mapping: str = "uavdt-vehicle-v1"
+    mapping: str = "uavdt-vehicle-v2"
     licence: str = "research"
 
     official_counts: ClassVar[dict[str, int]] = {"train": 24143, "test": 16592}
@@ -73,16 +74,18 @@ class Uavdt(Boxed):
                 yield Item(f"{video}/{image.stem}", image, None)
 
     def objects(self, item: Item) -> Objects:
-        """Vehicles in the order of the file, then ignored regions."""
-        vehicles, ignored = self._rows(item, "whole"), self._rows(item, "ignore")
-        limits = np.tile(np.array(self.image_size(item), np.float64), 2)
-        rows = np.concatenate([vehicles, ignored])
-        boxes = np.clip(np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1), 0, limits)
-        crowd = np.arange(len(rows)) >= len(vehicles)
+        """What lies inside the image of the vehicles, in the order of the file, then of the ignored regions."""
+        whole = self.truth(item)
+        boxes = np.clip(whole.boxes, 0, np.tile(np.array(self.image_size(item), np.float64), 2))
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        boxes = boxes[kept]
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-        return Objects(boxes, np.zeros(len(boxes), np.int64), crowd[kept], areas)
+        return _vehicles(boxes[kept], whole.crowd[kept])
+
+    def truth(self, item: Item) -> Objects:
+        """The same as the files have them: not clipped, none left out."""
+        vehicles, ignored = self._rows(item, "whole"), self._rows(item, "ignore")
+        rows = np.concatenate([vehicles, ignored])
+        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)
+        return _vehicles(boxes, np.arange(len(rows)) >= len(vehicles))
 
     def annotation(self, item: Item) -> Any:
         """Left, top, width and height of the vehicles and of the ignored regions, and the size that they are clipped to."""
@@ -104,6 +107,10 @@ class Uavdt(Boxed):
             raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
         except ValueError as error:
             raise UserError(f"{path} is no annotation of UAVDT ({error}); fetch it again") from error
+
+
+def _vehicles(boxes: Float[np.ndarray, "n 4"], crowd: Bool[np.ndarray, "n"]) -> Objects:
+    return Objects(boxes, np.zeros(len(boxes), np.int64), crowd, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
 @functools.lru_cache(maxsize=128)

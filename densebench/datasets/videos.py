@@ -152,4 +152,4 @@ def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """The order of a name in which numbers count as numbers."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.stem)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

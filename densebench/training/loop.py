@@ -19,7 +19,7 @@ import torch
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
 from densebench.errors import UserError
-from densebench.pretrainer import Pretrainer, PrototypePretrainer
+from densebench.pretrainer import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training import schedules
 from densebench.training.augmentation import ViewRecipe, render
 from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
@@ -54,6 +54,10 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.options.precision == "fp16")
         o, per_epoch = self.options, self.order.steps
         self.steps = o.steps or o.epochs * per_epoch
+        if self.steps > MOST_STEPS:
+            raise UserError(
+                f"--epochs {o.epochs}: {self.steps} steps; {MOST_STEPS} are the most, {MOST_STEPS // per_epoch} epochs"
+            )
         self.warmup = min(round(o.warmup_epochs * per_epoch), self.steps)
         scale = o.batch_size / o.lr_batch if o.lr_batch else 1.0
         rates = {"lr": o.lr} if o.head_lr is None else {"lr": o.lr, "head_lr": o.head_lr}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ PROTOCOL = "incontext"
 
 def parse(spec: str) -> tuple[str, int | None]:
     """`scenes` or `voc:200` as data set and limit. Raises UserError for a limit that is no number."""
-    name, _, limit = spec.rpartition(":") if spec.rpartition(":")[2].isdigit() else (spec, "", "")
+    name, _, limit = spec.rpartition(":") if re.fullmatch("[0-9]{1,9}", spec.rpartition(":")[2]) else (spec, "", "")
     if limit and int(limit) < 2:
         raise UserError(f"--probe {spec}: the limit is the number of images of each split, at least 2")
     return name, int(limit) if limit else None

@@ -27,4 +27,4 @@ def stairs(start: float, end: float, steps: int, per_epoch: int, epochs: int) ->
     """
     levels = np.linspace(start, end, epochs) if epochs else np.zeros(0)
     epoch = np.arange(steps) // max(per_epoch, 1)
-    return np.array([levels[e] if e < epochs else end for e in epoch])
+    return np.append(levels, end)[np.minimum(epoch, epochs)]
