@@ -26,18 +26,23 @@ def test_queries_are_standardised_on_the_device_of_the_memory(metric, monkeypatc
     assert reader.prepare(torch.zeros(2, 2, 3)).device == META
 
 
+INTEGERS = torch.zeros(4, 4, dtype=torch.int64, device=META)
+BYTES = torch.zeros(4, 4, dtype=torch.uint8, device=META)
+FLOATS = torch.zeros(4, 4, device=META)
+
+
 @pytest.mark.parametrize(
     "rows",
     [
-        lambda: memory.majority_labels(torch.zeros(4, 3, dtype=torch.int64, device=META)),
-        lambda: memory.soft_labels(torch.zeros(4, 3, dtype=torch.int64, device=META)),
-        lambda: memory.patch_pixels(torch.zeros(4, 4, dtype=torch.uint8, device=META), 2),
-        lambda: memory.standard_scores(torch.zeros(4, 3, device=META), (torch.zeros(3, device=META),) * 2),
-        lambda: retrieval.cosines(torch.zeros(2, 5, device=META), torch.zeros(2, device=META), torch.zeros(2, 5, device=META), "l2"),
-        lambda: retrieval.vote_pixels(torch.zeros(2, 5, dtype=torch.int64, device=META), torch.zeros(9, 4, dtype=torch.uint8, device=META)),
-        lambda: retrieval.unfold_pixels(torch.zeros(4, 4, dtype=torch.uint8, device=META), 2, 2),
+        lambda: memory.majority_labels(INTEGERS),
+        lambda: memory.soft_labels(INTEGERS),
+        lambda: memory.patch_pixels(BYTES, 2),
+        lambda: memory.standard_scores(FLOATS, (FLOATS[0], FLOATS[1])),
+        lambda: retrieval.cosines(FLOATS, FLOATS[0], FLOATS, "l2"),
+        lambda: retrieval.vote_pixels(INTEGERS, BYTES),
+        lambda: retrieval.unfold_pixels(BYTES, 2, 2),
     ],
     ids=["majority", "soft", "pixels", "standard", "cosines", "vote", "unfold"],
-)  # fmt: skip
+)
 def test_labels_of_patches_stay_on_their_device(rows):
     assert rows().device == META
