@@ -170,11 +170,25 @@ def sums(
 ) -> tuple[Float[Tensor, "r k d"], Int[Tensor, "r k"]]:
     """The sum and the number of the points of every cluster, for each of r sets."""
     restarts, places = len(nearest), nearest + clusters * torch.arange(len(nearest), device=points.device)[:, None]
-    total = torch.zeros(restarts * clusters, points.shape[1], dtype=points.dtype, device=points.device)
-    for own in places:
-        total.index_add_(0, own, points)
-    counts = torch.bincount(places.flatten(), minlength=restarts * clusters)
-    return total.view(restarts, clusters, -1), counts.view(restarts, clusters)
+    total = torch.stack([added(points, own, clusters) for own in nearest])
+    return total, torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
+
+
+def added(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> Float[Tensor, "count d"]:
+    """The sum of the values of every index from 0 to count - 1, added one by one in their order: the same bits every time.
+
+    On a CPU `index_add_` does so, fastest; on a GPU it adds in no order, so that K-means would end elsewhere in every run.
+    """
+    if values.device.type == "cpu":
+        return values.new_zeros(count, values.shape[1]).index_add_(0, index, values)
+    return added_by_segments(values, index, count)
+
+
+def added_by_segments(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> Float[Tensor, "count d"]:
+    """What `added` gives, on any device: values are sorted by index, stably, and every run of one index is summed in order."""
+    ordered, order = index.sort(stable=True)
+    lengths = torch.searchsorted(ordered, torch.arange(count + 1, device=index.device)).diff()
+    return torch.segment_reduce(values[order], "sum", lengths=lengths, unsafe=True)  # unsafe: lengths are right already
 
 
 def refill(
@@ -183,7 +197,7 @@ def refill(
     """Put each empty centroid on the farthest point of the cluster with the greatest inertia, which it shares from then on."""
     distance = (points - centroids[nearest]).square().sum(1)
     for cluster in empty:
-        worst = torch.bincount(nearest, distance, minlength=len(centroids)).argmax()
+        worst = added(distance[:, None], nearest, len(centroids))[:, 0].argmax()
         far = torch.where(nearest == worst, distance, -1).argmax()
         centroids[cluster] = points[far]
         to_new = (points - points[far]).square().sum(1)
@@ -200,7 +214,10 @@ def first_points(
 
 
 def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
-    """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far."""
+    """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far.
+
+    Distances are cumulated as integers, in units that no sum of them outgrows: these are exact in whatever order a GPU adds.
+    """
     original, points = points, points - points.mean(0)
     squares = points.square().sum(1)
     chosen = torch.randint(len(points), (restarts,), generator=generator).to(points.device)
@@ -210,9 +227,10 @@ def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, genera
         newest = points[found[-1]]
         to_newest = squares + newest.square().sum(1)[:, None] - 2 * newest @ points.T
         distance = torch.minimum(distance, to_newest.clamp(min=0))
-        cumulated = distance.double().cumsum(1)
+        units = 2.0**62 / len(points) / distance.amax(1, keepdim=True).double().clamp(min=1e-38)
+        cumulated = (distance * units).round_().long().cumsum(1)
         drawn = torch.rand(restarts, generator=generator, dtype=torch.float64).to(points.device) * cumulated[:, -1]
-        chosen = torch.searchsorted(cumulated, drawn[:, None], right=True)[:, 0].clamp(max=len(points) - 1)
+        chosen = torch.searchsorted(cumulated, drawn.long()[:, None], right=True)[:, 0].clamp(max=len(points) - 1)
         found.append(chosen)
     return original[torch.stack(found, dim=1)]
 

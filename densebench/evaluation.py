@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench import cache, catalog, coverage, options, records
+from densebench.arithmetic import float32
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
@@ -184,8 +185,9 @@ def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: r
     facts = {"command": command, "started": started, "device": describe(device), "means": options.select(evaluator, "means")}
     record.start({**facts, "precision": evaluator.precision})
     try:
-        for score in evaluator.run(backbone, dataset, run):
-            record.add([score])
+        with float32(tf32=evaluator.precision == "tf32"):
+            for score in evaluator.run(backbone, dataset, run):
+                record.add([score])
     except BaseException:
         record.finish("failed", {"seconds": _rounded(run.seconds)})
         raise

@@ -97,7 +97,11 @@ class Evaluator(ABC):
     """The kind of data set that it is for: see `Dataset.kind`."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
-    precision: str = setting("fp32", "arithmetic of the backbone and storage of its features", choices=("fp32", "bf16", "fp16"))
+    precision: str = setting(
+        "fp32",
+        "arithmetic of the backbone and storage of its features; tf32: stored as fp32, all products may be TF32",
+        choices=("fp32", "tf32", "bf16", "fp16"),
+    )
     device: str = means("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     batch_size: int = means(16, "images in one forward pass", minimum=1, maximum=65_536)
     workers: int | None = means(None, "processes that decode images; none chooses", minimum=0, maximum=1024)

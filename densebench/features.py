@@ -28,7 +28,7 @@ from densebench.views import CentreCropView, View
 
 SCHEMA = 2  # raise it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterat
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Arithmetic of a precision on a device; nothing for fp32."""
-    if precision == "fp32":
+    """Arithmetic of a precision on a device; nothing for fp32 and tf32, which `arithmetic.float32` decides for all products."""
+    if DTYPES[precision] == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

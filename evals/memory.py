@@ -18,8 +18,8 @@ from torch import Tensor
 def patch_counts(label: UInt8[Tensor, "h w"], patch: int, classes: int) -> Int[Tensor, "n classes"]:
     """Pixels of each class in each patch, row by row; labels of `classes` and above (void) are not counted."""
     height, width = label.shape
-    rows = torch.arange(height).div(patch, rounding_mode="floor")[:, None]
-    columns = torch.arange(width).div(patch, rounding_mode="floor")[None, :]
+    rows = torch.arange(height, device=label.device).div(patch, rounding_mode="floor")[:, None]
+    columns = torch.arange(width, device=label.device).div(patch, rounding_mode="floor")[None, :]
     cells = (rows * (width // patch) + columns) * classes + label
     counted = label < classes
     n = (height // patch) * (width // patch)
@@ -33,7 +33,7 @@ def soft_labels(counts: Int[Tensor, "n c"]) -> Float[Tensor, "n c"]:
 
 def majority_labels(counts: Int[Tensor, "n c"]) -> Float[Tensor, "n c"]:
     """One-hot of the most frequent class of a patch; the lowest class wins a tie; zeros where no pixel is counted."""
-    winner = torch.zeros(counts.shape)
+    winner = torch.zeros(counts.shape, device=counts.device)
     winner.scatter_(1, counts.argmax(1, keepdim=True), 1.0)
     return winner * (counts.sum(1, keepdim=True) > 0)
 

@@ -78,7 +78,8 @@ class Reader:
     """A filled memory that can be asked: queries in, label maps out."""
 
     def __init__(self, task: Task, bank: Bank, metric: str, standard: tuple[Tensor, Tensor] | None) -> None:
-        self.task, self.bank, self.standard = task, bank, standard
+        self.task, self.bank = task, bank
+        self.standard = None if standard is None else (standard[0].to(task.device), standard[1].to(task.device))
         self.metric: Metric = "dot" if metric == "cosine" else "l2"
         self.norms, self.labels = bank.norms.to(task.device), bank.labels.to(task.device)
         self.engine = task.options.engine

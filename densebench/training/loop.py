@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from densebench.arithmetic import float32
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
 from densebench.errors import UserError
@@ -132,10 +133,11 @@ def run(training: Training, last: int) -> Iterator[Report]:
     """Train up to step `last`, yielding after every step."""
     batches = _batches(training, last)
     recipes = training.options.views()
-    torch.set_float32_matmul_precision("highest" if training.options.precision == "fp32" else "high")
     try:
         while training.step < last:
-            yield _step(training, batches, recipes)
+            with float32(tf32=training.options.precision != "fp32"):  # not around the yield, where a probe may be scored
+                report = _step(training, batches, recipes)
+            yield report
     finally:
         close = getattr(batches, "close", None)
         if close:

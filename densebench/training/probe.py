@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench import catalog, options
+from densebench.arithmetic import float32
 from densebench.backbones import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
@@ -41,7 +42,8 @@ def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> 
     with tempfile.TemporaryDirectory() as cache:
         os.environ["DENSEBENCH_CACHE"] = cache
         try:
-            scores = list(protocol.run(backbone, dataset, Run(limit)))
+            with float32(tf32=False):
+                scores = list(protocol.run(backbone, dataset, Run(limit)))
         finally:
             os.environ.pop("DENSEBENCH_CACHE")
             if before is not None:

@@ -1,0 +1,62 @@
+"""The arithmetic of float32: true float32, or TF32 where a device has it.
+
+TF32 keeps 10 of the 23 bits of the factors of matrix products and convolutions. torch leaves it off for products and on for
+cuDNN's convolutions, until somebody says otherwise, in one of two ways: by switches, or (from torch 2.9) by a precision an
+operation. Each way reads wrong, or raises, after the other alone was used; so both are set and both are restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def float32(*, tf32: bool) -> Iterator[None]:
+    """Compute float32 products and convolutions of the block in true float32, or allow TF32; restore what was set before."""
+    products, convolutions, operations = _products(), _convolutions(), _operations()
+    precisions = [operation.fp32_precision for operation in operations]
+    try:
+        _set(None if products is None else "high" if tf32 else "highest", None if convolutions is None else tf32)
+        for operation in operations:
+            operation.fp32_precision = "tf32" if tf32 else "ieee"
+        yield
+    finally:
+        _set(products, convolutions)
+        for operation, precision in zip(operations, precisions, strict=True):
+            operation.fp32_precision = precision
+
+
+def _products() -> str | None:
+    """What the switch of matrix products says; None where torch cannot tell, since it was set by operations alone."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _convolutions() -> bool | None:
+    """What the switch of cuDNN's convolutions says; None as above."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+def _set(products: str | None, convolutions: bool | None) -> None:
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def _operations() -> list[Any]:
+    """The operations whose precision torch knows one by one; none before torch 2.9."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        return []
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    return [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
