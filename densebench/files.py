@@ -35,7 +35,7 @@ _REMEDIES = {
 }
 
 
-class Damaged(Exception):  # noqa: N818
+class Damaged(UserError):
     """The file `path` is not as it was written. `why`: what is wrong with it, in words."""
 
     def __init__(self, path: Path, why: str) -> None:
