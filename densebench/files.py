@@ -35,7 +35,7 @@ _REMEDIES = {
 }
 
 
-class Damaged(UserError):
+class Damaged(UserError):  # noqa: N818
     """The file `path` is not as it was written. `why`: what is wrong with it, in words."""
 
     def __init__(self, path: Path, why: str) -> None:
