@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
-from densebench.files import canonical_json, flock, is_open, remove, sweep, write_text
+from densebench.files import canonical_json, flock, is_open, remove, sweep, unreadable, write_text
 
 ABOUT, MARK = "about.json", "CACHEDIR.TAG"
 TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by densebench; `densebench cache clear` removes this folder.\n"
@@ -35,6 +35,8 @@ class Hold:
         try:
             self._close = weakref.finalize(self, os.close, _shared(folder))
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise unreadable(folder / MARK, error) from error
             raise UserError(f"cannot write in {folder}: {error.strerror}; set DENSEBENCH_CACHE elsewhere") from error
         sweep(folder)
         if not (folder / ABOUT).exists():

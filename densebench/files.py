@@ -36,7 +36,7 @@ _REMEDIES = {
 }
 
 
-class Damaged(Exception):  # noqa: N818
+class Damaged(UserError):  # noqa: N818
     """The file `path` is not as it was written. `why`: what is wrong with it, in words."""
 
     def __init__(self, path: Path, why: str) -> None:
