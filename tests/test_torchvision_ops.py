@@ -247,3 +247,22 @@ def test_roi_align_keeps_double_precision():
     assert found.dtype == torch.float64
     near = align(maps + 1e-9, rois, 1.0, (3, 3), 2, True)
     torch.testing.assert_close(near - found, torch.full_like(found, 1e-9), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["./mine.py", "hub"])
+def test_code_of_the_users_own_may_import_timm_first(kind, tmp_path):
+    """In a process where nobody has imported timm or torchvision before."""
+    body = "import timm\n\n\ndef {}():\n    return timm.create_model('test_vit', num_classes=0, dynamic_img_size=True)\n"
+    if kind == "hub":
+        (tmp_path / "hubconf.py").write_text(body.format("small"))
+        spec = f"hub:{tmp_path}:small"
+    else:
+        (tmp_path / "mine.py").write_text(
+            "import timm\nimport torch\n\n\nclass Grid(torch.nn.Module):\n    def forward(self, images):\n"
+            "        return torch.nn.functional.pixel_unshuffle(images, 16)\n\n\ndef load():\n    return Grid()\n"
+        )
+        spec = str(tmp_path / "mine.py")
+    code = f"from densebench.backbones import load_backbone; print(load_backbone({spec!r}).stride)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "16"

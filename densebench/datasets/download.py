@@ -35,6 +35,16 @@ class Redirects(urllib.request.HTTPRedirectHandler):
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """What the redirect leads to. An address that is refused leaves no open connection."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except Exception:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def get(dataset: Dataset) -> list[str]:
     """Fetch and unpack what is missing of a data set; return what is left to do by hand, in words.
@@ -100,6 +110,7 @@ def download(url: str, path: Path, checksum: str | None = None, size: int | None
         _check(part, url, checksum)
         part.replace(path)
     except urllib.error.HTTPError as error:
+        error.close()
         reason = str(error.reason).partition("\n")[0]
         raise UserError(f"{url} answers {error.code} {reason}; see the data set's page or fetch it by hand to {path}") from error
     except urllib.error.URLError as error:
