@@ -5,12 +5,14 @@ training. Nine patches in the largest box of every training image, where the cen
 are nine patches of every validation image the queries. The k nearest (cosine) vote for their image's class, weighted by
 exp(cosine / 0.07). An image is right if any of its nine patches is.
 
-The short side of images becomes 256 px, the centre 224 px are cropped. A point of the box that the crop leaves out is taken to
-the nearest patch at the crop's border. Two points may share a patch, which then counts twice.
+The short side of images becomes 256 px, the centre 224 px are cropped. Two points may share a patch, which then counts twice.
 
-- flsl: the protocol as the paper tells it.
-- flsl-code: with the mapping of its code, which scales x and y of a box each by itself to 256 px, though images keep their
-  aspect: right for square images alone.
+- flsl: the protocol as the paper tells it. The largest box of the whole image counts. Its nine points follow the image into the
+  crop; one that the crop leaves out is taken to the nearest patch at the crop's border. The paper says neither; its code does
+  otherwise.
+- flsl-code: as its code. It scales x and y of all boxes each by itself to 256 px, though images keep their aspect (right for
+  square images alone), takes 16 off, sets what is below 0 to 0 and what is above 224 to 223.999, and chooses the largest box
+  after that; the nine points are those of what is left of it. So they lie in the crop, and another box may count.
 
 Further on the code adds up the hits of all nine patches for its top-5, which then may exceed 100 %; here it is the share of
 images of which any patch has the class among its first five. Images are resized bicubically, as in DINO's k-NN evaluation from
@@ -48,7 +50,7 @@ from densebench.records import Score
 from densebench.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.views import CentreCropView
 
-from .boxes import SIDE, largest, patches, points, seen
+from .boxes import SIDE, largest, nine, patches
 from .scoring import unit_length
 from .voting import places
 
@@ -72,13 +74,13 @@ class BboxKnn(Evaluator):
     """Options of box-aligned nearest neighbours; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flsl": {}, "flsl-code": {"mapping": "reference"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flsl": {}, "flsl-code": {"mapping": "clipped"}}
     takes: ClassVar[str] = "boxes"
 
     image_size: int = setting(224, "side of the centre crop in px, a multiple of the stride", minimum=1, maximum=16_384)
     short_side: int = setting(256, "what the short side of images becomes before the crop, in px", minimum=1, maximum=16_384)
     resample: str = setting("bicubic", "how images are resized", choices=("bilinear", "bicubic"))
-    mapping: str = setting("right", "how boxes follow the image into the crop", choices=("right", "reference"))
+    mapping: str = setting("right", "how boxes come into the crop; clipped: as FLSL's code does it", choices=("right", "clipped"))
     temperature: float = setting(0.07, "of the votes exp(cosine / temperature)", minimum=1e-3)
     engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
     train_split: str | None = setting(None, "split of the memory; none: the data set's own")
@@ -149,9 +151,8 @@ class BboxKnn(Evaluator):
             for item in items:
                 objects = dataset.objects(item)
                 bar.advance()
-                place = largest(objects)
-                if place is not None:
-                    where = seen(points(torch.tensor(objects.boxes[place])), *dataset.image_size(item), view, self.mapping)
+                if largest(objects) is not None:
+                    place, where = nine(objects, *dataset.image_size(item), view, self.mapping)
                     own[item.name] = patches(where, stride, (side, side))
                     classes.append(int(objects.classes[place]))
                     found.append(item)

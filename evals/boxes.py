@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,12 +12,13 @@ from densebench.datasets.boxed import Objects
 from densebench.views import CentreCropView
 
 SIDE = 3
+INSIDE = 0.001  # how far inside the crop's right and lower border FLSL's code puts what lies beyond
 
 
 def largest(objects: Objects) -> int | None:
     """The place of the object with the largest box, of equal ones the first; crowds do not count. None where there is none."""
     width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T
-    areas = (width * height) * ~objects.crowd
+    areas = (width * height).clip(min=0) * ~objects.crowd
     return int(areas.argmax()) if areas.any() else None
 
 
@@ -26,15 +29,39 @@ def points(box: Float[Tensor, "4"]) -> Float[Tensor, "9 2"]:
     return box[:2] + torch.stack([x, y], dim=-1).view(-1, 2) * (box[2:] - box[:2]) / (2 * SIDE)
 
 
-def seen(where: Float[Tensor, "n 2"], width: int, height: int, view: CentreCropView, mapping: str) -> Float[Tensor, "n 2"]:
+def seen(where: Float[Tensor, "n 2"], width: int, height: int, view: CentreCropView) -> Float[Tensor, "n 2"]:
     """Points (x, y) of an image of width x height px in px of its view; some may lie outside.
 
-    mapping: "right" follows the image: it is resized, keeping its aspect, and the crop's corner is taken off. "reference" is
-    what FLSL's code does: x and y are scaled, each by itself, to a square whose side is the short side, and half of what the
-    crop leaves is taken off both. The two agree on square images alone.
+    They follow the image: it is resized, keeping its aspect, and the crop's corner is taken off.
     """
-    resized = view.resized(width, height) if mapping == "right" else (view.short_side, view.short_side)
+    resized = view.resized(width, height)
     return where * torch.tensor(resized) / torch.tensor([width, height]) - torch.tensor(view.corner(*resized))
+
+
+def clipped(boxes: Float[Tensor, "n 4"], width: int, height: int, view: CentreCropView) -> Float[Tensor, "n 4"]:
+    """Boxes of an image of width x height px in px of its view, as FLSL's code takes them.
+
+    x and y are scaled, each by itself, to a square whose side is the short side, and half of what the crop leaves is taken off:
+    right for square images alone. What is below 0 becomes 0, what is above the crop's side becomes 0.001 less than it.
+    """
+    square = (view.short_side, view.short_side)
+    found = boxes * view.short_side / torch.tensor([width, height] * 2) - torch.tensor(view.corner(*square) * 2)
+    return torch.where(found > view.size, view.size - INSIDE, found.clamp(min=0))
+
+
+def nine(objects: Objects, width: int, height: int, view: CentreCropView, mapping: str) -> tuple[int, Float[Tensor, "9 2"]]:
+    """The place of the object that an image of width x height px counts for, and its nine points (x, y) in px of the view.
+
+    mapping: "right" chooses the largest box and then follows the image; "clipped" maps and clips all boxes, and then chooses the
+    largest. Where none counts (of the whole image, or of what reaches into the crop) that is the first box without a crowd.
+    """
+    boxes = torch.tensor(objects.boxes)
+    if mapping == "clipped":
+        boxes = clipped(boxes, width, height, view)
+    place = largest(replace(objects, boxes=boxes.numpy()))
+    place = int((~objects.crowd).argmax()) if place is None else place
+    where = points(boxes[place])
+    return place, where if mapping == "clipped" else seen(where, width, height, view)
 
 
 def patches(where: Float[Tensor, "n 2"], stride: int, grid: tuple[int, int]) -> Int[Tensor, "n"]:

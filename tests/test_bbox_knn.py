@@ -15,7 +15,7 @@ import pytest
 import torch
 from coco_files import instance, write_coco
 from densebench.evals.bbox_knn import NINE, BboxKnn, Boxes
-from densebench.evals.boxes import largest, patches, points, seen
+from densebench.evals.boxes import clipped, largest, nine, patches, points, seen
 from densebench.evals.voting import NOWHERE, places
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,31 +67,59 @@ def test_the_largest_box_counts():
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "mapping", "expected"),
+    ("width", "height", "expected"),
     [
-        # 1024 x 512 becomes 512 x 256; the crop begins at (144, 16). The reference squeezes it to 256 x 256 and takes 16 off.
-        (1024, 512, "right", [[500 / 2 - 144, 100 / 2 - 16], [-144, -16]]),
-        (1024, 512, "reference", [[500 / 4 - 16, 100 / 2 - 16], [-16, -16]]),
+        # 1024 x 512 becomes 512 x 256; the crop begins at (144, 16).
+        (1024, 512, [[500 / 2 - 144, 100 / 2 - 16], [-144, -16]]),
         # 300 x 600 becomes 256 x 512, its crop begins at (16, 144).
-        (300, 600, "right", [[500 * 256 / 300 - 16, 100 * 256 / 300 - 144], [-16, -144]]),
-        (300, 600, "reference", [[500 * 256 / 300 - 16, 100 * 256 / 600 - 16], [-16, -16]]),
+        (300, 600, [[500 * 256 / 300 - 16, 100 * 256 / 300 - 144], [-16, -144]]),
         # 500 x 375: 341.33 is cut to 341, half of 117 goes to the even 58.
-        (500, 375, "right", [[500 * 341 / 500 - 58, 100 * 256 / 375 - 16], [-58, -16]]),
-        (512, 512, "right", [[250 - 16, 50 - 16], [-16, -16]]),
+        (500, 375, [[500 * 341 / 500 - 58, 100 * 256 / 375 - 16], [-58, -16]]),
+        (512, 512, [[250 - 16, 50 - 16], [-16, -16]]),
     ],
 )
-def test_points_follow_the_image_into_the_crop(width, height, mapping, expected):
+def test_points_follow_the_image_into_the_crop(width, height, expected):
     where = torch.tensor([[500.0, 100.0], [0.0, 0.0]], dtype=torch.float64)
-    found = seen(where, width, height, CentreCropView(), mapping)
+    found = seen(where, width, height, CentreCropView())
     assert found.dtype == torch.float64
     assert found.flatten().tolist() == pytest.approx(torch.tensor(expected).flatten().tolist(), abs=1e-4)
 
 
+def test_flsls_code_squeezes_boxes_and_clips_them_to_the_crop():
+    """1024 x 512 is squeezed to 256 x 256, and 16 is taken off."""
+    boxes = torch.tensor([[500.0, 100, 700, 200], [0, 0, 1024, 512], [960, 0, 1000, 32]], dtype=torch.float64)
+    expected = [[500 / 4 - 16, 100 / 2 - 16, 700 / 4 - 16, 200 / 2 - 16], [0, 0, 223.999, 223.999], [224, 0, 223.999, 0]]
+    assert clipped(boxes, 1024, 512, CentreCropView()).tolist() == [pytest.approx(row) for row in expected]
+
+
+def test_the_nine_patches_of_flsls_code():
+    """A box as large as a picture of 300 x 400: patches of 16 px in the crop of 224."""
+    _, where = nine(boxed([0, 0, 299, 399, 0, 0]), 300, 400, CentreCropView(), "clipped")
+    assert patches(where, 16, (14, 14)).tolist() == [30, 34, 39, 86, 90, 95, 156, 160, 165]
+
+
+def test_flsls_code_takes_the_box_of_which_most_is_left():
+    """The first box is larger, but only 64 - 16 px of its height are in the crop; crowds never count."""
+    objects = boxed([0, 0, 256, 64, 0, 0], [60, 60, 170, 170, 1, 0], [0, 0, 256, 256, 2, 1])
+    assert [nine(objects, 256, 256, CentreCropView(), mapping)[0] for mapping in ("right", "clipped")] == [0, 1]
+
+
+def test_flsls_code_takes_the_first_of_boxes_that_the_crop_leaves_out():
+    objects = boxed([0, 0, 9, 256, 0, 1], [0, 0, 8, 128, 1, 0], [245, 0, 256, 256, 2, 0])
+    place, where = nine(objects, 256, 256, CentreCropView(), "clipped")
+    assert place == 1 and patches(where, 16, (14, 14)).tolist() == [14] * 3 + [42] * 3 + [70] * 3  # y from 0 to 112
+
+
 @settings(deadline=None)
-@given(st.integers(20, 900), st.integers(1, 300), st.integers(0, 200), st.floats(0, 1), st.floats(0, 1))
-def test_mappings_agree_on_square_images(side, size, more, x, y):
-    view, where = CentreCropView(size, size + more), torch.tensor([[x * side, y * side]], dtype=torch.float64)
-    assert torch.equal(seen(where, side, side, view, "right"), seen(where, side, side, view, "reference"))
+@given(st.integers(20, 900), st.integers(1, 300), st.integers(0, 200), st.lists(st.floats(0.3, 0.7), min_size=4, max_size=4))
+def test_mappings_agree_on_square_images_in_the_crop(side, size, more, corners):
+    view = CentreCropView(size, size + min(more, size // 2))  # of which the crop shows 0.2 to 0.8 at the least
+    (left, right), (top, bottom) = sorted(corners[:2]), sorted(corners[2:])
+    box = torch.tensor([left, top, right, bottom], dtype=torch.float64) * side
+    followed = seen(points(box), side, side, view)
+    assert torch.equal(
+        patches(points(clipped(box[None], side, side, view)[0]), 1, (size, size)), patches(followed, 1, (size, size))
+    )
 
 
 def test_patches_by_hand():
@@ -101,7 +129,7 @@ def test_patches_by_hand():
 
 def test_a_box_outside_the_crop_ends_in_its_border():
     view = CentreCropView(32, 32)  # of an image of 96 x 32 the columns 32 to 64
-    found = [patches(seen(points(torch.tensor(box)), 96, 32, view, "right"), 8, (4, 4)).tolist() for box in
+    found = [patches(seen(points(torch.tensor(box)), 96, 32, view), 8, (4, 4)).tolist() for box in
              ([0.0, 0, 24, 32], [70.0, 0, 94, 12], [26.0, 8, 44, 32])]  # fmt: skip
     assert found[0] == [0] * 3 + [8] * 3 + [12] * 3
     assert found[1] == [3] * 6 + [7] * 3  # y 2, 6, 10
@@ -119,7 +147,7 @@ def test_the_view_shows_a_point_where_the_mapping_says(width, height):
     rng = np.random.default_rng(0)
     inside = 0
     for px, py in rng.uniform((0, 0), (width, height), (60, 2)):
-        ((u, v),) = seen(torch.tensor([[px, py]]), width, height, view, "right").tolist()
+        ((u, v),) = seen(torch.tensor([[px, py]]), width, height, view).tolist()
         if 1 <= u < 111 and 1 <= v < 111:
             inside += 1
             red, green, _ = shown[:, int(v), int(u)].tolist()
@@ -295,14 +323,23 @@ def named(scores):
     return {(one.axes["k"], one.metric, one.variant): one for one in scores}
 
 
-def naive_patches(dataset, item, mapping, short_side=36):
+def naive_box(dataset, item, mapping, short_side=36):
+    """The place of the box that counts, and the box: of the image, or clipped and in px of the crop."""
     width, height = dataset.image_size(item)
-    best = None
-    for row, crowd in zip(dataset.objects(item).boxes, dataset.objects(item).crowd, strict=True):
+    objects, best, margin = dataset.objects(item), None, (short_side - SIDE) / 2
+    for place, (row, crowd) in enumerate(zip(objects.boxes.tolist(), objects.crowd, strict=True)):
+        if mapping == "clipped":
+            row = [value * short_side / (width, height)[axis % 2] - margin for axis, value in enumerate(row)]
+            row = [0 if value < 0 else SIDE - 0.001 if value > SIDE else value for value in row]
         area = (row[2] - row[0]) * (row[3] - row[1])
         if not crowd and (best is None or area > best[0]):
-            best = (area, row)
-    left, top, right, bottom = best[1]
+            best = (area, place, row)
+    return best[1:]
+
+
+def naive_patches(dataset, item, mapping, short_side=36):
+    width, height = dataset.image_size(item)
+    left, top, right, bottom = naive_box(dataset, item, mapping)[1]
     found = []
     for i in range(3):
         for j in range(3):
@@ -310,8 +347,6 @@ def naive_patches(dataset, item, mapping, short_side=36):
             if mapping == "right":
                 new = (short_side * width // min(width, height), short_side * height // min(width, height))
                 x, y = x * new[0] / width - round((new[0] - SIDE) / 2), y * new[1] / height - round((new[1] - SIDE) / 2)
-            else:
-                x, y = x * short_side / width - round((short_side - SIDE) / 2), y * short_side / height - 2
             row, column = (min(max(math.floor(v / STRIDE), 0), GRID - 1) for v in (y, x))
             found.append((row, column))
     return found
@@ -327,8 +362,7 @@ def naive_rows(dataset, split, mapping):
                 grid = model(((view.image(dataset.image(item), "") - 0.47) / 0.25)[None])[0]
             own = [grid[:, r, c].double().numpy() for r, c in naive_patches(dataset, item, mapping)]
             rows.append([one / np.sqrt((one**2).sum()) for one in own])
-            areas = [(b[2] - b[0]) * (b[3] - b[1]) * (not crowd) for b, crowd in zip(objects.boxes, objects.crowd, strict=True)]
-            classes.append(int(objects.classes[int(np.argmax(areas))]))
+            classes.append(int(objects.classes[naive_box(dataset, item, mapping)[0]]))
     return np.array(rows), classes
 
 
@@ -336,7 +370,7 @@ def naive_rows(dataset, split, mapping):
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
 def test_every_number_is_that_of_plain_loops(preset, temperature):
     found = named(score(preset=preset, temperature=temperature))
-    mapping = "right" if preset == "flsl" else "reference"
+    mapping = "right" if preset == "flsl" else "clipped"
     memory, labels = naive_rows(DATA, "train", mapping)
     queries, truth = naive_rows(DATA, "val", mapping)
     flat = memory.reshape(-1, memory.shape[-1])
@@ -372,12 +406,13 @@ def test_the_toys_tell_variants_and_mappings_apart():
 
 
 def test_mappings_agree_on_square_images_to_the_last_number(monkeypatch):
+    """Where all boxes lie in the crop."""
     real = Toys.drawn
 
     def square(self, item):
         pixels, objects = real(self, item)
         side = min(pixels.shape[:2])
-        return pixels[:side, :side].copy(), replace(objects, boxes=np.clip(objects.boxes, 0, side))
+        return pixels[:side, :side].copy(), replace(objects, boxes=np.clip(objects.boxes, 0.1 * side, 0.9 * side))
 
     monkeypatch.setattr(Toys, "drawn", square)
     assert [one.json() for one in score()] == [one.json() for one in score(preset="flsl-code")]
