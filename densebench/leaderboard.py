@@ -126,19 +126,21 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
             rows.append({
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": next((protocol["settings"][name] for name in SIZES if name in protocol["settings"]), None),
+                "image_size": _side(protocol["settings"]),
                 "remark": _remark(protocol["settings"]),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "name": backbone.get("name", backbone["spec"]),
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
                 "digest": backbone["digest"][:8],
                 **{name: score[name] for name in ("metric", "variant", "value", "unit")},
-                **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
+                "fraction": None, "seed": None, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
                 "per_class": score.get("per_class") or {},
                 "point": without_seed(tuple(axes.items())),
             })  # fmt: skip
+            # An axis that is called like a column, such as group, must not put the row into another table.
+            rows[-1] |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in rows[-1]}
     return pd.DataFrame(rows)
 
 
@@ -211,6 +213,12 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
         f"{f'{one.remark}, ' if one.remark else ''}group {one.group}"
     )
+
+
+def _side(settings: dict[str, Any]) -> float | None:
+    """The side of the images that a protocol sees in px; None where it is native, or is no number."""
+    side = next((settings[name] for name in SIZES if name in settings), None)
+    return side if isinstance(side, int | float) and not isinstance(side, bool) else None
 
 
 def _remark(settings: dict[str, Any]) -> str:

@@ -111,5 +111,5 @@ class Chief:
 def _read_best(folder: Path) -> float:
     try:
         return float(json.loads((folder / "best" / "probe.json").read_text())["miou"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return float("-inf")
