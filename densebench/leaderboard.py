@@ -7,6 +7,7 @@ labelled as such.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from densebench.evaluator import heading, place, without_seed
 from densebench.profiles import profiles
 from densebench.published import load_published
 from densebench.ranking import ranks
+from densebench.record_keeping import obsolete, scan
 from densebench.tables import render
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "render"]
@@ -95,18 +97,16 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
-    found = []
-    for path in sorted((results / "records").glob("*.json")):
-        try:
-            record = records.read(path)
-        except UserError as error:
-            notice(f"left out: {error}")
-            continue
-        if record["status"] == "failed":
-            notice(f"left out: the run of {path} failed; the same command again goes on from there")
-        else:
-            found.append(record)
-    return found
+    """The records that did not fail. Of those that did one line says how many, unless nobody could make them again."""
+    found = scan(results)
+    for problem in found.broken.values():
+        notice(f"left out: {problem}")
+    failed = [record for record in found.records if record["status"] == "failed"]
+    if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
+        where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+        runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
+        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
+    return sorted((record for record in found.records if record["status"] != "failed"), key=lambda record: record["id"])
 
 
 def frame(found: list[dict[str, Any]]) -> pd.DataFrame:

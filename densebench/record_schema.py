@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 
 from densebench.stored_json import LARGEST, Count, Flag, Integer, Number, ShapeError, Text, Word, check, field, short
 
-Digest = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{4,64}$")]
+ID = r"^[0-9a-f]{4,64}$"
+Digest = Annotated[str, StringConstraints(strict=True, pattern=ID)]
 """Of hexadecimal digits. An id names a file and a folder of pictures, so it can hold nothing else."""
 Triple = Annotated[list[Number], Field(min_length=3, max_length=3)]
 OPEN = ConfigDict(extra="allow", strict=True)

@@ -1,4 +1,4 @@
-"""The status of a record: what one process makes of its run never takes away what another one, or an earlier one, has finished."""
+"""The status of a record: a run never takes away what another process, or an earlier run, has finished."""
 
 from __future__ import annotations
 
