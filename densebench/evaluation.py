@@ -170,7 +170,7 @@ def _one(
         also = f" (and {option} needs that)" if (option := evaluator.alone()) else ""
         notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again{also}")
         if record.json()["status"] != "complete" and not isinstance(record, records.Follower):
-            record.finish("complete", {})  # it was killed between its last score and its end
+            record.finish("complete", {}, points)  # it was killed between its last score and its end
             _forget_progress(record)
     else:
         pictures = record.path.parents[1] / "pictures" / record.id
@@ -192,7 +192,7 @@ def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: r
         record.finish("failed", {"seconds": _rounded(run.seconds)})
         raise
     seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
-    record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)})
+    record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)}, evaluator.points(dataset))
     if not isinstance(record, records.Follower):
         _forget_progress(record)
 

@@ -7,6 +7,7 @@ labelled as such.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from densebench.files import digest
 from densebench.profiles import profiles
 from densebench.published import load_published
 from densebench.ranking import SIGNS, ranks
+from densebench.record_keeping import obsolete, scan
 from densebench.records import in_unit
 from densebench.tables import render
 
@@ -117,18 +119,16 @@ def _published(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
-    found = []
-    for path in sorted((results / "records").glob("*.json")):
-        try:
-            record = records.read(path)
-        except UserError as error:
-            notice(f"left out: {error}")
-            continue
-        if record["status"] == "failed":
-            notice(f"left out: the run of {path} failed; the same command again goes on from there")
-        else:
-            found.append(record)
-    return found
+    """The records that did not fail. Of those that did one line says how many, unless nobody could make them again."""
+    found = scan(results)
+    for problem in found.broken.values():
+        notice(f"left out: {problem}")
+    failed = [record for record in found.records if record["status"] == "failed"]
+    if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
+        where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+        runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
+        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
+    return sorted((record for record in found.records if record["status"] != "failed"), key=lambda record: record["id"])
 
 
 def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
             row = {
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": next((protocol["settings"][name] for name in SIZES if name in protocol["settings"]), None),
+                "image_size": _side(protocol["settings"]),
                 "remark": _remark(protocol["settings"]),
                 "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
                 "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
@@ -157,12 +157,14 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
                 "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
                 **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
-                **{"fraction": None, "seed": None, **axes}, "low": low, "high": high,
+                "fraction": None, "seed": None, "low": low, "high": high,
                 "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
                 "bootstrap": score.get("bootstrap", ""),
                 "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
                 "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
             }  # fmt: skip
+            # An axis that is called like a column, such as group, must not put the row into another table.
+            row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
             rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
     return pd.DataFrame(rows)
 
@@ -244,6 +246,12 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"{f'{one.remark}, ' if one.remark else ''}group {one.group}"
         f"{f', {coverage.WARNING}' if one.partial else ''}"
     )
+
+
+def _side(settings: dict[str, Any]) -> float | None:
+    """The side of the images that a protocol sees in px; None where it is native, or is no number."""
+    side = next((settings[name] for name in SIZES if name in settings), None)
+    return side if isinstance(side, int | float) and not isinstance(side, bool) else None
 
 
 def _remark(settings: dict[str, Any]) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from densebench import catalog, options
 from densebench.backbones.saved import read_checkpoint
@@ -27,6 +29,7 @@ from densebench.errors import Stopped, UserError, unknown
 from densebench.files import Damaged, write_text
 from densebench.pretrainer import Pretrainer
 from densebench.records import code, environment
+from densebench.stored_json import Count, Integer, ShapeError, Text, Word, check, load
 from densebench.stored_names import as_flags, with_code
 from densebench.training.chief import Chief
 from densebench.training.distributed import World, agree, joined, launch, synchronise
@@ -39,6 +42,37 @@ SCHEMA = 1
 RUNS = Path("runs")
 RUN = "run.json"
 BARE = "scenes"
+
+
+@with_config(ConfigDict(extra="allow"))
+class RunData(TypedDict):
+    """What a run is trained on."""
+
+    specs: list[Word]
+    root: Word | None
+    limit: Count | None
+    name: Text
+    images: Count
+    digest: Word
+
+
+@with_config(ConfigDict(extra="allow"))
+class RunFile(TypedDict):
+    """What `run.json` holds. Keys that are not named here may stand beside the others."""
+
+    schema: Count
+    method: Word
+    preset: Word
+    variant: Word
+    init: Word | None
+    weights: Word | None
+    seed: Integer
+    settings: dict[Text, Any]
+    means: dict[Text, Any]
+    data: RunData
+
+
+SHAPE = TypeAdapter(RunFile)
 
 
 def pretrain(
@@ -245,17 +279,30 @@ def finished(folder: Path) -> bool:
 
 
 def _newest(method: str) -> Path:
-    runs = [path for path in RUNS.glob(f"*/{RUN}") if json.loads(path.read_text())["method"] == method]
+    """The run of a method that was written last. A run that cannot be read is no run, and is said."""
+    runs = []
+    for path in RUNS.glob(f"*/{RUN}"):
+        try:
+            if _read_run(path.parent)["method"] == method:
+                runs.append(path)
+        except UserError as error:
+            notice(f"left out: {error}")
     if not runs:
         raise UserError(f"--resume: there is no run of {method} under {RUNS}; start one without --resume, or give its --output")
     return max(runs, key=lambda path: path.stat().st_mtime).parent
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
+    """What a run was asked for, in the shape of `RunFile`. Raises UserError where the folder holds none, or a broken one."""
     try:
-        stored: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--resume: {folder} holds no run ({error}); give the --output of one, or leave --resume out") from error
+        stored: dict[str, Any] = load(folder / RUN)
+        schema = stored.get("schema") if isinstance(stored, dict) else None
+        if type(schema) is int and schema != SCHEMA:
+            raise UserError(f"{folder}/{RUN} has schema {schema}, this version reads {SCHEMA}; start a new --output")
+        check(stored, SHAPE)
+    except ShapeError as error:
+        what = f"--resume: {folder} holds no run ({folder / RUN} {error})"
+        raise UserError(f"{what}; give the --output of one, or leave --resume out") from error
     return stored
 
 
@@ -280,8 +327,6 @@ def _changed(kind: type[Pretrainer], stored: dict[str, Any]) -> dict[str, Any]:
 
 def _check_same(folder: Path | None, stored: dict[str, Any], about: dict[str, Any]) -> None:
     """Raise UserError naming every setting in which a resumed run would differ from the stored one."""
-    if stored.get("schema") != SCHEMA:
-        raise UserError(f"{folder}/{RUN} has schema {stored.get('schema')}, this version reads {SCHEMA}; start a new --output")
     before = {**stored["settings"], "method": stored["method"], "preset": stored["preset"], "seed": stored["seed"]}
     after = {**about["settings"], "method": about["method"], "preset": about["preset"], "seed": about["seed"]}
     before |= {"variant": stored["variant"], "init": stored["init"], "data": stored["data"]["digest"]}

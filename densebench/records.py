@@ -11,10 +11,11 @@ import base64
 import functools
 import importlib.metadata
 import json
-import math
+import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ from densebench.backbones import without_labels
 from densebench.errors import UserError
 from densebench.evaluator import Point
 from densebench.files import digest, locked, sweep, write_text
+from densebench.record_schema import OWN_KEYS, check_record
+from densebench.stored_json import ShapeError, load, parse
 
 SCHEMA = 2
 PACKAGES = (
@@ -43,17 +46,6 @@ PACKAGES = (
     "mmcv-lite",
     "pycocotools",
 )
-STATUSES = ("running", "complete", "failed")
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "schema": (), "id": (), "status": (), "group": (),
-    "backbone": ("spec", "digest", "arch", "dim", "stride"),
-    "protocol": ("name", "preset", "version", "settings", "headline"),
-    "dataset": ("name", "split", "images", "digest", "limit"),
-    "scores": (), "run": (), "code": (), "environment": (),
-}  # fmt: skip
-OWN_KEYS = frozenset({
-    "metric", "variant", "value", "unit", "direction", "digits", "ci95", "per_class", "bootstrap", "details",
-})  # fmt: skip
 DIRECTIONS = ("higher", "lower")
 
 
@@ -141,6 +133,10 @@ def point_of(score: dict[str, Any]) -> Point:
     return tuple((name, value) for name, value in score.items() if name not in OWN_KEYS)
 
 
+def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
+    return {point_of(score) for score in record["scores"] if headline.items() <= score.items()}
+
+
 def _identity(score: dict[str, Any]) -> tuple[Any, ...]:
     return score["metric"], score["variant"], *sorted(point_of(score))
 
@@ -164,6 +160,7 @@ class Record:
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.header = path, header
         self.id = identity_of(header)
+        self._owner: dict[str, Any] | None = None
 
     def json(self) -> dict[str, Any]:
         """The record as it is on disk."""
@@ -171,25 +168,41 @@ class Record:
 
     def points(self) -> set[Point]:
         """The points whose headline is on disk: it is written last, so nothing of them is missing."""
-        headline = self.header["protocol"]["headline"]
-        return {point_of(score) for score in self.json()["scores"] if headline.items() <= score.items()}
+        return _points(self.json(), self.header["protocol"]["headline"])
 
     def start(self, run: dict[str, Any]) -> None:
-        """Note that a run begins, and with what."""
+        """Note that a run begins, and with what. From now on the record is this run's, until another one begins."""
         with self._changing() as record:
-            record.update(status="running", run={**record["run"], **run}, code=code(), environment=environment())
+            self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), "host": platform.node()}
+            was = {"was_complete": True} if record["status"] == "complete" else {}
+            run = {**record["run"], **was, **run, "owner": self._owner}
+            record.update(status="running", run=run, code=code(), environment=environment())
 
     def add(self, scores: Sequence[Score]) -> None:
-        """Write scores; one with the same metric, variant and axes is replaced."""
+        """Write scores; one with the same metric, variant and axes is replaced. A record that grows has not failed."""
         with self._changing() as record:
             kept = {_identity(score): score for score in record["scores"]}
             kept.update({_identity(score): score for score in (score.json() for score in scores)})
             record["scores"] = [kept[key] for key in sorted(kept, key=_order)]
+            record["status"] = "running" if record["status"] == "failed" else record["status"]
 
-    def finish(self, status: str, run: dict[str, Any]) -> None:
-        """Close the run as complete or failed."""
+    def finish(self, status: str, run: dict[str, Any], points: Iterable[Point] = ()) -> None:
+        """Close a run as complete or failed.
+
+        A record is complete once a run has found or written all `points` that it was asked for, and it stays so: a later run that
+        adds points takes nothing away, so whether that one fails or is interrupted, what stands in the record is a whole run
+        and more. A run that fails says so only where no other run has begun since, for the record is that one's then.
+        """
         with self._changing() as record:
-            record.update(status=status, run={**record["run"], **run})
+            before, owner = record["run"], record["run"].get("owner")
+            mine = owner is None or owner == self._owner
+            if status == "complete" and set(points) <= _points(record, self.header["protocol"]["headline"]):
+                record["status"] = "complete"
+            elif status == "failed" and mine and record["status"] != "complete":
+                record["status"] = "complete" if before.get("was_complete") else "failed"
+            if mine:
+                kept = {name: value for name, value in before.items() if name not in ("owner", "was_complete")}
+                record["run"] = {**kept, **run}
 
     def _blank(self) -> dict[str, Any]:
         return {
@@ -209,7 +222,17 @@ class Record:
         with locked(self.path.parent):
             record = self._blank() if afresh or not self.path.exists() else read(self.path)
             yield record
-            write_text(self.path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            write_text(self.path, self._text(record))
+
+    def _text(self, record: dict[str, Any]) -> str:
+        """A record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
+        try:
+            text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            check_record(parse(text.encode()))
+        except (TypeError, ValueError) as error:
+            what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"
+            raise UserError(f"{what}: the record then {error}; what was there before stays") from error
+        return text
 
 
 class Follower(Record):
@@ -220,7 +243,7 @@ class Follower(Record):
 
     @contextmanager
     def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
-        yield {"run": {}, "scores": []}
+        yield {"status": "running", "run": {}, "scores": []}
 
 
 def _path(results: Path, header: dict[str, Any]) -> Path:
@@ -258,55 +281,22 @@ def check_writable(results: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read and check a record. Raises UserError naming the file where it is broken, renamed or of a newer schema."""
+    """Read a record, whose shape is that of `record_schema.Record`.
+
+    Raises UserError, which names the file and the field, where it is broken, renamed or of a newer schema.
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the record {path} cannot be read ({error}); remove it and score again") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if isinstance(schema, int) and schema != SCHEMA:
-        remedy = "upgrade densebench" if schema > SCHEMA else "score again and remove it"
-        raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; {remedy}")
-    if wrong := _flaw(record):
-        raise UserError(f"the record {path} {wrong}; remove it and score again")
+        record = load(path)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if type(schema) is int and schema != SCHEMA:
+            remedy = "upgrade densebench" if schema > SCHEMA else "score again and remove it"
+            raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; {remedy}")
+        check_record(record)
+    except ShapeError as error:
+        raise UserError(f"the record {path} {error}; remove it and score again") from error
     if path.stem != record["id"]:
         raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
-    return record
-
-
-def _flaw(record: Any) -> str | None:
-    """What keeps JSON values from being a record, in words."""
-    if not isinstance(record, dict):
-        return "is not a JSON object"
-    lacking = [name for name in REQUIRED if name not in record]
-    for name in ("backbone", "protocol", "dataset"):
-        part = record.get(name)
-        lacking += [f"{name}.{key}" for key in REQUIRED[name] if not isinstance(part, dict) or key not in part]
-    if lacking:
-        return f"lacks {', '.join(lacking)}"
-    for part, key in (("backbone", "spec"), ("protocol", "name"), ("protocol", "preset"), ("dataset", "name")):
-        if not isinstance(record[part].get(key, ""), str):
-            return f"has {part}.{key} {record[part][key]!r}, which is no text"
-    if record["schema"] != SCHEMA:
-        return f"has schema {record['schema']!r}, not {SCHEMA}"
-    if record["status"] not in STATUSES:
-        return f"has status {record['status']!r}, not {', '.join(STATUSES)}"
-    if not isinstance(record["scores"], list):
-        return "has scores that are not a list"
-    return next((wrong for wrong in map(_flaw_of_score, record["scores"]) if wrong), None)
-
-
-def _flaw_of_score(score: Any) -> str | None:
-    if not isinstance(score, dict) or not {"metric", "variant", "value", "unit"} <= score.keys():
-        return "has a score without metric, variant, value or unit"
-    if score.get("direction") not in DIRECTIONS or not _are_digits(score.get("digits")):
-        stated = f"direction {score.get('direction')!r} and digits {score.get('digits')!r}"
-        return f"has {score['metric']} with {stated}, not higher or lower and a whole number from 0 to 9"
-    low, high = (0.0, 100.0) if score["unit"] == "%" else (-math.inf, math.inf)
-    for value in (score["value"], *(score.get("ci95") or ())):
-        if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-            return f"has {score['metric']} {value!r}, not a finite number from {low:g} to {high:g}"
-    return None
+    return record  # type: ignore[no-any-return]
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench import records
 from densebench.coverage import images, partial
@@ -27,14 +28,20 @@ def dataset(name="voc", **counts):
         "train_split": "trainaug",
         "digest": str(sorted(counts.items())),
         "limit": None,
+        **DATASET,
         **counts,
     }
 
 
 def write(results, counts, name="a", preset="hummingbird", protocol="incontext", data="voc"):
     header = {
-        "backbone": {"spec": name, "digest": name, "arch": "vit", "dim": 4, "stride": 16, "layer": "last", "pos_embed": "none"},
+        "backbone": {
+            **BACKBONE,
+            "spec": name,
+            "digest": name,
+        },
         "protocol": {
+            **PROTOCOL,
             "name": protocol,
             "preset": preset,
             "version": 1,

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from made_records import BACKBONE, DATASET, PROTOCOL
 from typer.testing import CliRunner
 
 from densebench import records, sweep
@@ -22,7 +23,7 @@ from densebench.ranking import ranks
 from densebench.records import Score
 from densebench.report import report
 
-PROTOCOL = """
+PLUGIN = """
 from dataclasses import dataclass
 from densebench.evaluator import Evaluator
 from densebench.records import Score
@@ -56,15 +57,25 @@ def rmse(value, **more):
 def write(results, name, scores, protocol="depth"):
     """A complete record of a backbone."""
     header = {
-        "backbone": {"spec": name, "digest": name, "arch": "vit", "dim": 4, "stride": 16, "layer": "last", "pos_embed": "none"},
+        "backbone": {
+            **BACKBONE,
+            "spec": name,
+            "digest": name,
+            "arch": "vit",
+            "dim": 4,
+            "stride": 16,
+            "layer": "last",
+            "pos_embed": "none",
+        },
         "protocol": {
+            **PROTOCOL,
             "name": protocol,
             "preset": "plain",
             "version": 1,
             "settings": {},
             "headline": {"metric": scores[0].metric, "variant": scores[0].variant},
         },
-        "dataset": {"name": "rooms", "split": "val", "images": 64, "digest": "abc", "limit": None},
+        "dataset": {**DATASET, "name": "rooms", "split": "val", "images": 64, "digest": "abc", "limit": None},
     }
     record = records.open_or_create(results, header)
     record.add(scores)
@@ -95,13 +106,22 @@ def test_direction_and_digits_are_in_the_record(tmp_path):
     assert (percent["unit"], percent["direction"], percent["digits"]) == ("%", "higher", 1)
 
 
-@pytest.mark.parametrize("wrong", [{"direction": "down"}, {"direction": []}, {"digits": "2"}, {"digits": True}, {"digits": 99}])
-def test_a_record_with_another_direction_or_digits_is_refused(tmp_path, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"direction": "down"}, "scores.0.direction 'down': it should be 'higher' or 'lower'"),
+        ({"direction": []}, r"scores.0.direction \[\]: it should be 'higher' or 'lower'"),
+        ({"digits": "2"}, "scores.0.digits '2': it should be a valid integer"),
+        ({"digits": True}, "scores.0.digits True: it should be a valid integer"),
+        ({"digits": 99}, "scores.0.digits 99: it should be less than or equal to 9"),
+    ],
+)
+def test_a_record_with_another_direction_or_digits_is_refused(tmp_path, wrong, message):
     record = write(tmp_path, "a", [rmse(0.375)])
     content = record.json()
     content["scores"][0] |= wrong
     record.path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="has rmse with direction .* and digits .*, not higher or lower"):
+    with pytest.raises(UserError, match=message):
         records.read(record.path)
 
 
@@ -162,7 +182,7 @@ def test_the_rows_of_a_profile_of_errors_begin_with_the_smallest():
         "coverage": "3 images",
     }  # fmt: skip
     rows = [
-        {**row, "name": name, "digest": name, "group": group, "value": value}
+        {**row, "name": name, "digest": name, "identity": name, "group": group, "value": value}
         for name, value in (("worse", 0.5), ("better", 0.25))
         for group in ("g1", "g2")
     ]
@@ -241,7 +261,7 @@ def test_a_sweep_says_the_best_by_the_direction_of_the_score(tmp_path, monkeypat
 )
 def test_a_plug_in_that_does_not_say_is_refused(tmp_path, monkeypatch, more, said):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "depth.py").write_text(PROTOCOL.replace("MORE", more))
+    (tmp_path / "depth.py").write_text(PLUGIN.replace("MORE", more))
     words = ["eval", "--protocol", "./depth.py", "--backbone", "pixels:8", "--dataset", "scenes"]
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, UserError)
@@ -250,7 +270,7 @@ def test_a_plug_in_that_does_not_say_is_refused(tmp_path, monkeypatch, more, sai
 
 def test_a_plug_in_that_says_it_is_scored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "depth.py").write_text(PROTOCOL.replace("MORE", 'direction="lower", digits=2'))
+    (tmp_path / "depth.py").write_text(PLUGIN.replace("MORE", 'direction="lower", digits=2'))
     done = CliRunner().invoke(app, ["eval", "--protocol", "./depth.py", "--backbone", "pixels:8", "--dataset", "scenes"])
     assert done.exit_code == 0
     assert "plain rmse in m, lower is better" in done.stdout

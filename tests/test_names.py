@@ -10,6 +10,7 @@ import re
 
 import pandas as pd
 import pytest
+from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench import records
 from densebench.cli import main
@@ -26,15 +27,25 @@ BREAKS = ["a\nb", "a\r\nb", "a\rb", "a\x0bb", "a\x0cb", "a\x1b[2Jb", "a\x00b", "
 
 def write(results, name, value=40.0, dataset="scenes", **more):
     header = {
-        "backbone": {"spec": name, "digest": name, "arch": "vit", "dim": 4, "stride": 16, "layer": "last", "pos_embed": "none"},
+        "backbone": {
+            **BACKBONE,
+            "spec": name,
+            "digest": name,
+            "arch": "vit",
+            "dim": 4,
+            "stride": 16,
+            "layer": "last",
+            "pos_embed": "none",
+        },
         "protocol": {
+            **PROTOCOL,
             "name": "incontext",
             "preset": "hummingbird",
             "version": 1,
             "settings": {},
             "headline": {"metric": "miou", "variant": "identity"},
         },
-        "dataset": {"name": dataset, "split": "val", "images": 64, "digest": "abc", "limit": None},
+        "dataset": {**DATASET, "name": dataset, "split": "val", "images": 64, "digest": "abc", "limit": None},
     }
     record = records.open_or_create(results, header)
     scores = [
@@ -62,7 +73,7 @@ def test_a_break_in_a_name_is_refused_where_it_is_given(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("name", [name for name in BREAKS if "\0" not in name])  # which no record can hold
 @pytest.mark.parametrize("format", ["md", "csv", "tex", "html"])
 def test_a_break_in_a_record_does_not_break_a_table(name, format, tmp_path):
     write(tmp_path / "plain", "plain")

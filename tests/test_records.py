@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench import records
 from densebench.errors import UserError
@@ -21,6 +22,7 @@ from densebench.records import Score
 
 HEADER = {
     "backbone": {
+        **BACKBONE,
         "spec": "random:vit",
         "digest": "d" * 64,
         "arch": "vit",
@@ -28,20 +30,16 @@ HEADER = {
         "stride": 16,
         "layer": "last",
         "pos_embed": "plain",
-        "kind": "random",
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.25, 0.25, 0.25],
-        "code": "",
     },
     "protocol": {
+        **PROTOCOL,
         "name": "incontext",
         "preset": "hummingbird",
         "version": 1,
         "settings": {"neighbours": [30], "temperature": 0.02},
         "headline": {"metric": "miou", "variant": "identity"},
-        "code": "",
     },
-    "dataset": {"name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None, "code": ""},
+    "dataset": {**DATASET, "name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None},
 }
 
 
@@ -183,7 +181,7 @@ def test_kill_9_leaves_a_whole_record(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "cannot be read"), ("[]", "not a JSON object"), ('{"schema": 2}', "lacks id"), ("\xff", "cannot be read")],
+    [("{", "is not JSON"), ("[]", "it should be a valid dictionary"), ('{"schema": 2}', "lacks id"), ("\xff", "is not JSON")],
 )
 def test_broken_records_are_named(tmp_path, text, message):
     path = tmp_path / "x.json"
@@ -215,18 +213,18 @@ def _with_score(**values):
     ("break_it", "message"),
     [
         (lambda record: record.update(schema="1"), "schema '1'"),
-        (lambda record: record.update(status="done"), "status 'done', not running, complete, failed"),
-        (lambda record: record.update(dataset=[]), "lacks dataset.name, .*dataset.limit"),
+        (lambda record: record.update(status="done"), "status 'done': it should be 'running', 'complete' or 'failed'"),
+        (lambda record: record.update(dataset={}), "lacks dataset.name, .*dataset.limit"),
         (lambda record: record["dataset"].pop("limit"), "lacks dataset.limit;"),
         (lambda record: record["protocol"].pop("headline"), "lacks protocol.headline;"),
-        (lambda record: record["protocol"].update(preset=7), "has protocol.preset 7, which is no text"),
-        (lambda record: record["backbone"].update(spec=None), "has backbone.spec None, which is no text"),
-        (lambda record: record.update(scores={}), "not a list"),
-        (lambda record: record["scores"][0].pop("value"), "without metric, variant, value or unit"),
-        (_with_score(value="50"), "miou '50', not a finite number from 0 to 100"),
-        (_with_score(value=100.5), "miou 100.5"),
-        (_with_score(value=float("nan")), "miou nan"),
-        (_with_score(ci95=[-1.0, 50.0]), "miou -1.0"),
+        (lambda record: record["protocol"].update(preset=7), "has protocol.preset 7: it should be a valid string"),
+        (lambda record: record["backbone"].update(spec=None), "has backbone.spec None: it should be a valid string"),
+        (lambda record: record.update(scores={}), "has scores {}: it should be a valid list"),
+        (lambda record: record["scores"][0].pop("value"), "lacks scores.0.value;"),
+        (_with_score(value="50"), "has scores.0.value '50': it should be a valid number"),
+        (_with_score(value=100.5), "has scores.0.value 100.5: % should be from 0 to 100"),
+        (_with_score(value=float("nan")), "has scores.0.value nan: it should be a finite number"),
+        (_with_score(ci95=[-1.0, 50.0]), "has scores.0.ci95 -1.0: % should be from 0 to 100"),
     ],
 )
 def test_flaws_are_named(tmp_path, break_it, message):

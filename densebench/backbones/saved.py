@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+from pydantic import ConfigDict, TypeAdapter, with_config
 from torch import nn
+from typing_extensions import TypedDict
 
 from densebench.errors import UserError
 from densebench.files import write_text
+from densebench.stored_json import Count, Flag, Number, ShapeError, Text, Word, check, load
 from densebench.tensors import save_tensors
 
 SCHEMA = 1
 WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
+
+
+@with_config(ConfigDict(extra="allow"))
+class Facts(TypedDict):
+    """What `checkpoint.json` holds. Keys that are not named here may stand beside the others."""
+
+    schema: Count
+    arch: Word
+    method: NotRequired[Text]
+    preset: NotRequired[Text]
+    variant: NotRequired[Text]
+    dataset: NotRequired[Word | None]
+    image_size: NotRequired[Count]
+    pos_embed: NotRequired[Text]
+    step: NotRequired[Count]
+    epoch: NotRequired[Number]
+    finished: NotRequired[Flag]
+
+
+SHAPE = TypeAdapter(Facts)
 
 
 def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
@@ -26,16 +49,17 @@ def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) 
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any]:
-    """The facts of a checkpoint. Raises UserError where the folder holds none."""
+    """The facts of a checkpoint, in the shape of `Facts`. Raises UserError where the folder holds none, or a broken one."""
     path = directory / FACTS
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"ckpt:{directory} is not a checkpoint ({path}: {error}); give the folder that pretraining wrote"
-        ) from error
-    if facts.get("schema", 0) > SCHEMA:
-        raise UserError(f"{path} has schema {facts['schema']}, this version reads {SCHEMA}; upgrade densebench")
+        facts: dict[str, Any] = load(path)
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if type(schema) is int and schema > SCHEMA:
+            raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; upgrade densebench")
+        check(facts, SHAPE)
+    except ShapeError as error:
+        what = f"ckpt:{directory} is not a checkpoint ({path} {error})"
+        raise UserError(f"{what}; give the folder that pretraining wrote") from error
     return facts
 
 

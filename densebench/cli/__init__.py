@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from densebench.cli import cache, data, demo, doctor, ls
+from densebench.cli import cache, data, demo, doctor, ls, records
 from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
@@ -33,6 +33,7 @@ app.command("leaderboard")(leaderboard)
 app.command("report")(report)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
+app.add_typer(records.app, name="records", help="List and remove records.")
 app.add_typer(cache.app, name="cache", help="List and clear the feature cache.")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
