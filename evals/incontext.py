@@ -14,7 +14,8 @@ numbers differ by five points and more for one backbone:
   0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
   table has.
 - neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
-  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it).
+  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it), and whose
+  jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` mends it). The two were mended together.
 - cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
   subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
   votes, dropped.
@@ -47,7 +48,7 @@ from densebench.options import setting
 from densebench.records import Score
 from densebench.search import EXACT_ENGINES
 from densebench.supervised import FewShot
-from densebench.views import View
+from densebench.views import USUAL_HUE, View
 
 from .bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
 from .labels import LabelSpace
@@ -78,6 +79,7 @@ class InContext(FewShot):
         },
         "neco": {
             "augment_epochs": 2,
+            "hue": 0.5,
             "colour": "hummingbird",
             "mask_resample": "nearest",
             "void": "background",
@@ -124,6 +126,7 @@ class InContext(FewShot):
     )
     mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
     augment_epochs: int = setting(1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0)
+    hue: float = setting(0.1, "how far those views turn hue at most, at 1 by a whole turn; 0.5 reaches every hue", minimum=0)
     colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
     memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1)
     memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
@@ -143,9 +146,14 @@ class InContext(FewShot):
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size."""
+        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size.
+
+        The usual hue, and that of views which are not augmented, is left out: records were written before there was a choice.
+        """
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
         found = {**super().settings(dataset), "engine": engine}
+        if self.hue == USUAL_HUE or not self.augment_epochs:
+            del found["hue"]
         return {**found, "image_size": None} if self.resize == "native" else found
 
     def resolve(self, dataset: Dataset) -> InContext:
@@ -154,6 +162,8 @@ class InContext(FewShot):
             raise UserError("--labels pixels votes pixel by pixel: it goes with --weighting equal and --score-at view")
         if self.memory_norm == "patches" and self.metric != ("cosine",):
             raise UserError("--memory-norm patches goes with --metric cosine alone")
+        if self.hue > 0.5:
+            raise UserError(f"--hue {self.hue:g}: half a turn reaches every hue already; give 0.5 at most")
         if self.resize == "native" and self.image_size is not None:
             raise UserError(f"--image-size {self.image_size} goes with --resize square; native images keep their size")
         return super().resolve(dataset)
@@ -164,7 +174,7 @@ class InContext(FewShot):
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, self.void, self.other_class)
         plain = self.query_view(backbone, dataset)
-        views = [replace(plain, augment=True, epoch=epoch) for epoch in range(self.augment_epochs)] or [plain]
+        views = [replace(plain, augment=True, epoch=epoch, hue=self.hue) for epoch in range(self.augment_epochs)] or [plain]
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
