@@ -14,7 +14,8 @@ numbers differ by five points and more for one backbone:
   0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
   table has.
 - neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
-  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it).
+  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it), and whose
+  jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` mends it). The two were mended together.
 - cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
   subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
   votes, dropped.
@@ -78,6 +79,7 @@ class InContext(FewShot):
         },
         "neco": {
             "augment_epochs": 2,
+            "hue": 0.5,
             "colour": "hummingbird",
             "mask_resample": "nearest",
             "void": "background",
@@ -126,6 +128,7 @@ class InContext(FewShot):
     augment_epochs: int = setting(
         1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0, maximum=10_000
     )
+    hue: float = setting(0.1, "how far those views turn hue at most; 0.5, half a turn, reaches every hue", minimum=0, maximum=0.5)
     colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
     memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1, maximum=1_000_000_000)
     memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
@@ -147,9 +150,10 @@ class InContext(FewShot):
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size."""
+        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size,
+        and views that are not augmented no hue."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
-        found = {**super().settings(dataset), "engine": engine}
+        found = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
         return {**found, "image_size": None} if self.resize == "native" else found
 
     def resolve(self, dataset: Dataset) -> InContext:
@@ -168,7 +172,7 @@ class InContext(FewShot):
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, self.void, self.other_class)
         plain = self.query_view(backbone, dataset)
-        views = [replace(plain, augment=True, epoch=epoch) for epoch in range(self.augment_epochs)] or [plain]
+        views = [replace(plain, augment=True, epoch=epoch, hue=self.hue) for epoch in range(self.augment_epochs)] or [plain]
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]

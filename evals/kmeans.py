@@ -6,8 +6,8 @@ number of classes is "clustering", larger K is "over-clustering". The same words
 
 - leopart: 448 px; features standardised, PCA to 50 dimensions; K-means of 100 iterations, the best of 5 restarts, on 256 random
   tokens a cluster (a default of faiss that no paper states: of 1.5 million tokens of VOC 5,376 make 21 clusters); cluster maps
-  and label maps at 100 x 100, both by nearest neighbours; absent classes counted as 0. K = classes: Hungarian on IoU; larger K:
-  every cluster takes its most frequent class. Five seeds.
+  and label maps at 100 x 100, both by nearest neighbours; absent classes counted as 0. K = classes: Hungarian on IoU; any other
+  K: every cluster takes its most frequent class. Five seeds.
 - leopart-exact: the same on what fills whole batches of 60 images: 1440 of VOC's 1449.
 - neco: NeCo (Pariza et al., ICLR 2025), tables 1 and 7: Leopart's, ADE20K with a class 0 that is never right. Its appendix names
   a Hungarian matching after the majority one; the code has none, and it would change nothing unless a class got no cluster.
@@ -59,7 +59,7 @@ MATCHINGS = ("hungarian", "precision", "iou")
 class KMeans(Clustered):
     """Options of clustering; see the module for what the presets are."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "leopart": LEOPART,
         "leopart-exact": {**LEOPART, "whole_batches": 60},
@@ -74,7 +74,7 @@ class KMeans(Clustered):
     )
     spherical: bool = setting(False, "centroids of length one")
     match: str = setting(
-        "auto", "auto: hungarian for K = classes, precision above", choices=("auto", "hungarian", "precision", "iou")
+        "auto", "auto: hungarian for K = classes, precision for any other K", choices=("auto", "hungarian", "precision", "iou")
     )
     whole_batches: int | None = setting(
         None, "leave out what does not fill a batch of so many images; none: all count", minimum=1
@@ -148,7 +148,7 @@ class KMeans(Clustered):
 
     def own_matching(self, k: int, space: LabelSpace) -> str:
         """The name of the protocol's own matching."""
-        return self.match if self.match != "auto" else "hungarian" if k <= space.classes else "precision"
+        return self.match if self.match != "auto" else "hungarian" if k == space.classes else "precision"
 
     def scores(self, counted: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
         """All matchings, then the protocol's own."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from densebench.evals.kmeans import KMeans
+from densebench.evals.labels import LabelSpace
 from PIL import Image
 
 from densebench import clustering, metrics, options
@@ -250,7 +251,7 @@ def naive(backbone, dataset, names, k, seed, given):
     confusions = naive_confusions(label_maps, cluster_maps, classes, k)
     kinds = ("hungarian", "precision", "iou")
     tallies = {kind: naive_tallies(confusions, naive_matching(confusions.sum(0), kind)) for kind in kinds}
-    auto = "hungarian" if k <= classes else "precision"
+    auto = "hungarian" if k == classes else "precision"
     tallies["matched"] = tallies[auto if given.get("match", "auto") == "auto" else given["match"]]
     return tallies, distances[trained].min(1).sum()
 
@@ -317,6 +318,15 @@ def test_points_their_variants_and_the_headline(backbone):
     evaluator = options.build(KMeans, {}, {}).resolve(DATA)
     assert evaluator.headline().items() <= {"metric": "miou", "variant": "matched"}.items()
     assert evaluator.points(DATA) == [(("K", 4), ("seed", s)) for s in range(5)]
+
+
+def test_fewer_clusters_than_classes_are_named_by_their_most_frequent_class():
+    """Both by class a, of which 11 of 11 pixels are found among 16; the Hungarian matching would take b for the first."""
+    counted = torch.tensor([[[6, 5], [4, 0], [0, 1], [0, 0]]])
+    evaluator = options.build(KMeans, KMeans.presets["leopart"], {}).resolve(DATA)
+    *_, score = evaluator.scores(counted, LabelSpace(DATA, "drop", "off"), (("K", 2), ("seed", 0)), {})
+    assert score.variant == "matched" and score.details == {"matching": "precision"}
+    assert score.value == pytest.approx(100 * 11 / 16 / 4, abs=1e-4)
 
 
 @pytest.mark.parametrize("match", ["hungarian", "precision", "iou"])

@@ -113,6 +113,42 @@ def test_jitter_changes_half_of_the_time_and_little():
     assert max(brightness) < 0.13 * 255
 
 
+def test_hue_turns_as_far_as_it_may():
+    """Pure red, whose hue is 0: the turn can be read off, in 255ths."""
+    image = Image.new("RGB", (1, 1), (255, 0, 0))
+
+    def turns(**given):
+        found = [np.asarray(jitter(image, generator(seed), **given).convert("HSV"))[0, 0, 0] for seed in range(300)]
+        return [min(turn, 256 - turn) for turn in np.array(found, dtype=int)]
+
+    assert 22 < max(turns()) <= 26
+    assert max(turns(hue=0.1)) == max(turns())
+    assert 110 < max(turns(hue=0.5)) <= 128
+
+
+def test_how_far_hue_may_turn_changes_no_other_draw():
+    """Brightness, contrast, saturation and the crop are those of the same image without it."""
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), dtype=np.uint8)).convert("RGB")
+    for name in ("a", "b", "c", "d", "e", "f"):
+        usual, wide = View(8, 32, augment=True), View(8, 32, augment=True, hue=0.5)
+        assert torch.equal(usual.image(grey, name), wide.image(grey, name))
+        label = np.arange(30 * 40, dtype=np.uint8).reshape(30, 40)
+        assert torch.equal(usual.label(label, name), wide.label(label, name))
+
+
+def test_another_hue_is_another_view():
+    assert View(8, 32, augment=True, hue=0.5).identity() != View(8, 32, augment=True).identity()
+
+
+@pytest.mark.parametrize(("size", "share"), [((500, 375), 0.145), ((500, 333), 0.284), ((300, 300), 0.058)])
+def test_the_share_of_views_that_are_the_largest_centred_box(size, share):
+    box = (min(size[0], round(size[1] * 4 / 3)), min(size[1], round(size[0] * 4 / 3)))
+    draws = generator()
+    crops = [random_crop(*size, draws) for _ in range(4000)]
+    found = np.mean([(crop.width, crop.height) == box for crop in crops])
+    assert found == pytest.approx(share, abs=0.03)  # four standard deviations at the most
+
+
 def test_identity_leaves_labels_out():
     assert View(8, 32).identity() == View(8, 32, mask_resample="nearest").identity()
     assert View(8, 32).identity() != View(8, 40).identity()
