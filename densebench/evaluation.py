@@ -15,7 +15,7 @@ from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
 from densebench.device import describe, peak_memory_mb, resolve_device
 from densebench.errors import UserError, unknown
-from densebench.evaluator import Evaluator, Point, Run, heading, place, without_seed
+from densebench.evaluator import Evaluator, Point, Run, heading, place, shown_in_pictures, without_seed
 from densebench.files import cache_root, digest, remove
 from densebench.training.distributed import joined, synchronise
 
@@ -169,13 +169,34 @@ def _one(
     if all(point in known for point in points):
         also = f" (and {option} needs that)" if (option := evaluator.alone()) else ""
         notice(f"{record.path} holds all {len(points)} points already; --rerun scores them again{also}")
-        if record.json()["status"] != "complete" and not isinstance(record, records.Follower):
-            record.finish("complete", {}, points)  # it was killed between its last score and its end
+        if not isinstance(record, records.Follower):
+            _draw(evaluator, backbone, dataset, record, limit, points)
+            record.finish("complete", {}, points)  # it may have been killed between its last score and its end
             _forget_progress(record)
     else:
-        pictures = record.path.parents[1] / "pictures" / record.id
-        _score(evaluator, backbone, dataset, record, Run(limit, known, pictures), command)
+        _score(evaluator, backbone, dataset, record, Run(limit, known, _pictures(record)), command)
     return record.json()
+
+
+def _pictures(record: records.Record) -> Path:
+    return record.path.parents[1] / "pictures" / record.id
+
+
+def _draw(
+    evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, limit: int | None, points: list[Point]
+) -> None:
+    """Draw the pictures of a finished record that are asked for and were not drawn; its scores stay as they are."""
+    count, folder = getattr(evaluator, "visualise", 0), _pictures(record)
+    if not count or (record.json()["run"].get("drawn") == count and folder.is_dir()):
+        return
+    if not evaluator.draws_later:
+        notice(f"--visualise {count}: the head that the pictures show was not kept; --rerun trains it again and draws them")
+        return
+    known = frozenset(points) - {shown_in_pictures(points)}
+    with float32(tf32=evaluator.precision == "tf32"):
+        for _ in evaluator.run(backbone, dataset, Run(limit, known, folder, drawing=True)):
+            pass
+    record.finish("complete", {"drawn": count}, points)
 
 
 def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, run: Run, command: str) -> None:
@@ -192,7 +213,9 @@ def _score(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: r
         record.finish("failed", {"seconds": _rounded(run.seconds)})
         raise
     seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
-    record.finish("complete", {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device)}, evaluator.points(dataset))
+    drawn = {"drawn": count} if (count := getattr(evaluator, "visualise", 0)) else {}
+    ended = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device), **drawn}
+    record.finish("complete", ended, evaluator.points(dataset))
     if not isinstance(record, records.Follower):
         _forget_progress(record)
 

@@ -37,6 +37,16 @@ def heading(point: Point) -> str:
     return one_line(", ".join(parts)) or "value"
 
 
+def shown_in_pictures(points: Sequence[Point]) -> Point:
+    """The point of which a protocol draws pictures when it is asked for no other: all of the data, the first seed."""
+
+    def order(point: Point) -> tuple[float, float]:
+        axes = dict(point)
+        return float(axes.get("fraction") or 1), float(axes.get("seed") or 0)
+
+    return min(points, key=order)
+
+
 def place(point: Point) -> list[tuple[str, float, str]]:
     """The order of points: small shares of the data first, then every other axis upwards."""
     number = {name: value for name, value in point if isinstance(value, int | float)}
@@ -54,6 +64,8 @@ class Run:
     """Points that an earlier run scored: they are not scored again."""
     pictures: Path | None = None
     """Where `--visualise` writes."""
+    drawing: bool = False
+    """Only pictures are wanted, scores are not used: what the pictures do not show may be left out."""
     progress_key: str = ""
     """Names the work in progress, so that a run that was killed goes on from there; without one no work is kept."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -95,6 +107,8 @@ class Evaluator(ABC):
     """Named settings; the first is the default."""
     takes: ClassVar[str] = "label maps"
     """The kind of data set that it is for: see `Dataset.kind`."""
+    draws_later: ClassVar[bool] = True
+    """Whether the pictures of a finished record can be drawn without training a head once more."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
     precision: str = setting(

@@ -22,6 +22,7 @@ class SlidingWindow(Supervised):
     """How long, on which crops, by which optimiser; the published settings are the defaults."""
 
     several_processes: ClassVar[bool] = True
+    draws_later: ClassVar[bool] = False
     learning_rates: tuple[float, ...] = setting((), "of several the best on the scored split", minimum=0)
 
     iterations: int | None = setting(

@@ -68,6 +68,7 @@ class Detection(Evaluator):
     version: ClassVar[int] = 1
     takes: ClassVar[str] = "boxes"
     several_processes: ClassVar[bool] = True
+    draws_later: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "flsl": {},
         "vitdet": {

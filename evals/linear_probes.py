@@ -65,6 +65,7 @@ class LinearProbes(FewShot):
     """Options of the published probes; see the module for what the presets are."""
 
     belongs_to: ClassVar[str] = "linear"
+    draws_later: ClassVar[bool] = False
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "neco": {**LEOPART, "train_batch": 128, "score_size": 100, "other_class": "dead"},

@@ -144,8 +144,10 @@ class Vos(Evaluator):
                     f"the sequence {name} has {len(frames)} frames; the first and the last are not scored: give three"
                 )
         about = {"backbone": backbone.identity(), "settings": self.settings(dataset), "dataset": dataset.digest(split, items)}
-        saved = SavedMasks(Path(self.save_predictions), about) if self.save_predictions else None
+        saved = SavedMasks(Path(self.save_predictions), about) if self.save_predictions and not run.drawing else None
         sheets = Sheets(videos, sequences, self.visualise, run.pictures)
+        if run.drawing:
+            sequences = {name: sequences[name] for name in sheets.chosen}
         tally = Tally(videos, sequences, objects, run)
         open_ = [
             n for n in sequences if not (tally.finished(n) and sheets.drawn(n) and (saved is None or saved.has(sequences[n])))
@@ -164,6 +166,8 @@ class Vos(Evaluator):
             notice(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
         if sheets.chosen:
             notice(f"pictures of {len(sheets.chosen)} sequences are in {run.pictures}")
+        if run.drawing:
+            return
         yield from scores(tally.values(), {**tally.details(), **self.seen(backbone, videos, sequences)})
 
     def seen(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
