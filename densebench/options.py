@@ -23,8 +23,8 @@ from densebench.errors import UserError, unknown
 
 Kind = Literal["setting", "axis", "means"]
 Options = TypeVar("Options")
-LARGEST = 2**31 - 1
-"""What a number is at most, up and down, where its declaration gives no limit."""
+LARGEST, FURTHEST = 2**31 - 1, 1e30
+"""What a whole and another number are at most, up and down, where the declaration gives no limit."""
 ENTRIES = 1000
 """How many values a list takes at most."""
 
@@ -128,8 +128,9 @@ class Flag:
         if self.choices and result not in self.choices:
             raise unknown(f"value for {self.spelling}", str(value), self.choices, f"it takes {', '.join(self.choices)}")
         if isinstance(result, int | float):
-            least = -LARGEST if self.minimum is None else self.minimum
-            most = LARGEST if self.maximum is None else self.maximum
+            limit = FURTHEST if isinstance(result, float) else LARGEST
+            least = -limit if self.minimum is None else self.minimum
+            most = limit if self.maximum is None else self.maximum
             check_range(f"{self.spelling} {_shown(value)}", result, least, most)
         return result
 

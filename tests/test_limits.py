@@ -81,8 +81,8 @@ def test_annotations_that_are_types_read_like_those_that_are_text():
         ({"span": "0.5,1.5"}, "--span 1.5: it must be at most 1"),
         ({"free": f"1,{10**20}"}, f"--free {10**20}: it must be at most 2147483647"),
         ({"free": ["1"] * 1001}, "it takes 1000 values at most; these are 1001"),
-        ({"rate": "1e30"}, "--rate 1e30: it must be at most 2147483647"),
-        ({"rate": -(10**20)}, f"--rate -{10**20}: it must be at least"),
+        ({"rate": "1e31"}, "--rate 1e31: it must be at most 1e+30"),
+        ({"rate": -(10**40)}, f"--rate -{10**40}: it must be at least -1e+30"),
         ({"rate": 10**400}, "it takes NUMBER; how fast"),
         ({"rate": 10**5000}, "it takes NUMBER; how fast"),
         ({"side": "9" * 5000}, "it takes N; of the image"),
@@ -104,7 +104,7 @@ def test_every_numeric_option_has_limits_that_hold_its_default(kind):
             if not any(word in flag.annotation for word in ("int", "float")):
                 continue
             assert flag.default is None or flag.read(flag.default) == flag.default, (name, flag)
-            for value in (2**63, -(2**63)):
+            for value in (10**40, -(10**40)):
                 with pytest.raises(UserError, match=r"it must be at (most|least)"):
                     flag.read([value] * (flag.length or 1) if flag.is_list else value)
 
@@ -170,7 +170,7 @@ def test_digits_that_are_no_numbers_belong_to_the_name_of_a_probed_data_set():
 def test_frames_with_odd_digits_in_their_names_are_listed(tmp_path):
     from PIL import Image
 
-    for name in ("a²1", "a²2"):
+    for name in ("1²1", "1²2"):
         for folder in ("JPEGImages/480p", "Annotations/480p"):
             path = tmp_path / folder / "clip" / f"{name}.{'jpg' if 'JPEG' in folder else 'png'}"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def test_frames_with_odd_digits_in_their_names_are_listed(tmp_path):
     (tmp_path / "ImageSets").mkdir()
     (tmp_path / "ImageSets" / "val.txt").write_text("clip\n")
     dataset = load_dataset(f"frames:{tmp_path}")
-    assert [Path(item.name).name for item in dataset.items("val")] == ["a²1", "a²2"]
+    assert [Path(item.name).name for item in dataset.items("val")] == ["1²1", "1²2"]
 
 
 def test_stairs_hold_their_end_after_the_last_epoch():
