@@ -39,7 +39,7 @@ from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.curves import draw_curves
 from densebench.datasets import Dataset, Item, limited
-from densebench.device import resolve_device, resolve_workers
+from densebench.device import resolve_device, resolve_workers, worker_context
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.features import DTYPES, Features, Normalisation, autocast
@@ -236,7 +236,7 @@ class Source:
         workers = resolve_workers(options.workers, len(wanted))
         loader = DataLoader(
             _Looks(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=list,
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=worker_context(workers),
         )  # fmt: skip
         for batch in loader:
             if error := next((found for found in batch if isinstance(found, UserError)), None):

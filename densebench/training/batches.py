@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.training.augmentation import Draws, ViewRecipe, draw_views
 from densebench.training.images import Images
@@ -148,7 +149,7 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
         batch_sampler=_Keys(keys),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context(workers),
         prefetch_factor=3 if workers else None,
         pin_memory=pin,
     )
