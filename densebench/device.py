@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import sys
+import threading
+from multiprocessing import forkserver
 
 import torch
 
 from densebench.errors import UserError
 
+QUIET = "ignore:resource_tracker:UserWarning"
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
 
 
@@ -24,6 +29,21 @@ def resolve_workers(workers: int | None, images: int) -> int:
     if workers is not None:
         return workers
     return 0 if images < FEW_IMAGES else min(8, os.cpu_count() or 1)
+
+
+def worker_context(workers: int) -> str | None:
+    """How processes that decode images are started; None without any. They ignore Ctrl-C: the main process ends them."""
+    if not workers:
+        return None
+    if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server, and so every worker, takes over
+        sys.warnoptions.append(QUIET)  # as do their helper's warnings, of semaphores that a second Ctrl-C left to it
+        try:
+            forkserver.ensure_running()
+        finally:
+            sys.warnoptions.remove(QUIET)
+            signal.signal(signal.SIGINT, before)
+    return "forkserver"
 
 
 def describe(device: torch.device) -> str:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from densebench.backbones import Backbone, without_labels
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.files import cache_root, digest
 from densebench.store import Store
@@ -149,7 +150,7 @@ def _loader(
         batch_sampler=list(_equal_batches(shapes, batch_size)),
         num_workers=min(workers, len(items)),
         collate_fn=_collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context(workers),
         prefetch_factor=2 if workers else None,
         pin_memory=pin,
     )

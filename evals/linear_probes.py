@@ -40,7 +40,7 @@ from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.curves import draw_curves
 from densebench.datasets import Dataset, Item, limited
-from densebench.device import resolve_device, resolve_workers
+from densebench.device import resolve_device, resolve_workers, worker_context
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
 from densebench.features import DTYPES, Features, Normalisation, autocast
@@ -240,7 +240,7 @@ class Source:
         workers = resolve_workers(options.workers, len(wanted))
         loader = DataLoader(
             _Looks(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
-            multiprocessing_context="forkserver" if workers else None, pin_memory=device.type == "cuda",
+            multiprocessing_context=worker_context(workers), pin_memory=device.type == "cuda",
         )  # fmt: skip
         for found in loader:
             if isinstance(found, UserError):

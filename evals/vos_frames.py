@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.datasets import Item
 from densebench.datasets.videos import Videos
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.features import Normalisation
 from densebench.views import to_tensor
@@ -102,7 +103,7 @@ def steps(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context(workers),
         prefetch_factor=2 if workers else None,
         pin_memory=pin,
     )

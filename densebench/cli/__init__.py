@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
+import errno
+import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from densebench.cli import cache, data, demo, doctor, ls, records
+from densebench.cli import cache, data, demo, doctor, ls, records, terminal
 from densebench.cli.eval import evaluate
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
@@ -18,7 +19,19 @@ from densebench.console import one_line
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.user_errors import guarded
 
+
+class _Commands(TyperGroup):
+    """The commands. Ctrl-C leaves them as an error of ours: typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Stopped(_stopped()) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="densebench",
     help="Pretrain vision backbones with dense self-supervision, and score patch features the way the literature does.",
     no_args_is_help=True,
@@ -55,27 +68,64 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line: what the user got wrong is one line on stderr and status 2."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold bytes that are no UTF-8
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Run the command line.
+
+    What the user got wrong is one line on stderr and status 2; Ctrl-C is one line and status 130, and a second one ends at once;
+    output that cannot be written is one line and status 1.
+    """
+    terminal.plain_characters()
+    interrupts = terminal.Interrupts()
+    interrupts.watch()
+    try:
+        status = _status()
+        if status == 130 and interrupts.stopped:  # before the command began
+            terminal.say(_stopped())
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
+            stream.flush()
+    except BaseException as error:
+        status = _told(error, interrupts.stopped)
+    finally:
+        interrupts.leave()
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command that was given, and return its exit status."""
     try:
         with guarded():
             app()
-    except UserError as error:
-        print(f"densebench: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if not out_of_memory(error):
-            raise
-        print(f"densebench: {NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", file=sys.stderr)
-        sys.exit(2)
-    except Stopped as stopped:
-        if str(stopped):
-            print(f"densebench: {stopped}", file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("densebench: stopped; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `densebench ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _told(error: BaseException, stopped: bool) -> int:
+    """Tell the user what ended the command, in a line; the exit status. What is nobody's fault but ours is raised again."""
+    if isinstance(error, Stopped):
+        if str(error):
+            terminal.say(str(error))
+        return 130
+    if stopped or isinstance(error, KeyboardInterrupt):  # an import that is interrupted may end in any error
+        terminal.say(_stopped())
+        return 130
+    if isinstance(error, UserError):
+        terminal.say(one_line(str(error)))
+        return 2
+    if isinstance(error, MemoryError | RuntimeError | ValueError) and out_of_memory(error):
+        terminal.say(f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})")
+        return 2
+    if terminal.output_failed(error):
+        assert isinstance(error, OSError)
+        if error.errno != errno.EPIPE:  # `densebench ... | head`
+            terminal.say(f"the output cannot be written: {error.strerror}")
+        terminal.discard_output()
+        return 1
+    raise error
+
+
+def _stopped() -> str:
+    """What is said after Ctrl-C. An evaluation resumes by itself, also one that was to score again what a record holds."""
+    if sys.argv[1:2] != ["eval"]:
+        return "stopped; what was finished is kept"
+    words = [word for word in sys.argv[1:] if word != "--rerun"]
+    return f"stopped; `{shlex.join(['densebench', *words])}` resumes from there"

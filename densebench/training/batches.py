@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.training.augmentation import Draws, ViewRecipe, draw_views
 from densebench.training.crops import Pictures
@@ -176,7 +177,7 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
         batch_sampler=_Keys(_cut(itertools.chain([first], keys), size, pieces)),  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=worker_context(workers),
         prefetch_factor=ahead,
         pin_memory=pin,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from densebench.datasets import Item
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.heads.detection.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.heads.detection.masks import decode
@@ -141,7 +142,7 @@ def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, 
 def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int, pin: bool) -> Iterator[list[Any]]:
     loader: DataLoader[Any] = DataLoader(
         dataset, batch_sampler=batches if lazily is None else _Keys(lazily), num_workers=workers, collate_fn=_collate,
-        multiprocessing_context="forkserver" if workers else None, pin_memory=pin,
+        multiprocessing_context=worker_context(workers), pin_memory=pin,
     )  # type: ignore[arg-type]  # fmt: skip
     return iter(loader)
 

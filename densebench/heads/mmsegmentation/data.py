@@ -15,6 +15,7 @@ from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from torch.utils.data import DataLoader, Sampler
 
+from densebench.device import worker_context
 from densebench.errors import UserError
 from densebench.heads.mmsegmentation.recipe import Data, Recipe
 from densebench.training.distributed import World
@@ -121,7 +122,7 @@ def training_loader(data: Data, recipe: Recipe, world: World, start: int, worker
     sampler = Endless(len(data.train), recipe.batch, recipe.seed, world, start)
     return DataLoader(
         Training(data, recipe), batch_size=recipe.batch // world.size, sampler=sampler, num_workers=workers,
-        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None, pin_memory=world.device.type == "cuda",
+        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def scoring_loader(data: Data, recipe: Recipe, world: World, workers: int) -> Da
     dataset = Scoring(data, recipe)
     return DataLoader(
         dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
-        collate_fn=_collate, multiprocessing_context="forkserver" if workers else None, pin_memory=world.device.type == "cuda",
+        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
     )  # fmt: skip
 
 
