@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench import records
 from densebench.records import Score
@@ -24,15 +25,18 @@ CODE = "import sys; sys.argv[0] = 'densebench'; {before}; from densebench.cli im
 def folder(tmp_path):
     """A folder with a record whose table has "±", and whose name has a letter that ASCII lacks."""
     header = {
-        "backbone": {"spec": "random:vit", "name": "Zoë ×2…", "digest": "d", "arch": "vit", "dim": 4, "stride": 16},
+        "backbone": {**BACKBONE, "spec": "random:vit", "name": "Zoë ×2…", "digest": "d"},
         "protocol": {
+            **PROTOCOL,
             "name": "incontext", "preset": "hummingbird", "version": 1, "settings": {},
             "headline": {"metric": "miou", "variant": "identity"},
         },
-        "dataset": {"name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None},
+        "dataset": {**DATASET, "name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None},
     }  # fmt: skip
     record = records.open_or_create(tmp_path / "results", header)
-    record.add([Score("miou", "identity", 50.0 + seed, axes={"fraction": 8, "seed": seed}) for seed in range(2)])
+    record.add(
+        [Score("miou", "identity", 50.0 + seed, axes={"fraction": 8, "seed": seed}, direction="higher") for seed in range(2)]
+    )
     record.finish("complete", {})
     return tmp_path
 
