@@ -39,7 +39,7 @@ import numpy as np
 import torch
 
 from densebench.backbones import Backbone
-from densebench.datasets import Dataset, Item
+from densebench.datasets import Dataset, Item, limited
 from densebench.device import resolve_device, resolve_workers
 from densebench.errors import UserError
 from densebench.evaluator import Point, Run
@@ -169,6 +169,7 @@ class InContext(FewShot):
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        val = limited(val, self.visualise) if run.drawing else val
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, self.void, self.other_class)
         plain = self.query_view(backbone, dataset)

@@ -129,11 +129,11 @@ class LinearProbes(FewShot):
                     for place, rate in enumerate(curves)
                 }
                 scores = scores_of_rates(own, courses, details)
-                yield from scores
                 if run.pictures is not None and self.visualise and row == int(chosen.sum(1).argmax()):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
                     draw_curves(run.pictures / "learning-curves.png", courses)
+                yield from scores  # after the pictures: a point that is known is not trained, and so not drawn, again
 
     def shown(
         self, space: LabelSpace, train: Sequence[Item], val: Sequence[Item], points: Sequence[Point], chosen: np.ndarray

@@ -86,9 +86,10 @@ def scores(
         details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
         with run.stage("scoring"):
             outcome = Outcome.of(runs, space, [item.name for item in val], options.absent)
-            yield from outcome.scores(options.points(dataset)[0], details)
+            found = outcome.scores(options.points(dataset)[0], details)
         if run.pictures is not None:
             outcome.draw(dataset, drawn, run.pictures)
+        yield from found  # after the pictures: a point that is known is not trained, and so not drawn, again
 
 
 @dataclass(frozen=True)
