@@ -18,7 +18,9 @@ from made_records import BACKBONE, DATASET, PROTOCOL
 from densebench import records
 from densebench.records import Score
 
-CODE = "import sys; sys.argv[0] = 'densebench'; {before}; from densebench.cli import main; main()"
+# A process in the background, as the tests may be, ignores Ctrl-C, and so would its children.
+CODE = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'densebench'; {before}; \
+from densebench.cli import main; main()"
 
 
 @pytest.fixture
