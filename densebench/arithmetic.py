@@ -1,8 +1,8 @@
 """The arithmetic of float32: true float32, or TF32 where a device has it.
 
 TF32 keeps 10 of the 23 bits of the factors of matrix products and convolutions. torch leaves it off for products and on for
-cuDNN's convolutions, until somebody says otherwise, in one of two ways: by switches, or (from torch 2.9) by a precision an
-operation. Each way reads wrong, or raises, after the other alone was used; so both are set and both are restored.
+cuDNN's convolutions, until somebody changes that in one of two ways: by switches, or (from torch 2.9) by a precision for each
+operation. After only one way was used, the other reads wrong values or raises; so both are set and both are restored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def float32(*, tf32: bool) -> Iterator[None]:
 
 
 def _products() -> str | None:
-    """What the switch of matrix products says; None where torch cannot tell, since it was set by operations alone."""
+    """Return the switch of matrix products; None where torch cannot tell, since only precisions of operations were set."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -39,7 +39,7 @@ def _products() -> str | None:
 
 
 def _convolutions() -> bool | None:
-    """What the switch of cuDNN's convolutions says; None as above."""
+    """Return the switch of cuDNN's convolutions; None as above."""
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:
@@ -54,7 +54,7 @@ def _set(products: str | None, convolutions: bool | None) -> None:
 
 
 def _operations() -> list[Any]:
-    """The operations whose precision torch knows one by one; none before torch 2.9."""
+    """Return the operations that have a precision of their own in torch; none before torch 2.9."""
     if not hasattr(torch.backends.cudnn, "conv"):
         return []
     cudnn: Any = torch.backends.cudnn

@@ -1,7 +1,7 @@
 """Folders of the cache: each carries a mark that we wrote, is locked while a process uses it, and can be listed and removed.
 
 $DENSEBENCH_CACHE may be a folder that holds other things too, so nothing without the mark is ever removed. The mark is a cache
-directory tag (https://bford.info/cachedir/), by which programs that make backups know a cache.
+directory tag (https://bford.info/cachedir/), by which backup programs recognise a cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hold:
     """A folder of the cache in use: marked as ours, and not removed by others as long as this object lives."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        """Make the folder if need be. `about` says what it holds; it is written beside it for people to read.
+        """Make the folder if needed. `about` says what it holds; it is written beside the folder for people to read.
 
         Raises UserError where the folder cannot be written.
         """
@@ -44,7 +44,7 @@ class Hold:
 
 
 def _shared(folder: Path) -> int:
-    """Open the mark, new or not, and lock it for use."""
+    """Open the mark, making it if it is missing, and lock it for use."""
     for _ in range(ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,7 +59,7 @@ def _shared(folder: Path) -> int:
 
 
 def _open(mark: Path) -> int:
-    """The mark, with the text that makes it one. In a cache that only others may write it is opened as it is."""
+    """Return the open mark, with the text that makes it one. In a cache that only others may write, it is opened as it is."""
     try:
         handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -74,7 +74,7 @@ def _open(mark: Path) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """How much room one folder takes. `about`: what it says of itself; empty where that is unreadable."""
+    """How much space one folder takes. `about`: what it says about itself; empty where that is unreadable."""
 
     folder: Path
     about: dict[str, Any]
@@ -91,7 +91,7 @@ class Cleared:
 
 
 def usage(root: Path) -> list[Usage]:
-    """Every folder of ours under a cache, with its size in bytes."""
+    """Return every folder of ours under a cache, with its size in bytes."""
     return [Usage(folder, _about(folder), _size(folder)) for folder in _folders(root, MARK) if is_marked(folder)]
 
 
@@ -108,7 +108,7 @@ def clear(root: Path) -> Cleared:
 
 
 def release(folder: Path) -> bool:
-    """Remove a marked folder that no process uses; returns whether it is gone. The mark goes last, as it tells whose it is."""
+    """Remove a marked folder that no process uses; return whether it is gone. The mark goes last, as it says whose it is."""
     try:
         handle = os.open(folder / MARK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -122,7 +122,7 @@ def release(folder: Path) -> bool:
         if len(list(folder.iterdir())) > 1:
             return False
         remove(folder / MARK)
-        with suppress(OSError):  # another process makes it anew
+        with suppress(OSError):  # another process is making it again
             folder.rmdir()
         return True
     finally:
@@ -130,7 +130,7 @@ def release(folder: Path) -> bool:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a folder carries our mark."""
+    """Return whether a folder carries our mark."""
     try:
         return (folder / MARK).read_bytes() == TEXT
     except OSError:

@@ -98,9 +98,9 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
-    """Describe the first class in a file that derives from one of `bases`, or None where there is none: a shared module.
+    """Describe the first class in a file that derives from one of `bases`; None where there is none, as in a shared module.
 
-    Raises UserError for a file that is no Python, or whose options are not written out.
+    Raises UserError for a file that is not Python, or whose options are not written out.
     """
     with guarded(path, "to be read"):
         return _read_entry(path, module, bases)
@@ -160,7 +160,7 @@ def load(kind: Kind, name: str, preset: str | None = None) -> Any:
 
 
 def code_of(kind: Kind, name: str) -> str:
-    """The digest of the user's own code behind a name: a file or an installed plug-in; "" where it is built in."""
+    """Return the digest of the user's own code behind a name (a file or an installed plug-in); "" where it is built in."""
     if name.endswith(".py"):
         return file_code(Path(name))
     module = find(kind, name).module

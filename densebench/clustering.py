@@ -36,7 +36,7 @@ def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int
 
 
 def trained_on(points: Float[Tensor, "n d"], clusters: int, per_cluster: int | None, seed: int) -> Float[Tensor, "m d"]:
-    """The points of `sample`. Raises ValueError where there are fewer points than clusters."""
+    """Return the points of `sample`. Raises ValueError where there are fewer points than clusters."""
     if clusters > len(points):
         raise ValueError(f"{clusters} clusters of {len(points)} points: give more points or fewer clusters")
     return points[sample(len(points), clusters, per_cluster, seed).to(points.device)].contiguous()
@@ -168,16 +168,16 @@ def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: 
 def sums(
     points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int
 ) -> tuple[Float[Tensor, "r k d"], Int[Tensor, "r k"]]:
-    """The sum and the number of the points of every cluster, for each of r sets."""
+    """Return the sum and the number of the points of every cluster, for each of r sets."""
     restarts, places = len(nearest), nearest + clusters * torch.arange(len(nearest), device=points.device)[:, None]
     total = torch.stack([added(points, own, clusters) for own in nearest])
     return total, torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
 
 
 def added(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> Float[Tensor, "count d"]:
-    """The sum of the values of every index from 0 to count - 1, added one by one in their order: the same bits every time.
+    """Return the sum of the values of every index from 0 to count - 1, added one by one in order: the same bits every time.
 
-    On a CPU `index_add_` does so, fastest; on a GPU it adds in no order, so that K-means would end elsewhere in every run.
+    On a CPU `index_add_` does so, and fastest; on a GPU it adds in any order, so K-means would end elsewhere in every run.
     """
     if values.device.type == "cpu":
         return values.new_zeros(count, values.shape[1]).index_add_(0, index, values)
@@ -185,7 +185,7 @@ def added(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> 
 
 
 def added_by_segments(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> Float[Tensor, "count d"]:
-    """What `added` gives, on any device: values are sorted by index, stably, and every run of one index is summed in order."""
+    """Return what `added` does, on any device: values are sorted stably by index, and each index is summed in order."""
     ordered, order = index.sort(stable=True)
     lengths = torch.searchsorted(ordered, torch.arange(count + 1, device=index.device)).diff()
     return torch.segment_reduce(values[order], "sum", lengths=lengths, unsafe=True)  # unsafe: lengths are right already
@@ -216,7 +216,7 @@ def first_points(
 def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far.
 
-    Distances are cumulated as integers, in units that no sum of them outgrows: these are exact in whatever order a GPU adds.
+    Distances are summed as integers, in units so large that no sum overflows: these are exact in whatever order a GPU adds.
     """
     original, points = points, points - points.mean(0)
     squares = points.square().sum(1)

@@ -13,7 +13,7 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def one_line(text: str) -> str:
-    """The text with a space for line breaks and control characters, which would break tables and steer terminals."""
+    """Return the text with a space for line breaks and control characters, which would break tables or control the terminal."""
     return CONTROLS.sub(" ", text)
 
 

@@ -3,12 +3,12 @@
 Everything is read from the `dataset` part of a record:
 
     images                  that were scored
-    left_out                that are there and that the protocol leaves out, such as those without a box
+    left_out                that are there but that the protocol leaves out, such as those without a box
     official_images         that the split has officially; None where nobody knows, as in a folder of one's own
     train_images, official_train_images  the same of the training split
 
-A split is partial where another number of images is there than officially. What a protocol leaves out of a whole split does not
-make it partial.
+A split is partial where it has another number of images than the official one. What a protocol leaves out of a whole split
+does not make it partial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WARNING = "not comparable with published numbers"
 
 
 def images(dataset: Mapping[str, Any]) -> str:
-    """The images of a record: "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
+    """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
     count, official = dataset["images"], dataset.get("official_images")
     there = _there(dataset)
     text = f"{count:,} images" if _whole(there, official) else _part(count, official, "images")
@@ -28,7 +28,7 @@ def images(dataset: Mapping[str, Any]) -> str:
 
 
 def partial(dataset: Mapping[str, Any]) -> bool:
-    """Whether the scored or the training split has another number of images than officially."""
+    """Return whether the scored or the training split lacks images, or has more than officially."""
     return not _whole(_there(dataset), dataset.get("official_images")) or _partial_train(dataset)
 
 
@@ -42,7 +42,7 @@ def _train(dataset: Mapping[str, Any]) -> int | None:
 
 def _partial_train(dataset: Mapping[str, Any]) -> bool:
     if dataset.get("train_split") == dataset["split"]:
-        return False  # it is one split, and said already
+        return False  # it is the same split, and has been named already
     return not _whole(dataset.get("train_images", 0), _train(dataset))
 
 

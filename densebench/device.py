@@ -32,12 +32,12 @@ def resolve_workers(workers: int | None, images: int) -> int:
 
 
 def worker_context(workers: int) -> str | None:
-    """How processes that decode images are started; None without any. They ignore Ctrl-C: the main process ends them."""
+    """Return how processes that decode images are started; None without any. They ignore Ctrl-C: the main process ends them."""
     if not workers:
         return None
     if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server, and so every worker, takes over
-        sys.warnoptions.append(QUIET)  # as do their helper's warnings, of semaphores that a second Ctrl-C left to it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server, and so every worker, inherits
+        sys.warnoptions.append(QUIET)  # which silences their helper's warnings about semaphores that a second Ctrl-C left to it
         try:
             forkserver.ensure_running()
         finally:

@@ -15,7 +15,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the machine or of a GPU, does not suffice. torch is not imported for it."""
+    """Return whether an error says that the machine or a GPU is out of memory. torch is not imported for it."""
     said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 

@@ -90,7 +90,7 @@ def evaluate(
 def _opened(
     evaluator: Evaluator, protocol: str, specs: list[str], datasets: Sequence[str], data_root: Path | None
 ) -> tuple[list[str], list[Dataset]]:
-    """The specs and data sets that are scored. Raises UserError for a kind of data set or a number of runs that does not fit."""
+    """Return the specs and data sets to score. Raises UserError for a kind of data set or a number of runs that does not fit."""
     takes = evaluator.takes
     if not datasets and takes != "label maps":
         raise UserError(f"--protocol {protocol} takes {takes}; name some with --dataset: {fitting(takes)}")
@@ -147,7 +147,7 @@ def _defaults(backbones: list[str], datasets: Sequence[str]) -> tuple[list[str],
 
 
 def _trained_on(folder: Path) -> str | None:
-    """The data set that a checkpoint names, if it names one. Raises UserError for one that is not built in and no folder."""
+    """Return the data set that a checkpoint names, if any. Raises UserError for one that is neither built in nor a folder."""
     name = read_checkpoint(folder).get("dataset")
     if name is not None and not (str(name) in built_in() or str(name).startswith(("folder:", "frames:"))):
         raise UserError(f"ckpt:{folder} was trained on {name!r}, which is not built in; name what to score on with --dataset")
@@ -185,7 +185,7 @@ def _pictures(record: records.Record) -> Path:
 def _draw(
     evaluator: Evaluator, backbone: Backbone, dataset: Dataset, record: records.Record, limit: int | None, points: list[Point]
 ) -> None:
-    """Draw the pictures of a finished record that are asked for and were not drawn; its scores stay as they are."""
+    """Draw the pictures of a finished record that are asked for and not yet drawn; its scores stay as they are."""
     count, folder = getattr(evaluator, "visualise", 0), _pictures(record)
     if not count or (record.json()["run"].get("drawn") == count and folder.is_dir()):
         return
@@ -228,7 +228,7 @@ def _progress_key(record: records.Record) -> str:
 def _forget_progress(record: records.Record) -> None:
     for folder in (cache_root() / "scoring").glob(f"{_progress_key(record)}-*"):
         if cache.is_marked(folder):
-            cache.release(folder)  # unless another process is at the same work
+            cache.release(folder)  # unless another process is doing the same work
         else:
             remove(folder)
 

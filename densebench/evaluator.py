@@ -38,7 +38,7 @@ def heading(point: Point) -> str:
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:
-    """The point of which a protocol draws pictures when it is asked for no other: all of the data, the first seed."""
+    """Return the point of which a protocol draws pictures unless asked for another: all of the data, the first seed."""
 
     def order(point: Point) -> tuple[float, float]:
         axes = dict(point)
@@ -65,9 +65,9 @@ class Run:
     pictures: Path | None = None
     """Where `--visualise` writes."""
     drawing: bool = False
-    """Only pictures are wanted, scores are not used: what the pictures do not show may be left out."""
+    """Only pictures are wanted and scores are not used, so what the pictures do not show may be left out."""
     progress_key: str = ""
-    """Names the work in progress, so that a run that was killed goes on from there; without one no work is kept."""
+    """Names the work in progress, so that a killed run resumes from there; without one no work is kept."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by stage."""
 
@@ -82,7 +82,7 @@ class Run:
 
     @contextmanager
     def workspace(self, name: str, processes: int = 1) -> Iterator[Path]:
-        """The folder of one kind of work in progress: a lasting one under `progress_key`, else one that goes with the block.
+        """Yield the folder of one kind of work in progress: a lasting one under `progress_key`, else one removed after the block.
 
         Raises UserError where `processes` that share the folder have no key to find it by.
         """
@@ -108,7 +108,7 @@ class Evaluator(ABC):
     takes: ClassVar[str] = "label maps"
     """The kind of data set that it is for: see `Dataset.kind`."""
     draws_later: ClassVar[bool] = True
-    """Whether the pictures of a finished record can be drawn without training a head once more."""
+    """Return whether the pictures of a finished record can be drawn without training a head once more."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
     precision: str = setting(

@@ -1,8 +1,8 @@
 """Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
 
 A feature is found again by digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
-...), of the view, of the code of plug-ins, and of the image's bytes. Changing one weight, one line of such code, one image
-byte or one parameter of the view misses.
+...), of the view, of the code of plug-ins, and of the image's bytes. After a change of one weight, one line of such code, one
+image byte or one parameter of the view, it is not found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from densebench.store import Store
 from densebench.user_code import class_code
 from densebench.views import CentreCropView, View
 
-SCHEMA = 2  # raise it when the same inputs would give other features
+SCHEMA = 2  # increase it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -173,7 +173,7 @@ def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterat
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Arithmetic of a precision on a device; nothing for fp32 and tf32, which `arithmetic.float32` decides for all products."""
+    """Return the context of a precision on a device; an empty one for fp32 and tf32, which `arithmetic.float32` decides."""
     if DTYPES[precision] == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, DTYPES[precision])

@@ -1,4 +1,4 @@
-"""Files that are never half written, that are known again by checksums, and that only one process changes at a time."""
+"""Files that are never half written, that are verified by checksums, and that only one process changes at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from densebench.errors import UserError
 DAY = 24 * 3600.0
 WEEK = 7 * DAY
 _PART = re.compile(r"\..+\.(?P<pid>\d{1,9})-(?P<machine>[0-9a-f]{8})\.[a-z0-9_]{8}\.part")
-_OLDER_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # its name does not say whose it is
+_OLDER_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # its name does not say which process it belongs to
 _SEAL = re.compile(rb"\n#densebench crc32 ([0-9a-f]{8})\n\Z")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _REMEDIES = {
@@ -49,7 +49,7 @@ def replacing(path: Path, remedy: str = "choose another folder") -> Iterator[Pat
     """Yield a temporary path; rename it to `path` when the block ends, remove it when the block fails.
 
     A reader sees the old file or the new one, never a part. The temporary path lies in a folder of its own beside `path`, whose
-    name says which process is at work, so that `sweep` knows what a killed one left. Raises UserError, which ends with
+    name says which process is at work, so that `sweep` recognises what a killed one left. Raises UserError, which ends with
     `remedy`, where the file cannot be written.
     """
     try:
@@ -74,7 +74,7 @@ def replacing(path: Path, remedy: str = "choose another folder") -> Iterator[Pat
 def sweep(folder: Path) -> None:
     """Remove what killed processes left half written in a folder and below it.
 
-    A process of this machine is gone when no process has its number; one of another machine, when it began a week ago.
+    A process of this machine is gone when no process has its number; one of another machine counts as gone a week after it began.
     """
     with suppress(OSError):
         for path in [path for path in folder.rglob(".*.part") if _abandoned(path)]:
@@ -91,7 +91,7 @@ def remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically. Bytes of a file's name that are no UTF-8 are escaped, as JSON escapes them."""
+    """Write `text` to `path` atomically. Bytes of a file's name that are not UTF-8 are escaped as JSON does."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -103,9 +103,9 @@ def write_checked(path: Path, content: bytes) -> None:
 
 
 def read_checked(path: Path) -> bytes | None:
-    """The content that `write_checked` wrote to `path`; None where there is none.
+    """Return the content that `write_checked` wrote to `path`; None where there is none.
 
-    What is not as it was written is removed, one line says so, and it counts as missing. Raises UserError, and removes nothing,
+    A damaged file is removed, one line says so, and it counts as missing. Raises UserError, and removes nothing,
     where the file cannot be read.
     """
     try:
@@ -138,14 +138,14 @@ def appending(path: Path, remedy: str) -> Iterator[None]:
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """The error for a file that may be whole but cannot be read now."""
+    """Return the error for a file that may be whole but cannot be read now."""
     remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
     return UserError(f"cannot read {path}: {error.strerror or error}; nothing was removed; {remedy}")
 
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
-    """Hold a lock of the folder; the kernel frees it when the process dies. `waiting` is said where another process holds it.
+    """Hold a lock of the folder; the kernel frees it when the process dies. `waiting` is printed where another process holds it.
 
     passing: remove the lock's file afterwards. Raises UserError where the folder cannot be written.
     """
@@ -173,7 +173,7 @@ def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool =
 
 
 def is_open(path: Path, handle: int) -> bool:
-    """Whether a path leads to the very file that is open."""
+    """Return whether a path leads to the very file that is open."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(handle))
     return False
@@ -216,7 +216,7 @@ def check_ordinary(path: Path) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal. Raises UserError for what is no ordinary file."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises UserError for what is not an ordinary file."""
     check_ordinary(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -228,7 +228,7 @@ def cache_root() -> Path:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether nobody will finish what has the name of a part."""
+    """Return whether a file or folder with the name of a part is abandoned: no process will finish it."""
     with suppress(OSError):  # it may be gone by now
         match = _PART.fullmatch(path.name)
         if match and match["machine"] == _machine():
@@ -250,7 +250,7 @@ def _alive(pid: int) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Where numbers of processes mean the same: this machine and, in a container, its own numbering."""
+    """Return a digest of where process numbers mean the same: this machine and, in a container, its own numbering."""
     try:
         numbering = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

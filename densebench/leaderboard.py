@@ -52,7 +52,7 @@ LAYERS = {"linear-mmseg": "linear-mmseg-4layers"}  # the same protocol on severa
 
 @dataclass(frozen=True)
 class Table:
-    """Texts to show, one row a backbone: `cells` with a column a point, `best` marks the best value of each column.
+    """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
 
     of: the group of records that a table shows, or the data set and split that a profile is of.
     """
@@ -93,9 +93,9 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
 
 
 def _published(scores: pd.DataFrame) -> pd.DataFrame:
-    """The papers' numbers for the protocols and data sets that were measured; none beside a group of a part of a split.
+    """Return the papers' numbers for the protocols and data sets that were measured; none beside a group of a partial split.
 
-    What is left out for that, and that nothing is published, is said in one line.
+    One line says what is left out for that reason, and where nothing is published.
     """
     pairs: dict[tuple[str, str], bool] = {}  # published protocol and data set -> whether a group of them is partial
     columns = ["protocol", "preset", "dataset", "layer", "partial"]
@@ -119,7 +119,7 @@ def _published(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
-    """The records that did not fail. Of those that did one line says how many, unless nobody could make them again."""
+    """Return the records that did not fail. One line says how many did, without those that cannot be made again."""
     found = scan(results)
     for problem in found.broken.values():
         notice(f"left out: {problem}")
@@ -163,17 +163,17 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
                 "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
                 "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
             }  # fmt: skip
-            # An axis that is called like a column, such as group, must not put the row into another table.
+            # An axis with the name of a column, such as group, must not move the row into another table.
             row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
             rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
     return pd.DataFrame(rows)
 
 
 def table(group: pd.DataFrame) -> Table:
-    """The headline of one group: rows are backbones, columns are points, 1/128 before 1/1.
+    """Return the headline of one group: rows are backbones, columns are points, 1/128 before 1/1.
 
-    Rows stand by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may stand
-    below a worse one that is less sure.
+    Rows are sorted by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may
+    stand below a worse one that is less sure.
     Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
     and a backbone that lacks it has no rank.
     """
@@ -249,14 +249,14 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
 
 
 def _side(settings: dict[str, Any]) -> float | None:
-    """The side of the images that a protocol sees in px; None where it is native, or is no number."""
+    """Return the side in px of the images that a protocol sees; None where it is native, or not a number."""
     side = next((settings[name] for name in SIZES if name in settings), None)
     return side if isinstance(side, int | float) and not isinstance(side, bool) else None
 
 
 def _remark(settings: dict[str, Any]) -> str:
-    """What a reader must know of a group: that its runs were cut short, what was chosen on the scored split, and what labels had
-    a hand in."""
+    """Return what a reader must know about a group: that its runs were cut short, what was chosen on the scored split, and what
+    was chosen with labels."""
     remarks = []
     if not settings.get("comparable", True):
         remarks.append(f"{settings.get('iterations')} iterations (not comparable with published runs)")

@@ -24,7 +24,7 @@ from densebench.errors import UserError, unknown
 Kind = Literal["setting", "axis", "means"]
 Options = TypeVar("Options")
 LARGEST, FURTHEST = 2**31 - 1, 1e30
-"""What a whole and another number are at most, up and down, where the declaration gives no limit."""
+"""The largest absolute values of a whole number and of any other, where the declaration gives no limit."""
 ENTRIES = 1000
 """How many values a list takes at most."""
 
@@ -103,7 +103,7 @@ class Flag:
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes several values, with commas between them."""
+        """Whether the option takes several values, with commas between them."""
         return self.annotation.startswith("tuple[")
 
     @property
@@ -114,7 +114,7 @@ class Flag:
 
     @property
     def _entries(self) -> list[str]:
-        """The types of a list's values; of another option its own alone."""
+        """The types of a list's values; for any other option, only its own type."""
         kind = self.annotation.removesuffix("| None").strip()
         return [entry.strip() for entry in kind.removeprefix("tuple[").removesuffix("]").split(",")]
 
@@ -156,13 +156,13 @@ def check_range(given: str, value: float, least: float, most: float) -> None:
 
 
 def check_run(seed: int | None, limit: int | None) -> None:
-    """Raise UserError for a seed or a limit on images that no run has."""
+    """Raise UserError for a seed or a limit on images that no run can have."""
     check_range(f"--seed {seed}", 0 if seed is None else seed, 0, 2**63 - 1)
     check_range(f"--limit {limit}", 1 if limit is None else limit, 1, LARGEST)
 
 
 def _shown(value: Any) -> str:
-    """A value as one types it, short enough for a line."""
+    """Return a value as one types it, short enough for a line."""
     try:
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     except ValueError:  # more digits than Python writes

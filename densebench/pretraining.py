@@ -279,7 +279,7 @@ def finished(folder: Path) -> bool:
 
 
 def _newest(method: str) -> Path:
-    """The run of a method that was written last. A run that cannot be read is no run, and is said."""
+    """Return the run of a method that was written last. A run that cannot be read is skipped, with a notice."""
     runs = []
     for path in RUNS.glob(f"*/{RUN}"):
         try:
@@ -293,7 +293,7 @@ def _newest(method: str) -> Path:
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    """What a run was asked for, in the shape of `RunFile`. Raises UserError where the folder holds none, or a broken one."""
+    """Return what a run was asked for, shaped as `RunFile`. Raises UserError where the folder holds none, or a broken one."""
     try:
         stored: dict[str, Any] = load(folder / RUN)
         schema = stored.get("schema") if isinstance(stored, dict) else None
@@ -307,7 +307,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
 
 
 def _check_consent(folder: Path, stored: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise UserError where a stored run names what runs code when it is loaded, unless the user names it again."""
+    """Raise UserError where a stored run names something that runs code when it is loaded, unless the user names it again."""
     named = {key: values for key, values in with_code(stored).items() if given.get(key) is None}
     if named:
         names = ", ".join(value for values in named.values() for value in values)

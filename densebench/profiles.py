@@ -50,7 +50,7 @@ def _texts(values: pd.Series, digits: int) -> pd.Series:
 
 
 def _caption(where: str, own: pd.DataFrame, alike: dict[str, bool]) -> str:
-    """What all columns share: where, the unit, that lower is better, that parts of the splits are scored."""
+    """Return what all columns share: where, the unit, that lower is better, that parts of the splits are scored."""
     one = own.iloc[0]
     unit = in_unit(one.unit if alike["unit"] else "", "higher")
     lower = in_unit("", one.direction if alike["direction"] else "higher")
@@ -61,9 +61,9 @@ def _caption(where: str, own: pd.DataFrame, alike: dict[str, bool]) -> str:
 
 
 def _columns(own: pd.DataFrame, alike: dict[str, bool]) -> pd.Series:
-    """What a column is called: protocol, preset, size and point, and what it does not share with all others.
+    """Return the name of a column: protocol, preset, size and point, and what it does not share with all others.
 
-    The group too, where two groups would be called alike.
+    The group is added where two groups would have the same name.
     """
 
     def name(row: pd.Series) -> str:
@@ -81,9 +81,9 @@ def _size(row: pd.Series) -> str:
 
 
 def row_names(own: pd.DataFrame) -> pd.Series:
-    """What a row is called. What differs in its names only is one row: by a name if one was given, else by its spec.
+    """Return the name of a row: the given name, else the spec. Backbones that differ only in their names are one row.
 
-    Layer, positions and weights are added where two rows would be called alike, and the identity where that is not enough.
+    Layer, positions and weights are added where two rows would have the same name, and the identity where that is not enough.
     """
     key = own.identity
     given = own.assign(bare=own["name"] == own.spec).sort_values("bare", kind="stable").drop_duplicates("identity")

@@ -1,8 +1,8 @@
 """Ranks that say no more than the data, counted as public arenas count them.
 
 The rank of a backbone is 1 + the number of backbones that are separably better: the 95 % interval of the paired bootstrap
-difference lies wholly on their side of 0. So backbones share a rank where equally many are separably better than each. That is
-not to say that nothing parts the two: one may beat the other and be beaten by somebody who does not beat the other.
+difference lies wholly on their side of 0. So backbones share a rank where equally many are separably better than each. That does
+not mean that the two are inseparable: one may beat the other and be beaten by a third that does not beat the other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 
 SIGNS = {"higher": 1, "lower": -1}
-"""A value times the sign of its direction is greater where it is better."""
+"""Signs of the directions: a value times the sign of its direction is greater where it is better."""
 
 
 def lead(first: np.ndarray | None, second: np.ndarray | None) -> int | None:
-    """1 where the first is separably greater than the second, -1 where it is separably less, 0 where the interval holds 0.
+    """Return 1 where the first is separably greater than the second, -1 where separably less, 0 where the interval holds 0.
 
     The interval is the 95 % one of the paired bootstrap difference: the replicates of both come from the same draws of images, so
     their difference is taken draw by draw. None where there are no replicates that pair.
@@ -32,7 +32,7 @@ def lead(first: np.ndarray | None, second: np.ndarray | None) -> int | None:
 
 
 def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], direction: str) -> list[int]:
-    """The rank of each value: 1 + the number of others that are separably better, "higher" or "lower" being better.
+    """Return the rank of each value: 1 + the number of others that are separably better, "higher" or "lower" being better.
 
     Where two have no replicates that pair, the plain values decide.
     """

@@ -1,4 +1,4 @@
-"""The records of a results folder: which there are, which cannot be made again, and how they are removed."""
+"""The records of a results folder: which exist, which cannot be made again, and how they are removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATHS = ("ckpt", "folder", "frames", "predictions")  # kinds of spec that name a
 
 @dataclass
 class Found:
-    """The records of a folder, by the time at which they were begun, and what is wrong with the files that are none."""
+    """The records of a folder, sorted by when they were begun, and what is wrong with the files that are not records."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
@@ -40,14 +40,14 @@ def scan(results: Path) -> Found:
 
 
 def state(record: dict[str, Any]) -> str:
-    """The status of a record; "stopped" where it says running but its process on this machine has ended."""
+    """Return the status of a record; "stopped" where it says running but its process on this machine has ended."""
     if record["status"] != "running" or _alive(record) is not False:
         return str(record["status"])
     return "stopped"
 
 
 def _alive(record: dict[str, Any]) -> bool | None:
-    """Whether the process that writes a record lives; None where that cannot be known from here."""
+    """Return whether the process that writes a record is alive; None where that cannot be known from here."""
     owner = record["run"].get("owner")
     if owner is None or owner["host"] != platform.node():
         return None
@@ -61,19 +61,19 @@ def _alive(record: dict[str, Any]) -> bool | None:
 
 
 def obsolete(record: dict[str, Any]) -> bool:
-    """Whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
+    """Return whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
     if record["protocol"]["name"] not in catalog.entries("protocols") and not _is_file(record["protocol"]["name"]):
         return True
     known = record["dataset"]["name"] in datasets.titles()
     named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
-    own_dataset = any(_is_file(name) for name in named)  # a data set in a file is called otherwise than the file
+    own_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
     if not known and ":" not in record["dataset"]["name"] and not own_dataset:
         return True
     return any(_is_gone(name) for name in named)
 
 
 def _words(command: str) -> Iterator[str]:
-    """The names that a command was given, those of a list one by one."""
+    """Yield the names that a command was given, those of a list one by one."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -94,7 +94,7 @@ def _is_gone(name: str) -> bool:
 
 
 def matching(results: Path, ids: Sequence[str]) -> list[Path]:
-    """The files of the records that ids, or beginnings of them, name; those of broken ones by the names of their files.
+    """Return the files of the records with these ids, or beginnings of ids; broken records go by the names of their files.
 
     Raises UserError for an id that names none, or several.
     """

@@ -49,7 +49,7 @@ class Headline(TypedDict):
 
 @with_config(OPEN)
 class Settings(TypedDict):
-    """A protocol's settings. These are the ones that tables speak of; of the others a record holds whatever they are."""
+    """A protocol's settings. These are the ones that tables mention; a record may hold any others."""
 
     comparable: NotRequired[Flag]
     chosen_with_labels: NotRequired[list[Text] | None]
@@ -57,7 +57,7 @@ class Settings(TypedDict):
 
 @with_config(OPEN)
 class Protocol(TypedDict):
-    """By what it is scored."""
+    """The protocol of the record."""
 
     name: Text
     preset: Text
@@ -69,7 +69,7 @@ class Protocol(TypedDict):
 
 @with_config(OPEN)
 class Dataset(TypedDict):
-    """On what it is scored."""
+    """The data set that is scored on."""
 
     name: Text
     split: Text
@@ -113,7 +113,7 @@ class Owner(TypedDict):
 
 @with_config(OPEN)
 class Run(TypedDict):
-    """How the record was made last."""
+    """How the record was last made."""
 
     owner: NotRequired[Owner]
     was_complete: NotRequired[Flag]
@@ -146,11 +146,11 @@ class Record(TypedDict):
 
 SHAPE = TypeAdapter(Record)
 OWN_KEYS = frozenset(Score.__annotations__) - {"fraction", "seed"}
-"""The keys of a score that are no axes."""
+"""The keys of a score that are not axes."""
 
 
 def check_record(record: Any) -> None:
-    """Raise ShapeError, which names the field, where JSON values are not a record."""
+    """Check that JSON values are a record; raise ShapeError, which names the field, where they are not."""
     check(record, SHAPE)
     seen: dict[Any, int] = {}
     lengths: dict[Any, int] = {}
@@ -167,7 +167,7 @@ def check_record(record: Any) -> None:
 
 
 def _check_score(score: dict[str, Any], path: tuple[Any, ...]) -> None:
-    """The axes, and what follows from the unit."""
+    """Check the axes, and what follows from the unit."""
     for name, value in score.items():
         if name not in OWN_KEYS and not isinstance(value, str | int | float | None):
             raise ShapeError(f"has {field((*path, name))} {short(value)}: an axis should be a number, a text or null")
@@ -180,7 +180,7 @@ def _check_score(score: dict[str, Any], path: tuple[Any, ...]) -> None:
 
 
 def _replicates(text: str, place: int) -> int:
-    """How many bootstrap values a text holds. NaN stands for a draw without any class."""
+    """Return how many bootstrap values a text holds. NaN stands for a draw without any class."""
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
     except ValueError as error:

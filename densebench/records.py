@@ -53,8 +53,8 @@ DIRECTIONS = ("higher", "lower")
 class Score:
     """One number: what it is, in which variant, at which point of the axes, and how sure it is.
 
-    value and ci95 are in `unit` ("" for a plain number); bootstrap holds the values of resampled image sets, drawn alike for
-    everybody; per_class has None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so
+    value and ci95 are in `unit` ("" for a plain number); bootstrap holds the values of resampled image sets, the same draws for
+    all; per_class has None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so
     it cannot have their names.
     direction: whether the "higher" or the "lower" value is better; every score states it. digits: the decimals that tables show,
     1 for % where none are given; other units state them.
@@ -114,7 +114,7 @@ def _are_digits(value: Any) -> bool:
 
 
 def in_unit(unit: str, direction: str) -> str:
-    """How to read values, for captions: " in %", " in m, lower is better"; nothing for plain numbers that are better higher."""
+    """Return how to read values, for captions: " in %", " in m, lower is better"; "" for plain numbers where higher is better."""
     return (f" in {unit}" if unit else "") + (", lower is better" if direction == "lower" else "")
 
 
@@ -150,7 +150,7 @@ def group_of(header: dict[str, Any]) -> str:
 
 
 def identity_of(header: dict[str, Any]) -> str:
-    """The id of a record: its group, the limit, and everything of the backbone but its names."""
+    """Return the id of a record, made from its group, the limit, and everything of the backbone but its names."""
     return digest([group_of(header), without_labels(header["backbone"]), header["dataset"]["limit"]], 8)
 
 
@@ -171,7 +171,7 @@ class Record:
         return _points(self.json(), self.header["protocol"]["headline"])
 
     def start(self, run: dict[str, Any]) -> None:
-        """Note that a run begins, and with what. From now on the record is this run's, until another one begins."""
+        """Note that a run begins, and with what. From now on the record belongs to this run, until another one begins."""
         with self._changing() as record:
             self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), "host": platform.node()}
             was = {"was_complete": True} if record["status"] == "complete" else {}
@@ -190,8 +190,8 @@ class Record:
         """Close a run as complete or failed.
 
         A record is complete once a run has found or written all `points` that it was asked for, and it stays so: a later run that
-        adds points takes nothing away, so whether that one fails or is interrupted, what stands in the record is a whole run
-        and more. A run that fails says so only where no other run has begun since, for the record is that one's then.
+        adds points takes nothing away, so even if that one fails or is interrupted, the record still holds a whole run
+        and more. A run that fails says so only where no other run has begun since, for then the record belongs to that one.
         """
         with self._changing() as record:
             before, owner = record["run"], record["run"].get("owner")
@@ -225,7 +225,7 @@ class Record:
             write_text(self.path, self._text(record))
 
     def _text(self, record: dict[str, Any]) -> str:
-        """A record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
+        """Return a record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
         try:
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             check_record(parse(text.encode()))
@@ -260,9 +260,9 @@ def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
 
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
-    """The record of what `header` says (backbone, protocol, dataset), new or continued; `rerun` empties it first.
+    """Return the record for `header` (backbone, protocol, dataset), new or continued; `rerun` empties it first.
 
-    A name may be given later; nothing else of what a record says of its backbone is ever written over.
+    A name may be given later; nothing else that a record says about its backbone is ever overwritten.
     """
     record = Record(_path(results, header), header)
     with record._changing(afresh=rerun) as content:
@@ -271,7 +271,7 @@ def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False
 
 
 def check_writable(results: Path) -> None:
-    """Raise UserError where records cannot be written, before any work is done. Sweeps what killed runs left half written."""
+    """Raise UserError where records cannot be written, before any work is done. Removes what killed runs left half written."""
     folder = results / "records"
     with locked(folder):
         write_text(folder / ".writable", "")

@@ -20,7 +20,7 @@ from densebench.ranking import SIGNS
 from densebench.records import in_unit
 
 PICTURES = 4  # of a record at most
-CLASSWISE = {"miou": "IoU"}  # what a mean over classes is called of one class
+CLASSWISE = {"miou": "IoU"}  # what a mean over classes is called for a single class
 LINES = 10  # of a plot at most: the best backbones
 TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines
 
@@ -165,7 +165,7 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
 def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
     from matplotlib import rc_context
 
-    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" begins no formula
+    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" does not begin a formula
         return _drawn(mean, names, axis, label, value)
 
 
@@ -191,7 +191,7 @@ def _drawn(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: s
 
 
 def _classes(shown: pd.DataFrame) -> Table | None:
-    """The headline of every class (of every object of a video) by backbone, at the point that comes last, mean over seeds."""
+    """Return the headline of every class (or object of a video) by backbone, at the last point, mean over seeds."""
     last: Point = max(shown.point, key=place)
     rows = shown[shown.point.map(lambda point: point == last)]
     rows = rows[rows.per_class.map(bool)]

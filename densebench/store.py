@@ -2,7 +2,7 @@
 
 A shard appears whole or not at all, so a process killed at any moment loses at most the shard that it was filling, and two
 processes may fill one store. Which shard holds a key is read from the shards' headers; there is no index to fall out of step.
-Before the first tensor of a shard is used its checksum is verified; what is damaged is removed, and its keys are missing.
+Before the first tensor of a shard is used, its checksum is verified; a damaged shard is removed, and its keys are missing.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from densebench.tensors import check, keys_of, map_tensors, save_tensors
 
 
 class Store:
-    """A folder of shards: `key in store`, `store[key]`, `store.add({key: tensor})`. While it lives, nobody clears it away."""
+    """A folder of shards: `key in store`, `store[key]`, `store.add({key: tensor})`. While open, no process removes it."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         """Open or make the store. `about` says what its tensors are; it is written beside the shards for people to read.
 
-        Raises UserError where the folder or a shard cannot be opened; no shard is removed for that.
+        Raises UserError where the folder or a shard cannot be opened; no shard is removed in that case.
         """
         self.folder, self._about = folder, about
         self._hold = Hold(folder, about)
@@ -35,7 +35,7 @@ class Store:
             self._list(path)
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is a tensor of this key, in a shard that is whole."""
+        """Return whether there is a tensor for this key, in a shard that is whole."""
         return key in self._shard and self._is_whole(self._shard[key])
 
     def __len__(self) -> int:
@@ -65,14 +65,14 @@ class Store:
         except FileNotFoundError:
             pass  # removed by another process just now
         except IsADirectoryError:
-            self._remove(path, f"{path} is a folder and not a shard")
+            self._remove(path, f"{path} is a folder, not a shard")
         except Damaged as damage:
             self._remove(path, str(damage))
         except OSError as error:
             raise unreadable(path, error) from error
 
     def _is_whole(self, path: Path) -> bool:
-        """Open a shard that is as it was written; forget all others. The first time, the shard is read from end to end."""
+        """Return whether a shard is as it was written, now open; else forget it. The first time, it is read from end to end."""
         if path in self._open:
             return True
         try:

@@ -1,6 +1,6 @@
 """JSON files that were written earlier, read back: the values have the shape that was asked for, or one line says what is wrong.
 
-Nobody knows what has happened to a file since. So nesting, numbers and texts are bounded, and every field has one type.
+Anything may have happened to a file since. So nesting, numbers and texts are bounded, and every field has one type.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ShapeError(ValueError):
 
 
 def load(path: Path) -> Any:
-    """The values of a JSON file. Raises ShapeError where it cannot be read; a pipe, which would wait for ever, is no file."""
+    """Return the values of a JSON file. Raises ShapeError where it cannot be read or is a pipe, which would wait for ever."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ShapeError("is not a file")
@@ -41,7 +41,7 @@ def load(path: Path) -> Any:
 
 
 def parse(content: bytes) -> Any:
-    """The values of JSON in UTF-8. Raises ShapeError for anything else, nesting of more than 200 levels and lone surrogates."""
+    """Return the values of UTF-8 JSON. Raises ShapeError for anything else, more than 200 nested levels and lone surrogates."""
     try:
         return from_json(content, cache_strings="keys")
     except ValueError as error:
@@ -58,12 +58,12 @@ def check(value: Any, shape: TypeAdapter[Any]) -> None:
 
 
 def field(path: tuple[Any, ...]) -> str:
-    """The dotted name of a field, such as scores.3.value; a key that is no plain word is quoted."""
+    """Return the dotted name of a field, such as scores.3.value; a key that is not a plain word is quoted."""
     return ".".join(str(part) if isinstance(part, int) or re.fullmatch(r"[\w-]{1,40}", part) else short(part) for part in path)
 
 
 def short(value: Any) -> str:
-    """A value as one line that is not long."""
+    """Return a value as one short line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, say
@@ -72,7 +72,7 @@ def short(value: Any) -> str:
 
 
 def _words(error: ValidationError) -> str:
-    """The first flaw that pydantic found, in words; of fields that are missing, all."""
+    """Return the first flaw that pydantic found, in words; if fields are missing, all of them."""
     flaws = error.errors(include_url=False, include_context=False)
     if missing := [field(flaw["loc"]) for flaw in flaws if flaw["type"] == "missing"]:
         return f"lacks {', '.join(missing[:10])}"

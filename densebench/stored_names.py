@@ -1,6 +1,6 @@
-"""Names that stored files hold: loading what they stand for must run no code but densebench's own.
+"""Names in stored files: loading what they stand for must not run any code but densebench's own.
 
-What lies in a folder of runs may come from anybody. Names of built-in data sets, folders, checkpoints and timm's architectures
+The files in a folder of runs may come from anybody. Names of built-in data sets, folders, checkpoints and timm's architectures
 are taken from there; a Python file, a hub repository, a transformers model and an installed plug-in are loaded only where the
 user names them on the command line.
 """
@@ -18,8 +18,8 @@ INERT = ("folder", "frames", "ckpt", "timm", "random", "pixels")
 
 
 def runs_code(name: str) -> bool:
-    """Whether loading what a name or spec stands for may run code that is not densebench's own."""
-    if name.rstrip("0123456789").removesuffix(":").endswith(".py"):  # of a data set a limit may follow: ./mine.py:200
+    """Return whether loading what a name or spec stands for may run code that is not densebench's own."""
+    if name.rstrip("0123456789").removesuffix(":").endswith(".py"):  # a limit may follow a data set: ./mine.py:200
         return True
     kind, colon, _ = name.partition(":")
     if kind in INERT or kind in datasets.built_in():
@@ -30,9 +30,9 @@ def runs_code(name: str) -> bool:
 
 
 def with_code(about: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What a run's facts (run.json) name whose loading may run code: the names by option (data, init, probe, ...).
+    """Return the names in a run's facts (run.json) whose loading may run code, by option (data, init, probe, ...).
 
-    Of several data sets all are named where one of them counts, since they are given together.
+    If one of several data sets may run code, all are returned, since they are given together.
     """
     settings = {**about.get("settings", {}), **about.get("means", {})}
     named = {"data": list(about["data"]["specs"]), "init": [about.get("init")], **{key: [own] for key, own in settings.items()}}
@@ -40,5 +40,5 @@ def with_code(about: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def as_flags(named: Mapping[str, list[str]]) -> list[str]:
-    """The words that give names again on the command line."""
+    """Return the words that give the names again on the command line."""
     return [word for key, values in named.items() for value in values for word in (f"--{key.replace('_', '-')}", value)]

@@ -25,7 +25,7 @@ PROTOCOL = "incontext"
 def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Run the grid of `NAME=A,B,...` axes, score every point, and return the table; `sweep.csv` has it too.
 
-    Rows stand in the order of the grid; the best point, by the direction of the metric, is said in one line.
+    Rows are in the order of the grid; one line names the best point, by the direction of the metric.
     A point that is finished is not trained again, one that was stopped goes on. Scores are of the data set that the runs were
     trained on where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
     """
@@ -74,12 +74,12 @@ def _train(method: str, run: Path, asked: Mapping[str, Any], given: Mapping[str,
 
 
 def _heading(score: dict[str, Any]) -> str:
-    """The column of the scores, such as "miou %"."""
+    """Return the name of the column of scores, such as "miou %"."""
     return " ".join(part for part in (score["metric"], score["unit"]) if part)
 
 
 def _score(run: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The headline of a run, as JSON values."""
+    """Return the headline of a run, as JSON values."""
     from densebench.backbones import read_checkpoint
     from densebench.datasets import built_in, titles
 

@@ -94,9 +94,9 @@ def _csv(board: Leaderboard) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV without its index, in which no cell is a formula to a spreadsheet.
+    """Return a frame as CSV without its index, in which no cell is a formula to a spreadsheet.
 
-    An apostrophe goes before texts and headings that begin with = + - @, a tab or a carriage return; numbers stay as they are.
+    An apostrophe is put before texts and headings that begin with = + - @, a tab or a carriage return; numbers stay as they are.
     """
     import pandas as pd
 
@@ -105,7 +105,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def _inert(cell: Any) -> Any:
-    """A cell, with an apostrophe before it if a spreadsheet would compute it."""
+    """Return a cell, with an apostrophe before it if a spreadsheet would compute it."""
     if not isinstance(cell, str):
         return cell
     try:

@@ -1,7 +1,7 @@
 """Tensors in one safetensors file that appears whole or not at all and carries a checksum of all its bytes.
 
-The checksum (CRC-32) stands in the file's own metadata, as eight hexadecimal digits. It is that of the file in which these are
-zeros. So any reader of safetensors reads the file, and one file needs no second one to be checked.
+The checksum (CRC-32) is in the file's own metadata, as eight hexadecimal digits, and is computed with zeros in their
+place. So any safetensors reader reads the file, and no second file is needed to check it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def save_tensors(
 
 
 def check(path: Path) -> bool:
-    """Whether a safetensors file carries our checksum; it then matches.
+    """Return whether a safetensors file carries our checksum; if so, it matches.
 
     Raises Damaged where it does not match or the file is not one of tensors, and OSError where it cannot be read.
     """
@@ -61,7 +61,7 @@ def check(path: Path) -> bool:
 
 
 def keys_of(path: Path) -> list[str]:
-    """The names of a file's tensors; nothing else of it is read or checked. Raises Damaged or OSError."""
+    """Return the names of a file's tensors; nothing else in it is read or checked. Raises Damaged or OSError."""
     with path.open("rb") as stream:
         header = _header(path, stream)
     try:
@@ -71,25 +71,25 @@ def keys_of(path: Path) -> list[str]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, and its metadata. Raises Damaged or OSError."""
+    """Return the tensors of a file and its metadata. Raises Damaged or OSError."""
     check(path)
     with map_tensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def map_tensors(path: Path) -> Any:
-    """A file of tensors, mapped: its `get_tensor(name)`, `keys()` and `metadata()` read it. Raises Damaged or OSError."""
+    """Map a file of tensors: the result's `get_tensor(name)`, `keys()` and `metadata()` read it. Raises Damaged or OSError."""
     try:
         return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise Damaged(path, str(error)) from error
-    except FileNotFoundError as error:  # safetensors says so too where it cannot open what is there
+    except FileNotFoundError as error:  # safetensors raises this too where it cannot open an existing file
         path.open("rb").close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
 
 
 def _checksums(path: Path, stream: BinaryIO) -> tuple[int, int, int]:
-    """Where the checksum stands (-1: nowhere), what it is said to be, and what it is."""
+    """Return where the checksum is (-1: nowhere), what the file says it is, and what it really is."""
     header = _header(path, stream)
     match = _CHECKSUM.search(header)
     if match is None:
@@ -102,7 +102,7 @@ def _checksums(path: Path, stream: BinaryIO) -> tuple[int, int, int]:
 
 
 def _header(path: Path, stream: BinaryIO) -> bytes:
-    """The first eight bytes, which say how long the header is, and the header."""
+    """Return the first eight bytes, which say how long the header is, and the header."""
     first = stream.read(8)
     length = int.from_bytes(first, "little")
     if len(first) < 8 or length > os.fstat(stream.fileno()).st_size - 8:

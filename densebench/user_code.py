@@ -1,9 +1,9 @@
-"""The user's own code: imported as it is on disk, and known by a digest of all that it runs.
+"""The user's own code: imported as it is on disk, and identified by a digest of all that it runs.
 
 A plug-in is a file `./mine.py`, a folder (a repository of torch hub) or an installed distribution. Of a file the digest covers
 the file and everything that it imports, at any depth, which is neither Python's nor installed nor densebench's: found in the
-syntax trees, so that what is imported late counts too, and by what appears in `sys.modules`, so that what is imported by a name
-that is put together counts as well. Where the files lie plays no part.
+syntax trees, so that late imports count too, and by what appears in `sys.modules`, so that imports of computed names count as
+well. Where the files lie plays no part.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _imported_by: dict[Path, set[str]] = {}
 
 
 def file_code(path: Path) -> str:
-    """The digest of a Python file and of the user's modules that it imports. Its name and place play no part."""
+    """Return the digest of a Python file and of the user's modules that it imports. Its name and path play no part."""
     files = {**_closure(path), **_appeared(path)}
     parts = [[name, _content(file)] for name, file in sorted(files.items())]
     return digest([_content(path), *parts], LENGTH)
 
 
 def folder_code(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
-    """The digest of all files of a folder with one of the suffixes, at any depth; hidden folders and installed code stay out."""
+    """Return the digest of a folder's files with one of the suffixes, at any depth; not of hidden folders and installed code."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in INSTALLED]
@@ -50,7 +50,7 @@ def folder_code(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
 
 @functools.cache  # an installed module is imported once in a process
 def plugin_code(point: EntryPoint) -> str:
-    """The digest of an installed plug-in: its distribution's version and its package's files. "" for densebench's own."""
+    """Return the digest of an installed plug-in: its distribution's version and its package's files. "" for densebench's own."""
     if _is_ours(point.module):
         return ""
     about = [point.dist.name, point.dist.version] if point.dist is not None else []
@@ -61,14 +61,14 @@ def plugin_code(point: EntryPoint) -> str:
 
 
 def class_code(kind: type) -> str:
-    """The digest of the code of a class that a plug-in defines; "" for densebench's own, and where it has no file."""
+    """Return the digest of the code of a class that a plug-in defines; "" for densebench's own, and where it has no file."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return "" if _is_ours(kind.__module__) or file is None else file_code(Path(file))
 
 
 @contextmanager
 def importing(path: Path) -> Iterator[None]:
-    """For a block that runs the file `path`: the user's modules that it imports are run as they are on disk now.
+    """Make the user's modules that the file `path` imports in the block run as they are on disk now.
 
     Those that were imported before in this process are forgotten where their files have changed since, where nobody knows
     whether they have, or where they come from elsewhere and hide one beside the file.
@@ -81,7 +81,7 @@ def importing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def noticing(path: Path) -> Iterator[None]:
-    """For a block that runs more of the file `path`: the user's modules that it imports are remembered."""
+    """Remember the user's modules that the file `path` imports when the block runs more of it."""
     before, setting = set(sys.modules), sys.dont_write_bytecode
     # Compiled files carry whole seconds: Python would run an old one for a source that was edited within the same second.
     sys.dont_write_bytecode = True
@@ -107,7 +107,7 @@ def _forget_changed(path: Path) -> None:
 
 
 def _is_stale(name: str, file: Path, folder: Path) -> bool:
-    """Whether what `sys.modules` holds under a name may not be what the file holds now, or hides a module of the folder."""
+    """Return whether a module in `sys.modules` may differ from its file as it is now, or hides a module of the folder."""
     inside = file.resolve().is_relative_to(folder)
     if not inside and any((folder / place).is_file() for place in (f"{name}.py", f"{name}/__init__.py")):
         return True
@@ -115,13 +115,13 @@ def _is_stale(name: str, file: Path, folder: Path) -> bool:
 
 
 def _appeared(path: Path) -> dict[str, Path]:
-    """The user's modules that appeared when a file was imported, with their files; those that are still there."""
+    """Return the user's modules that appeared when a file was imported and are still there, with their files."""
     names = _imported_by.get(path.resolve(), set()) & sys.modules.keys()
     return {name: file for name in names if (file := _own_file(name)) is not None and file.resolve() != path.resolve()}
 
 
 def _closure(path: Path) -> dict[str, Path]:
-    """Name -> file of all of the user's modules that a file imports, at any depth, by the syntax trees."""
+    """Return name -> file of all of the user's modules that a file imports, at any depth, by the syntax trees."""
     found: dict[str, Path] = {}
     seen: set[str] = set()
     todo = [("", path)]
@@ -139,7 +139,7 @@ def _closure(path: Path) -> dict[str, Path]:
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    """The names of modules that a file may import, here and there of things inside one; none of a file that is no Python."""
+    """Yield the modules that a file may import (some names may be of things inside one); none if it is not Python."""
     try:
         tree = ast.parse(file.read_bytes()) if file.suffix == ".py" else ast.Module([], [])
     except (OSError, SyntaxError, ValueError, RecursionError):
@@ -160,7 +160,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _absolute(name: str, package: str) -> str:
-    """A module's full name; "" where a relative one leads out of its package."""
+    """Return a module's full name; "" where a relative one leads out of its package."""
     try:
         return importlib.util.resolve_name(name, package)
     except ImportError:
@@ -168,7 +168,7 @@ def _absolute(name: str, package: str) -> str:
 
 
 def _prefixes(name: str) -> Iterable[str]:
-    """`a.b.c` as a, a.b, a.b.c: importing the last one runs them all."""
+    """Return a, a.b, a.b.c for `a.b.c`: importing the last one runs them all."""
     parts = name.split(".")
     return (".".join(parts[:count]) for count in range(1, len(parts) + 1)) if all(parts) else ()
 
@@ -178,7 +178,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _own_file(name: str) -> Path | None:
-    """The file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
+    """Return the file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
     file = None if _is_ours(name) or name == "__main__" else _find(name)[0]
     if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _pythons_own()):
         return None
@@ -191,7 +191,7 @@ def _pythons_own() -> tuple[Path, ...]:
 
 
 def _content(path: Path) -> str:
-    """The digest of a file's bytes; "" where it is gone."""
+    """Return the digest of a file's bytes; "" where it is gone."""
     try:
         return file_digest(path)
     except OSError:
@@ -199,7 +199,7 @@ def _content(path: Path) -> str:
 
 
 def _find(name: str) -> tuple[Path | None, list[str]]:
-    """The file of a module and, of a package, the folders where its modules lie. Imports nothing."""
+    """Return the file of a module and, for a package, the folders where its modules lie. Imports nothing."""
     if (module := sys.modules.get(name)) is not None:
         file, folders = getattr(module, "__file__", None), list(getattr(module, "__path__", ()))
         return (Path(file) if isinstance(file, str) else None), folders

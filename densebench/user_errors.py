@@ -1,4 +1,4 @@
-"""Code of the user's own: whatever goes wrong in it is one line that names the file, the line and the error."""
+"""The user's own code: whatever goes wrong in it gives one line that names the file, the line and the error."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
 
 
 def _own_frame(error: BaseException) -> tuple[str, int | None] | None:
-    """The last line of a user's file that an error came through."""
+    """Return the last line of a user's file that an error came through."""
     frames = traceback.extract_tb(error.__traceback__)
     return next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename in FILES), None)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densebench.errors import UserError
 
-USUAL_HUE = 0.1  # of open-hummingbird-eval, since it was mended
+USUAL_HUE = 0.1  # of open-hummingbird-eval, since it was fixed
 
 
 class Crop(NamedTuple):
@@ -40,7 +40,7 @@ class View:
     mask_resample: "nearest-exact" takes the label under the centre of the output pixel; "nearest" the one under its corner,
     as torchvision does to tensors (a shift of up to half a pixel that public code has).
     augment: colour jitter and random resized crop of open-hummingbird (protocols of retrieval), drawn from `epoch` and the image.
-    hue: how far the jitter turns hue at most; a whole turn is 1.
+    hue: how far the jitter shifts the hue at most; a whole turn is 1.
     """
 
     stride: int
@@ -194,7 +194,7 @@ def _draw_jitter(generator: np.random.Generator, hue: float = USUAL_HUE) -> list
 
 
 def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUAL_HUE) -> Image.Image:
-    """Brightness, contrast and saturation by a factor in 0.9..1.1, hue by -hue..hue turns, each with probability 0.5."""
+    """Change brightness, contrast and saturation by a factor in 0.9..1.1, hue by -hue..hue turns, each with probability 0.5."""
     brightness, contrast, saturation, turn = _draw_jitter(generator, hue)
     for enhance, strength in (
         (ImageEnhance.Brightness, brightness),

@@ -7,10 +7,10 @@ exp(cosine / 0.07). An image is right if any of its nine patches is.
 
 The short side of images becomes 256 px, the centre 224 px are cropped. Two points may share a patch, which then counts twice.
 
-- flsl: the protocol as the paper tells it. The largest box of the whole image counts. Its nine points follow the image into the
-  crop; one that the crop leaves out is taken to the nearest patch at the crop's border. The paper says neither; its code does
-  otherwise.
-- flsl-code: as its code. It scales x and y of all boxes each by itself to 256 px, though images keep their aspect (right for
+- flsl: the protocol of the paper. The largest box of the whole image counts. Its nine points follow the image into the
+  crop; one that the crop leaves out is taken to the nearest patch at the crop's border. The paper states neither; its code
+  differs.
+- flsl-code: as in its code. It scales x and y of all boxes each by itself to 256 px, though images keep their aspect (right for
   square images alone), takes 16 off, sets what is below 0 to 0 and what is above 224 to 223.999, and chooses the largest box
   after that; the nine points are those of what is left of it. So they lie in the crop, and another box may count.
 

@@ -12,7 +12,7 @@ from densebench.errors import UserError
 from densebench.records import Score
 
 SCORED = "the scored split"
-"""What details say that a choice was made on, where it was made on what is reported."""
+"""What the details give as the split of a choice, where the choice was made on the reported split."""
 
 
 @dataclass(frozen=True)

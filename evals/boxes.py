@@ -12,7 +12,7 @@ from densebench.datasets.boxed import Objects
 from densebench.views import CentreCropView
 
 SIDE = 3
-INSIDE = 0.001  # how far inside the crop's right and lower border FLSL's code puts what lies beyond
+INSIDE = 0.001  # how far inside the crop's right and lower borders FLSL's code puts coordinates that lie beyond
 
 
 def largest(objects: Objects) -> int | None:
@@ -32,16 +32,16 @@ def points(box: Float[Tensor, "4"]) -> Float[Tensor, "9 2"]:
 def seen(where: Float[Tensor, "n 2"], width: int, height: int, view: CentreCropView) -> Float[Tensor, "n 2"]:
     """Points (x, y) of an image of width x height px in px of its view; some may lie outside.
 
-    They follow the image: it is resized, keeping its aspect, and the crop's corner is taken off.
+    They follow the image: it is resized, keeping its aspect ratio, and the crop's corner is subtracted.
     """
     resized = view.resized(width, height)
     return where * torch.tensor(resized) / torch.tensor([width, height]) - torch.tensor(view.corner(*resized))
 
 
 def clipped(boxes: Float[Tensor, "n 4"], width: int, height: int, view: CentreCropView) -> Float[Tensor, "n 4"]:
-    """Boxes of an image of width x height px in px of its view, as FLSL's code takes them.
+    """Return boxes of an image of width x height px in px of its view, as FLSL's code maps them.
 
-    x and y are scaled, each by itself, to a square whose side is the short side, and half of what the crop leaves is taken off:
+    x and y are scaled, each by itself, to a square whose side is the short side, and half of what is cropped is subtracted:
     right for square images alone. What is below 0 becomes 0, what is above the crop's side becomes 0.001 less than it.
     """
     square = (view.short_side, view.short_side)
@@ -50,10 +50,10 @@ def clipped(boxes: Float[Tensor, "n 4"], width: int, height: int, view: CentreCr
 
 
 def nine(objects: Objects, width: int, height: int, view: CentreCropView, mapping: str) -> tuple[int, Float[Tensor, "9 2"]]:
-    """The place of the object that an image of width x height px counts for, and its nine points (x, y) in px of the view.
+    """Return the index of the object that an image of width x height px counts for, and its nine points (x, y) in its view.
 
     mapping: "right" chooses the largest box and then follows the image; "clipped" maps and clips all boxes, and then chooses the
-    largest. Where none counts (of the whole image, or of what reaches into the crop) that is the first box without a crowd.
+    largest. Where none counts (in the whole image, or among those that reach into the crop), it is the first that is no crowd.
     """
     boxes = torch.tensor(objects.boxes)
     if mapping == "clipped":

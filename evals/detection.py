@@ -219,11 +219,11 @@ class Detection(Evaluator):
             if world.chief:
                 more = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
                 loss = {"iterations": recipe.iterations, "loss": round(curve[-1][1], 4)}
-                if self.visualise and run.pictures is not None:  # before the point is known, and so not trained again
+                if self.visualise and run.pictures is not None:  # before the point counts as known and is not trained again
                     draw(data, limited(val, self.visualise), folder, run.pictures)
                 with run.stage("scoring"):
                     yield from self.scores(data, recipe, folder, {**more, **loss})
-            synchronise()  # nobody removes the folder before it was read
+            synchronise()  # no process removes the folder before it has been read
 
     def scores(self, data: Data, recipe: Recipe, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
         """All numbers; the headline comes last."""

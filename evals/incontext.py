@@ -14,8 +14,8 @@ numbers differ by five points and more for one backbone:
   0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
   table has.
 - neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
-  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` mends it), and whose
-  jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` mends it). The two were mended together.
+  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` fixes it), and whose
+  jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` fixes it). Both were fixed together.
 - cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
   subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
   votes, dropped.
@@ -150,8 +150,8 @@ class InContext(FewShot):
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings, by what they mean: engines that find the same neighbours are one setting; native images have no size,
-        and views that are not augmented no hue."""
+        """Return the settings by meaning: engines that find the same neighbours are one setting; native images have no size,
+        and views that are not augmented have no hue."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
         found = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
         return {**found, "image_size": None} if self.resize == "native" else found

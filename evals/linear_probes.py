@@ -133,7 +133,7 @@ class LinearProbes(FewShot):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
                     draw_curves(run.pictures / "learning-curves.png", courses)
-                yield from scores  # after the pictures: a point that is known is not trained, and so not drawn, again
+                yield from scores  # after the pictures: a known point is not trained again, and so not drawn either
 
     def shown(
         self, space: LabelSpace, train: Sequence[Item], val: Sequence[Item], points: Sequence[Point], chosen: np.ndarray
@@ -276,7 +276,7 @@ class _Looks(torch.utils.data.Dataset[Any]):
 
 
 def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]] | UserError:
-    """Views together and their label maps, or the first problem."""
+    """Return the views and their label maps as batches, or the first problem."""
     if error := next((found for found in batch if isinstance(found, UserError)), None):
         return error
     images, labels = zip(*batch, strict=True)

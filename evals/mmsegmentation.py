@@ -89,7 +89,7 @@ def scores(
             found = outcome.scores(options.points(dataset)[0], details)
         if run.pictures is not None:
             outcome.draw(dataset, drawn, run.pictures)
-        yield from found  # after the pictures: a point that is known is not trained, and so not drawn, again
+        yield from found  # after the pictures: a known point is not trained again, and so not drawn either
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Outcome:
     best: dict[float, Measured]
     courses: dict[float, Course]
     validations: int
-    """How often a run was validated."""
+    """Return how often a run was validated."""
 
     @classmethod
     def of(cls, runs: Sequence[Trained], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
@@ -128,8 +128,8 @@ class Outcome:
         return cls(space, images, absent, best, courses, max(len(run.validations) for run in runs))
 
     def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
-        """The scores of the point; the best learning rate's say at which iteration, of how many validations it was the best, and
-        what IoUMetric made of it."""
+        """Return the scores of the point; the best learning rate's also say at which iteration and of how many validations it was
+        the best, and what IoUMetric gave for it."""
         absent: Any = self.absent
         by_rate: dict[float, Any] = {
             rate: partial(one.counts.scores, self.images, 0, self.space.names, absent, point, details)

@@ -114,7 +114,7 @@ def steps(
 
 
 def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
-    """Frames together, or the first problem."""
+    """Return the frames as one batch, or the first problem."""
     tensors = []
     for image in images:
         if isinstance(image, UserError):

@@ -31,7 +31,7 @@ def places(
     found = {}
     last = 0
     for k in sorted(set(neighbours)):
-        for rank in range(last, k):  # neighbour by neighbour: a GPU adds several of one class in no order
+        for rank in range(last, k):  # neighbour by neighbour: a GPU adds several of one class in any order
             votes.scatter_add_(1, classes[:, rank : rank + 1], weights[:, rank : rank + 1])
         own = votes.gather(1, truth[:, None])
         lower = torch.arange(count, device=votes.device) < truth[:, None]

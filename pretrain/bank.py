@@ -111,7 +111,7 @@ def cycle_consistent(
     valid: Bool[Tensor, "b k"],
     group: int = 0,
 ) -> Bool[Tensor, "b k"]:
-    """Whether the way back ends where it began (equation 4), within each group of images (0: all are one group).
+    """Return whether the way back ends where it began (equation 4), within each group of images (0: all are one group).
 
     jumped: for each object of one view, its match's vector in the other view. objects: the batch in that other view. True where
     the object that is most similar to `jumped`, among all valid ones of the group, is the object itself.
@@ -124,7 +124,7 @@ def cycle_consistent(
 def cycle_closes(
     jumped: Float[Tensor, "b k d"], objects: Float[Tensor, "all k d"], valid: Bool[Tensor, "all k"], first: int = 0
 ) -> Bool[Tensor, "b k"]:
-    """Whether the way back ends where it began, for the images `first` .. `first + b - 1` of a group that `objects` holds whole.
+    """Return whether the way back ends where it began, for images `first` .. `first + b - 1` of a group, all in `objects`.
 
     jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
     """

@@ -208,7 +208,7 @@ class Bootstrapping(Objective):
         teacher: Network,
         now: Now,
     ) -> tuple[Tensor, Tensor]:
-        """Equation 8, halved: the neighbour of the teacher's object in one view against the student's object in the other view.
+        """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
         Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the first's number. With it
         the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
@@ -245,7 +245,7 @@ class Bootstrapping(Objective):
         return torch.stack(places), torch.stack(masks)
 
     def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, now: Now) -> Tensor:
-        """Which cycles close, within a group of images or over the batch of all processes."""
+        """Return which cycles close, within a group of images or over the batch of all processes."""
         if self.options.cycle_scope == "group":
             return cycle_consistent(jumped, objects, valid, self.options.group_size)
         if now.world == 1:

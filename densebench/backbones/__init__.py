@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LABELS = ("spec", "name", "params", "origin")
-"""What only names a backbone: of two that differ in nothing else, the features are the same."""
+"""Keys that only name a backbone: two backbones that differ in nothing else have the same features."""
 
 _HOMES = {
     "Backbone": "backbone",
@@ -50,7 +50,7 @@ def sources() -> dict[str, str]:
 
 
 def without_labels(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a backbone's identity that decides its features."""
+    """Return the part of a backbone's identity that decides its features."""
     return {name: value for name, value in identity.items() if name not in LABELS}
 
 

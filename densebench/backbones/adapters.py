@@ -23,7 +23,7 @@ from densebench.user_errors import guarded
 
 @dataclass(frozen=True)
 class Found:
-    """A trunk and what is known of it. code: digest of the user's own code that it runs."""
+    """A trunk and what is known about it. code: digest of the user's own code that it runs."""
 
     trunk: nn.Module
     arch: str
@@ -80,7 +80,7 @@ def from_hub(name: str) -> Found:
 
 
 def _hub_folder(repo: str) -> Path:
-    """Where the files of a repository are, or will be once it is fetched: as torch hub names it."""
+    """Return the folder where torch hub keeps the files of a repository, or will keep them once it is fetched."""
     if (Path(repo) / "hubconf.py").is_file():
         return Path(repo)
     place, _, ref = repo.partition(":")

@@ -76,7 +76,7 @@ class Backbone(nn.Module):
                 raise UserError(f"an image side of {side} px does not fit {self.spec}, whose stride is {self.stride}: use {fits}")
 
     def identity(self) -> dict[str, Any]:
-        """What tells this backbone from another, as JSON values; those of `LABELS` name it and decide nothing."""
+        """Return what tells this backbone from others, as JSON values; those of `LABELS` only name it and decide nothing."""
         names = ("spec", "arch", "dim", "stride", "params", "layer", "pos_embed")
         facts = {"origin": self.facts.origin, "kind": self.facts.kind, "code": self.facts.code}
         return {

@@ -59,7 +59,7 @@ def load_backbone(
         return _timm_backbone(spec, name, model, layer, "antialias" if pos_embed == "auto" else pos_embed, f"seed {seed}", kind)
     if kind == "ckpt" and name:
         return _from_checkpoint(spec, Path(name), layer, pos_embed)
-    if spec.endswith(".py"):  # after those above: what they name may come from a stored file, which must not be run
+    if spec.endswith(".py"):  # after those above, whose names may come from a stored file, which must not be run
         return _adapted(from_file(spec), spec, layer, "file", file_code(Path(spec)))
     makers: dict[str, Callable[[str], Found]] = {"hub": from_hub, "hf": from_transformers}
     if kind in makers and name:
@@ -123,7 +123,7 @@ def _timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str
 
 
 def _measured(trunk: Trunk, side: int, arch: str) -> tuple[int, int]:
-    """Width and stride of a model of timm. Raises UserError where it has no patch features that can be read."""
+    """Return the width and stride of a timm model. Raises UserError where it has no patch features that can be read."""
     try:
         return measure(trunk, side)
     except (AssertionError, IndexError, RuntimeError, ValueError, UserError) as error:

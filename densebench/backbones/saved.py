@@ -49,7 +49,7 @@ def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) 
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any]:
-    """The facts of a checkpoint, in the shape of `Facts`. Raises UserError where the folder holds none, or a broken one."""
+    """Return the facts of a checkpoint, in the shape of `Facts`. Raises UserError where the folder holds none, or broken ones."""
     path = directory / FACTS
     try:
         facts: dict[str, Any] = load(path)

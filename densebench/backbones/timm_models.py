@@ -18,7 +18,7 @@ from densebench.torchvision_ops import make_importable
 PROJECTIONS = ("query", "key", "value")
 ATTENTION = "attention"
 WITHOUT_NORM = ("Hiera", "HieraDet")
-"""Classes of timm whose only norm comes after pooling: asked to normalise patch features they die."""
+"""Classes of timm whose only norm comes after pooling: asked to normalise patch features, they fail."""
 
 
 def probe(name: str) -> Any:
@@ -67,7 +67,7 @@ def create(name: str, like: Any, *, pretrained: bool = False, patches: int | Non
 
 
 def is_plain_vit(model: Any) -> bool:
-    """Whether the model is a ViT on patches of the image with learned absolute positions, whose table we resize ourselves."""
+    """Return whether the model is a ViT on image patches with learned absolute positions, whose table we resize ourselves."""
     from timm.layers import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
 
@@ -115,7 +115,7 @@ class Trunk(nn.Module):
         return torch.func.functional_call(call, {"model.pos_embed": self._table(grid, images.device)}, (images, layers))
 
     def _takes_its_own_size(self, call: _Intermediates, images: Tensor) -> bool:
-        """Whether images of another size than `images` have, that for which the model is made, pass."""
+        """Return whether images of the size that the model is made for pass, where that is not the size of `images`."""
         own = self._own_size
         if own == images.shape[2:]:
             return False
@@ -140,7 +140,7 @@ class Trunk(nn.Module):
         )
 
     def _projected(self, images: Tensor) -> tuple[Float[Tensor, "b tokens three_d"], tuple[int, int]]:
-        """Queries, keys and values of the last block for all tokens, side by side, and the grid of the patches."""
+        """Return queries, keys and values of the last block for all tokens, side by side, and the grid of the patches."""
         seen: list[Tensor] = []
         hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
         try:
@@ -172,7 +172,7 @@ class _Intermediates(nn.Module):
 
 
 def has_joint_projection(model: Any) -> bool:
-    """Whether one layer of the last block makes queries, keys and values."""
+    """Return whether a single layer of the last block makes queries, keys and values."""
     blocks = getattr(model, "blocks", None)
     return blocks is not None and isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear)
 

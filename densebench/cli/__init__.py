@@ -21,7 +21,7 @@ from densebench.user_errors import guarded
 
 
 class _Commands(TyperGroup):
-    """The commands. Ctrl-C leaves them as an error of ours: typer would end without a word."""
+    """The commands. Ctrl-C leaves them as an error of our own: typer would exit silently."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,8 +70,8 @@ def _root(
 def main() -> None:
     """Run the command line.
 
-    What the user got wrong is one line on stderr and status 2; Ctrl-C is one line and status 130, and a second one ends at once;
-    output that cannot be written is one line and status 1.
+    A mistake of the user gives one line on stderr and status 2; Ctrl-C gives one line and status 130, and a second one ends at
+    once; output that cannot be written gives one line and status 1.
     """
     terminal.plain_characters()
     interrupts = terminal.Interrupts()
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _status() -> int:
-    """Run the command that was given, and return its exit status."""
+    """Run the given command and return its exit status."""
     try:
         with guarded():
             app()
@@ -100,12 +100,12 @@ def _status() -> int:
 
 
 def _told(error: BaseException, stopped: bool) -> int:
-    """Tell the user what ended the command, in a line; the exit status. What is nobody's fault but ours is raised again."""
+    """Tell the user in one line what ended the command; return the exit status. An error of our own making is raised again."""
     if isinstance(error, Stopped):
         if str(error):
             terminal.say(str(error))
         return 130
-    if stopped or isinstance(error, KeyboardInterrupt):  # an import that is interrupted may end in any error
+    if stopped or isinstance(error, KeyboardInterrupt):  # an interrupted import may end in any error
         terminal.say(_stopped())
         return 130
     if isinstance(error, UserError):
@@ -124,7 +124,7 @@ def _told(error: BaseException, stopped: bool) -> int:
 
 
 def _stopped() -> str:
-    """What is said after Ctrl-C. An evaluation resumes by itself, also one that was to score again what a record holds."""
+    """Return the message after Ctrl-C. An evaluation resumes by itself, even one that was to score again what a record holds."""
     if sys.argv[1:2] != ["eval"]:
         return "stopped; what was finished is kept"
     words = [word for word in sys.argv[1:] if word != "--rerun"]

@@ -38,7 +38,7 @@ def clear() -> None:
 
 
 def _what(about: dict[str, Any]) -> str:
-    """What a folder holds, in words."""
+    """Return what a folder holds, in words."""
     view, spec = about.get("view"), about.get("spec", "work in progress" if about else "unknown")
     size = (view.get("size") or "native") if isinstance(view, dict) and view else ""
     return " ".join(f"{spec}  {size}".split("\n"))

@@ -1,4 +1,4 @@
-"""The terminal: characters that it lacks, Ctrl-C at any moment, and output that cannot be written."""
+"""The terminal: characters that it cannot show, Ctrl-C at any moment, and output that cannot be written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FULL = (errno.ENOSPC, errno.EIO, errno.EAGAIN, errno.EFBIG, errno.EDQUOT, errno.
 
 
 def plain_characters() -> None:
-    """Print ASCII in place of what stdout and stderr cannot show: "+-" for "±", "?" for what has no likeness.
+    """Print ASCII in place of what stdout and stderr cannot show: "+-" for "±", "?" for what has no substitute.
 
-    A terminal of the locale C is taken at its word, although Python writes UTF-8 there. Into a file or a pipe nothing is lost: of
-    the locale C such output has "+-" too, but names keep their letters.
+    A terminal with the C locale counts as ASCII, although Python writes UTF-8 there. In a file or a pipe nothing is lost: under
+    the C locale such output has "+-" too, but names keep their letters.
     """
     codecs.register_error("densebench.shown", _shown)
     codecs.register_error("densebench.kept", _kept)
@@ -36,13 +36,13 @@ def plain_characters() -> None:
 
 
 def _shown(error: UnicodeError) -> tuple[str, int]:
-    """ASCII in place of the characters at fault."""
+    """Return ASCII in place of the characters that cannot be encoded."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def _kept(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The same, but UTF-8 for what has no likeness; the bytes of a file's name that are no text stay as they are."""
+    """Return the same, but UTF-8 for what has no substitute; bytes of a file's name that are not text stay as they are."""
     assert isinstance(error, UnicodeEncodeError)
     letter = error.object[error.start]
     errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "replace"
@@ -50,9 +50,9 @@ def _kept(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 class Interrupts:
-    """Ctrl-C: the first one is a KeyboardInterrupt, the second one ends the process at once and without a word.
+    """Ctrl-C: the first one is a KeyboardInterrupt, the second one ends the process at once and silently.
 
-    Whatever is written is written to a temporary name and renamed, so that an end at any moment loses no more than a kill.
+    Whatever is written goes to a temporary name and is then renamed, so ending at any moment loses no more than a kill would.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Interrupts:
         self._process = os.getpid()
 
     def watch(self) -> None:
-        """Take Ctrl-C over, as long as the process lives."""
+        """Handle Ctrl-C for as long as the process lives."""
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -70,7 +70,7 @@ class Interrupts:
             threading.excepthook = self._unless_stopped(threading.excepthook)
 
     def leave(self) -> None:
-        """From now on a Ctrl-C is always the last one: there is nothing left to stop."""
+        """Make every further Ctrl-C end the process: there is nothing left to stop."""
         self.stopped = True
 
     def _interrupt(self, _number: int, _frame: Any) -> None:
@@ -93,12 +93,12 @@ def say(text: str) -> None:
 
 
 def output_failed(error: BaseException) -> bool:
-    """Whether an error is that of a stream which takes no more: it names no file."""
+    """Return whether an error comes from a stream that can no longer be written: it names no file."""
     return isinstance(error, OSError) and error.filename is None and error.errno in FULL
 
 
 def discard_output() -> None:
-    """Let the interpreter flush into nothing at its end: what could not be written has been told."""
+    """Send what the interpreter flushes at its end nowhere: the user already knows that it could not be written."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -80,7 +80,7 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
 
 def _own(dataset: Dataset, code: str) -> Dataset:
     """The data set with the digest of the user's code that it is."""
-    object.__setattr__(dataset, "code", code)  # frozen; a class of the user's may take no such argument
+    object.__setattr__(dataset, "code", code)  # frozen; a user's class may not take such an argument
     return dataset
 
 
@@ -166,7 +166,7 @@ def _class_in_file(name: str) -> type[Dataset]:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench data ls`")
-    # by its place too: other processes find the class again by the name of its module
+    # by its path too: other processes find the class again by the name of its module
     module = import_file(path, f"densebench_dataset_{path.stem}_{digest(str(path.resolve()), 8)}")
     if "DATASET" in vars(module):
         return module.DATASET

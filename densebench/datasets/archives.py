@@ -80,7 +80,7 @@ def _opened(archive: Path) -> Iterator[list[Member]]:
 def _read_to_the_end(opened: tarfile.TarFile) -> None:
     """Check the end of a tar archive: the checksum of a compressed one stands there; a plain one ends in a block of zeros.
 
-    tarfile stops at the first block that is no header, also at a damaged one. Raises one of BROKEN.
+    tarfile stops at the first block that is not a header, even a damaged one. Raises one of BROKEN.
     """
     stream = opened.fileobj
     assert stream is not None
@@ -151,7 +151,7 @@ def _below(name: str, inside: str) -> str:
 
 
 def _write(path: Path, read: Callable[[], IO[bytes]]) -> None:
-    """Write a file under another name first: a damaged member harms no file that is there, nor one that is linked to it."""
+    """Write a file under another name first: a damaged member harms no existing file, nor one that is linked to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".unpacking-{os.getpid()}.part")
     try:

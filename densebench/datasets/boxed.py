@@ -18,7 +18,7 @@ class Objects:
     """The objects of one image.
 
     boxes: left, top, right, bottom in px of the original image, left < right and top < bottom (but for `Boxed.truth`).
-    classes: places in `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
+    classes: indices into `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
     miss. areas: in square px, of the mask where there is one. masks: COCO's compressed run lengths or polygons, one an object, or
     none at all.
     """
@@ -48,8 +48,8 @@ class Boxed(Dataset):
         raise NotImplementedError
 
     def truth(self, item: Item) -> Objects:
-        """What detections in an image are scored against: its objects, unless the official evaluation takes the boxes as they
-        stand in the files, outside of the image too. Raises UserError as `objects` does."""
+        """Return what detections in an image are scored against: its objects, unless the official evaluation takes the boxes as
+        the files have them, even outside the image. Raises UserError as `objects` does."""
         return self.objects(item)
 
     def annotation(self, item: Item) -> Any:

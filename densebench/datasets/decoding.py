@@ -21,9 +21,9 @@ BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
 
 @contextmanager
 def opened(source: Path | IO[bytes], what: str, verb: str = "decoded", remedy: str = "fetch it again") -> Iterator[Image.Image]:
-    """Open a picture of one of FORMATS. `what` names it in messages, such as "the image a.jpg".
+    """Open a picture in one of FORMATS. `what` names it in messages, such as "the image a.jpg".
 
-    Raises UserError for a file that is missing, no ordinary file, of another format or damaged, also from within the block.
+    Raises UserError for a file that is missing, not an ordinary file, of another format or damaged, even from within the block.
     """
     try:
         if isinstance(source, Path):
@@ -52,7 +52,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def rgb(image: Image.Image, what: str) -> Image.Image:
-    """A picture as RGB of 8 bits: the first one of its file, as it is stored (an orientation in its EXIF is not applied).
+    """Return a picture as 8-bit RGB: the first one of its file, as it is stored (an orientation in its EXIF is not applied).
 
     One channel of 16 bits is divided by 257 and rounded, one of 12 by 4095 / 255; of colours of 16 bits Pillow keeps the upper
     byte. One channel becomes three equal ones, a palette is looked up, transparency is dropped without blending, CMYK and
@@ -65,12 +65,12 @@ def rgb(image: Image.Image, what: str) -> Image.Image:
         raise UserError(f"{what} holds whole numbers of 32 bits or signed ones; save it as 8 or 16 bits")
     if image.mode.startswith("I"):
         image = Image.fromarray(_bytes(image))
-    image.info.pop("transparency", None)  # it would change no colour, only make Pillow warn
+    image.info.pop("transparency", None)  # it would not change any colour, only make Pillow warn
     return image.convert("RGB")
 
 
 def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    """One channel of 12 or 16 bits, scaled so that the full range stays the full range."""
+    """Return one channel of 12 or 16 bits as 8 bits, scaled so that the full range stays the full range."""
     tags = getattr(image, "tag_v2", {})
     top = (1 << tags.get(BITS, (16,))[0]) - 1
     values = np.asarray(image).astype(np.uint32)

@@ -25,10 +25,10 @@ SCHEMES = ("http", "https")
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects to addresses of the web alone: a server cannot send us to a file of this machine or to another protocol."""
+    """Follows redirects to web addresses only: a server cannot send us to a file of this machine or to another protocol."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        """The request that follows a redirect. Raises HTTPError for another scheme."""
+        """Return the request that follows a redirect. Raises HTTPError for another scheme."""
         if urlsplit(newurl).scheme not in SCHEMES:
             raise urllib.error.HTTPError(
                 newurl, code, f"and leads to {newurl}, which is not of {' or '.join(SCHEMES)}", headers, fp
@@ -36,7 +36,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """What the redirect leads to. An address that is refused leaves no open connection."""
+        """Return what the redirect leads to. A refused address leaves no connection open."""
         try:
             return super().http_error_302(req, fp, code, msg, headers)
         except Exception:
@@ -61,7 +61,7 @@ def get(dataset: Dataset) -> list[str]:
         elif _is_missing(source, dataset.root) or archive.exists():
             waiting = f"another `densebench data get` is at work on {archive.name}; waiting for it"
             with locked(archive.parent, f"{archive.name}.lock", waiting, passing=True):
-                if _is_missing(source, dataset.root) or archive.exists():  # still: the other one may have done it
+                if _is_missing(source, dataset.root) or archive.exists():  # checked again: the other one may have done it
                     fetch(source, dataset.root)
         else:
             notice(f"{archive.name}: already unpacked")
@@ -140,7 +140,7 @@ def _receive(url: str, part: Path, start: int, size: int | None) -> int | None:
         resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
         if response.status == 206 and not resumed:
             if not start:
-                raise UserError(f"{url} answers with a part of the file that nobody asked for; fetch it by hand")
+                raise UserError(f"{url} answers with a part of the file that was not asked for; fetch it by hand")
             part.unlink()
             return _receive(url, part, 0, size)
         length = _length(url, response.headers.get("Content-Length"))

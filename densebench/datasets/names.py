@@ -1,4 +1,4 @@
-"""Names that stand in lists and annotation files. They become parts of paths, so each is checked where it is read."""
+"""Names from lists and annotation files. They become parts of paths, so each is checked where it is read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LONGEST = 255  # bytes of a file's name
 
 
 def check_name(name: Any, where: str) -> str:
-    """Return `name` if it stays below the folder that it is joined to: relative, without "..", fit to be a file's name.
+    """Return `name` if it stays below the folder that it is joined to: relative, without "..", usable as a file's name.
 
-    Raises UserError with `where` it stands, such as "the list a.txt, line 3", and what is wrong with it.
+    Raises UserError, which says `where` it was read, such as "the list a.txt, line 3", and what is wrong with it.
     """
     if problem := _problem(name):
         raise UserError(f"{where} holds the name {str(name)[:100]!r}, which {problem}; correct it")
@@ -43,7 +43,7 @@ def _problem(name: Any) -> str:
 
 
 def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
-    """The lines of a list with their numbers from 1, without blank ones. Raises UserError where the list cannot be read."""
+    """Return the lines of a list with their numbers from 1, but no blank ones. Raises UserError where the list cannot be read."""
     try:
         check_ordinary(path)
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -57,16 +57,16 @@ def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
 
 
 def read_list(path: Path, remedy: str) -> list[str]:
-    """The names of a list, one a line, each checked. Raises UserError where the list cannot be read or a name is unfit."""
+    """Return the names of a list, one a line, each checked. Raises UserError where the list cannot be read or a name is unfit."""
     return [check_name(line, at(path, number)) for number, line in read_lines(path, remedy)]
 
 
 def read_words(path: Path) -> list[str]:
-    """The names of a list that stand between any white space, each checked. Raises UserError as `read_list`."""
+    """Return the names of a list, separated by any white space, each checked. Raises UserError as `read_list` does."""
     lines = read_lines(path, "fetch it again")
     return [check_name(word, at(path, number)) for number, line in lines for word in line.split()]
 
 
 def at(path: Path, number: int) -> str:
-    """A line of a list, in words."""
+    """Return which line of which list it is, in words."""
     return f"the list {path}, line {number},"

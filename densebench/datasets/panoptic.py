@@ -20,7 +20,7 @@ from densebench.files import check_ordinary
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 """What reading a JSON of another shape may raise."""
-CATEGORIES = 255  # the greatest id of a category that a table of ids has room for
+CATEGORIES = 255  # the greatest category id that a table of ids has room for
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ def _read(path: Path, changed: int) -> Panoptic:
 
 
 def listed(content: Any, key: str) -> list[Any]:
-    """The list under a key of a JSON object. Raises KeyError, TypeError or ValueError where there is none."""
+    """Return the list under a key of a JSON object. Raises KeyError, TypeError or ValueError where there is none."""
     if not isinstance(content[key], list):
-        raise ValueError(f"{key} is no list")
+        raise ValueError(f"{key} is not a list")
     return content[key]
 
 
 def whole(entry: Any, key: str, least: int, most: int) -> int:
-    """The whole number under a key of a JSON object. Raises KeyError, TypeError or ValueError for anything else."""
+    """Return the whole number under a key of a JSON object. Raises KeyError, TypeError or ValueError for anything else."""
     value = entry[key]
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{key} is {str(value)[:40]}, not a whole number from {least} to {most}")
@@ -90,7 +90,7 @@ def whole(entry: Any, key: str, least: int, most: int) -> int:
 
 
 def categories_of(content: Any, *flags: str) -> list[dict[str, Any]]:
-    """The categories of a JSON, each with an id and a supercategory, and with `flags` that are 0 or 1.
+    """Return the categories of a JSON, each with an id and a supercategory, and with `flags` that are 0 or 1.
 
     Raises KeyError, TypeError or ValueError for another shape.
     """
@@ -100,5 +100,5 @@ def categories_of(content: Any, *flags: str) -> list[dict[str, Any]]:
         if any(category[flag] not in (0, 1) for flag in flags):
             raise ValueError(f"{' and '.join(flags)} must be 0 or 1")
         if not isinstance(category["supercategory"], str):
-            raise ValueError("a supercategory is no text")
+            raise ValueError("a supercategory is not text")
     return found

@@ -41,8 +41,8 @@ TRUTH = "UAV-benchmark-MOTD_v1.0/GT"
 class Uavdt(Boxed):
     """UAV-benchmark-M/<video>/img000001.jpg (or <video>/img1/...) with UAV-benchmark-MOTD_v1.0/GT/<video>_gt_{whole,ignore}.txt.
 
-    To learn from, boxes are clipped to the image, and those of which nothing is left are left out. Scored is against all boxes as
-    they stand in the files: the official evaluation does not clip. Items are called M0101/img000001.
+    For training, boxes are clipped to the image, and those of which nothing remains are left out. Scoring is against all boxes
+    as the files have them: the official evaluation does not clip. Items are called M0101/img000001.
     """
 
     name: str = "uavdt"
@@ -74,14 +74,14 @@ class Uavdt(Boxed):
                 yield Item(f"{video}/{image.stem}", image, None)
 
     def objects(self, item: Item) -> Objects:
-        """What lies inside the image of the vehicles, in the order of the file, then of the ignored regions."""
+        """Return the vehicles, in the order of the file, then the ignored regions, all clipped to the image."""
         whole = self.truth(item)
         boxes = np.clip(whole.boxes, 0, np.tile(np.array(self.image_size(item), np.float64), 2))
         kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return _vehicles(boxes[kept], whole.crowd[kept])
 
     def truth(self, item: Item) -> Objects:
-        """The same as the files have them: not clipped, none left out."""
+        """Return the same as the files have them: not clipped, none left out."""
         vehicles, ignored = self._rows(item, "whole"), self._rows(item, "ignore")
         rows = np.concatenate([vehicles, ignored])
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)

@@ -124,7 +124,7 @@ def sequence_of(item: Item) -> str:
 
 
 def read_names(path: Path, remedy: str) -> list[str]:
-    """The sequences of a list: a name a line, or (DAVIS 2016) "image mask" a line, with paths that end in <sequence>/<frame>.
+    """Return a list's sequences: a name a line, or (DAVIS 2016) "image mask" a line, with paths that end in <sequence>/<frame>.
 
     Raises UserError where the list cannot be read, and for a name that would leave the folder of the sequences.
     """

@@ -135,7 +135,7 @@ class Draws:
     table: Float[Tensor, "b 17"]
 
     def pin_memory(self) -> Draws:
-        """The same in page-locked memory."""
+        """Return the same in page-locked memory."""
         return Draws(self.table.pin_memory())
 
     @property
@@ -174,8 +174,8 @@ def render(
 ) -> Float[Tensor, "b 3 size size"]:
     """Cut, colour and normalise one view of every image on the images' device.
 
-    images: parts of the originals that begin at `offsets` `[b 2]` (top, left). Which images an operation meets is known on the
-    CPU, so the device is never waited for.
+    images: parts of the originals that begin at `offsets` `[b 2]` (top, left). The CPU knows which images an operation
+    applies to, so it never waits for the device.
     """
     device = images.buffers[0].device
     boxes = draws.boxes.clone()

@@ -52,7 +52,7 @@ class Batch:
         return replace(self, pixels=self.pixels.to(device))
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory; a loader with `pin_memory=True` calls this."""
+        """Return the same in page-locked memory; a loader with `pin_memory=True` calls this."""
         draws = tuple(draws.pin_memory() for draws in self.draws)
         return Batch(self.pixels.pin_memory(), self.offsets.pin_memory(), draws, self.numbers.pin_memory(), self.broken)
 
@@ -151,7 +151,7 @@ def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]
 
 
 def join(parts: Sequence[Batch]) -> Batch:
-    """One batch of several, in order."""
+    """Return several batches as one, in order."""
     if len(parts) == 1:
         return parts[0]
     draws = tuple(Draws(torch.cat([one.table for one in view])) for view in zip(*(part.draws for part in parts), strict=True))
@@ -161,7 +161,7 @@ def join(parts: Sequence[Batch]) -> Batch:
 
 
 def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
-    """Batches in the order of `keys`, decoded ahead by worker processes.
+    """Yield batches in the order of `keys`, decoded ahead by worker processes.
 
     A worker decodes PIECE images at a time. Two batches are decoded ahead, however many workers there are, rounded up to equally
     many pieces for every worker, at least two: at most the bytes of two batches and two pieces a worker.
@@ -188,7 +188,7 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
 
 
 def _cut(keys: Iterator[list[Key]], size: int, pieces: deque[int]) -> Iterator[list[Key]]:
-    """The keys of batches in pieces of at most `size`; how many a batch has is noted."""
+    """Yield the keys of batches in pieces of at most `size`, and note how many each batch has."""
     for batch in keys:
         pieces.append(math.ceil(len(batch) / size))
         for start in range(0, len(batch), size):

@@ -63,7 +63,7 @@ class Cache(Images):
         return Shapes(self), self
 
     def fill(self, batch: Batch) -> Batch:
-        """Give a batch that was drawn from shapes its pixels: where they lie among the kept bytes. None is copied."""
+        """Give a batch that was drawn from shapes its pixels: where they lie among the kept bytes. No pixel is copied."""
         layout = []
         for number, (top, left) in zip(batch.numbers.tolist(), batch.offsets.long().tolist(), strict=True):
             row = 3 * self.shapes[number][1]

@@ -107,7 +107,7 @@ class Chief:
 
 
 def _read_best(folder: Path, metric: str) -> float | None:
-    """The best value that was probed; None where there is none yet."""
+    """Return the best value that was probed; None where there is none yet."""
     try:
         return float(json.loads((folder / "best" / "probe.json").read_text())[metric])
     except (OSError, ValueError, KeyError, TypeError):

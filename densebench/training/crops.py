@@ -26,7 +26,7 @@ KERNELS = {"bilinear": 1.0, "bicubic": 2.0}
 class Pictures:
     """Images of different sizes without padding: the bytes of one after those of the other.
 
-    buffers: parts of the bytes, which follow one another. layout: for each image the number of its first byte, and how many bytes
+    buffers: parts of the bytes, which follow one another. layout: for each image the index of its first byte, and how many bytes
     lie between two channels, two rows and two columns; on the CPU.
     """
 
@@ -47,27 +47,27 @@ class Pictures:
 
     @classmethod
     def join(cls, parts: Sequence[Pictures]) -> Pictures:
-        """The images of several, in order; no byte is copied."""
+        """Return the images of several of these as one, in order; no byte is copied."""
         starts = np.cumsum([0, *(part.nbytes for part in parts)]).tolist()
         layouts = [part.layout + torch.tensor([start, 0, 0, 0]) for part, start in zip(parts, starts, strict=False)]
         return cls(tuple(buffer for part in parts for buffer in part.buffers), torch.cat(layouts))
 
     @property
     def nbytes(self) -> int:
-        """The memory that the images take."""
+        """Return how many bytes of memory the images take."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def pin_memory(self) -> Pictures:
-        """The same in page-locked memory, from which a GPU copies on its own; a loader with `pin_memory=True` calls this."""
+        """Return it in page-locked memory, from which a GPU copies on its own; a loader with `pin_memory=True` calls this."""
         return Pictures(tuple(buffer.pin_memory() for buffer in self.buffers), self.layout)
 
     def to(self, device: torch.device) -> Pictures:
-        """The same in one buffer on a device. The host does not wait for a copy out of page-locked memory."""
+        """Return the same in one buffer on a device. The host does not wait for a copy out of page-locked memory."""
         moved = [buffer.to(device, non_blocking=True) for buffer in self.buffers]
         return Pictures((moved[0] if len(moved) == 1 else torch.cat(moved),), self.layout)
 
     def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
-        """What lies inside the boxes (top, left, height, width; whole pixels), in the order of images, in stacks for the device.
+        """Yield what lies inside the boxes (top, left, height, width; whole pixels), in the order of images, in stacks.
 
         On the CPU a stack is one image, and none of its bytes is copied. Boxes are on the CPU, pictures in one buffer (`to`).
         """
@@ -81,7 +81,7 @@ class Pictures:
     def stacks(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
         """`cut` in stacks of as many images as CHUNK_BYTES allow, each at the top left; around it lie bytes of other images.
 
-        What is needed of the boxes is read on the CPU, so that the device is never waited for.
+        What is needed of the boxes is read on the CPU, so that the CPU never waits for the device.
         """
         [data] = self.buffers
         table = self._inside(boxes).to(data.device, non_blocking=True)
@@ -94,14 +94,14 @@ class Pictures:
             yield data[index.clamp_(max=len(data) - 1)]
 
     def _inside(self, boxes: Tensor) -> Tensor:
-        """The layout of what lies inside boxes."""
+        """Return the layout of what lies inside boxes."""
         top, left = boxes[:, :2].long().unbind(1)
         start, channel, row, column = self.layout.unbind(1)
         return torch.stack([start + top * row + left * column, channel, row, column], dim=1)
 
 
 def _chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of images (first, last + 1) that take at most CHUNK_BYTES as floats, padded to the largest of a run."""
+    """Yield runs of images (first, last + 1) that take at most CHUNK_BYTES as floats, padded to the largest of a run."""
     begin, high, wide = 0, 0, 0
     for number, (height, width) in enumerate(zip(heights, widths, strict=True)):
         high, wide = max(high, height), max(wide, width)

@@ -62,7 +62,7 @@ def here(device: torch.device) -> World:
 
 
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-PATIENCE = timedelta(days=7)  # how long processes wait for one that works by itself
+PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
 _patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
 
 
@@ -74,8 +74,8 @@ def world_size() -> int:
 def synchronise() -> None:
     """Wait until every process is here, for up to PATIENCE.
 
-    The others meet here whatever the main process does by itself (it saves, probes, scores): in an exchange of tensors NCCL ends
-    the run after ten minutes.
+    The others wait here while the main process works alone (it saves, probes, scores): waiting in an exchange of tensors, NCCL
+    would end the run after ten minutes.
     """
     if world_size() > 1:
         dist.barrier(_patient.get())

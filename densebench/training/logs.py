@@ -34,7 +34,7 @@ class Log:
         self.board = Board(folder / "tensorboard", step + 1)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write one row; a figure that the file has no column for yet gets one. Raises UserError where the disk is full."""
+        """Write one row; a figure for which the file has no column yet gets one. Raises UserError where the disk is full."""
         row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
         new = [name for name in row if name not in self.columns]
         self.rows.append(row)
@@ -67,7 +67,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """`step`: the first one that is written; TensorBoard forgets what other files say of it and of later ones."""
+        """`step`: the first one that is written; TensorBoard forgets what other files say about it and later ones."""
         stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"  # TensorBoard goes by it
         names = (folder / f"{stem}.{number}" for number in itertools.count())
         self.path: Path | None = next(path for path in names if not path.exists())
@@ -87,7 +87,7 @@ class Board:
             with self.path.open("ab") as stream:
                 RecordWriter(stream).write(event.SerializeToString())
         except OSError as error:
-            notice(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has the whole course")
+            notice(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has all values")
             self.path = None
 
 

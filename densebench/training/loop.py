@@ -80,7 +80,7 @@ class Training:
         return self.step // self.order.steps
 
     def due(self, step: int) -> bool:
-        """Whether a state is to be saved after this step; the same in every process."""
+        """Return whether to save a state after this step; the same in every process."""
         options = self.options
         if step == self.steps:
             return True

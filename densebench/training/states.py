@@ -1,7 +1,7 @@
 """Saved states: everything that a run needs to go on as if it had never stopped, in one file a state.
 
 A state is a safetensors file with a checksum; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a
-state is there whole or not at all, and one that was damaged since is not trained on. Randomness has no state to save: every draw
+state is there whole or not at all, and one damaged since is never resumed. Randomness has no state to save: every draw
 is a function of seed, step and image.
 """
 
@@ -46,13 +46,13 @@ def load_newest(
 ) -> tuple[Path, dict[str, Any]] | None:
     """Put the newest state that is whole back into the modules and the optimiser; returns its path and its facts.
 
-    One line says which states are damaged. None where there is no state at all. Raises Damaged where there is none but damaged
-    ones, and UserError for one that cannot be read or is of another network.
+    One line says which states are damaged. None where there is no state at all. Raises Damaged where all are
+    damaged, and UserError for one that cannot be read or is of another network.
     """
     damage: Damaged | None = None
     for path in reversed(saved_states(folder)):
         if damage is not None:
-            notice(f"{damage}; the state before is taken")
+            notice(f"{damage}; the state before it is used")
         try:
             facts, tensors = _read(path)
         except Damaged as error:

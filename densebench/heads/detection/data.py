@@ -130,12 +130,12 @@ def training_batches(data: Data, recipe: Recipe, world: World, start: int, worke
 
 
 def settling_batches(data: Data, recipe: Recipe, workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """The samples of `settling_keys`. pin: in page-locked memory, for a GPU."""
+    """Return the samples of `settling_keys`. pin: in page-locked memory, for a GPU."""
     return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers, pin)
 
 
 def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """Images one by one: padded to another one's size, an image would be seen differently. pin: in page-locked memory."""
+    """Return images one by one: padded to another one's size, an image would be seen differently. pin: in page-locked memory."""
     return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers, pin)
 
 

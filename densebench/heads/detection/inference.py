@@ -97,13 +97,13 @@ def _mend(path: Path) -> None:
 
 
 def _sealed(own: dict[str, Any]) -> str:
-    """A line of JSON whose last value is the checksum of all before it."""
+    """Return a line of JSON whose last value is the checksum of everything before it."""
     text = json.dumps(own)
     return f'{text[:-1]}{SEAL}{zlib.crc32(text.encode()):08x}"}}\n'
 
 
 def _opened(line: str) -> dict[str, Any] | None:
-    """The values of a line; None where it is not whole, or not as it was written."""
+    """Return the values of a line; None where it is not whole, or not as it was written."""
     text, seal, _ = line.rpartition(SEAL)
     if not line.endswith("\n") or (seal and line != f'{text}{SEAL}{zlib.crc32((text + "}").encode()):08x}"}}\n'):
         return None

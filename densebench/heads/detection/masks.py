@@ -40,9 +40,9 @@ def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]
 
 def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
     if not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
-        raise ValueError("it is no list of polygons")
+        raise ValueError("it is not a list of polygons")
     if not all(type(value) in (int, float) and abs(value) <= FARTHEST for polygon in mask for value in polygon):
-        raise ValueError(f"a corner is no number up to {FARTHEST}")
+        raise ValueError(f"a corner is not a number up to {FARTHEST}")
     polygons = [polygon for polygon in mask if len(polygon) >= 2 * CORNERS]
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError("a corner has one coordinate")

@@ -1,4 +1,4 @@
-"""What a killed run of MMSegmentation's Runner goes on from: its states and its curves, as long as they are whole."""
+"""What a killed run of MMSegmentation's Runner resumes from: its states and its curves, as long as they are whole."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from densebench.heads.mmsegmentation.validation import validations
 
 CURVES = "curves.json"
 Points = list[tuple[int, list[float]]]
-"""Iterations, and the mean losses of every learning rate since the point before."""
+"""Iterations, and the mean loss of every learning rate since the previous point."""
 
 
 def last_iteration(folder: Path) -> int:
-    """The iterations that the last state of a run holds; 0 without one."""
+    """Return how many iterations the last state of a run has done; 0 without one."""
     last = folder / "last_checkpoint"
     found = re.search(r"iter_(\d+)\.pth", last.read_text()) if last.exists() else None
     return int(found.group(1)) if found else 0
 
 
 def has_diverged(folder: Path) -> bool:
-    """Whether every learning rate has diverged by the last point of the curves."""
+    """Return whether every learning rate has diverged by the last point of the curves."""
     points = read_curves(folder)
     return bool(points) and not np.isfinite(points[-1][1]).any()
 
 
 def read_curves(folder: Path) -> Points:
-    """The points of the curves; none where there is no file."""
+    """Return the points of the curves; none where there is no file."""
     return json.loads(read_checked(folder / CURVES) or b"[]")
 
 
@@ -42,7 +42,7 @@ def write_curves(folder: Path, points: Points) -> None:
 
 
 def discard_damaged(folder: Path) -> None:
-    """Leave what a killed run goes on from: the newest state that is whole, or nothing where its other files are not whole."""
+    """Keep only what a killed run resumes from: the newest whole state, or nothing where its other files are not whole."""
     for path in sorted(folder.glob("iter_*.pth"), key=_iteration, reverse=True):
         if _is_whole(path):
             write_text(folder / "last_checkpoint", str(path))
@@ -67,7 +67,7 @@ def _iteration(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a state is as it was written: torch writes zip archives, with a checksum of every part, and checks none."""
+    """Return whether a state is as it was written: torch writes zip archives with a checksum of every part, but checks none."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -33,7 +33,7 @@ class Validation:
 
 
 def validations(folder: Path) -> list[Validation]:
-    """All validations of a run in their order. Raises Damaged for one that is not as it was written, UserError for one that
+    """Return all validations of a run in order. Raises Damaged for one that is not as it was written, UserError for one that
     cannot be read."""
     found = []
     for path in sorted(folder.glob("validation-*.json")):
