@@ -189,6 +189,8 @@ def _draw(
     count, folder = getattr(evaluator, "visualise", 0), _pictures(record)
     if not count or (record.json()["run"].get("drawn") == count and folder.is_dir()):
         return
+    if not evaluator.draws_later and any(folder.glob("*.png")):
+        return  # drawn before the score was written
     if not evaluator.draws_later:
         notice(f"--visualise {count}: the head that the pictures show was not kept; --rerun trains it again and draws them")
         return

@@ -8,7 +8,7 @@ image byte or one parameter of the view, it is not found.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from densebench.arithmetic import float32
 from densebench.backbones import Backbone, without_labels
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
@@ -172,8 +173,9 @@ def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterat
             yield indices[start : start + batch_size]
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context of a precision on a device; an empty one for fp32 and tf32, which `arithmetic.float32` decides."""
-    if DTYPES[precision] == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute the block in a precision on a device: true float32 for fp32, whatever was set outside; TF32 allowed for tf32."""
+    half = nullcontext() if DTYPES[precision] == torch.float32 else torch.autocast(device.type, DTYPES[precision])
+    with float32(tf32=precision == "tf32"), half:
+        yield

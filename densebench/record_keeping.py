@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -41,23 +40,9 @@ def scan(results: Path) -> Found:
 
 def state(record: dict[str, Any]) -> str:
     """Return the status of a record; "stopped" where it says running but its process on this machine has ended."""
-    if record["status"] != "running" or _alive(record) is not False:
+    if record["status"] != "running" or records.writer_lives(record["run"]) is not False:
         return str(record["status"])
     return "stopped"
-
-
-def _alive(record: dict[str, Any]) -> bool | None:
-    """Return whether the process that writes a record is alive; None where that cannot be known from here."""
-    owner = record["run"].get("owner")
-    if owner is None or owner["host"] != platform.node():
-        return None
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return owner["pid"] > 0
 
 
 def obsolete(record: dict[str, Any]) -> bool:
@@ -118,7 +103,7 @@ def remove(results: Path, paths: Sequence[Path]) -> None:
                 record = records.read(path)
             except UserError:
                 continue
-            if record["status"] == "running" and _alive(record):
+            if record["status"] == "running" and records.writer_lives(record["run"]):
                 pid = record["run"]["owner"]["pid"]
                 raise UserError(f"the record {path} is being written by process {pid}; end that first, or wait until it is done")
         for path in paths:

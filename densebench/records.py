@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -154,6 +155,20 @@ def identity_of(header: dict[str, Any]) -> str:
     return digest([group_of(header), without_labels(header["backbone"]), header["dataset"]["limit"]], 8)
 
 
+def writer_lives(run: dict[str, Any]) -> bool | None:
+    """Return whether the process that a record's `run` names as its writer is alive; None where it cannot be known from here."""
+    owner = run.get("owner")
+    if owner is None or owner["host"] != platform.node():
+        return None
+    try:
+        os.kill(owner["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return bool(owner["pid"] > 0)
+
+
 class Record:
     """One record on disk. Every change is written at once; scores of other processes are kept."""
 
@@ -195,7 +210,7 @@ class Record:
         """
         with self._changing() as record:
             before, owner = record["run"], record["run"].get("owner")
-            mine = owner is None or owner == self._owner
+            mine = owner is None or owner == self._owner or writer_lives(before) is False
             if status == "complete" and set(points) <= _points(record, self.header["protocol"]["headline"]):
                 record["status"] = "complete"
             elif status == "failed" and mine and record["status"] != "complete":
@@ -228,6 +243,9 @@ class Record:
         """Return a record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
         try:
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            text = re.sub(
+                "[\ud800-\udfff]", lambda own: f"\\\\u{ord(own[0]):x}", text
+            )  # bytes of a file's name that are not text
             check_record(parse(text.encode()))
         except (TypeError, ValueError) as error:
             what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"

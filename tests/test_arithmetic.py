@@ -11,8 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from densebench import catalog
 from densebench.arithmetic import float32
+from densebench.backbones.backbone import Backbone, Facts
+from densebench.datasets import load_dataset
 from densebench.evaluation import evaluate
+from densebench.features import extract
 from densebench.pretraining import pretrain
+from densebench.views import View
 
 PRODUCTS = (torch.mm, torch.addmm, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, F.linear, F.conv2d)
 PROTOCOLS = {"incontext": {}, "kmeans": {"seeds": 1, "pca": 8, "restarts": 1}, "linear": {"iterations": 2}}
@@ -210,3 +214,21 @@ def test_tf32_is_another_setting(tmp_path):
     assert values(one) == values(other)
     assert one["protocol"]["settings"] == other["protocol"]["settings"] | {"precision": "fp32"}
     assert len(list((tmp_path / "results").rglob("*.json"))) == 2
+
+
+def test_features_are_in_true_float32_without_an_evaluation_around_them(tmp_path, monkeypatch):
+    """A protocol's `run`, or `extract`, may be called by a script that has allowed TF32: the cache is shared with evaluations."""
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path))
+    seen = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, images):
+            seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return images[:, :, ::8, ::8]
+
+    backbone = Backbone(Watched(), Facts("watched", "watched", 3, 8), "watched")
+    scenes = load_dataset("scenes")
+    with float32(tf32=True):
+        extract(backbone, scenes, scenes.part("val", 2), View(8, 32))
+        assert torch.get_float32_matmul_precision() == "high"
+    assert set(seen) == {("highest", False)}

@@ -276,3 +276,26 @@ def test_listing_sources_imports_nothing_heavy():
     code = "import sys; from densebench.backbones import sources; print(len(sources()), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(sources())), "False"]
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    ["(0.5, 0.25, 0.125)", "np.array([0.5, 0.25, 0.125], np.float32)", "torch.tensor([0.5, 0.25, 0.125]).view(1, 3, 1, 1)"],
+)
+def test_statistics_of_a_file_may_be_arrays(tmp_path, statistics):
+    (tmp_path / "mine.py").write_text(f"""
+import numpy as np
+import torch
+
+class Mine(torch.nn.Module):
+    mean = std = {statistics}
+
+    def forward(self, images):
+        return images[:, :, ::8, ::8]
+
+def load():
+    return Mine()
+""")
+    identity = load_backbone(str(tmp_path / "mine.py")).identity()
+    assert identity["mean"] == identity["std"] == [0.5, 0.25, 0.125]
+    assert all(type(value) is float for value in identity["mean"])

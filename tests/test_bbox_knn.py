@@ -111,15 +111,13 @@ def test_flsls_code_takes_the_first_of_boxes_that_the_crop_leaves_out():
 
 
 @settings(deadline=None)
-@given(st.integers(20, 900), st.integers(1, 300), st.integers(0, 200), st.lists(st.floats(0.3, 0.7), min_size=4, max_size=4))
+@given(st.integers(20, 900), st.integers(3, 300), st.integers(0, 200), st.lists(st.floats(0.3, 0.7), min_size=4, max_size=4))
 def test_mappings_agree_on_square_images_in_the_crop(side, size, more, corners):
-    view = CentreCropView(size, size + min(more, size // 2))  # of which the crop shows 0.2 to 0.8 at the least
+    view = CentreCropView(size, size + min(more, size // 2))  # of which the crop shows 0.25 to 0.75 at the least
     (left, right), (top, bottom) = sorted(corners[:2]), sorted(corners[2:])
     box = torch.tensor([left, top, right, bottom], dtype=torch.float64) * side
     followed = seen(points(box), side, side, view)
-    assert torch.equal(
-        patches(points(clipped(box[None], side, side, view)[0]), 1, (size, size)), patches(followed, 1, (size, size))
-    )
+    torch.testing.assert_close(points(clipped(box[None], side, side, view)[0]), followed, rtol=0, atol=1e-6 * size)
 
 
 def test_patches_by_hand():

@@ -138,7 +138,7 @@ def test_several_protocols_in_one_call(run, folder):
         "both",
     )
     assert done.returncode == 0, done.stderr
-    assert [line.partition(", ")[2].partition(" ")[0] for line in done.stdout.splitlines() if " on scenes" in line] == [
+    assert [line.partition("), ")[2].partition(" ")[0] for line in done.stdout.splitlines() if " on scenes" in line] == [
         "kmeans/leopart",
         "incontext/cribo",
     ]

@@ -180,4 +180,4 @@ def test_names_that_are_no_utf_8_are_hashed_and_printed(tmp_path, monkeypatch, c
     assert not caught.value.code
     assert b"\\udcff" in capsysbinary.readouterr().out
     [record] = (tmp_path / "results" / "records").glob("*.json")
-    assert json.loads(record.read_text(encoding="utf-8"))["dataset"]["name"] == f"folder:{os.fsdecode(root)}"
+    assert json.loads(record.read_text(encoding="utf-8"))["dataset"]["name"] == f"folder:{tmp_path}/\\udcff"

@@ -83,7 +83,7 @@ def test_a_run_is_scored_with_no_further_flag(run, tmp_path):
     assert equal(backbone(tmp_path / "runs/cribo-scenes-1"), backbone(tmp_path / "runs/cribo-scenes-2"))
     done = run("eval", "--protocol", "incontext", "--limit", "12", "--fractions", "1", "--neighbours", "5", "--image-size", "64")
     assert done.returncode == 0, done.stderr
-    assert "ckpt:runs/cribo-scenes-2 on scenes (12 images)" in done.stdout
+    assert "ckpt:runs/cribo-scenes-2 on scenes (12 of 64 images, 12 of 256 training images)" in done.stdout
 
 
 def test_a_bare_run_says_what_it_does(run):

@@ -492,7 +492,7 @@ def test_half_precision_trains(method, precision, tmp_path):
 def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
     from densebench.backbones import newest_checkpoint
 
-    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: 1.0)
+    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: Score("miou", "identity", 1.0, direction="higher"))
     run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)
     assert (run / "best" / "checkpoint.json").exists()
     assert (run / "epochs" / "0001" / "checkpoint.json").exists()

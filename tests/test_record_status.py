@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from made_records import BACKBONE, DATASET, PROTOCOL
 
@@ -141,3 +145,16 @@ def test_ctrl_c_leaves_an_older_complete_record_complete(tmp_path, monkeypatch):
     kept = records.read(path)
     assert kept["status"] == "complete"
     assert [score["fraction"] for score in kept["scores"]] == [1, 4]
+
+
+def test_what_a_killed_run_left_is_taken_over(tmp_path):
+    """Its process is gone, so the one that closes the record may write into it: that its pictures are drawn, say."""
+    code = "import os, sys; sys.path.insert(0, sys.argv[1]); from test_record_status import begin; from pathlib import Path; "
+    code += "record = begin(Path(sys.argv[2])); record.add([score(1)]); os._exit(9)"
+    code = code.replace("import begin", "import begin, score")
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", code, Path(__file__).parent, tmp_path], check=False)
+    assert killed.returncode == 9
+    record = records.open_or_create(tmp_path, HEADER)
+    record.finish("complete", {"drawn": 4})
+    left = record.json()
+    assert (left["status"], left["run"]["drawn"], "owner" in left["run"]) == ("complete", 4, False)

@@ -145,8 +145,14 @@ def from_file(spec: str) -> Adapted:
         raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
     with noticing(path), guarded(path, "on a black image"):
         found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
-        mean, std = tuple(getattr(model, "mean", IMAGENET_MEAN)), tuple(getattr(model, "std", IMAGENET_STD))
+        mean, std = (_triple(getattr(model, name, usual)) for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
     return replace(found, mean=mean, std=std)
+
+
+def _triple(values: Any) -> Triple:
+    """Return colour statistics as three plain numbers, whether they come as a tuple, an array or a buffer of any shape."""
+    one, two, three = torch.as_tensor(values).flatten().tolist()
+    return float(one), float(two), float(three)
 
 
 def _found(trunk: nn.Module, arch: str, side: int) -> Found:
