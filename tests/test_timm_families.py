@@ -102,7 +102,7 @@ SMALLEST = {
     "efficientformer_v2": "efficientformerv2_s0", "fastvit": "fastvit_t8", "gcvit": "gcvit_xxtiny", "hieradet": "sam2_hiera_tiny",
     "inception_v3": "inception_v3", "levit": "levit_128", "maxxvit": "test_coatnet", "mvitv2": "mvitv2_tiny",
     "nest": "nest_tiny", "pit": "pit_ti_224", "sequencer": "sequencer2d_s", "tnt": "tnt_s_legacy_patch16_224",
-    "visformer": "visformer_tiny", "vitamin": "vitamin_small_224", "volo": "volo_d1_224", "legacy_xception": "xception",
+    "visformer": "visformer_tiny", "vitamin": "vitamin_small_224", "volo": "volo_d1_224", "xception": "legacy_xception",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 import torch.distributed as dist
 from densebench.pretraining import pretrain
+from densebench.records import Score
 from densebench.training import chief
 
 dist.init_process_group = functools.partial(dist.init_process_group, timeout=timedelta(seconds=5))
@@ -23,7 +24,7 @@ probed, ready = [], Path(sys.argv[1])
 def probe(*_):
     time.sleep(0 if probed else 9)
     probed.append(1)
-    return 1.0
+    return Score("miou", "identity", 1.0, direction="higher")
 
 chief.probe = probe
 (ready / os.environ["RANK"]).touch()  # both have imported everything
