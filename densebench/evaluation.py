@@ -189,10 +189,9 @@ def _draw(
     count, folder = getattr(evaluator, "visualise", 0), _pictures(record)
     if not count or (record.json()["run"].get("drawn") == count and folder.is_dir()):
         return
-    if not evaluator.draws_later and any(folder.glob("*.png")):
-        return  # drawn before the score was written
     if not evaluator.draws_later:
-        notice(f"--visualise {count}: the head that the pictures show was not kept; --rerun trains it again and draws them")
+        if not any(folder.glob("*.png")):  # else they were drawn before the score was written
+            notice(f"--visualise {count}: the head that the pictures show was not kept; --rerun trains it again and draws them")
         return
     known = frozenset(points) - {shown_in_pictures(points)}
     with float32(tf32=evaluator.precision == "tf32"):

@@ -10,3 +10,17 @@ BACKBONE: dict[str, Any] = {
 }  # fmt: skip
 PROTOCOL: dict[str, Any] = {"code": ""}
 DATASET: dict[str, Any] = {"code": "", "official_images": None, "official_train_images": None}
+
+
+def header(
+    name: str, *, protocol: str = "incontext", preset: str = "hummingbird", settings: dict[str, Any] | None = None,
+    headline: tuple[str, str] = ("miou", "identity"), dataset: str = "scenes", limit: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a record of a backbone of this name is of."""
+    metric, variant = headline
+    about = {"name": protocol, "preset": preset, "version": 1, "settings": settings or {}}
+    return {
+        "backbone": {**BACKBONE, "spec": name, "digest": name},
+        "protocol": {**PROTOCOL, **about, "headline": {"metric": metric, "variant": variant}},
+        "dataset": {**DATASET, "name": dataset, "split": "val", "images": 64, "digest": "abc", "limit": limit},
+    }

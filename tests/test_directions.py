@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import BACKBONE, DATASET, PROTOCOL
+from made_records import header
 from typer.testing import CliRunner
 
 from densebench import records, sweep
@@ -56,28 +56,10 @@ def rmse(value, **more):
 
 def write(results, name, scores, protocol="depth"):
     """A complete record of a backbone."""
-    header = {
-        "backbone": {
-            **BACKBONE,
-            "spec": name,
-            "digest": name,
-            "arch": "vit",
-            "dim": 4,
-            "stride": 16,
-            "layer": "last",
-            "pos_embed": "none",
-        },
-        "protocol": {
-            **PROTOCOL,
-            "name": protocol,
-            "preset": "plain",
-            "version": 1,
-            "settings": {},
-            "headline": {"metric": scores[0].metric, "variant": scores[0].variant},
-        },
-        "dataset": {**DATASET, "name": "rooms", "split": "val", "images": 64, "digest": "abc", "limit": None},
-    }
-    record = records.open_or_create(results, header)
+    record = records.open_or_create(
+        results,
+        header(name, protocol=protocol, preset="plain", headline=(scores[0].metric, scores[0].variant), dataset="rooms"),
+    )
     record.add(scores)
     record.finish("complete", {})
     return record

@@ -10,7 +10,7 @@ import re
 
 import pandas as pd
 import pytest
-from made_records import BACKBONE, DATASET, PROTOCOL
+from made_records import header
 
 from densebench import records
 from densebench.cli import main
@@ -26,28 +26,7 @@ BREAKS = ["a\nb", "a\r\nb", "a\rb", "a\x0bb", "a\x0cb", "a\x1b[2Jb", "a\x00b", "
 
 
 def write(results, name, value=40.0, dataset="scenes", **more):
-    header = {
-        "backbone": {
-            **BACKBONE,
-            "spec": name,
-            "digest": name,
-            "arch": "vit",
-            "dim": 4,
-            "stride": 16,
-            "layer": "last",
-            "pos_embed": "none",
-        },
-        "protocol": {
-            **PROTOCOL,
-            "name": "incontext",
-            "preset": "hummingbird",
-            "version": 1,
-            "settings": {},
-            "headline": {"metric": "miou", "variant": "identity"},
-        },
-        "dataset": {**DATASET, "name": dataset, "split": "val", "images": 64, "digest": "abc", "limit": None},
-    }
-    record = records.open_or_create(results, header)
+    record = records.open_or_create(results, header(name, dataset=dataset))
     scores = [
         Score("miou", "identity", value + n, axes={"fraction": n, "seed": None}, direction="higher", **more) for n in (8, 1)
     ]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_records import BACKBONE, DATASET, PROTOCOL
+from made_records import header
 from typer.testing import CliRunner
 
 from densebench import records
@@ -30,16 +30,7 @@ def write(
     name, status="complete", *, protocol="incontext", dataset="scenes", command="densebench eval", limit=None, results="results"
 ):
     """A record in ./results; returns its path."""
-    header = {
-        "backbone": {**BACKBONE, "spec": name, "digest": name},
-        "protocol": {
-            **PROTOCOL,
-            "name": protocol, "preset": "hummingbird", "version": 1, "settings": {},
-            "headline": {"metric": "miou", "variant": "identity"},
-        },
-        "dataset": {**DATASET, "name": dataset, "split": "val", "images": 64, "digest": "abc", "limit": limit},
-    }  # fmt: skip
-    record = records.open_or_create(Path(results), header)
+    record = records.open_or_create(Path(results), header(name, protocol=protocol, dataset=dataset, limit=limit))
     record.start({"command": command, "started": "2026-01-02T03:04:05Z"})
     record.add([Score("miou", "identity", 50.0, axes={"fraction": 1}, direction="higher")])
     if status != "running":
