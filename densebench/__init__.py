@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densebench.backbones import load_backbone
     from densebench.datasets import load_dataset
-    from densebench.evaluation import evaluate
-    from densebench.leaderboard import leaderboard
-    from densebench.pretraining import pretrain
+    from densebench.evaluation.run import evaluate
+    from densebench.results.leaderboard import leaderboard
+    from densebench.training.run import pretrain
 
 __all__ = ["evaluate", "leaderboard", "load_backbone", "load_dataset", "pretrain"]
 
 _HOMES = {
-    "evaluate": "densebench.evaluation",
-    "leaderboard": "densebench.leaderboard",
+    "evaluate": "densebench.evaluation.run",
+    "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones",
     "load_dataset": "densebench.datasets",
     "pretrain": "densebench.pretrain",

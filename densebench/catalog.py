@@ -28,16 +28,16 @@ GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
     "protocols": (
         "densebench.evals",
         {
-            "Evaluator": "densebench.evaluator",
-            "Clustered": "densebench.clustered",
-            "Supervised": "densebench.supervised",
-            "FewShot": "densebench.supervised",
-            "SlidingWindow": "densebench.sliding_window",
+            "Evaluator": "densebench.evaluation.protocol",
+            "Clustered": "densebench.evaluation.clustered",
+            "Supervised": "densebench.evaluation.supervised",
+            "FewShot": "densebench.evaluation.supervised",
+            "SlidingWindow": "densebench.evaluation.sliding_window",
         },
     ),
     "methods": (
         "densebench.pretrain",
-        {"Pretrainer": "densebench.pretrainer", "PrototypePretrainer": "densebench.pretrainer"},
+        {"Pretrainer": "densebench.training.method", "PrototypePretrainer": "densebench.training.method"},
     ),
 }
 """Where the names of a kind are, and the classes that mark one with the modules that hold them."""
@@ -47,8 +47,7 @@ GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
 class Entry:
     """One name of the catalogue: where it is, its title, its presets and its own flags.
 
-    A name may have several parts, each a file with presets of its own: the first by file name, and `others`, whose classes say
-    `belongs_to: ClassVar[str] = "name"`.
+    A name may have several parts, each a class with presets of its own: those that a package imports, in that order.
     """
 
     name: str
@@ -82,10 +81,15 @@ def entries(kind: Kind) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(folder).glob("*.py")):
-            if (entry := read_entry(path, f"{package}.{path.stem}", bases)) is not None:
-                first = found.get(entry.name)
-                found[entry.name] = replace(first, others=(*first.others, entry)) if first else entry
+        for path in sorted(Path(folder).iterdir(), key=lambda path: path.stem):
+            parts = [
+                entry
+                for file in _files(path)
+                if (entry := read_entry(file, ".".join((package, *file.relative_to(folder).with_suffix("").parts)), bases))
+            ]
+            if parts:
+                name = path.stem.replace("_", "-")
+                found[name] = replace(parts[0], name=name, others=tuple(replace(part, name=name) for part in parts[1:]))
     for point in importlib.metadata.entry_points(group=package):
         module = point.value.partition(":")[0]
         origin = importlib.util.find_spec(module)
@@ -95,6 +99,16 @@ def entries(kind: Kind) -> dict[str, Entry]:
         if entry is not None:
             found.setdefault(point.name, replace(entry, name=point.name))
     return found
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files that may hold the parts of a name: the file itself, or those that the package takes classes from."""
+    if path.suffix == ".py":
+        return [path]
+    if not (path / "__init__.py").is_file():
+        return []
+    imports = [node for node in ast.parse((path / "__init__.py").read_bytes()).body if isinstance(node, ast.ImportFrom)]
+    return [path / f"{(node.module or '').rpartition('.')[2]}.py" for node in imports if node.module != "__future__"]
 
 
 def read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
@@ -112,15 +126,8 @@ def _read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
         parents = [ast.unparse(parent).split(".")[-1] for parent in node.bases] if isinstance(node, ast.ClassDef) else []
         if isinstance(node, ast.ClassDef) and (base := next((name for name in parents if name in bases), None)):
             title = (ast.get_docstring(tree) or ast.get_docstring(node) or "").partition("\n")[0]
-            name = _belongs_to(node) or path.stem.replace("_", "-")
+            name = path.stem.replace("_", "-")
             return Entry(name, module, path, title, base, _presets(node), flags_in_source(node), bases[base])
-    return None
-
-
-def _belongs_to(node: ast.ClassDef) -> str | None:
-    for line in node.body:
-        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "belongs_to" and isinstance(line.value, ast.Constant):
-            return str(line.value.value)
     return None
 
 

@@ -4,7 +4,7 @@ A field is declared as one of three kinds:
 
 - `setting`: changes what the number means; part of the digest by which results are compared;
 - `axis`: swept; every score carries its value;
-- `means`: how the work is done; must not change the number, and is only recorded.
+- `runtime`: how the work is done; must not change the number, and is only recorded.
 
 Flags can also be read from a source file without importing it, so that `--help` answers at once.
 """
@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from densebench.errors import UserError, unknown
 
-Kind = Literal["setting", "axis", "means"]
+Kind = Literal["setting", "axis", "runtime"]
 Options = TypeVar("Options")
 LARGEST, FURTHEST = 2**31 - 1, 1e30
 """The largest absolute values of a whole number and of any other, where the declaration gives no limit."""
@@ -43,11 +43,11 @@ def axis(
     return _field("axis", default, help, choices, minimum, maximum)
 
 
-def means(
+def runtime(
     default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, maximum: float | None = None
 ) -> Any:
     """Declare a field that must not change any number."""
-    return _field("means", default, help, choices, minimum, maximum)
+    return _field("runtime", default, help, choices, minimum, maximum)
 
 
 def _field(kind: Kind, default: Any, help: str, choices: tuple[str, ...], minimum: float | None, maximum: float | None) -> Any:
@@ -219,7 +219,7 @@ def flags_in_source(node: ast.ClassDef) -> list[Flag]:
             continue
         called = line.value.func
         kind = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-        if kind in ("setting", "axis", "means"):
+        if kind in ("setting", "axis", "runtime"):
             default, text = (ast.literal_eval(argument) for argument in line.value.args)
             more = {word.arg: ast.literal_eval(word.value) for word in line.value.keywords if word.arg}
             annotation = ast.unparse(line.annotation)

@@ -59,8 +59,8 @@ def _replace(library: Any) -> None:
     `nms` is registered as the operator itself; its guard, and the function that stands in for RoI align, are found by the names
     that torchvision's own modules have for them.
     """
-    from densebench.region_pooling import align
-    from densebench.suppression import suppress
+    from densebench.numerics.nms import suppress
+    from densebench.numerics.roi_align import align
 
     library.impl("nms", suppress, "CompositeExplicitAutograd")
     boxes, regions = (sys.modules[f"torchvision.ops.{name}"] for name in ("boxes", "roi_align"))

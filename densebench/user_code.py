@@ -21,7 +21,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from densebench.files import digest, file_digest
+from densebench.files.atomic import digest, file_digest
 
 LENGTH = 16  # digits of a digest of code
 INSTALLED = frozenset({"site-packages", "dist-packages"})

@@ -1,1 +1,1 @@
-"""Evaluation protocols, one file each: `densebench ls protocols`. Modules without an Evaluator are shared algorithms."""
+"""Evaluation protocols, a file or a folder each: `densebench ls protocols`."""

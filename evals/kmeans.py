@@ -35,21 +35,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.backbones import Backbone
-from densebench.clustered import Clustered
-from densebench.clustering import labels
 from densebench.datasets import Dataset, Item
-from densebench.device import resolve_device
 from densebench.errors import UserError
-from densebench.evaluator import Point, Run
+from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
+from densebench.evaluation.clustered import Clustered
+from densebench.evaluation.engines import cluster
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.layers import features_of, whole_size
+from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.tokens import tokens_of
+from densebench.features.views import View
+from densebench.numerics.kmeans import labels
 from densebench.options import axis, setting
-from densebench.records import Score
-from densebench.views import View
-
-from .cluster_maps import confusions, draw, matched, score, truth_maps
-from .engines import cluster
-from .labels import LabelSpace
-from .layers import features_of, whole_size
-from .tokens import tokens_of
+from densebench.processes import resolve_device
+from densebench.results.record import Score
 
 LEOPART = {"image_size": 448}
 MATCHINGS = ("hungarian", "precision", "iou")

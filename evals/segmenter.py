@@ -24,12 +24,11 @@ from typing import Any, ClassVar
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset
 from densebench.errors import UserError
-from densebench.evaluator import Run
+from densebench.evaluation import mmsegmentation
+from densebench.evaluation.protocol import Run
+from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.options import setting
-from densebench.records import Score
-from densebench.sliding_window import SlidingWindow
-
-from . import mmsegmentation
+from densebench.results.record import Score
 
 
 @dataclass(frozen=True)

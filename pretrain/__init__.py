@@ -1,6 +1,6 @@
 """Pretraining methods, one file each: `densebench ls methods`. Modules without a Pretrainer are shared algorithms.
 
-The package is also the function: `densebench.pretrain("cribo", data=["scenes"])` is `densebench.pretraining.pretrain`.
+The package is also the function: `densebench.pretrain("cribo", data=["scenes"])` is `densebench.training.run.pretrain`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, method: str, **options: Any) -> Path:
-        from densebench.pretraining import pretrain
+        from densebench.training.run import pretrain
 
         return pretrain(method, **options)
 

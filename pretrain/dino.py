@@ -26,20 +26,13 @@ from typing import Any, ClassVar
 import torch
 
 from densebench.options import setting
-from densebench.pretrainer import PrototypePretrainer
-from densebench.training.augmentation import ViewRecipe
+from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre
 from densebench.training.heads import Head
+from densebench.training.image_level import by_image, global_views, image_figures, image_loss
+from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Now, Objective, Views
-
-from .image_level import by_image, global_views, image_figures, image_loss
-
-TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images such as those of `scenes`
-    "arch": "test_vit", "image_size": 96, "epochs": 60, "batch_size": 64, "lr": 8e-3, "warmup_epochs": 2, "momentum": 0.95,
-    "hidden_dim": 512, "bottleneck_dim": 128, "out_dim": 256, "drop_path": 0.0, "blur_sigma": (0.1, 0.4), "grey": 0.0,
-    "colour_jitter": (0.4, 0.4, 0.2, 0.02), "cache": "ram",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class DINO(PrototypePretrainer):
     local_crops: int = setting(8, "local views of an image", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the local views, px", minimum=8, maximum=16_384)
 
-    def views(self) -> tuple[ViewRecipe, ...]:
+    def views(self) -> tuple[ViewSpec, ...]:
         """Two global views, of which the first is always blurred and the second sometimes solarised; then the local ones."""
         first, second = global_views(self)
         local = replace(first, size=self.local_size, scale=self.local_scale, blur=0.5)

@@ -14,8 +14,8 @@ from densebench.backbones import Backbone
 from densebench.backbones.backbone import Facts
 from densebench.backbones.timm_models import Trunk
 from densebench.datasets import Item
-from densebench.datasets.boxed import Boxed, Objects
-from densebench.files import digest
+from densebench.datasets.boxes import Boxed, Objects
+from densebench.files.atomic import digest
 from densebench.torchvision_ops import make_importable
 
 make_importable()  # before a test imports torchvision
@@ -99,7 +99,7 @@ def small_vit(patch: int = 8, depth: int = 3, dim: int = 48, seed: int = 0) -> B
 
 def recipe(**given):
     """Settings of a short run on small images."""
-    from densebench.heads.detection.recipe import Recipe
+    from densebench.bridges.torchvision.recipe import Recipe
 
     usual = {
         "masks": True, "pyramid": "fpn", "width": 32, "normed": False, "augmentation": "flip", "short": 80, "long": 133,

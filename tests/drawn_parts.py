@@ -18,8 +18,8 @@ from densebench.backbones import attention_of
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.backbones.timm_models import trunk_of
 from densebench.datasets import Dataset, Item
-from densebench.files import digest
-from densebench.foreground import foreground, without_specks
+from densebench.files.atomic import digest
+from densebench.numerics.foreground import foreground, without_specks
 from densebench.torchvision_ops import make_importable
 
 GRID, PATCH = 8, 8

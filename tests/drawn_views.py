@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from densebench.training.augmentation import Draws, draw_views
+from densebench.training.augmentation import AugmentParams, draw_views
 from densebench.training.objective import Views
 
 
@@ -14,5 +14,5 @@ def drawn_views(chosen, images, seed=0):
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     tables = np.stack([draw_views(chosen.views(), 100, 80, rng) for _ in range(images)])
     pixels = tuple(torch.randn(images, 3, view.size, view.size, generator=generator) for view in chosen.views())
-    draws = tuple(Draws(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
+    draws = tuple(AugmentParams(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
     return Views(pixels, draws, torch.arange(images))

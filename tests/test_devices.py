@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from densebench.evals import memory, retrieval, scoring
+from densebench.evals.incontext import retrieval, scoring
+
+from densebench.evaluation import memory
 
 META = torch.device("meta")
 BANK = SimpleNamespace(

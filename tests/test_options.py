@@ -11,7 +11,7 @@ import pytest
 from densebench import options
 from densebench.cli import settings
 from densebench.errors import UserError
-from densebench.options import axis, means, setting
+from densebench.options import axis, runtime, setting
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Example:
     kind: str = setting("soft", "which", choices=("soft", "majority"))
     deep: bool = setting(False, "whether")
     sizes: tuple[int, ...] = axis((1, 8), "which sizes", minimum=1)
-    workers: int = means(0, "processes")
+    workers: int = runtime(0, "processes")
 
 
 def test_flags_are_the_same_from_the_class_and_from_its_source():
@@ -64,7 +64,7 @@ def test_none_is_a_value_where_the_type_says_so():
 
 def test_kinds_are_kept_apart():
     assert options.select(Example(), "axis") == {"sizes": [1, 8]}
-    assert options.select(Example(), "means") == {"workers": 0}
+    assert options.select(Example(), "runtime") == {"workers": 0}
     assert "workers" not in options.select(Example(), "setting")
 
 

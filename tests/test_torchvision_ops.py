@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from densebench import region_pooling, suppression, torchvision_ops
-from densebench.region_pooling import align
-from densebench.suppression import suppress
+from densebench import torchvision_ops
+from densebench.numerics import nms as suppression
+from densebench.numerics import roi_align as region_pooling
+from densebench.numerics.nms import suppress
+from densebench.numerics.roi_align import align
 
 
 def test_timm_imports_in_a_fresh_process():

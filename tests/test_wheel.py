@@ -53,6 +53,6 @@ def test_it_runs_in_an_environment_of_its_own(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "incontext" in done.stdout
     assert "voc" in done.stdout
-    code = "import densebench.evals.incontext as m; print(m.__file__)"
+    code = "import densebench.evals.incontext.protocol as m; print(m.__file__)"
     where = subprocess.run([python, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     assert str(tmp_path / "env") in where

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densebench.backbones.backbone import Backbone
+    from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint, save_checkpoint
     from densebench.backbones.loading import attention_of, load_backbone
-    from densebench.backbones.saved import newest_checkpoint, read_checkpoint, save_checkpoint
 
 __all__ = [
     "LABELS",
@@ -30,9 +30,9 @@ _HOMES = {
     "Backbone": "backbone",
     "attention_of": "loading",
     "load_backbone": "loading",
-    "newest_checkpoint": "saved",
-    "read_checkpoint": "saved",
-    "save_checkpoint": "saved",
+    "newest_checkpoint": "checkpoint",
+    "read_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
 }
 
 

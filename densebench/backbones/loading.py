@@ -14,9 +14,9 @@ import torch
 from densebench.backbones import sources
 from densebench.backbones.adapters import Adapted, Found, from_file, from_hub, from_transformers
 from densebench.backbones.backbone import Backbone, Facts, measure
+from densebench.backbones.checkpoint import WEIGHTS, read_checkpoint
 from densebench.backbones.pixels import Pixels
 from densebench.backbones.position import check_convention, convention_of
-from densebench.backbones.saved import WEIGHTS, read_checkpoint
 from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, attends, create, is_plain_vit, probe, trunk_of
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice

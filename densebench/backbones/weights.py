@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densebench.errors import UserError
-from densebench.files import Damaged
-from densebench.tensors import check
+from densebench.files.atomic import Damaged
+from densebench.files.tensors import check
 
 ROLES = ("teacher", "student")
 TEACHER_WORDS = frozenset({"teacher", "ema", "momentum", "target"})

@@ -13,8 +13,8 @@ app = typer.Typer(no_args_is_help=True)
 @app.command("ls")
 def ls() -> None:
     """List what is cached, with sizes."""
-    from densebench.cache import usage
-    from densebench.files import cache_root
+    from densebench.files.atomic import cache_root
+    from densebench.files.cache import usage
 
     found = usage(cache_root())
     for one in found:
@@ -25,9 +25,9 @@ def ls() -> None:
 @app.command("clear")
 def clear() -> None:
     """Remove all cached features that no run uses now; the next run computes them again."""
-    from densebench import cache
     from densebench.console import notice
-    from densebench.files import cache_root
+    from densebench.files import cache
+    from densebench.files.atomic import cache_root
 
     cleared = cache.clear(cache_root())
     print(f"freed {cleared.bytes / 2**20:.1f} MiB under {cache_root()}")

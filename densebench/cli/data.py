@@ -41,7 +41,8 @@ def ls(
 def get(name: Name, data_root: DataRoot = None) -> None:
     """Download a data set from its official addresses; say what must be fetched by hand."""
     from densebench.console import notice
-    from densebench.datasets import download, load_dataset
+    from densebench.datasets import load_dataset
+    from densebench.datasets.io import download
 
     dataset = load_dataset(name, data_root)
     by_hand = download.get(dataset)

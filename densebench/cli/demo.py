@@ -14,9 +14,9 @@ def demo(
     """Pretrain CrIBo on generated scenes, score it in context beside its random initialisation, and print the leaderboard."""
     from densebench.backbones import read_checkpoint
     from densebench.console import notice
-    from densebench.evaluation import evaluate, summary
-    from densebench.leaderboard import leaderboard, render
-    from densebench.pretraining import RUN, finished, pretrain
+    from densebench.evaluation.run import evaluate, summary
+    from densebench.results.leaderboard import leaderboard, render
+    from densebench.training.run import RUN, finished, pretrain
 
     run, results = folder / "cribo", folder / "results"
     if not finished(run):

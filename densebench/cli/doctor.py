@@ -39,7 +39,7 @@ def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="W
 def _mmseg() -> str:
     from importlib.metadata import version
 
-    importlib.import_module("densebench.heads.mmsegmentation")
+    importlib.import_module("densebench.bridges.mmsegmentation")
     return f"mmsegmentation {version('mmsegmentation')}, mmengine {version('mmengine')}"
 
 
@@ -54,7 +54,7 @@ def _version(name: str) -> str:
 
 
 def _device() -> str:
-    from densebench.device import describe, resolve_device
+    from densebench.processes import describe, resolve_device
 
     return describe(resolve_device("auto"))
 
@@ -64,8 +64,8 @@ def _torchvision() -> str:
 
 
 def _cache() -> str:
-    from densebench.cache import usage
-    from densebench.files import cache_root, write_text
+    from densebench.files.atomic import cache_root, write_text
+    from densebench.files.cache import usage
 
     write_text(cache_root() / "writable", "")
     (cache_root() / "writable").unlink()

@@ -55,8 +55,8 @@ def evaluate(
     flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # of the first that has it
     given |= settings.parse(context.args, flags.values(), own)
 
-    from densebench.evaluation import evaluate as run
-    from densebench.evaluation import summary
+    from densebench.evaluation.run import evaluate as run
+    from densebench.evaluation.run import summary
 
     named: dict[str, Any] = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
     asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
@@ -65,7 +65,7 @@ def evaluate(
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
-        from densebench.training.distributed import launch
+        from densebench.distributed import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
             list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))

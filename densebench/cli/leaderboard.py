@@ -21,9 +21,9 @@ def leaderboard(
     if check and output is None:
         raise UserError("--check compares with a file: give --output FILE")
 
-    from densebench.files import write_text
-    from densebench.leaderboard import leaderboard as read
-    from densebench.leaderboard import render
+    from densebench.files.atomic import write_text
+    from densebench.results.leaderboard import leaderboard as read
+    from densebench.results.leaderboard import render
 
     text = render(read(results, published=published), format)
     if output is None:

@@ -54,13 +54,13 @@ def pretrain(
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
     given |= settings.parse(context.args, entry.flags(), own)
 
-    from densebench import pretraining
+    from densebench.training import run as pretraining
 
     asked: dict[str, Any] = {"data": data or (), "data_root": data_root, "preset": preset, "variant": variant, "init": init}
     asked |= {"weights": weights, "output": output, "resume": resume, "seed": seed, "limit": limit, "dry_run": dry_run}
     asked["command"] = shlex.join(["densebench", *sys.argv[1:]])
     if sweep:
-        from densebench.sweep import sweep as run_grid
+        from densebench.training.sweep import sweep as run_grid
 
         if gpus > 1 or resume:
             raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid are kept as they are")

@@ -26,7 +26,7 @@ def ls(
         raise unknown("status", status, STATES, f"there are {', '.join(STATES)}")
 
     from densebench.console import notice
-    from densebench.record_keeping import scan
+    from densebench.results.record_keeping import scan
 
     found = scan(results)
     for problem in found.broken.values():
@@ -41,7 +41,7 @@ def ls(
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    from densebench.record_keeping import state
+    from densebench.results.record_keeping import state
 
     backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
     return {
@@ -72,7 +72,7 @@ def rm(
     if not ids and not failed:
         raise UserError("name the records to remove, or give --failed; `densebench records ls` lists them")
 
-    from densebench.record_keeping import matching, remove, scan
+    from densebench.results.record_keeping import matching, remove, scan
 
     paths = matching(results, ids or [])
     if failed:

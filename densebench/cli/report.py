@@ -17,8 +17,8 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: profiles, tables, curves over fractions and K, classes and pictures."""
     from densebench.console import notice
-    from densebench.files import write_text
-    from densebench.report import report as render
+    from densebench.files.atomic import write_text
+    from densebench.results.report import report as render
 
     text = render(results, published=published)
     write_text(output, text)

@@ -11,7 +11,7 @@ from densebench.options import Flag
 TITLES = {
     "axis": "Axes (swept; every score carries its value)",
     "setting": "Settings (change what the number means)",
-    "means": "Means (change no number)",
+    "runtime": "Runtime (changes no number)",
 }
 
 

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densebench.errors import UserError, unknown
-from densebench.files import digest
+from densebench.files.atomic import digest
 from densebench.user_code import file_code, plugin_code
 from densebench.user_errors import guarded
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from densebench.datasets.dataset import Dataset, Item, Source
-    from densebench.datasets.subsets import limited
+    from densebench.datasets.dataset import Dataset, Item, Source, limited
 
 __all__ = [
     "Dataset",
@@ -43,7 +42,7 @@ __all__ = [
 
 GROUP = "densebench.datasets"
 FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR"}
-LAZY = {"Dataset": "dataset", "Item": "dataset", "Source": "dataset", "limited": "subsets"}
+LAZY = {"Dataset": "dataset", "Item": "dataset", "Source": "dataset", "limited": "dataset"}
 
 
 def __getattr__(name: str) -> Any:

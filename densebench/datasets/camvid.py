@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source
-from densebench.datasets.names import at, check_name, read_lines
+from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
 
 CLASSES = "sky|building|pole|road|pavement|tree|sign symbol|fence|car|pedestrian|bicyclist"

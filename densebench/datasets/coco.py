@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source, files_in
-from densebench.datasets.panoptic import MALFORMED, Panoptic, categories_of, read_panoptic
+from densebench.datasets.io.panoptic import MALFORMED, Panoptic, categories_of, read_panoptic
 from densebench.errors import UserError
-from densebench.files import check_ordinary
+from densebench.files.atomic import check_ordinary
 
 THINGS = (
     "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|parking meter|bench|bird|"

@@ -1,7 +1,7 @@
 """COCO 2017 as objects: 80 classes with boxes and masks.
 
 Lin et al., Microsoft COCO, ECCV 2014. 118287 train and 5000 val images, of which 1021 and 48 show no object. Boxes are those
-of the JSON, clipped to the image; see `densebench.datasets.instances` for the objects that are left out.
+of the JSON, clipped to the image; see `densebench.datasets.io.instances` for the objects that are left out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from densebench.datasets.boxed import Boxed, Objects
+from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.coco import COUNTS, IMAGES, LICENCE, THINGS
 from densebench.datasets.dataset import Item, Source
-from densebench.datasets.instances import Instances, read_instances
+from densebench.datasets.io.instances import Instances, read_instances
 from densebench.errors import UserError
 
 INSTANCES = Source(

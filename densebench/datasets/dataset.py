@@ -17,13 +17,12 @@ from PIL import Image
 
 from densebench.catalog import import_file
 from densebench.console import progress
-from densebench.datasets.decoding import image_size, read_image, read_mask
-from densebench.datasets.digests import FileDigests, digests_of
-from densebench.datasets.names import check_name
-from densebench.datasets.palette import Colour, distinct_palette
-from densebench.datasets.subsets import limited
+from densebench.datasets.io.decoding import image_size, read_image, read_mask
+from densebench.datasets.io.digests import FileDigests, digests_of
+from densebench.datasets.io.names import check_name
 from densebench.errors import UserError, unknown
-from densebench.files import cache_root, digest, read_checked, sweep, write_checked
+from densebench.files.atomic import cache_root, digest, read_checked, sweep, write_checked
+from densebench.pictures.palette import Colour, distinct_palette
 
 IGNORED = 255
 INVALID = -1
@@ -321,3 +320,10 @@ def files_in(folder: Path, pattern: str, remedy: str) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"the folder {folder} is missing; {remedy}")
     return sorted(folder.glob(pattern))
+
+
+def limited(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most `limit` items, evenly spaced from the first to the last; all of them where `limit` is None."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from densebench.datasets.dataset import IGNORED, Dataset, Item, files_in
-from densebench.datasets.names import check_name
+from densebench.datasets.io.names import check_name
 from densebench.errors import UserError, unknown
-from densebench.files import check_ordinary
+from densebench.files.atomic import check_ordinary
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 KEYS = {"classes": list, "ignore_index": int, "reduce_zero_label": bool, "splits": list, "background": str}

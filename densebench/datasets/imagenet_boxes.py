@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from densebench.datasets.boxed import Boxed, Objects
+from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
-from densebench.datasets.names import at, check_name, read_lines
+from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
-from densebench.files import check_ordinary
+from densebench.files.atomic import check_ordinary
 
 FOLDERS = ("ILSVRC2012", "imagenet", "ILSVRC/Data/CLS-LOC")
 """Where the folders train and val of the images lie below the data root, whichever is there first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from densebench.datasets.dataset import Dataset, Item, Source
-from densebench.datasets.names import read_list
+from densebench.datasets.io.names import read_list
 
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person pottedplant sheep sofa train "

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from densebench.datasets.dataset import IGNORED, Dataset, Item
-from densebench.files import digest
+from densebench.files.atomic import digest
 
 VERSION = 2  # raise it whenever an image changes
 COUNTS = {"train": 256, "val": 64}

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float
 
-from densebench.datasets.boxed import Boxed, Objects
+from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
 from densebench.errors import UserError
-from densebench.files import check_ordinary
+from densebench.files.atomic import check_ordinary
 
 VIDEOS = {
     "train": (

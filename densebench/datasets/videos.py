@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from densebench.datasets.dataset import Dataset, Item
-from densebench.datasets.names import at, check_name, read_lines
-from densebench.datasets.subsets import limited
+from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
 
 VOID = 255

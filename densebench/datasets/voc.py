@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from densebench.datasets.dataset import Dataset, Item, Source
-from densebench.datasets.names import read_list
-from densebench.datasets.palette import Colour, voc_palette
+from densebench.datasets.io.names import read_list
 from densebench.errors import UserError
+from densebench.pictures.palette import Colour, voc_palette
 
 CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "

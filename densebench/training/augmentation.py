@@ -16,8 +16,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from densebench.errors import UserError
-from densebench.training.crops import Pictures, resized_crops
-from densebench.views import Crop, random_crop
+from densebench.features.views import Crop, random_crop
+from densebench.numerics.crops import Pictures, resized_crops
 
 ATTEMPTS = 100  # draws of a view that must overlap others
 TAPS = 13  # of the Gaussian: three standard deviations of the widest, 2 px
@@ -25,7 +25,7 @@ GREY = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
-class ViewRecipe:
+class ViewSpec:
     """How one view of an image is drawn.
 
     size: side in px. scale: share of the image's area. flip, jitter, grey, blur, solarise: probabilities.
@@ -63,7 +63,7 @@ class ViewRecipe:
             )
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """One view of an image of that size by itself, as the float32 numbers that `Draws` names, [17]."""
+        """One view of an image of that size by itself, as the float32 numbers that `AugmentParams` names, [17]."""
         return np.array([*random_crop(width, height, generator, self.scale), *self._colours(generator)], dtype=np.float32)
 
     def _colours(self, generator: np.random.Generator) -> list[float]:
@@ -80,9 +80,9 @@ class ViewRecipe:
 
 
 def draw_views(
-    recipes: Sequence[ViewRecipe], width: int, height: int, generator: np.random.Generator
+    recipes: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "views 17"]:
-    """All views of one image, each as the numbers that `Draws` names; later ones may depend on where earlier ones lie."""
+    """All views of one image, each as the numbers that `AugmentParams` names; later ones may depend on where earlier ones lie."""
     tables: list[np.ndarray] = []
     for recipe in recipes:
         if recipe.like is not None:
@@ -96,7 +96,7 @@ def draw_views(
 
 
 def _place(
-    recipe: ViewRecipe, recipes: Sequence[ViewRecipe], before: list[Crop], width: int, height: int, generator: np.random.Generator
+    recipe: ViewSpec, recipes: Sequence[ViewSpec], before: list[Crop], width: int, height: int, generator: np.random.Generator
 ) -> Crop:
     """The box of a view, given those of the views before it."""
     if recipe.inside is not None:
@@ -129,14 +129,14 @@ def shared(one: Crop, other: Crop) -> int:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """The draws of one view for a batch, `[b 17]` on the CPU, under the names of their columns."""
 
     table: Float[Tensor, "b 17"]
 
-    def pin_memory(self) -> Draws:
+    def pin_memory(self) -> AugmentParams:
         """Return the same in page-locked memory."""
-        return Draws(self.table.pin_memory())
+        return AugmentParams(self.table.pin_memory())
 
     @property
     def boxes(self) -> Float[Tensor, "b 4"]:
@@ -170,7 +170,7 @@ GREY_FLAG, BLUR_FLAG, SOLARISE_FLAG = 14, 15, 16
 
 
 def render(
-    images: Pictures, offsets: Tensor, draws: Draws, view: ViewRecipe, mean: tuple[float, ...], std: tuple[float, ...]
+    images: Pictures, offsets: Tensor, draws: AugmentParams, view: ViewSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b 3 size size"]:
     """Cut, colour and normalise one view of every image on the images' device.
 
@@ -191,7 +191,7 @@ def render(
     return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
 
 
-def recolour(pixels: Float[Tensor, "b 3 h w"], draws: Draws) -> None:
+def recolour(pixels: Float[Tensor, "b 3 h w"], draws: AugmentParams) -> None:
     """Jitter in each image's own order, then grey, blur and solarise, in place."""
     for position in range(4):
         for number, operation in enumerate(_OPERATIONS):

@@ -21,11 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from densebench.device import worker_context
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
-from densebench.training.augmentation import Draws, ViewRecipe, draw_views
-from densebench.training.crops import Pictures
-from densebench.training.images import Images
+from densebench.numerics.crops import Pictures
+from densebench.processes import worker_context
+from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 
 Key = tuple[int, int]  # epoch, image
 PIECE = 32  # images that a worker decodes before it hands them over
@@ -43,7 +43,7 @@ class Batch:
 
     pixels: Pictures
     offsets: Float[Tensor, "b 2"]
-    draws: tuple[Draws, ...]
+    draws: tuple[AugmentParams, ...]
     numbers: Int[Tensor, " b"]
     broken: tuple[str, ...] = ()
 
@@ -110,7 +110,7 @@ def seed_of(*words: Any) -> int:
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):
     """Decode an image and draw its views; a broken file is replaced by the next one and reported."""
 
-    def __init__(self, images: Images, recipes: Sequence[ViewRecipe], seed: int) -> None:
+    def __init__(self, images: Images, recipes: Sequence[ViewSpec], seed: int) -> None:
         self.images, self.recipes, self.seed = images, tuple(recipes), seed
 
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
@@ -146,7 +146,9 @@ def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]
     tables = torch.from_numpy(np.stack([draws for _, draws, _, _ in samples]))
     broken = tuple(title for _, _, _, titles in samples for title in titles)
     numbers = torch.tensor([number for _, _, number, _ in samples])
-    draws = tuple(Draws(tables[:, view]) for view in range(tables.shape[1]))  # one storage: workers send few file descriptors
+    draws = tuple(
+        AugmentParams(tables[:, view]) for view in range(tables.shape[1])
+    )  # one storage: workers send few file descriptors
     return Batch(pixels, torch.from_numpy(low).float(), draws, numbers, broken)
 
 
@@ -154,7 +156,9 @@ def join(parts: Sequence[Batch]) -> Batch:
     """Return several batches as one, in order."""
     if len(parts) == 1:
         return parts[0]
-    draws = tuple(Draws(torch.cat([one.table for one in view])) for view in zip(*(part.draws for part in parts), strict=True))
+    draws = tuple(
+        AugmentParams(torch.cat([one.table for one in view])) for view in zip(*(part.draws for part in parts), strict=True)
+    )
     offsets, numbers = (torch.cat([getattr(part, name) for part in parts]) for name in ("offsets", "numbers"))
     broken = tuple(title for part in parts for title in part.broken)
     return Batch(Pictures.join([part.pixels for part in parts]), offsets, draws, numbers, broken)

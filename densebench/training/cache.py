@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.console import progress
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
+from densebench.numerics.crops import Pictures
 from densebench.training.batches import Batch
-from densebench.training.crops import Pictures
-from densebench.training.images import Images
 
 
 class Cache(Images):

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from densebench.console import clock, notice
-from densebench.files import appending, write_text
+from densebench.files.atomic import appending, write_text
 
 NAME = "log.csv"
 LINE_SECONDS = 10.0

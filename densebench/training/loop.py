@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from densebench.arithmetic import float32
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
+from densebench.datasets.unlabelled import Images
+from densebench.distributed import World, agree, average_gradients, total
 from densebench.errors import UserError
-from densebench.pretrainer import MOST_STEPS, Pretrainer, PrototypePretrainer
+from densebench.numerics.arithmetic import float32
 from densebench.training import schedules
-from densebench.training.augmentation import ViewRecipe, render
+from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
 from densebench.training.cache import Cache
-from densebench.training.distributed import World, agree, average_gradients, total
-from densebench.training.images import Images
+from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Now, Objective, Views
@@ -144,7 +144,7 @@ def run(training: Training, last: int) -> Iterator[Report]:
             close()
 
 
-def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewRecipe, ...]) -> Report:
+def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewSpec, ...]) -> Report:
     options, world = training.options, training.world
     logging = (training.step + 1) % options.log_every == 0 or training.step + 1 == training.steps
     losses: list[Loss] = []
@@ -204,7 +204,7 @@ def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
     return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}
 
 
-def _views(batch: Batch, recipes: tuple[ViewRecipe, ...], device: torch.device) -> Views:
+def _views(batch: Batch, recipes: tuple[ViewSpec, ...], device: torch.device) -> Views:
     batch = batch.to(device)
     arguments = zip(batch.draws, recipes, strict=True)
     pixels = tuple(render(batch.pixels, batch.offsets, draws, recipe, IMAGENET_MEAN, IMAGENET_STD) for draws, recipe in arguments)

@@ -16,7 +16,7 @@ from densebench.backbones import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.backbones.timm_models import Trunk, is_plain_vit, probe
 from densebench.errors import UserError
-from densebench.features import DTYPES
+from densebench.features.extract import DTYPES
 
 CONVENTION = "offset"  # how DINO and its descendants resize position tables
 
@@ -195,7 +195,7 @@ def _create(arch: str, size: int, drop_path: float, *, class_token: bool = True)
 
 def arch_of(spec: str, flag: str = "--init") -> str:
     """The timm name behind a backbone spec, without loading weights. Raises UserError where the spec does not say."""
-    from densebench.backbones.saved import read_checkpoint
+    from densebench.backbones.checkpoint import read_checkpoint
 
     kind, _, name = spec.partition(":")
     if kind in ("timm", "random") and name:

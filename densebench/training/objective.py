@@ -12,15 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densebench.errors import UserError
-from densebench.training.augmentation import Draws
+from densebench.numerics.crops import patch_positions
+from densebench.training.augmentation import AugmentParams
 from densebench.training.batches import seed_of
-from densebench.training.crops import patch_positions
 from densebench.training.networks import Network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from densebench.training.images import Images
+    from densebench.datasets.unlabelled import Images
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Views:
     """The views of a micro-batch: normalised pixels per view on the device, draws on the CPU, and which images they are."""
 
     pixels: tuple[Float[Tensor, "b 3 s s"], ...]
-    draws: tuple[Draws, ...]
+    draws: tuple[AugmentParams, ...]
     numbers: Int[Tensor, " b"]
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Views:
 
     def few(self, count: int) -> Views:
         """The first images only."""
-        draws = tuple(Draws(one.table[:count]) for one in self.draws)
+        draws = tuple(AugmentParams(one.table[:count]) for one in self.draws)
         return Views(tuple(one[:count] for one in self.pixels), draws, self.numbers[:count])
 
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:

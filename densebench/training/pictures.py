@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from densebench.datasets.palette import distinct_palette
+from densebench.pictures.palette import distinct_palette
 
 SIDE = 160  # px of a shown view
 PRUNED = (120, 120, 120)

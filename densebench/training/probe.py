@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from densebench import catalog, options
-from densebench.arithmetic import float32
 from densebench.backbones import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
-from densebench.evaluator import Run
-from densebench.records import Score
+from densebench.evaluation.protocol import Run
+from densebench.numerics.arithmetic import float32
+from densebench.results.record import Score
 
 PROTOCOL = "incontext"
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from densebench.console import notice
 from densebench.errors import UserError
-from densebench.files import Damaged, unreadable
-from densebench.tensors import load_tensors, save_tensors
+from densebench.files.atomic import Damaged, unreadable
+from densebench.files.tensors import load_tensors, save_tensors
 
 FOLDER = "states"
 

@@ -19,8 +19,8 @@ import faiss
 import numpy as np
 import torch
 
-from densebench import matching
-from densebench.clustering import kmeans, sample
+from densebench.numerics import matching
+from densebench.numerics.kmeans import kmeans, sample
 
 TOKENS, WIDTH, COMPONENTS = 1449 * 28 * 28 // 4, 50, 400
 PIXELS = 200_000

@@ -20,18 +20,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from densebench.evals.labels import LabelSpace
-from densebench.evals.linear_mmseg import LinearMmseg
-from densebench.evals.mmsegmentation import recipe
+from densebench.evals.linear.mmseg import LinearMmseg
 from measuring import peak, settle
 from torch import nn
 
 from densebench.backbones import load_backbone
+from densebench.bridges.mmsegmentation import Data, train
 from densebench.datasets import load_dataset
-from densebench.device import resolve_device
-from densebench.heads.descent import Heads
-from densebench.heads.mmsegmentation import Data, train
-from densebench.training.distributed import World
+from densebench.distributed import World
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.mmsegmentation import recipe
+from densebench.numerics.sgd_layers import Heads
+from densebench.processes import resolve_device
 
 RATES = (8e-4, 3e-4, 1e-4, 8e-5)
 MEGABYTE = 1e6

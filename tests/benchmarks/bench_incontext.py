@@ -27,7 +27,7 @@ STAGES = ("labels", "features", "memory", "search", "metrics")
 
 
 def options(arguments):
-    from densebench.evals.incontext import InContext
+    from densebench.evals.incontext.protocol import InContext
 
     from densebench import options as densebench_options
 
@@ -45,7 +45,7 @@ def opened(arguments):
 
 
 def ours(arguments):
-    from densebench.evaluator import Run
+    from densebench.evaluation.protocol import Run
 
     backbone, dataset = opened(arguments)
     evaluator, run = options(arguments).resolve(dataset), Run(limit=arguments.limit, progress_key="benchmark")
@@ -83,7 +83,7 @@ def naive_run(evaluator, backbone, dataset, subset, val, seconds):
     import torch
     import torch.nn.functional as F
 
-    from densebench.features import Normalisation
+    from densebench.features.extract import Normalisation
 
     view = evaluator.query_view(backbone, dataset)
     normalisation = Normalisation(backbone.mean, backbone.std)

@@ -17,12 +17,12 @@ import time
 import bench_sorting
 import numpy as np
 import torch
-from densebench.pretrain import neco
-from densebench.pretrain.neco import NeCo
+from densebench.pretrain.neco import method as neco
+from densebench.pretrain.neco.method import NeCo
 
-from densebench.training.augmentation import Draws, draw_views
-from densebench.training.distributed import World
-from densebench.training.images import Images
+from densebench.datasets.unlabelled import Images
+from densebench.distributed import World
+from densebench.training.augmentation import AugmentParams, draw_views
 from densebench.training.loop import _update, assemble
 from densebench.training.networks import create_encoder
 from densebench.training.objective import Views
@@ -75,7 +75,7 @@ def prepared(given):
     pixels = [
         torch.randn(options.batch_size, 3, view.size, view.size, generator=generator).to(device) for view in options.views()
     ]
-    draws = tuple(Draws(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
+    draws = tuple(AugmentParams(torch.from_numpy(tables[:, number].copy())) for number in range(len(pixels)))
     return training, Views(tuple(pixels), draws, torch.arange(options.batch_size))
 
 

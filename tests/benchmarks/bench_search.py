@@ -17,7 +17,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from densebench.search import Search
+from densebench.numerics.search import Search
 
 CHUNK = 256  # queries multiplied at once by the restatement
 ROUNDING = 1e-4  # of the sums of float32 products of rows of length 1, with room

@@ -21,8 +21,9 @@ import math
 import time
 
 import torch
-from densebench.pretrain.sorting import comparators, order_loss
 from measuring import peak, settle
+
+from densebench.numerics.sorting import comparators, order_loss
 
 try:
     import diffsort

@@ -76,10 +76,10 @@ def timed(seconds, stage):
 
 def ours(videos, folder, seconds):
     """As `evals/vos_tracking.py` and `evals/vos_scoring.py` do it; maps are kept for the comparison alone."""
-    from densebench.evals.vos_tracking import AT_ONCE, Context, label_map, on_grid, one_hot
+    from densebench.evals.vos.tracking import AT_ONCE, Context, label_map, on_grid, one_hot
 
-    from densebench.propagation import Reach, propagate, unit
-    from densebench.video_metrics import object_scores, statistics
+    from densebench.numerics.propagation import Reach, propagate, unit
+    from densebench.numerics.video import object_scores, statistics
 
     values, context = defaultdict(list), None
     shape = (videos.grid[0] * videos.patch, videos.grid[1] * videos.patch)

@@ -1,0 +1,70 @@
+"""Checkpoints of our own: a folder with `backbone.safetensors` and the facts beside it in `checkpoint.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+from torch import nn
+from typing_extensions import TypedDict
+
+from densebench.errors import UserError
+from densebench.files.atomic import write_text
+from densebench.files.stored_json import Count, Flag, Number, ShapeError, Text, Word, check, load
+from densebench.files.tensors import save_tensors
+
+SCHEMA = 1
+WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
+
+
+@with_config(ConfigDict(extra="allow"))
+class Facts(TypedDict):
+    """What `checkpoint.json` holds. Keys that are not named here may stand beside the others."""
+
+    schema: Count
+    arch: Word
+    method: NotRequired[Text]
+    preset: NotRequired[Text]
+    variant: NotRequired[Text]
+    dataset: NotRequired[Word | None]
+    image_size: NotRequired[Count]
+    pos_embed: NotRequired[Text]
+    step: NotRequired[Count]
+    epoch: NotRequired[Number]
+    finished: NotRequired[Flag]
+
+
+SHAPE = TypeAdapter(Facts)
+
+
+def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
+    """Write a timm model's weights and facts (method, dataset, image_size, pos_embed, ...), atomically, the facts last.
+
+    Raises UserError where they cannot be written (a full disk, say).
+    """
+    save_tensors(directory / WEIGHTS, model.state_dict())
+    write_text(directory / FACTS, json.dumps({"schema": SCHEMA, "arch": arch, **facts}, indent=1) + "\n")
+
+
+def read_checkpoint(directory: Path) -> dict[str, Any]:
+    """Return the facts of a checkpoint, in the shape of `Facts`. Raises UserError where the folder holds none, or broken ones."""
+    path = directory / FACTS
+    try:
+        facts: dict[str, Any] = load(path)
+        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if type(schema) is int and schema > SCHEMA:
+            raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}; upgrade densebench")
+        check(facts, SHAPE)
+    except ShapeError as error:
+        what = f"ckpt:{directory} is not a checkpoint ({path} {error})"
+        raise UserError(f"{what}; give the folder that pretraining wrote") from error
+    return facts
+
+
+def newest_checkpoint(runs: Path) -> Path | None:
+    """The checkpoint under a folder that was written last, or None; those inside another one (best, epochs) are passed over."""
+    found = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
+    found = [path for path in found if not any((folder / FACTS).exists() for folder in path.parent.parents)]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

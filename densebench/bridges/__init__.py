@@ -1,0 +1,1 @@
+"""Bridges to MMSegmentation and torchvision: nothing else imports these libraries."""

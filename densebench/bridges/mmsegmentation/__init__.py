@@ -1,0 +1,16 @@
+"""The bridge to MMSegmentation (Apache-2.0): its heads, pipelines, runner and metric on our backbones and data sets.
+
+Nothing else here imports mmseg, mmengine or mmcv.
+"""
+
+from __future__ import annotations
+
+from densebench.bridges.mmsegmentation.importing import import_openmmlab
+
+import_openmmlab()
+
+from densebench.bridges.mmsegmentation.recipe import Data, Recipe  # noqa: E402
+from densebench.bridges.mmsegmentation.training import Trained, train  # noqa: E402
+from densebench.bridges.mmsegmentation.validation import Validation  # noqa: E402
+
+__all__ = ["Data", "Recipe", "Trained", "Validation", "train"]

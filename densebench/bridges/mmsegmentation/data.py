@@ -1,0 +1,149 @@
+"""Our data sets in MMSegmentation's pipelines. Every sample's random numbers come from the seed and its number in the run."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Pad, RandomFlip, RandomResize, Resize
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
+from torch.utils.data import DataLoader, Sampler
+
+from densebench.bridges.mmsegmentation.recipe import Data, Recipe
+from densebench.distributed import World
+from densebench.errors import UserError
+from densebench.processes import worker_context
+
+ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
+
+
+class Training(torch.utils.data.Dataset[dict[str, Any]]):
+    """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, place in the split)."""
+
+    def __init__(self, data: Data, recipe: Recipe) -> None:
+        self.data, self.seed = data, recipe.seed
+        self.metainfo = _metainfo(data)
+        crop = (recipe.crop, recipe.crop)
+        self.steps: list[Any] = [
+            RandomResize(scale=_scale(recipe), ratio_range=(0.5, 2.0), keep_ratio=True),
+            RandomCrop(crop_size=crop, cat_max_ratio=0.75),
+            RandomFlip(prob=0.5),
+            *([PhotoMetricDistortion()] if recipe.photometric else []),
+            *([Pad(size=crop, pad_val={"img": 0, "seg": 255})] if recipe.black else []),
+            PackSegInputs(),
+        ]
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        """The sample, or the UserError that it met: a loader would bury it in a traceback."""
+        serial, place = key
+        item = self.data.train[place]
+        try:
+            sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
+        except UserError as error:
+            return {"error": error}
+        kept = random.getstate(), np.random.get_state()
+        words = _seed("sample", self.seed, serial)
+        random.seed(words)
+        np.random.seed(words % 2**32)
+        try:
+            for step in self.steps:
+                sample = step(sample)
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+        return sample
+
+
+def _scale(recipe: Recipe) -> tuple[int, int]:
+    return recipe.long or ASPECT * recipe.scale, recipe.scale
+
+
+class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
+    """Images with the short side of `scale` px, their label maps as they are."""
+
+    def __init__(self, data: Data, recipe: Recipe) -> None:
+        self.data, self.metainfo = data, _metainfo(data)
+        self.resize = Resize(scale=_scale(recipe), keep_ratio=True)
+        self.pack = PackSegInputs()
+
+    def __len__(self) -> int:
+        return len(self.data.val)
+
+    def __getitem__(self, place: int) -> Any:
+        item = self.data.val[place]
+        try:
+            return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
+        except UserError as error:
+            return {"error": error}
+
+
+class Endless(Sampler[tuple[int, int]]):
+    """(number in the run, place in the split) for this process's share of every step, from step `start` on.
+
+    Each pass over the split is in an order of its own, which the seed and the pass decide.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, world: World, start: int) -> None:
+        self.count, self.batch, self.seed, self.world, self.start = count, batch, seed, world, start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        own = self.batch // self.world.size
+        step = self.start
+        while True:
+            first = step * self.batch + self.world.rank * own
+            for serial in range(first, first + own):
+                turn, place = divmod(serial, self.count)
+                yield serial, int(_order(self.count, self.seed, turn)[place])
+            step += 1
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, turn: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64(_seed("order", seed, turn))).permutation(count)
+
+
+def _seed(*words: Any) -> int:
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, words)).encode()).digest()[:8])
+
+
+def training_loader(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> DataLoader[Any]:
+    """Batches of training samples without end, from step `start` on.
+
+    Raises UserError where the batch cannot be divided among the processes.
+    """
+    if recipe.batch % world.size:
+        raise UserError(f"--train-batch {recipe.batch} cannot be divided among {world.size} processes; give a multiple")
+    sampler = Endless(len(data.train), recipe.batch, recipe.seed, world, start)
+    return DataLoader(
+        Training(data, recipe), batch_size=recipe.batch // world.size, sampler=sampler, num_workers=workers,
+        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
+    )  # fmt: skip
+
+
+def scoring_loader(data: Data, recipe: Recipe, world: World, workers: int) -> DataLoader[Any]:
+    """The images that are scored, one by one, divided among processes."""
+    dataset = Scoring(data, recipe)
+    return DataLoader(
+        dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
+        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
+    )  # fmt: skip
+
+
+def _collate(batch: list[dict[str, Any]]) -> Any:
+    error = next((sample["error"] for sample in batch if "error" in sample), None)
+    return {"error": error} if error else pseudo_collate(batch)
+
+
+def _image(data: Data, item: Any) -> dict[str, Any]:
+    pixels = np.ascontiguousarray(np.asarray(data.dataset.image(item))[:, :, ::-1])  # mmseg works on BGR
+    return {"img": pixels, "img_shape": pixels.shape[:2], "ori_shape": pixels.shape[:2], "img_path": item.name}
+
+
+def _metainfo(data: Data) -> dict[str, Any]:
+    return {"classes": tuple(data.classes), "palette": [[0, 0, 0]] * len(data.classes)}

@@ -1,0 +1,99 @@
+"""Scoring while a run goes on: our counts of every image, and MMSegmentation's IoUMetric beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, UInt8
+from mmengine.evaluator import BaseMetric
+from mmseg.evaluation import IoUMetric
+from torch import Tensor
+
+from densebench.files.atomic import Damaged, read_checked, unreadable, write_checked
+from densebench.files.tensors import load_tensors, save_tensors
+from densebench.numerics import segmentation as metrics
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The scored images after some iterations: counts of each image, places (head, truth, prediction) flattened; maps of some.
+
+    mmseg: mIoU of each head in % as IoUMetric gives it, absent classes left out, rounded to two decimals.
+    """
+
+    iteration: int
+    pairs: dict[str, Int[Tensor, "2 nonzero"]]
+    maps: dict[str, UInt8[Tensor, "heads h w"]]
+    mmseg: list[float]
+
+
+def validations(folder: Path) -> list[Validation]:
+    """Return all validations of a run in order. Raises Damaged for one that is not as it was written, UserError for one that
+    cannot be read."""
+    found = []
+    for path in sorted(folder.glob("validation-*.json")):
+        content = read_checked(path)
+        if content is None:
+            raise Damaged(path, "its checksum does not match")
+        facts = json.loads(content)
+        try:
+            tensors, _ = load_tensors(path.with_suffix(".safetensors"))
+        except FileNotFoundError as error:
+            raise Damaged(path, "its tensors are missing") from error
+        except OSError as error:
+            raise unreadable(path.with_suffix(".safetensors"), error) from error
+        parts = {part: {k.partition(" ")[2]: v for k, v in tensors.items() if k.startswith(part)} for part in ("pairs", "map")}
+        found.append(Validation(facts["iteration"], parts["pairs"], parts["map"], facts["mmseg"]))
+    return found
+
+
+class Counting(BaseMetric):
+    """Confusion counts of every image and head. `drawn`: images whose label maps are kept."""
+
+    def __init__(self, heads: int, classes: int, folder: Path, drawn: Sequence[str]) -> None:
+        super().__init__(collect_device="cpu", prefix="counts", collect_dir=str(folder / "collected"))
+        self.heads, self.classes, self.folder, self.drawn = heads, classes, folder, set(drawn)
+        self.iteration = 0
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Count the pixels of some images."""
+        for sample in data_samples:
+            truth = sample["gt_sem_seg"]["data"][0].to(torch.uint8)
+            maps = sample["pred_sem_seg"]["data"].to(truth.device)
+            flat = torch.cat([metrics.confusion_matrix(one, truth, self.classes).flatten() for one in maps]).cpu()
+            places = flat.nonzero()[:, 0]
+            name = sample["img_path"]
+            self.results.append((name, torch.stack([places, flat[places]]), maps.cpu() if name in self.drawn else None))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Write the counts; the numbers follow from them elsewhere."""
+        tensors = {f"pairs {name}": pairs for name, pairs, _ in results}
+        tensors |= {f"map {name}": maps for name, _, maps in results if maps is not None}
+        save_tensors(self.folder / f"validation-{self.iteration:08}.safetensors", tensors)
+        return {"images": float(len(results))}
+
+
+class HeadIoU(IoUMetric):
+    """IoUMetric of one of several heads."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(prefix=f"head {number}")
+        self.number, self.collect_dir = number, str(folder / f"collected-{number}")
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Hand on the label maps of the head."""
+        own = [{**sample, "pred_sem_seg": {"data": sample["pred_sem_seg"]["data"][self.number]}} for sample in data_samples]
+        super().process(data_batch, own)
+
+
+def write_facts(folder: Path, iteration: int, found: dict[str, float], heads: int) -> list[float]:
+    """Close a validation: with this file it counts. Returns IoUMetric's mIoU of each head in %."""
+    values = [round(float(found[f"head {number}/mIoU"]), 2) for number in range(heads)]
+    content = json.dumps({"iteration": iteration, "mmseg": values})
+    write_checked(folder / f"validation-{iteration:08}.json", content.encode())
+    return values

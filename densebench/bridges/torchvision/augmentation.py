@@ -1,0 +1,154 @@
+"""Training images as detectors see them: flipped, resized, cropped, with boxes and masks that follow.
+
+- scales: the short side is drawn from 480, 512, ..., 800, the long one is at most 1333.
+- detr: half of the images like that; the others are first resized to 400, 500 or 600, cut to a random part of 384 to 600 px a
+  side, and then resized like that (Carion et al., DETR, ECCV 2020, as MMDetection and FLSL restate it).
+- lsj: large-scale jitter (Ghiasi et al., CVPR 2021, as ViTDet uses it): resized into a square of 1024 px times a factor of 0.1 to
+  2, cut to that square; boxes are those of the masks that are left.
+- flip: the short side is 800.
+
+Every second image is mirrored. The numbers are for a short side of 800 (lsj: 1024) px and are scaled with it.
+Masks are read at nearest neighbours of the original, once, whatever was done to the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from densebench.bridges.torchvision.recipe import Recipe
+
+SHORT = 800
+SCALES = range(480, 801, 32)
+FIRST, PART = (400, 500, 600), (384, 600)
+JITTER = (0.1, 2.0)
+SLIVER = 1e-2  # px; boxes that are narrower in the end are gone: float32 still tells their sides apart
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and its objects.
+
+    boxes: left, top, right, bottom in px of `pixels`. objects: which of the image's objects they belong to. rows, columns: the
+    row and column of the original image that each of `pixels` shows (nearest neighbours): masks are read there.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    boxes: Float[np.ndarray, "n 4"]
+    objects: Int[np.ndarray, "n"]
+    rows: Int[np.ndarray, "h"]
+    columns: Int[np.ndarray, "w"]
+
+    @classmethod
+    def of(cls, image: Image.Image, boxes: Float[np.ndarray, "n 4"]) -> Sample:
+        """An image as it is."""
+        pixels = np.asarray(image)
+        return cls(pixels, boxes, np.arange(len(boxes)), np.arange(pixels.shape[0]), np.arange(pixels.shape[1]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def flip(sample: Sample) -> Sample:
+    """Mirrored, left to right."""
+    width = sample.size[1]
+    boxes = np.stack([width - sample.boxes[:, 2], sample.boxes[:, 1], width - sample.boxes[:, 0], sample.boxes[:, 3]], axis=1)
+    return replace(sample, pixels=sample.pixels[:, ::-1], boxes=boxes, columns=sample.columns[::-1])
+
+
+def resize(sample: Sample, height: int, width: int) -> Sample:
+    """At another size, bilinear."""
+    old = sample.size
+    picture = Image.fromarray(np.ascontiguousarray(sample.pixels)).resize((width, height), Image.Resampling.BILINEAR)
+    boxes = sample.boxes * np.array([width / old[1], height / old[0]] * 2)
+    rows, columns = sample.rows[nearest(old[0], height)], sample.columns[nearest(old[1], width)]
+    return replace(sample, pixels=np.asarray(picture), boxes=boxes, rows=rows, columns=columns)
+
+
+def nearest(old: int, new: int) -> Int[np.ndarray, "new"]:
+    """The place of `old` that lies under the centre of each of `new`."""
+    return ((2 * np.arange(new) + 1) * old) // (2 * new)
+
+
+def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    """A part of the image; boxes are cut to it, and those of which nothing is left are gone."""
+    down, across = slice(top, top + height), slice(left, left + width)
+    pixels = sample.pixels[down, across]
+    limits = np.array([pixels.shape[1], pixels.shape[0]] * 2)
+    boxes = (sample.boxes - np.array([left, top] * 2)).clip(0, limits)
+    return Sample(pixels, *wider(0, boxes, sample.objects), sample.rows[down], sample.columns[across])
+
+
+def wider(
+    limit: float, boxes: Float[np.ndarray, "n 4"], objects: Int[np.ndarray, "n"]
+) -> tuple[Float[np.ndarray, "m 4"], Int[np.ndarray, "m"]]:
+    """The boxes of which both sides are longer than a limit, px, and their objects."""
+    there = (boxes[:, 2:] - boxes[:, :2] > limit).all(axis=1)
+    return boxes[there], objects[there]
+
+
+def fitted(height: int, width: int, short: int, long: int) -> tuple[int, int]:
+    """The largest size of the same shape whose short side is at most `short` and whose long side is at most `long`."""
+    scale = min(short / min(height, width), long / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def augment(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
+    """One draw of a recipe's augmentation. Boxes that are slivers in the end are gone."""
+    sample = _drawn(sample, recipe, random)
+    boxes, objects = wider(SLIVER, sample.boxes, sample.objects)
+    return replace(sample, boxes=boxes, objects=objects)
+
+
+def _drawn(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
+    sample = flip(sample) if random.random() < 0.5 else sample
+    if recipe.augmentation == "lsj":
+        return _jitter(sample, recipe.short, random)
+    if recipe.augmentation == "detr" and random.random() < 0.5:
+        sample = _part(sample, recipe, random)
+    scales = (SHORT,) if recipe.augmentation == "flip" else SCALES
+    return resize(sample, *fitted(*sample.size, _scaled(random.choice(scales), recipe), recipe.long))
+
+
+def _scaled(side: int, recipe: Recipe) -> int:
+    return max(1, round(side * recipe.short / SHORT))
+
+
+def _part(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
+    sample = resize(sample, *fitted(*sample.size, _scaled(random.choice(FIRST), recipe), recipe.long))
+    low, high = (_scaled(side, recipe) for side in PART)
+    height, width = (int(random.integers(min(side, low), min(side, high) + 1)) for side in sample.size)
+    top, left = (int(random.integers(0, side - own + 1)) for side, own in zip(sample.size, (height, width), strict=True))
+    return crop(sample, top, left, height, width)
+
+
+def _jitter(sample: Sample, side: int, random: np.random.Generator) -> Sample:
+    square = side * random.uniform(*JITTER)
+    scale = square / max(sample.size)
+    sample = resize(sample, *(max(1, round(own * scale)) for own in sample.size))
+    share = random.random()  # one for both directions, as detectron2 has it
+    top, left = (round(max(own - side, 0) * share) for own in sample.size)
+    return crop(sample, top, left, side, side)
+
+
+def masks_of(
+    sample: Sample, decode: Callable[[Int[np.ndarray, "n"]], UInt8[np.ndarray, "n height width"]]
+) -> UInt8[np.ndarray, "n h w"]:
+    """The masks of a sample's objects; `decode` gives those of some objects at the size of the original."""
+    return decode(sample.objects)[:, sample.rows][:, :, sample.columns]
+
+
+def boxes_of(masks: UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n 4"]:
+    """The tightest box of each mask; zeros where there is none."""
+    found = np.zeros((len(masks), 4))
+    for box, mask in zip(found, masks, strict=True):
+        down, across = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        if len(down):
+            box[:] = across[0], down[0], across[-1] + 1, down[-1] + 1
+    return found

@@ -1,0 +1,153 @@
+"""Faster R-CNN and Mask R-CNN of torchvision on our backbones.
+
+Ren et al., Faster R-CNN, NeurIPS 2015; He et al., Mask R-CNN, ICCV 2017. Where torchvision's defaults and those of MMDetection
+and detectron2, which the published numbers come from, part, these follow the latter: 1000 proposals, RoI align with cell centres
+at halves and as many samples as a bin has cells, masks as `regions` says. torchvision's smooth L1 loss (from 1/9 on) stays,
+where they take L1.
+
+torchvision guesses strides from sizes of maps: whole numbers for anchors, powers of two for pooling. Both would be wrong for
+patches of 14 px; here strides are given.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign, roi_align
+from torchvision.ops.poolers import LevelMapper
+
+from densebench.backbones import Backbone
+from densebench.bridges.torchvision.layers import trained_layers
+from densebench.bridges.torchvision.pyramid import NAMES, Pyramid
+from densebench.bridges.torchvision.recipe import Recipe
+from densebench.bridges.torchvision.regions import Regions
+from densebench.errors import UserError
+
+ANCHORS = (32, 64, 128, 256, 512)
+RATIOS = (0.5, 1.0, 2.0)
+PROPOSALS: dict[str, Any] = {
+    "fg_iou_thresh": 0.7, "bg_iou_thresh": 0.3, "batch_size_per_image": 256, "positive_fraction": 0.5, "nms_thresh": 0.7,
+    "pre_nms_top_n": {"training": 2000, "testing": 1000}, "post_nms_top_n": {"training": 1000, "testing": 1000},
+}  # fmt: skip
+REGIONS: dict[str, Any] = {
+    "fg_iou_thresh": 0.5, "bg_iou_thresh": 0.5, "positive_fraction": 0.25, "bbox_reg_weights": (10.0, 10.0, 5.0, 5.0),
+    "score_thresh": 0.05, "nms_thresh": 0.5,
+}  # fmt: skip
+
+
+class Anchors(AnchorGenerator):
+    """Anchors at the exact strides of a pyramid, always float32: in half precision they would be off by pixels."""
+
+    def __init__(self, strides: tuple[float, ...]) -> None:
+        super().__init__(tuple((side,) for side in ANCHORS), (RATIOS,) * len(ANCHORS))
+        self.strides = strides
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The anchors of every image: left, top, right, bottom, level by level and place by place."""
+        device = feature_maps[0].device
+        self.set_cell_anchors(torch.float32, device)
+        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        found = torch.cat(self.grid_anchors([list(one.shape[-2:]) for one in feature_maps], steps))
+        return [found] * len(image_list.image_sizes)
+
+
+class Pooling(MultiScaleRoIAlign):
+    """RoI align on the level that fits a region's size, at the exact strides of a pyramid."""
+
+    def __init__(self, size: int, strides: tuple[float, ...]) -> None:
+        super().__init__(list(NAMES[:4]), size, sampling_ratio=0)
+        self.strides = strides[:4]
+        self.level = LevelMapper(2, 5, self.canonical_scale, self.canonical_level)
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
+        """Features of all boxes of all images, in their order."""
+        levels = self.level(boxes)
+        images = torch.cat([torch.full_like(own[:, :1], number) for number, own in enumerate(boxes)])
+        regions = torch.cat([images, torch.cat(boxes)], dim=1)
+        found = x[NAMES[0]].new_zeros(len(regions), x[NAMES[0]].shape[1], *self.output_size)
+        for number, (name, stride) in enumerate(zip(NAMES, self.strides, strict=False)):
+            own = torch.where(levels == number)[0]
+            pooled = roi_align(x[name], regions[own], self.output_size, 1 / stride, self.sampling_ratio, aligned=True)
+            found = found.index_put((own,), pooled.to(found.dtype))
+        return found
+
+
+class InFloat(nn.Module):
+    """A head whose outputs are float32: boxes are decoded and losses taken in it, whatever the precision of the layers."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Any) -> Any:
+        """The outputs of the head."""
+        return _float(self.head(x))
+
+
+def _float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else type(value)(_float(part) for part in value)
+
+
+class Transform(GeneralizedRCNNTransform):
+    """Images are normalised and padded; they come in the size that the detector looks at, and what it finds stays in it."""
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        """As they are: Pillow resized them, in training as in scoring."""
+        return image, target
+
+    def postprocess(
+        self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
+    ) -> list[dict[str, Tensor]]:
+        """As it is: boxes in px of the given images, masks as grids over their boxes."""
+        return result
+
+
+def build(backbone: Backbone, classes: int, recipe: Recipe) -> GeneralizedRCNN:
+    """A detector of `classes` classes, numbered from 1, on a copy of the backbone. Its first weights follow from the seed.
+
+    It takes images, and truth in training, in the size that it looks at. Otherwise it gives boxes in px of these images, and
+    masks as grids of 28 x 28 over their boxes.
+    Raises UserError for a backbone that no pyramid can be built on.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        layers = trained_layers(backbone, recipe.pyramid, recipe.drop_path)
+        if recipe.layer_decay != 1 and not layers.depth:
+            raise UserError(f"--layer-decay {recipe.layer_decay:g}: {backbone.spec} is no row of blocks; give 1")
+        pyramid = Pyramid(layers, recipe.pyramid == "simple", recipe.width)
+        sizes = {"batch_size_per_image": recipe.regions, "detections_per_img": recipe.detections}
+        head = RPNHead(recipe.width, len(RATIOS), conv_depth=2 if recipe.normed else 1)
+        proposals = RegionProposalNetwork(Anchors(pyramid.strides), InFloat(head), **PROPOSALS)
+        regions = Regions(**_heads(pyramid, classes + 1, recipe), **REGIONS, **sizes)
+    padded = math.ceil(recipe.long / pyramid.divisor) * pyramid.divisor if recipe.square else pyramid.divisor
+    transform = Transform(recipe.short, recipe.long, list(backbone.mean), list(backbone.std), padded)
+    return GeneralizedRCNN(pyramid, proposals, regions, transform)
+
+
+def _heads(pyramid: Pyramid, outputs: int, recipe: Recipe) -> dict[str, Any]:
+    norm = LayerNorm2d if recipe.normed else None
+    width, vector = recipe.width, 4 * recipe.width
+    box_head: nn.Module = TwoMLPHead(width * 7**2, vector)
+    if recipe.normed:
+        box_head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [vector], norm_layer=norm)
+    parts: dict[str, Any] = {
+        "box_roi_pool": Pooling(7, pyramid.strides),
+        "box_head": box_head,
+        "box_predictor": InFloat(FastRCNNPredictor(vector, outputs)),
+    }
+    if recipe.masks:
+        parts["mask_roi_pool"] = Pooling(14, pyramid.strides)
+        parts["mask_head"] = MaskRCNNHeads(width, [width] * 4, 1, norm_layer=norm)
+        parts["mask_predictor"] = InFloat(MaskRCNNPredictor(width, width, outputs))
+    return parts

@@ -1,0 +1,128 @@
+"""What a detector finds in images: written image by image, so that memory does not grow and a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from densebench.bridges.torchvision.data import scoring_images
+from densebench.bridges.torchvision.masks import encode
+from densebench.bridges.torchvision.recipe import Data, Recipe
+from densebench.bridges.torchvision.regions import paste
+from densebench.console import Progress, notice
+from densebench.distributed import World, agree, synchronise
+from densebench.errors import UserError
+from densebench.features.extract import autocast
+from densebench.files.atomic import appending, write_text
+
+SEAL = ', "crc32": "'  # stands before the checksum of a line
+
+
+@dataclass(frozen=True)
+class Found:
+    """The detections of one image, best first: boxes (left, top, right, bottom) in px of the image, scores, classes from 0, and
+    masks as COCO's compressed run lengths, one an object or none at all."""
+
+    image: str
+    boxes: Float[np.ndarray, "n 4"]
+    scores: Float[np.ndarray, "n"]
+    classes: Int[np.ndarray, "n"]
+    masks: tuple[str, ...] = ()
+
+
+def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World, workers: int = 0) -> Path:
+    """Look for objects in all images that are scored, each process in its share. Returns where `found` reads them.
+
+    Raises UserError for an image that cannot be read.
+    """
+    known = {line.image for line in found(folder)}
+    synchronise()  # nobody writes before everybody has looked
+    places = [place for place in range(world.rank, len(data.val), world.size) if data.val[place].name not in known]
+    detector.to(world.device).eval()
+    bar = Progress("detection", len(places))
+    path = folder / f"found-{world.rank:03}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    _mend(path)
+    problem: UserError | None = None
+    with (
+        appending(path, "set DENSEBENCH_CACHE elsewhere"),
+        path.open("a", encoding="utf-8") as stream,
+        torch.inference_mode(),
+    ):
+        for (sample,) in scoring_images(data, recipe, places, workers, world.device.type == "cuda"):
+            if isinstance(sample, UserError):
+                problem = sample
+                break
+            place, image, size = sample
+            with autocast(world.device, recipe.precision):
+                output = detector([image.to(world.device, non_blocking=True)])[0]
+            stream.write(_sealed(_line(data.val[place].name, output, image, size)))
+            stream.flush()
+            if world.is_main:
+                bar.advance()
+    if agree(problem is not None, world.device):
+        raise problem or UserError("another process met an image that cannot be read; see its message")
+    return folder
+
+
+def _line(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    """What was found in an image, brought from the size that the detector saw to the image's own."""
+    factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
+    boxes = output["boxes"].float() * factors.to(output["boxes"].device)
+    own = {"boxes": boxes.tolist(), "scores": output["scores"].float().tolist(), "classes": (output["labels"] - 1).tolist()}
+    if "masks" in output:
+        own["masks"] = encode(paste(output["masks"][:, 0].float(), boxes, *size).cpu().numpy())
+    return {"image": name, **own}
+
+
+def _mend(path: Path) -> None:
+    """Cut out a line that a kill left half written, and lines that are damaged."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+        lines = list(stream)
+    whole = [line for line in lines if _opened(line) is not None]
+    if len(whole) < len(lines):
+        write_text(path, "".join(whole))
+    if damaged := sum(line.endswith("\n") for line in lines) - len(whole):
+        notice(f"{damaged} lines of {path} are damaged; their images are looked at again")
+
+
+def _sealed(own: dict[str, Any]) -> str:
+    """Return a line of JSON whose last value is the checksum of everything before it."""
+    text = json.dumps(own)
+    return f'{text[:-1]}{SEAL}{zlib.crc32(text.encode()):08x}"}}\n'
+
+
+def _opened(line: str) -> dict[str, Any] | None:
+    """Return the values of a line; None where it is not whole, or not as it was written."""
+    text, seal, _ = line.rpartition(SEAL)
+    if not line.endswith("\n") or (seal and line != f'{text}{SEAL}{zlib.crc32((text + "}").encode()):08x}"}}\n'):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def found(folder: Path) -> Iterator[Found]:
+    """The detections of all images that are there, image by image."""
+    for path in sorted(folder.glob("found-*.jsonl")):
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+            for line in stream:
+                if (own := _opened(line)) is not None:
+                    yield _parsed(own)
+
+
+def _parsed(own: dict[str, Any]) -> Found:
+    boxes = np.array(own["boxes"], dtype=float).reshape(-1, 4)
+    return Found(own["image"], boxes, np.array(own["scores"], dtype=float), np.array(own["classes"], dtype=int),
+                 tuple(own.get("masks", ())))  # fmt: skip

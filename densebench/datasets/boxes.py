@@ -1,0 +1,70 @@
+"""Data sets whose labels are objects in boxes, with or without masks, rather than a class for every pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from densebench.datasets.dataset import Dataset, Item
+from densebench.errors import UserError
+from densebench.files.atomic import digest
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one image.
+
+    boxes: left, top, right, bottom in px of the original image, left < right and top < bottom (but for `Boxed.truth`).
+    classes: indices into `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
+    miss. areas: in square px, of the mask where there is one. masks: COCO's compressed run lengths or polygons, one an object, or
+    none at all.
+    """
+
+    boxes: Float[np.ndarray, "n 4"]
+    classes: Int[np.ndarray, "n"]
+    crowd: Bool[np.ndarray, "n"]
+    areas: Float[np.ndarray, "n"]
+    masks: tuple[Any, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxed(Dataset):
+    """Base of data sets with boxes; a subclass gives `list_items`, `objects` and `annotation`.
+
+    The label file of an item is the annotation of its image alone, or None where there is one file for all.
+    """
+
+    kind: ClassVar[str] = "boxes"
+    has_masks: ClassVar[bool] = False
+
+    def objects(self, item: Item) -> Objects:
+        """The objects of an image, perhaps none. Raises UserError naming the file and what is wrong in it."""
+        raise NotImplementedError
+
+    def truth(self, item: Item) -> Objects:
+        """Return what detections in an image are scored against: its objects, unless the official evaluation takes the boxes as
+        the files have them, even outside the image. Raises UserError as `objects` does."""
+        return self.objects(item)
+
+    def annotation(self, item: Item) -> Any:
+        """What the files say of an image, as JSON values: it enters the digest of its labels."""
+        raise NotImplementedError
+
+    def label(self, item: Item) -> np.ndarray:
+        """There is none."""
+        raise UserError(f"{self.name} has boxes, no label maps; protocols of segmentation need another data set")
+
+    def label_digest(self, item: Item) -> str:
+        """The identity of what `objects` returns."""
+        return digest([self.mapping, self.annotation(item)])
+
+    def read(self, item: Item) -> None:
+        """Read an image and its objects."""
+        self.image(item)
+        self.objects(item)

@@ -1,0 +1,1 @@
+"""Reading and fetching the files of data sets."""

@@ -1,0 +1,98 @@
+"""Image and label files to arrays, with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from densebench.errors import UserError
+from densebench.files.atomic import check_ordinary
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""What is opened, whatever a file's name says: Pillow knows forty more formats, and one of them starts a program."""
+BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
+
+
+@contextmanager
+def opened(source: Path | IO[bytes], what: str, verb: str = "decoded", remedy: str = "fetch it again") -> Iterator[Image.Image]:
+    """Open a picture in one of FORMATS. `what` names it in messages, such as "the image a.jpg".
+
+    Raises UserError for a file that is missing, not an ordinary file, of another format or damaged, even from within the block.
+    """
+    try:
+        if isinstance(source, Path):
+            check_ordinary(source)
+        with Image.open(source, formats=FORMATS) as image:
+            yield image
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{what} is missing; fetch it again or take it out of the list") from error
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UserError(f"{what} cannot be {verb} (it is no {known}, or damaged); convert it, or {remedy}") from error
+    except (Exception, Image.DecompressionBombWarning) as error:  # decoders raise almost anything for a damaged file
+        raise UserError(f"{what} cannot be {verb} ({' '.join(str(error).split()) or type(error).__name__}); {remedy}") from error
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode a whole image as RGB, as `rgb` does.
+
+    Raises UserError where the file is missing, broken, or holds floating-point values.
+    """
+    what = f"the image {path}"
+    with opened(path, what) as image:
+        return rgb(image, what)
+
+
+def rgb(image: Image.Image, what: str) -> Image.Image:
+    """Return a picture as 8-bit RGB: the first one of its file, as it is stored (an orientation in its EXIF is not applied).
+
+    One channel of 16 bits is divided by 257 and rounded, one of 12 by 4095 / 255; of colours of 16 bits Pillow keeps the upper
+    byte. One channel becomes three equal ones, a palette is looked up, transparency is dropped without blending, CMYK and
+    YCbCr are converted by Pillow. Raises UserError for floating-point values and whole numbers of 32 bits: their white is
+    unknown.
+    """
+    if image.mode == "F":
+        raise UserError(f"{what} holds floating-point values; save it as 8 or 16 bits")
+    if image.mode == "I" and image.format != "PNG":  # before version 11, Pillow had this mode for PNGs of 16 bits too
+        raise UserError(f"{what} holds whole numbers of 32 bits or signed ones; save it as 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_bytes(image))
+    image.info.pop("transparency", None)  # it would not change any colour, only make Pillow warn
+    return image.convert("RGB")
+
+
+def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
+    """Return one channel of 12 or 16 bits as 8 bits, scaled so that the full range stays the full range."""
+    tags = getattr(image, "tag_v2", {})
+    top = (1 << tags.get(BITS, (16,))[0]) - 1
+    values = np.asarray(image).astype(np.uint32)
+    values = top - values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
+    return ((values * 255 + top // 2) // top).astype(np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The width and height of an image, from its header alone."""
+    with opened(path, f"the image {path}", "opened") as image:
+        return image.size
+
+
+def read_mask(path: Path, mode: str = "P") -> np.ndarray:
+    """Decode a label file without converting its values.
+
+    `mode` "P" means one id a pixel: a palette's indices or grey values, uint8 [h, w]. `mode` "RGB" gives uint8 [h, w, 3].
+    Raises UserError where the file is missing, broken or of another kind.
+    """
+    wanted = {"P": ("P", "L", "1"), "RGB": ("RGB",)}[mode]
+    with opened(path, f"the label map {path}") as mask:
+        if mask.mode not in wanted:
+            kind = {"P": "one id a pixel (8-bit palette or grey, ids up to 255)", "RGB": "RGB"}[mode]
+            raise UserError(f"the label map {path} has mode {mask.mode}, not {kind}; convert it")
+        return np.array(mask).astype(np.uint8)

@@ -1,0 +1,79 @@
+"""Label spaces: what a protocol takes for a class, for void and for the truth, on one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from densebench.console import progress
+from densebench.datasets import Dataset, Item
+from densebench.evaluation.bank import Unit
+
+IGNORED = 255
+
+
+class LabelSpace:
+    """The classes that can be predicted, and the label maps of memory and truth in them.
+
+    On data sets whose official maps have 0 for "other" (ADE20K, Pascal Context 59), `other_class` says what becomes of it: "off"
+    ignores it; "dead" makes it class 0, which can be predicted but is never scored; "class" makes it an ordinary class 0.
+    `void` says whether void pixels of the memory are dropped or taken as class 0 ("background").
+    """
+
+    def __init__(self, dataset: Dataset, void: str, other_class: str) -> None:
+        self.dataset, self.void = dataset, void
+        self.other = other_class if dataset.reduce_zero_label else "off"
+        self.names = dataset.classes if self.other == "off" else ("other", *dataset.classes)
+
+    @property
+    def classes(self) -> int:
+        """How many classes can be predicted."""
+        return len(self.names)
+
+    def read(self, item: Item) -> UInt8[np.ndarray, "h w"]:
+        """The label map in this space; void is 255."""
+        label = self.dataset.label(item)
+        return label if self.other == "off" else np.where(label == IGNORED, 0, label + 1).astype(np.uint8)
+
+    def read_memory(self, item: Item) -> UInt8[np.ndarray, "h w"]:
+        """The label map that the memory takes."""
+        label = self.read(item)
+        return np.where(label == IGNORED, 0, label).astype(np.uint8) if self.void == "background" else label
+
+    def read_truth(self, item: Item) -> UInt8[np.ndarray, "h w"]:
+        """The label map that is scored; pixels of 255 are not."""
+        label = self.read(item)
+        return np.where(label == 0, IGNORED, label).astype(np.uint8) if self.other == "dead" else label
+
+    def census(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """How many images a memory has, and the classes that none of its patches shows."""
+        shown = np.zeros(self.classes, dtype=bool)
+        for unit in units:
+            if unit.labels.is_floating_point():
+                shown |= unit.labels.any(0).numpy()
+            else:
+                present = unit.labels.unique().numpy()
+                shown[present[present < self.classes]] = True
+        return {"images": len({unit.item.name for unit in units}), "absent": self.absent(shown)}
+
+    def absent(self, shown: Bool[np.ndarray, "classes"]) -> list[str]:
+        """The names of the classes that are not shown."""
+        return [name for name, there in zip(self.names, shown, strict=True) if not there]
+
+
+def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, label: str = "training labels") -> np.ndarray:
+    """Which classes each image shows: bool [images, classes], False for images that are not used (None: all are).
+
+    Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
+    """
+    shown = np.zeros((len(items), space.classes), dtype=bool)
+    used = np.ones(len(items), dtype=bool) if used is None else used
+    with progress(label, int(used.sum())) as bar:
+        for row in np.flatnonzero(used).tolist():
+            present = np.unique(space.read_truth(items[row]))
+            shown[row, present[present != IGNORED]] = True
+            bar.advance()
+    return shown

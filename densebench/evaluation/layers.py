@@ -1,0 +1,105 @@
+"""Linear layers on the features of whole images: what they label, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from densebench.backbones import Backbone
+from densebench.console import notice, progress
+from densebench.datasets import Dataset, Item
+from densebench.evaluation.counts import Counts
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.pictures import panel
+from densebench.evaluation.protocol import Evaluator
+from densebench.evaluation.supervised import FewShot
+from densebench.features.extract import Features, extract
+from densebench.features.views import CropView, View
+from densebench.numerics import segmentation as metrics
+from densebench.pictures.canvas import save
+from densebench.processes import resolve_device, resolve_workers
+
+
+def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
+    """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
+    return View(backbone.stride, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
+
+
+def whole_size(asked: int | None, backbone: Backbone, dataset: Dataset) -> int:
+    """The side of the square that images become. Raises UserError where one that was asked for does not fit the backbone."""
+    size = asked or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+    backbone.check_size(size, size)
+    return size
+
+
+def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
+    """Features of the items, from the cache where it has them."""
+    return extract(
+        backbone, dataset, items, view, precision=options.precision, device=resolve_device(options.device),
+        batch_size=options.batch_size, workers=resolve_workers(options.workers, len(items)),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What linear layers make of a data set's images, seen under one view.
+
+    size: side of the label maps that are compared, in pixels; None: the view's own. mask_resample: how truth comes to that size.
+    """
+
+    dataset: Dataset
+    space: LabelSpace
+    view: View
+    features: Features
+    device: torch.device
+    size: int | None = None
+    mask_resample: str = "nearest-exact"
+
+    def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
+        """The classes of an image by each of several layers, whose last row is the bias."""
+        grid = self.features[item].float().to(self.device)
+        logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
+        size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
+        found = [F.interpolate(one[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for one in logits]
+        return torch.stack(found).to(torch.uint8)
+
+    def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
+        """What the prediction is compared with."""
+        return truth_map(self.space, self.view, item, self.size, self.mask_resample)
+
+    def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
+        """The pixels of an image by truth and prediction, for each of several layers."""
+        there = self.truth(item).to(self.device)
+        maps = self.label_maps(item, weights)
+        return torch.stack([metrics.confusion_matrix(one, there, self.space.classes) for one in maps])
+
+    def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
+        """The confusion matrices of all images."""
+        counts = Counts(len(weights), self.space.classes)
+        with progress("scoring", len(items)) as bar:
+            for item in items:
+                counts.add(item.name, self.confusions(item, weights))
+                bar.advance()
+        return counts
+
+    def draw(self, items: Sequence[Item], weights: Float[Tensor, "d_plus_1 c"], folder: Path) -> None:
+        """Write `<image>.png` (image | truth | prediction) for a few images."""
+        for item in items:
+            label = self.label_maps(item, weights[None])[0].cpu()
+            picture = panel(self.dataset, self.space, self.view, item, self.truth(item), label)
+            save(picture, folder / f"{item.name.replace('/', '-')}.png")
+        notice(f"pictures of {len(items)} images are in {folder}")
+
+
+def truth_map(
+    space: LabelSpace, view: View | CropView, item: Item, size: int | None, resample: str
+) -> UInt8[Tensor, "rows columns"]:
+    """The label map of an item under a view, then as a square of `size` px; None: as the view has it."""
+    seen = view.label(space.read_truth(item), space.dataset.image_digest(item))
+    return seen if size is None else F.interpolate(seen[None, None], (size, size), mode=resample)[0, 0]

@@ -1,0 +1,37 @@
+"""Pictures: image, truth and prediction side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from densebench.datasets import Item
+from densebench.pictures.canvas import row
+
+if TYPE_CHECKING:
+    from densebench.datasets import Dataset
+    from densebench.evaluation.labels import LabelSpace
+    from densebench.features.views import View
+
+VOID_COLOUR = (224, 224, 192)
+
+
+def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """A label map in the data set's colours; what is not scored is pale."""
+    table = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return Image.fromarray(table[label.numpy()])
+
+
+def panel(dataset: Dataset, space: LabelSpace, view: View, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
+    """Image, truth and prediction in one row, at the size of the view."""
+    height, width = view.shape(*dataset.image_size(item))
+    own = dataset.palette()
+    palette = [VOID_COLOUR, *own] if len(space.names) > len(own) else own
+    parts = [dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
+    parts += [colour(label, palette).resize((width, height), Image.Resampling.NEAREST) for label in (truth, prediction)]
+    return row(parts, gap=4)

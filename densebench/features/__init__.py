@@ -1,0 +1,1 @@
+"""The features of a backbone: views of images, and their extraction."""

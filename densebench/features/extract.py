@@ -1,0 +1,181 @@
+"""Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
+
+A feature is found again by digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
+...), of the view, of the code of plug-ins, and of the image's bytes. After a change of one weight, one line of such code, one
+image byte or one parameter of the view, it is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from densebench.backbones import Backbone, without_labels
+from densebench.console import progress
+from densebench.datasets import Dataset, Item
+from densebench.errors import UserError
+from densebench.features.views import CentreCropView, View
+from densebench.files.atomic import cache_root, digest
+from densebench.files.store import Store
+from densebench.numerics.arithmetic import float32
+from densebench.processes import worker_context
+from densebench.user_code import class_code
+
+SCHEMA = 2  # increase it when the same inputs would give other features
+SHARD_BYTES = 64 * 2**20
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The colour statistics that a backbone expects, or those that a protocol insists on."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+
+class Features:
+    """Patch features of many images: `features[item]` is `[gh gw d]`, or `[n d]` of chosen patches, mapped from disk."""
+
+    def __init__(self, store: Store, keys: dict[str, str]) -> None:
+        self._store, self._keys = store, keys
+
+    def __getitem__(self, item: Item) -> Float[Tensor, "*patches d"]:
+        return self._store[self._keys[item.name]]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def extract(
+    backbone: Backbone,
+    dataset: Dataset,
+    items: Sequence[Item],
+    view: View | CentreCropView,
+    *,
+    patches: Mapping[str, Int[Tensor, "n"]] | None = None,
+    normalisation: Normalisation | None = None,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    workers: int = 0,
+    label: str = "features",
+) -> Features:
+    """Give the features of `items` under `view`, computing those that the cache does not hold.
+
+    Images of equal size go through the backbone together. Finished shards survive a kill; a second call goes on from there.
+    patches: which ones to keep of each image, by its name, numbered row by row; all others are forgotten at once.
+    Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
+    """
+    normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
+    identity: dict[str, Any] = {
+        "schema": SCHEMA,
+        "backbone": without_labels(backbone.identity()),
+        "view": view.identity(),
+        "code": [dataset.code, class_code(type(view))],
+        "mean": list(normalisation.mean),
+        "std": list(normalisation.std),
+        "precision": precision,
+    }
+    store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
+    digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
+    keys = digests if patches is None else {name: digest([own, patches[name].tolist()]) for name, own in digests.items()}
+    missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
+    if missing:
+        device = torch.device(device)
+        backbone = backbone.to(device)
+        loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers, pin=device.type == "cuda")
+        pending: dict[str, Tensor] = {}
+        with progress(label, len(missing)) as bar, torch.inference_mode():
+            for names, images in loader:
+                if isinstance(images, UserError):
+                    raise images
+                with autocast(device, precision):
+                    grids = backbone(normalisation(images.to(device, non_blocking=True)))
+                grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
+                for name, grid in zip(names, grids, strict=True):
+                    pending[keys[name]] = grid.clone() if patches is None else grid.flatten(0, 1)[patches[name]]
+                if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
+                    store.add(pending)
+                    pending = {}
+                bar.advance(len(names))
+            if pending:
+                store.add(pending)
+    return Features(store, keys)
+
+
+class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
+    """Decoding and views, in worker processes."""
+
+    def __init__(self, dataset: Dataset, items: Sequence[Item], digests: dict[str, str], view: View | CentreCropView) -> None:
+        self.dataset, self.items, self.digests, self.view = dataset, items, digests, view
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | UserError]:
+        item = self.items[index]
+        try:
+            return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
+        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
+            return item.name, error
+
+
+def _loader(
+    dataset: Dataset,
+    items: Sequence[Item],
+    digests: dict[str, str],
+    view: View | CentreCropView,
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    *,
+    pin: bool,
+) -> DataLoader[Any]:
+    shapes = [view.shape(*dataset.image_size(item)) for item in items]
+    for shape in sorted(set(shapes)):
+        backbone.check_size(*shape)
+    return DataLoader(
+        _Images(dataset, items, digests, view),
+        batch_sampler=list(_equal_batches(shapes, batch_size)),
+        num_workers=min(workers, len(items)),
+        collate_fn=_collate,
+        multiprocessing_context=worker_context(workers),
+        prefetch_factor=2 if workers else None,
+        pin_memory=pin,
+    )
+
+
+def _collate(batch: list[tuple[str, Any]]) -> tuple[list[str], Tensor | UserError]:
+    images = [image for _, image in batch]
+    error = next((image for image in images if isinstance(image, UserError)), None)
+    return [name for name, _ in batch], error or torch.stack(images)
+
+
+def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Batches of indices whose images have one shape, in order of first appearance."""
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(index)
+    for indices in by_shape.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute the block in a precision on a device: true float32 for fp32, whatever was set outside; TF32 allowed for tf32."""
+    half = nullcontext() if DTYPES[precision] == torch.float32 else torch.autocast(device.type, DTYPES[precision])
+    with float32(tf32=precision == "tf32"), half:
+        yield

@@ -1,0 +1,1 @@
+"""What lies on disk: atomic writes, locks, checked tensors, the cache."""

@@ -1,1 +1,0 @@
-"""Heads that turn patch features into classes."""

@@ -1,0 +1,1 @@
+"""Pictures: a canvas, curves, palettes."""

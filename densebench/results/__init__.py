@@ -1,0 +1,1 @@
+"""Scores, records, tables, rankings, reports."""

@@ -1,0 +1,359 @@
+"""Records: everything that makes a score meaningful, one JSON file a run, written atomically after every score.
+
+A record's id follows from what was measured (protocol settings, data set, backbone, limit, and the code of each that is the
+user's own), so a second run finds the record of the first and continues it, and two processes that write to one folder merge
+their scores under a lock.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densebench.backbones import without_labels
+from densebench.errors import UserError
+from densebench.evaluation.protocol import Point
+from densebench.files.atomic import digest, locked, sweep, write_text
+from densebench.files.stored_json import ShapeError, load, parse
+from densebench.results.record_schema import OWN_KEYS, check_record
+
+SCHEMA = 2
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "faiss-cpu",
+    "scann",
+    "mmsegmentation",
+    "mmengine",
+    "mmcv-lite",
+    "pycocotools",
+)
+DIRECTIONS = ("higher", "lower")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number: what it is, in which variant, at which point of the axes, and how sure it is.
+
+    value and ci95 are in `unit` ("" for a plain number); bootstrap holds the values of resampled image sets, the same draws for
+    all; per_class has None for a class in neither truth nor prediction. An axis stands beside the other keys in JSON, so
+    it cannot have their names.
+    direction: whether the "higher" or the "lower" value is better; every score states it. digits: the decimals that tables show,
+    1 for % where none are given; other units state them.
+    Raises UserError where direction or digits are missing or wrong.
+    """
+
+    metric: str
+    variant: str
+    value: float
+    unit: str = "%"
+    axes: dict[str, Any] = field(default_factory=dict)
+    ci95: tuple[float, float] | None = None
+    per_class: dict[str, float | None] = field(default_factory=dict)
+    bootstrap: tuple[float, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    direction: str = field(default="", kw_only=True)
+    digits: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            said = f"has the direction {self.direction!r}" if self.direction else "does not say which values are better"
+            raise UserError(f'the score {self.metric} ({self.variant}) {said}; write direction="higher" or "lower" in Score(...)')
+        if self.digits is None and self.unit == "%":
+            object.__setattr__(self, "digits", 1)
+        if not _are_digits(self.digits):
+            raise UserError(
+                f"the score {self.metric} ({self.variant}) is in {self.unit or 'no unit'} and has digits {self.digits!r}; "
+                "write how many decimals tables show, a whole number from 0 to 9, such as digits=3, in Score(...)"
+            )
+        if taken := OWN_KEYS & self.axes.keys():
+            raise ValueError(f"an axis cannot be called {', '.join(sorted(taken))}: a score has that already")
+
+    def json(self) -> dict[str, Any]:
+        """The score as JSON values, the axes at the top level."""
+        found: dict[str, Any] = {
+            "metric": self.metric,
+            "variant": self.variant,
+            "value": self.value,
+            "unit": self.unit,
+            "direction": self.direction,
+            "digits": self.digits,
+            **self.axes,
+        }
+        if self.ci95 is not None:
+            found["ci95"] = list(self.ci95)
+        if self.details:
+            found["details"] = self.details
+        if self.per_class:
+            found["per_class"] = self.per_class
+        if self.bootstrap:
+            found["bootstrap"] = encode(self.bootstrap)
+        return found
+
+
+def _are_digits(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 9
+
+
+def in_unit(unit: str, direction: str) -> str:
+    """Return how to read values, for captions: " in %", " in m, lower is better"; "" for plain numbers where higher is better."""
+    return (f" in {unit}" if unit else "") + (", lower is better" if direction == "lower" else "")
+
+
+def encode(values: Sequence[float]) -> str:
+    """Numbers as base64 of little-endian float32."""
+    return base64.b64encode(np.asarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def decode(text: str) -> np.ndarray:
+    """The numbers of `encode`."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")
+
+
+def point_of(score: dict[str, Any]) -> Point:
+    """The axes of a score in JSON."""
+    return tuple((name, value) for name, value in score.items() if name not in OWN_KEYS)
+
+
+def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
+    return {point_of(score) for score in record["scores"] if headline.items() <= score.items()}
+
+
+def _identity(score: dict[str, Any]) -> tuple[Any, ...]:
+    return score["metric"], score["variant"], *sorted(point_of(score))
+
+
+def group_of(header: dict[str, Any]) -> str:
+    """The digest of what two numbers must share to stand in one table."""
+    protocol, dataset = header["protocol"], header["dataset"]
+    parts = [protocol[name] for name in ("name", "version", "settings")]
+    code = {kind: own["code"] for kind, own in (("protocol", protocol), ("dataset", dataset)) if own.get("code")}
+    return digest([*parts, dataset["name"], dataset["split"], dataset["digest"], *([code] if code else [])], 8)
+
+
+def identity_of(header: dict[str, Any]) -> str:
+    """Return the id of a record, made from its group, the limit, and everything of the backbone but its names."""
+    return digest([group_of(header), without_labels(header["backbone"]), header["dataset"]["limit"]], 8)
+
+
+def writer_lives(run: dict[str, Any]) -> bool | None:
+    """Return whether the process that a record's `run` names as its writer is alive; None where it cannot be known from here."""
+    owner = run.get("owner")
+    if owner is None or owner["host"] != platform.node():
+        return None
+    try:
+        os.kill(owner["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return bool(owner["pid"] > 0)
+
+
+class Record:
+    """One record on disk. Every change is written at once; scores of other processes are kept."""
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path, self.header = path, header
+        self.id = identity_of(header)
+        self._owner: dict[str, Any] | None = None
+
+    def json(self) -> dict[str, Any]:
+        """The record as it is on disk."""
+        return read(self.path)
+
+    def points(self) -> set[Point]:
+        """The points whose headline is on disk: it is written last, so nothing of them is missing."""
+        return _points(self.json(), self.header["protocol"]["headline"])
+
+    def start(self, run: dict[str, Any]) -> None:
+        """Note that a run begins, and with what. From now on the record belongs to this run, until another one begins."""
+        with self._changing() as record:
+            self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), "host": platform.node()}
+            was = {"was_complete": True} if record["status"] == "complete" else {}
+            run = {**record["run"], **was, **run, "owner": self._owner}
+            record.update(status="running", run=run, code=code(), environment=environment())
+
+    def add(self, scores: Sequence[Score]) -> None:
+        """Write scores; one with the same metric, variant and axes is replaced. A record that grows has not failed."""
+        with self._changing() as record:
+            kept = {_identity(score): score for score in record["scores"]}
+            kept.update({_identity(score): score for score in (score.json() for score in scores)})
+            record["scores"] = [kept[key] for key in sorted(kept, key=_order)]
+            record["status"] = "running" if record["status"] == "failed" else record["status"]
+
+    def finish(self, status: str, run: dict[str, Any], points: Iterable[Point] = ()) -> None:
+        """Close a run as complete or failed.
+
+        A record is complete once a run has found or written all `points` that it was asked for, and it stays so: a later run that
+        adds points takes nothing away, so even if that one fails or is interrupted, the record still holds a whole run
+        and more. A run that fails says so only where no other run has begun since, for then the record belongs to that one.
+        """
+        with self._changing() as record:
+            before, owner = record["run"], record["run"].get("owner")
+            mine = owner is None or owner == self._owner or writer_lives(before) is False
+            if status == "complete" and set(points) <= _points(record, self.header["protocol"]["headline"]):
+                record["status"] = "complete"
+            elif status == "failed" and mine and record["status"] != "complete":
+                record["status"] = "complete" if before.get("was_complete") else "failed"
+            if mine:
+                kept = {name: value for name, value in before.items() if name not in ("owner", "was_complete")}
+                record["run"] = {**kept, **run}
+
+    def _blank(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "id": self.id,
+            "status": "running",
+            "group": group_of(self.header),
+            **self.header,
+            "scores": [],
+            "run": {},
+            "code": code(),
+            "environment": environment(),
+        }
+
+    @contextmanager
+    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
+        with locked(self.path.parent):
+            record = self._blank() if afresh or not self.path.exists() else read(self.path)
+            yield record
+            write_text(self.path, self._text(record))
+
+    def _text(self, record: dict[str, Any]) -> str:
+        """Return a record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
+        try:
+            text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            text = re.sub(
+                "[\ud800-\udfff]", lambda own: f"\\\\u{ord(own[0]):x}", text
+            )  # bytes of a file's name that are not text
+            check_record(parse(text.encode()))
+        except (TypeError, ValueError) as error:
+            what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"
+            raise UserError(f"{what}: the record then {error}; what was there before stays") from error
+        return text
+
+
+class Follower(Record):
+    """A record as processes beside the one that writes see it: what is on disk, and nothing is changed."""
+
+    def __init__(self, results: Path, header: dict[str, Any]) -> None:
+        super().__init__(_path(results, header), header)
+
+    @contextmanager
+    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
+        yield {"status": "running", "run": {}, "scores": []}
+
+
+def _path(results: Path, header: dict[str, Any]) -> Path:
+    return results / "records" / f"{identity_of(header)}.json"
+
+
+def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
+    def rank(value: Any) -> tuple[str, float, str]:
+        number = float(value) if isinstance(value, int | float) else -1.0
+        return ("", number, "") if not isinstance(value, str) else (value, 0.0, "")
+
+    axes = [part for key, value in identity[2:] for part in ((key, 0.0, ""), rank(value))]
+    return [*axes, (identity[0], 0.0, ""), (identity[1], 0.0, "")]
+
+
+def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
+    """Return the record for `header` (backbone, protocol, dataset), new or continued; `rerun` empties it first.
+
+    A name may be given later; nothing else that a record says about its backbone is ever overwritten.
+    """
+    record = Record(_path(results, header), header)
+    with record._changing(afresh=rerun) as content:
+        content["backbone"].update({key: value for key, value in header["backbone"].items() if key == "name"})
+    return record
+
+
+def check_writable(results: Path) -> None:
+    """Raise UserError where records cannot be written, before any work is done. Removes what killed runs left half written."""
+    folder = results / "records"
+    with locked(folder):
+        write_text(folder / ".writable", "")
+        (folder / ".writable").unlink()
+    for name in ("records", "pictures"):
+        sweep(results / name)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a record, whose shape is that of `record_schema.Record`.
+
+    Raises UserError, which names the file and the field, where it is broken, renamed or of a newer schema.
+    """
+    try:
+        record = load(path)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if type(schema) is int and schema != SCHEMA:
+            remedy = "upgrade densebench" if schema > SCHEMA else "score again and remove it"
+            raise UserError(f"the record {path} has schema {schema}, this version reads {SCHEMA}; {remedy}")
+        check_record(record)
+    except ShapeError as error:
+        raise UserError(f"the record {path} {error}; remove it and score again") from error
+    if path.stem != record["id"]:
+        raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
+    return record  # type: ignore[no-any-return]
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """The version of densebench, and the commit of its checkout if it runs from one."""
+    version = importlib.metadata.version("densebench")
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    inside = git("ls-files", "--error-unmatch", __file__) is not None
+    commit = git("rev-parse", "HEAD") if inside else None
+    # Only what runs: the records that lie in a checkout would make every run after the first one dirty.
+    sources = git("status", "--porcelain", "--", ":(top)*.py", ":(top,exclude)tests")
+    return {"densebench": version, "commit": commit, "dirty": bool(sources) if commit else None}
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """Versions of what the numbers pass through, and the machine."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {**found, "system": f"{platform.system()} {platform.machine()}", "cpu": _cpu()}
+
+
+def _cpu() -> str:
+    """The processor's model; what the system calls it where /proc does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

@@ -1,0 +1,116 @@
+"""The records of a results folder: which exist, which cannot be made again, and how they are removed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densebench import catalog, datasets
+from densebench.errors import UserError
+from densebench.results import record as records
+from densebench.results.record_schema import ID
+
+PATHS = ("ckpt", "folder", "frames", "predictions")  # kinds of spec that name a folder
+
+
+@dataclass
+class Found:
+    """The records of a folder, sorted by when they were begun, and what is wrong with the files that are not records."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+
+def scan(results: Path) -> Found:
+    """Read every record of a results folder."""
+    found = Found()
+    for path in sorted((results / "records").glob("*.json")):
+        try:
+            found.records.append(records.read(path))
+        except UserError as error:
+            found.broken[path] = str(error)
+    found.records.sort(key=lambda record: (record["run"].get("started", ""), record["id"]))
+    return found
+
+
+def state(record: dict[str, Any]) -> str:
+    """Return the status of a record; "stopped" where it says running but its process on this machine has ended."""
+    if record["status"] != "running" or records.writer_lives(record["run"]) is not False:
+        return str(record["status"])
+    return "stopped"
+
+
+def obsolete(record: dict[str, Any]) -> bool:
+    """Return whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
+    if record["protocol"]["name"] not in catalog.entries("protocols") and not _is_file(record["protocol"]["name"]):
+        return True
+    known = record["dataset"]["name"] in datasets.titles()
+    named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
+    own_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
+    if not known and ":" not in record["dataset"]["name"] and not own_dataset:
+        return True
+    return any(_is_gone(name) for name in named)
+
+
+def _words(command: str) -> Iterator[str]:
+    """Yield the names that a command was given, those of a list one by one."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return
+    for word in words:
+        yield from (word.partition("=")[2] if word.startswith("--") else word).split(",")
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") and os.path.isfile(name)  # noqa: PTH113 (Path raises for a name that is too long)
+
+
+def _is_gone(name: str) -> bool:
+    kind, _, path = name.partition(":")
+    if kind in PATHS and path:
+        return not os.path.exists(path)  # noqa: PTH110
+    return name.endswith(".py") and not _is_file(name)
+
+
+def matching(results: Path, ids: Sequence[str]) -> list[Path]:
+    """Return the files of the records with these ids, or beginnings of ids; broken records go by the names of their files.
+
+    Raises UserError for an id that names none, or several.
+    """
+    paths = sorted((results / "records").glob("*.json"))
+    found = []
+    for name in ids:
+        own = [path for path in paths if path.stem == name] or [path for path in paths if name and path.stem.startswith(name)]
+        if not own:
+            raise UserError(f"{results} holds no record {name!r}; `densebench records ls` lists them")
+        if len(own) > 1:
+            raise UserError(f"{name!r} is the beginning of {', '.join(path.stem for path in own)}; give more of it")
+        found += own
+    return list(dict.fromkeys(found))
+
+
+def remove(results: Path, paths: Sequence[Path]) -> None:
+    """Remove records with their pictures. Raises UserError, and removes nothing, where one of them is being written."""
+    with records.locked(results / "records"):
+        for path in paths:
+            try:
+                record = records.read(path)
+            except UserError:
+                continue
+            if record["status"] == "running" and records.writer_lives(record["run"]):
+                pid = record["run"]["owner"]["pid"]
+                raise UserError(f"the record {path} is being written by process {pid}; end that first, or wait until it is done")
+        for path in paths:
+            pictures = results / "pictures" / path.stem
+            if re.fullmatch(ID, path.stem) and pictures.is_dir() and not pictures.is_symlink():
+                shutil.rmtree(pictures)
+            if path.is_dir() and not path.is_symlink():
+                raise UserError(f"{path} is a folder, not a record; remove it by hand")
+            path.unlink(missing_ok=True)

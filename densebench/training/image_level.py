@@ -1,0 +1,59 @@
+"""The image-level loss that DINO is and that CrOC and CrIBo keep: class tokens of different views of an image must agree.
+
+Source: DINO (Caron et al., ICCV 2021), equations 2 to 4; CrOC, equations 5 and 6; CrIBo, equations 9 and 10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.training.augmentation import ViewSpec
+from densebench.training.distillation import Centre, distil, entropy
+from densebench.training.method import Pretrainer
+from densebench.training.networks import Network
+from densebench.training.objective import Now
+
+
+def global_views(options: Pretrainer) -> tuple[ViewSpec, ViewSpec]:
+    """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+    looks: dict[str, Any] = {"strengths": options.colour_jitter, "grey": options.grey, "sigma": options.blur_sigma}
+    first = ViewSpec(options.image_size, options.global_scale, blur=1.0, **looks)
+    return first, replace(first, blur=0.1, solarise=0.2)
+
+
+def by_image(vectors: Tensor, views: int) -> Tensor:
+    """From views one after the other `[views * b, e]` to images `[b, views, e]`."""
+    return vectors.unflatten(0, (views, -1)).transpose(0, 1)
+
+
+def image_loss(
+    seen: Tensor, taught: Tensor, student: Network, teacher: Network, centre: Centre, student_temp: float, now: Now
+) -> Tensor:
+    """Mean over images and over pairs of a teacher view t with a student view s != t; `[b s e]` and `[b t e]` unit vectors."""
+    pairs = 1.0 - torch.eye(seen.shape[1], taught.shape[1], device=seen.device)
+    mix = (pairs / pairs.sum() / len(seen)).expand(len(seen), -1, -1)
+    prototypes = student.head.prototypes("image"), teacher.head.prototypes("image")
+    return distil(seen, prototypes[0], taught, prototypes[1], mix, centre.value, student_temp, now.teacher_temp)
+
+
+def image_figures(tokens: Tensor, taught: Tensor, teacher: Network, centre: Centre, now: Now) -> dict[str, Tensor]:
+    """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens."""
+    if not now.logging:
+        return {}
+    certainty = entropy(taught.flatten(0, 1), teacher.head.prototypes("image"), centre.value, now.teacher_temp)
+    return {"teacher_entropy": certainty, "feature_std": spread(tokens)}
+
+
+def spread(tokens: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """How different tokens are: the standard deviation of each coordinate of unit-length tokens, times the root of their width.
+
+    Near 1 for independent directions, 0 where all are the same.
+    """
+    unit = F.normalize(tokens.float(), dim=1)
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5

@@ -1,0 +1,141 @@
+"""A pretraining method is a value: a frozen dataclass of hyper-parameters that says which views it takes, which head stands on
+the encoder, and what the objective is. The engine in `densebench.training` does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from densebench.options import runtime, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+    from densebench.training.augmentation import ViewSpec
+    from densebench.training.networks import Encoder
+    from densebench.training.objective import Objective
+
+
+MOST_STEPS = 100_000_000
+"""Steps of a run at most: every schedule is an array that holds a value for each."""
+
+
+TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images such as those of `scenes`
+    "arch": "test_vit", "image_size": 96, "epochs": 60, "batch_size": 64, "lr": 8e-3, "warmup_epochs": 2, "momentum": 0.95,
+    "hidden_dim": 512, "bottleneck_dim": 128, "out_dim": 256, "drop_path": 0.0, "blur_sigma": (0.1, 0.4), "grey": 0.0,
+    "colour_jitter": (0.4, 0.4, 0.2, 0.02), "cache": "ram",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pretrainer(ABC):
+    """Base of all methods. Settings change what is learned; means do not, and only they may change when a run goes on."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Named settings; the first is the default."""
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What `--variant paper` changes, per preset: where the text and the code that made the numbers part."""
+    class_token: ClassVar[bool] = True
+    """Whether the objective looks at the class token, so that a ViT without one cannot be trained."""
+
+    post_pretraining: ClassVar[bool] = False
+    """Whether the method is made to go on from a pretrained backbone, so that a run from scratch is worth a word."""
+
+    arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
+    image_size: int = setting(224, "side of the global views, px", minimum=8, maximum=16_384)
+    global_scale: tuple[float, float] = setting((0.25, 1.0), "share of the image that a global view shows, from,to")
+    colour_jitter: tuple[float, float, float, float] = setting(
+        (0.4, 0.4, 0.2, 0.1), "strengths of brightness, contrast, saturation, hue", minimum=0
+    )
+    grey: float = setting(0.2, "probability that a view loses its colours", minimum=0, maximum=1)
+    blur_sigma: tuple[float, float] = setting((0.1, 2.0), "standard deviation of the blur, px, from,to", minimum=0)
+    epochs: int = setting(300, "passes over the data", minimum=1, maximum=1_000_000)
+    steps: int | None = setting(None, "optimiser steps, instead of epochs", minimum=1, maximum=MOST_STEPS)
+    batch_size: int = setting(256, "images a step, over all processes", minimum=1, maximum=65_536)
+    accumulate: int = setting(1, "parts in which a process works through its share of a batch", minimum=1, maximum=65_536)
+    group_size: int = setting(
+        0, "images that share statistics, as those of one GPU in the paper; 0: a whole part", minimum=0, maximum=65_536
+    )
+    lr: float = setting(5e-4, "learning rate for a batch of --lr-batch images", minimum=0)
+    head_lr: float | None = setting(None, "learning rate of the head, likewise; none: the same", minimum=0)
+    lr_batch: int = setting(
+        256, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
+    )
+    min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
+    warmup_epochs: float = setting(10, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
+    weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
+    momentum: float = setting(0.996, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
+    clip_grad: float = setting(3.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
+    drop_path: float = setting(0.1, "stochastic depth of the student", minimum=0)
+    hidden_dim: int = setting(2048, "width of the head's MLP", minimum=1, maximum=65_536)
+    bottleneck_dim: int = setting(256, "width of what the head puts out", minimum=1, maximum=65_536)
+    precision: str = setting("fp32", "arithmetic of the networks; clusters and losses are fp32", choices=("fp32", "bf16", "fp16"))
+    device: str = runtime("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    workers: int | None = runtime(None, "processes that decode images; none chooses", minimum=0, maximum=1024)
+    cache: str = runtime(
+        "none", "keep decoded images (short side at most --cache-side) in memory", choices=("none", "ram", "gpu")
+    )
+    cache_side: int = runtime(256, "short side of kept images, px", minimum=16, maximum=16_384)
+    compile: bool = runtime(False, "compile the blocks of the networks with torch.compile")
+    log_every: int = runtime(10, "steps between log lines", minimum=1)
+    save_every: int = runtime(1, "epochs between saved states", minimum=1)
+    save_steps: int | None = runtime(None, "steps between saved states, instead of epochs", minimum=1)
+    keep: int = runtime(2, "saved states that stay", minimum=1)
+    keep_every: int | None = runtime(None, "epochs between backbones that stay, under epochs/; none: none stay", minimum=1)
+    visualise: int = runtime(
+        0, "images in the pictures of clusters and matches at every save; 0: none", minimum=0, maximum=100_000
+    )
+    probe: str | None = runtime(None, "score the teacher while training: scenes, or a data set and a limit such as voc:200")
+    probe_every: int = runtime(10, "epochs between two probes", minimum=1)
+    max_broken: int = runtime(100, "images that may fail to decode before the run stops", minimum=0)
+
+    @abstractmethod
+    def views(self) -> tuple[ViewSpec, ...]:
+        """The views of an image, in the order in which the objective meets them."""
+
+    @abstractmethod
+    def head(self, dim: int) -> nn.Module:
+        """The head on an encoder of width `dim`; student and teacher get one each, with equal weights."""
+
+    @abstractmethod
+    def objective(self, encoder: Encoder) -> Objective:
+        """The loss, with what it remembers between steps (centres, queues) as buffers."""
+
+    def encoder(self) -> Encoder:
+        """A new backbone, where the run does not start from given weights."""
+        from densebench.training.networks import create_encoder
+
+        return create_encoder(self.arch, self.image_size, self.drop_path)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `now.scheduled`.
+
+        `lr`, `weight_decay` and `momentum` under these names replace the engine's.
+        """
+        return {}
+
+
+@dataclass(frozen=True)
+class PrototypePretrainer(Pretrainer):
+    """Base of methods that compare distributions over prototypes, with the schedule of the teacher's temperature."""
+
+    out_dim: int = setting(65536, "prototypes", minimum=2, maximum=10_000_000)
+    norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
+    freeze_last_layer: int = setting(1, "epochs in which the prototypes do not move", minimum=0)
+    student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
+    teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
+    teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)
+    teacher_temp_epochs: int = setting(
+        0, "epochs in which the teacher's temperature moves from start to end", minimum=0, maximum=1_000_000
+    )
+    centre_momentum: float = setting(0.9, "of the teacher's centre", minimum=0)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """The teacher's temperature."""
+        from densebench.training.schedules import stairs
+
+        return {"teacher_temp": stairs(self.teacher_temp_start, self.teacher_temp, steps, per_epoch, self.teacher_temp_epochs)}

@@ -1,0 +1,232 @@
+"""k nearest neighbours aligned with boxes: does a patch inside an object tell the object's class?
+
+Su et al., FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, section 5, "Protocol for hyperparameter tuning". No
+training. Nine patches in the largest box of every training image, where the centres of its 3 x 3 cells fall, are the memory; so
+are nine patches of every validation image the queries. The k nearest (cosine) vote for their image's class, weighted by
+exp(cosine / 0.07). An image is right if any of its nine patches is.
+
+The short side of images becomes 256 px, the centre 224 px are cropped. Two points may share a patch, which then counts twice.
+
+- flsl: the protocol of the paper. The largest box of the whole image counts. Its nine points follow the image into the
+  crop; one that the crop leaves out is taken to the nearest patch at the crop's border. The paper states neither; its code
+  differs.
+- flsl-code: as in its code. It scales x and y of all boxes each by itself to 256 px, though images keep their aspect (right for
+  square images alone), takes 16 off, sets what is below 0 to 0 and what is above 224 to 223.999, and chooses the largest box
+  after that; the nine points are those of what is left of it. So they lie in the crop, and another box may count.
+
+Further on the code adds up the hits of all nine patches for its top-5, which then may exceed 100 %; here it is the share of
+images of which any patch has the class among its first five. Images are resized bicubically, as in DINO's k-NN evaluation from
+which the code comes. Ties in the vote go to the lower class. The paper does not say what becomes of images without a box: here
+they are left out, and counted.
+
+Classes: that of the largest box, groups (crowds) aside. On ImageNet it is the image's label, nearly always; COCO is of use
+where there is no ImageNet, and its numbers are of no paper.
+
+Number to reach: ImageNet, FLSL ViT-S/16 after 100 epochs, 72.4 (table 6, 4096 centroids; k is not stated).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from densebench.evals.bbox_knn.boxes import SIDE, largest, nine, patches
+from densebench.evals.incontext.scoring import unit_length
+from densebench.evals.incontext.voting import places
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densebench.backbones import Backbone
+from densebench.console import progress
+from densebench.datasets import Dataset, Item
+from densebench.datasets.boxes import Boxed
+from densebench.errors import UserError
+from densebench.evaluation.protocol import Evaluator, Point, Run
+from densebench.features.extract import DTYPES, Features, extract
+from densebench.features.views import CentreCropView
+from densebench.numerics import segmentation as metrics
+from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
+from densebench.options import axis, setting
+from densebench.processes import resolve_device, resolve_workers
+from densebench.results.record import Score
+
+NINE = SIDE * SIDE
+IMAGES = 256  # whose patches are searched at once; bounds the memory of the search and changes nothing else
+RECALL_QUERIES = 1024
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The images of a split that have a box: the class of the largest, and its nine patches by the image's name."""
+
+    items: Sequence[Item]
+    classes: Int[Tensor, "images"]
+    patches: Mapping[str, Int[Tensor, "9"]]
+    without: int
+
+
+@dataclass(frozen=True)
+class BboxKnn(Evaluator):
+    """Options of box-aligned nearest neighbours; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flsl": {}, "flsl-code": {"mapping": "clipped"}}
+    takes: ClassVar[str] = "boxes"
+
+    image_size: int = setting(224, "side of the centre crop in px, a multiple of the stride", minimum=1, maximum=16_384)
+    short_side: int = setting(256, "what the short side of images becomes before the crop, in px", minimum=1, maximum=16_384)
+    resample: str = setting("bicubic", "how images are resized", choices=("bilinear", "bicubic"))
+    mapping: str = setting("right", "how boxes come into the crop; clipped: as FLSL's code does it", choices=("right", "clipped"))
+    temperature: float = setting(0.07, "of the votes exp(cosine / temperature)", minimum=1e-3)
+    engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
+    train_split: str | None = setting(None, "split of the memory; none: the data set's own")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1, maximum=1_000_000)
+
+    def headline(self) -> dict[str, str]:
+        """The share of images of which any patch is right."""
+        return {"metric": "top1", "variant": "any-patch"}
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings by what they mean: engines that find the same neighbours are one setting."""
+        return {**super().settings(dataset), "engine": "exact" if self.engine in EXACT_ENGINES else self.engine}
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """The split of the memory and the split that is scored."""
+        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
+
+    def resolve(self, dataset: Dataset) -> BboxKnn:
+        """Name the splits. Raises UserError where they are one, so that every patch would find itself, or there is one class."""
+        if len(dataset.classes) == 1:
+            raise UserError(f"--dataset {dataset.name} has one class, which is always right; give one with several")
+        train, scored = self.splits(dataset)
+        if train == scored:
+            raise UserError(f"--eval-split {scored} is the split of the memory too, where each patch finds itself; name another")
+        return replace(self, train_split=train, eval_split=scored, neighbours=tuple(dict.fromkeys(self.neighbours)))
+
+    def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
+        """Those that have a box."""
+        assert isinstance(dataset, Boxed)
+        return [item for item in items if largest(dataset.objects(item)) is not None]
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """Every k."""
+        return [(("k", k),) for k in self.neighbours]
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Boxes first (they fail early), then features, then one search for every k that is not known yet."""
+        assert isinstance(dataset, Boxed)
+        ks = [dict(point)["k"] for point in self.points(dataset) if point not in run.known]
+        backbone.check_size(self.image_size, self.image_size)
+        view = CentreCropView(self.image_size, self.short_side, self.resample)  # type: ignore[arg-type]
+        with run.stage("boxes"):
+            train, scored = (
+                self.boxes(dataset, split, dataset.part(split, run.limit), view, backbone.stride)
+                for split in self.splits(dataset)
+            )
+        if max(ks) > NINE * len(train.items):
+            raise UserError(
+                f"--neighbours {max(ks)}: the memory holds {NINE * len(train.items)} patches, {NINE} of each of "
+                f"{len(train.items)} images with a box; ask for fewer neighbours or give more images"
+            )
+        with run.stage("features"):
+            memory, queries = (self.features(backbone, dataset, split, view) for split in (train, scored))
+        with run.stage("search"):
+            found, details = self.search(train, scored, memory, queries, ks, len(dataset.classes))
+        details |= {"memory": NINE * len(train.items), "images": len(scored.items)}
+        details |= {"without_box": scored.without, "memory_without_box": train.without}
+        for k, own in zip(ks, found, strict=True):
+            yield from self.scores(own, scored, dataset, (("k", k),), details)
+
+    def boxes(self, dataset: Boxed, split: str, items: Sequence[Item], view: CentreCropView, stride: int) -> Boxes:
+        """The nine patches of every image of a split. Raises UserError where no image has a box."""
+        found: list[Item] = []
+        classes, own = [], {}
+        side = view.size // stride
+        with progress(f"boxes of {split}", len(items)) as bar:
+            for item in items:
+                objects = dataset.objects(item)
+                bar.advance()
+                if largest(objects) is not None:
+                    place, where = nine(objects, *dataset.image_size(item), view, self.mapping)
+                    own[item.name] = patches(where, stride, (side, side))
+                    classes.append(int(objects.classes[place]))
+                    found.append(item)
+        if not found:
+            raise UserError(f"none of the {len(items)} images of {dataset.name} {split} has a box; give more images")
+        return Boxes(found, torch.tensor(classes), own, len(items) - len(found))
+
+    def features(self, backbone: Backbone, dataset: Dataset, own: Boxes, view: CentreCropView) -> Features:
+        """The nine vectors of every image, from the cache where it has them."""
+        return extract(
+            backbone, dataset, own.items, view, patches=own.patches, precision=self.precision,
+            device=resolve_device(self.device), batch_size=self.batch_size,
+            workers=resolve_workers(self.workers, len(own.items)),
+        )  # fmt: skip
+
+    def search(
+        self, train: Boxes, scored: Boxes, memory: Features, queries: Features, ks: Sequence[int], classes: int
+    ) -> tuple[Int[Tensor, "ks images 9"], dict[str, Any]]:
+        """Where the true class comes in the vote of every patch of the scored images, by k; and what to say of the search."""
+        rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
+        for place, item in zip(rows.split(NINE), train.items, strict=True):
+            place[:] = unit_length(memory[item].float())
+        rows = rows.to(resolve_device(self.device))
+        labels, truth = (own.classes.repeat_interleave(NINE).to(rows.device) for own in (train, scored))
+        search = Search(rows, torch.tensor([len(rows)]), torch.ones(1, 1, dtype=torch.bool), engine=self.engine)
+
+        def asked(images: Sequence[Item]) -> Float[Tensor, "q d"]:
+            return unit_length(torch.cat([queries[item] for item in images]).float())
+
+        found = []
+        with progress("search", len(scored.items)) as bar:
+            for start in range(0, len(scored.items), IMAGES):
+                part = scored.items[start : start + IMAGES]
+                near = search.search(asked(part), max(ks))
+                own = truth[NINE * start : NINE * (start + len(part))]
+                found.append(places(near.score[0], labels[near.index[0]], own, ks, self.temperature, classes).cpu())
+                bar.advance(len(part))
+        about = {}
+        if self.engine not in EXACT_ENGINES:
+            sample = asked(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
+            hits = recall(search.search(sample, max(ks)).index[0], nearest(sample, rows, max(ks)).index)
+            about = {"engine": self.engine, "recall": round(hits, 4)}
+        return torch.cat(found, 1).unflatten(1, (-1, NINE)), about
+
+    def scores(
+        self, found: Int[Tensor, "images 9"], scored: Boxes, dataset: Dataset, point: Point, details: dict[str, Any]
+    ) -> list[Score]:
+        """Top-1 and top-5 of one k, patch by patch and by any patch, the headline last."""
+        first = {"top5": found < 5, "top1": found < 1}
+        classes = scored.classes.numpy()
+        kinds = [(name, variant) for name in first for variant in ("patch", "any-patch")]
+        return [accuracy(first[name], name, variant, classes, dataset.classes, point, details) for name, variant in kinds]
+
+
+def accuracy(
+    right: Bool[Tensor, "images 9"],
+    metric: str,
+    variant: str,
+    classes: Int[np.ndarray, "images"],
+    names: Sequence[str],
+    point: Point,
+    details: dict[str, Any],
+) -> Score:
+    """The share of images of which any patch is right ("any-patch"), or the mean share of right patches ("patch"), in %."""
+    values = 100 * (right.any(1) if variant == "any-patch" else right).double().view(len(right), -1).mean(1)
+    resampled = metrics.bootstrap_mean(values)
+    own = values.numpy()
+    return Score(
+        metric,
+        variant,
+        float(values.mean()),
+        axes=dict(point),
+        ci95=metrics.interval(resampled),
+        per_class={name: float(own[classes == c].mean()) if (classes == c).any() else None for c, name in enumerate(names)},
+        bootstrap=tuple(resampled.tolist()),
+        details=details,
+        direction="higher",
+    )

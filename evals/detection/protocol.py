@@ -1,0 +1,277 @@
+"""Detection: a backbone fine-tuned under Mask R-CNN or Faster R-CNN, scored by average precision.
+
+He et al., Mask R-CNN, ICCV 2017, with torchvision's detectors. The presets restate what FLSL (Su et al., NeurIPS 2023, sections
+5.1 and 5.2) does with MMDetection 2 and detectron2:
+
+- flsl: Mask R-CNN on COCO. FPN on blocks 3, 5, 7 and 11 (from 0) of a ViT-S, 12 epochs, AdamW 5e-5 with weight decay 0.05 (not
+  for norms, positions and the class token), a tenth after 8 and 11 epochs, 1000 iterations of warm-up, stochastic depth 0.05,
+  DETR's multi-scale training, one image a GPU. The number of GPUs is stated nowhere: half the learning rate and twice the warm-up
+  of Swin's recipe for 16 images, from which the code descends, mean 8. Scored at a short side of 800 px, a long side of 1333.
+  FLSL's configuration, as SelfPatch's, says num_heads=8 for a ViT-S; here the model keeps those of its pretraining (6).
+- vitdet: Mask R-CNN on COCO as in ViTDet (Li et al., ECCV 2022), detectron2's recipe: simple pyramid on the last block, heads
+  with layer norm (four convolutions before the boxes, two in the proposals), large-scale jitter at 1024 px, 100 epochs of 64
+  images, AdamW 1e-4, weight decay 0.1, layer-wise decay 0.7, stochastic depth 0.1, a tenth after 88.889 and 96.296 epochs. FLSL's
+  repository has no configuration for it. Its windowed attention and relative positions are not restated: every block sees the
+  whole image.
+- uavdt: Faster R-CNN on UAVDT, class-agnostic AP at IoU 0.7 without what lies in ignored regions (the official toolkit). FLSL
+  says "settings of ClusDet" (Yang et al., ICCV 2019) and 1x schedule, and has no configuration: taken are ClusDet's 600 x 1000 px
+  and 500 detections an image, FLSL's optimiser and 12 epochs, one scale. ClusDet's cutting of images into chips is not restated.
+
+Images without an object to learn from (groups do not count) are left out of the training, as in the official codes. Position
+tables are trained at the checkpoint's own grid and resized in every pass; `--layer` of four blocks builds the FPN on these.
+`--iterations` shortens a run; its numbers are marked as not comparable. Differences that remain: torchvision's smooth L1 loss,
+images resized by Pillow, in training as in scoring (MMDetection takes OpenCV), fp32 unless `--precision` says otherwise (the
+codes use fp16).
+
+With several processes the gradient of a step is the mean of theirs. The reference's SyncBatchNorm over all images of a step, in
+the FPN's deconvolutions, is not restated: batch norms see the images of one pass (`--at-once`), and after the last iteration
+their running statistics are taken anew, as means over passes of 200 training samples, whatever the number of processes.
+
+Numbers to reach (AP of boxes, of masks; FLSL tables 1, 2 and 3): COCO, ViT-S/16 DINO 40.8, 37.3, FLSL 44.9, 40.8; ViT-S/8 FLSL
+46.5, 42.1; ViTDet, ViT-B/16 DINO 48.9, 43.7, FLSL 53.1, 47.0; UAVDT, ViT-S/16 DINO 48.9, FLSL 53.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from densebench.evals.detection.average_precision import CocoPrecision, Seen, agnostic_precision
+from densebench.evals.detection.pictures import drawn
+
+from densebench.backbones import Backbone
+from densebench.bridges.torchvision.data import check_batch
+from densebench.bridges.torchvision.detector import build
+from densebench.bridges.torchvision.inference import detect, found
+from densebench.bridges.torchvision.recipe import Data, Recipe
+from densebench.bridges.torchvision.training import train
+from densebench.console import notice, progress
+from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.boxes import Boxed
+from densebench.distributed import here, synchronise
+from densebench.errors import UserError
+from densebench.evaluation.protocol import Evaluator, Point, Run
+from densebench.options import runtime, setting
+from densebench.pictures.canvas import save
+from densebench.processes import resolve_device, resolve_workers
+from densebench.results.record import Score
+
+ASPECT = 1333 / 800  # long side for a short one, where none is given
+
+
+@dataclass(frozen=True)
+class Detection(Evaluator):
+    """Options of the fine-tuning; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    takes: ClassVar[str] = "boxes"
+    several_processes: ClassVar[bool] = True
+    draws_later: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "flsl": {},
+        "vitdet": {
+            "pyramid": "simple",
+            "heads": "normed",
+            "augmentation": "lsj",
+            "short_side": 1024,
+            "epochs": 100,
+            "steps": (88.889, 96.296),
+            "warmup": 250,
+            "train_batch": 64,
+            "learning_rate": 1e-4,
+            "weight_decay": 0.1,
+            "layer_decay": 0.7,
+            "drop_path": 0.1,
+        },
+        "uavdt": {
+            "model": "faster-rcnn",
+            "augmentation": "flip",
+            "short_side": 600,
+            "long_side": 1000,
+            "detections": 500,
+            "judge": "uavdt",
+        },
+    }
+
+    model: str = setting("mask-rcnn", "with masks, or boxes alone", choices=("mask-rcnn", "faster-rcnn"))
+    pyramid: str = setting("fpn", "on four layers, or on the last one alone (simple)", choices=("fpn", "simple"))
+    width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
+    heads: str = setting("plain", "normed: ViTDet's, with layer norm", choices=("plain", "normed"))
+    judge: str = setting("coco", "COCO's AP, or UAVDT's of all classes as one", choices=("coco", "uavdt"))
+    iou: float = setting(0.7, "from which on a detection is right for UAVDT", minimum=0)
+    iterations: int | None = setting(
+        None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
+    )
+    epochs: int = setting(12, "passes over the training images with objects", minimum=1, maximum=100_000)
+    steps: tuple[float, ...] = setting((8.0, 11.0), "epochs after which the learning rate falls to a tenth", minimum=0)
+    warmup: int = setting(1000, "iterations over which it rises, a tenth of the run at most", minimum=0)
+    train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
+    at_once: int = setting(1, "images in one pass, whose padding they share", minimum=1, maximum=65_536)
+    learning_rate: float = setting(5e-5, "of AdamW", minimum=0)
+    weight_decay: float = setting(0.05, "of AdamW; norms, positions and tokens have none", minimum=0)
+    layer_decay: float = setting(1.0, "factor of the learning rate from each block to the one below", minimum=0)
+    drop_path: float = setting(0.05, "stochastic depth of the last block while training", minimum=0)
+    clip: float = setting(0.0, "length that gradients are cut to; 0: any", minimum=0)
+    augmentation: str = setting("detr", "of training images", choices=("detr", "scales", "lsj", "flip"))
+    short_side: int = setting(800, "of images in px; training scales go with it", minimum=16, maximum=16_384)
+    long_side: int | None = setting(
+        None, "of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16, maximum=16_384
+    )
+    regions: int = setting(512, "of an image that the heads learn from", minimum=4, maximum=1_000_000)
+    detections: int = setting(100, "of an image at most", minimum=1, maximum=1_000_000)
+    train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
+    train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    gpus: int = runtime(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
+    visualise: int = runtime(0, "draw so many scored images with truth and detections", minimum=0, maximum=100_000)
+
+    def headline(self) -> dict[str, str]:
+        """AP of boxes, or of all classes as one."""
+        return {"metric": "ap", "variant": "class-agnostic" if self.judge == "uavdt" else "box"}
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings by what they mean, and whether the run is as long as the published ones."""
+        return {**super().settings(dataset), "long_side": self.longest, "comparable": self.iterations is None}
+
+    @property
+    def longest(self) -> int:
+        """The long side in px; of the square of large-scale jitter it is the short one."""
+        return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """The split that is learned from and the split that is scored."""
+        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """One: nothing is swept."""
+        return [()]
+
+    def resolve(self, dataset: Dataset) -> Detection:
+        """Name the splits. Raises UserError for what does not go together."""
+        if self.model == "mask-rcnn" and not getattr(dataset, "has_masks", False):
+            raise UserError(f"--model mask-rcnn: {dataset.name} has boxes without masks; use --model faster-rcnn")
+        if self.drop_path >= 1:
+            raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
+        if self.augmentation == "lsj" and self.longest != self.short_side:
+            raise UserError(
+                f"--long-side {self.longest}: --augmentation lsj cuts images to a square of --short-side {self.short_side}; "
+                "leave the long side out"
+            )
+        if self.longest < self.short_side:
+            raise UserError(
+                f"--long-side {self.longest}: it is shorter than --short-side {self.short_side}; give as much at least"
+            )
+        if self.iou > 1:
+            raise UserError(f"--iou {self.iou:g}: no two boxes share more than all; give 1 at most")
+        check_batch(self.recipe(1), self.gpus)
+        train, scored = self.splits(dataset)
+        return replace(self, train_split=train, eval_split=scored)
+
+    def recipe(self, images: int) -> Recipe:
+        """The run on so many training images."""
+        lsj = self.augmentation == "lsj"
+        return Recipe(
+            masks=self.model == "mask-rcnn",
+            pyramid=self.pyramid,  # type: ignore[arg-type]
+            width=self.width,
+            normed=self.heads == "normed",
+            augmentation=self.augmentation,  # type: ignore[arg-type]
+            short=self.short_side,
+            long=self.longest,
+            square=lsj,
+            iterations=self.iterations or self.epochs * -(-images // self.train_batch),
+            batch=self.train_batch,
+            at_once=self.at_once,
+            rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            drop_path=self.drop_path,
+            steps=tuple(step / self.epochs for step in self.steps),
+            warmup=self.warmup,
+            clip=self.clip,
+            regions=self.regions,
+            detections=self.detections,
+            seed=self.train_seed,
+            precision=self.precision,
+        )
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Annotations first (they fail early), then training, detection and scores; each goes on where a kill left it."""
+        assert isinstance(dataset, Boxed), "`takes` sees to it"
+        train_items, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        with run.stage("annotations"):
+            learned = with_objects(dataset, train_items, "training images")
+            with_objects(dataset, val, "images that are scored")
+        if len(learned) < len(train_items):
+            notice(f"{len(train_items) - len(learned)} of {len(train_items)} training images show no object: they are left out")
+        data = Data(dataset, learned, val, agnostic=self.judge == "uavdt")
+        recipe, world = self.recipe(len(learned)), here(resolve_device(self.device))
+        detector = build(backbone, data.classes, recipe)
+        with run.workspace("detection", world.size) as folder:
+            with run.stage("training"):
+                workers = resolve_workers(self.workers, recipe.iterations * recipe.batch)
+                curve = train(detector, data, recipe, folder, world, workers)
+            with run.stage("detection"):
+                detect(detector, data, recipe, folder, world, resolve_workers(self.workers, len(val)))
+            synchronise()  # all processes have written what they found
+            if world.is_main:
+                more = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
+                loss = {"iterations": recipe.iterations, "loss": round(curve[-1][1], 4)}
+                if self.visualise and run.pictures is not None:  # before the point counts as known and is not trained again
+                    draw(data, limited(val, self.visualise), folder, run.pictures)
+                with run.stage("scoring"):
+                    yield from self.scores(data, recipe, folder, {**more, **loss})
+            synchronise()  # no process removes the folder before it has been read
+
+    def scores(self, data: Data, recipe: Recipe, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
+        """All numbers; the headline comes last."""
+        if self.judge == "uavdt":
+            value, objects, gone = agnostic_precision(seen(data, data.val, folder), self.iou)
+            details = {**details, "iou": self.iou, "objects": objects, "ignored": gone}
+            yield Score("ap", "class-agnostic", value, details=details, direction="higher")
+            return
+        for masks in (True, False) if recipe.masks else (False,):
+            judge = CocoPrecision(data.dataset.classes, masks)
+            with progress("scoring masks" if masks else "scoring boxes", len(data.val)) as bar:
+                for one in seen(data, data.val, folder):
+                    judge.add(one)
+                    bar.advance()
+            values = judge.values()
+            for metric in reversed(values):
+                value, by_class = values[metric]
+                kinds = by_class if metric == "ap" else {}
+                kind = "mask" if masks else "box"
+                yield Score(metric, kind, value, per_class=kinds, details=details, direction="higher")
+
+
+def with_objects(dataset: Boxed, items: Sequence[Item], what: str) -> list[Item]:
+    """The images that show an object; groups are none. Raises UserError where none does, and for broken annotations."""
+    kept = [item for item in items if not dataset.objects(item).crowd.all()]
+    if not kept:
+        raise UserError(f"{dataset.name} has no object in the {len(items)} {what}; check its annotations")
+    return kept
+
+
+def seen(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Seen]:
+    """Truth and detections of those of the items that were looked at, image by image."""
+    wanted = {item.name: item for item in items}
+    for one in found(folder):
+        if one.image in wanted:
+            item = wanted.pop(one.image)
+            width, height = data.dataset.image_size(item)
+            yield Seen(data.dataset.truth(item), one, height, width)
+
+
+def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> None:
+    """Write `<image>.png` for some images."""
+    names = ("object",) if data.agnostic else data.dataset.classes
+    wanted = {item.name: item for item in items}
+    for one in seen(data, items, folder):
+        item = wanted[one.found.image]
+        truth = data.dataset.objects(item)
+        truth = replace(truth, classes=0 * truth.classes) if data.agnostic else truth
+        picture = drawn(data.dataset.image(item), replace(one, truth=truth), names)
+        save(picture, pictures / f"{one.found.image.replace('/', '-')}.png")
+    notice(f"pictures of {len(items)} images are in {pictures}")

@@ -1,0 +1,241 @@
+"""In-context dense nearest-neighbour retrieval: label every patch by its neighbours among labelled training patches.
+
+Balažević, Steiner, Parthasarathy, Arandjelović, Hénaff: Towards In-Context Scene Understanding, NeurIPS 2023 ("Hummingbird").
+No training. The patch features of (a fraction of) the training images, with their labels, are the memory; every patch of a
+validation image attends to its nearest neighbours there and takes the weighted sum of their labels; upsampled, the best class
+is the prediction.
+
+The original code was not released. Presets restate what public code and papers do, and keep their names apart because their
+numbers differ by five points and more for one backbone:
+
+- hummingbird: as open-hummingbird-eval, without its slips: identity mIoU, the backbone's own colour statistics, void pixels
+  dropped from labels, the data set's own classes, labels under pixel centres. Balanced nested subsets.
+- open-hummingbird: that public code (v2) as it is: Hungarian mIoU with absent classes counted as 0, ImageNet statistics with
+  0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
+  table has.
+- neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
+  the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` fixes it), and whose
+  jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` fixes it). Both were fixed together.
+- cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
+  subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
+  votes, dropped.
+- dip: DIP (Sirko-Galouchenko et al., ICCV 2025): squared Euclidean search on features as they are, temperature 0.07. The
+  reference rounds features to fp16; here `--precision` says.
+- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, a vote of the neighbours' patches pixel by pixel (void may
+  win, and is then a class of the mean that is never right); k and distance are chosen on a tenth of the training images. The
+  statistics of the features are taken over the memory's images, here also while choosing.
+
+Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DINO ViT-S/16 26.4, 30.5, 41.3, 47.9 and CrIBo
+53.9, 59.9, 66.9, 71.2; CrIBo table 1 (k-NN), DINO 24.6, 29.0, 38.7, 46.1 and CrIBo 47.3, 56.8, 66.8, 72.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from densebench.evals.incontext.scoring import Retriever, Task
+
+from densebench.backbones import Backbone
+from densebench.datasets import Dataset, Item, limited
+from densebench.errors import UserError
+from densebench.evaluation.bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.supervised import FewShot
+from densebench.features.extract import DTYPES, Features, Normalisation, extract
+from densebench.features.views import View
+from densebench.numerics.search import EXACT_ENGINES
+from densebench.options import setting
+from densebench.processes import resolve_device, resolve_workers
+from densebench.results.record import Score
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+STATISTICS = {
+    "imagenet": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.225)),
+    "hummingbird": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.255)),
+}
+
+
+@dataclass(frozen=True)
+class InContext(FewShot):
+    """Options of in-context retrieval; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "hummingbird": {},
+        "open-hummingbird": {
+            "augment_epochs": 2,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "dead",
+            "absent": "zero",
+            "variant": "hungarian",
+        },
+        "neco": {
+            "augment_epochs": 2,
+            "hue": 0.5,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "dead",
+            "memory_norm": "patches",
+            "absent": "zero",
+            "variant": "hungarian",
+        },
+        "cribo": {
+            "resize": "native",
+            "augment_epochs": 0,
+            "memory_size": None,
+            "labels": "majority",
+            "weighting": "equal",
+            "neighbours": (50,),
+            "subsets": "uniform",
+            "score_at": "patch",
+        },
+        "dip": {
+            "augment_epochs": 2,
+            "colour": "hummingbird",
+            "mask_resample": "nearest",
+            "void": "background",
+            "other_class": "class",
+            "metric": ("l2",),
+            "temperature": 0.07,
+        },
+        "capi": {
+            "image_size": 224,
+            "resample": "bicubic",
+            "augment_epochs": 0,
+            "memory_size": None,
+            "labels": "pixels",
+            "weighting": "equal",
+            "standardise": True,
+            "neighbours": (1, 3, 10, 30),
+            "metric": ("cosine", "l2"),
+            "subsets": "uniform",
+        },
+    }
+
+    resize: str = setting(
+        "square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native")
+    )
+    mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
+    augment_epochs: int = setting(
+        1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0, maximum=10_000
+    )
+    hue: float = setting(0.1, "how far those views turn hue at most; 0.5, half a turn, reaches every hue", minimum=0, maximum=0.5)
+    colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
+    memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1, maximum=1_000_000_000)
+    memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
+    standardise: bool = setting(False, "give each feature mean 0 and deviation 1 over the memory")
+    labels: str = setting("soft", "label of a patch", choices=("soft", "majority", "pixels"))
+    void: str = setting("drop", "void pixels in the memory: dropped or taken as class 0", choices=("drop", "background"))
+    neighbours: tuple[int, ...] = setting(
+        (30,), "neighbours of a query; of several the best on a tenth of train", minimum=1, maximum=1_000_000
+    )
+    metric: tuple[str, ...] = setting(("cosine",), "distance of the search; of several the best", choices=("cosine", "l2"))
+    weighting: str = setting("softmax", "weights of the neighbours", choices=("softmax", "equal"))
+    temperature: float = setting(0.02, "of the softmax over cosines", minimum=1e-6)
+    score_at: str = setting("view", "where pixels are scored", choices=("view", "native", "patch"))
+    variant: str = setting("identity", "the headline mIoU", choices=("identity", "hungarian"))
+    engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
+
+    def headline(self) -> dict[str, str]:
+        """mIoU in the preset's variant."""
+        return {"metric": "miou", "variant": self.variant}
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the settings by meaning: engines that find the same neighbours are one setting; native images have no size,
+        and views that are not augmented have no hue."""
+        engine = "exact" if self.engine in EXACT_ENGINES else self.engine
+        found = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
+        return {**found, "image_size": None} if self.resize == "native" else found
+
+    def resolve(self, dataset: Dataset) -> InContext:
+        """Name the splits; refuse settings that contradict each other."""
+        if self.labels == "pixels" and (self.weighting, self.score_at) != ("equal", "view"):
+            raise UserError("--labels pixels votes pixel by pixel: it goes with --weighting equal and --score-at view")
+        if self.memory_norm == "patches" and self.metric != ("cosine",):
+            raise UserError("--memory-norm patches goes with --metric cosine alone")
+        if self.resize == "native" and self.image_size is not None:
+            raise UserError(f"--image-size {self.image_size} goes with --resize square; native images keep their size")
+        return super().resolve(dataset)
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        val = limited(val, self.visualise) if run.drawing else val
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space = LabelSpace(dataset, self.void, self.other_class)
+        plain = self.query_view(backbone, dataset)
+        views = [replace(plain, augment=True, epoch=epoch, hue=self.hue) for epoch in range(self.augment_epochs)] or [plain]
+        with run.stage("labels"):
+            chosen = self.choose(dataset, train, points)
+            used = [train[i] for i in np.flatnonzero(chosen.any(0))]
+            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
+            held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
+            limits = unit_limits(held, row_limits(held, self.memory_size))
+            units = read_units(dataset, used, views, labelling, limits)
+            self.check_sizes(points, lay_out(units, held, self.memory_size).sizes())
+        with run.stage("features"):
+            features = self.features(backbone, dataset, used, views)
+            queries = self.features(backbone, dataset, val, [plain])[plain]
+        task = Task(self, dataset, space, val, plain, queries, resolve_device(self.device), run)
+        for group in self.groups(len(points)):
+            retriever = Retriever(task, units, held[group], features)
+            yield from retriever.scores([points[i] for i in group], [self.details(space, held[i], units) for i in group])
+
+    def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
+        """The view of a validation image.
+
+        A size that the user gave must fit the backbone (else UserError with the nearest two); the usual 512 is rounded down to
+        the stride, 504 for patches of 14, as the papers do.
+        """
+        stride, size = backbone.stride, self.image_size
+        if self.resize == "square" and size is None:
+            size = max(1, dataset.image_size_hint // stride) * stride
+        if size is not None:
+            backbone.check_size(size, size)
+        return View(stride, size, self.resample, self.mask_resample)  # type: ignore[arg-type]
+
+    def check_sizes(self, points: Sequence[Point], sizes: Sequence[int]) -> None:
+        """Raise UserError where a subset's memory holds fewer rows than there are neighbours to find."""
+        for point, size in zip(points, sizes, strict=True):
+            if size < max(self.neighbours):
+                where = ", ".join(f"{name} {value}" for name, value in point if value is not None)
+                raise UserError(
+                    f"--neighbours {max(self.neighbours)}: the memory of {where} holds {size} patches; "
+                    "ask for fewer neighbours or a larger share of the images"
+                )
+
+    def features(
+        self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
+    ) -> dict[View, Features]:
+        """Features of the items under each view."""
+        device = resolve_device(self.device)
+        return {
+            view: extract(
+                backbone, dataset, items, view, normalisation=STATISTICS.get(self.colour), precision=self.precision,
+                device=device, batch_size=self.batch_size, workers=resolve_workers(self.workers, len(items)),
+                label=f"features {'of augmented views ' + str(view.epoch + 1) if view.augment else ''}".strip(),
+            )
+            for view in views
+        }  # fmt: skip
+
+    def groups(self, points: int) -> list[list[int]]:
+        """Points that one memory can serve: all, unless the memory's rows depend on the subset itself."""
+        alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
+        return [[point] for point in range(points)] if alone else [list(range(points))]
+
+    def details(self, space: LabelSpace, held: torch.Tensor, units: Sequence[Unit]) -> dict[str, Any]:
+        """What a subset is made of: its number of images, and the classes that none of them shows."""
+        return space.census([unit for unit, inside in zip(units, held.tolist(), strict=True) if inside])
+
+    @property
+    def row_dtype(self) -> torch.dtype:
+        """The type of the memory's rows."""
+        return DTYPES[self.precision]

@@ -1,0 +1,221 @@
+"""Linear probe: one linear layer on frozen patch features, fitted exactly.
+
+The literature trains a 1 x 1 convolution by stochastic gradients (Ziegler and Asano, Leopart, CVPR 2022; Oquab et al., DINOv2,
+2023), and what it reports moves with learning rate, schedule and augmentation. The preset here has none of these:
+
+- lbfgs: multinomial logistic regression, full batch, L-BFGS, on cached features of the images as they are. A patch's label is
+  the share of each class among its labelled pixels. Of several strengths of regularisation, all fitted in the same passes, the
+  one with the best mIoU on a tenth of the training images is taken, then all of them are fitted with it. Logits are upsampled
+  bilinearly to the view; its pixels are scored. Close to the logistic regression of CAPI (Darcet et al., 2025), which drops
+  patches whose majority is void and takes the majority class of the others.
+
+It is a measure of its own: no paper has reported it, so its numbers compare with each other alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.backbones import Backbone
+from densebench.console import notice
+from densebench.datasets import Dataset, limited
+from densebench.errors import UserError
+from densebench.evaluation.bank import Labelling, Unit, read_units
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.layers import Layers, features_of, whole_view
+from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.supervised import FewShot
+from densebench.features.extract import Features
+from densebench.features.views import View
+from densebench.files.atomic import digest
+from densebench.files.store import Store
+from densebench.numerics import segmentation as metrics
+from densebench.numerics.lbfgs import Minimum
+from densebench.numerics.logistic import Rows, fit
+from densebench.options import setting
+from densebench.processes import resolve_device
+from densebench.results.record import Score
+
+HOLDOUT = 10  # one in so many training images chooses the regularisation
+CHUNK = 65536  # rows at once
+IN_MEMORY = 4 * 2**30  # bytes of rows that are kept between passes
+
+
+@dataclass(frozen=True)
+class Linear(FewShot):
+    """Options of the linear probe; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lbfgs": {}}
+
+    labels: str = setting("soft", "label of a patch", choices=("soft", "majority"))
+    standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over the training patches")
+    l2: tuple[float, ...] = setting(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train", minimum=0
+    )
+    iterations: int = setting(500, "of L-BFGS at most", minimum=1, maximum=1_000_000)
+    tolerance: float = setting(1e-4, "largest entry of the gradient at which the fit ends", minimum=0)
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
+        with run.stage("labels"):
+            chosen = self.choose(dataset, train, points)
+            used = [train[i] for i in np.flatnonzero(chosen.any(0))]
+            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
+            units = read_units(dataset, used, [view], labelling, [None] * len(used))
+        with run.stage("features"):
+            rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
+        probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
+        held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
+        with run.stage("fit"), run.workspace("linear") as folder:
+            store = Store(folder, {"protocol": "linear"})
+            fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
+        with run.stage("scoring"):
+            weights = torch.stack([one.weights for one in fitted])
+            layers = replace(probe.layers, features=queries)
+            counts = layers.count(val, weights)
+        names = [item.name for item in val]
+        for number, (point, one) in enumerate(zip(points, fitted, strict=True)):
+            details = {**space.census(held[number]), **one.details}
+            found = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
+            yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
+        if self.visualise and run.pictures is not None:
+            largest = max(range(len(points)), key=lambda number: len(held[number]))
+            layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear layer on features as they are, and how it came about."""
+
+    weights: Float[Tensor, "d_plus_1 c"]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One backbone's features on one data set, ready to be fitted and scored."""
+
+    options: Linear
+    dataset: Dataset
+    space: LabelSpace
+    view: View
+    features: Features
+    device: torch.device
+
+    @property
+    def layers(self) -> Layers:
+        """Layers on the training images' features."""
+        return Layers(self.dataset, self.space, self.view, self.features, self.device)
+
+    def fitted(self, point: Point, units: Sequence[Unit], store: Store) -> Fitted:
+        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken from the store."""
+        name = digest([list(point), [unit.item.name for unit in units]], 16)
+        if not any(len(unit.order) for unit in units):
+            raise UserError(f"no patch of the {len(units)} training images of {dict(point)} has a class; check their label maps")
+        if name not in store:
+            values, near, best = torch.zeros(len(self.options.l2)), None, 0
+            if len(self.options.l2) > 1:
+                values, candidates = self.select(units)
+                best = int(values.argmax())
+                near = candidates[[best]]
+            l2 = self.options.l2[best]
+            weights, found = self.fit(units, (l2,), near)
+            if not bool(found.converged[0]):
+                notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
+            facts = torch.tensor(
+                [l2, float(found.iterations[0]), float(found.converged[0]), *values.tolist()], dtype=torch.float64
+            )
+            store.add({name: weights[0].cpu(), f"{name} facts": facts})
+        kept: list[float] = store[f"{name} facts"].tolist()
+        details: dict[str, Any] = {"l2": kept[0], "iterations": int(kept[1]), "converged": bool(kept[2])}
+        if len(self.options.l2) > 1:
+            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, kept[3:], strict=True)}
+        return Fitted(store[name].clone().to(self.device), details)
+
+    def select(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
+        """The mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
+
+        Raises UserError where there are not two images.
+        """
+        if len(units) < 2:
+            raise UserError(
+                f"choosing among --l2 {','.join(f'{v:g}' for v in self.options.l2)} takes two training images; give one"
+            )
+        order = torch.randperm(len(units), generator=torch.Generator().manual_seed(0)).tolist()
+        asked, rest = order[: max(1, len(units) // HOLDOUT)], order[max(1, len(units) // HOLDOUT) :]
+        weights, _ = self.fit([units[i] for i in sorted(rest)], self.options.l2)
+        layers = self.layers
+        confusion = sum(layers.confusions(units[i].item, weights) for i in asked)
+        ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
+        return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
+
+    def fit(
+        self, units: Sequence[Unit], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
+    ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
+        """Weights on features as they are, for each strength; standardisation is folded in. near: where the search begins."""
+        mean, scale = self.statistics(units)
+        if near is not None:
+            bias = near[:, -1:] + (mean[:, None] * near[:, :-1]).sum(dim=1, keepdim=True)
+            near = torch.cat([near[:, :-1] * scale[:, None], bias], dim=1)
+        rows = self.rows(units, mean, scale)
+        options = self.options
+        weights, found = fit(
+            rows,
+            len(mean),
+            self.space.classes,
+            l2,
+            iterations=options.iterations,
+            tolerance=options.tolerance,
+            device=self.device,
+            start=near,
+        )
+        slopes = weights[:, :-1] / scale[:, None]
+        bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)
+        return torch.cat([slopes, bias], dim=1), found
+
+    def statistics(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Mean and standard deviation of each feature over the rows that are fitted; 0 and 1 where they stay as they are."""
+        width = self.features[units[0].item].shape[-1]
+        total, squares, count = torch.zeros(width).double(), torch.zeros(width).double(), 0
+        for unit in units if self.options.standardise else ():
+            own = self.features[unit.item].flatten(0, 1)[unit.order].double()
+            total, squares, count = total + own.sum(0), squares + own.square().sum(0), count + len(own)
+        mean = total / max(count, 1)
+        scale = (squares / count - mean.square()).clamp(min=1e-12).sqrt() if count else torch.ones(width).double()
+        return mean.float().to(self.device), scale.float().to(self.device)
+
+    def rows(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> Rows:
+        """The rows of all units, some images at a time: in memory where they fit, else read again in every pass."""
+
+        def read() -> Iterator[tuple[Tensor, Tensor]]:
+            batch: list[Unit] = []
+            for unit in units:
+                batch.append(unit)
+                if sum(len(one.order) for one in batch) >= CHUNK:
+                    yield self.chunk(batch, mean, scale)
+                    batch = []
+            if batch:
+                yield self.chunk(batch, mean, scale)
+
+        width = len(mean) + self.space.classes
+        if 4 * width * sum(len(unit.order) for unit in units) > IN_MEMORY:
+            return read
+        held = list(read())
+        return lambda: held
+
+    def chunk(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
+        """Standardised features and labels of a few images."""
+        x = torch.cat([self.features[unit.item].flatten(0, 1)[unit.order].float() for unit in units]).to(self.device)
+        y = torch.cat([unit.labels.float() for unit in units]).to(self.device)
+        return (x - mean) / scale, y

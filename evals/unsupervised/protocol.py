@@ -1,0 +1,301 @@
+"""Fully unsupervised segmentation: foreground by clusters (CBFE), objects by communities of clusters (CD).
+
+Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semantic Segmentation, CVPR 2022, sections 3.3, 3.4 and
+4.4; Pariza et al., NeCo, ICLR 2025, appendix B.1 and table 6. Patch features of train and of the scored split are clustered
+together (as in `kmeans`), then
+
+1. CBFE: of 200 spherical clusters those are foreground whose pixels lie in the attention masks of a ViT often enough;
+2. the foreground alone is clustered finely; clusters that lie side by side become communities, those without a neighbour 0;
+3. communities are named by classes with the Hungarian method (communities beyond the number of classes: class 0).
+
+Every step stands in the record: variants `kmeans` (K = classes, no step), `cbfe` (K = classes less background, on the
+foreground), `cd` (communities of clusters of everything), `cbfe+cd` (the headline), and `overclustering` (fine clusters by their
+most frequent class: what communities could reach); `foreground_iou` of the masks.
+
+- leopart, leopart-b8: the reference for ViT-S/16 and ViT-B/8; neco: NeCo's parameters. Attention holds 65 % of the mass (NeCo's
+  text: 70 %, its code: 65 %). The reference takes the attention of DINO ViT-S/16 for every backbone: `--attention-from`;
+  NeCo takes each backbone's own, as here by default. 240 degrees stand for 225 in its list of neighbours.
+- label-free: nothing is chosen with labels. The cut is where the foreground agrees best with the attention masks themselves; all
+  co-occurrences are edges; and of Louvain's resolutions that one counts whose communities are as many as classes.
+
+What the other presets choose with labels: the cut (with train's labels, here too) and, when they were published, the number of
+clusters, the least weight of an edge and the Markov time, by 300 trials on train's mIoU. The record lists what is not as in the
+label-free variant (`chosen_with_labels`). Communities are Louvain's by default, with the resolution that gives as many as there
+are classes without background; published numbers are Infomap's (`--method infomap`, pip install 'densebench[infomap]').
+K-means of `kmeans` and `cbfe` and the communities take the seed; the fine clustering takes `--clustering-seed`, as the reference.
+
+Numbers to reach (mIoU, VOC val; NeCo table 6 and Leopart table 5): NeCo ViT-S/14 17.8, with CBFE 41.3, with CD 55.1; Leopart
+ViT-S/16 with both 41.7; DINOv2R ViT-S/14 35.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
+from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
+from densebench.evals.unsupervised.two_splits import TwoSplits, enlarged
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densebench.backbones import Backbone, attention_of, load_backbone, without_labels
+from densebench.datasets import Dataset, Item
+from densebench.errors import UserError
+from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
+from densebench.evaluation.clustered import Clustered
+from densebench.evaluation.engines import cluster
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.layers import features_of, whole_size
+from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.tokens import tokens_of
+from densebench.features.views import View
+from densebench.numerics.foreground import foreground, without_specks
+from densebench.numerics.kmeans import labels, sample
+from densebench.options import axis, setting
+from densebench.processes import resolve_device
+from densebench.results.record import Score
+
+BOTH = "cbfe+cd"
+S16: dict[str, Any] = {"image_size": 448}
+LABEL_FREE: dict[str, Any] = {
+    "image_size": 448,
+    "cut": "attention",
+    "community_clusters": 150,
+    "weight_threshold": 0.0,
+    "angles": "eight",
+    "clustering_seed": None,
+}
+
+
+@dataclass(frozen=True)
+class Unsupervised(Clustered):
+    """Options of unsupervised segmentation; see the module for what the presets are."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "leopart": S16,
+        "leopart-b8": {**S16, "community_clusters": 109, "weight_threshold": 0.07, "markov_time": 0.4},
+        "neco": {**S16, "community_clusters": 189, "weight_threshold": 0.07, "markov_time": 1.2},
+        "label-free": LABEL_FREE,
+    }
+
+    train_split: str | None = setting(None, "split that is clustered too, and whose labels choose the cut; none: train")
+    attention_mass: float = setting(0.65, "share of the attention that its masks hold", minimum=0)
+    attention_from: str | None = setting(None, "backbone whose attention counts, such as ckpt:DIR; none: the scored one's own")
+    attention_weights: str | None = setting(None, "weights for --attention-from timm:NAME")
+    foreground_clusters: int = setting(200, "clusters that are foreground or background as a whole", minimum=1, maximum=1_000_000)
+    cut: str = setting("labels", "least precision of foreground: chosen by labels or by attention, or a number")
+    community_clusters: int = setting(149, "clusters that are joined to communities", minimum=1, maximum=1_000_000)
+    angles: str = setting("leopart", "neighbours that count: eight, or the reference's list", choices=("eight", "leopart"))
+    weight_threshold: float = setting(0.09, "least share of a neighbourhood that makes an edge, both ways", minimum=0)
+    method: str = setting("louvain", "how communities are found", choices=("louvain", "infomap"))
+    resolution: float | None = setting(None, "of Louvain; none: so that communities are as many as classes", minimum=0)
+    markov_time: float = setting(2.0, "of Infomap", minimum=0)
+    clustering_seed: int | None = setting(0, "of the fine clusterings; none: the seed of the score", minimum=0)
+    seeds: int = axis(10, "runs", minimum=1, maximum=10_000)
+
+    def headline(self) -> dict[str, str]:
+        """mIoU of foreground and communities together."""
+        return {"metric": "miou", "variant": BOTH}
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """Both are clustered; train is VOC's 1464 images where it exists, not the 10,582 of trainaug."""
+        own = "train" if "train" in dataset.splits else dataset.train_split
+        return self.train_split or own, self.eval_split or dataset.val_split
+
+    def resolve(self, dataset: Dataset) -> Unsupervised:
+        """Name the splits. Raises UserError for a cut that is none, and for data without a background class."""
+        cut = self.cut if self.cut in ("labels", "attention") else f"{self.threshold():g}"
+        if self.engine == "sklearn":
+            raise UserError("--engine sklearn: it has no spherical K-means, which finds the foreground; take torch or faiss")
+        if not self.markov_time:
+            raise UserError("--markov-time 0: nothing would flow from cluster to cluster; give more")
+        if not 0 < self.attention_mass <= 1:
+            raise UserError(f"--attention-mass {self.attention_mass:g}: it is a share, above 0 and at most 1")
+        if self.attention_weights and not self.attention_from:
+            raise UserError(f"--attention-weights {self.attention_weights} goes with --attention-from timm:NAME")
+        if dataset.background is None:
+            raise UserError(f"{dataset.name} has no background class, so no foreground; voc has one")
+        train, scored = self.splits(dataset)
+        if train == scored:
+            raise UserError(f"--train-split {train}: it is the scored split; name another one")
+        return replace(self, cut=cut, train_split=train, eval_split=scored)
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings by what they mean: another backbone's attention is its weights."""
+        found = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
+        if (other := self.other_attention()) is not None:
+            found |= {"attention_from": without_labels(other.identity()), "attention_weights": None}
+        return found
+
+    def threshold(self) -> float:
+        """The cut as a number. Raises UserError for what is none between 0 and 1."""
+        try:
+            value = float(self.cut)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise UserError(f"--cut {self.cut}: it takes labels, attention or a number from 0 to 1")
+        return value
+
+    def chosen_with_labels(self) -> list[str]:
+        """The settings that are not those of the label-free variant: labels chose them, here or when they were published."""
+        names = ["cut", "community_clusters", "weight_threshold", "markov_time" if self.method == "infomap" else "resolution"]
+        return [name for name in names if getattr(self, name) != LABEL_FREE.get(name)]
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """One for each seed."""
+        return [(("seed", seed),) for seed in range(self.seeds)]
+
+    def other_attention(self) -> Backbone | None:
+        """The other backbone whose attention counts, if one was named."""
+        if self.attention_from is None:
+            return None
+        weights = Path(self.attention_weights) if self.attention_weights else None
+        return attention_of(load_backbone(self.attention_from, weights=weights))
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Labels and attention first (they fail early), then the clusterings, then the communities of every seed."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        items = list({item.name: item for item in [*train, *val]}.values())
+        if len(items) < len(train) + len(val):
+            raise UserError(f"{self.train_split} and {self.eval_split} share images; name another --train-split")
+        space = LabelSpace(dataset, "drop", self.other_class)
+        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        source = self.other_attention() or attention_of(backbone)
+        with run.stage("labels"):
+            wanted = items if self.cut == "labels" else val
+            truth = truth_maps(space, wanted, view, self.mask_size, self.mask_resample)
+        with run.stage("features"):
+            masks = self.masks(source, dataset, items)
+            features = features_of(self, backbone, dataset, items, view)
+            tokens, grid = tokens_of(self, features, items)
+            tokens = tokens.to(resolve_device(self.device))
+        side = self.mask_size or int(truth[0].shape[0])
+        images = TwoSplits(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
+        known: dict[int, Fine] = {}
+        for point in (point for point in self.points(dataset) if point not in run.known):
+            seed = dict(point)["seed"]
+            with run.stage("clustering"):
+                own = seed if self.clustering_seed is None else self.clustering_seed
+                known = {own: known[own] if own in known else self.fine(images, own)}
+            with run.stage("scoring"):
+                scores, named = self.scores(images, known[own], point)
+            yield from scores
+            if self.visualise and run.pictures is not None and seed == 0:
+                draw(space, view, val, known[own].parts[len(train) :], named, self.visualise, run.pictures)
+
+    def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:
+        """Where the class token looks: heads averaged, smoothed, the patches that hold most, without specks."""
+        view = View(source.stride, whole_size(self.image_size, source, dataset))
+        maps = features_of(self, source, dataset, items, view)
+        heads = torch.stack([maps[item].float().mean(dim=2) for item in items])
+        grid = (int(heads.shape[1]), int(heads.shape[2]))
+        return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))
+
+    def fine(self, images: TwoSplits, seed: int) -> Fine:
+        """The foreground and its fine clusters, the fine clusters of everything, and who lies beside whom."""
+        k, fewer = self.community_clusters, self.foreground_clusters
+        for name, count in (("community", k), ("foreground", fewer)):
+            if count > len(images.tokens):
+                raise UserError(f"--{name}-clusters {count}: there are {len(images.tokens)} tokens; ask for fewer")
+        coarse = images.maps(cluster(self, images.tokens, fewer, seed, spherical=True))
+        large = images.halves(enlarged(coarse, images.side))
+        precision = [precisions(own, there, fewer) for own, there in large]
+        threshold = self.chosen(images, precision[0], large[0][0])
+        mask = torch.cat([mask_of(own, p, threshold) for (own, _), p in zip(images.halves(coarse), precision, strict=True)])
+        parts = self.inside(images, mask, k, seed)
+        everything = images.maps(cluster(self, images.tokens, k, seed))
+        edges = [self.edges(enlarged(maps, images.side), nodes) for maps, nodes in ((parts, k + 1), (everything, k))]
+        return Fine(threshold, mask, parts, edges[0], everything, edges[1])
+
+    def chosen(self, images: TwoSplits, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
+        """The least precision of a foreground cluster."""
+        if self.cut == "labels":
+            return best_cut(precision, clusters, images.labelled()[: images.train])
+        if self.cut == "attention":
+            return best_cut(precision, clusters, images.attention[: images.train])
+        return self.threshold()
+
+    def inside(self, images: TwoSplits, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
+        """Clusters 0 to k - 1 of the foreground; k is the background.
+
+        Tokens count as often as the enlarged map shows them, as the reference clusters enlarged maps.
+        """
+        places = mask.flatten().nonzero()[:, 0]
+        pixels = places.repeat_interleave(images.pixels()[places % mask[0].numel()])
+        if k > len(places):
+            raise UserError(f"{k} clusters of {len(places)} foreground tokens: lower --cut or --community-clusters")
+        trained = pixels[sample(len(pixels), k, self.per_cluster, seed).to(pixels.device)].to(images.tokens.device)
+        found = cluster(replace(self, per_cluster=None), images.tokens[trained], k, seed)
+        result = torch.full((mask.numel(),), k, dtype=torch.int64)
+        result[places] = labels(images.tokens[places.to(images.tokens.device)], found).cpu()
+        return result.view(mask.shape)
+
+    def edges(self, maps: Int[Tensor, "n h w"], nodes: int) -> list[Edge]:
+        """Which clusters lie side by side often enough."""
+        return graph(cooccurrence(maps, nodes, offsets(angles=self.angles)), self.weight_threshold)
+
+    def scores(self, images: TwoSplits, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
+        """The scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
+        seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
+        of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)
+        of_all = self.groups(fine.all_edges, k, seed, classes - 1)
+        details: dict[str, Any] = {
+            "threshold": fine.threshold,
+            "foreground": round(float(fine.mask.double().mean()), 4),
+            "communities": int(of_parts.max()),
+            "connected": int((of_parts > 0).sum()),
+            "chosen_with_labels": self.chosen_with_labels(),
+        }
+        maps = {
+            "kmeans": (images.maps(cluster(self, images.tokens, classes, seed)), classes),
+            "cbfe": (self.inside(images, fine.mask, classes - 1, seed), classes),
+            "cd": (of_all[fine.everything], int(of_all.max()) + 1),
+            "overclustering": (fine.parts, k + 1),
+            BOTH: (of_parts[fine.parts], int(of_parts.max()) + 1),
+        }
+        truth, found = images.scored_truth(), foreground_scores(images, fine.mask, point)
+        for variant, (own, count) in maps.items():
+            counted = confusions(own[images.train :], truth, count, classes)
+            named = matched(counted.sum(0), "precision" if variant == "overclustering" else "hungarian")
+            found.append(score(counted, named, variant, images.space, self.absent, point, details if variant == BOTH else {}))
+        return found, named[of_parts]
+
+    def groups(self, edges: list[Edge], nodes: int, seed: int, wanted: int) -> Int[Tensor, "nodes"]:
+        """The community of each cluster."""
+        return communities(
+            edges, nodes, method=self.method, seed=seed, resolution=self.resolution, markov_time=self.markov_time, wanted=wanted
+        )
+
+
+@dataclass(frozen=True)
+class Fine:
+    """Fine clusters of the foreground (`parts`, the last one is the background) and of everything, with their neighbourhoods."""
+
+    threshold: float
+    mask: Bool[Tensor, "n gh gw"]
+    parts: Int[Tensor, "n gh gw"]
+    edges: list[Edge]
+    everything: Int[Tensor, "n gh gw"]
+    all_edges: list[Edge]
+
+
+def foreground_scores(images: TwoSplits, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
+    """IoU of the foreground in %, the mean over the scored images, of attention masks and of clusters."""
+    truth = images.labelled()[images.train - len(mask) :]
+    masks = {"attention": images.attention, "cbfe": enlarged(mask, images.side)}
+    return [
+        Score(
+            "foreground_iou",
+            name,
+            round(100 * jaccard(own[images.train :], truth), 4),
+            axes=dict(point),
+            direction="higher",
+        )
+        for name, own in masks.items()
+    ]

@@ -1,0 +1,62 @@
+"""Train's images and the scored ones, clustered together: their tokens, masks and maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from densebench.evaluation.labels import LabelSpace
+from densebench.numerics.kmeans import Clusters, labels
+
+
+@dataclass(frozen=True)
+class TwoSplits:
+    """Tokens, masks and label maps of train's images and then of the scored ones.
+
+    side: of the maps that are compared, in px. train: how many images come from train. truth: of all images, or of the scored
+    ones alone.
+    """
+
+    tokens: Float[Tensor, "t d"]
+    grid: tuple[int, int]
+    side: int
+    train: int
+    attention: Bool[Tensor, "n side side"]
+    truth: tuple[UInt8[Tensor, "side side"], ...]
+    space: LabelSpace
+
+    def maps(self, found: Clusters) -> Int[Tensor, "n gh gw"]:
+        """The nearest cluster of every token."""
+        return labels(self.tokens, found).view(-1, *self.grid).cpu()
+
+    def halves(self, maps: Tensor) -> list[tuple[Tensor, Bool[Tensor, "half side side"]]]:
+        """Train's part and the scored part of maps, each with its attention masks."""
+        return [(maps[part], self.attention[part]) for part in (slice(self.train), slice(self.train, None))]
+
+    def pixels(self) -> Int[Tensor, "cells"]:
+        """How often each token of an image stands in its enlarged map; only the proportion counts."""
+        cells = self.grid[0] * self.grid[1]
+        times = torch.bincount(enlarged(torch.arange(cells).view(1, *self.grid), self.side).flatten(), minlength=cells)
+        return times // max(1, math.gcd(*times.tolist()))
+
+    def labelled(self) -> Bool[Tensor, "n side side"]:
+        """What is no background; void counts as foreground, as in the reference."""
+        background = (self.space.dataset.background or 0) + (self.space.other != "off")
+        return torch.stack(self.truth) != background
+
+    def scored_truth(self) -> tuple[UInt8[Tensor, "side side"], ...]:
+        """The label maps of the scored images."""
+        return self.truth[self.train - len(self.attention) :]
+
+
+def enlarged(maps: Tensor, side: int) -> Tensor:
+    """Maps [n h w] as squares of `side` px, by nearest neighbours."""
+    rows, columns = (
+        F.interpolate(torch.arange(n)[None, None].float(), side, mode="nearest")[0, 0].long() for n in maps.shape[1:]
+    )
+    return maps[:, rows[:, None], columns]

@@ -1,0 +1,123 @@
+"""Frames of videos as a backbone takes them: which size, how resized, and in which batches they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from densebench.datasets import Item
+from densebench.datasets.videos import Videos
+from densebench.errors import UserError
+from densebench.features.extract import Normalisation
+from densebench.features.views import to_tensor
+from densebench.processes import worker_context
+
+LONG_SIDE = 64  # its divisor where sides are rounded down
+DINO_STD = (0.228, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class FrameSize:
+    """The size of resized frames: the short side in px and the rounding of both sides to multiples of the stride."""
+
+    short_side: int
+    rounding: str
+    stride: int
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width of a resized frame; a square one counts as wide. Raises UserError where nothing is left of a side."""
+        low, high = (width, height) if height > width else (height, width)
+        if self.rounding == "up":
+            short = math.ceil(self.short_side / self.stride) * self.stride
+            long = math.ceil(high * short / low / self.stride) * self.stride
+        else:
+            short = self.short_side // self.stride * self.stride
+            long = int(self.short_side * high / low // LONG_SIDE) * LONG_SIDE // self.stride * self.stride
+        if not short or not long:
+            least = max(self.stride, LONG_SIDE)
+            raise UserError(f"--short-side {self.short_side} leaves no patch of {self.stride} px; give {least} at least")
+        return (long, short) if height > width else (short, long)
+
+
+def resized(image: Image.Image, shape: tuple[int, int], resample: str) -> Float[Tensor, "3 h w"]:
+    """An RGB frame at (height, width), 0..1 in steps of 1/255; bilinear without antialiasing, or PIL's bicubic."""
+    if resample == "bicubic":
+        return to_tensor(image.resize(shape[::-1], Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)[None].float()
+    return F.interpolate(pixels, shape, mode="bilinear", align_corners=False)[0].add_(0.5).floor_().div_(255)
+
+
+def statistics(own: Normalisation, colour: str) -> Normalisation:
+    """The colour statistics: the backbone's own; for "dino" with 0.228 for red where they are ImageNet's."""
+    imagenet = (tuple(own.mean), tuple(own.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+    return Normalisation(own.mean, DINO_STD) if imagenet and colour == "dino" else own
+
+
+class _Frames(torch.utils.data.Dataset[Any]):
+    """Decoding and resizing, in worker processes."""
+
+    def __init__(
+        self, videos: Videos, items: Sequence[Item], native: tuple[int, int], shape: tuple[int, int], resample: str
+    ) -> None:
+        self.videos, self.items, self.native, self.shape, self.resample = videos, items, native, shape, resample
+
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        item = self.items[index]
+        try:
+            image = self.videos.image(item)
+        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
+            return error
+        if image.size != self.native:
+            sizes = " but the sequence's first one ".join(f"{w} x {h}" for w, h in (image.size, self.native))
+            return UserError(f"the frame {item.image} is {sizes} (width x height); frames of a sequence are of one size")
+        return resized(image, self.shape, self.resample)
+
+
+def steps(
+    videos: Videos, sequences: Sequence[Sequence[Item]], shape: tuple[int, int], resample: str, workers: int, pin: bool = False
+) -> Iterator[Float[Tensor, "b 3 h w"]]:
+    """The first frames of the sequences, then the second ones, and so on; longest sequences first, those that end drop out.
+
+    pin: in page-locked memory, for a GPU.
+    Raises UserError naming the file of a frame that cannot be read or has another size than the first one.
+    """
+    items = [item for frames in sequences for item in frames]
+    starts = np.cumsum([0, *map(len, sequences)])
+    batches = [
+        [int(start) + t for start, frames in zip(starts, sequences, strict=False) if t < len(frames)]
+        for t in range(len(sequences[0]))
+    ]
+    loader: DataLoader[Any] = DataLoader(
+        _Frames(videos, items, videos.image_size(items[0]), shape, resample),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        multiprocessing_context=worker_context(workers),
+        prefetch_factor=2 if workers else None,
+        pin_memory=pin,
+    )
+    for images in loader:
+        if isinstance(images, UserError):
+            raise images
+        yield images
+
+
+def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
+    """Return the frames as one batch, or the first problem."""
+    tensors = []
+    for image in images:
+        if isinstance(image, UserError):
+            return image
+        tensors.append(image)
+    return torch.stack(tensors)

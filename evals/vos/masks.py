@@ -1,0 +1,147 @@
+"""Masks of videos in files: those that somebody predicted, those that are saved, and pictures of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from densebench.evals.vos.tracking import Tracking
+from jaxtyping import UInt8
+from PIL import Image
+from torch import nn
+
+from densebench.backbones import Backbone
+from densebench.backbones.backbone import Facts
+from densebench.datasets import Item, limited
+from densebench.datasets.io.decoding import read_mask
+from densebench.datasets.videos import Videos
+from densebench.errors import UserError
+from densebench.files.atomic import canonical_json, digest, file_digest, write_text
+from densebench.pictures.canvas import row, save
+from densebench.pictures.palette import voc_palette
+
+PALETTE = np.array(voc_palette(256), dtype=np.uint8)
+ABOUT = "predictions.json"
+SHOWN, WIDTH = 6, 320  # frames a sheet, and their width in px
+
+
+class GivenMasks:
+    """A folder of predicted masks, <sequence>/<frame>.png, one id a pixel. The first and the last frame need none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def stand_in(self) -> Backbone:
+        """What a record calls a backbone: its digest is of the masks. Raises UserError for a folder without any."""
+        paths = sorted(self.folder.rglob("*.png"))
+        if not paths:
+            raise UserError(f"--predictions {self.folder}: it holds no mask; give a folder of <sequence>/<frame>.png")
+        whole = digest([[str(path.relative_to(self.folder)), file_digest(path)] for path in paths])
+        return Backbone(nn.Identity(), Facts(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
+
+    def path(self, item: Item) -> Path:
+        """Where the mask of a frame is."""
+        return self.folder / f"{item.name}.png"
+
+    def read(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int]) -> Iterator[Tracking]:
+        """The masks of all frames. Raises UserError for those that are missing, of a wrong size or with an id too many."""
+        scored = [item for frames in sequences.values() for item in frames[1:-1]]
+        if missing := [self.path(item) for item in scored if not self.path(item).is_file()]:
+            raise UserError(f"{len(missing)} of {len(scored)} predicted masks are missing, the first is {missing[0]}; add them")
+        for name, frames in sequences.items():
+            for place, item in enumerate(frames):
+                inner = 0 < place < len(frames) - 1
+                mask = self._mask(videos, item, objects[name]) if inner else videos.label(item)
+                yield Tracking(name, place, item, mask)
+
+    def _mask(self, videos: Videos, item: Item, objects: int) -> UInt8[np.ndarray, "h w"]:
+        path, (width, height) = self.path(item), videos.image_size(item)
+        mask = videos.predicted(read_mask(path))
+        if mask.shape != (height, width):
+            size = f"{mask.shape[1]} x {mask.shape[0]}"
+            raise UserError(f"the mask {path} is {size} but its frame {width} x {height} (width x height); resize it")
+        if mask.max() > objects:
+            raise UserError(f"the mask {path} holds the id {mask.max()}, but the sequence has {objects} objects; correct it")
+        return mask
+
+
+class SavedMasks:
+    """A folder that label maps are written to as paletted PNGs; a note beside them says whose they are."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        """Raises UserError where the folder holds something else."""
+        self.folder = folder
+        note, text = folder / ABOUT, canonical_json(about) + "\n"
+        if note.is_file() and note.read_text(encoding="utf-8") != text:
+            other = _spec(note)
+            raise UserError(f"--save-predictions {folder}: it holds the masks of another run{other}; choose another folder")
+        if not note.is_file() and folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"--save-predictions {folder}: it is not empty and holds no {ABOUT}; choose another folder")
+        write_text(note, text)
+
+    def path(self, item: Item) -> Path:
+        """Where the map of a frame goes."""
+        return self.folder / f"{item.name}.png"
+
+    def has(self, items: Iterable[Item]) -> bool:
+        """Whether the maps of all these frames are there."""
+        return all(self.path(item).is_file() for item in items)
+
+    def write(self, found: Tracking) -> None:
+        """Write the map of a frame."""
+        save(paletted(found.prediction), self.path(found.item))
+
+
+def _spec(note: Path) -> str:
+    try:
+        return f" ({json.loads(note.read_text(encoding='utf-8'))['backbone']['spec']})"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def paletted(mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
+    """A mask with the colours of DAVIS, which are those of VOC."""
+    picture = Image.fromarray(mask)
+    picture.putpalette(PALETTE.tobytes())
+    return picture
+
+
+class Sheets:
+    """Contact sheets of a few sequences: evenly spaced frames, with the truth above and the prediction below."""
+
+    def __init__(self, videos: Videos, sequences: Mapping[str, list[Item]], count: int, folder: Path | None) -> None:
+        self.videos, self.folder = videos, folder
+        names = limited(list(sequences), count) if count and folder is not None else []
+        self.chosen = {name: limited(range(len(sequences[name])), SHOWN) for name in names}
+        self._columns: dict[str, list[Image.Image]] = {name: [] for name in names}
+
+    def path(self, name: str) -> Path:
+        """Where the sheet of a sequence goes."""
+        assert self.folder is not None
+        return self.folder / f"{name}.png"
+
+    def drawn(self, name: str) -> bool:
+        """Whether a sequence needs no sheet, or has one."""
+        return name not in self.chosen or self.path(name).is_file()
+
+    def add(self, found: Tracking) -> None:
+        """Take the map of a frame; write the sheet with the last one."""
+        places = self.chosen.get(found.sequence, [])
+        if found.place not in places:
+            return
+        image, columns = self.videos.image(found.item), self._columns[found.sequence]
+        columns.append(row([overlaid(image, mask) for mask in (self.videos.label(found.item), found.prediction)], 4, down=True))
+        if found.place == places[-1]:
+            save(row(columns, gap=4), self.path(found.sequence))
+            columns.clear()
+
+
+def overlaid(image: Image.Image, mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
+    """A small frame with its objects in colour."""
+    pixels = np.array(image)
+    shown = mask > 0
+    pixels[shown] = (pixels[shown] // 2) + (PALETTE[mask[shown]] // 2)
+    return Image.fromarray(pixels).resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.BILINEAR)

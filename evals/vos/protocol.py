@@ -1,0 +1,195 @@
+"""Video object segmentation: the first frame's masks, carried through a video by frozen features.
+
+No training: every patch takes the labels of its most similar patches in the first frame and the last few ones (Jabri et al.,
+Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 2020), scored by J and F of DAVIS (`densebench.numerics.video`).
+
+- dino: as DINO's code does it (Caron et al., ICCV 2021; FLSL, Su et al., NeurIPS 2023, table 4, uses the same file). Short side
+  480 px, long side down to a multiple of 64, bilinear without antialiasing (OpenCV's on bytes; ours rounds to bytes too and may
+  differ by one of 255); the last layer's normalised features; the first frame and the last 7; a square window of 12 patches to
+  each side (FLSL's text calls it 12 x 12); the 5 most similar patches of all frames together, exp(cosine / 0.1); masks upsampled
+  bilinearly by the patch, every object stretched to 0..1 over the frame, then the greatest, then by nearest neighbours to the
+  video's own size. Red is normalised by 0.228 instead of 0.229 (`--colour`; only where the backbone has ImageNet's statistics).
+- dinov3: as the notebook of DINOv3 (Simeoni et al., 2025): short side 960, both sides up to the patch, bicubic; a round window;
+  exp(cosine / 0.2); masks upsampled by nearest neighbours to the video's own size. There a mask that is equal everywhere is 0.
+
+Masks come to the grid by nearest neighbours, so that an object smaller than a patch may vanish at once; a notice names it.
+Patches that do not divide the sides: DINO's code crops and shifts by less than a patch; here both sides are resized to multiples.
+
+`--predictions DIR` scores masks that exist, <sequence>/<frame>.png, by the same measure and without a backbone. Sequences are
+read frame by frame: memory holds the context frames of as many sequences as `--batch-size`, whatever their length. Features are
+not cached: a whole data set's would take gigabytes, and every frame is needed once.
+
+Numbers to reach (DAVIS 2017 val, J&F, J, F; FLSL table 4): DINO ViT-S/16 61.8, 60.2, 63.4; ViT-B/16 62.3, 60.7, 63.9; ViT-S/8
+69.9, 66.6, 73.1; FLSL ViT-S/16 65.6, 62.4, 69.4; ViT-B/16 66.1, 62.9, 70.0; ViT-S/8 73.5, 69.9, 78.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from densebench.evals.vos.frames import FrameSize
+from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
+from densebench.evals.vos.scoring import Tally, scores
+from densebench.evals.vos.tracking import Tracker, Tracking
+
+from densebench.backbones import Backbone
+from densebench.console import notice, progress
+from densebench.datasets import Dataset, Item
+from densebench.datasets.videos import Videos
+from densebench.errors import UserError
+from densebench.evaluation.protocol import Evaluator, Point, Run
+from densebench.numerics.propagation import Reach
+from densebench.options import runtime, select, setting
+from densebench.processes import resolve_device, resolve_workers
+from densebench.results.record import Score
+
+LEAST_FRAMES = 3  # the first and the last one are not scored
+
+
+@dataclass(frozen=True)
+class Vos(Evaluator):
+    """Options of label propagation; see the module for what the presets are."""
+
+    takes: ClassVar[str] = "videos"
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "dino": {},
+        "dinov3": {
+            "short_side": 960,
+            "rounding": "up",
+            "resample": "bicubic",
+            "colour": "backbone",
+            "window": "circle",
+            "temperature": 0.2,
+            "upsample": "nearest",
+        },
+    }
+
+    short_side: int = setting(480, "of the frames, in px", minimum=1, maximum=16_384)
+    rounding: str = setting("down", "sides to multiples of the stride; down: the long one of 64 first", choices=("down", "up"))
+    resample: str = setting("bilinear", "how frames are resized", choices=("bilinear", "bicubic"))
+    colour: str = setting("dino", "whose colour statistics; dino: ImageNet's with 0.228 for red", choices=("backbone", "dino"))
+    context: int = setting(7, "last frames that labels are taken from, besides the first one", minimum=0, maximum=10_000)
+    radius: int | None = setting(12, "of the window, in patches; none: the whole frame", minimum=1, maximum=1024)
+    window: str = setting("square", "its shape", choices=("square", "circle"))
+    neighbours: int = setting(5, "patches that a patch takes its labels from", minimum=1, maximum=1_000_000)
+    temperature: float = setting(0.1, "cosines are divided by it", minimum=1e-6)
+    upsample: str = setting("bilinear", "how masks come back to pixels", choices=("bilinear", "nearest"))
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    predictions: str | None = setting(None, "folder of masks to score instead: <sequence>/<frame>.png")
+    save_predictions: str | None = runtime(None, "folder for the masks, as paletted PNGs <sequence>/<frame>.png")
+    visualise: int = runtime(0, "draw so many sequences: truth above, prediction below", minimum=0, maximum=100_000)
+
+    def headline(self) -> dict[str, str]:
+        """The mean of J and F."""
+        return {"metric": "jf_mean", "variant": "official"}
+
+    def stand_in(self) -> Backbone | None:
+        """Masks that exist."""
+        return None if self.predictions is None else GivenMasks(Path(self.predictions)).stand_in()
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """The settings; of masks that exist the measure alone."""
+        found = super().settings(dataset)
+        del found["predictions"]
+        return found if self.predictions is None else {"eval_split": self.eval_split, "masks": "given"}
+
+    def splits(self, dataset: Dataset) -> tuple[str, str]:
+        """Only the scored split is looked at."""
+        split = self.eval_split or dataset.val_split
+        return split, split
+
+    def resolve(self, dataset: Dataset) -> Vos:
+        """Name the split; refuse to save masks that were given."""
+        if self.predictions is not None:
+            self.check_given()
+        return replace(self, eval_split=self.splits(dataset)[1])
+
+    def check_given(self) -> None:
+        """Raise UserError for options that would change nothing about masks that exist."""
+        if self.save_predictions is not None:
+            raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
+        own, usual = (select(one, "setting") for one in (self, Vos()))
+        idle = [name for name in own if own[name] != usual[name] and name not in ("predictions", "eval_split")]
+        if idle:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+            raise UserError(f"{names} (or a preset other than dino) changes nothing about --predictions; leave it out")
+
+    def alone(self) -> str:
+        """Masks are saved of one run."""
+        return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """One."""
+        return [()]
+
+    def reach(self) -> Reach:
+        """Where labels are taken from."""
+        return Reach(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """First masks first (they fail early), then frame by frame; sequences that an earlier run finished are not done again."""
+        videos = cast(Videos, dataset)
+        split = self.splits(dataset)[1]
+        items = dataset.part(split, run.limit)
+        sequences = videos.sequences(items)
+        with run.stage("labels"):
+            objects = {name: videos.objects(frames) for name, frames in sequences.items()}
+        for name, frames in sequences.items():
+            if len(frames) < LEAST_FRAMES:
+                raise UserError(
+                    f"the sequence {name} has {len(frames)} frames; the first and the last are not scored: give three"
+                )
+        about = {"backbone": backbone.identity(), "settings": self.settings(dataset), "dataset": dataset.digest(split, items)}
+        saved = SavedMasks(Path(self.save_predictions), about) if self.save_predictions and not run.drawing else None
+        sheets = Sheets(videos, sequences, self.visualise, run.pictures)
+        if run.drawing:
+            sequences = {name: sequences[name] for name in sheets.chosen}
+        tally = Tally(videos, sequences, objects, run)
+        open_ = [
+            n for n in sequences if not (tally.finished(n) and sheets.drawn(n) and (saved is None or saved.has(sequences[n])))
+        ]
+        maps = self.maps(backbone, videos, {name: sequences[name] for name in open_}, objects, run)
+        with progress("frames", sum(len(sequences[name]) for name in open_), "frames") as bar:
+            for found in maps:
+                with run.stage("scoring"):
+                    tally.add(found)
+                with run.stage("pictures"):
+                    sheets.add(found)
+                    if saved is not None:
+                        saved.write(found)
+                bar.advance()
+        if vanished := tally.vanished():
+            notice(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
+        if sheets.chosen:
+            notice(f"pictures of {len(sheets.chosen)} sequences are in {run.pictures}")
+        if run.drawing:
+            return
+        yield from scores(tally.values(), {**tally.details(), **self.seen(backbone, videos, sequences)})
+
+    def seen(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
+        """The sizes at which the backbone sees frames."""
+        if self.predictions is not None:
+            return {}
+        size = FrameSize(self.short_side, self.rounding, backbone.stride)
+        shapes = dict.fromkeys(size.shape(*videos.image_size(frames[0])) for frames in sequences.values())
+        return {"sizes": [f"{width} x {height}" for height, width in shapes]}
+
+    def maps(
+        self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run
+    ) -> Iterator[Tracking]:
+        """The label maps of all frames, those of a sequence in order."""
+        if self.predictions is not None:
+            yield from GivenMasks(Path(self.predictions)).read(videos, sequences, objects)
+            return
+        device = resolve_device(self.device)
+        tracker = Tracker(
+            backbone.to(device), videos, device,
+            size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
+            precision=self.precision, reach=self.reach(), context=self.context, upsample=self.upsample,
+            batch_size=self.batch_size, workers=resolve_workers(self.workers, sum(map(len, sequences.values()))),
+        )  # fmt: skip
+        yield from tracker.follow(sequences, objects, run)

@@ -1,0 +1,158 @@
+"""Following objects through videos: features of a frame, labels from its context, and label maps at the video's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from densebench.evals.vos.frames import FrameSize, statistics, steps
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from densebench.backbones import Backbone
+from densebench.datasets import Item
+from densebench.datasets.videos import Videos
+from densebench.errors import UserError
+from densebench.evaluation.protocol import Run
+from densebench.features.extract import DTYPES, Normalisation, autocast
+from densebench.numerics.propagation import Reach, propagate, stretched, unit
+
+AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The label map of one frame: the sequence, the frame's place in it, and of the first one the ids that the grid lost."""
+
+    sequence: str
+    place: int
+    item: Item
+    prediction: UInt8[np.ndarray, "h w"]
+    vanished: tuple[int, ...] = ()
+
+
+class Context:
+    """Features and labels of the first frame and the last few ones, of several sequences at once; its size does not grow."""
+
+    def __init__(self, features: Float[Tensor, "b h w d"], labels: Float[Tensor, "b h w c"], last: int) -> None:
+        self.last, self.pushed = last, 0
+        self._keys = features.new_empty(len(features), 1 + last, *features.shape[1:])
+        self._labels = labels.new_empty(len(labels), 1 + last, *labels.shape[1:])
+        self._keys[:, 0], self._labels[:, 0] = features, labels
+
+    def seen(self, sequences: int) -> tuple[Float[Tensor, "b t h w d"], Float[Tensor, "b t h w c"]]:
+        """What the next frame of the first so many sequences takes labels from."""
+        filled = 1 + min(self.pushed, self.last)
+        return self._keys[:sequences, :filled], self._labels[:sequences, :filled]
+
+    def push(self, features: Float[Tensor, "b h w d"], labels: Float[Tensor, "b h w c"]) -> None:
+        """Add a frame in place of the oldest but the first."""
+        if self.last:
+            slot = 1 + self.pushed % self.last
+            self._keys[: len(features), slot], self._labels[: len(labels), slot] = features, labels
+            self.pushed += 1
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """How sequences are followed; sequences whose frames have one size go together, at most `batch_size` of them."""
+
+    backbone: Backbone
+    videos: Videos
+    device: torch.device
+    size: FrameSize
+    resample: str
+    colour: str
+    precision: str
+    reach: Reach
+    context: int
+    upsample: str
+    batch_size: int
+    workers: int
+
+    def follow(self, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run) -> Iterator[Tracking]:
+        """The label maps of all frames. Raises UserError where the backbone does not take the size or gives no finite numbers."""
+        sizes = {name: self.videos.image_size(frames[0]) for name, frames in sequences.items()}
+        for size in dict.fromkeys(sizes.values()):
+            self.backbone.check_size(*self.size.shape(*size))
+        for size in dict.fromkeys(sizes.values()):
+            names = sorted((name for name in sequences if sizes[name] == size), key=lambda name: -len(sequences[name]))
+            for start in range(0, len(names), self.batch_size):
+                some = names[start : start + self.batch_size]
+                yield from self._together({name: sequences[name] for name in some}, [objects[name] for name in some], size, run)
+
+    def _together(
+        self, sequences: dict[str, list[Item]], objects: Sequence[int], native: tuple[int, int], run: Run
+    ) -> Iterator[Tracking]:
+        """Sequences of one size, longest first, frame by frame."""
+        names, shape = list(sequences), self.size.shape(*native)
+        context: Context | None = None
+        pin = self.device.type == "cuda"
+        images = steps(self.videos, list(sequences.values()), shape, self.resample, self.workers, pin)
+        for place in range(max(map(len, sequences.values()))):
+            active = [name for name in names if place < len(sequences[name])]
+            items = [sequences[name][place] for name in active]
+            with run.stage("features"), torch.inference_mode():
+                features = self.features(next(images), items)
+            if context is None:
+                masks = [self.videos.label(item) for item in items]
+                grids = [on_grid(mask, (features.shape[1], features.shape[2])) for mask in masks]
+                context = Context(features, one_hot(grids, 1 + max(objects)).to(self.device), self.context)
+                for name, item, mask, grid in zip(active, items, masks, grids, strict=True):
+                    lost = np.setdiff1d(np.unique(mask), np.unique(grid))
+                    yield Tracking(name, place, item, mask, tuple(lost[lost > 0].tolist()))
+                continue
+            with run.stage("propagation"), torch.inference_mode():
+                found = propagate(features, *context.seen(len(active)), self.reach, AT_ONCE[self.device.type])
+                context.push(features, found)
+                maps = [
+                    label_map(soft[..., : 1 + count], shape, native[::-1], self.upsample)
+                    for soft, count in zip(found, objects, strict=False)
+                ]
+            for name, item, prediction in zip(active, items, maps, strict=True):
+                yield Tracking(name, place, item, prediction)
+
+    def features(self, images: Float[Tensor, "b 3 h w"], items: Sequence[Item]) -> Float[Tensor, "b gh gw d"]:
+        """Features of length one."""
+        normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
+        with autocast(self.device, self.precision):
+            grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
+        found = unit(grids.movedim(1, -1).to(DTYPES[self.precision]).float())
+        if not found.isfinite().all():
+            broken = items[int((~found.isfinite()).flatten(1).any(1).nonzero()[0])]
+            raise UserError(f"the features of {broken.name} are not finite numbers; check the weights, or use --precision fp32")
+        return found
+
+
+def on_grid(mask: UInt8[np.ndarray, "h w"], grid: tuple[int, int]) -> UInt8[np.ndarray, "gh gw"]:
+    """The id under the centre of every patch."""
+    return np.array(Image.fromarray(mask).resize((grid[1], grid[0]), Image.Resampling.NEAREST))
+
+
+def one_hot(grids: Sequence[UInt8[np.ndarray, "gh gw"]], channels: int) -> Float[Tensor, "b gh gw c"]:
+    """One channel an id, background first."""
+    return F.one_hot(torch.from_numpy(np.stack(grids)).long(), channels).float()
+
+
+def label_map(
+    soft: Float[Tensor, "gh gw c"], shape: tuple[int, int], native: tuple[int, int], upsample: str
+) -> UInt8[np.ndarray, "h w"]:
+    """The ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
+
+    "bilinear": upsampled to `shape`, stretched, the greatest, then the pixel under the centre. "nearest": upsampled to `native`
+    at once, the patch under the corner of each pixel; a channel that is equal everywhere is 0 then. Of equal channels the first
+    wins.
+    """
+    channels = soft.permute(2, 0, 1)[None].contiguous()  # else the large ones lie pixel by pixel: slow
+    if upsample == "nearest":
+        large = F.interpolate(channels, native, mode="nearest")
+    else:
+        large = F.interpolate(channels, shape, mode="bilinear", align_corners=False)
+    ids = stretched(large[0], 0.0 if upsample == "nearest" else torch.inf).max(0).indices.to(torch.uint8).cpu().numpy()
+    if upsample == "nearest":
+        return ids
+    return np.array(Image.fromarray(ids).resize(native[::-1], Image.Resampling.NEAREST))

@@ -1,0 +1,5 @@
+"""CrIBo: cross-image object-level bootstrapping."""
+
+from densebench.pretrain.cribo.method import CrIBo
+
+__all__ = ["CrIBo"]

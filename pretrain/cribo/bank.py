@@ -1,0 +1,139 @@
+"""The memory banks of CrIBo and the matches across images that they give.
+
+Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The paper's arg min in equation 2 is read as arg max.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from densebench.distributed import gather
+
+TILE_BYTES = 128 * 2**20  # of one array of similarities
+
+
+class Bank(nn.Module):
+    """A ring of the teacher's objects of the last `images` images, in both views, with room for `count` objects an image.
+
+    A place that holds no object is never found, and neither is the image itself when it comes by again. Adding costs O(batch).
+    """
+
+    objects: Tensor
+    inverse_lengths: Tensor
+    valid: Tensor
+    numbers: Tensor
+    pointer: Tensor
+    labels: Tensor
+    crops: Tensor
+
+    def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("objects", torch.zeros(2, images, count, dim, dtype=dtype))
+        self.register_buffer("inverse_lengths", torch.zeros(2, images, count))
+        self.register_buffer("valid", torch.zeros(images, count, dtype=torch.bool))
+        self.register_buffer("numbers", torch.full((images,), -1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        # which patches the objects were and where the views lay, so that a match can be drawn
+        self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
+        self.register_buffer("crops", torch.zeros(images, 2, 5))
+        self._rows: Tensor | None = None
+        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_rows", None))
+
+    def add(
+        self,
+        objects: Float[Tensor, "2 b k d"],
+        valid: Bool[Tensor, "b k"],
+        numbers: Int[Tensor, " b"],
+        labels: Int[Tensor, "b joint"],
+        crops: Float[Tensor, "b 2 5"],
+    ) -> None:
+        """Enter the objects of a batch, from all processes in the order of ranks, over the oldest ones."""
+        parts = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
+        joined = {name: gather(part)[-len(self.numbers) :] for name, part in parts.items()}
+        slots = (self.pointer + torch.arange(len(joined["numbers"]), device=self.pointer.device)) % len(self.numbers)
+        entered = joined["objects"].transpose(0, 1)
+        self.objects[:, slots] = entered.to(self.objects.dtype)
+        self.inverse_lengths[:, slots] = 1 / entered.norm(dim=3).clamp(min=1e-12)
+        self._rows = None
+        for name in ("valid", "numbers", "labels", "crops"):
+            held = getattr(self, name)
+            held[slots] = joined[name].to(held.dtype)
+        self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
+
+    def nearest(
+        self,
+        view: int,
+        queries: Float[Tensor, "b k d"],
+        numbers: Int[Tensor, " b"],
+        valid: Bool[Tensor, "b k"] | None = None,
+    ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
+        """The place (slot * count + object) of the most similar object by cosine, and whether there is any (equation 2).
+
+        numbers: which images the queries are of; objects of the same image are passed over. valid: queries that are asked for;
+        others find nothing. Ties go to the first place.
+        """
+        b, k, _ = queries.shape
+        asked = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
+        wanted = F.normalize(queries.flatten(0, 1)[asked].float(), dim=1)
+        image = numbers[asked // k]
+        best = wanted.new_full((len(asked),), -torch.inf)
+        place = torch.zeros_like(asked)
+        step = max(1, TILE_BYTES // (4 * max(1, len(asked))))
+        for rows in self.rows.split(step) if len(self.rows) else ():
+            keys = self.objects[view].flatten(0, 1)[rows].float() * self.inverse_lengths[view].flatten()[rows, None]
+            similar = wanted @ keys.T
+            similar.masked_fill_(image[:, None] == self.numbers[rows // self.valid.shape[1]], -torch.inf)
+            value, index = similar.max(dim=1)
+            better = value > best
+            best, place = torch.where(better, value, best), torch.where(better, rows[index], place)
+        places, found = place.new_zeros(b * k), best.new_zeros(b * k, dtype=torch.bool)
+        places[asked], found[asked] = place, best > -torch.inf
+        return places.view(b, k), found.view(b, k)
+
+    @property
+    def rows(self) -> Int[Tensor, " rows"]:
+        """The places that hold an object; read once after each `add`."""
+        if self._rows is None:
+            self._rows = self.valid.flatten().nonzero()[:, 0]
+        return self._rows
+
+    def at(self, view: int, places: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """The objects at places, not normalised."""
+        return self.objects[view].flatten(0, 1)[places].float()
+
+
+def cycle_consistent(
+    jumped: Float[Tensor, "b k d"],
+    objects: Float[Tensor, "b k d"],
+    valid: Bool[Tensor, "b k"],
+    group: int = 0,
+) -> Bool[Tensor, "b k"]:
+    """Return whether the way back ends where it began (equation 4), within each group of images (0: all are one group).
+
+    jumped: for each object of one view, its match's vector in the other view. objects: the batch in that other view. True where
+    the object that is most similar to `jumped`, among all valid ones of the group, is the object itself.
+    """
+    size = group or len(valid)
+    groups = zip(jumped.split(size), objects.split(size), valid.split(size), strict=True)
+    return torch.cat([cycle_closes(back, keys, there) for back, keys, there in groups])
+
+
+def cycle_closes(
+    jumped: Float[Tensor, "b k d"], objects: Float[Tensor, "all k d"], valid: Bool[Tensor, "all k"], first: int = 0
+) -> Bool[Tensor, "b k"]:
+    """Return whether the way back ends where it began, for images `first` .. `first + b - 1` of a group, all in `objects`.
+
+    jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
+    """
+    b, k, _ = jumped.shape
+    keys, there = F.normalize(objects.float(), dim=2).flatten(0, 1), valid.flatten()
+    back = F.normalize(jumped.float(), dim=2).flatten(0, 1)
+    found = [
+        (rows @ keys.T).masked_fill(~there, -torch.inf).argmax(dim=1)
+        for rows in back.split(max(1, TILE_BYTES // (4 * len(keys))))
+    ]
+    itself = first * k + torch.arange(b * k, device=keys.device)
+    return (torch.cat(found) == itself).view(b, k) & valid[first : first + b]

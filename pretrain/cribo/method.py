@@ -1,0 +1,286 @@
+"""CrIBo: self-supervised learning via cross-image object-level bootstrapping.
+
+Lebailly, Stegmüller, Bozorgtabar, Thiran, Tuytelaars, ICLR 2024. Numbers to reach, in-context retrieval at 1/1 (table 1),
+mIoU on ADE20K and Pascal VOC: ViT-S/16, 300 epochs of COCO: 23.4 and 58.1; ViT-S/16, 800 epochs of ImageNet: 27.7 and 72.1
+(28.3 and 73.2 in the official repository); ViT-B/16, 400 epochs of ImageNet: 28.5 and 73.2 (30.0 and 74.9).
+
+The teacher's patches of two views are clustered together into objects. Each object finds its nearest neighbour among objects of
+earlier images; where the match is cycle-consistent, the student's object in one view must predict the neighbour of the
+object in the other. To that come the same loss between the two views of the object itself, and DINO's between whole views.
+
+Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet
+instead of 32; each direction of the loss across images divided by its own number of matches, instead of both by the first's;
+cycles closed over the whole batch, gathered from all processes, instead of one GPU's share. The paper's three losses are sums of
+two directions (equations 6, 8 and 10), the code's are their means: here all three are means under either variant, so that they
+weigh alike. Objects and matches are counted over a group of images (`--group-size`: what one GPU of the code holds), and groups
+are averaged. Unlike the code, a bank that is not full holds nothing rather than noise, and an object is never matched with its
+own image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from densebench.pretrain.cribo.bank import Bank, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.objects import Objects, from_labels
+from densebench.pretrain.cribo.partition import partition
+from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
+from torch import Tensor
+
+from densebench.distributed import gather
+from densebench.errors import UserError
+from densebench.features.extract import DTYPES
+from densebench.options import setting
+from densebench.training.augmentation import ViewSpec
+from densebench.training.distillation import Centre, distil
+from densebench.training.heads import Head
+from densebench.training.image_level import by_image, global_views, image_figures, image_loss
+from densebench.training.method import TINY, PrototypePretrainer
+from densebench.training.networks import Encoder, Network
+from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
+from densebench.training.shares import first_direction, shares
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densebench.datasets.unlabelled import Images
+
+Pair = tuple[Tensor, Tensor]  # of prototypes: the student's and the teacher's
+LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}
+
+
+@dataclass(frozen=True)
+class CrIBo(PrototypePretrainer):
+    """Hyper-parameters of CrIBo."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {**TINY, "object_dim": 256, "objects": 12, "memory": 192, "bootstrap_after": 10},
+        "coco": {**LONG, "clip_grad": 0.0, "objects": 64, "lambda_pos": 2.0, "group_size": 32},
+        "imagenet": {
+            **LONG, "epochs": 800, "batch_size": 1024, "clip_grad": 0.0, "objects": 32, "lambda_pos": 1.0, "group_size": 128,
+        },
+        "imagenet-vitb": {
+            **LONG, "arch": "vit_base_patch16_224", "epochs": 400, "batch_size": 1024, "lr": 7.5e-4, "min_lr": 2e-6,
+            "clip_grad": 0.3, "objects": 32, "lambda_pos": 1.0, "group_size": 64, "freeze_last_layer": 3,
+            "teacher_temp_epochs": 50, "norm_last_layer": True,
+        },
+    }  # fmt: skip
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"neighbour_norm": "paper", "cycle_scope": "batch"},
+        "imagenet": {"objects": 12},
+        "imagenet-vitb": {"objects": 12},
+    }
+
+    objects: int = setting(64, "K: objects that an image is divided into", minimum=2, maximum=65_536)
+    lambda_pos: float = setting(2.0, "weight of the positional cost in the clustering", minimum=0)
+    memory: int = setting(25000, "S: images whose objects are in the memory banks", minimum=1, maximum=100_000_000)
+    object_dim: int = setting(65536, "prototypes for objects", minimum=2, maximum=10_000_000)
+    image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
+    object_weight: float = setting(1.0, "weight of the loss between the two views of an object; 0 switches it off", minimum=0)
+    neighbour_weight: float = setting(1.0, "weight of the loss across images; 0 switches it off", minimum=0)
+    cycle: bool = setting(True, "use only cycle-consistent matches; no: every object is matched")
+    cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
+    neighbour_norm: str = setting("official", "what the loss across images is divided by", choices=("official", "paper"))
+    bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)
+    rounds: int = setting(5, "rounds of the clustering", minimum=1, maximum=10_000)
+    sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1, maximum=10_000)
+    update_marginal: bool = setting(True, "let the sizes of clusters follow their patches")
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+        return global_views(self)
+
+    def head(self, dim: int) -> Head:
+        """One MLP, two sets of prototypes."""
+        outputs = {"image": self.out_dim, "object": self.object_dim}
+        return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
+
+    def objective(self, encoder: Encoder) -> Bootstrapping:
+        """The three losses of equation 11."""
+        return Bootstrapping(self, encoder)
+
+
+class Bootstrapping(Objective):
+    """L = L_image + L_object + L_neighbour (equation 11), with two memory banks and two centres."""
+
+    def __init__(self, options: CrIBo, encoder: Encoder) -> None:
+        super().__init__()
+        self.options = options
+        self.weights = {"image": options.image_weight, "object": options.object_weight, "neighbour": options.neighbour_weight}
+        check_weights(self.weights)
+        self.grid = encoder.grid(options.image_size)
+        patches = self.grid[0] * self.grid[1]
+        if options.objects > 2 * patches:
+            raise UserError(
+                f"--objects {options.objects}: two views have {2 * patches} patches; use at most that, or larger views"
+            )
+        if options.cycle and options.cycle_scope == "batch" and options.accumulate > 1:
+            raise UserError(
+                f"--cycle-scope batch with --accumulate {options.accumulate}: a cycle closes over the whole batch, which is only "
+                "there at once with --accumulate 1; give that, or --cycle-scope group (--variant paper sets batch)"
+            )
+        self.prototypes = {"image": options.out_dim, "object": options.object_dim}
+        self.image_centre = Centre(options.out_dim, options.centre_momentum)
+        self.object_centre = Centre(options.object_dim, options.centre_momentum)
+        self.bank = Bank(options.memory, options.objects, encoder.dim, patches, DTYPES[options.precision])
+        self._seen: list[tuple[Tensor, ...]] = []
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Cluster the teacher's patches, match the objects, and let the student agree."""
+        options = self.options
+        pixels = torch.cat(views.pixels)
+        with torch.no_grad():
+            told = teacher.encode(pixels)
+            labels, objects = self.cluster(told.patches, views, now)
+            one, two = told.patches.chunk(2)
+            taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        said = student.encode(pixels)
+        one, two = said.patches.chunk(2)
+        seen = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+
+        terms: dict[str, Tensor] = {}
+        with torch.no_grad():
+            image_taught = by_image(teacher.project(told.image), 2)
+        image_seen = by_image(student.project(said.image), 2)
+        terms["image"] = image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)
+        self.image_centre.see(image_taught)
+        rows = objects.valid.flatten().nonzero()[:, 0]
+        z_s = student.project(seen.flatten(1, 2)[:, rows])
+        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+        terms["object"] = self.object_loss(z_s, taught, objects.valid, rows, prototypes, teacher, now)
+        terms["neighbour"], ratio = self.neighbour_loss(z_s, taught, objects.valid, rows, views.numbers, prototypes, teacher, now)
+
+        self._remember(taught, objects, labels, views)
+        total = weighed(terms, self.weights)
+        figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
+        figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": ratio}
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
+
+    def cluster(self, patches: Tensor, views: Views, now: Now) -> tuple[Tensor, Objects]:
+        """Labels on the joint axis and the objects that they make; `patches` are those of all first views, then all second."""
+        options = self.options
+        tokens = torch.cat(patches.chunk(2), dim=1)
+        positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
+        noise = now.noise(len(views), tokens.shape[1], device=tokens.device)
+        labels = partition(
+            tokens,
+            positions,
+            noise,
+            options.objects,
+            options.lambda_pos,
+            rounds=options.rounds,
+            sharpness=options.sharpness,
+            iterations=options.sinkhorn_iterations,
+            group=options.group_size,
+            update_marginal=options.update_marginal,
+        )
+        return labels, from_labels(labels, options.objects)
+
+    def object_loss(
+        self, z_s: Tensor, taught: Tensor, valid: Tensor, rows: Tensor, prototypes: Pair, teacher: Network, now: Now
+    ) -> Tensor:
+        """Equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group's
+        objects.
+
+        z_s: what the student's head says of the valid objects, `[2 rows e]`; rows: which of the `b * k` places they are.
+        """
+        with torch.no_grad():
+            z_t = teacher.project(taught.flatten(1, 2)[:, rows])
+        self.object_centre.see(z_t)
+        weight = shares(valid, self.options.group_size).flatten()[rows] / 2
+        mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
+        return self._distil(z_s.transpose(0, 1), z_t.transpose(0, 1), mix, prototypes, now)
+
+    def neighbour_loss(
+        self,
+        z_s: Tensor,
+        taught: Tensor,
+        valid: Tensor,
+        rows: Tensor,
+        numbers: Tensor,
+        prototypes: Pair,
+        teacher: Network,
+        now: Now,
+    ) -> tuple[Tensor, Tensor]:
+        """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
+
+        Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the first's number. With it
+        the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
+        """
+        options = self.options
+        places, masks = self.match(taught, valid, numbers, now)
+        ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
+        if now.epoch < options.bootstrap_after or not options.neighbour_weight:
+            masks = torch.zeros_like(masks)
+        weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
+        if options.neighbour_norm == "official":
+            first = first_direction(masks, options.group_size)
+            weights = torch.stack([first * masks[0], first * masks[1]])
+        chosen = masks.flatten(1)[:, rows].flatten().nonzero()[:, 0]  # of the valid objects of view 1, then of view 2
+        places, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (places, weights / 2))
+        first_view = chosen < len(rows)
+        with torch.no_grad():
+            near = torch.where(first_view[:, None], self.bank.at(0, places), self.bank.at(1, places))
+            z_t = teacher.project(near)
+        seen = z_s.flip(0).flatten(0, 1)[chosen]
+        return self._distil(seen[:, None], z_t[:, None], weights[:, None, None], prototypes, now), ratio
+
+    @torch.no_grad()
+    def match(self, taught: Tensor, valid: Tensor, numbers: Tensor, now: Now) -> tuple[Tensor, Tensor]:
+        """Places of the nearest neighbours `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
+        numbers = numbers.to(taught.device, non_blocking=True)
+        places, masks = [], []
+        for view in (0, 1):
+            place, found = self.bank.nearest(view, taught[view], numbers, valid)
+            if self.options.cycle:
+                found = found & self._closed(self.bank.at(1 - view, place), taught[1 - view], valid, now)
+            places.append(place)
+            masks.append(found)
+        return torch.stack(places), torch.stack(masks)
+
+    def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, now: Now) -> Tensor:
+        """Return which cycles close, within a group of images or over the batch of all processes."""
+        if self.options.cycle_scope == "group":
+            return cycle_consistent(jumped, objects, valid, self.options.group_size)
+        if now.world == 1:
+            return cycle_consistent(jumped, objects, valid)
+        return cycle_closes(jumped, gather(objects), gather(valid), now.first(len(valid)))
+
+    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, now: Now) -> Tensor:
+        centre = self.object_centre.value
+        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
+
+    def _remember(self, taught: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
+        crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
+        numbers, crops = (part.to(taught.device, non_blocking=True) for part in (views.numbers, crops))
+        self._seen.append((taught.detach(), objects.valid, numbers, labels, crops))
+
+    def commit(self, teacher: Network) -> None:
+        """Centres move, and the step's objects enter the banks."""
+        self.image_centre.commit(teacher.head.prototypes("image"))
+        self.object_centre.commit(teacher.head.prototypes("object"))
+        taught, *others = zip(*self._seen, strict=True)
+        self.bank.add(torch.cat(taught, dim=1), *(torch.cat(part) for part in others))
+        self._seen.clear()
+
+    def discard(self) -> None:
+        """Nothing of the step stays."""
+        self.image_centre.discard()
+        self.object_centre.discard()
+        self._seen.clear()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """Clusters of both views, and objects beside their matches in green or red frames (figure 3 of the paper)."""
+        told = teacher.encode(torch.cat(views.pixels))
+        labels, objects = self.cluster(told.patches, views, now)
+        one, two = told.patches.chunk(2)
+        taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        places, masks = self.match(taught, objects.valid, views.numbers, now)
+        return {
+            "clusters": clusters_picture(views, labels, objects.valid, self.grid),
+            "matches": matches_picture(self.bank, views, labels, objects.valid, places[0], masks[0], self.grid, images),
+        }

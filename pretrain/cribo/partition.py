@@ -1,0 +1,72 @@
+"""The clustering of CrIBo: a fixed number of objects on the patches of two views together, compact in meaning and in place.
+
+Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.1, and its official code, whose positional cost is the distance to the
+nearest other patch of a cluster (single linkage), not to its centre.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from densebench.numerics.sinkhorn import rescaled, sinkhorn
+
+MARGINAL_FLOOR = 0.01  # added to the patches of a cluster, so that an empty one can win some back
+
+
+def partition(
+    tokens: Float[Tensor, "b joint d"],
+    positions: Float[Tensor, "b joint 2"],
+    noise: Float[Tensor, "b joint"],
+    count: int,
+    lambda_pos: float,
+    *,
+    rounds: int = 5,
+    sharpness: float = 20.0,
+    iterations: int = 5,
+    group: int = 0,
+    update_marginal: bool = True,
+) -> Int[Tensor, "b joint"]:
+    """The cluster 0 .. count - 1 of each patch on the joint axis, for b images at once.
+
+    tokens: the teacher's, of view 1 then view 2. positions: of the patches in the original image, px. noise: uniform; the
+    patches with the `count` largest values start the clusters. group: images that share the extremes of the cost (0: all).
+    Each round: cost = -cosine + lambda_pos * linkage, rescaled to [0, 1]; an unconverged transport plan; each patch to
+    its largest share; centroids and the clusters' marginal follow.
+    """
+    b, joint, _ = tokens.shape
+    tokens = F.normalize(tokens.float(), dim=2)
+    distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = distances.masked_fill(distances == 0, torch.inf)
+    start = noise.topk(count, dim=1).indices
+    labels = start.new_full((b, joint), count).scatter(1, start, torch.arange(count, device=start.device).expand(b, -1))
+    centroids = tokens.gather(1, start[:, :, None].expand(-1, -1, tokens.shape[2]))
+    rows = tokens.new_full((b, joint), 1.0 / joint)
+    columns = tokens.new_full((b, count), 1.0 / count)
+    for _ in range(rounds):
+        similarity = torch.bmm(tokens, F.normalize(centroids, dim=2).transpose(1, 2))
+        cost = lambda_pos * linkage(distances, labels, count) - similarity if lambda_pos else -similarity
+        plan = sinkhorn(rescaled(cost, group), rows, columns, sharpness, iterations)
+        labels = plan.argmax(dim=2)
+        hard = F.one_hot(labels, count).to(tokens.dtype)
+        if update_marginal:
+            columns = hard.sum(dim=1) + MARGINAL_FLOOR
+            columns = columns / columns.sum(dim=1, keepdim=True)
+        centroids = torch.bmm(hard.transpose(1, 2), tokens)
+    return labels
+
+
+def linkage(distances: Float[Tensor, "b n m"], labels: Int[Tensor, "b m"], count: int) -> Float[Tensor, "b n count"]:
+    """The distance of each patch to the nearest other patch of each cluster, as a share of the image's largest.
+
+    distances: infinite where two patches are the same or lie at the same place, which does not count. labels: `count` for patches
+    without a cluster. Where a cluster has no patch to measure, the image's mean (taken with zeros there) stands in.
+    """
+    nearest = distances.new_full((*distances.shape[:2], count + 1), torch.inf)
+    nearest = nearest.scatter_reduce(2, labels[:, None, :].expand_as(distances), distances, "amin")[:, :, :count]
+    measured = nearest.isfinite()
+    nearest = torch.where(measured, nearest, 0.0)
+    nearest = torch.where(measured, nearest, nearest.mean(dim=(1, 2), keepdim=True))
+    return nearest / nearest.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)

@@ -1,0 +1,61 @@
+"""Pictures of CrIBo: the clusters of two views, and objects beside what they were matched with across images."""
+
+from __future__ import annotations
+
+from densebench.pretrain.cribo.bank import Bank
+from jaxtyping import Bool, Int
+from PIL import Image
+from torch import Tensor
+
+from densebench.datasets.unlabelled import Images
+from densebench.pictures.canvas import row
+from densebench.training.objective import Views
+from densebench.training.pictures import RIGHT, WRONG, bytes_of, cut, first, lit, painted
+
+PAIRS = 4  # matches shown for an image
+
+
+def clusters_picture(
+    views: Views, labels: Int[Tensor, "b joint"], valid: Bool[Tensor, "b k"], grid: tuple[int, int]
+) -> Image.Image:
+    """One row an image: both views, and both with their clusters; a colour is the same object, grey is in one view only."""
+    rows = []
+    for pair, label, there in zip(first(views.pixels, len(views)), labels, valid, strict=True):
+        maps = [part.view(grid) for part in label.chunk(2)]
+        plain = [Image.fromarray(bytes_of(view)) for view in pair]
+        rows.append(row([*plain, *(painted(view, part, there) for view, part in zip(pair, maps, strict=True))], gap=4))
+    return row(rows, gap=4, down=True)
+
+
+def matches_picture(
+    bank: Bank,
+    views: Views,
+    labels: Int[Tensor, "b joint"],
+    valid: Bool[Tensor, "b k"],
+    places: Int[Tensor, "b k"],
+    masks: Bool[Tensor, "b k"],
+    grid: tuple[int, int],
+    images: Images,
+) -> Image.Image:
+    """One row an image: up to four pairs of an object of view 1 and its match in the bank; green where the cycle closes, else
+    red.
+
+    Matches that hold come first.
+    """
+    count = valid.shape[1]
+    rows = []
+    for pixels, label, there, place, mask in zip(views.pixels[0], labels, valid, places, masks, strict=True):
+        shown, own = bytes_of(pixels), label.chunk(2)[0].view(grid)
+        order = (there.int() + mask.int()).argsort(descending=True, stable=True)[:PAIRS].tolist()
+        parts = []
+        for number in (k for k in order if there[k]):
+            slot, found = divmod(int(place[number]), count)
+            if bank.numbers[slot] < 0:
+                continue
+            colour = RIGHT if mask[number] else WRONG
+            match = cut(images.open(int(bank.numbers[slot])), bank.crops[slot, 0].tolist())
+            theirs = bank.labels[slot].chunk(2)[0].view(grid) == found
+            parts += [lit(shown, own == number, colour), lit(match, theirs, colour)]
+        if parts:
+            rows.append(row(parts, gap=4))
+    return row(rows, gap=6, down=True) if rows else Image.new("RGB", (1, 1), "white")

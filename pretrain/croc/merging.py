@@ -1,0 +1,208 @@
+"""The clustering of CrOC: start with many centroids, merge the two most similar ones until two are left, keep the best number.
+
+Source: CrOC (Stegmüller et al., CVPR 2023), section 3.3, and its official code. Where they part, every choice is a field of
+`Rules`, whose defaults are the code's.
+
+All problems (images times attention heads) take each step together: each merges one pair, so all shapes are known beforehand,
+and nothing is read back from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from densebench.numerics.sinkhorn import rescaled, sinkhorn
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How clusters are merged, weighed and chosen.
+
+    start: centroids at the beginning (K_start). most: the largest number that may be chosen. lambda_pos: weight of the
+    positional cost. score_temp: of the softmax that makes marginals of scores. uniform: all patches and centroids weigh the
+    same. scores_are_shares: scores are attention already, no softmax. merge: "dot" of unnormalised means, or "cosine".
+    follow: centroid marginals and positions from the "plan", or from the averaged "tokens" of the start (the paper's Y).
+    quality: the transport cost to choose by counts the position ("total") or only meaning ("semantic"). assign: patches go to
+    their largest share of the plan normalised per view and "column", or per "row"; the latter also gives the objects their
+    weights, unmasked.
+    """
+
+    start: int = 12
+    most: int = 12
+    lambda_pos: float = 4.0
+    sharpness: float = 20.0
+    iterations: int = 5
+    score_temp: float = 2.0
+    uniform: bool = False
+    scores_are_shares: bool = False
+    merge: str = "dot"
+    follow: str = "plan"
+    quality: str = "total"
+    assign: str = "column"
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What is found for p problems: weights of the patches in their clusters, split over views (0 for pruned clusters), which
+    of the `most` places hold a cluster that both views show, and the number of clusters before pruning."""
+
+    weights: tuple[Float[Tensor, "p n most"], Float[Tensor, "p n most"]]
+    valid: Bool[Tensor, "p most"]
+    count: Int[Tensor, " p"]
+
+
+def merge_clusters(
+    tokens: Float[Tensor, "p joint d"],
+    positions: Float[Tensor, "p joint 2"],
+    scores: Float[Tensor, "p joint"],
+    noise: Float[Tensor, "p joint"],
+    rules: Rules,
+) -> Clusters:
+    """Cluster the joint axis (view 1, then view 2) of every problem.
+
+    tokens: keys, queries, values or last tokens. positions: px in the original image. scores: how much a patch matters to the
+    class token. noise: uniform, to sample the first centroids without replacement.
+    """
+    best = None
+    for step in steps(tokens, positions, scores, noise, rules):
+        if step.plan.shape[2] <= rules.most:
+            best = _better(best, step, rules)
+    assert best is not None
+    return _split(best[0], best[2], rules)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the merging: the transport plan to k centroids, and its cost per problem."""
+
+    plan: Float[Tensor, "p joint k"]
+    quality: Float[Tensor, " p"]
+
+
+def steps(
+    tokens: Float[Tensor, "p joint d"],
+    positions: Float[Tensor, "p joint 2"],
+    scores: Float[Tensor, "p joint"],
+    noise: Float[Tensor, "p joint"],
+    rules: Rules,
+) -> Iterator[Step]:
+    """The clusterings into start, start - 1, ..., 2 clusters; arguments as of `merge_clusters`."""
+    tokens = F.normalize(tokens.float(), dim=2)
+    rows = _shares(scores, rules)
+    chosen = _sample(rows, noise, rules.start)
+    source = (
+        F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)
+    )  # Y: columns are the tokens that a centroid began as
+    plan = source
+    if rules.uniform or rules.scores_are_shares or rules.follow == "tokens":
+        columns = _marginal(source, rows, rules)
+    else:
+        columns = torch.softmax(scores.gather(1, chosen) / rules.score_temp, dim=1)
+    for count in range(rules.start, 1, -1):
+        weights = _columns_to_one(plan)
+        centroids = torch.bmm(weights.transpose(1, 2), tokens)
+        places = torch.bmm((weights if rules.follow == "plan" else source).transpose(1, 2), positions)
+        plan, quality = _transport(tokens, positions, centroids, places, rows, columns, rules)
+        yield Step(plan, quality)
+        if count > 2:
+            pair = _closest(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
+            plan = _merge(plan, pair, 1.0)
+            source = _merge(source, pair, 0.5)
+            columns = _marginal(plan if rules.follow == "plan" else source, rows, rules)
+
+
+def _columns_to_one(plan: Tensor) -> Tensor:
+    return plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def _shares(scores: Tensor, rules: Rules) -> Tensor:
+    if rules.uniform:
+        return torch.full_like(scores, 1.0 / scores.shape[1])
+    if rules.scores_are_shares:
+        return scores / scores.sum(dim=1, keepdim=True)
+    return torch.softmax(scores / rules.score_temp, dim=1)
+
+
+def _sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
+    """Draw `count` tokens without replacement, in proportion to their shares: the smallest of exponential waiting times."""
+    waiting = -torch.log1p(-noise) / shares.clamp(min=1e-12)
+    return waiting.topk(count, dim=1, largest=False).indices
+
+
+def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
+    """The centroids' marginal: the mean weight of their patches, made to sum to 1; a softmax of it when tokens are followed."""
+    if rules.uniform:
+        return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
+    means = torch.einsum("pn,pnk->pk", rows, _columns_to_one(plan))
+    if rules.follow == "tokens":
+        return torch.softmax(means, dim=1)
+    return means / means.sum(dim=1, keepdim=True)
+
+
+def _transport(
+    tokens: Tensor, positions: Tensor, centroids: Tensor, places: Tensor, rows: Tensor, columns: Tensor, rules: Rules
+) -> tuple[Tensor, Tensor]:
+    """The unconverged plan (equation 11) and its cost per problem (equation 13)."""
+    semantic = -torch.bmm(tokens, F.normalize(centroids, dim=2).transpose(1, 2))
+    away = torch.cdist(positions, places, compute_mode="donot_use_mm_for_euclid_dist")
+    away = away / away.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    cost = rescaled(semantic + rules.lambda_pos * away, rules.group)
+    plan = sinkhorn(cost, rows, columns, rules.sharpness, rules.iterations)
+    return plan, (plan * (cost if rules.quality == "total" else semantic)).sum(dim=(1, 2))
+
+
+def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
+    """The cheaper of two clusterings per problem; the larger number of clusters on a tie. Plans are padded to the widest."""
+    count = step.plan.shape[2]
+    padded = F.pad(step.plan, (0, rules.most - count))
+    counts = torch.full_like(step.quality, count, dtype=torch.long)
+    if best is None:
+        return padded, step.quality, counts
+    cheaper = step.quality < best[1]
+    chosen = torch.where(cheaper[:, None, None], padded, best[0])
+    return chosen, torch.where(cheaper, step.quality, best[1]), torch.where(cheaper, counts, best[2])
+
+
+def _closest(centroids: Tensor, measure: str) -> Tensor:
+    """The two most similar centroids of each problem, `[p 2]`; the first pair in row order on a tie."""
+    if measure == "cosine":
+        centroids = F.normalize(centroids, dim=2)
+    similar = torch.bmm(centroids, centroids.transpose(1, 2))
+    count = similar.shape[1]
+    itself = torch.eye(count, dtype=torch.bool, device=similar.device)
+    flat = similar.masked_fill(itself, -torch.inf).flatten(1).argmax(dim=1)
+    return torch.stack([flat // count, flat % count], dim=1)
+
+
+def _merge(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
+    """Take two columns out and put `factor` times their sum at the end: `[p n k]` to `[p n k-1]`."""
+    count = columns.shape[2]
+    number = torch.arange(count, device=columns.device)
+    gone = (number == pair[:, :1]) | (number == pair[:, 1:])
+    kept = (number + count * gone).argsort(dim=1)[:, : count - 2]
+    n = columns.shape[1]
+    both = columns.gather(2, pair[:, None].expand(-1, n, -1)).sum(dim=2, keepdim=True)
+    return torch.cat([columns.gather(2, kept[:, None].expand(-1, n, -1)), factor * both], dim=2)
+
+
+def _split(plan: Tensor, count: Tensor, rules: Rules) -> Clusters:
+    """Assign each patch (equation 15), prune what only one view shows (equation 16), and weigh the patches of what stays."""
+    first, second = plan.chunk(2, dim=1)
+    views = [_columns_to_one(part) for part in (first, second)]
+    if rules.assign == "row":
+        views = [part / part.sum(dim=2, keepdim=True).clamp(min=1e-12) for part in (first, second)]
+    places = torch.arange(plan.shape[2], device=plan.device)
+    there = places < count[:, None]
+    masks = [F.one_hot(v.masked_fill(~there[:, None], -1.0).argmax(dim=2), plan.shape[2]).to(plan.dtype) for v in views]
+    sizes = [mask.sum(dim=1) for mask in masks]
+    valid = (sizes[0] > 0) & (sizes[1] > 0)
+    if rules.assign == "column":
+        views = [view * mask for view, mask in zip(views, masks, strict=True)]
+    return Clusters((views[0] * valid[:, None], views[1] * valid[:, None]), valid, count)

@@ -1,0 +1,232 @@
+"""CrOC: cross-view online clustering for dense visual representation learning.
+
+Stegmüller, Lebailly, Bozorgtabar, Tuytelaars, Thiran, CVPR 2023. Numbers to reach with ViT-S/16, 300 epochs: linear
+segmentation (table 1) on Pascal VOC, COCO-Things and COCO-Stuff: COCO 54.5, 55.6, 49.7; COCO+ 60.6, 62.7, 51.7; ImageNet
+70.6, 66.1, 52.6; in-context retrieval at 1/1 (CrIBo, table 1) on ADE20K and VOC: COCO 18.0, 47.1; ImageNet 20.6, 64.2.
+
+The teacher's patches of two views are clustered together, once per attention head of its last block; centroids are merged two
+by two, and the number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student
+must say of a cluster in one view what the teacher says of it in the other; to that comes DINO's loss between whole views.
+
+Where paper and official code part, the code is the default and `--variant paper` follows the text: marginals from the
+attention of the class token instead of cosines with its key, query or value; merging by cosine instead of dot product;
+marginals and positions of merged centroids from the tokens that they began as; the number of clusters chosen by the semantic
+cost alone; assignments and weights from the plan normalised by row; cluster vectors as they are instead of rescaled to the
+length of class tokens; teacher temperature 0.07.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from densebench.pretrain.croc.merging import Clusters, Rules, merge_clusters, steps
+from densebench.pretrain.croc.pictures import merging_picture
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.errors import UserError
+from densebench.options import setting
+from densebench.training.augmentation import ViewSpec
+from densebench.training.distillation import Centre, distil
+from densebench.training.heads import Head
+from densebench.training.image_level import by_image, global_views, image_figures, image_loss
+from densebench.training.method import TINY, PrototypePretrainer
+from densebench.training.networks import Encoder, Network, Tokens, class_attention
+from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
+from densebench.training.shares import shares
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from densebench.datasets.unlabelled import Images
+
+PARTS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class CrOC(PrototypePretrainer):
+    """Hyper-parameters of CrOC."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {**TINY, "object_dim": 256},
+        "coco": {"lambda_pos": 4.0, "tokens": "value", "group_size": 128},
+        "imagenet": {"lambda_pos": 3.0, "tokens": "key", "group_size": 128, "batch_size": 1024},
+    }
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {
+            "marginals": "attention", "merge": "cosine", "follow": "tokens", "quality": "semantic", "assign": "row",
+            "object_norm": "none", "teacher_temp": 0.07, "teacher_temp_start": 0.07,
+        },
+    }  # fmt: skip
+
+    object_dim: int = setting(8192, "prototypes for objects", minimum=2, maximum=10_000_000)
+    object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0 switches it off", minimum=0)
+    image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
+    tokens: str = setting("value", "what is clustered, of the last block", choices=("query", "key", "value", "last"))
+    k_start: int = setting(12, "centroids at the start of the clustering", minimum=2, maximum=65_536)
+    k_max: int = setting(12, "largest number of clusters that may be chosen", minimum=2, maximum=65_536)
+    lambda_pos: float = setting(4.0, "weight of the positional cost in the clustering", minimum=0)
+    sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a step", minimum=1, maximum=10_000)
+    marginals: str = setting(
+        "similarity", "what weighs patches: similarity to the class token, its attention, or nothing",
+        choices=("similarity", "attention", "uniform"),
+    )  # fmt: skip
+    marginal_temp: float = setting(2.0, "temperature of the softmax over similarities", minimum=1e-4)
+    merge: str = setting("dot", "similarity by which centroids are merged", choices=("dot", "cosine"))
+    follow: str = setting("plan", "where merged centroids take marginal and position from", choices=("plan", "tokens"))
+    quality: str = setting("total", "transport cost by which the number is chosen", choices=("total", "semantic"))
+    assign: str = setting("column", "how the plan is normalised before patches are assigned", choices=("column", "row"))
+    object_norm: str = setting("class", "length of cluster vectors: that of class tokens, or as it is", choices=("class", "none"))
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+        return global_views(self)
+
+    def head(self, dim: int) -> Head:
+        """One MLP, two sets of prototypes."""
+        outputs = {"image": self.out_dim, "object": self.object_dim}
+        return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
+
+    def rules(self) -> Rules:
+        """The clustering that these hyper-parameters ask for."""
+        return Rules(
+            self.k_start, self.k_max, self.lambda_pos, self.sharpness, self.sinkhorn_iterations, self.marginal_temp,
+            self.marginals == "uniform", self.marginals == "attention", self.merge, self.follow, self.quality, self.assign,
+        )  # fmt: skip
+
+    def objective(self, encoder: Encoder) -> ClusterDistillation:
+        """The dense and the global loss of equation 7."""
+        return ClusterDistillation(self, encoder)
+
+
+class ClusterDistillation(Objective):
+    """L = alpha L_dense + L_global (equation 7)."""
+
+    def __init__(self, options: CrOC, encoder: Encoder) -> None:
+        super().__init__()
+        self.options = options
+        self.weights = {"image": options.image_weight, "object": options.object_weight}
+        check_weights(self.weights)
+        self.grid = encoder.grid(options.image_size)
+        patches = self.grid[0] * self.grid[1]
+        if options.k_start > 2 * patches:
+            raise UserError(
+                f"--k-start {options.k_start}: two views have {2 * patches} patches; use at most that, or larger views"
+            )
+        if options.k_max > options.k_start:
+            raise UserError(f"--k-max {options.k_max}: the clustering starts with --k-start {options.k_start}; use at most that")
+        self.prototypes = {"image": options.out_dim, "object": options.object_dim}
+        self.image_centre = Centre(options.out_dim, options.centre_momentum)
+        self.object_centre = Centre(options.object_dim, options.centre_momentum)
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Cluster what the teacher sees, and let the student agree on clusters and images."""
+        options = self.options
+        pixels = torch.cat(views.pixels)
+        with torch.no_grad():
+            told = teacher.encode(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
+            clusters = self.cluster(told, views, now)
+            taught = self.vectors(clusters, told)
+            image_taught = by_image(teacher.project(told.image), 2)
+        said = student.encode(pixels)
+        seen = self.vectors(clusters, said)
+        image_seen = by_image(student.project(said.image), 2)
+        terms = {"image": image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)}
+        self.image_centre.see(image_taught)
+        valid = clusters.valid.unflatten(0, (len(views), -1)).flatten(1)
+        terms["object"] = self.object_loss(seen, taught, valid, student, teacher, now)
+        total = weighed(terms, self.weights)
+        figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
+        figures |= {"clusters": clusters.count.float().mean(), "objects_per_image": valid.sum(dim=1).float().mean()}
+        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
+
+    def cluster(self, told: Tokens, views: Views, now: Now) -> Clusters:
+        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, the heads of an
+        image in a row."""
+        return merge_clusters(*self.problems(told, views, now))
+
+    def problems(self, told: Tokens, views: Views, now: Now) -> tuple[Tensor, Tensor, Tensor, Tensor, Rules]:
+        """Tokens, positions, scores and noise of every image and head, and the rules."""
+        tokens, scores = self.evidence(told)
+        heads = len(tokens) // len(views)
+        positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
+        positions = positions.repeat_interleave(heads, dim=0)
+        noise = now.noise(len(views), heads, tokens.shape[1], device=tokens.device).flatten(0, 1)
+        return tokens, positions, scores, noise, replace(self.options.rules(), group=self.options.group_size * heads)
+
+    def evidence(self, told: Tokens) -> tuple[Float[Tensor, "problems joint d"], Float[Tensor, "problems joint"]]:
+        """What is clustered, and how much each patch matters to the class token of its own view (never below 0 for attention)."""
+        if self.options.tokens == "last":
+            every = torch.cat([told.image[:, None], told.patches], dim=1)[:, None]
+        else:
+            assert told.qkv is not None
+            part = told.qkv[PARTS.index(self.options.tokens)]
+            every = torch.cat([part[:, :, :1], part[:, :, told.prefix :]], dim=2)
+        every = F.normalize(every, dim=3)  # [2b, heads, 1 + n, d]
+        if self.options.marginals == "attention":
+            scores = class_attention(told)
+            scores = scores if every.shape[1] > 1 else scores.mean(dim=1, keepdim=True)
+        else:
+            scores = (every[:, :, 1:] * every[:, :, :1]).sum(dim=3)
+        return _joint(every[:, :, 1:]), _joint(scores)
+
+    def vectors(self, clusters: Clusters, tokens: Tokens) -> Float[Tensor, "2 b objects d"]:
+        """The vector of each cluster in each view, from the last tokens; all heads of an image in a row."""
+        b = len(tokens.image) // 2
+        found = []
+        for weights, patches in zip(clusters.weights, tokens.patches.chunk(2), strict=True):
+            whole = weights.unflatten(0, (b, -1)).transpose(1, 2).flatten(2)  # [b, n, heads * most]
+            found.append(torch.bmm(whole.transpose(1, 2), patches))
+        vectors = torch.stack(found)
+        if self.options.object_norm == "class":
+            vectors = F.normalize(vectors, dim=3) * self._length(tokens.image)
+        return vectors
+
+    def _length(self, image: Tensor) -> Tensor:
+        """The mean length of the class tokens of a group of images, `[b 1 1]`."""
+        lengths = image.norm(dim=1).unflatten(0, (2, -1)).mean(dim=0)
+        size = self.options.group_size or len(lengths)
+        means = [part.mean().expand(len(part)) for part in lengths.split(size)]
+        return torch.cat(means)[:, None, None]
+
+    def object_loss(self, seen: Tensor, taught: Tensor, valid: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
+        """Equation 4: the mean over the objects of a group of both directions, halved."""
+        rows = valid.flatten().nonzero()[:, 0]
+        with torch.no_grad():
+            z_t = teacher.project(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
+        z_s = student.project(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
+        self.object_centre.see(z_t)
+        weight = shares(valid, self.options.group_size).flatten()[rows] / 2
+        mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
+        prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
+        centre = self.object_centre.value
+        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
+
+    def commit(self, teacher: Network) -> None:
+        """Centres move."""
+        self.image_centre.commit(teacher.head.prototypes("image"))
+        self.object_centre.commit(teacher.head.prototypes("object"))
+
+    def discard(self) -> None:
+        """Centres stay."""
+        self.image_centre.discard()
+        self.object_centre.discard()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """The last steps of the merging for a few heads (figure 3 of the paper)."""
+        told = teacher.encode(torch.cat(views.pixels), qkv=self.options.tokens != "last" or self.options.marginals == "attention")
+        problems = self.problems(told, views, now)
+        chosen = merge_clusters(*problems).count.unflatten(0, (len(views), -1))
+        plans = [step.plan.unflatten(0, (len(views), -1)) for step in steps(*problems)]
+        return {"clusters": merging_picture(views, plans, chosen, self.grid)}
+
+
+def _joint(values: Tensor) -> Tensor:
+    """From the first views, then the second ones `[2b, heads, n, ...]`, to problems on the joint axis `[b * heads, 2n, ...]`."""
+    first, second = values.chunk(2)
+    return torch.cat([first, second], dim=2).flatten(0, 1)

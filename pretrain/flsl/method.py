@@ -1,0 +1,277 @@
+"""FLSL: feature-level self-supervised learning by mean shift and k-means.
+
+Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023. Numbers to reach, ImageNet, 300 epochs: Mask
+R-CNN on COCO (tables 1 and 2) ViT-S/16 44.9 box and 40.8 mask AP, ViT-S/8 46.5 and 42.1, ViT-B/16 (ViTDet) 53.1 and 47.0;
+DAVIS 2017 (table 4) J&F ViT-S/16 65.6, ViT-S/8 73.5; 100 epochs: bbox-aligned k-NN for 4,096 centroids 72.4.
+
+A ViT without class token, with fixed sine-cosine positions. The teacher sees most of an image, the student crops of what the
+teacher sees. Some patches of the student are queries; each moves to the mode of its cluster in its own view (self-attention
+without parameters) and in the teacher's (cross-attention). A query should be near its mode, the two modes should belong to the
+same centroid, and all centroids should be used (equation 13):
+
+    L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform).
+
+The released code cannot run (arguments are passed in another order than declared, the wrapped networks lack the methods that
+are called, a tuple is assigned to), so paper and its helper functions decide, in this way:
+- distances are of unit vectors, 2 - 2 cos (section 5.6 and the code);
+- attention multiplies dot products of layer-normed tokens by 0.1 / sqrt(384) and 0.2 / sqrt(384), for every width, as in the
+  code (`--self-attention 0.1 --cross-attention 0.2`); less for the second than for the first is said to collapse;
+- queries are the first patch of each window of a grid, 3 x 3 in large crops, as in the code (its README asks for 2 x 2 and for
+  local crops from 0.05 on, by flags that the code does not have); `--variant paper` takes a random patch of each window;
+- 4,096 centroids as in the paper (the code's default is 8,192); no centre of the teacher, no Sinkhorn, unless asked for
+  (the paper's ablation is a softmax along the batch); warm-up is a tenth of 300 epochs, give another for other lengths;
+- crops of the student are cut from the image at once, not from the teacher's resized crop, so nothing is resampled twice;
+- no positives at projected positions early in training: the paper mentions them, the code has none;
+- second stage (`--previous ckpt:DIR`): a finished first stage looks at the same crops without colour changes; its attention
+  after all blocks but the last is sharpened to a mask, which takes the share of the cross-attention that `--previous-share` says
+  at the end, and all of it at the start; by default, as in the code, to the end.
+
+The mean p of the third term is over all processes but over one micro-batch: with `--accumulate` the term is a little larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows
+from densebench.pretrain.flsl.pictures import modes_picture
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from densebench.backbones.timm_models import is_plain_vit, probe
+from densebench.errors import UserError
+from densebench.options import setting
+from densebench.training.augmentation import ViewSpec
+from densebench.training.distillation import Centre, balance, distil, entropy, volume
+from densebench.training.heads import Head
+from densebench.training.image_level import spread
+from densebench.training.method import TINY, PrototypePretrainer
+from densebench.training.networks import Encoder, Network, arch_of, create_patch_encoder, initial_encoder
+from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from densebench.datasets.unlabelled import Images
+
+WIDTH = 384  # the scales of attention are given for tokens of this width
+SHARPNESS = 1e4
+
+
+@dataclass(frozen=True)
+class FLSL(PrototypePretrainer):
+    """Hyper-parameters of FLSL."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {
+            **TINY, "local_size": 48, "window": 2, "local_window": 1, "self_attention": 2.4, "cross_attention": 4.8,
+            "teacher_temp": 0.04,
+        },
+        "imagenet": {},
+    }  # fmt: skip
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {"queries": "random"}}
+    class_token: ClassVar[bool] = False
+
+    global_scale: tuple[float, float] = setting((0.8, 1.0), "share of the image that the teacher sees, from,to")
+    student_scale: tuple[float, float] = setting((0.5, 1.0), "share of the teacher's view in the student's large crop, from,to")
+    local_scale: tuple[float, float] = setting((0.1, 0.4), "share of the teacher's view in a small crop, from,to")
+    local_crops: int = setting(2, "small crops of the student", minimum=0, maximum=1000)
+    local_size: int = setting(96, "side of the small crops, px", minimum=8, maximum=16_384)
+    batch_size: int = setting(512, "images a step, over all processes", minimum=1, maximum=65_536)
+    warmup_epochs: float = setting(30, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    out_dim: int = setting(4096, "K: centroids", minimum=2, maximum=10_000_000)
+    teacher_temp: float = setting(0.07, "temperature of the teacher after its warm-up", minimum=1e-4)
+    teacher_temp_epochs: int = setting(
+        30, "epochs in which the teacher's temperature moves from start to end", minimum=0, maximum=1_000_000
+    )
+    intra_weight: float = setting(0.03, "v: weight of the distance to the mode in the own view", minimum=0)
+    inter_weight: float = setting(1.0, "eta: weight of the cross-entropy between modes in two views", minimum=0)
+    volume_weight: float = setting(5.0, "gamma: weight of the divergence of centroids' use from uniform", minimum=0)
+    self_attention: float = setting(0.1, "inverse temperature of the mean shift in the own view, times sqrt(384)", minimum=0)
+    cross_attention: float = setting(0.2, "inverse temperature of the mean shift in the teacher's view, likewise", minimum=0)
+    queries: str = setting("first", "patch of each window that is a query", choices=("first", "random"))
+    window: int = setting(3, "side of the windows of large crops, in patches", minimum=1, maximum=1024)
+    local_window: int = setting(2, "side of the windows of small crops, in patches", minimum=1, maximum=1024)
+    centre: bool = setting(False, "subtract a moving centre from the teacher's logits")
+    sinkhorn: int = setting(0, "Sinkhorn iterations that spread the teacher's targets evenly; 0: none", minimum=0, maximum=10_000)
+    previous: str | None = setting(None, "ckpt:DIR of a first stage, whose attention guides this second one")
+    previous_attention: float = setting(0.2, "inverse temperature of the first stage's attention, likewise", minimum=0)
+    previous_share: float = setting(1.0, "share of the first stage's attention at the end; 1 at the start", minimum=0)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """The teacher's view, the student's crops of it, none mirrored; for a second stage all of them again in plain colours."""
+        shared: dict[str, Any] = {"strengths": self.colour_jitter, "grey": self.grey, "sigma": self.blur_sigma}
+        shared |= {"flip": 0.0, "blur": 0.5, "other": (0.1, 0.2)}
+        whole = ViewSpec(self.image_size, self.global_scale, **shared)
+        large = ViewSpec(self.image_size, self.student_scale, inside=0, **shared)
+        small = ViewSpec(self.local_size, self.local_scale, inside=0, **shared)
+        seen = (whole, large, *[small] * self.local_crops)
+        if self.previous is None:
+            return seen
+        plain: dict[str, Any] = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "other": None, "inside": None}
+        return *seen, *(replace(recipe, like=number, **plain) for number, recipe in enumerate(seen))
+
+    def encoder(self) -> Encoder:
+        """A ViT without class token and with fixed sine-cosine positions."""
+        return create_patch_encoder(self.arch, self.image_size, self.drop_path)
+
+    def head(self, dim: int) -> Head:
+        """An MLP over the centroids."""
+        outputs = {"mode": self.out_dim}
+        return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
+
+    def objective(self, encoder: Encoder) -> BilevelClustering:
+        """Equation 13."""
+        return BilevelClustering(self, encoder)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """The teacher's temperature; in a second stage also the first one's share of the cross-attention."""
+        from densebench.training.schedules import cosine
+
+        share = {} if self.previous is None else {"previous_share": cosine(1.0, self.previous_share, steps)}
+        return {**super().scheduled(steps, per_epoch), **share}
+
+
+class BilevelClustering(Objective):
+    """L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform) (equation 13), means over all queries."""
+
+    def __init__(self, options: FLSL, encoder: Encoder) -> None:
+        super().__init__()
+        self.options = options
+        self.weights = {"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight}
+        check_weights(self.weights)
+        _check(options)
+        self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
+        self.crops = range(1, 2 + options.local_crops)
+        self.queries = {
+            crop: windows(self.grids[crop], options.window if crop == 1 else options.local_window) for crop in self.crops
+        }
+        self.prototypes = {"mode": options.out_dim}
+        self.centre = Centre(options.out_dim, options.centre_momentum)
+        self._previous: list[Network] = []  # no part of the state: it is read from its own checkpoint
+        if options.previous is not None:
+            self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), options.precision)]
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Move the queries to their modes, and compare."""
+        options = self.options
+        with torch.no_grad():
+            told = teacher.encode(views.pixels[0]).patches
+            guides = self.guides(views)
+        queries, modes, positives = [], [], []
+        for crop, tokens in zip(self.crops, self.seen(student, views), strict=True):
+            chosen = self.chosen(crop, now, len(views), tokens.device)
+            z = _rows(tokens, chosen)
+            queries.append(z)
+            modes.append(mean_shift(z, tokens, options.self_attention / WIDTH**0.5))
+            with torch.no_grad():
+                weights = attention(z, told, options.cross_attention / WIDTH**0.5)
+                if guides:
+                    weights = torch.lerp(weights, self.guide(guides, crop, chosen), now.scheduled["previous_share"])
+                positives.append(torch.bmm(weights, told))
+        z, mode, positive = (torch.cat(parts, dim=1).flatten(0, 1) for parts in (queries, modes, positives))
+        ours = student.project(mode)
+        with torch.no_grad():
+            theirs = teacher.project(positive)
+        prototypes = student.head.prototypes("mode"), teacher.head.prototypes("mode")
+        centre = self.targets_centre(theirs, prototypes[1], now)
+        mix = ours.new_full((len(ours), 1, 1), 1 / len(ours))
+        terms = {
+            "intra": (2 - 2 * F.cosine_similarity(z, mode, dim=1)).mean(),
+            "inter": distil(
+                ours[:, None], prototypes[0], theirs[:, None], prototypes[1], mix, centre, options.student_temp, now.teacher_temp
+            ),
+            "volume": volume(ours, prototypes[0], options.student_temp),
+        }
+        figures = {}
+        if now.logging:
+            certainty = entropy(theirs, prototypes[1], centre, now.teacher_temp)
+            figures = {"teacher_entropy": certainty, "feature_std": spread(told.flatten(0, 1))}
+        return Loss(weighed(terms, self.weights), {name: term.detach() for name, term in terms.items()}, figures)
+
+    def seen(self, student: Network, views: Views) -> list[Float[Tensor, "b n d"]]:
+        """The student's tokens of each of its crops; crops of one size in one pass."""
+        found: list[Tensor] = list(student.encode(views.pixels[1]).patches[None])
+        small = [views.pixels[crop] for crop in self.crops[1:]]
+        return [*found, *(student.encode(torch.cat(small)).patches.chunk(len(small)) if small else ())]
+
+    def chosen(self, crop: int, now: Now, images: int, device: torch.device) -> Int[Tensor, "b q"]:
+        """The queries of a crop, as numbers of patches."""
+        window = self.options.window if crop == 1 else self.options.local_window
+        noise = now.noise(images, 2 + self.queries[crop], device=device, name=f"queries {crop}")
+        return grid_queries(noise, self.grids[crop], window, self.options.queries)
+
+    def targets_centre(self, theirs: Tensor, prototypes: Tensor, now: Now) -> Float[Tensor, " k"]:
+        """What is subtracted from the teacher's logits: nothing, a moving centre, or what Sinkhorn iterations find."""
+        if self.options.sinkhorn:
+            return balance(theirs, prototypes, now.teacher_temp, self.options.sinkhorn)
+        if self.options.centre:
+            self.centre.see(theirs)
+        return self.centre.value
+
+    def guides(self, views: Views) -> list[Float[Tensor, "b n d"]]:
+        """What the first stage says of all views in plain colours; nothing without one."""
+        if not self._previous:
+            return []
+        network = self._previous[0].to(views.pixels[0].device)
+        return [network.encode(pixels).patches for pixels in views.pixels[len(self.grids) // 2 :]]
+
+    def guide(self, guides: list[Tensor], crop: int, chosen: Tensor) -> Float[Tensor, "b q n"]:
+        """The first stage's attention from the queries of a crop to the teacher's view, as a mask of sum 1."""
+        scale = self.options.previous_attention / WIDTH**0.5
+        return sharpened(attention(_rows(guides[crop], chosen), guides[0], scale), SHARPNESS)
+
+    def commit(self, teacher: Network) -> None:
+        """The centre moves, if there is one."""
+        self.centre.commit(teacher.head.prototypes("mode"))
+
+    def discard(self) -> None:
+        """The centre stays."""
+        self.centre.discard()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """The centroids of all patches in the teacher's view and the large crop, and where a few queries look."""
+        told, seen = (teacher.encode(views.pixels[view]).patches for view in (0, 1))
+        own, other = self.options.self_attention / WIDTH**0.5, self.options.cross_attention / WIDTH**0.5
+        prototypes = teacher.head.prototypes("mode")
+        labels = [(teacher.project(mean_shift(part, part, own)) @ prototypes.T).argmax(dim=2) for part in (told, seen)]
+        chosen = self.chosen(1, now, len(views), told.device)
+        z = _rows(seen, chosen)
+        maps = attention(z, seen, own), attention(z, told, other)
+        return {"modes": modes_picture(views, labels, chosen, maps, self.grids[0])}
+
+
+def _check(options: FLSL) -> None:
+    """Raise UserError for options that do not go together."""
+    if options.centre and options.sinkhorn:
+        raise UserError(f"--centre and --sinkhorn {options.sinkhorn} both set the teacher's centre; give one of them")
+    if options.previous_share > 1:
+        raise UserError(f"--previous-share {options.previous_share:g}: it is a share, at most 1")
+    guided = (options.previous_share, options.previous_attention) != (FLSL.previous_share, FLSL.previous_attention)
+    if options.previous is None and guided:
+        raise UserError("--previous-share and --previous-attention are of a second stage; give --previous ckpt:DIR, too")
+
+
+def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:
+    """The tokens with these numbers."""
+    return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def first_stage(spec: str, encoder: Encoder) -> Encoder:
+    """The frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
+    arch = arch_of(spec, "--previous")
+    like = probe(arch)
+    if not is_plain_vit(like):
+        raise UserError(f"--previous {spec} is no plain ViT; give the folder of a run of flsl")
+    patch = int(like.patch_embed.patch_size[0])
+    if patch != encoder.patch:
+        raise UserError(f"--previous {spec} has patches of {patch} px, {encoder.arch} of {encoder.patch}; they must be equal")
+    previous = initial_encoder(spec, None, arch, patch, 0.0, class_token=False, flag="--previous")
+    previous.model.blocks = previous.model.blocks[:-1]
+    previous.model.norm = nn.Identity()
+    return previous.requires_grad_(False).eval()

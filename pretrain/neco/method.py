@@ -1,0 +1,333 @@
+"""NeCo: patch neighbour consistency, a dense post-pretraining by sorting patches.
+
+Pariza, Salehi, Burghouts, Locatello, Asano: Near, far: Patch-ordering enhances vision foundation models' scene understanding
+(first as NeCo: Improving DINOv2's spatial representations in 19 GPU hours), ICLR 2025. Numbers to reach with ViT-S/14 from
+DINOv2 with registers, 25 epochs of COCO, in-context retrieval at 1/128, 1/64, 1/8, 1/1 (table 8): Pascal VOC 66.5, 70.3, 76.3,
+78.9 (as initialised 53.0, 57.9, 68.2, 73.8); ADE20K 23.7, 27.2, 34.0, 39.8 (19.6, 22.8, 30.1, 35.9).
+
+A pretrained backbone is trained on. Each patch of the part that two views share is compared with reference patches of other
+images; student and teacher must put the references in the same order of similarity. Sorting networks make orders differentiable.
+
+Where text and official code part, the code is the default and `--variant paper` follows the text: reference patches are a
+random fraction of the batch's student patches (code: dealt out from the teacher's patches of the batch, or from a queue of
+them), distances are sorted (code: similarities, which a network that is no power of two mixes differently), and the
+cross-entropy is taken in both directions (code: teacher to student). The swap is the arctan of section 3 and of the code;
+the appendix names logistic_phi (`--swap`), which underflows at this steepness. Losses are means in both.
+
+Decided here: the teacher's head starts as a copy of the student's (in the code it is another random one); references and
+teacher carry no gradient; patches that are dealt out never go to the image they come from, unless it is alone (a queue or
+a fraction may hold some of its own); a queue is read as far as it is filled; the teacher follows after the optimiser's step
+instead of before it; a view is drawn at most 100 times before it is moved to overlap the others; positions are resized as
+the backbone is used to, not as DINO's. Masks of the foreground apply to queries and references alike, as in the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from densebench.pretrain.neco.pictures import Shown, neighbours_picture
+from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from densebench.console import notice
+from densebench.distributed import gather
+from densebench.errors import UserError
+from densebench.numerics.foreground import foreground
+from densebench.numerics.region_pooling import align, overlaps
+from densebench.numerics.sorting import order_loss
+from densebench.options import setting
+from densebench.training.augmentation import ViewSpec
+from densebench.training.heads import Head
+from densebench.training.image_level import spread
+from densebench.training.method import Pretrainer
+from densebench.training.networks import Encoder, Network, Tokens, class_attention
+from densebench.training.objective import Loss, Now, Objective, Views
+from densebench.training.shares import shares
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from densebench.datasets.unlabelled import Images
+
+GLOBALS = (0, 1)
+WHOLLY = 0.99  # share of wanted patches in a cell; what is missing to 1 is the rounding of products
+
+
+@dataclass(frozen=True)
+class NeCo(Pretrainer):
+    """Hyper-parameters of NeCo."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny": {
+            "arch": "test_vit", "image_size": 96, "local_size": 48, "local_crops": 2, "region_size": 4, "reference_count": 32,
+            "epochs": 30, "lr": 1e-3, "head_lr": 1e-3, "momentum": 0.95, "hidden_dim": 512, "bottleneck_dim": 128,
+            "colour_jitter": (0.4, 0.4, 0.2, 0.02), "grey": 0.0, "blur_sigma": (0.1, 0.4), "drop_path": 0.0, "cache": "ram",
+        },
+        "coco": {"references": "queue"},
+        "coco-518": {"references": "queue", "image_size": 518, "lr": 1e-5},
+        "coco-dino": {"arch": "vit_small_patch16_224", "epochs": 50, "batch_size": 45, "lr": 1e-5},
+    }  # fmt: skip
+    paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "": {"references": "fraction", "sort": "distance", "both_directions": True},
+    }
+    class_token: ClassVar[bool] = False
+    post_pretraining: ClassVar[bool] = True
+
+    arch: str = setting("vit_small_patch14_reg4_dinov2", "a plain ViT of timm; --init brings its own")
+    colour_jitter: tuple[float, float, float, float] = setting(
+        (0.8, 0.8, 0.8, 0.2), "strengths of brightness, contrast, saturation, hue", minimum=0
+    )
+    local_scale: tuple[float, float] = setting((0.05, 0.25), "share of the image that a local view shows, from,to")
+    local_crops: int = setting(4, "local views of an image", minimum=0, maximum=1000)
+    local_size: int = setting(98, "side of the local views, px", minimum=8, maximum=16_384)
+    overlap: float = setting(
+        0.01, "share of the image that a view has in common with a global one; twice that of two globals", minimum=0
+    )
+    epochs: int = setting(25, "passes over the data", minimum=1, maximum=1_000_000)
+    batch_size: int = setting(64, "images a step, over all processes", minimum=1, maximum=65_536)
+    lr: float = setting(1e-6, "learning rate of the backbone; the paper's for DINOv2, 1e-5 for others", minimum=0)
+    head_lr: float | None = setting(1e-4, "learning rate of the head; none: as the backbone's", minimum=0)
+    lr_batch: int = setting(
+        0, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
+    )
+    min_lr: float = setting(0.0, "learning rate at the end, not scaled", minimum=0)
+    warmup_epochs: float = setting(0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    weight_decay_end: float = setting(0.5, "weight decay at the end (cosine)", minimum=0)
+    momentum: float = setting(0.9995, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
+    clip_grad: float = setting(0.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
+    teacher: bool = setting(True, "a teacher that follows slowly; no: the student of the last step teaches")
+    region_size: int = setting(7, "side of the grid to which common parts are aligned", minimum=1, maximum=1024)
+    references: str = setting(
+        "batch", "reference patches: the batch's, dealt out; a queue of the teacher's; a fraction of the batch, for all",
+        choices=("batch", "queue", "fraction"),
+    )  # fmt: skip
+    reference_count: int = setting(49, "R: reference patches of an image, unless a fraction", minimum=2, maximum=1_000_000)
+    reference_fraction: float = setting(0.003, "f: share of the batch's patches that are references, if a fraction", minimum=0)
+    reference_images: str = setting(
+        "inter", "the batch's references are other images' patches, or (intra) the image's own", choices=("inter", "intra")
+    )
+    queue_size: int = setting(8192, "patches in the queue of a global view", minimum=2, maximum=100_000_000)
+    queue_patches: int = setting(10, "patches of an image that enter the queue", minimum=1, maximum=1_000_000)
+    network: str = setting("bitonic", "sorting network", choices=("bitonic", "odd-even"))
+    swap: str = setting("cauchy", "relaxed comparator", choices=("cauchy", "logistic", "logistic_phi"))
+    steepness: float = setting(100.0, "beta: inverse temperature of the student's sorting", minimum=1e-4)
+    teacher_steepness: float = setting(100.0, "beta of the teacher's sorting", minimum=1e-4)
+    sort: str = setting("similarity", "what is sorted, ascending", choices=("similarity", "distance"))
+    both_directions: bool = setting(False, "also the cross-entropy of the teacher's order with the student's")
+    nearest: int = setting(0, "nearest neighbours whose ranks count; 0: all", minimum=0, maximum=1_000_000)
+    patches: str = setting("both", "patches that count, by the teacher's attention", choices=("both", "foreground", "background"))
+    attention_mass: float = setting(0.6, "share of the attention that the foreground holds", minimum=0)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Two global views and some local ones, none mirrored, all of which overlap the global ones."""
+        shared: dict[str, Any] = {"flip": 0.0, "strengths": self.colour_jitter, "grey": self.grey}
+        shared |= {"sigma": self.blur_sigma, "kernel": "bilinear"}
+        first = ViewSpec(self.image_size, self.global_scale, **shared)
+        second = ViewSpec(self.image_size, self.global_scale, meets=(0,), overlap=2 * self.overlap, **shared)
+        local = ViewSpec(self.local_size, self.local_scale, meets=GLOBALS, overlap=self.overlap, **shared)
+        return first, second, *[local] * self.local_crops
+
+    def head(self, dim: int) -> Head:
+        """An MLP to unit vectors, without prototypes."""
+        return Head(dim, {}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim)
+
+    def objective(self, encoder: Encoder) -> OrderConsistency:
+        """The cross-entropy of permutation matrices."""
+        return OrderConsistency(self, encoder)
+
+    def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
+        """Without a teacher, the momentum: 0 at all times."""
+        import numpy as np
+
+        return {} if self.teacher else {"momentum": np.zeros(steps)}
+
+
+class Pair(NamedTuple):
+    """What global view g and another view v of every image share: boxes in the cells of either, and whether there is anything."""
+
+    g: int
+    v: int
+    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
+    there: Bool[Tensor, " b"]
+
+
+class OrderConsistency(Objective):
+    """L = mean over pairs of a global view g and another view v of CE(P(D_t), P(D_s)) (section 3)."""
+
+    def __init__(self, options: NeCo, encoder: Encoder) -> None:
+        super().__init__()
+        self.options = options
+        self.prototypes = {}
+        self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
+        self.count = options.reference_count
+        if options.references == "fraction":
+            patches = self.grids[0][0] * self.grids[0][1] * (options.group_size or options.batch_size)
+            self.count = max(2, round(options.reference_fraction * patches))
+        _check(options, self.count, encoder)
+        queued = options.references == "queue"
+        self.queue = PatchQueue(len(GLOBALS), options.queue_size, options.bottleneck_dim) if queued else None
+
+    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+        """Align what two views share, compare it with the references, and compare the orders."""
+        pairs = self.pairs(views)
+        masked = self.options.patches != "both"
+        with torch.no_grad():
+            told = teacher.encode(torch.cat(views.pixels[:2]), qkv=masked)
+            taught = torch.stack(teacher.project(told.patches).chunk(2))
+            wanted = self.wanted(told) if masked else None
+        seen = self.seen(student, views)
+        pools = self.pools(taught, torch.stack(seen[:2]).detach(), wanted, now)
+        ours, theirs, counted = [], [], []
+        for pair in pairs:
+            one, other = self.aligned(pair, taught[pair.g], seen[pair.v])
+            counted.append(self.counted(pair, wanted))
+            references = self.references(pair, one, counted[-1], pools, now)
+            ours.append(torch.bmm(other, references.transpose(1, 2)))
+            theirs.append(torch.bmm(one, references.transpose(1, 2)))
+        total = self.loss(torch.stack(ours), torch.stack(theirs), torch.stack(counted))
+        figures = {}
+        if now.logging:
+            same = torch.stack(ours).argmax(dim=3) == torch.stack(theirs).argmax(dim=3)
+            figures = {
+                "feature_std": spread(told.patches.flatten(0, 1)),
+                "same_nearest": same[torch.stack(counted)].float().mean(),
+            }
+        return Loss(total, {"order": total.detach()}, figures)
+
+    def pairs(self, views: Views) -> list[Pair]:
+        """All pairs of a global view and another one; what they share is known before any network runs."""
+        numbers = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
+        found = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
+        device = views.pixels[0].device
+        boxes = torch.stack([torch.stack(both) for both, _ in found]).to(device, non_blocking=True)
+        there = torch.stack([one for _, one in found]).to(device, non_blocking=True)
+        return [Pair(g, v, (both[0], both[1]), one) for (g, v), both, one in zip(numbers, boxes, there, strict=True)]
+
+    def seen(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
+        """The student's projected patches of every view; views of one size in one pass."""
+        found: list[Tensor] = []
+        for part in (views.pixels[:2], views.pixels[2:]):
+            if part:
+                found += student.project(student.encode(torch.cat(part)).patches).chunk(len(part))
+        return found
+
+    def wanted(self, told: Tokens) -> Bool[Tensor, "2 b n"]:
+        """The patches of the global views that are foreground, or background, to the teacher's class token."""
+        mask = foreground(class_attention(told).mean(dim=1), self.grids[0], self.options.attention_mass)
+        return torch.stack((mask if self.options.patches == "foreground" else ~mask).chunk(2))
+
+    def aligned(self, pair: Pair, taught: Tensor, seen: Tensor) -> tuple[Float[Tensor, "b p e"], Float[Tensor, "b p e"]]:
+        """The patches of what a pair shares, in the teacher's g and in the student's v, of length 1."""
+        one = align(taught.unflatten(1, self.grids[pair.g]), pair.boxes[0], self.options.region_size, inside=True)
+        other = align(seen.unflatten(1, self.grids[pair.v]), pair.boxes[1], self.options.region_size, inside=True)
+        return F.normalize(one.flatten(1, 2), dim=2), F.normalize(other.flatten(1, 2), dim=2)
+
+    def counted(self, pair: Pair, wanted: Tensor | None) -> Bool[Tensor, "b p"]:
+        """Which aligned patches of a pair count: those that cover nothing but wanted patches."""
+        size = self.options.region_size
+        valid = pair.there[:, None].expand(-1, size * size)
+        if wanted is None:
+            return valid
+        mask = wanted[pair.g].float().unflatten(1, self.grids[pair.g])[..., None]
+        return valid & (align(mask, pair.boxes[0], size, inside=True).flatten(1) > WHOLLY)
+
+    def pools(self, taught: Tensor, seen: Tensor, wanted: Tensor | None, now: Now) -> Float[Tensor, "2 ..."] | None:
+        """What references are drawn from, for each global view, unless that is the aligned patches: the queue's rows
+        `[2 r e]`, or the fraction of the batch's patches for each image `[2 b count e]`."""
+        _, b, n, _ = taught.shape
+        if self.queue is not None:
+            noise = now.noise(b, n, device=taught.device, name="queue").expand(2, -1, -1)
+            return self.queue.see(taught, _avoiding(noise, wanted), self.options.queue_patches)
+        if self.options.references == "batch":
+            return None
+        size = self.options.group_size
+        tokens = seen if size else gather(seen.transpose(0, 1)).transpose(0, 1)
+        if size:
+            noise = now.noise(b, 2, n, device=seen.device, name="fraction").transpose(0, 1)
+        else:
+            noise = now.common(2, tokens.shape[1], n, device=seen.device, name=f"fraction {now.part}")
+            wanted = wanted if wanted is None else gather(wanted.transpose(0, 1)).transpose(0, 1)
+        noise, size = _avoiding(noise, wanted), size or tokens.shape[1]
+        parts = zip(tokens.split(size, dim=1), noise.split(size, dim=1), strict=True)
+        rows = [torch.stack([t.flatten(0, 1)[draw(u, self.count)] for t, u in zip(*part, strict=True)]) for part in parts]
+        return torch.stack([rows[image // size] for image in range(b)], dim=1)
+
+    def references(
+        self, pair: Pair, aligned: Tensor, counted: Tensor, pools: Tensor | None, now: Now
+    ) -> Float[Tensor, "b count e"]:
+        """The reference patches of every image, of length 1 and without gradient."""
+        options, (b, p, _), device = self.options, aligned.shape, aligned.device
+        if options.references == "fraction":
+            assert pools is not None
+            return F.normalize(pools[pair.g], dim=2)
+        if pools is not None:
+            order = now.common(pools.shape[1], device=device, name=f"references {pair.g} {pair.v}").argsort()
+            return F.normalize(pick(pools[pair.g], order, now.first(b), b, self.count), dim=2)
+        noise = now.noise(b, p, device=device, name=f"references {pair.g} {pair.v}")
+        found, size = [], options.group_size or b
+        for patches, chances, valid in zip(aligned.split(size), noise.split(size), counted.split(size), strict=True):
+            others = len(patches) - 1 if options.reference_images == "inter" else 0
+            shifts = now.common(p, others, device=device, name=f"shifts {pair.g} {pair.v}")
+            found.append(patches.flatten(0, 1)[deal(chances, shifts, self.count, None if options.patches == "both" else valid)])
+        return torch.cat(found).detach()
+
+    def loss(self, ours: Tensor, theirs: Tensor, counted: Tensor) -> Float[Tensor, ""]:
+        """Cross-entropy of the orders of similarities `[pairs b p count]`: a mean over pairs of means over patches that count."""
+        options = self.options
+        nearest = options.nearest or self.count
+        ranks = slice(self.count - nearest, None)
+        if options.sort == "distance":
+            ours, theirs, ranks = 1 - ours, 1 - theirs, slice(0, nearest)
+        weights = torch.stack([shares(valid, options.group_size) for valid in counted]) / len(counted)
+        return order_loss(
+            ours.flatten(0, 2), theirs.flatten(0, 2), weights.flatten(), steepness=options.steepness, ranks=ranks,
+            teacher_steepness=options.teacher_steepness, network=options.network, swap=options.swap, both=options.both_directions,
+        )  # fmt: skip
+
+    def commit(self, teacher: Network) -> None:
+        """The queue moves on."""
+        if self.queue is not None:
+            self.queue.commit()
+
+    def discard(self) -> None:
+        """The queue stays."""
+        if self.queue is not None:
+            self.queue.discard()
+
+    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
+        """For a patch of each image, the patches of the other images in order of similarity, as each of two views sees it."""
+        taught = [teacher.project(teacher.encode(view).patches) for view in views.pixels[:2]]
+        pair = self.pairs(views)[0]
+        pool = F.normalize(taught[0], dim=2)
+        shown = [
+            Shown(view, box, torch.einsum("bpe,cne->bpcn", patches, pool))
+            for view, box, patches in zip(views.pixels[:2], pair.boxes, self.aligned(pair, *taught), strict=True)
+        ]
+        return {"neighbours": neighbours_picture(shown, views.pixels[0], self.grids[0], self.options.region_size)}
+
+
+def _avoiding(noise: Float[Tensor, "2 b n"], wanted: Bool[Tensor, "2 b n"] | None) -> Float[Tensor, "2 b n"]:
+    """Noise that draws unwanted patches last."""
+    return noise if wanted is None else noise + (~wanted).float()
+
+
+def _check(options: NeCo, count: int, encoder: Encoder) -> None:
+    """Raise UserError for options that do not go together."""
+    if options.nearest > count:
+        raise UserError(f"--nearest {options.nearest}: there are {count} references; use at most that")
+    if options.patches != "both" and encoder.model.cls_token is None:
+        raise UserError(f"--patches {options.patches}: {encoder.arch} has no class token that attends to some; use both")
+    if not 0 < options.attention_mass <= 1:
+        raise UserError(f"--attention-mass {options.attention_mass:g}: it is a share, above 0 and at most 1")
+    if options.reference_fraction > 1:
+        raise UserError(f"--reference-fraction {options.reference_fraction:g}: it is a share, at most 1")
+    if options.references != "batch" and options.reference_images == "intra":
+        raise UserError(f"--reference-images intra does not go with --references {options.references}; use --references batch")
+    if options.references == "batch" and options.reference_images == "inter" and 1 in (options.batch_size, options.group_size):
+        notice("an image that is alone in its batch or group has no others to take references from: it gets its own patches")

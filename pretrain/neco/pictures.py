@@ -1,0 +1,84 @@
+"""Pictures of NeCo: a patch, and the patches of other images in the order of similarity to it, as two views see it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from densebench.pictures.canvas import row
+from densebench.training.pictures import RIGHT, SIDE, bytes_of, framed
+
+NEAREST = 6
+MARGIN = 1.0  # cells shown around a patch
+
+
+class Shown(NamedTuple):
+    """One view of every image: its pixels, the common part in cells, and similarities to all patches of all first views."""
+
+    pixels: Float[Tensor, "b 3 s s"]
+    boxes: Float[Tensor, "b 4"]
+    similarities: Float[Tensor, "b p c n"]
+
+
+def neighbours_picture(shown: list[Shown], firsts: Float[Tensor, "c 3 s s"], grid: tuple[int, int], size: int) -> Image.Image:
+    """Two rows an image, one a view: the view with the patch framed, then the nearest patches of other images; a neighbour that
+    both views have among their nearest has a green frame."""
+    pictures = [bytes_of(pixels) for pixels in firsts]
+    rows = []
+    for number in range(len(firsts)):
+        query = size * size // 2
+        found = [_nearest(one.similarities[number, query], number) for one in shown]
+        for one, own, theirs in zip(shown, found, reversed(found), strict=True):
+            cell = _cell(one.boxes[number], query, size)
+            parts = [_marked(bytes_of(one.pixels[number]), cell, grid)]
+            for place in own:
+                image, patch = divmod(place, grid[0] * grid[1])
+                part = _patch(pictures[image], (patch // grid[1], patch % grid[1]), grid)
+                parts.append(framed(part, RIGHT) if place in theirs else part)
+            rows.append(row(parts, gap=4))
+    return row(rows, gap=4, down=True)
+
+
+def _nearest(similarities: Float[Tensor, "c n"], own: int) -> list[int]:
+    """Flat numbers of the nearest patches, none of the image itself unless it is alone."""
+    others = torch.arange(len(similarities), device=similarities.device) != own
+    places = torch.arange(similarities.numel()).view(similarities.shape)
+    if len(similarities) > 1:
+        similarities, places = similarities[others], places[others.cpu()]
+    best = similarities.flatten().topk(min(NEAREST, similarities.numel())).indices.cpu()
+    return places.flatten()[best].tolist()
+
+
+def _cell(box: Tensor, query: int, size: int) -> tuple[float, float, float, float]:
+    """Top, left, height, width of an aligned patch, in cells of its view."""
+    top, left, height, width = box.tolist()
+    return top + query // size * height / size, left + query % size * width / size, height / size, width / size
+
+
+def _marked(pixels: np.ndarray, cell: tuple[float, float, float, float], grid: tuple[int, int]) -> Image.Image:
+    """A view with a frame around a part."""
+    top, left, height, width = cell
+    y, x = top * SIDE / grid[0], left * SIDE / grid[1]
+    high, wide = max(height * SIDE / grid[0], 6), max(width * SIDE / grid[1], 6)
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[max(int(y) - 3, 0) : int(y + high) + 3, max(int(x) - 3, 0) : int(x + wide) + 3] = True
+    mask[max(int(y), 0) : int(y + high), max(int(x), 0) : int(x + wide)] = False
+    shown = pixels.copy()
+    shown[mask] = RIGHT
+    return Image.fromarray(shown)
+
+
+def _patch(pixels: np.ndarray, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """A patch and a little around it, enlarged."""
+    high, wide = SIDE / grid[0], SIDE / grid[1]
+    top, left = place[0] * high, place[1] * wide
+    box = (
+        max(left - MARGIN * wide, 0), max(top - MARGIN * high, 0),
+        min(left + (1 + MARGIN) * wide, SIDE), min(top + (1 + MARGIN) * high, SIDE),
+    )  # fmt: skip
+    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)

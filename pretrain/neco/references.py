@@ -1,0 +1,114 @@
+"""Reference patches of NeCo: the patches against which those of an image are put in order.
+
+Three sources: patches of the other images of the batch, dealt out as the official code does (but never to the image that they
+come from); a queue of the teacher's patches; or one random fraction of the batch for all, as in the paper's text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from densebench.distributed import gather
+
+
+def deal(
+    noise: Float[Tensor, "b p"], shifts: Float[Tensor, "p others"], count: int, wanted: Bool[Tensor, "b p"] | None = None
+) -> Int[Tensor, "b count"]:
+    """Deal the patches of b images out to each other: `count` flat indices (image * p + patch) for each image.
+
+    As far as count goes every patch is dealt once to each of the others, and no image gets its own. noise (uniform) shuffles
+    the patches of each image; shifts (uniform, b - 1 columns) says for each place in a hand which of the other images fill it,
+    in turn; no columns deal each image its own patches. wanted: patches that may be dealt; an image with too few repeats them.
+    """
+    b, p = noise.shape
+    places = torch.arange(count, device=noise.device) % p
+    turns = torch.arange(count, device=noise.device) // p
+    image = torch.arange(b, device=noise.device)[:, None].expand(b, count)
+    if shifts.shape[1]:
+        image = (image + 1 + shifts.argsort(dim=1)[places, turns % shifts.shape[1]]) % b
+    if wanted is None:
+        return image * p + noise.argsort(dim=1)[image, places]
+    shuffled = (noise + (~wanted).float()).argsort(dim=1)  # noise is below 1: wanted patches come first
+    enough = wanted.sum(dim=1).clamp(min=1)
+    return image * p + shuffled[image, places % enough[image]]
+
+
+def draw(noise: Float[Tensor, "b n"], count: int) -> Int[Tensor, " count"]:
+    """`count` random patches of a batch, as flat indices, those of least noise; they repeat if there are too few."""
+    order = noise.flatten().argsort()
+    return order[torch.arange(count, device=noise.device) % len(order)]
+
+
+class PatchQueue(nn.Module):
+    """The teacher's patches of recent images, newest first, one queue a global view: `[views, size, e]`.
+
+    Nothing is read of a place that was never written.
+    """
+
+    rows: Tensor
+    filled: Tensor
+
+    def __init__(self, views: int, size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(views, size, width))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
+        self._count = 0
+        self._fresh: list[Tensor] = []
+
+    @torch.no_grad()
+    def see(
+        self, patches: Float[Tensor, "views b n e"], noise: Float[Tensor, "views b n"], each: int
+    ) -> Float[Tensor, "views r e"]:
+        """Take `each` random patches of every image (all processes' images) and return them with what the queue held before.
+
+        Those of least noise are taken. What is returned never has more rows than the queue.
+        """
+        chosen = noise.topk(min(each, noise.shape[2]), dim=2, largest=False).indices
+        index = chosen[..., None].expand(-1, -1, -1, patches.shape[3])
+        fresh = gather(patches.gather(2, index).transpose(0, 1)).transpose(0, 1).flatten(1, 2)
+        self._fresh.append(fresh)
+        return torch.cat([fresh, self.rows[:, : self.stored]], dim=1)[:, : self.rows.shape[1]]
+
+    @property
+    def stored(self) -> int:
+        """How many rows are there."""
+        if not self._count:  # after a state was loaded
+            self._count = int(self.filled)
+        return self._count
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """What the step has seen enters, and pushes out the oldest."""
+        if not self._fresh:
+            return
+        stored = self.stored
+        size = self.rows.shape[1]
+        fresh = torch.cat(self._fresh, dim=1)
+        self._fresh.clear()
+        self.rows.copy_(torch.cat([fresh, self.rows], dim=1)[:, :size])
+        self._count = min(stored + fresh.shape[1], size)
+        self.filled.fill_(self._count)
+
+    def discard(self) -> None:
+        """Forget what the step has seen: it was broken."""
+        self._fresh.clear()
+
+    def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
+        super()._load_from_state_dict(*arguments, **more)  # type: ignore[no-untyped-call]
+        self._count = 0
+
+
+def pick(
+    pool: Float[Tensor, "r e"], order: Int[Tensor, " r"], first: int, images: int, count: int
+) -> Float[Tensor, "images count e"]:
+    """`count` rows of a pool for each image, by a random order that all images share: image i of the whole batch takes the
+    entries from i * count on, and begins again where the order ends. first: the number of the first of `images`."""
+    places = torch.arange(first * count, (first + images) * count, device=order.device) % len(order)
+    return pool[order[places]].view(images, count, -1)
+
+
+__all__ = ["PatchQueue", "deal", "draw", "pick"]

@@ -1,0 +1,313 @@
+"""Whole runs through MMSegmentation on tiny data: rates side by side, runs that are killed, what must not change."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_mmsegmentation import MEAN, REMARKS, STD, WORLD, bridge, data_of, equal, recipe, segmentor, training
+
+from densebench.backbones import load_backbone
+from densebench.backbones.backbone import Backbone, Facts
+from densebench.errors import UserError
+from densebench.numerics import segmentation as metrics
+
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+CLASSES = 5
+SMALL = data_of({f"train{n}": (40, 48) for n in range(5)} | {f"val{n}": (33, 50) for n in range(3)}, side=11)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return load_backbone("pixels:8")
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return load_backbone("random:test_vit")
+
+
+def train(backbone, folder, rates=RATES[:2], source=SMALL, **given):
+    folder.mkdir(exist_ok=True)
+    names = [item.name for item in source.val]
+    settings = recipe(**({"iterations": 8, "validations": 2} | given))
+    return bridge.train(backbone, source, settings, rates, folder, WORLD, drawn=names, workers=0)
+
+
+def counts(validation, heads):
+    """Of every image and head: confusion[truth, prediction]."""
+    found = {}
+    for name, (places, numbers) in validation.pairs.items():
+        flat = torch.zeros(heads * CLASSES * CLASSES, dtype=torch.int64)
+        flat[places.long()] = numbers.long()
+        found[name] = flat.view(heads, CLASSES, CLASSES)
+    return found
+
+
+def same(first, second):
+    """Curves, counts, label maps and scores of two runs, bit by bit."""
+    assert np.array_equal(first.iterations, second.iterations) and first.losses.keys() == second.losses.keys()
+    for rate in first.losses:
+        assert np.array_equal(first.losses[rate], second.losses[rate], equal_nan=True), rate
+    assert [v.iteration for v in first.validations] == [v.iteration for v in second.validations]
+    for a, b in zip(first.validations, second.validations, strict=True):
+        assert equal(a.pairs, b.pairs) and equal(a.maps, b.maps) and a.mmseg == b.mmseg
+
+
+@pytest.fixture(scope="module")
+def whole(pixels, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "POINTS", 3)  # states two or three iterations apart
+        return train(pixels, tmp_path_factory.mktemp("whole"))
+
+
+class Killed(BaseException):
+    """Not an error that anything would catch."""
+
+
+def killing(monkeypatch, name, calls, after=False):
+    """Kill the run in the nth call of a step of the model from now on; returns the calls so far."""
+    original, seen = getattr(segmentor.SideBySide, name), []
+
+    def step(*arguments, **given):
+        seen.append(name)
+        if len(seen) == calls and not after:
+            raise Killed
+        found = original(*arguments, **given)
+        if len(seen) == calls:
+            raise Killed
+        return found
+
+    monkeypatch.setattr(segmentor.SideBySide, name, step)
+    return seen
+
+
+# What a run gives
+
+
+def test_counts_are_those_of_the_label_maps_and_give_the_score_of_mmseg(whole):
+    assert [validation.iteration for validation in whole.validations] == [4, 8]
+    for validation in whole.validations:
+        found = counts(validation, 2)
+        assert found.keys() == validation.maps.keys() == {item.name for item in SMALL.val}
+        total = torch.zeros(2, CLASSES, CLASSES, dtype=torch.int64)
+        for item in SMALL.val:
+            truth, maps = SMALL.read(item), validation.maps[item.name].numpy()
+            assert maps.shape == (2, *truth.shape)
+            expected = np.zeros((2, CLASSES, CLASSES), dtype=np.int64)
+            for head in range(2):
+                np.add.at(expected[head], (truth, maps[head]), 1)
+            assert np.array_equal(found[item.name].numpy(), expected)
+            total += found[item.name]
+        ours = 100 * metrics.mean_iou(metrics.iou(metrics.tallies(total)))
+        assert validation.mmseg == pytest.approx(ours.tolist(), abs=0.0051)
+    assert not equal(whole.validations[0].maps, whole.validations[1].maps)
+
+
+def test_the_curves_reach_from_the_loss_of_knowing_nothing_to_a_smaller_one(whole):
+    assert whole.iterations[-1] == 8 and set(whole.losses) == set(RATES[:2])
+    for losses in whole.losses.values():
+        assert len(losses) == len(whole.iterations) and np.isfinite(losses).all()
+    assert whole.losses[RATES[0]][-1] != whole.losses[RATES[1]][-1]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"optimiser": "sgd", "weight_decay": 1e-2, "photometric": True, "schedule": "cosine", "warmup": 0.3},
+        {"head": "batchnorm"},
+    ],
+)
+def test_four_rates_side_by_side_give_what_each_gives_alone(given, pixels, tmp_path):
+    together = train(pixels, tmp_path / "all", RATES, **given)
+    for number in (0, 3):
+        alone = train(pixels, tmp_path / f"{number}", RATES[number : number + 1], **given)
+        assert together.losses[RATES[number]] == pytest.approx(alone.losses[RATES[number]], rel=1e-6)
+        for a, b in zip(together.validations, alone.validations, strict=True):
+            for name, found in counts(a, 4).items():
+                assert torch.equal(found[number], counts(b, 1)[name][0])
+
+
+def test_a_rate_that_diverges_leaves_the_others_as_they_are(pixels, tmp_path):
+    found = train(pixels, tmp_path / "with", (1e-2, 1e37, 1e-3))
+    without = train(pixels, tmp_path / "without", (1e-2, 1e-3))
+    assert not np.isfinite(found.losses[1e37]).all()
+    for rate in (1e-2, 1e-3):
+        assert np.array_equal(found.losses[rate], without.losses[rate])
+    for a, b in zip(found.validations, without.validations, strict=True):
+        for name, one in counts(a, 3).items():
+            assert torch.equal(one[[0, 2]], counts(b, 2)[name])
+
+
+def test_the_seed_decides_everything(pixels, tmp_path):
+    first = train(pixels, tmp_path / "first", photometric=True, head="batchnorm")
+    np.random.seed(0), torch.manual_seed(7)
+    same(first, train(pixels, tmp_path / "again", photometric=True, head="batchnorm"))
+    other = train(pixels, tmp_path / "other", photometric=True, head="batchnorm", seed=1)
+    assert not np.array_equal(first.losses[RATES[0]], other.losses[RATES[0]])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_file_that_cannot_be_read_ends_the_run_with_its_own_error(split, pixels, tmp_path):
+    def read(item):
+        if item.name == f"{split}1":
+            raise UserError(f"{item.name} is broken")
+        return SMALL.read(item)
+
+    broken = bridge.Data(SMALL.dataset, SMALL.train, SMALL.val, SMALL.classes, read)
+    with pytest.raises(UserError, match=f"^{split}1 is broken"):
+        train(pixels, tmp_path, source=broken)
+
+
+# Runs that are killed
+
+
+@pytest.mark.parametrize("killed", [1, 3, 6, 8])
+def test_a_run_killed_while_it_trains_goes_on_where_its_state_is(killed, whole, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "POINTS", 3)
+    seen = killing(monkeypatch, "train_step", killed, after=True)
+    with pytest.raises(Killed):
+        train(pixels, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "POINTS", 3)
+    states = [int(path.stem.removeprefix("iter_")) for path in tmp_path.glob("iter_*.pth")]
+    assert len(states) == min(2, (killed - 1) // 2) and all(killed - 5 <= state < killed for state in states)
+    seen = killing(monkeypatch, "train_step", -1)
+    same(train(pixels, tmp_path), whole)
+    assert len(seen) == 8 - max(states, default=0)
+
+
+@pytest.mark.parametrize("image", [1, 3, 4, 6])
+def test_a_validation_that_a_kill_took_is_made_up_for(image, whole, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "POINTS", 1000)
+    killing(monkeypatch, "val_step", image, after=image % 3 == 0)
+    with pytest.raises(Killed):
+        train(pixels, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "POINTS", 1000)
+    trained, scored = killing(monkeypatch, "train_step", -1), killing(monkeypatch, "val_step", -1)
+    found = train(pixels, tmp_path)
+    assert len(trained) == (4 if image < 4 else 0) and len(scored) == (6 if image < 4 else 3)
+    assert [v.iteration for v in found.validations] == [4, 8]
+    for a, b in zip(found.validations, whole.validations, strict=True):
+        assert equal(a.pairs, b.pairs) and equal(a.maps, b.maps) and a.mmseg == b.mmseg
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_killed_while_it_writes_a_state_can_go_on(written, whole, pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "POINTS", 3)
+    original, seen = training.Runner.save_checkpoint, []
+
+    def save(*arguments, **given):
+        seen.append(1)
+        if len(seen) == 2 and written:
+            original(*arguments, **given)
+        if len(seen) == 2:
+            raise Killed
+        original(*arguments, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Runner, "save_checkpoint", save)
+        with pytest.raises(Killed):
+            train(pixels, tmp_path)
+    assert len(seen) == 2
+    same(train(pixels, tmp_path), whole)
+
+
+def test_a_finished_run_is_read_and_not_repeated(pixels, tmp_path, monkeypatch):
+    first = train(pixels, tmp_path)
+    trained, scored = killing(monkeypatch, "train_step", -1), killing(monkeypatch, "val_step", -1)
+    same(train(pixels, tmp_path), first)
+    assert not trained and not scored
+
+
+RESUMED = {
+    "batchnorm": {"head": "batchnorm", "optimiser": "sgd", "photometric": True},
+    "cosine": {"schedule": "cosine", "warmup": 0.4, "rates": (1e37, 1e-2)},
+    "segmenter": {"head": "segmenter", "trained": True, "optimiser": "adam", "drop_path": 0.3, "rates": (1e-3,)},
+    "frozen with stochastic depth": {"drop_path": 0.3},
+}
+
+
+@pytest.mark.parametrize("kind", RESUMED)
+def test_dropout_statistics_momenta_and_schedules_survive_a_kill(kind, pixels, vit, tmp_path, monkeypatch):
+    given = dict(RESUMED[kind])
+    backbone = vit if given.get("drop_path") else pixels
+    rates = given.pop("rates", RATES[:2])
+    expected = train(backbone, tmp_path / "whole", rates, iterations=4, **given)
+    killing(monkeypatch, "train_step", 3)
+    with pytest.raises(Killed):
+        train(backbone, tmp_path / "killed", rates, iterations=4, **given)
+    monkeypatch.undo()
+    seen = killing(monkeypatch, "train_step", -1)
+    same(train(backbone, tmp_path / "killed", rates, iterations=4, **given), expected)
+    assert len(seen) == 2
+
+
+# Backbones, and what is learnt
+
+
+def state_of(folder):
+    path = next(folder.glob("iter_*.pth"))
+    return torch.load(path, weights_only=False)["state_dict"]  # a file that this test has just written
+
+
+@pytest.mark.parametrize(("head", "drop_path"), [("linear", 0.0), ("batchnorm", 0.2)])
+def test_a_frozen_backbone_stays_as_it_is_and_is_not_saved(head, drop_path, vit, tmp_path):
+    before = copy.deepcopy(vit.state_dict())
+    train(vit, tmp_path, (1e-1,), head=head, drop_path=drop_path, iterations=3, validations=1)
+    assert equal(before, vit.state_dict())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in vit.parameters())
+    assert not any(module.training for module in vit.modules())
+    state = state_of(tmp_path)
+    assert state and all(key.startswith("decode_head.0.") for key in state)
+    assert sum(value.numel() for key, value in state.items() if "conv_seg" in key) == CLASSES * (vit.dim + 1)
+
+
+def test_fine_tuning_changes_a_copy_of_the_backbone(vit, tmp_path):
+    before = copy.deepcopy(vit.state_dict())
+    train(vit, tmp_path, (1e-3,), head="segmenter", trained=True, optimiser="adam", iterations=3, validations=1)
+    assert equal(before, vit.state_dict()) and not any(module.training for module in vit.modules())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in vit.parameters())
+    tuned = {key: value for key, value in state_of(tmp_path).items() if key.startswith("backbone.")}
+    assert len(tuned) == len(before)
+    for key, value in before.items():
+        name = key.removeprefix("trunk.model.")
+        own = [v for k, v in tuned.items() if k.endswith("." + name)]
+        assert len(own) == 1 and not torch.equal(own[0], value), key
+
+
+class Telling(torch.nn.Module):
+    """Features of every second pixel: its colour and the products of its channels."""
+
+    def forward(self, images):
+        colour = images[:, :, ::2, ::2]
+        return torch.cat([colour, colour.square(), colour[:, [0, 1, 2]] * colour[:, [1, 2, 0]]], 1)
+
+
+def repeated(source):
+    """Scored on what it was trained on."""
+    return bridge.Data(source.dataset, source.train, source.train, source.classes, source.read)
+
+
+@pytest.mark.parametrize("head", ["linear", "batchnorm"])
+def test_linear_heads_learn_a_handful_of_images_by_heart(head, tmp_path):
+    backbone = Backbone(Telling(), Facts("telling", "telling", 9, 2, MEAN, STD), "0" * 64)
+    source = repeated(data_of({f"train{n}": (48, 64) for n in range(4)}))
+    found = train(backbone, tmp_path, (0.1, 1e-5), source, head=head, crop=32, scale=48, iterations=80, validations=1)
+    score = found.validations[-1].mmseg
+    assert score[0] > 95 and score[1] < 90
+    assert found.losses[0.1][-1] < 0.3 < 0.7 * math.log(CLASSES) < found.losses[1e-5][-1]
+
+
+def test_a_fine_tuned_vit_learns_a_handful_of_images_by_heart(vit, tmp_path):
+    source = repeated(data_of({f"train{n}": (96, 96) for n in range(2)}, side=48))
+    given = {"crop": 96, "scale": 96, "stride": 96, "optimiser": "adam", "iterations": 60, "validations": 1, "eta_min": 0.1}
+    found = train(vit, tmp_path, (3e-4,), source, head="segmenter", trained=True, **given)
+    assert found.validations[-1].mmseg[0] > 95
+    assert found.losses[3e-4][-1] < 0.5 < found.losses[3e-4][0]  # mask logits are normalised, so 0 is out of reach

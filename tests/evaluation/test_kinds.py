@@ -1,0 +1,29 @@
+"""Protocols and data sets of different kinds do not meet by accident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from densebench.datasets import load_dataset, titles, titles_of
+from densebench.datasets.boxes import Boxed
+from densebench.errors import UserError
+from densebench.evaluation.run import evaluate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing(Boxed):
+    name: str = "nothing"
+
+
+def test_every_data_set_is_of_one_kind():
+    kinds = {load_dataset(name).kind for name in titles()}
+    assert sum(len(titles_of(kind)) for kind in kinds) == len(titles())
+    assert "scenes" in titles_of("label maps")
+
+
+def test_a_protocol_refuses_a_data_set_of_another_kind(monkeypatch, tmp_path):
+    monkeypatch.setattr("densebench.evaluation.run.load_dataset", lambda *_: Nothing(root=tmp_path))
+    with pytest.raises(UserError, match="nothing has boxes; kmeans takes label maps: .*voc"):
+        list(evaluate("kmeans", backbones=["pixels:16"], datasets=["nothing"], results=tmp_path))

@@ -1,0 +1,390 @@
+"""NeCo's objective on a tiny network: the loss against loops, what reaches whom, and each ablation of the paper."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from densebench.pretrain.neco.method import NeCo
+from densebench.pretrain.neco.references import deal
+from drawn_views import drawn_views
+
+from densebench import catalog
+from densebench.errors import UserError
+from densebench.numerics.region_pooling import align, overlaps
+from densebench.numerics.sorting import soft_sort
+from densebench.training.augmentation import AugmentParams
+from densebench.training.networks import Network, create_encoder, create_patch_encoder
+from densebench.training.objective import Now, Views
+from densebench.training.run import build, pretrain
+from densebench.training.states import saved_states
+
+SIZE, LOCAL, IMAGES = 64, 32, 4
+SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 1, "region_size": 2, "reference_count": 7,
+         "hidden_dim": 16, "bottleneck_dim": 8, "batch_size": IMAGES, "steepness": 20.0, "teacher_steepness": 30.0}  # fmt: skip
+
+
+def build_all(**options):
+    """Options, objective, student and teacher, which differ."""
+    torch.manual_seed(0)
+    chosen = NeCo(**{**SMALL, **options})
+    student, teacher = (Network(create_encoder("test_vit", SIZE, 0.0), chosen.head(64)) for _ in "st")
+    return chosen, chosen.objective(student.encoder), student, teacher
+
+
+def seen(chosen, images=IMAGES, seed=0):
+    return drawn_views(chosen, images, seed)
+
+
+NOW = Now(step=5, epoch=0, epochs=1.0, seed=2, logging=True)
+
+
+def grids(chosen):
+    return [(view.size // 16, view.size // 16) for view in chosen.views()]
+
+
+def aligned(tokens, views, g, v, chosen):
+    """The patches of the part that views g and v share, in g and in v."""
+    (in_g, in_v), _ = overlaps(views.draws[g].boxes, views.draws[v].boxes, grids(chosen)[g], grids(chosen)[v])
+    size = chosen.region_size
+    parts = [
+        align(tokens[0].unflatten(1, grids(chosen)[g]), in_g, size), align(tokens[1].unflatten(1, grids(chosen)[v]), in_v, size)
+    ]  # fmt: skip
+    return [F.normalize(part.flatten(1, 2), dim=2) for part in parts]
+
+
+def restated(chosen, student, teacher, views, references):
+    """The loss in loops over pairs, images and entries; `references(g, v, teacher's aligned patches)` -> [b, r, e]."""
+    with torch.no_grad():
+        taught = [teacher.project(teacher.encode(pixels).patches) for pixels in views.pixels]
+    ours = [student.project(student.encode(pixels).patches) for pixels in views.pixels]
+    pairs = []
+    for g in (0, 1):
+        for v in range(len(views.pixels)):
+            if v == g:
+                continue
+            one, other = aligned((taught[g], ours[v]), views, g, v, chosen)
+            chosen_references = references(g, v, one).detach()
+            d_t = F.cosine_similarity(one[:, :, None], chosen_references[:, None], dim=3)
+            d_s = F.cosine_similarity(other[:, :, None], chosen_references[:, None], dim=3)
+            pairs.append(torch.stack([entropy_between(t, s, chosen) for t, s in zip(d_t, d_s, strict=True)]).mean())
+    return torch.stack(pairs).mean()
+
+
+def entropy_between(d_t, d_s, chosen):
+    if chosen.sort == "distance":
+        d_t, d_s = 1 - d_t, 1 - d_s
+    q = soft_sort(d_t, chosen.teacher_steepness, network=chosen.network, swap=chosen.swap)[1]
+    p = soft_sort(d_s, chosen.steepness, network=chosen.network, swap=chosen.swap)[1]
+    count = d_t.shape[1]
+    nearest = chosen.nearest or count
+    total = torch.zeros(len(d_t))
+    for j in range(nearest) if chosen.sort == "distance" else range(count - nearest, count):
+        for i in range(count):
+            total = total - q[:, i, j] * p[:, i, j].log()
+            if chosen.both_directions:
+                total = total - p[:, i, j] * q[:, i, j].log()
+    return total.mean() / nearest
+
+
+def dealt(chosen, others):
+    """References of the batch by the documented rule."""
+
+    def of(g, v, patches):
+        b, p, _ = patches.shape
+        noise = NOW.noise(b, p, device=torch.device("cpu"), name=f"references {g} {v}")
+        shifts = NOW.common(p, others, device=torch.device("cpu"), name=f"shifts {g} {v}")
+        return patches.flatten(0, 1)[deal(noise, shifts, chosen.reference_count)]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"nearest": 3},
+        {"sort": "distance"},
+        {"sort": "distance", "nearest": 2},
+        {"both_directions": True},
+        {"network": "odd-even"},
+        {"swap": "logistic", "steepness": 3.0, "teacher_steepness": 4.0},
+        {"reference_count": 4, "region_size": 3},
+        {"reference_images": "intra"},
+        {"local_crops": 0},
+    ],
+)
+def test_the_loss_is_the_mean_over_pairs_and_patches(given):
+    chosen, objective, student, teacher = build_all(**given)
+    views = seen(chosen)
+    loss = objective(student, teacher, views, NOW)
+    others = 0 if chosen.reference_images == "intra" else IMAGES - 1
+    expected = restated(chosen, student, teacher, views, dealt(chosen, others))
+    torch.testing.assert_close(loss.total, expected, rtol=1e-4, atol=1e-5)
+    loss.total.backward()
+    found = [p.grad.clone() for p in student.parameters() if p.grad is not None]
+    student.zero_grad()
+    expected.backward()
+    scale = max(float(p.grad.abs().max()) for p in student.parameters() if p.grad is not None)
+    for one, other in zip(found, [p.grad for p in student.parameters() if p.grad is not None], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_a_fraction_of_the_students_patches_serves_all_images():
+    chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1)
+    views = seen(chosen)
+    noise = NOW.common(2, IMAGES, 16, device=torch.device("cpu"), name="fraction 0")
+
+    def of(g, v, patches):
+        tokens = student.project(student.encode(views.pixels[g]).patches)
+        count = round(0.1 * IMAGES * 16)
+        return tokens.flatten(0, 1)[noise[g].flatten().argsort()[:count]].expand(IMAGES, -1, -1)
+
+    loss = objective(student, teacher, views, NOW)
+    torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
+
+
+def test_the_queue_is_used_with_the_batch_and_moves_on():
+    chosen, objective, student, teacher = build_all(references="queue", queue_size=20, queue_patches=3, reference_count=6)
+    held: list[torch.Tensor] = [torch.zeros(2, 0, 8)]
+    for step in range(3):
+        now, views = dataclasses.replace(NOW, step=step), seen(chosen, seed=step)
+        with torch.no_grad():
+            taught = torch.stack([teacher.project(teacher.encode(pixels).patches) for pixels in views.pixels[:2]])
+        noise = now.noise(IMAGES, taught.shape[2], device=torch.device("cpu"), name="queue")
+        fresh = torch.stack([taught[:, i, p] for i in range(IMAGES) for p in noise[i].argsort()[:3].tolist()], dim=1)
+        pool = torch.cat([fresh, held[-1]], dim=1)[:, :20]
+
+        def of(g, v, patches, now=now, pool=pool):
+            order = now.common(pool.shape[1], device=torch.device("cpu"), name=f"references {g} {v}").argsort()
+            places = [order[n % len(order)] for n in range(IMAGES * 6)]
+            return pool[g][torch.stack(places)].view(IMAGES, 6, -1)
+
+        loss = objective(student, teacher, views, now)
+        torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
+        objective.commit(teacher)
+        held.append(pool)
+        assert torch.equal(objective.queue.rows[:, : pool.shape[1]], pool)
+
+
+def test_a_fraction_of_a_group_serves_that_group_and_groups_may_be_ragged():
+    chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1, group_size=3)
+    views = seen(chosen)
+    noise = NOW.noise(IMAGES, 2, 16, device=torch.device("cpu"), name="fraction")
+
+    def of(g, v, patches):
+        tokens = student.project(student.encode(views.pixels[g]).patches)
+        rows = []
+        for image in range(IMAGES):
+            own = slice(0, 3) if image < 3 else slice(3, 4)
+            rows.append(tokens[own].flatten(0, 1)[noise[own, g].flatten().argsort()[:5]])  # R is that of a whole group
+        return torch.stack(rows)
+
+    loss = objective(student, teacher, views, NOW)
+    expected = []
+    for own in (slice(0, 3), slice(3, 4)):  # a mean over groups of means over their patches
+        some = Views(
+            tuple(p[own] for p in views.pixels), tuple(AugmentParams(d.table[own]) for d in views.draws), views.numbers[own]
+        )
+        expected.append(restated(chosen, student, teacher, some, lambda g, v, patches, own=own: of(g, v, patches)[own]))
+    torch.testing.assert_close(loss.total, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("references", ["batch", "queue", "fraction"])
+def test_masks_choose_references_too(references, monkeypatch):
+    """Every reference is a patch that the mask of its own view allows (a cell that covers nothing else, if aligned)."""
+    from densebench.pretrain.neco import method as neco
+
+    chosen, objective, student, teacher = build_all(
+        patches="foreground", references=references, region_size=4, reference_count=4, reference_fraction=0.05,
+        attention_mass=0.5, queue_size=100, queue_patches=2, global_scale=(1.0, 1.0), local_crops=0,
+    )  # fmt: skip
+    views, used = seen(chosen), {}
+    whole = neco.OrderConsistency.references
+
+    def spy(self, pair, *rest):
+        used[pair.g] = whole(self, pair, *rest)
+        return used[pair.g]
+
+    monkeypatch.setattr(neco.OrderConsistency, "references", spy)
+    objective(student, teacher, views, NOW)
+    told = teacher.encode(torch.cat(views.pixels[:2]), qkv=True)
+    wanted = objective.wanted(told)
+    network = student if references == "fraction" else teacher
+    for g in (0, 1):
+        tokens = F.normalize(network.project(network.encode(views.pixels[g]).patches), dim=2)
+        allowed = tokens[wanted[g]]
+        distance = torch.cdist(used[g].flatten(0, 1), allowed).amin(dim=1)
+        assert distance.max() < 1e-3
+        assert torch.cdist(used[g].flatten(0, 1), tokens[~wanted[g]]).amin(dim=1).min() > 1e-2
+
+
+def test_no_gradient_reaches_the_teacher_or_the_references():
+    """The student's gradient with references of the student itself is that with the same references as constants (above);
+    a teacher that could learn gets nothing."""
+    for given in ({}, {"references": "queue", "queue_size": 16}, {"references": "fraction", "reference_fraction": 0.2}):
+        chosen, objective, student, teacher = build_all(**given)
+        objective(student, teacher.requires_grad_(True), seen(chosen), NOW).total.backward()
+        assert all(p.grad is None for p in teacher.parameters())
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.encoder.parameters())
+
+
+def test_equal_networks_that_see_the_same_agree():
+    chosen, objective, student, _ = build_all(steepness=1e7, teacher_steepness=1e7, local_crops=0, global_scale=(1.0, 1.0))
+    views = seen(chosen)
+    same = Views((views.pixels[0], views.pixels[0]), (views.draws[0], views.draws[0]), views.numbers)
+    loss = objective(student, copy.deepcopy(student), same, NOW)
+    assert loss.total < 0.05
+    assert loss.figures["same_nearest"] == 1
+    apart = objective(student, copy.deepcopy(student), views, NOW)
+    assert apart.total > 1
+
+
+def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
+    """Intra-image references: an image contributes the same in any batch."""
+    alone = []
+    for batch in (1, IMAGES):
+        chosen, objective, student, teacher = build_all(reference_images="intra")
+        views = seen(chosen)
+        now = dataclasses.replace(NOW)
+        parts = []
+        for image in range(IMAGES) if batch == 1 else [None]:
+            index = slice(None) if image is None else slice(image, image + 1)
+            some = Views(
+                tuple(pixels[index] for pixels in views.pixels),
+                tuple(AugmentParams(draws.table[index]) for draws in views.draws),
+                views.numbers[index],
+            )  # fmt: skip
+            part = now if image is None else dataclasses.replace(now, parts=IMAGES, part=image)
+            parts.append(objective(student, teacher, some, part).total.detach())
+        alone.append(torch.stack(parts).mean())
+    torch.testing.assert_close(alone[0], alone[1], rtol=1e-5, atol=1e-6)
+
+
+def test_groups_deal_among_themselves():
+    chosen, objective, student, teacher = build_all(group_size=2)
+    views = seen(chosen)
+    whole = objective(student, teacher, views, NOW).total.detach()
+    halves = []
+    for part in (0, 1):
+        index = slice(2 * part, 2 * part + 2)
+        some = Views(
+            tuple(pixels[index] for pixels in views.pixels), tuple(AugmentParams(draws.table[index]) for draws in views.draws),
+            views.numbers[index],
+        )  # fmt: skip
+        halves.append(objective(student, teacher, some, dataclasses.replace(NOW, part=part, parts=2)).total.detach())
+    torch.testing.assert_close(whole, torch.stack(halves).mean(), rtol=1e-5, atol=1e-6)
+    other = build_all()
+    assert abs(float(other[1](other[2], other[3], views, NOW).total.detach() - whole)) > 1e-4
+
+
+def test_foreground_and_background_share_no_patch_and_both_matter():
+    losses = {}
+    for which in ("both", "foreground", "background"):
+        chosen, objective, student, teacher = build_all(patches=which, region_size=4)
+        losses[which] = float(objective(student, teacher, seen(chosen), NOW).total.detach())
+        if which != "both":
+            wanted = objective.wanted(teacher.encode(torch.cat(seen(chosen).pixels[:2]), qkv=True))
+            losses[which + " mask"] = wanted
+    assert torch.equal(losses["foreground mask"], ~losses["background mask"])
+    assert len({round(losses[which], 5) for which in ("both", "foreground", "background")}) == 3
+
+
+def test_views_that_share_nothing_count_for_nothing():
+    chosen, objective, student, teacher = build_all(local_crops=0)
+    views = seen(chosen, images=2)
+    whole = objective(student, teacher, views, NOW).total
+    for draws, left in zip(views.draws, (0.0, 60.0), strict=True):
+        draws.table[1, :4] = torch.tensor([0.0, left, 40.0, 40.0])
+    loss = objective(student, teacher, views, NOW).total
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
+    for draws, left in zip(views.draws, (0.0, 60.0), strict=True):
+        draws.table[:, :4] = torch.tensor([0.0, left, 40.0, 40.0])
+    assert objective(student, teacher, views, NOW).total == 0
+    assert whole > 0
+
+
+def test_without_a_teacher_the_last_student_teaches(tmp_path):
+    from safetensors.torch import load_file
+
+    small = {**SMALL, "out": 0}
+    small.pop("out")
+    run = pretrain(
+        "neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=3, device="cpu", teacher=False, **{**small, "lr": 0.01}
+    )
+    state = load_file(saved_states(run)[-1])
+    assert all(
+        torch.equal(value, state[name.replace("student/", "teacher/")]) for name, value in state.items() if name[:8] == "student/"
+    )
+
+
+def test_learning_rates_are_those_of_the_paper_whatever_the_batch(tmp_path):
+    run = pretrain("neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=2, device="cpu", log_every=1,
+                   **{**SMALL, "lr": 1e-5, "head_lr": 1e-4})  # fmt: skip
+    from densebench.training.logs import read_log
+
+    rows = read_log(run / "log.csv")
+    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-5, 5e-6])
+    assert [float(row["head_lr"]) for row in rows] == pytest.approx([1e-4, 5e-5])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"nearest": 8}, "--nearest 8: there are 7 references"),
+        ({"attention_mass": 1.5}, "--attention-mass 1.5"),
+        ({"references": "queue", "reference_images": "intra"}, "does not go with --references queue; use --references batch"),
+        ({"local_scale": (0.01, 0.2)}, "cannot share more than 0.01"),
+        ({"reference_count": 1}, "--reference-count 1: it must be at least 2"),
+        ({"references": "fraction", "reference_fraction": 5}, "--reference-fraction 5: it is a share"),
+        ({"references": "fraction", "reference_fraction": 0.1, "nearest": 7}, "--nearest 7: there are 6 references"),
+    ],
+)
+def test_what_does_not_fit_is_said(given, message):
+    with pytest.raises(UserError, match=message):
+        chosen = build(catalog.load("methods", "neco"), "neco", "tiny", "official", None, {**SMALL, **given})
+        chosen.objective(create_encoder("test_vit", SIZE, 0.0))
+
+
+def test_an_image_alone_is_told_of(capsys):
+    _, objective, student, teacher = build_all(group_size=1)
+    assert "an image that is alone in its batch or group" in capsys.readouterr().err
+    assert objective(student, teacher, seen(objective.options), NOW).total.isfinite()
+
+
+def test_attention_masks_need_a_class_token_and_the_rest_does_not():
+    chosen = NeCo(**{**SMALL, "patches": "foreground"})
+    encoder = create_patch_encoder("test_vit", SIZE, 0.0)
+    with pytest.raises(UserError, match="has no class token"):
+        chosen.objective(encoder)
+    chosen = NeCo(**SMALL)
+    student = Network(encoder, chosen.head(64))
+    loss = chosen.objective(encoder)(student, copy.deepcopy(student).requires_grad_(False), seen(chosen), NOW)
+    assert 0 < float(loss.total.detach()) < 10 * math.log(7)
+
+
+def test_sizes_that_were_not_asked_for_fit_the_patch():
+    kind = catalog.load("methods", "neco")
+    assert build(kind, "neco", "coco", "official", None, {}).local_size == 98
+    other = build(kind, "neco", "coco", "official", None, {"arch": "vit_small_patch16_224"})
+    assert (other.local_size, other.image_size) == (96, 224)
+    assert build(kind, "neco", "coco", "official", None, {"arch": "vit_small_patch16_224", "local_size": 98}).local_size == 98
+    assert (
+        build(catalog.load("methods", "dino"), "dino", "coco", "official", "timm:vit_small_patch14_dinov2", {}).local_size == 98
+    )
+
+
+def test_patches_of_14_with_registers_train(tmp_path):
+    run = pretrain(
+        "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56,
+        local_size=28, local_crops=1, hidden_dim=16, bottleneck_dim=8, device="cpu", queue_size=32,
+    )  # fmt: skip
+    from densebench.backbones import load_backbone
+
+    assert load_backbone(f"ckpt:{run}")(torch.zeros(1, 3, 56, 56)).shape == (1, 384, 4, 4)
