@@ -42,13 +42,13 @@ from densebench.evaluation.clustered import Clustered
 from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import features_of, whole_size
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
 from densebench.features.views import View
 from densebench.numerics.kmeans import labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448}
 MATCHINGS = ("hungarian", "precision", "iou")

@@ -28,7 +28,7 @@ from densebench.evaluation import mmsegmentation
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.options import setting
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,12 @@ from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import truth_map
 from densebench.evaluation.pictures import panel
-from densebench.evaluation.protocol import Point
 from densebench.features.views import View
 from densebench.numerics import matching
 from densebench.numerics import segmentation as metrics
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import distinct_palette
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 
 def truth_maps(

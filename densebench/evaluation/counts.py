@@ -10,9 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Point
 from densebench.numerics import segmentation as metrics
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 
 class Counts:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from densebench.errors import UserError
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 SCORED = "the scored split"
 """What the details give as the split of a choice, where the choice was made on the reported split."""

@@ -21,7 +21,7 @@ from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import SCORED, Course, scores_of_rates
 from densebench.evaluation.pictures import panel
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.features.views import View
 from densebench.files.atomic import digest
@@ -29,7 +29,7 @@ from densebench.numerics import segmentation as metrics
 from densebench.pictures.canvas import save
 from densebench.pictures.curves import draw_curves
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 HALF = (0.5, 0.5, 0.5)
 CONTEXT = ("pascal-context", "pascal-context-59")

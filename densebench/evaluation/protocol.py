@@ -11,30 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.files.atomic import cache_root
 from densebench.files.cache import Hold
 from densebench.options import runtime, select, setting
+from densebench.results.score import Point, Score
 
 if TYPE_CHECKING:
     from densebench.backbones import Backbone
     from densebench.datasets import Dataset, Item
-    from densebench.results.record import Score
-
-Point = tuple[tuple[str, Any], ...]
-"""The axes of one score, such as (("fraction", 8), ("seed", 0))."""
-
-
-def without_seed(point: Point) -> Point:
-    """The axes over which tables do not average."""
-    return tuple((name, value) for name, value in point if name != "seed")
-
-
-def heading(point: Point) -> str:
-    """What a point is called: "1/8", "1/8, K 300", "K 300"; "value" where a protocol sweeps nothing."""
-    parts = [f"1/{value}" if name == "fraction" else f"{name} {value}" for name, value in point]
-    return one_line(", ".join(parts)) or "value"
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:
@@ -45,13 +30,6 @@ def shown_in_pictures(points: Sequence[Point]) -> Point:
         return float(axes.get("fraction") or 1), float(axes.get("seed") or 0)
 
     return min(points, key=order)
-
-
-def place(point: Point) -> list[tuple[str, float, str]]:
-    """The order of points: small shares of the data first, then every other axis upwards."""
-    number = {name: value for name, value in point if isinstance(value, int | float)}
-    signed = {**number, "fraction": -number.get("fraction", 1)}
-    return [("", signed["fraction"], ""), *((name, signed.get(name, 0.0), str(value)) for name, value in point)]
 
 
 @dataclass

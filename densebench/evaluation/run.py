@@ -14,13 +14,14 @@ from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
 from densebench.distributed import joined, synchronise
 from densebench.errors import UserError, unknown
-from densebench.evaluation.protocol import Evaluator, Point, Run, heading, place, shown_in_pictures, without_seed
+from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
 from densebench.processes import describe, peak_memory_mb, resolve_device
 from densebench.results import coverage
 from densebench.results import record as records
+from densebench.results.score import Point, heading, in_unit, place, point_of, without_seed
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
 
@@ -277,14 +278,14 @@ def summary(record: dict[str, Any]) -> str:
         return "\n".join(one_line(", ".join(point)) for point in points)
     protocol, headline = record["protocol"], record["protocol"]["headline"]
     shown = [score for score in record["scores"] if headline.items() <= score.items()]
-    unit = records.in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
+    unit = in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
     first = (
         f"{title(record)} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
     )
     by_point: dict[Point, list[dict[str, Any]]] = {}
     for score in shown:
-        by_point.setdefault(without_seed(records.point_of(score)), []).append(score)
+        by_point.setdefault(without_seed(point_of(score)), []).append(score)
     return "\n".join([one_line(first), *(_line(point, by_point[point]) for point in sorted(by_point, key=place))])
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Point
 from densebench.evaluation.supervised import Supervised, check_rates
 from densebench.options import runtime, setting
+from densebench.results.score import Point
 
 if TYPE_CHECKING:
     from densebench.datasets import Dataset

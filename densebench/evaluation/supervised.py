@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Evaluator, Point
+from densebench.evaluation.protocol import Evaluator
 from densebench.options import axis, runtime, setting
+from densebench.results.score import Point
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,15 +20,13 @@ import pandas as pd
 from densebench.backbones import without_labels
 from densebench.console import notice, one_line
 from densebench.errors import UserError
-from densebench.evaluation.protocol import heading, place, without_seed
 from densebench.files.atomic import digest
 from densebench.results import coverage
-from densebench.results import record as records
 from densebench.results.profiles import profiles
 from densebench.results.published import load_published
 from densebench.results.ranking import SIGNS, ranks
-from densebench.results.record import in_unit
 from densebench.results.record_keeping import obsolete, scan
+from densebench.results.score import decode, heading, in_unit, place, point_of, without_seed
 from densebench.results.tables import render
 
 __all__ = ["Leaderboard", "Table", "leaderboard", "render"]
@@ -146,7 +144,7 @@ def frame(found: list[dict[str, Any]]) -> pd.DataFrame:
         headline = protocol["headline"]
         for score in record["scores"]:
             low, high = score.get("ci95") or (None, None)
-            axes = dict(records.point_of(score))
+            axes = dict(point_of(score))
             row = {
                 "group": record["group"], "record": record["id"], "status": record["status"],
                 "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
@@ -216,7 +214,7 @@ def _replicates(own: pd.DataFrame) -> np.ndarray | None:
     """Bootstrap values averaged over seeds."""
     if own.empty or not own.bootstrap.all():
         return None
-    return np.mean([records.decode(text) for text in own.bootstrap], axis=0)
+    return np.mean([decode(text) for text in own.bootstrap], axis=0)
 
 
 def _interval(replicates: np.ndarray | None, digits: int) -> str:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from densebench.evaluation.protocol import heading, place
 from densebench.results.coverage import WARNING
 from densebench.results.ranking import SIGNS
-from densebench.results.record import in_unit
+from densebench.results.score import heading, in_unit, place
 
 if TYPE_CHECKING:
     from densebench.results.leaderboard import Table

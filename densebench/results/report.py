@@ -13,11 +13,10 @@ from typing import Any
 import pandas as pd
 
 from densebench.console import one_line
-from densebench.evaluation.protocol import Point, place
 from densebench.results.leaderboard import NAMES, Leaderboard, Table, leaderboard
 from densebench.results.profiles import row_names
 from densebench.results.ranking import SIGNS
-from densebench.results.record import in_unit
+from densebench.results.score import Point, in_unit, place
 
 PICTURES = 4  # of a record at most
 CLASSWISE = {"miou": "IoU"}  # what a mean over classes is called for a single class

@@ -14,7 +14,7 @@ from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.numerics.arithmetic import float32
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 PROTOCOL = "incontext"
 

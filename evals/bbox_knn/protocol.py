@@ -44,14 +44,14 @@ from densebench.console import progress
 from densebench.datasets import Dataset, Item
 from densebench.datasets.boxes import Boxed
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Evaluator, Point, Run
+from densebench.evaluation.protocol import Evaluator, Run
 from densebench.features.extract import DTYPES, Features, extract
 from densebench.features.views import CentreCropView
 from densebench.numerics import segmentation as metrics
 from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.options import axis, setting
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 NINE = SIDE * SIDE
 IMAGES = 256  # whose patches are searched at once; bounds the memory of the search and changes nothing else

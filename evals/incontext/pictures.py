@@ -13,8 +13,8 @@ from torch import Tensor
 from densebench.console import notice
 from densebench.datasets import Item, limited
 from densebench.evaluation.pictures import panel
-from densebench.evaluation.protocol import Point
 from densebench.pictures.canvas import row, save
+from densebench.results.score import Point
 
 if TYPE_CHECKING:
     from densebench.evals.incontext.scoring import Reader

@@ -44,14 +44,14 @@ from densebench.datasets import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import DTYPES, Features, Normalisation, extract
 from densebench.features.views import View
 from densebench.numerics.search import EXACT_ENGINES
 from densebench.options import setting
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 STATISTICS = {

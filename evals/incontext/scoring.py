@@ -19,14 +19,14 @@ from densebench.evaluation.bank import Bank, Unit, fill, lay_out
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import IGNORED, LabelSpace
 from densebench.evaluation.memory import majority_labels, patch_counts, standard_scores
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
 from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 if TYPE_CHECKING:
     from densebench.evals.incontext.protocol import InContext

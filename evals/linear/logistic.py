@@ -30,7 +30,7 @@ from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, read_units
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import Layers, features_of, whole_view
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import Features
 from densebench.features.views import View
@@ -41,7 +41,7 @@ from densebench.numerics.lbfgs import Minimum
 from densebench.numerics.logistic import Rows, fit
 from densebench.options import setting
 from densebench.processes import resolve_device
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 HOLDOUT = 10  # one in so many training images chooses the regularisation
 CHUNK = 65536  # rows at once

@@ -37,7 +37,7 @@ from densebench.evaluation import mmsegmentation
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.options import setting
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 DROP_PATH = 0.1
 WARMUP = 1500 / 40_000

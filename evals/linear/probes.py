@@ -44,7 +44,7 @@ from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.layers import Layers, features_of, truth_map, whole_view
 from densebench.evaluation.learning_rates import Course, scores_of_rates
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot, check_rates
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
 from densebench.features.views import CropView, View, named_generator
@@ -54,7 +54,7 @@ from densebench.numerics.sgd_layers import Heads
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
 from densebench.processes import resolve_device, resolve_workers, worker_context
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
 

@@ -50,14 +50,14 @@ from densebench.evaluation.clustered import Clustered
 from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import features_of, whole_size
-from densebench.evaluation.protocol import Point, Run
+from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
 from densebench.features.views import View
 from densebench.numerics.foreground import foreground, without_specks
 from densebench.numerics.kmeans import labels, sample
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 BOTH = "cbfe+cd"
 S16: dict[str, Any] = {"image_size": 448}

@@ -40,11 +40,11 @@ from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Evaluator, Point, Run
+from densebench.evaluation.protocol import Evaluator, Run
 from densebench.numerics.propagation import Reach
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.record import Score
+from densebench.results.score import Point, Score
 
 LEAST_FRAMES = 3  # the first and the last one are not scored
 

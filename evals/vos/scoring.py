@@ -17,7 +17,7 @@ from densebench.files.atomic import cache_root, canonical_json, read_checked, wr
 from densebench.files.cache import Hold
 from densebench.numerics import segmentation as metrics
 from densebench.numerics import video as video_metrics
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 VARIANT = "official"
 METRICS = {"j": 0, "f": 1}

@@ -16,7 +16,7 @@ import pytest
 from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench.results import record as records
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 # A process in the background, as the tests may be, ignores Ctrl-C, and so would its children.
 CODE = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'densebench'; {before}; \

@@ -13,8 +13,8 @@ from densebench.evaluation.run import evaluate, summary
 from densebench.results import record as records
 from densebench.results.coverage import images, partial
 from densebench.results.leaderboard import leaderboard, render
-from densebench.results.record import Score
 from densebench.results.report import report
+from densebench.results.score import Score
 
 WARNING = "not comparable with published numbers"
 WHOLE = {"images": 1449, "official_images": 1449, "train_images": 10582, "official_train_images": 10582}

@@ -18,8 +18,8 @@ from densebench.errors import UserError
 from densebench.evaluation.run import evaluate, summary
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
-from densebench.results.record import Score
 from densebench.results.report import report
+from densebench.results.score import Score
 from densebench.results.tables import csv_text
 
 BREAKS = ["a\nb", "a\r\nb", "a\rb", "a\x0bb", "a\x0cb", "a\x1b[2Jb", "a\x00b", "a\x85b", "a\u2028b", "a\tb"]

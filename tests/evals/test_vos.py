@@ -29,6 +29,7 @@ from densebench.pictures.palette import voc_palette
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard
 from densebench.results.report import report
+from densebench.results.score import decode
 from densebench.results.tables import render
 
 WIDTH, HEIGHT = 150, 70  # px; 128 x 64 at a short side of 64
@@ -164,7 +165,7 @@ def test_what_a_record_says(videos):
         "sequences": 3, "objects": 6, "frames": 22, "sizes": ["128 x 64"], "by_sequence": found["details"]["by_sequence"],
     }  # fmt: skip
     assert found["value"] == pytest.approx((values(record)["j_mean"] + values(record)["f_mean"]) / 2, abs=1e-3)
-    assert found["ci95"][0] <= found["value"] <= found["ci95"][1] and len(records.decode(found["bootstrap"])) == 1000
+    assert found["ci95"][0] <= found["value"] <= found["ci95"][1] and len(decode(found["bootstrap"])) == 1000
     assert record["protocol"]["settings"]["short_side"] == 64 and "predictions" not in record["protocol"]["settings"]
     text = render(leaderboard(), "md")
     assert "vos/dino v1 on frames:" in text and "64 px: official J&F in %" in text and f"{found['value']:.1f}" in text

@@ -19,8 +19,8 @@ from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
-from densebench.results.record import Score
 from densebench.results.report import report
+from densebench.results.score import Score
 from densebench.training import sweep
 from densebench.training.run import pretrain
 

@@ -16,7 +16,7 @@ from densebench.errors import UserError
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.ranking import lead, ranks
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 
 def header(name, settings, limit, preset, dataset):

@@ -17,7 +17,7 @@ from densebench.cli import app
 from densebench.errors import UserError
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 
 @pytest.fixture(autouse=True)

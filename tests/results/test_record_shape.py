@@ -17,8 +17,8 @@ from densebench.cli import app
 from densebench.errors import UserError
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
-from densebench.results.record import Score
 from densebench.results.report import report
+from densebench.results.score import Score
 
 HEADER = {
     "backbone": {

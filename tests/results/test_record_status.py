@@ -11,7 +11,7 @@ from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench import evaluate
 from densebench.results import record as records
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 HEADER = {
     "backbone": {**BACKBONE, "spec": "random:vit", "digest": "d" * 64},

@@ -18,7 +18,7 @@ from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench.errors import UserError
 from densebench.results import record as records
-from densebench.results.record import Score
+from densebench.results.score import Score, decode, encode
 
 HEADER = {
     "backbone": {
@@ -62,7 +62,7 @@ def test_a_score_survives_the_file(tmp_path):
     assert found["value"] == 51.25
     assert (found["fraction"], found["seed"]) == (8, 0)
     assert found["per_class"] == {"sky": 60.0, "gap": None}
-    assert records.decode(found["bootstrap"]).tolist() == [50.5, 52.0]
+    assert decode(found["bootstrap"]).tolist() == [50.5, 52.0]
     assert {"python", "torch", "timm", "system", "cpu"} <= set(kept["environment"])
     assert {"densebench", "commit", "dirty"} == set(kept["code"])
 
@@ -331,7 +331,7 @@ def test_only_changed_sources_make_a_checkout_dirty(tmp_path, monkeypatch):
 
 def test_replicates_are_float32():
     values = np.linspace(0, 100, 7)
-    np.testing.assert_array_equal(records.decode(records.encode(values)), values.astype(np.float32))
+    np.testing.assert_array_equal(decode(encode(values)), values.astype(np.float32))
 
 
 def test_records_name_no_absolute_path(tmp_path):

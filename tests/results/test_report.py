@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from densebench.cli import app
 from densebench.errors import UserError
-from densebench.results.record import Score
 from densebench.results.report import report
+from densebench.results.score import Score
 
 VOID = ("meta", "img", "br", "link")
 

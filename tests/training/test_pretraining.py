@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from densebench import catalog, options
 from densebench.backbones import load_backbone
 from densebench.errors import UserError
-from densebench.results.record import Score
+from densebench.results.score import Score
 from densebench.training import loop, states
 from densebench.training.logs import read_log
 from densebench.training.run import Stopped, build, finished, pretrain
