@@ -469,10 +469,10 @@ def test_points_that_are_known_are_not_scored_again():
 
 
 @pytest.mark.parametrize("runtime", [{"batch_size": 1}, {"batch_size": 5}, {"device": "cpu"}])
-def test_means_do_not_change_the_number(means, cache, monkeypatch):
+def test_runtime_options_do_not_change_the_number(runtime, cache, monkeypatch):
     before = [one.json() for one in score()]
     monkeypatch.setenv("DENSEBENCH_CACHE", str(cache / "other"))
-    assert [one.json() for one in score(**means)] == before
+    assert [one.json() for one in score(**runtime)] == before
 
 
 def test_searching_few_images_at_once_does_not_change_the_number(monkeypatch):

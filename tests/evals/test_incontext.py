@@ -210,9 +210,9 @@ def test_subsets_of_one_seed_are_nested_and_seeds_differ():
 @pytest.mark.parametrize(
     "runtime", [{"batch_size": 1}, {"batch_size": 7}, {"workers": 1}, {"engine": "faiss"}, {"device": "cpu"}], ids=str
 )
-def test_means_do_not_change_a_number(backbone, means):
+def test_runtime_options_do_not_change_a_number(backbone, runtime):
     given = {"fractions": (1, 2), "seeds": 2, "neighbours": (5,)}
-    assert values(evaluate(backbone, **given)) == pytest.approx(values(evaluate(backbone, **given, **means)), abs=1e-3)
+    assert values(evaluate(backbone, **given)) == pytest.approx(values(evaluate(backbone, **given, **runtime)), abs=1e-3)
 
 
 def test_a_number_does_not_depend_on_what_else_is_asked(backbone):

@@ -413,8 +413,8 @@ def test_the_order_of_images_is_nothing():
 
 
 @pytest.mark.parametrize("runtime", [{"batch_size": 1}, {"batch_size": 3}, {"workers": 1}, {"device": "cpu"}], ids=str)
-def test_means_do_not_change_a_number(backbone, means):
-    assert values(evaluate(backbone, **SMALL, **means)) == values(evaluate(backbone, **SMALL))
+def test_runtime_options_do_not_change_a_number(backbone, runtime):
+    assert values(evaluate(backbone, **SMALL, **runtime)) == values(evaluate(backbone, **SMALL))
 
 
 def test_a_number_does_not_depend_on_what_else_is_asked_and_known_points_are_left_out(backbone):

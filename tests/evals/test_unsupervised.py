@@ -257,10 +257,10 @@ def test_seeds_and_what_depends_on_them():
 
 
 @pytest.mark.parametrize("runtime", [{"batch_size": 1}, {"batch_size": 3}, {"device": "cpu"}], ids=str)
-def test_means_do_not_change_a_number(means):
+def test_runtime_options_do_not_change_a_number(runtime):
     expected = evaluate(NOISY, **LOOSE)
     state = {name: value.clone() for name, value in seeing().state_dict().items()}
-    assert values(evaluate(NOISY, **LOOSE, **means)) == values(expected)
+    assert values(evaluate(NOISY, **LOOSE, **runtime)) == values(expected)
     assert all(torch.equal(state[name], value) for name, value in seeing().state_dict().items())
 
 
