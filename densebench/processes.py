@@ -32,21 +32,21 @@ _patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=N
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn auto, cpu or cuda into a device. Raises UserError where CUDA is asked for and absent."""
+    """Return the device for auto, cpu or cuda. Raises UserError where CUDA is requested and absent."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resolve_workers(workers: int | None, images: int) -> int:
-    """The number asked for; else none for few images and up to eight for many."""
+    """Return the requested number of processes; by default none for few images and up to eight for many."""
     if workers is not None:
         return workers
     return 0 if images < FEW_IMAGES else min(8, os.cpu_count() or 1)
 
 
 def worker_context(workers: int) -> str | None:
-    """Return how processes that decode images are started; None without any. They ignore Ctrl-C: the main process ends them."""
+    """Return how processes that decode are started; None without any. They ignore Ctrl-C, since the main process ends them."""
     if not workers:
         return None
     if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
@@ -61,14 +61,14 @@ def worker_context(workers: int) -> str | None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for the record."""
+    """Return the device in words, for the record."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """The most memory this process has held, MiB; on a GPU the device's, allocated by torch."""
+    """Return the peak memory of this process in MiB; on a GPU that which torch allocated on the device."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
@@ -84,13 +84,13 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this is the main process, the one that writes files and prints."""
         return self.rank == 0
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started (its environment variables tell), or be alone."""
+    """Join the processes that torchrun started, as its environment variables say; without them, work alone."""
     size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
     if size == 1:
         yield World(0, 1, device)
@@ -110,7 +110,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def here(device: torch.device) -> World:
-    """Where we are among the processes that were joined; alone where none were."""
+    """Return this process's place among those that were joined; a world of one where none were."""
     if world_size() == 1:
         return World(0, 1, device)
     local = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
@@ -118,22 +118,22 @@ def here(device: torch.device) -> World:
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Return how many processes work together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def synchronise() -> None:
-    """Wait until every process is here, for up to PATIENCE.
+    """Wait until every process has come to this point, for up to PATIENCE.
 
-    The others wait here while the main process works alone (it saves, probes, scores): waiting in an exchange of tensors, NCCL
-    would end the run after ten minutes.
+    The others wait here while the main process works alone (it saves, probes, scores). If they waited in an exchange of tensors
+    instead, NCCL would end the run after ten minutes.
     """
     if world_size() > 1:
         dist.barrier(_patient.get())
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, equal in shape, joined along the first axis in the order of ranks. Carries no gradient."""
+    """Return the tensors of all processes, equal in shape, joined along the first axis by rank, without gradient."""
     if world_size() == 1:
         return tensor.detach()
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -142,7 +142,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over processes. Carries no gradient."""
+    """Return the sum over processes, without gradient."""
     tensor = tensor.detach().clone()
     if world_size() > 1:
         dist.all_reduce(tensor)
@@ -150,7 +150,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def share(tensors: Sequence[Tensor]) -> None:
-    """Give every process the first one's tensors."""
+    """Overwrite the tensors of every process with those of the main process."""
     for tensor in tensors if world_size() > 1 else ():
         dist.broadcast(tensor, 0)
 
@@ -168,16 +168,16 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def agree(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is true in any process."""
+    """Return whether the flag is true in any process."""
     if world_size() == 1:
         return flag
-    seen = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(seen, op=dist.ReduceOp.MAX)
-    return bool(seen.item())
+    raised = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return bool(raised.item())
 
 
 def launch(gpus: int, arguments: Sequence[str]) -> int:
-    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; returns the exit status."""
+    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; return the exit status."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode

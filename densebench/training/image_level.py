@@ -17,7 +17,7 @@ from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil, entropy
 from densebench.training.method import Pretrainer
 from densebench.training.networks import Network
-from densebench.training.objective import Now
+from densebench.training.objective import StepContext
 
 
 def global_views(options: Pretrainer) -> tuple[ViewSpec, ViewSpec]:
@@ -33,20 +33,30 @@ def by_image(vectors: Tensor, views: int) -> Tensor:
 
 
 def image_loss(
-    seen: Tensor, taught: Tensor, student: Network, teacher: Network, centre: Centre, student_temp: float, now: Now
+    student_views: Tensor,
+    teacher_views: Tensor,
+    student: Network,
+    teacher: Network,
+    centre: Centre,
+    student_temp: float,
+    context: StepContext,
 ) -> Tensor:
     """Mean over images and over pairs of a teacher view t with a student view s != t; `[b s e]` and `[b t e]` unit vectors."""
-    pairs = 1.0 - torch.eye(seen.shape[1], taught.shape[1], device=seen.device)
-    mix = (pairs / pairs.sum() / len(seen)).expand(len(seen), -1, -1)
+    pairs = 1.0 - torch.eye(student_views.shape[1], teacher_views.shape[1], device=student_views.device)
+    mix = (pairs / pairs.sum() / len(student_views)).expand(len(student_views), -1, -1)
     prototypes = student.head.prototypes("image"), teacher.head.prototypes("image")
-    return distil(seen, prototypes[0], taught, prototypes[1], mix, centre.value, student_temp, now.teacher_temp)
+    return distil(
+        student_views, prototypes[0], teacher_views, prototypes[1], mix, centre.value, student_temp, context.teacher_temp
+    )
 
 
-def image_figures(tokens: Tensor, taught: Tensor, teacher: Network, centre: Centre, now: Now) -> dict[str, Tensor]:
+def image_figures(
+    tokens: Tensor, teacher_views: Tensor, teacher: Network, centre: Centre, context: StepContext
+) -> dict[str, Tensor]:
     """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens."""
-    if not now.logging:
+    if not context.logging:
         return {}
-    certainty = entropy(taught.flatten(0, 1), teacher.head.prototypes("image"), centre.value, now.teacher_temp)
+    certainty = entropy(teacher_views.flatten(0, 1), teacher.head.prototypes("image"), centre.value, context.teacher_temp)
     return {"teacher_entropy": certainty, "feature_std": spread(tokens)}
 
 

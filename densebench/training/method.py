@@ -112,7 +112,7 @@ class Pretrainer(ABC):
         return create_encoder(self.arch, self.image_size, self.drop_path)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `now.scheduled`.
+        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `context.scheduled`.
 
         `lr`, `weight_decay` and `momentum` under these names replace the engine's.
         """
@@ -136,6 +136,6 @@ class PrototypePretrainer(Pretrainer):
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
         """The teacher's temperature."""
-        from densebench.training.schedules import stairs
+        from densebench.training.optimisation import stairs
 
         return {"teacher_temp": stairs(self.teacher_temp_start, self.teacher_temp, steps, per_epoch, self.teacher_temp_epochs)}

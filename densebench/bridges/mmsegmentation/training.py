@@ -74,7 +74,7 @@ def train(
         with appending(folder, "set DENSEBENCH_CACHE elsewhere"), warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
             _runner(backbone, data, recipe, rates, folder, world, start, drawn, workers).train()
-        synchronise()  # the chief has written everything
+        synchronise()  # the main process has written everything
         gc.collect()  # the runner holds itself, its model and its loaders in a circle
     points = read_curves(folder)
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))

@@ -149,7 +149,7 @@ class _Run:
             )
 
     def _keep(self, done: int) -> None:
-        """Write the state. Running statistics of batch norms are the chief's: nothing reads them before the end."""
+        """Write the state. Running statistics of batch norms are the main process's: nothing reads them before the end."""
         self.curve.append((done, float(total(self.recent)) / self.world.size / (done - self.since)))
         self.recent.zero_()
         self.since = done
