@@ -76,7 +76,7 @@ class ViewSpec:
         hue = generator.uniform(-self.strengths[3], self.strengths[3])
         order, sigma = generator.permutation(4), generator.uniform(*self.sigma)
         looks = [coins[2] < self.grey, sigma if coins[3] < blur else 0.0, coins[4] < solarise]
-        return [coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks]
+        return [float(value) for value in (coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks)]
 
 
 def draw_views(
@@ -89,7 +89,7 @@ def draw_views(
             table = spec.draw(width, height, generator)
             table[:5] = tables[spec.like][:5]
         else:
-            box = _place(spec, specs, [Crop(*table[:4].astype(int)) for table in tables], width, height, generator)
+            box = _place(spec, specs, [Crop(*table[:4].astype(int).tolist()) for table in tables], width, height, generator)
             table = np.array([*box, *spec._colours(generator)], dtype=np.float32)
         tables.append(table)
     return np.stack(tables)

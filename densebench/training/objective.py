@@ -70,7 +70,7 @@ class StepContext:
 class Views:
     """The views of a micro-batch: normalised pixels of each view on the device, its draws on the CPU, and the images' numbers."""
 
-    pixels: tuple[Float[Tensor, "b 3 s s"], ...]
+    pixels: tuple[Float[Tensor, "b 3 _ _"], ...]
     draws: tuple[AugmentParams, ...]
     numbers: Int[Tensor, " b"]
 

@@ -83,7 +83,7 @@ class FLSL(PrototypePretrainer):
     local_crops: int = setting(2, "small crops of the student", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the small crops, px", minimum=8, maximum=16_384)
     batch_size: int = setting(512, "images a step, over all processes", minimum=1, maximum=65_536)
-    warmup_epochs: float = setting(30, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(30.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     out_dim: int = setting(4096, "K: centroids", minimum=2, maximum=10_000_000)
     teacher_temp: float = setting(0.07, "temperature of the teacher after its warm-up", minimum=1e-4)
     teacher_temp_epochs: int = setting(
@@ -104,7 +104,7 @@ class FLSL(PrototypePretrainer):
     previous_share: float = setting(1.0, "share of the first stage's attention at the end; 1 at the start", minimum=0)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the teacher's view and the student's crops of it, none mirrored; for a second stage also all in plain colours."""
+        """Return the teacher's view and the student's crops of it, none mirrored; a second stage also all in plain colours."""
         shared: dict[str, Any] = {"strengths": self.colour_jitter, "grey": self.grey, "sigma": self.blur_sigma}
         shared |= {"flip": 0.0, "blur": 0.5, "other": (0.1, 0.2)}
         whole = ViewSpec(self.image_size, self.global_scale, **shared)

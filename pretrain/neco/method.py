@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from densebench.pretrain.neco.alignment import align, overlaps
 from densebench.pretrain.neco.pictures import Shown, neighbours_picture
 from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from jaxtyping import Bool, Float
@@ -37,7 +38,6 @@ from torch import Tensor
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
-from densebench.numerics.region_pooling import align, overlaps
 from densebench.numerics.sorting import order_loss
 from densebench.options import setting
 from densebench.processes import gather
@@ -96,7 +96,7 @@ class NeCo(Pretrainer):
         0, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
     )
     min_lr: float = setting(0.0, "learning rate at the end, not scaled", minimum=0)
-    warmup_epochs: float = setting(0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(0.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay_end: float = setting(0.5, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.9995, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
     clip_grad: float = setting(0.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from test_cribo import Naive, build, close, context, remembered, views
 
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.training.objective import StepContext
 
@@ -61,8 +63,12 @@ def test_pictures_of_one_of_several_processes_wait_for_nobody(monkeypatch):
     assert set(objective.pictures(teacher, batch, alone, images=Black())) == {"clusters", "matches"}
 
 
-class Black:
-    def open(self, index):
-        from PIL import Image
+class Black(Images):
+    def __len__(self):
+        return 300
 
+    def title(self, index):
+        return str(index)
+
+    def open(self, index):
         return Image.new("RGB", (400, 400))

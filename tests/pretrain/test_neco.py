@@ -9,13 +9,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from densebench.pretrain.neco.alignment import align, overlaps
 from densebench.pretrain.neco.method import NeCo
 from densebench.pretrain.neco.references import deal
 from drawn_views import drawn_views
 
 from densebench import catalog
 from densebench.errors import UserError
-from densebench.numerics.region_pooling import align, overlaps
 from densebench.numerics.sorting import soft_sort
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
@@ -155,12 +155,12 @@ def test_the_queue_is_used_with_the_batch_and_moves_on():
         context, views = dataclasses.replace(CONTEXT, step=step), seen(chosen, seed=step)
         with torch.no_grad():
             taught = torch.stack([teacher.project(teacher.encode(pixels).patches) for pixels in views.pixels[:2]])
-        noise = now.noise(IMAGES, taught.shape[2], device=torch.device("cpu"), name="queue")
+        noise = context.noise(IMAGES, taught.shape[2], device=torch.device("cpu"), name="queue")
         fresh = torch.stack([taught[:, i, p] for i in range(IMAGES) for p in noise[i].argsort()[:3].tolist()], dim=1)
         pool = torch.cat([fresh, held[-1]], dim=1)[:, :20]
 
         def of(g, v, patches, context=context, pool=pool):
-            order = now.common(pool.shape[1], device=torch.device("cpu"), name=f"references {g} {v}").argsort()
+            order = context.common(pool.shape[1], device=torch.device("cpu"), name=f"references {g} {v}").argsort()
             places = [order[n % len(order)] for n in range(IMAGES * 6)]
             return pool[g][torch.stack(places)].view(IMAGES, 6, -1)
 
@@ -250,7 +250,7 @@ def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
     for batch in (1, IMAGES):
         chosen, objective, student, teacher = build_all(reference_images="intra")
         views = seen(chosen)
-        now = dataclasses.replace(CONTEXT)
+        context = dataclasses.replace(CONTEXT)
         parts = []
         for image in range(IMAGES) if batch == 1 else [None]:
             index = slice(None) if image is None else slice(image, image + 1)
@@ -259,7 +259,7 @@ def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
                 tuple(AugmentParams(draws.table[index]) for draws in views.draws),
                 views.numbers[index],
             )  # fmt: skip
-            part = now if image is None else dataclasses.replace(context, parts=IMAGES, part=image)
+            part = context if image is None else dataclasses.replace(context, parts=IMAGES, part=image)
             parts.append(objective(student, teacher, some, part).total.detach())
         alone.append(torch.stack(parts).mean())
     torch.testing.assert_close(alone[0], alone[1], rtol=1e-5, atol=1e-6)
