@@ -1,38 +1,52 @@
-"""Where work is done: the device and the number of decoding processes."""
+"""Where work is done: the device, the processes that decode, and the processes that work together on one model.
+
+Processes that work together are started by torchrun or by `--gpus N`. In a single process every exchange is the identity.
+"""
 
 from __future__ import annotations
 
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing import forkserver
 
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from densebench.errors import UserError
 
 QUIET = "ignore:resource_tracker:UserWarning"
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
+_ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
+_patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn auto, cpu or cuda into a device. Raises UserError where CUDA is asked for and absent."""
+    """Return the device for auto, cpu or cuda. Raises UserError where CUDA is requested and absent."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def resolve_workers(workers: int | None, images: int) -> int:
-    """The number asked for; else none for few images and up to eight for many."""
+    """Return the requested number of processes; by default none for few images and up to eight for many."""
     if workers is not None:
         return workers
     return 0 if images < FEW_IMAGES else min(8, os.cpu_count() or 1)
 
 
 def worker_context(workers: int) -> str | None:
-    """Return how processes that decode images are started; None without any. They ignore Ctrl-C: the main process ends them."""
+    """Return how processes that decode are started; None without any. They ignore Ctrl-C, since the main process ends them."""
     if not workers:
         return None
     if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
@@ -47,14 +61,123 @@ def worker_context(workers: int) -> str | None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for the record."""
+    """Return the device in words, for the record."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """The most memory this process has held, MiB; on a GPU the device's, allocated by torch."""
+    """Return the peak memory of this process in MiB; on a GPU that which torch allocated on the device."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is, of how many, and on which device it works."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the main process, the one that writes files and prints."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, as its environment variables say; without them, work alone."""
+    size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start fewer")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    patient = _patient.set(dist.new_group(backend="gloo", timeout=PATIENCE))
+    try:
+        yield World(rank, size, device)
+    finally:
+        _patient.reset(patient)
+        dist.destroy_process_group()
+
+
+def here(device: torch.device) -> World:
+    """Return this process's place among those that were joined; a world of one where none were."""
+    if world_size() == 1:
+        return World(0, 1, device)
+    local = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+    return World(dist.get_rank(), dist.get_world_size(), local)
+
+
+def world_size() -> int:
+    """Return how many processes work together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def synchronise() -> None:
+    """Wait until every process has come to this point, for up to PATIENCE.
+
+    The others wait here while the main process works alone (it saves, probes, scores). If they waited in an exchange of tensors
+    instead, NCCL would end the run after ten minutes.
+    """
+    if world_size() > 1:
+        dist.barrier(_patient.get())
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Return the tensors of all processes, equal in shape, joined along the first axis by rank, without gradient."""
+    if world_size() == 1:
+        return tensor.detach()
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    return torch.cat(parts)
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Return the sum over processes, without gradient."""
+    tensor = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def share(tensors: Sequence[Tensor]) -> None:
+    """Overwrite the tensors of every process with those of the main process."""
+    for tensor in tensors if world_size() > 1 else ():
+        dist.broadcast(tensor, 0)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Replace each gradient by its mean over processes, in one exchange."""
+    if world_size() == 1:
+        return
+    grads = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is true in any process."""
+    if world_size() == 1:
+        return flag
+    raised = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX)
+    return bool(raised.item())
+
+
+def launch(gpus: int, arguments: Sequence[str]) -> int:
+    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; return the exit status."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode

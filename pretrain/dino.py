@@ -4,8 +4,8 @@ Caron, Touvron, Misra, Jégou, Mairal, Bojanowski, Joulin: Emerging Properties i
 The baseline of CrIBo and CrOC. Numbers to reach with ViT-S/16, 300 epochs of COCO, in-context retrieval at 1/1 (CrIBo, table 1):
 13.0 mIoU on ADE20K, 31.9 on Pascal VOC; 800 epochs of ImageNet: 18.4 and 46.1.
 
-The teacher sees two global views, the student these and small local ones; each student view is asked to predict what the teacher
-says of every other view. The defaults are the official code's.
+The teacher sees two global views, the student these and small local ones; each student view must predict the teacher's
+distribution of every other view. The defaults are the official code's.
 
 The preset `imagenet` is the released run of 800 epochs, which CrIBo's table 1 scores. Stated: 800 epochs in CrIBo's tables, 1,024
 images a step and up to ten local views in DINO's paper; in the official README, for runs longer than the default, the teacher's
@@ -32,7 +32,7 @@ from densebench.training.heads import Head
 from densebench.training.image_level import by_image, global_views, image_figures, image_loss
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
-from densebench.training.objective import Loss, Now, Objective, Views
+from densebench.training.objective import Loss, Objective, StepContext, Views
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class DINO(PrototypePretrainer):
     local_size: int = setting(96, "side of the local views, px", minimum=8, maximum=16_384)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views, of which the first is always blurred and the second sometimes solarised; then the local ones."""
+        """Return two global views (the first always blurred, the second sometimes solarised), then the local ones."""
         first, second = global_views(self)
         local = replace(first, size=self.local_size, scale=self.local_scale, blur=0.5)
         return first, second, *[local] * self.local_crops
 
     def head(self, dim: int) -> Head:
-        """One set of prototypes, for class tokens."""
+        """Return a head with one set of prototypes, for class tokens."""
         return Head(
             dim, {"image": self.out_dim}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer
         )
 
     def objective(self, encoder: Encoder) -> ImageDistillation:
-        """The cross-entropy over pairs of views."""
+        """Return the cross-entropy over pairs of views."""
         return ImageDistillation(self)
 
 
@@ -79,24 +79,17 @@ class ImageDistillation(Objective):
         self.options = options
         self.prototypes = {"image": options.out_dim}
         self.centre = Centre(options.out_dim, options.centre_momentum)
+        self.centres = {"image": self.centre}
 
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """Both networks see the views, those of one size in one pass."""
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
+        """Encode the views, those of one size in one pass, and let the student's agree with the teacher's."""
         globals_, locals_ = views.pixels[:2], views.pixels[2:]
         with torch.no_grad():
             tokens = teacher.encode(torch.cat(globals_)).image
-            taught = by_image(teacher.project(tokens), 2)
-        seen = [
-            by_image(student.project(student.encode(torch.cat(part)).image), len(part)) for part in (globals_, locals_) if part
-        ]
-        loss = image_loss(torch.cat(seen, dim=1), taught, student, teacher, self.centre, self.options.student_temp, now)
-        self.centre.see(taught)
-        return Loss(loss, {"image": loss.detach()}, image_figures(tokens, taught, teacher, self.centre, now))
-
-    def commit(self, teacher: Network) -> None:
-        """The centre moves."""
-        self.centre.commit(teacher.head.prototypes("image"))
-
-    def discard(self) -> None:
-        """The centre stays."""
-        self.centre.discard()
+            teacher_views = by_image(teacher.project(tokens), 2)
+        student_views = torch.cat(
+            [by_image(student.project(student.encode(torch.cat(p)).image), len(p)) for p in (globals_, locals_) if p], dim=1
+        )
+        loss = image_loss(student_views, teacher_views, student, teacher, self.centre, self.options.student_temp, context)
+        self.centre.see(teacher_views)
+        return Loss(loss, {"image": loss.detach()}, image_figures(tokens, teacher_views, teacher, self.centre, context))

@@ -16,12 +16,13 @@ def demo(
     from densebench.console import notice
     from densebench.evaluation.run import evaluate, summary
     from densebench.results.leaderboard import leaderboard, render
-    from densebench.training.run import RUN, finished, pretrain
+    from densebench.training.run import train
+    from densebench.training.run_file import RUN, is_finished
 
     run, results = folder / "cribo", folder / "results"
-    if not finished(run):
+    if not is_finished(run):
         notice("demo: CrIBo from scratch on generated scenes (preset tiny)")
-        pretrain("cribo", data=["scenes"], output=run, resume=(run / RUN).exists())
+        train("cribo", data=["scenes"], output=run, resume=(run / RUN).exists())
     notice("demo: in-context retrieval, fractions 1, 8, 64 and 128 of the training images, five seeds")
     backbones = [f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}"]
     for record in evaluate("incontext", backbones=backbones, datasets=["scenes"], results=results, fractions="1,8,64,128"):

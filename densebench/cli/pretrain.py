@@ -26,21 +26,25 @@ def pretrain(
             metavar="NAME|DIR", help="Folder of images or .tar shards, imagenet, coco, coco+ or a data set; repeatable."
         ),
     ] = None,
-    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; $DENSEBENCH_DATA or ./data if not given.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Named hyper-parameters; the method's first if not given.")] = None,
     variant: Annotated[str | None, typer.Option(help="official (the code behind the numbers) or paper (the text).")] = None,
     init: Annotated[str | None, typer.Option(metavar="SPEC", help="Start from timm:NAME or ckpt:DIR, not from scratch.")] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights for --init timm:NAME.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; else a new one under runs/.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or with the newest.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of initialisation, data order and views [0].")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many images, evenly spaced.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; a new one under runs/ if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output, or the newest.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of initialisation, data order and views [0].")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of images to train on, evenly spaced.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a GPU; torchrun serves several machines.")] = 1,
     sweep: Annotated[
         list[str] | None, typer.Option(metavar="NAME=A,B,...", help="Run a grid and tabulate its scores; repeatable.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML of hyper-parameters; flags come first.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and stop.")] = False,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of hyper-parameters; flags override it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print what would be done, and stop.")] = False,
     show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of METHOD.")] = False,
 ) -> None:
     """Pretrain a vision backbone by a dense self-supervised method; `densebench eval` scores what it writes."""
@@ -48,29 +52,31 @@ def pretrain(
         _help(context, method)
         return
     if method is None:
-        raise UserError(f"name a method: densebench pretrain {'|'.join(catalog.entries('methods'))}")
+        raise UserError(f"give a method: densebench pretrain {'|'.join(catalog.entries('methods'))}")
     entry = catalog.find("methods", method)
     given: dict[str, Any] = options.read_toml(config) if config else {}
-    own = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    given |= settings.parse(context.args, entry.flags(), own)
+    command_flags = [spelling for parameter in context.command.params for spelling in parameter.opts]
+    given |= settings.parse(context.args, entry.flags(), command_flags)
 
-    from densebench.training import run as pretraining
+    from densebench.processes import launch
+    from densebench.training.run import Data, Init, Launch, train
 
-    asked: dict[str, Any] = {"data": data or (), "data_root": data_root, "preset": preset, "variant": variant, "init": init}
-    asked |= {"weights": weights, "output": output, "resume": resume, "seed": seed, "limit": limit, "dry_run": dry_run}
-    asked["command"] = shlex.join(["densebench", *sys.argv[1:]])
+    command = shlex.join(["densebench", *sys.argv[1:]])
+    request: dict[str, Any] = {"data": Data(tuple(data or ()), data_root), "limit": limit, "init": Init(init, weights)}
+    request |= {"output": output, "resume": resume, "preset": preset, "variant": variant, "seed": seed, "dry_run": dry_run}
+    request["launch"] = Launch(command=command)
     if sweep:
         from densebench.training.sweep import sweep as run_grid
 
         if gpus > 1 or resume:
-            raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid are kept as they are")
-        print(run_grid(method, sweep, asked, given))
+            raise UserError("--sweep does not go with --gpus or --resume; finished points of its grid stay as they are")
+        print(run_grid(method, sweep, request, given))
     elif gpus > 1 and "WORLD_SIZE" not in os.environ:
-        with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-            pretraining.pretrain(method, **{**asked, "dry_run": True, "processes": gpus}, **given)
-        raise typer.Exit(_status(pretraining.launch(gpus, sys.argv[1:])))
+        with contextlib.redirect_stderr(io.StringIO()):  # the processes that are started print it
+            train(method, **{**request, "dry_run": True, "launch": Launch(gpus, command)}, **given)
+        raise typer.Exit(_status(launch(gpus, sys.argv[1:])))
     else:
-        folder = pretraining.pretrain(method, **asked, **given)
+        folder = train(method, **request, **given)
         if not dry_run and int(os.environ.get("RANK", "0")) == 0:
             print(folder)
 

@@ -18,9 +18,6 @@ from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20  # of float images at once
 
-KERNELS = {"bilinear": 1.0, "bicubic": 2.0}
-"""Resampling filters and the half-width of their support, in pixels of the smaller scale."""
-
 
 @dataclass(frozen=True)
 class Pictures:

@@ -1,8 +1,8 @@
-"""RoI align in plain torch, for machines where torchvision's compiled one cannot load.
+"""RoI align in plain torch, which replaces torchvision's compiled operator on machines where that cannot load.
 
-He et al., Mask R-CNN, ICCV 2017. The numbers are those of torchvision's kernel. torchvision has a path in Python too: it needs a
-C++ compiler and half a minute of compilation, or memory for every pixel of the map at every bin; and it keeps samples that lie
-outside the map, which the kernel leaves out.
+He et al., Mask R-CNN, ICCV 2017. The numbers are those of torchvision's kernel. torchvision's own path in Python needs a C++
+compiler and half a minute of compilation, or memory for every pixel of the map at every bin, and it counts samples outside the
+map, which the kernel leaves out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def align(
     sampling: int,
     aligned: bool,
 ) -> Float[Tensor, "k c rows columns"]:
-    """Features of regions: in each of rows x columns bins the mean of bilinear samples.
+    """Return features of regions: in each of rows x columns bins the mean of bilinear samples.
 
     regions: which map, then left, top, right, bottom in units of 1 / scale cells. sampling: samples a side of a bin; 0 or less:
     as many as the bin has cells, rounded up. aligned: cell centres lie at halves; otherwise at whole numbers, and regions are
@@ -40,28 +40,28 @@ def align(
     bins = torch.tensor(size, device=span.device)
     counts = torch.full_like(span, sampling) if sampling > 0 else (span / bins).ceil()
     order = counts.prod(dim=1).argsort(stable=True)  # regions of few samples do not wait for those of many
-    found, start = [], 0
+    pooled, start = [], 0
     while start < len(order):
-        own = order[start : start + _together(counts[order[start:]], size)]
+        piece = order[start : start + _together(counts[order[start:]], size)]
         rows, columns = (
-            samples(low[own, axis], span[own, axis], counts[own, axis], size[axis], maps.shape[2 + axis]) for axis in (0, 1)
+            samples(low[piece, axis], span[piece, axis], counts[piece, axis], size[axis], maps.shape[2 + axis]) for axis in (0, 1)
         )
-        found.append(_pooled(maps, regions[own, 0].long(), rows, columns))
-        start += len(own)
-    return torch.cat(found)[order.argsort()].to(features.dtype)
+        pooled.append(_pooled(maps, regions[piece, 0].long(), rows, columns))
+        start += len(piece)
+    return torch.cat(pooled)[order.argsort()].to(features.dtype)
 
 
 def _together(counts: Tensor, size: tuple[int, int]) -> int:
-    """How many of the next regions, which come with ever more samples, fit into one piece of work."""
+    """Return how many of the next regions, ordered by their number of samples, fit into ENTRIES."""
     needed = (counts.cummax(dim=0).values.clamp(min=1) * 2).prod(dim=1) * size[0] * size[1]
-    places = torch.arange(1, len(counts) + 1, device=counts.device)
-    return max(1, int((needed * places <= ENTRIES).sum()))
+    number = torch.arange(1, len(counts) + 1, device=counts.device)
+    return max(1, int((needed * number <= ENTRIES).sum()))
 
 
 def samples(
     low: Float[Tensor, "k"], span: Float[Tensor, "k"], counts: Float[Tensor, "k"], bins: int, extent: int
 ) -> tuple[Int[Tensor, "k bins s"], Float[Tensor, "k bins s"]]:
-    """Where the samples of each bin lie along one axis: cells and their weights, which sum to 1 where all lie on the map.
+    """Return the cells that the samples of each bin read along one axis, and their weights, which sum to 1 inside the map.
 
     Each sample reads two neighbouring cells. One that is more than a cell outside of 0 .. extent weighs nothing.
     """
@@ -80,7 +80,7 @@ def samples(
 
 
 def _pooled(maps: Tensor, which: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
-    """Sums of weighted samples, read one by one, or as matrix products over the whole map where that is less work."""
+    """Return sums of weighted samples, read one by one, or as matrix products over the whole map where that is less work."""
     height, width = maps.shape[2:]
     (_, down, many), (_, across, more) = rows[0].shape, columns[0].shape
     if down * width * (height + across) < GATHERING * down * across * many * more:
@@ -100,4 +100,4 @@ def _multiplied(maps: Tensor, which: Tensor, rows: tuple[Tensor, Tensor], column
     )
     some = max(1, ENTRIES // maps[0].numel())
     parts = zip(which.split(some), left.split(some), right.split(some), strict=True)
-    return torch.cat([down[:, None] @ maps[own] @ across[:, None].mT for own, down, across in parts])
+    return torch.cat([down[:, None] @ maps[index] @ across[:, None].mT for index, down, across in parts])

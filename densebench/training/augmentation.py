@@ -76,35 +76,35 @@ class ViewSpec:
         hue = generator.uniform(-self.strengths[3], self.strengths[3])
         order, sigma = generator.permutation(4), generator.uniform(*self.sigma)
         looks = [coins[2] < self.grey, sigma if coins[3] < blur else 0.0, coins[4] < solarise]
-        return [coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks]
+        return [float(value) for value in (coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks)]
 
 
 def draw_views(
-    recipes: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
+    specs: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "views 17"]:
     """All views of one image, each as the numbers that `AugmentParams` names; later ones may depend on where earlier ones lie."""
     tables: list[np.ndarray] = []
-    for recipe in recipes:
-        if recipe.like is not None:
-            table = recipe.draw(width, height, generator)
-            table[:5] = tables[recipe.like][:5]
+    for spec in specs:
+        if spec.like is not None:
+            table = spec.draw(width, height, generator)
+            table[:5] = tables[spec.like][:5]
         else:
-            box = _place(recipe, recipes, [Crop(*table[:4].astype(int)) for table in tables], width, height, generator)
-            table = np.array([*box, *recipe._colours(generator)], dtype=np.float32)
+            box = _place(spec, specs, [Crop(*table[:4].astype(int).tolist()) for table in tables], width, height, generator)
+            table = np.array([*box, *spec._colours(generator)], dtype=np.float32)
         tables.append(table)
     return np.stack(tables)
 
 
 def _place(
-    recipe: ViewSpec, recipes: Sequence[ViewSpec], before: list[Crop], width: int, height: int, generator: np.random.Generator
+    spec: ViewSpec, specs: Sequence[ViewSpec], before: list[Crop], width: int, height: int, generator: np.random.Generator
 ) -> Crop:
     """The box of a view, given those of the views before it."""
-    if recipe.inside is not None:
-        return _cut_out(before[recipe.inside], recipes[recipe.inside].size, recipe.scale, generator)
-    others = [before[number] for number in recipe.meets]
+    if spec.inside is not None:
+        return _cut_out(before[spec.inside], specs[spec.inside].size, spec.scale, generator)
+    others = [before[number] for number in spec.meets]
     for _ in range(ATTEMPTS):
-        box = random_crop(width, height, generator, recipe.scale)
-        if all(shared(box, other) > recipe.overlap * width * height for other in others):
+        box = random_crop(width, height, generator, spec.scale)
+        if all(shared(box, other) > spec.overlap * width * height for other in others):
             return box
     top, bottom = max(o.top for o in others), min(o.top + o.height for o in others)
     left, right = max(o.left for o in others), min(o.left + o.width for o in others)

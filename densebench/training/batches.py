@@ -110,15 +110,15 @@ def seed_of(*words: Any) -> int:
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):
     """Decode an image and draw its views; a broken file is replaced by the next one and reported."""
 
-    def __init__(self, images: Images, recipes: Sequence[ViewSpec], seed: int) -> None:
-        self.images, self.recipes, self.seed = images, tuple(recipes), seed
+    def __init__(self, images: Images, specs: Sequence[ViewSpec], seed: int) -> None:
+        self.images, self.specs, self.seed = images, tuple(specs), seed
 
     def __getitem__(self, key: Key) -> tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]:
         epoch, number = key
         pixels, number, broken = self._decode(number)
         generator = np.random.Generator(np.random.PCG64(seed_of(self.seed, "views", epoch, number)))
         height, width = pixels.shape[:2]
-        return pixels, draw_views(self.recipes, width, height, generator), number, broken
+        return pixels, draw_views(self.specs, width, height, generator), number, broken
 
     def _decode(self, number: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
         broken: list[str] = []

@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from densebench.distributed import gather, total
+from densebench.processes import gather, total
 
 CHUNK_BYTES = 64 * 2**20  # of one array of logits
 
 
 class _Distil(torch.autograd.Function):
-    """sum over g, s, t of mix[g,s,t] CE(softmax((z_t W_t' - c) / tau_t), softmax(z_s W_s' / tau_s)), with gradients to
-    z_s and W_s."""
+    """`distil` chunk by chunk, with the gradients to student and student_prototypes taken in the forward pass."""
 
     @staticmethod
     def forward(
@@ -37,18 +36,18 @@ class _Distil(torch.autograd.Function):
         student_temp: float,
         teacher_temp: float,
     ) -> Tensor:
-        _, seen, width = student.shape
-        taught, count = teacher.shape[1], student_prototypes.shape[0]
-        rows = max(1, CHUNK_BYTES // (4 * count * (seen + taught)))
+        _, student_rows, width = student.shape
+        teacher_rows, count = teacher.shape[1], student_prototypes.shape[0]
+        rows = max(1, CHUNK_BYTES // (4 * count * (student_rows + teacher_rows)))
         loss = student.new_zeros(())
         grad_student, grad_prototypes = student.new_zeros(student.shape), torch.zeros_like(student_prototypes)
         for z_s, z_t, weights, out in zip(
             student.split(rows), teacher.split(rows), mix.split(rows), grad_student.split(rows), strict=True
         ):
             target = torch.addmm(-centre, z_t.reshape(-1, width), teacher_prototypes.T)
-            target = target.div_(teacher_temp).softmax(dim=1).view(-1, taught, count)
-            target = torch.bmm(weights, target)  # [rows, seen, K]: what each student row is asked for, with its weight
-            logits = (z_s.reshape(-1, width) @ student_prototypes.T).div_(student_temp).view(-1, seen, count)
+            target = target.div_(teacher_temp).softmax(dim=1).view(-1, teacher_rows, count)
+            target = torch.bmm(weights, target)  # [rows, student_rows, K]: the weighted target of each student row
+            logits = (z_s.reshape(-1, width) @ student_prototypes.T).div_(student_temp).view(-1, student_rows, count)
             norm = logits.logsumexp(dim=2, keepdim=True)
             mass = weights.sum(dim=2, keepdim=True)
             loss += (mass * norm).sum() - (target * logits).sum()
@@ -66,21 +65,25 @@ class _Distil(torch.autograd.Function):
 
 
 def distil(
-    student: Float[Tensor, "groups seen e"],
+    student: Float[Tensor, "groups s e"],
     student_prototypes: Float[Tensor, "k e"],
-    teacher: Float[Tensor, "groups taught e"],
+    teacher: Float[Tensor, "groups t e"],
     teacher_prototypes: Float[Tensor, "k e"],
-    mix: Float[Tensor, "groups seen taught"],
+    mix: Float[Tensor, "groups s t"],
     centre: Float[Tensor, " k"],
     student_temp: float,
     teacher_temp: float,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy between teacher and student rows of each group, weighted by `mix` and summed.
+    """Return the cross-entropy between teacher and student rows of each group, weighted by `mix` and summed.
 
-    student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row
-    t; zero for pairs that are not asked for, 1/count for a mean. The teacher's logits are centred and sharpened, the
-    student's only sharpened. Gradients reach `student` and `student_prototypes`, exactly; none reach the teacher. Groups
-    whose `mix` is zero cost nothing, for which the number of others is read once.
+        target = softmax((teacher @ teacher_prototypes.T - centre) / teacher_temp)     # [g t k], a constant
+        log_p = log_softmax(student @ student_prototypes.T / student_temp)             # [g s k]
+        cross_entropy = -einsum("gtk,gsk->gst", target, log_p)
+        return (mix * cross_entropy).sum()
+
+    student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row t,
+    such as 1/count for a mean, 0 for a pair that does not count. Gradients reach `student` and `student_prototypes`, exactly;
+    none reach the teacher. A group whose `mix` is 0 costs nothing; to leave such groups out, a GPU is waited for once.
     """
     used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
     if len(used) < len(mix):
@@ -92,7 +95,7 @@ def distil(
 
 
 class _Volume(torch.autograd.Function):
-    """KL of the mean distribution from the uniform one, in two passes over the rows; gradients taken in the second."""
+    """`volume` in two passes over the rows, with the gradients taken in the second."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
@@ -119,10 +122,13 @@ class _Volume(torch.autograd.Function):
 
 
 def volume(student: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float) -> Float[Tensor, ""]:
-    """KL(p || uniform) of the mean p of the rows' distributions softmax(z W' / temperature), over all processes.
+    """Return the divergence of the mean use of prototypes from uniform, over all processes (FLSL, equation 9, second term).
 
-    0 where all prototypes get the same share, ln K where one gets everything (FLSL, equation 9, second term). Gradients reach
-    both arguments; averaged over processes they are those of the whole.
+        p = softmax(student @ prototypes.T / temperature).mean(0)
+        return (p * p.log()).sum() + log(len(prototypes))
+
+    0 where all prototypes get the same share, ln K where one gets everything. Gradients reach both arguments; averaged over
+    processes they are those of the whole.
     """
     with torch.autocast(student.device.type, enabled=False):
         return _Volume.apply(student, prototypes, temperature)  # type: ignore[no-untyped-call, no-any-return]
@@ -132,7 +138,7 @@ def volume(student: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temp
 def balance(
     teacher: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float, iterations: int
 ) -> Float[Tensor, " k"]:
-    """The centre that spreads the rows evenly over the prototypes: Sinkhorn and Knopp's scaling of the columns, in logarithms.
+    """Return the centre that spreads the rows evenly over the prototypes: Sinkhorn and Knopp's scaling of the columns, in logs.
 
     softmax((z W' - centre) / temperature) is the plan after so many iterations, each of which scales columns to 1/K and then
     rows, over all processes. As in SwAV (Caron et al., NeurIPS 2020), but rows are scaled once before the first columns, too, so
@@ -155,8 +161,8 @@ def balance(
 class Centre(nn.Module):
     """The moving mean of the teacher's logits, subtracted from them against collapse (DINO, equation 4).
 
-    The mean of logits is the logit of the mean vector, so no row is ever projected for it. What a step has seen is added up
-    and enters with `commit`, after the loss that used the old value.
+    The mean of logits is the logit of the mean vector, so no row is ever projected for it. The vectors of a step are added up
+    and enter with `commit`, after the loss that used the old value.
     """
 
     value: Tensor
@@ -169,7 +175,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def see(self, teacher: Float[Tensor, "*n e"], rows: Float[Tensor, "*n"] | None = None) -> None:
-        """Take note of teacher vectors; `rows` weighs them (1 for a valid row, 0 for padding)."""
+        """Note teacher vectors for the next `commit`; `rows` weighs them (1 for a valid row, 0 for padding)."""
         flat = teacher.detach().float().reshape(-1, teacher.shape[-1])
         weights = flat.new_ones(len(flat)) if rows is None else rows.float().reshape(-1)
         with torch.autocast(flat.device.type, enabled=False):
@@ -177,7 +183,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def commit(self, prototypes: Float[Tensor, "k e"]) -> None:
-        """centre <- m centre + (1 - m) mean of the logits that all processes saw since the last commit; unchanged for none."""
+        """Set the centre to m centre + (1 - m) mean of the logits that all processes noted since the last commit, if any."""
         if not self._sums:
             return
         vector, count = (torch.stack(parts).sum(dim=0) for parts in zip(*self._sums, strict=True))
@@ -187,7 +193,7 @@ class Centre(nn.Module):
         self.value.copy_(torch.where(count > 0, torch.lerp(mean, self.value, self.momentum), self.value))
 
     def discard(self) -> None:
-        """Forget what the step has seen: it was broken."""
+        """Forget the vectors of the step, because it was broken."""
         self._sums.clear()
 
 
@@ -195,7 +201,7 @@ class Centre(nn.Module):
 def entropy(
     vectors: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], centre: Float[Tensor, " k"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean entropy in nats of the teacher's distributions: ln K when they are uniform, 0 when each is one prototype."""
+    """Return the mean entropy of the teacher's distributions in nats: ln K if uniform, 0 if each is one prototype."""
     with torch.autocast(vectors.device.type, enabled=False):
         logits = ((vectors.float() @ prototypes.float().T - centre) / temperature).log_softmax(dim=1)
     return -(logits.exp() * logits).sum(dim=1).mean()

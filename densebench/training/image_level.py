@@ -1,4 +1,4 @@
-"""The image-level loss that DINO is and that CrOC and CrIBo keep: class tokens of different views of an image must agree.
+"""The image-level loss of DINO, which CrOC and CrIBo include: class tokens of different views of an image must agree.
 
 Source: DINO (Caron et al., ICCV 2021), equations 2 to 4; CrOC, equations 5 and 6; CrIBo, equations 9 and 10.
 """
@@ -17,41 +17,51 @@ from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil, entropy
 from densebench.training.method import Pretrainer
 from densebench.training.networks import Network
-from densebench.training.objective import Now
+from densebench.training.objective import StepContext
 
 
 def global_views(options: Pretrainer) -> tuple[ViewSpec, ViewSpec]:
-    """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+    """Return two global views: the first always blurred, the second sometimes blurred and solarised."""
     looks: dict[str, Any] = {"strengths": options.colour_jitter, "grey": options.grey, "sigma": options.blur_sigma}
     first = ViewSpec(options.image_size, options.global_scale, blur=1.0, **looks)
     return first, replace(first, blur=0.1, solarise=0.2)
 
 
 def by_image(vectors: Tensor, views: int) -> Tensor:
-    """From views one after the other `[views * b, e]` to images `[b, views, e]`."""
+    """Return vectors of views one after the other, `[views * b, e]`, by image, `[b, views, e]`."""
     return vectors.unflatten(0, (views, -1)).transpose(0, 1)
 
 
 def image_loss(
-    seen: Tensor, taught: Tensor, student: Network, teacher: Network, centre: Centre, student_temp: float, now: Now
+    student_views: Tensor,
+    teacher_views: Tensor,
+    student: Network,
+    teacher: Network,
+    centre: Centre,
+    student_temp: float,
+    context: StepContext,
 ) -> Tensor:
-    """Mean over images and over pairs of a teacher view t with a student view s != t; `[b s e]` and `[b t e]` unit vectors."""
-    pairs = 1.0 - torch.eye(seen.shape[1], taught.shape[1], device=seen.device)
-    mix = (pairs / pairs.sum() / len(seen)).expand(len(seen), -1, -1)
+    """Return the mean over images and over pairs of a teacher view t with a student view s != t, `[b t e]` and `[b s e]`."""
+    pairs = 1.0 - torch.eye(student_views.shape[1], teacher_views.shape[1], device=student_views.device)
+    mix = (pairs / pairs.sum() / len(student_views)).expand(len(student_views), -1, -1)
     prototypes = student.head.prototypes("image"), teacher.head.prototypes("image")
-    return distil(seen, prototypes[0], taught, prototypes[1], mix, centre.value, student_temp, now.teacher_temp)
+    return distil(
+        student_views, prototypes[0], teacher_views, prototypes[1], mix, centre.value, student_temp, context.teacher_temp
+    )
 
 
-def image_figures(tokens: Tensor, taught: Tensor, teacher: Network, centre: Centre, now: Now) -> dict[str, Tensor]:
-    """For the collapse monitor, on steps that are logged: the teacher's entropy and the spread of its class tokens."""
-    if not now.logging:
+def image_figures(
+    tokens: Tensor, teacher_views: Tensor, teacher: Network, centre: Centre, context: StepContext
+) -> dict[str, Tensor]:
+    """Return what the collapse monitor looks at on logged steps: the teacher's entropy and the spread of its class tokens."""
+    if not context.logging:
         return {}
-    certainty = entropy(taught.flatten(0, 1), teacher.head.prototypes("image"), centre.value, now.teacher_temp)
+    certainty = entropy(teacher_views.flatten(0, 1), teacher.head.prototypes("image"), centre.value, context.teacher_temp)
     return {"teacher_entropy": certainty, "feature_std": spread(tokens)}
 
 
 def spread(tokens: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """How different tokens are: the standard deviation of each coordinate of unit-length tokens, times the root of their width.
+    """Return the mean standard deviation of the coordinates of unit-length tokens, times the root of their width.
 
     Near 1 for independent directions, 0 where all are the same.
     """

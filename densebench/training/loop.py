@@ -19,18 +19,17 @@ import torch
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
 from densebench.datasets.unlabelled import Images
-from densebench.distributed import World, agree, average_gradients, total
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
-from densebench.training import schedules
+from densebench.processes import World, agree, average_gradients, total
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
 from densebench.training.cache import Cache
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
-from densebench.training.objective import Loss, Now, Objective, Views
-from densebench.training.optimisation import clip_each, follow, freeze_last_layer, gradients, parameter_groups
+from densebench.training.objective import Loss, Objective, StepContext, Views
+from densebench.training.optimisation import clip_each, cosine, follow, freeze_last_layer, gradients, parameter_groups
 
 
 @dataclass
@@ -63,9 +62,9 @@ class Training:
         scale = o.batch_size / o.lr_batch if o.lr_batch else 1.0
         rates = {"lr": o.lr} if o.head_lr is None else {"lr": o.lr, "head_lr": o.head_lr}
         self.schedules = {
-            **{name: schedules.cosine(rate * scale, o.min_lr, self.steps, self.warmup) for name, rate in rates.items()},
-            "weight_decay": schedules.cosine(o.weight_decay, o.weight_decay_end, self.steps),
-            "momentum": schedules.cosine(o.momentum, 1.0, self.steps),
+            **{name: cosine(rate * scale, o.min_lr, self.steps, self.warmup) for name, rate in rates.items()},
+            "weight_decay": cosine(o.weight_decay, o.weight_decay_end, self.steps),
+            "momentum": cosine(o.momentum, 1.0, self.steps),
             **o.scheduled(self.steps, per_epoch),
         }
 
@@ -88,12 +87,12 @@ class Training:
             return step % options.save_steps == 0
         return step % (options.save_every * self.order.steps) == 0
 
-    def now(self, part: int, logging: bool) -> Now:
+    def context(self, part: int, logging: bool) -> StepContext:
         """Where the run is, for the objective."""
         w, o = self.world, self.options
         scheduled = self.scheduled(min(self.step, self.steps - 1))
         where = (self.step, self.epoch, self.steps / self.order.steps, scheduled, self.seed)
-        return Now(*where, w.rank, w.size, part, o.accumulate, logging)
+        return StepContext(*where, w.rank, w.size, part, o.accumulate, logging)
 
     def scheduled(self, step: int) -> dict[str, float]:
         """The values of all schedules at a step."""
@@ -132,11 +131,11 @@ class Report:
 def run(training: Training, last: int) -> Iterator[Report]:
     """Train up to step `last`, yielding after every step."""
     batches = _batches(training, last)
-    recipes = training.options.views()
+    specs = training.options.views()
     try:
         while training.step < last:
             with float32(tf32=training.options.precision != "fp32"):  # not around the yield, where a probe may be scored
-                report = _step(training, batches, recipes)
+                report = _step(training, batches, specs)
             yield report
     finally:
         close = getattr(batches, "close", None)
@@ -144,7 +143,7 @@ def run(training: Training, last: int) -> Iterator[Report]:
             close()
 
 
-def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewSpec, ...]) -> Report:
+def _step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, ...]) -> Report:
     options, world = training.options, training.world
     logging = (training.step + 1) % options.log_every == 0 or training.step + 1 == training.steps
     losses: list[Loss] = []
@@ -152,9 +151,9 @@ def _step(training: Training, batches: Iterator[Batch], recipes: tuple[ViewSpec,
     for part in range(options.accumulate):
         batch = next(batches)
         _count_broken(training, batch)
-        views = _views(batch, recipes, world.device)
+        views = _views(batch, specs, world.device)
         torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
-        loss = training.objective(training.student, training.teacher, views, training.now(part, logging))
+        loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
     _update(training, losses)
@@ -204,10 +203,10 @@ def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
     return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}
 
 
-def _views(batch: Batch, recipes: tuple[ViewSpec, ...], device: torch.device) -> Views:
+def _views(batch: Batch, specs: tuple[ViewSpec, ...], device: torch.device) -> Views:
     batch = batch.to(device)
-    arguments = zip(batch.draws, recipes, strict=True)
-    pixels = tuple(render(batch.pixels, batch.offsets, draws, recipe, IMAGENET_MEAN, IMAGENET_STD) for draws, recipe in arguments)
+    arguments = zip(batch.draws, specs, strict=True)
+    pixels = tuple(render(batch.pixels, batch.offsets, draws, spec, IMAGENET_MEAN, IMAGENET_STD) for draws, spec in arguments)
     return Views(pixels, batch.draws, batch.numbers)
 
 

@@ -24,7 +24,7 @@ MOST_STEPS = 100_000_000
 
 
 TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images such as those of `scenes`
-    "arch": "test_vit", "image_size": 96, "epochs": 60, "batch_size": 64, "lr": 8e-3, "warmup_epochs": 2, "momentum": 0.95,
+    "arch": "test_vit", "image_size": 96, "epochs": 60, "batch_size": 64, "lr": 8e-3, "warmup_epochs": 2.0, "momentum": 0.95,
     "hidden_dim": 512, "bottleneck_dim": 128, "out_dim": 256, "drop_path": 0.0, "blur_sigma": (0.1, 0.4), "grey": 0.0,
     "colour_jitter": (0.4, 0.4, 0.2, 0.02), "cache": "ram",
 }  # fmt: skip
@@ -65,7 +65,7 @@ class Pretrainer(ABC):
         256, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
     )
     min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
-    warmup_epochs: float = setting(10, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
     weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.996, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
@@ -112,7 +112,7 @@ class Pretrainer(ABC):
         return create_encoder(self.arch, self.image_size, self.drop_path)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `now.scheduled`.
+        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `context.scheduled`.
 
         `lr`, `weight_decay` and `momentum` under these names replace the engine's.
         """
@@ -136,6 +136,6 @@ class PrototypePretrainer(Pretrainer):
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
         """The teacher's temperature."""
-        from densebench.training.schedules import stairs
+        from densebench.training.optimisation import stairs
 
         return {"teacher_temp": stairs(self.teacher_temp_start, self.teacher_temp, steps, per_epoch, self.teacher_temp_epochs)}

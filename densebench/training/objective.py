@@ -1,4 +1,4 @@
-"""What a method asks of the engine: a loss of student, teacher and views, and what it remembers between steps."""
+"""What a method gives the training loop: a loss of student, teacher and views, with the memory that it has between steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
 from densebench.training.augmentation import AugmentParams
 from densebench.training.batches import seed_of
+from densebench.training.distillation import Centre
 from densebench.training.networks import Network
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Now:
-    """Where the run is: step, epoch (from 0), what its schedules say, and noise that is the same on any number of processes.
+class StepContext:
+    """The position of a step in its run: step and epoch (from 0), the values of the schedules, and the step's random numbers.
 
-    rank and world split the noise of a whole batch; part and parts split it again over micro-batches.
+    The random numbers of an image do not depend on the number of processes: rank and world split those of a whole batch, part
+    and parts split them again over micro-batches.
     """
 
     step: int
@@ -48,26 +51,26 @@ class Now:
         return self.scheduled["teacher_temp"]
 
     def noise(self, images: int, *shape: int, device: torch.device, name: str = "noise") -> Float[Tensor, "images *shape"]:
-        """Uniform noise in [0, 1) for the images of this micro-batch: the slice that is theirs of the whole batch's noise."""
+        """Return uniform noise in [0, 1) for the images of this micro-batch: their slice of the whole batch's noise."""
         whole = self.common(self.world * self.parts * images, *shape, device=torch.device("cpu"), name=name)
         start = self.first(images)
         return whole[start : start + images].to(device, non_blocking=True)
 
     def common(self, *shape: int, device: torch.device, name: str) -> Float[Tensor, "*shape"]:
-        """Uniform noise in [0, 1) that is the same in all processes and micro-batches of a step."""
+        """Return uniform noise in [0, 1) that is the same in all processes and micro-batches of a step."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, name, self.step))
         return torch.rand(shape, generator=generator).to(device, non_blocking=True)
 
     def first(self, images: int) -> int:
-        """The number of this micro-batch's first image in the whole batch."""
+        """Return the index of this micro-batch's first image in the whole batch."""
         return (self.rank * self.parts + self.part) * images
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views of a micro-batch: normalised pixels per view on the device, draws on the CPU, and which images they are."""
+    """The views of a micro-batch: normalised pixels of each view on the device, its draws on the CPU, and the images' numbers."""
 
-    pixels: tuple[Float[Tensor, "b 3 s s"], ...]
+    pixels: tuple[Float[Tensor, "b 3 _ _"], ...]
     draws: tuple[AugmentParams, ...]
     numbers: Int[Tensor, " b"]
 
@@ -75,12 +78,12 @@ class Views:
         return len(self.numbers)
 
     def few(self, count: int) -> Views:
-        """The first images only."""
-        draws = tuple(AugmentParams(one.table[:count]) for one in self.draws)
-        return Views(tuple(one[:count] for one in self.pixels), draws, self.numbers[:count])
+        """Return the views of the first `count` images."""
+        draws = tuple(AugmentParams(view.table[:count]) for view in self.draws)
+        return Views(tuple(view[:count] for view in self.pixels), draws, self.numbers[:count])
 
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
-        """Where the patches of a view lie in the original images, px."""
+        """Return where the patches of a view lie in the original images, px."""
         device = self.pixels[view].device
         boxes, flips = (part.to(device, non_blocking=True) for part in (self.draws[view].boxes, self.draws[view].flips))
         return patch_positions(boxes, flips, grid)
@@ -88,7 +91,7 @@ class Views:
 
 @dataclass
 class Loss:
-    """What a micro-batch costs: the total that is minimised, its terms and other figures for the log (detached scalars)."""
+    """The loss of a micro-batch: the total that is minimised, its terms, and other figures for the log (detached scalars)."""
 
     total: Float[Tensor, ""]
     terms: dict[str, Tensor]
@@ -96,7 +99,7 @@ class Loss:
 
 
 def weighed(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, ""]:
-    """The weighted sum of loss terms; a term of weight 0 is left out altogether."""
+    """Return the weighted sum of loss terms; a term of weight 0 is left out altogether."""
     return torch.stack([weights[name] * term for name, term in terms.items() if weights[name]]).sum()
 
 
@@ -107,24 +110,50 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise UserError(f"{flags}: nothing is left to learn from; give one of them a weight")
 
 
+def shares(mask: Tensor, group: int) -> Tensor:
+    """Return the weight of each object `[b k]` in a mean over the objects of a group of images, then over groups.
+
+    group: images whose objects are averaged together, as those of one GPU in the paper; 0 for all. Objects outside the mask
+    weigh 0.
+    """
+    counts, groups = objects_per_group(mask, group)
+    return mask / counts.clamp(min=1)[:, None] / groups
+
+
+def objects_per_group(mask: Tensor, group: int) -> tuple[Tensor, int]:
+    """Return for each image the number of objects in its group of images, `[b]`, and the number of groups."""
+    size = min(group or len(mask), len(mask))
+    per_image = F.pad(mask.sum(dim=1), (0, -len(mask) % size)).view(-1, size)
+    counts = per_image.sum(dim=1)
+    return counts.repeat_interleave(size)[: len(mask)], len(counts)
+
+
 class Objective(nn.Module, ABC):
-    """A loss with memory. Everything that must survive a kill is a buffer."""
+    """A loss with memory. Everything that a resumed run needs is a buffer."""
 
     prototypes: Mapping[str, int]
-    """The kinds of prototypes and how many there are, for the collapse monitor; none where a method has no prototypes."""
+    """The kinds of prototypes and how many there are, for the collapse monitor; empty for a method without prototypes."""
+    centres: Mapping[str, Centre]
+    """The centre of the teacher's logits for each kind of prototypes that has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = {}
 
     @abstractmethod
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """The loss of one micro-batch. No gradient may reach the teacher; memory is only read."""
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
+        """Return the loss of one micro-batch. No gradient may reach the teacher; memory is only read."""
 
-    @abstractmethod
     def commit(self, teacher: Network) -> None:
-        """After the optimiser's step, before the teacher follows: let what the step has seen enter the memory."""
+        """Let what the step has noted enter the memory, after the optimiser's step and before the teacher's: centres move."""
+        for kind, centre in self.centres.items():
+            centre.commit(teacher.head.prototypes(kind))
 
-    @abstractmethod
     def discard(self) -> None:
-        """The step was broken: forget what it has seen."""
+        """Forget what the step has noted, because its loss or a gradient was not finite: centres stay."""
+        for centre in self.centres.values():
+            centre.discard()
 
-    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
-        """What `--visualise` writes, by name: how the method sees a few images. Nothing by default."""
+    def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
+        """Return the pictures that `--visualise` writes, by name: how the method sees a few images. None by default."""
         return {}

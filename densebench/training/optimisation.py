@@ -1,20 +1,44 @@
-"""The optimiser's side of a step: parameter groups, clipping, the frozen last layer, the teacher's moving average.
+"""Optimisation: schedules, parameter groups, clipping, the frozen last layer, the teacher's moving average.
 
-Source: DINO (Caron et al., ICCV 2021), official code, which CrOC and CrIBo share.
+Source: DINO (Caron et al., ICCV 2021), official code, which CrOC and CrIBo share. A schedule is a float64 array of one value a
+step, known before the first: a linear warm-up that reaches the base value, then a cosine that starts at the base value and,
+sampled at 0, 1/n, ..., (n-1)/n, never reaches its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 LAST_LAYER = "last_layer"
 
 
+def cosine(base: float, end: float, steps: int, warmup: int = 0, start: float = 0.0) -> np.ndarray:
+    """Return a warm-up from `start` to `base` over `warmup` steps (both included), then a cosine towards `end`: float64 [steps].
+
+    A warm-up that is longer than the run is cut off at its end.
+    """
+    rising = np.linspace(start, base, warmup) if warmup else np.zeros(0)
+    count = max(steps - warmup, 0)
+    falling = end + 0.5 * (base - end) * (1 + np.cos(np.pi * np.arange(count) / max(count, 1)))
+    return np.concatenate([rising, falling])[:steps]
+
+
+def stairs(start: float, end: float, steps: int, per_epoch: int, epochs: int) -> np.ndarray:
+    """Return equal stairs from `start` to `end`, one an epoch, over the first `epochs` epochs, then `end`: float64 [steps].
+
+    The teacher's temperature warms up in this way in DINO.
+    """
+    levels = np.linspace(start, end, epochs) if epochs else np.zeros(0)
+    epoch = np.arange(steps) // max(per_epoch, 1)
+    return np.append(levels, end)[np.minimum(epoch, epochs)]
+
+
 def parameter_groups(modules: Iterable[nn.Module]) -> list[dict[str, object]]:
-    """Two groups: with weight decay, and without it (biases and all that is one-dimensional).
+    """Return two groups: with weight decay, and without it (biases and whatever is one-dimensional).
 
     Position tables, class tokens and the magnitudes of weight-normed layers (two-dimensional) are decayed, as the official
     code does. Only the first group follows the weight-decay schedule.
@@ -29,14 +53,14 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict[str, object]]:
 
 
 def gradients(module: nn.Module) -> list[Tensor]:
-    """The gradients that there are, in the order of the parameters."""
+    """Return the gradients of those parameters that have one, in the order of the parameters."""
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
 def clip_each(grads: list[Tensor], limit: float) -> Tensor:
     """Scale each gradient tensor that is longer than `limit` to that length, by itself (not by the norm of all together).
 
-    limit 0 clips nothing. Returns the norms before clipping, `[tensors]`: one that is not finite tells of a broken step.
+    limit 0 clips nothing. Returns the norms before clipping, `[tensors]`; in a broken step one is not finite.
     """
     if not grads:
         return torch.zeros(0)

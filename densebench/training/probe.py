@@ -1,10 +1,13 @@
-"""Probing: a small in-context evaluation of the teacher while it trains."""
+"""Probing: a small evaluation of the teacher while it trains, by the protocol that `densebench.evals.PROBE` names."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,15 @@ from densebench.evaluation.protocol import Run
 from densebench.numerics.arithmetic import float32
 from densebench.results.score import Score
 
-PROTOCOL = "incontext"
+
+def probe_protocol() -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of the protocol that probes and sweeps score with."""
+    name, chosen = importlib.import_module("densebench.evals").PROBE
+    return name, dict(chosen)
 
 
 def parse(spec: str) -> tuple[str, int | None]:
-    """`scenes` or `voc:200` as data set and limit. Raises UserError for a limit that is no number."""
+    """Return data set and limit of `scenes` or `voc:200`. Raises UserError for a limit below 2."""
     name, _, limit = spec.rpartition(":") if re.fullmatch("[0-9]{1,9}", spec.rpartition(":")[2]) else (spec, "", "")
     if limit and int(limit) < 2:
         raise UserError(f"--probe {spec}: the limit is the number of images of each split, at least 2")
@@ -28,26 +35,32 @@ def parse(spec: str) -> tuple[str, int | None]:
 
 
 def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> Score:
-    """The protocol's headline for a checkpoint, all training images (up to the limit) in the memory.
+    """Return the headline of the probing protocol for a checkpoint, on all images of a data set up to the limit.
 
-    The features of a network that changes every step are of no use to anyone else: their cache is temporary.
+    Features are cached in a temporary folder, since nobody else needs those of a network that changes every step.
     """
     name, limit = parse(spec)
     dataset = load_dataset(name, Path(root) if root else None)
-    kind: Any = catalog.load("protocols", PROTOCOL)
-    protocol = options.build(kind, kind.presets[next(iter(kind.presets))], {"fractions": (1,), "device": device})
+    protocol_name, chosen = probe_protocol()
+    kind: Any = catalog.load("protocols", protocol_name)
+    protocol = options.build(kind, kind.presets[next(iter(kind.presets))], {**chosen, "device": device})
     protocol = protocol.resolve(dataset)
     backbone = load_backbone(f"ckpt:{checkpoint}")
+    with _temporary_cache(), float32(tf32=False):
+        scores = list(protocol.run(backbone, dataset, Run(limit)))
+    headline = protocol.headline()
+    [score] = [score for score in scores if score.metric == headline["metric"] and score.variant == headline["variant"]]
+    return score
+
+
+@contextmanager
+def _temporary_cache() -> Iterator[None]:
     before = os.environ.get("DENSEBENCH_CACHE")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["DENSEBENCH_CACHE"] = cache
         try:
-            with float32(tf32=False):
-                scores = list(protocol.run(backbone, dataset, Run(limit)))
+            yield
         finally:
             os.environ.pop("DENSEBENCH_CACHE")
             if before is not None:
                 os.environ["DENSEBENCH_CACHE"] = before
-    headline = protocol.headline()
-    [score] = [s for s in scores if s.metric == headline["metric"] and s.variant == headline["variant"]]
-    return score

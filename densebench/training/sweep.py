@@ -1,4 +1,4 @@
-"""Sweeps: a grid of hyper-parameters, one run a point, and a table of what each point scores in context."""
+"""Sweeps: a grid of hyper-parameters, one run a point, and a table of their scores by the probing protocol."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from densebench.files.atomic import write_text
 from densebench.results.ranking import SIGNS
 from densebench.results.tables import csv_text
 from densebench.training.method import Pretrainer
-from densebench.training.run import RUN, RUNS, finished, pretrain
+from densebench.training.probe import probe_protocol
+from densebench.training.run import train
+from densebench.training.run_file import RUN, RUNS, is_finished
 
-PROTOCOL = "incontext"
 
-
-def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def sweep(method: str, axes: Sequence[str], request: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Run the grid of `NAME=A,B,...` axes, score every point, and return the table; `sweep.csv` has it too.
 
+    request: the keyword arguments of `train` that all points share; given: the hyper-parameters that they share.
     Rows are in the order of the grid; one line names the best point, by the direction of the metric.
-    A point that is finished is not trained again, one that was stopped goes on. Scores are of the data set that the runs were
-    trained on where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
+    A finished point is not trained again, a stopped one is resumed. Scores are of the data set that the runs were trained on
+    where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
     """
     kind = catalog.load("methods", method)
     names, values = zip(*(parse(axis, kind, method) for axis in axes), strict=True)
-    folder = asked["output"] or RUNS / f"{method}-sweep-{'-'.join(names)}"
+    folder = request["output"] or RUNS / f"{method}-sweep-{'-'.join(names)}"
     rows, scores = [], []
     for point in itertools.product(*values):
         chosen = dict(zip(names, point, strict=True))
         run = folder / ",".join(f"{name}={value}" for name, value in chosen.items())
         notice(f"sweep: {run.name}")
-        _train(method, run, asked, {**given, **chosen})
-        if not asked["dry_run"]:
-            scores.append(_score(run, asked))
+        _train(method, run, request, {**given, **chosen})
+        if not request["dry_run"]:
+            scores.append(_score(run, request))
             rows.append({**chosen, _heading(scores[-1]): scores[-1]["value"], "run": str(run)})
     if not rows:
         return f"{len(list(itertools.product(*values)))} runs under {folder}"
@@ -51,7 +52,7 @@ def sweep(method: str, axes: Sequence[str], asked: Mapping[str, Any], given: Map
 
 
 def parse(axis: str, kind: type[Pretrainer], method: str) -> tuple[str, list[str]]:
-    """`lambda_pos=0,1,2` as a field and its values, each checked. Raises UserError for what is wrong."""
+    """Return field and values of an axis such as `lambda_pos=0,1,2`, each checked. Raises UserError for what is wrong."""
     name, equals, text = axis.partition("=")
     name = name.lstrip("-").replace("-", "_")
     known = {flag.name: flag for flag in options.flags(kind) if flag.kind == "setting"}
@@ -65,12 +66,12 @@ def parse(axis: str, kind: type[Pretrainer], method: str) -> tuple[str, list[str
     return name, values
 
 
-def _train(method: str, run: Path, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    there = (run / RUN).exists()
-    if there and finished(run):
+def _train(method: str, run: Path, request: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    begun = (run / RUN).exists()
+    if begun and is_finished(run):
         notice(f"{run} is complete")
         return
-    pretrain(method, **{**asked, "output": run, "resume": there}, **given)
+    train(method, **{**request, "output": run, "resume": begun}, **given)
 
 
 def _heading(score: dict[str, Any]) -> str:
@@ -78,15 +79,16 @@ def _heading(score: dict[str, Any]) -> str:
     return " ".join(part for part in (score["metric"], score["unit"]) if part)
 
 
-def _score(run: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headline of a run, as JSON values."""
+def _score(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headline score of a run, as JSON values."""
     from densebench.backbones import read_checkpoint
     from densebench.datasets import built_in, titles
 
     trained = read_checkpoint(run)["dataset"]
-    dataset = trained if trained in built_in() or (trained in titles() and trained in asked["data"]) else "scenes"
-    where: dict[str, Any] = {"datasets": [dataset], "data_root": asked["data_root"], "results": run.parent / "results"}
-    [record] = evaluate(PROTOCOL, backbones=[f"ckpt:{run}"], fractions="1", **where)
+    dataset = trained if trained in built_in() or (trained in titles() and trained in request["data"].specs) else "scenes"
+    where: dict[str, Any] = {"datasets": [dataset], "data_root": request["data"].root, "results": run.parent / "results"}
+    protocol, chosen = probe_protocol()
+    [record] = evaluate(protocol, backbones=[f"ckpt:{run}"], **chosen, **where)
     headline = record["protocol"]["headline"]
     [score] = [score for score in record["scores"] if headline.items() <= score.items()]
     return score

@@ -6,7 +6,8 @@ mIoU on ADE20K and Pascal VOC: ViT-S/16, 300 epochs of COCO: 23.4 and 58.1; ViT-
 
 The teacher's patches of two views are clustered together into objects. Each object finds its nearest neighbour among objects of
 earlier images; where the match is cycle-consistent, the student's object in one view must predict the neighbour of the
-object in the other. To that come the same loss between the two views of the object itself, and DINO's between whole views.
+object in the other. The same loss between the two views of the object itself, and DINO's between whole views, are
+added.
 
 Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet
 instead of 32; each direction of the loss across images divided by its own number of matches, instead of both by the first's;
@@ -30,18 +31,17 @@ from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
 from torch import Tensor
 
-from densebench.distributed import gather
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.options import setting
+from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
 from densebench.training.image_level import by_image, global_views, image_figures, image_loss
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
-from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
-from densebench.training.shares import first_direction, shares
+from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, objects_per_group, shares, weighed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,16 +91,16 @@ class CrIBo(PrototypePretrainer):
     update_marginal: bool = setting(True, "let the sizes of clusters follow their patches")
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+        """Return two global views: the first always blurred, the second sometimes blurred and solarised."""
         return global_views(self)
 
     def head(self, dim: int) -> Head:
-        """One MLP, two sets of prototypes."""
+        """Return one MLP under two sets of prototypes."""
         outputs = {"image": self.out_dim, "object": self.object_dim}
         return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
 
     def objective(self, encoder: Encoder) -> Bootstrapping:
-        """The three losses of equation 11."""
+        """Return the three losses of equation 11."""
         return Bootstrapping(self, encoder)
 
 
@@ -126,46 +126,51 @@ class Bootstrapping(Objective):
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
         self.object_centre = Centre(options.object_dim, options.centre_momentum)
+        self.centres = {"image": self.image_centre, "object": self.object_centre}
         self.bank = Bank(options.memory, options.objects, encoder.dim, patches, DTYPES[options.precision])
-        self._seen: list[tuple[Tensor, ...]] = []
+        self._noted: list[tuple[Tensor, ...]] = []  # objects of the step's micro-batches
 
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
         """Cluster the teacher's patches, match the objects, and let the student agree."""
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
-            told = teacher.encode(pixels)
-            labels, objects = self.cluster(told.patches, views, now)
-            one, two = told.patches.chunk(2)
-            taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        said = student.encode(pixels)
-        one, two = said.patches.chunk(2)
-        seen = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+            teacher_tokens = teacher.encode(pixels)
+            labels, objects = self.cluster(teacher_tokens.patches, views, context)
+            one, two = teacher_tokens.patches.chunk(2)
+            teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        student_tokens = student.encode(pixels)
+        one, two = student_tokens.patches.chunk(2)
+        student_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
 
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
-            image_taught = by_image(teacher.project(told.image), 2)
-        image_seen = by_image(student.project(said.image), 2)
-        terms["image"] = image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)
-        self.image_centre.see(image_taught)
+            teacher_views = by_image(teacher.project(teacher_tokens.image), 2)
+        student_views = by_image(student.project(student_tokens.image), 2)
+        terms["image"] = image_loss(
+            student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context
+        )
+        self.image_centre.see(teacher_views)
         rows = objects.valid.flatten().nonzero()[:, 0]
-        z_s = student.project(seen.flatten(1, 2)[:, rows])
+        z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
-        terms["object"] = self.object_loss(z_s, taught, objects.valid, rows, prototypes, teacher, now)
-        terms["neighbour"], ratio = self.neighbour_loss(z_s, taught, objects.valid, rows, views.numbers, prototypes, teacher, now)
+        terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
+        terms["neighbour"], ratio = self.neighbour_loss(
+            z_s, teacher_objects, objects.valid, rows, views.numbers, prototypes, teacher, context
+        )
 
-        self._remember(taught, objects, labels, views)
+        self._note(teacher_objects, objects, labels, views)
         total = weighed(terms, self.weights)
-        figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
+        figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
         figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": ratio}
         return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
-    def cluster(self, patches: Tensor, views: Views, now: Now) -> tuple[Tensor, Objects]:
-        """Labels on the joint axis and the objects that they make; `patches` are those of all first views, then all second."""
+    def cluster(self, patches: Tensor, views: Views, context: StepContext) -> tuple[Tensor, Objects]:
+        """Return labels on the joint axis and the objects that they make; patches: of all first views, then all second."""
         options = self.options
         tokens = torch.cat(patches.chunk(2), dim=1)
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
-        noise = now.noise(len(views), tokens.shape[1], device=tokens.device)
+        noise = context.noise(len(views), tokens.shape[1], device=tokens.device)
         labels = partition(
             tokens,
             positions,
@@ -181,30 +186,36 @@ class Bootstrapping(Objective):
         return labels, from_labels(labels, options.objects)
 
     def object_loss(
-        self, z_s: Tensor, taught: Tensor, valid: Tensor, rows: Tensor, prototypes: Pair, teacher: Network, now: Now
+        self,
+        z_s: Tensor,
+        teacher_objects: Tensor,
+        valid: Tensor,
+        rows: Tensor,
+        prototypes: Pair,
+        teacher: Network,
+        context: StepContext,
     ) -> Tensor:
-        """Equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group's
-        objects.
+        """Return equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group.
 
-        z_s: what the student's head says of the valid objects, `[2 rows e]`; rows: which of the `b * k` places they are.
+        z_s: the student's projections of the valid objects, `[2 rows e]`; rows: their indices among all `b * k`.
         """
         with torch.no_grad():
-            z_t = teacher.project(taught.flatten(1, 2)[:, rows])
+            z_t = teacher.project(teacher_objects.flatten(1, 2)[:, rows])
         self.object_centre.see(z_t)
         weight = shares(valid, self.options.group_size).flatten()[rows] / 2
         mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
-        return self._distil(z_s.transpose(0, 1), z_t.transpose(0, 1), mix, prototypes, now)
+        return self._distil(z_s.transpose(0, 1), z_t.transpose(0, 1), mix, prototypes, context)
 
     def neighbour_loss(
         self,
         z_s: Tensor,
-        taught: Tensor,
+        teacher_objects: Tensor,
         valid: Tensor,
         rows: Tensor,
         numbers: Tensor,
         prototypes: Pair,
         teacher: Network,
-        now: Now,
+        context: StepContext,
     ) -> tuple[Tensor, Tensor]:
         """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
@@ -212,75 +223,74 @@ class Bootstrapping(Objective):
         the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
         """
         options = self.options
-        places, masks = self.match(taught, valid, numbers, now)
+        indices, masks = self.match(teacher_objects, valid, numbers, context)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
-        if now.epoch < options.bootstrap_after or not options.neighbour_weight:
+        if context.epoch < options.bootstrap_after or not options.neighbour_weight:
             masks = torch.zeros_like(masks)
         weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
         if options.neighbour_norm == "official":
-            first = first_direction(masks, options.group_size)
+            matches, groups = objects_per_group(masks[0], options.group_size)
+            first = ((matches > 0) / matches.clamp(min=1) / groups)[:, None]
             weights = torch.stack([first * masks[0], first * masks[1]])
         chosen = masks.flatten(1)[:, rows].flatten().nonzero()[:, 0]  # of the valid objects of view 1, then of view 2
-        places, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (places, weights / 2))
+        indices, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (indices, weights / 2))
         first_view = chosen < len(rows)
         with torch.no_grad():
-            near = torch.where(first_view[:, None], self.bank.at(0, places), self.bank.at(1, places))
+            near = torch.where(first_view[:, None], self.bank.at(0, indices), self.bank.at(1, indices))
             z_t = teacher.project(near)
-        seen = z_s.flip(0).flatten(0, 1)[chosen]
-        return self._distil(seen[:, None], z_t[:, None], weights[:, None, None], prototypes, now), ratio
+        z_s = z_s.flip(0).flatten(0, 1)[chosen]  # the other view's
+        return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context), ratio
 
     @torch.no_grad()
-    def match(self, taught: Tensor, valid: Tensor, numbers: Tensor, now: Now) -> tuple[Tensor, Tensor]:
-        """Places of the nearest neighbours `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
-        numbers = numbers.to(taught.device, non_blocking=True)
-        places, masks = [], []
+    def match(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
+        numbers = numbers.to(teacher_objects.device, non_blocking=True)
+        indices, masks = [], []
         for view in (0, 1):
-            place, found = self.bank.nearest(view, taught[view], numbers, valid)
+            index, mask = self.bank.nearest(view, teacher_objects[view], numbers, valid)
             if self.options.cycle:
-                found = found & self._closed(self.bank.at(1 - view, place), taught[1 - view], valid, now)
-            places.append(place)
-            masks.append(found)
-        return torch.stack(places), torch.stack(masks)
+                mask = mask & self._closed(self.bank.at(1 - view, index), teacher_objects[1 - view], valid, context)
+            indices.append(index)
+            masks.append(mask)
+        return torch.stack(indices), torch.stack(masks)
 
-    def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, now: Now) -> Tensor:
+    def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, context: StepContext) -> Tensor:
         """Return which cycles close, within a group of images or over the batch of all processes."""
         if self.options.cycle_scope == "group":
             return cycle_consistent(jumped, objects, valid, self.options.group_size)
-        if now.world == 1:
+        if context.world == 1:
             return cycle_consistent(jumped, objects, valid)
-        return cycle_closes(jumped, gather(objects), gather(valid), now.first(len(valid)))
+        return cycle_closes(jumped, gather(objects), gather(valid), context.first(len(valid)))
 
-    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, now: Now) -> Tensor:
+    def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, context: StepContext) -> Tensor:
         centre = self.object_centre.value
-        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
+        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, context.teacher_temp)
 
-    def _remember(self, taught: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
+    def _note(self, teacher_objects: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
         crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
-        numbers, crops = (part.to(taught.device, non_blocking=True) for part in (views.numbers, crops))
-        self._seen.append((taught.detach(), objects.valid, numbers, labels, crops))
+        numbers, crops = (part.to(teacher_objects.device, non_blocking=True) for part in (views.numbers, crops))
+        self._noted.append((teacher_objects.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:
         """Centres move, and the step's objects enter the banks."""
-        self.image_centre.commit(teacher.head.prototypes("image"))
-        self.object_centre.commit(teacher.head.prototypes("object"))
-        taught, *others = zip(*self._seen, strict=True)
-        self.bank.add(torch.cat(taught, dim=1), *(torch.cat(part) for part in others))
-        self._seen.clear()
+        super().commit(teacher)
+        teacher_objects, *others = zip(*self._noted, strict=True)
+        self.bank.add(torch.cat(teacher_objects, dim=1), *(torch.cat(part) for part in others))
+        self._noted.clear()
 
     def discard(self) -> None:
-        """Nothing of the step stays."""
-        self.image_centre.discard()
-        self.object_centre.discard()
-        self._seen.clear()
+        """Centres stay, and the step's objects do not enter the banks."""
+        super().discard()
+        self._noted.clear()
 
-    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
-        """Clusters of both views, and objects beside their matches in green or red frames (figure 3 of the paper)."""
-        told = teacher.encode(torch.cat(views.pixels))
-        labels, objects = self.cluster(told.patches, views, now)
-        one, two = told.patches.chunk(2)
-        taught = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        places, masks = self.match(taught, objects.valid, views.numbers, now)
+    def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
+        """Return clusters of both views, and objects beside their matches in green or red frames (figure 3 of the paper)."""
+        teacher_tokens = teacher.encode(torch.cat(views.pixels))
+        labels, objects = self.cluster(teacher_tokens.patches, views, context)
+        one, two = teacher_tokens.patches.chunk(2)
+        teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        indices, masks = self.match(teacher_objects, objects.valid, views.numbers, context)
         return {
             "clusters": clusters_picture(views, labels, objects.valid, self.grid),
-            "matches": matches_picture(self.bank, views, labels, objects.valid, places[0], masks[0], self.grid, images),
+            "matches": matches_picture(self.bank, views, labels, objects.valid, indices[0], masks[0], self.grid, images),
         }

@@ -5,8 +5,9 @@ segmentation (table 1) on Pascal VOC, COCO-Things and COCO-Stuff: COCO 54.5, 55.
 70.6, 66.1, 52.6; in-context retrieval at 1/1 (CrIBo, table 1) on ADE20K and VOC: COCO 18.0, 47.1; ImageNet 20.6, 64.2.
 
 The teacher's patches of two views are clustered together, once per attention head of its last block; centroids are merged two
-by two, and the number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student
-must say of a cluster in one view what the teacher says of it in the other; to that comes DINO's loss between whole views.
+by two, and the number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student's
+vector of a cluster in one view must predict the teacher's of the same cluster in the other. DINO's loss between whole views is
+added.
 
 Where paper and official code part, the code is the default and `--variant paper` follows the text: marginals from the
 attention of the class token instead of cosines with its key, query or value; merging by cosine instead of dot product;
@@ -36,8 +37,7 @@ from densebench.training.heads import Head
 from densebench.training.image_level import by_image, global_views, image_figures, image_loss
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network, Tokens, class_attention
-from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
-from densebench.training.shares import shares
+from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, shares, weighed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,23 +84,23 @@ class CrOC(PrototypePretrainer):
     object_norm: str = setting("class", "length of cluster vectors: that of class tokens, or as it is", choices=("class", "none"))
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views: the first always blurred, the second sometimes blurred and solarised."""
+        """Return two global views: the first always blurred, the second sometimes blurred and solarised."""
         return global_views(self)
 
     def head(self, dim: int) -> Head:
-        """One MLP, two sets of prototypes."""
+        """Return one MLP under two sets of prototypes."""
         outputs = {"image": self.out_dim, "object": self.object_dim}
         return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
 
     def rules(self) -> Rules:
-        """The clustering that these hyper-parameters ask for."""
+        """Return the rules of the clustering that these hyper-parameters choose."""
         return Rules(
             self.k_start, self.k_max, self.lambda_pos, self.sharpness, self.sinkhorn_iterations, self.marginal_temp,
             self.marginals == "uniform", self.marginals == "attention", self.merge, self.follow, self.quality, self.assign,
         )  # fmt: skip
 
     def objective(self, encoder: Encoder) -> ClusterDistillation:
-        """The dense and the global loss of equation 7."""
+        """Return the dense and the global loss of equation 7."""
         return ClusterDistillation(self, encoder)
 
 
@@ -123,110 +123,117 @@ class ClusterDistillation(Objective):
         self.prototypes = {"image": options.out_dim, "object": options.object_dim}
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
         self.object_centre = Centre(options.object_dim, options.centre_momentum)
+        self.centres = {"image": self.image_centre, "object": self.object_centre}
 
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """Cluster what the teacher sees, and let the student agree on clusters and images."""
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
+        """Cluster the teacher's patches, and let the student's clusters and class tokens agree with the teacher's."""
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
-            told = teacher.encode(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
-            clusters = self.cluster(told, views, now)
-            taught = self.vectors(clusters, told)
-            image_taught = by_image(teacher.project(told.image), 2)
-        said = student.encode(pixels)
-        seen = self.vectors(clusters, said)
-        image_seen = by_image(student.project(said.image), 2)
-        terms = {"image": image_loss(image_seen, image_taught, student, teacher, self.image_centre, options.student_temp, now)}
-        self.image_centre.see(image_taught)
+            teacher_tokens = teacher.encode(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
+            clusters = self.cluster(teacher_tokens, views, context)
+            teacher_objects = self.vectors(clusters, teacher_tokens)
+            teacher_views = by_image(teacher.project(teacher_tokens.image), 2)
+        student_tokens = student.encode(pixels)
+        student_objects = self.vectors(clusters, student_tokens)
+        student_views = by_image(student.project(student_tokens.image), 2)
+        terms = {
+            "image": image_loss(student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context)
+        }
+        self.image_centre.see(teacher_views)
         valid = clusters.valid.unflatten(0, (len(views), -1)).flatten(1)
-        terms["object"] = self.object_loss(seen, taught, valid, student, teacher, now)
+        terms["object"] = self.object_loss(student_objects, teacher_objects, valid, student, teacher, context)
         total = weighed(terms, self.weights)
-        figures = image_figures(told.image, image_taught, teacher, self.image_centre, now)
+        figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
         figures |= {"clusters": clusters.count.float().mean(), "objects_per_image": valid.sum(dim=1).float().mean()}
         return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
-    def cluster(self, told: Tokens, views: Views, now: Now) -> Clusters:
-        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, the heads of an
-        image in a row."""
-        return merge_clusters(*self.problems(told, views, now))
+    def cluster(self, teacher_tokens: Tokens, views: Views, context: StepContext) -> Clusters:
+        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, image by image."""
+        return merge_clusters(*self.problems(teacher_tokens, views, context))
 
-    def problems(self, told: Tokens, views: Views, now: Now) -> tuple[Tensor, Tensor, Tensor, Tensor, Rules]:
-        """Tokens, positions, scores and noise of every image and head, and the rules."""
-        tokens, scores = self.evidence(told)
+    def problems(
+        self, teacher_tokens: Tokens, views: Views, context: StepContext
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Rules]:
+        """Return the arguments of `merge_clusters`: tokens, positions, scores and noise of every image and head, and rules."""
+        tokens, scores = self.evidence(teacher_tokens)
         heads = len(tokens) // len(views)
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
         positions = positions.repeat_interleave(heads, dim=0)
-        noise = now.noise(len(views), heads, tokens.shape[1], device=tokens.device).flatten(0, 1)
+        noise = context.noise(len(views), heads, tokens.shape[1], device=tokens.device).flatten(0, 1)
         return tokens, positions, scores, noise, replace(self.options.rules(), group=self.options.group_size * heads)
 
-    def evidence(self, told: Tokens) -> tuple[Float[Tensor, "problems joint d"], Float[Tensor, "problems joint"]]:
-        """What is clustered, and how much each patch matters to the class token of its own view (never below 0 for attention)."""
+    def evidence(self, teacher_tokens: Tokens) -> tuple[Float[Tensor, "problems joint d"], Float[Tensor, "problems joint"]]:
+        """Return the vectors that are clustered, and how much each patch matters to the class token of its own view.
+
+        The latter is an attention, or a cosine, which may be below 0.
+        """
         if self.options.tokens == "last":
-            every = torch.cat([told.image[:, None], told.patches], dim=1)[:, None]
+            every = torch.cat([teacher_tokens.image[:, None], teacher_tokens.patches], dim=1)[:, None]
         else:
-            assert told.qkv is not None
-            part = told.qkv[PARTS.index(self.options.tokens)]
-            every = torch.cat([part[:, :, :1], part[:, :, told.prefix :]], dim=2)
+            assert teacher_tokens.qkv is not None
+            part = teacher_tokens.qkv[PARTS.index(self.options.tokens)]
+            every = torch.cat([part[:, :, :1], part[:, :, teacher_tokens.prefix :]], dim=2)
         every = F.normalize(every, dim=3)  # [2b, heads, 1 + n, d]
         if self.options.marginals == "attention":
-            scores = class_attention(told)
+            scores = class_attention(teacher_tokens)
             scores = scores if every.shape[1] > 1 else scores.mean(dim=1, keepdim=True)
         else:
             scores = (every[:, :, 1:] * every[:, :, :1]).sum(dim=3)
         return _joint(every[:, :, 1:]), _joint(scores)
 
     def vectors(self, clusters: Clusters, tokens: Tokens) -> Float[Tensor, "2 b objects d"]:
-        """The vector of each cluster in each view, from the last tokens; all heads of an image in a row."""
+        """Return the vector of each cluster in each view, a weighted sum of the last tokens; the heads of an image in a row."""
         b = len(tokens.image) // 2
-        found = []
+        sums = []
         for weights, patches in zip(clusters.weights, tokens.patches.chunk(2), strict=True):
-            whole = weights.unflatten(0, (b, -1)).transpose(1, 2).flatten(2)  # [b, n, heads * most]
-            found.append(torch.bmm(whole.transpose(1, 2), patches))
-        vectors = torch.stack(found)
+            all_heads = weights.unflatten(0, (b, -1)).transpose(1, 2).flatten(2)  # [b, n, heads * most]
+            sums.append(torch.bmm(all_heads.transpose(1, 2), patches))
+        vectors = torch.stack(sums)
         if self.options.object_norm == "class":
             vectors = F.normalize(vectors, dim=3) * self._length(tokens.image)
         return vectors
 
     def _length(self, image: Tensor) -> Tensor:
-        """The mean length of the class tokens of a group of images, `[b 1 1]`."""
+        """Return the mean length of the class tokens of each image's group, `[b 1 1]`."""
         lengths = image.norm(dim=1).unflatten(0, (2, -1)).mean(dim=0)
         size = self.options.group_size or len(lengths)
         means = [part.mean().expand(len(part)) for part in lengths.split(size)]
         return torch.cat(means)[:, None, None]
 
-    def object_loss(self, seen: Tensor, taught: Tensor, valid: Tensor, student: Network, teacher: Network, now: Now) -> Tensor:
-        """Equation 4: the mean over the objects of a group of both directions, halved."""
+    def object_loss(
+        self,
+        student_objects: Tensor,
+        teacher_objects: Tensor,
+        valid: Tensor,
+        student: Network,
+        teacher: Network,
+        context: StepContext,
+    ) -> Tensor:
+        """Return equation 4: the mean over the objects of a group of both directions, halved."""
         rows = valid.flatten().nonzero()[:, 0]
         with torch.no_grad():
-            z_t = teacher.project(taught.flatten(1, 2)[:, rows]).transpose(0, 1)
-        z_s = student.project(seen.flatten(1, 2)[:, rows]).transpose(0, 1)
+            z_t = teacher.project(teacher_objects.flatten(1, 2)[:, rows]).transpose(0, 1)
+        z_s = student.project(student_objects.flatten(1, 2)[:, rows]).transpose(0, 1)
         self.object_centre.see(z_t)
         weight = shares(valid, self.options.group_size).flatten()[rows] / 2
         mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         centre = self.object_centre.value
-        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, now.teacher_temp)
+        return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, context.teacher_temp)
 
-    def commit(self, teacher: Network) -> None:
-        """Centres move."""
-        self.image_centre.commit(teacher.head.prototypes("image"))
-        self.object_centre.commit(teacher.head.prototypes("object"))
-
-    def discard(self) -> None:
-        """Centres stay."""
-        self.image_centre.discard()
-        self.object_centre.discard()
-
-    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
-        """The last steps of the merging for a few heads (figure 3 of the paper)."""
-        told = teacher.encode(torch.cat(views.pixels), qkv=self.options.tokens != "last" or self.options.marginals == "attention")
-        problems = self.problems(told, views, now)
+    def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
+        """Return the last steps of the merging for a few heads (figure 3 of the paper)."""
+        teacher_tokens = teacher.encode(
+            torch.cat(views.pixels), qkv=self.options.tokens != "last" or self.options.marginals == "attention"
+        )
+        problems = self.problems(teacher_tokens, views, context)
         chosen = merge_clusters(*problems).count.unflatten(0, (len(views), -1))
         plans = [step.plan.unflatten(0, (len(views), -1)) for step in steps(*problems)]
         return {"clusters": merging_picture(views, plans, chosen, self.grid)}
 
 
 def _joint(values: Tensor) -> Tensor:
-    """From the first views, then the second ones `[2b, heads, n, ...]`, to problems on the joint axis `[b * heads, 2n, ...]`."""
+    """Return values of all first views, then all second ones `[2b, heads, n, ...]` on the joint axis: `[b * heads, 2n, ...]`."""
     first, second = values.chunk(2)
     return torch.cat([first, second], dim=2).flatten(0, 1)

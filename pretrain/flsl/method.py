@@ -12,7 +12,7 @@ same centroid, and all centroids should be used (equation 13):
     L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform).
 
 The released code cannot run (arguments are passed in another order than declared, the wrapped networks lack the methods that
-are called, a tuple is assigned to), so paper and its helper functions decide, in this way:
+are called, a tuple is assigned to), so paper and its helper functions decide, as follows:
 - distances are of unit vectors, 2 - 2 cos (section 5.6 and the code);
 - attention multiplies dot products of layer-normed tokens by 0.1 / sqrt(384) and 0.2 / sqrt(384), for every width, as in the
   code (`--self-attention 0.1 --cross-attention 0.2`); less for the second than for the first is said to collapse;
@@ -51,7 +51,7 @@ from densebench.training.heads import Head
 from densebench.training.image_level import spread
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network, arch_of, create_patch_encoder, initial_encoder
-from densebench.training.objective import Loss, Now, Objective, Views, check_weights, weighed
+from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, weighed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +83,7 @@ class FLSL(PrototypePretrainer):
     local_crops: int = setting(2, "small crops of the student", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the small crops, px", minimum=8, maximum=16_384)
     batch_size: int = setting(512, "images a step, over all processes", minimum=1, maximum=65_536)
-    warmup_epochs: float = setting(30, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(30.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     out_dim: int = setting(4096, "K: centroids", minimum=2, maximum=10_000_000)
     teacher_temp: float = setting(0.07, "temperature of the teacher after its warm-up", minimum=1e-4)
     teacher_temp_epochs: int = setting(
@@ -104,34 +104,34 @@ class FLSL(PrototypePretrainer):
     previous_share: float = setting(1.0, "share of the first stage's attention at the end; 1 at the start", minimum=0)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """The teacher's view, the student's crops of it, none mirrored; for a second stage all of them again in plain colours."""
+        """Return the teacher's view and the student's crops of it, none mirrored; a second stage also all in plain colours."""
         shared: dict[str, Any] = {"strengths": self.colour_jitter, "grey": self.grey, "sigma": self.blur_sigma}
         shared |= {"flip": 0.0, "blur": 0.5, "other": (0.1, 0.2)}
         whole = ViewSpec(self.image_size, self.global_scale, **shared)
         large = ViewSpec(self.image_size, self.student_scale, inside=0, **shared)
         small = ViewSpec(self.local_size, self.local_scale, inside=0, **shared)
-        seen = (whole, large, *[small] * self.local_crops)
+        specs = (whole, large, *[small] * self.local_crops)
         if self.previous is None:
-            return seen
+            return specs
         plain: dict[str, Any] = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "other": None, "inside": None}
-        return *seen, *(replace(recipe, like=number, **plain) for number, recipe in enumerate(seen))
+        return *specs, *(replace(spec, like=number, **plain) for number, spec in enumerate(specs))
 
     def encoder(self) -> Encoder:
-        """A ViT without class token and with fixed sine-cosine positions."""
+        """Return a ViT without class token and with fixed sine-cosine positions."""
         return create_patch_encoder(self.arch, self.image_size, self.drop_path)
 
     def head(self, dim: int) -> Head:
-        """An MLP over the centroids."""
+        """Return an MLP under the centroids."""
         outputs = {"mode": self.out_dim}
         return Head(dim, outputs, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim, fixed_norm=self.norm_last_layer)
 
     def objective(self, encoder: Encoder) -> BilevelClustering:
-        """Equation 13."""
+        """Return the loss of equation 13."""
         return BilevelClustering(self, encoder)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """The teacher's temperature; in a second stage also the first one's share of the cross-attention."""
-        from densebench.training.schedules import cosine
+        """Return the teacher's temperature; in a second stage also the share of the first stage in the cross-attention."""
+        from densebench.training.optimisation import cosine
 
         share = {} if self.previous is None else {"previous_share": cosine(1.0, self.previous_share, steps)}
         return {**super().scheduled(steps, per_epoch), **share}
@@ -146,103 +146,95 @@ class BilevelClustering(Objective):
         self.weights = {"intra": options.intra_weight, "inter": options.inter_weight, "volume": options.volume_weight}
         check_weights(self.weights)
         _check(options)
-        self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
+        self.grids = [encoder.grid(spec.size) for spec in options.views()]
         self.crops = range(1, 2 + options.local_crops)
         self.queries = {
             crop: windows(self.grids[crop], options.window if crop == 1 else options.local_window) for crop in self.crops
         }
         self.prototypes = {"mode": options.out_dim}
         self.centre = Centre(options.out_dim, options.centre_momentum)
-        self._previous: list[Network] = []  # no part of the state: it is read from its own checkpoint
+        self.centres = {"mode": self.centre}
+        self._previous: list[Network] = []  # in a list, so that states leave it out: it has a checkpoint of its own
         if options.previous is not None:
             self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), options.precision)]
 
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """Move the queries to their modes, and compare."""
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
+        """Move the queries to their modes in both views, and compare the modes."""
         options = self.options
         with torch.no_grad():
-            told = teacher.encode(views.pixels[0]).patches
+            teacher_tokens = teacher.encode(views.pixels[0]).patches
             guides = self.guides(views)
         queries, modes, positives = [], [], []
-        for crop, tokens in zip(self.crops, self.seen(student, views), strict=True):
-            chosen = self.chosen(crop, now, len(views), tokens.device)
+        for crop, tokens in zip(self.crops, self.student_tokens(student, views), strict=True):
+            chosen = self.chosen(crop, context, len(views), tokens.device)
             z = _rows(tokens, chosen)
             queries.append(z)
             modes.append(mean_shift(z, tokens, options.self_attention / WIDTH**0.5))
             with torch.no_grad():
-                weights = attention(z, told, options.cross_attention / WIDTH**0.5)
+                weights = attention(z, teacher_tokens, options.cross_attention / WIDTH**0.5)
                 if guides:
-                    weights = torch.lerp(weights, self.guide(guides, crop, chosen), now.scheduled["previous_share"])
-                positives.append(torch.bmm(weights, told))
+                    weights = torch.lerp(weights, self.guide(guides, crop, chosen), context.scheduled["previous_share"])
+                positives.append(torch.bmm(weights, teacher_tokens))
         z, mode, positive = (torch.cat(parts, dim=1).flatten(0, 1) for parts in (queries, modes, positives))
-        ours = student.project(mode)
+        student_modes = student.project(mode)
         with torch.no_grad():
-            theirs = teacher.project(positive)
+            teacher_modes = teacher.project(positive)
         prototypes = student.head.prototypes("mode"), teacher.head.prototypes("mode")
-        centre = self.targets_centre(theirs, prototypes[1], now)
-        mix = ours.new_full((len(ours), 1, 1), 1 / len(ours))
+        centre = self.targets_centre(teacher_modes, prototypes[1], context)
+        temps = options.student_temp, context.teacher_temp
+        mix = student_modes.new_full((len(student_modes), 1, 1), 1 / len(student_modes))
         terms = {
             "intra": (2 - 2 * F.cosine_similarity(z, mode, dim=1)).mean(),
-            "inter": distil(
-                ours[:, None], prototypes[0], theirs[:, None], prototypes[1], mix, centre, options.student_temp, now.teacher_temp
-            ),
-            "volume": volume(ours, prototypes[0], options.student_temp),
+            "inter": distil(student_modes[:, None], prototypes[0], teacher_modes[:, None], prototypes[1], mix, centre, *temps),
+            "volume": volume(student_modes, prototypes[0], options.student_temp),
         }
         figures = {}
-        if now.logging:
-            certainty = entropy(theirs, prototypes[1], centre, now.teacher_temp)
-            figures = {"teacher_entropy": certainty, "feature_std": spread(told.flatten(0, 1))}
+        if context.logging:
+            certainty = entropy(teacher_modes, prototypes[1], centre, context.teacher_temp)
+            figures = {"teacher_entropy": certainty, "feature_std": spread(teacher_tokens.flatten(0, 1))}
         return Loss(weighed(terms, self.weights), {name: term.detach() for name, term in terms.items()}, figures)
 
-    def seen(self, student: Network, views: Views) -> list[Float[Tensor, "b n d"]]:
-        """The student's tokens of each of its crops; crops of one size in one pass."""
-        found: list[Tensor] = list(student.encode(views.pixels[1]).patches[None])
+    def student_tokens(self, student: Network, views: Views) -> list[Float[Tensor, "b n d"]]:
+        """Return the student's tokens of each of its crops; crops of one size in one pass."""
+        large = student.encode(views.pixels[1]).patches
         small = [views.pixels[crop] for crop in self.crops[1:]]
-        return [*found, *(student.encode(torch.cat(small)).patches.chunk(len(small)) if small else ())]
+        return [large, *(student.encode(torch.cat(small)).patches.chunk(len(small)) if small else ())]
 
-    def chosen(self, crop: int, now: Now, images: int, device: torch.device) -> Int[Tensor, "b q"]:
-        """The queries of a crop, as numbers of patches."""
+    def chosen(self, crop: int, context: StepContext, images: int, device: torch.device) -> Int[Tensor, "b q"]:
+        """Return the queries of a crop, as indices of patches."""
         window = self.options.window if crop == 1 else self.options.local_window
-        noise = now.noise(images, 2 + self.queries[crop], device=device, name=f"queries {crop}")
+        noise = context.noise(images, 2 + self.queries[crop], device=device, name=f"queries {crop}")
         return grid_queries(noise, self.grids[crop], window, self.options.queries)
 
-    def targets_centre(self, theirs: Tensor, prototypes: Tensor, now: Now) -> Float[Tensor, " k"]:
-        """What is subtracted from the teacher's logits: nothing, a moving centre, or what Sinkhorn iterations find."""
+    def targets_centre(self, teacher_modes: Tensor, prototypes: Tensor, context: StepContext) -> Float[Tensor, " k"]:
+        """Return what is subtracted from the teacher's logits: zeros, a moving centre, or that of the Sinkhorn iterations."""
         if self.options.sinkhorn:
-            return balance(theirs, prototypes, now.teacher_temp, self.options.sinkhorn)
+            return balance(teacher_modes, prototypes, context.teacher_temp, self.options.sinkhorn)
         if self.options.centre:
-            self.centre.see(theirs)
+            self.centre.see(teacher_modes)
         return self.centre.value
 
     def guides(self, views: Views) -> list[Float[Tensor, "b n d"]]:
-        """What the first stage says of all views in plain colours; nothing without one."""
+        """Return the first stage's tokens of all views in plain colours; an empty list without a first stage."""
         if not self._previous:
             return []
         network = self._previous[0].to(views.pixels[0].device)
         return [network.encode(pixels).patches for pixels in views.pixels[len(self.grids) // 2 :]]
 
     def guide(self, guides: list[Tensor], crop: int, chosen: Tensor) -> Float[Tensor, "b q n"]:
-        """The first stage's attention from the queries of a crop to the teacher's view, as a mask of sum 1."""
+        """Return the first stage's attention from the queries of a crop to the teacher's view, as a mask of sum 1."""
         scale = self.options.previous_attention / WIDTH**0.5
         return sharpened(attention(_rows(guides[crop], chosen), guides[0], scale), SHARPNESS)
 
-    def commit(self, teacher: Network) -> None:
-        """The centre moves, if there is one."""
-        self.centre.commit(teacher.head.prototypes("mode"))
-
-    def discard(self) -> None:
-        """The centre stays."""
-        self.centre.discard()
-
-    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
-        """The centroids of all patches in the teacher's view and the large crop, and where a few queries look."""
-        told, seen = (teacher.encode(views.pixels[view]).patches for view in (0, 1))
+    def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
+        """Return the centroids of all patches in the teacher's view and the large crop, and where a few queries look."""
+        whole, large = (teacher.encode(views.pixels[view]).patches for view in (0, 1))
         own, other = self.options.self_attention / WIDTH**0.5, self.options.cross_attention / WIDTH**0.5
         prototypes = teacher.head.prototypes("mode")
-        labels = [(teacher.project(mean_shift(part, part, own)) @ prototypes.T).argmax(dim=2) for part in (told, seen)]
-        chosen = self.chosen(1, now, len(views), told.device)
-        z = _rows(seen, chosen)
-        maps = attention(z, seen, own), attention(z, told, other)
+        labels = [(teacher.project(mean_shift(part, part, own)) @ prototypes.T).argmax(dim=2) for part in (whole, large)]
+        chosen = self.chosen(1, context, len(views), whole.device)
+        z = _rows(large, chosen)
+        maps = attention(z, large, own), attention(z, whole, other)
         return {"modes": modes_picture(views, labels, chosen, maps, self.grids[0])}
 
 
@@ -258,12 +250,12 @@ def _check(options: FLSL) -> None:
 
 
 def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[Tensor, "b q d"]:
-    """The tokens with these numbers."""
+    """Return the tokens at these indices."""
     return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
 
 
 def first_stage(spec: str, encoder: Encoder) -> Encoder:
-    """The frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
+    """Return the frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
     arch = arch_of(spec, "--previous")
     like = probe(arch)
     if not is_plain_vit(like):

@@ -29,25 +29,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from densebench.pretrain.neco.alignment import align, overlaps
 from densebench.pretrain.neco.pictures import Shown, neighbours_picture
 from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densebench.console import notice
-from densebench.distributed import gather
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
-from densebench.numerics.region_pooling import align, overlaps
 from densebench.numerics.sorting import order_loss
 from densebench.options import setting
+from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.heads import Head
 from densebench.training.image_level import spread
 from densebench.training.method import Pretrainer
 from densebench.training.networks import Encoder, Network, Tokens, class_attention
-from densebench.training.objective import Loss, Now, Objective, Views
-from densebench.training.shares import shares
+from densebench.training.objective import Loss, Objective, StepContext, Views, shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +96,7 @@ class NeCo(Pretrainer):
         0, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
     )
     min_lr: float = setting(0.0, "learning rate at the end, not scaled", minimum=0)
-    warmup_epochs: float = setting(0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(0.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay_end: float = setting(0.5, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.9995, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
     clip_grad: float = setting(0.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
@@ -125,7 +124,7 @@ class NeCo(Pretrainer):
     attention_mass: float = setting(0.6, "share of the attention that the foreground holds", minimum=0)
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Two global views and some local ones, none mirrored, all of which overlap the global ones."""
+        """Return two global views and some local ones, none mirrored, all of which overlap the global ones."""
         shared: dict[str, Any] = {"flip": 0.0, "strengths": self.colour_jitter, "grey": self.grey}
         shared |= {"sigma": self.blur_sigma, "kernel": "bilinear"}
         first = ViewSpec(self.image_size, self.global_scale, **shared)
@@ -134,27 +133,27 @@ class NeCo(Pretrainer):
         return first, second, *[local] * self.local_crops
 
     def head(self, dim: int) -> Head:
-        """An MLP to unit vectors, without prototypes."""
+        """Return an MLP to unit vectors, without prototypes."""
         return Head(dim, {}, hidden=self.hidden_dim, bottleneck=self.bottleneck_dim)
 
     def objective(self, encoder: Encoder) -> OrderConsistency:
-        """The cross-entropy of permutation matrices."""
+        """Return the cross-entropy of permutation matrices."""
         return OrderConsistency(self, encoder)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """Without a teacher, the momentum: 0 at all times."""
+        """Return the momentum where there is no slow teacher: 0 at all times."""
         import numpy as np
 
         return {} if self.teacher else {"momentum": np.zeros(steps)}
 
 
 class Pair(NamedTuple):
-    """What global view g and another view v of every image share: boxes in the cells of either, and whether there is anything."""
+    """The part of every image that global view g and another view v share: its box in the cells of either, if it exists."""
 
     g: int
     v: int
     boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
-    there: Bool[Tensor, " b"]
+    exists: Bool[Tensor, " b"]
 
 
 class OrderConsistency(Objective):
@@ -164,7 +163,7 @@ class OrderConsistency(Objective):
         super().__init__()
         self.options = options
         self.prototypes = {}
-        self.grids = [encoder.grid(recipe.size) for recipe in options.views()]
+        self.grids = [encoder.grid(spec.size) for spec in options.views()]
         self.count = options.reference_count
         if options.references == "fraction":
             patches = self.grids[0][0] * self.grids[0][1] * (options.group_size or options.batch_size)
@@ -173,85 +172,91 @@ class OrderConsistency(Objective):
         queued = options.references == "queue"
         self.queue = PatchQueue(len(GLOBALS), options.queue_size, options.bottleneck_dim) if queued else None
 
-    def forward(self, student: Network, teacher: Network, views: Views, now: Now) -> Loss:
-        """Align what two views share, compare it with the references, and compare the orders."""
+    def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
+        """Align the parts that views share, compare them with the references, and compare the orders of similarity."""
         pairs = self.pairs(views)
         masked = self.options.patches != "both"
         with torch.no_grad():
-            told = teacher.encode(torch.cat(views.pixels[:2]), qkv=masked)
-            taught = torch.stack(teacher.project(told.patches).chunk(2))
-            wanted = self.wanted(told) if masked else None
-        seen = self.seen(student, views)
-        pools = self.pools(taught, torch.stack(seen[:2]).detach(), wanted, now)
-        ours, theirs, counted = [], [], []
+            teacher_tokens = teacher.encode(torch.cat(views.pixels[:2]), qkv=masked)
+            teacher_patches = torch.stack(teacher.project(teacher_tokens.patches).chunk(2))
+            wanted = self.wanted(teacher_tokens) if masked else None
+        student_patches = self.projected(student, views)
+        pools = self.pools(teacher_patches, torch.stack(student_patches[:2]).detach(), wanted, context)
+        student_similarities, teacher_similarities, counted = [], [], []
         for pair in pairs:
-            one, other = self.aligned(pair, taught[pair.g], seen[pair.v])
+            one, other = self.aligned(pair, teacher_patches[pair.g], student_patches[pair.v])
             counted.append(self.counted(pair, wanted))
-            references = self.references(pair, one, counted[-1], pools, now)
-            ours.append(torch.bmm(other, references.transpose(1, 2)))
-            theirs.append(torch.bmm(one, references.transpose(1, 2)))
-        total = self.loss(torch.stack(ours), torch.stack(theirs), torch.stack(counted))
+            references = self.references(pair, one, counted[-1], pools, context)
+            student_similarities.append(torch.bmm(other, references.transpose(1, 2)))
+            teacher_similarities.append(torch.bmm(one, references.transpose(1, 2)))
+        total = self.loss(torch.stack(student_similarities), torch.stack(teacher_similarities), torch.stack(counted))
         figures = {}
-        if now.logging:
-            same = torch.stack(ours).argmax(dim=3) == torch.stack(theirs).argmax(dim=3)
+        if context.logging:
+            same = torch.stack(student_similarities).argmax(dim=3) == torch.stack(teacher_similarities).argmax(dim=3)
             figures = {
-                "feature_std": spread(told.patches.flatten(0, 1)),
+                "feature_std": spread(teacher_tokens.patches.flatten(0, 1)),
                 "same_nearest": same[torch.stack(counted)].float().mean(),
             }
         return Loss(total, {"order": total.detach()}, figures)
 
     def pairs(self, views: Views) -> list[Pair]:
-        """All pairs of a global view and another one; what they share is known before any network runs."""
+        """Return all pairs of a global view and another one. What they share is known before any network runs."""
         numbers = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
-        found = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
+        shared = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
         device = views.pixels[0].device
-        boxes = torch.stack([torch.stack(both) for both, _ in found]).to(device, non_blocking=True)
-        there = torch.stack([one for _, one in found]).to(device, non_blocking=True)
-        return [Pair(g, v, (both[0], both[1]), one) for (g, v), both, one in zip(numbers, boxes, there, strict=True)]
+        boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)
+        exist = torch.stack([exists for _, exists in shared]).to(device, non_blocking=True)
+        return [Pair(g, v, (both[0], both[1]), exists) for (g, v), both, exists in zip(numbers, boxes, exist, strict=True)]
 
-    def seen(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
-        """The student's projected patches of every view; views of one size in one pass."""
-        found: list[Tensor] = []
+    def projected(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
+        """Return the student's projected patches of every view; views of one size in one pass."""
+        projected: list[Tensor] = []
         for part in (views.pixels[:2], views.pixels[2:]):
             if part:
-                found += student.project(student.encode(torch.cat(part)).patches).chunk(len(part))
-        return found
+                projected += student.project(student.encode(torch.cat(part)).patches).chunk(len(part))
+        return projected
 
-    def wanted(self, told: Tokens) -> Bool[Tensor, "2 b n"]:
-        """The patches of the global views that are foreground, or background, to the teacher's class token."""
-        mask = foreground(class_attention(told).mean(dim=1), self.grids[0], self.options.attention_mass)
+    def wanted(self, teacher_tokens: Tokens) -> Bool[Tensor, "2 b n"]:
+        """Return which patches of the global views are foreground (or background) to the teacher's class token."""
+        mask = foreground(class_attention(teacher_tokens).mean(dim=1), self.grids[0], self.options.attention_mass)
         return torch.stack((mask if self.options.patches == "foreground" else ~mask).chunk(2))
 
-    def aligned(self, pair: Pair, taught: Tensor, seen: Tensor) -> tuple[Float[Tensor, "b p e"], Float[Tensor, "b p e"]]:
-        """The patches of what a pair shares, in the teacher's g and in the student's v, of length 1."""
-        one = align(taught.unflatten(1, self.grids[pair.g]), pair.boxes[0], self.options.region_size, inside=True)
-        other = align(seen.unflatten(1, self.grids[pair.v]), pair.boxes[1], self.options.region_size, inside=True)
+    def aligned(
+        self, pair: Pair, teacher_patches: Tensor, student_patches: Tensor
+    ) -> tuple[Float[Tensor, "b p e"], Float[Tensor, "b p e"]]:
+        """Return the patches of the part that a pair shares, from the teacher's g and from the student's v, of length 1."""
+        one = align(teacher_patches.unflatten(1, self.grids[pair.g]), pair.boxes[0], self.options.region_size, inside=True)
+        other = align(student_patches.unflatten(1, self.grids[pair.v]), pair.boxes[1], self.options.region_size, inside=True)
         return F.normalize(one.flatten(1, 2), dim=2), F.normalize(other.flatten(1, 2), dim=2)
 
     def counted(self, pair: Pair, wanted: Tensor | None) -> Bool[Tensor, "b p"]:
-        """Which aligned patches of a pair count: those that cover nothing but wanted patches."""
+        """Return which aligned patches of a pair count: those that cover nothing but wanted patches."""
         size = self.options.region_size
-        valid = pair.there[:, None].expand(-1, size * size)
+        valid = pair.exists[:, None].expand(-1, size * size)
         if wanted is None:
             return valid
         mask = wanted[pair.g].float().unflatten(1, self.grids[pair.g])[..., None]
         return valid & (align(mask, pair.boxes[0], size, inside=True).flatten(1) > WHOLLY)
 
-    def pools(self, taught: Tensor, seen: Tensor, wanted: Tensor | None, now: Now) -> Float[Tensor, "2 ..."] | None:
-        """What references are drawn from, for each global view, unless that is the aligned patches: the queue's rows
-        `[2 r e]`, or the fraction of the batch's patches for each image `[2 b count e]`."""
-        _, b, n, _ = taught.shape
+    def pools(
+        self, teacher_patches: Tensor, student_patches: Tensor, wanted: Tensor | None, context: StepContext
+    ) -> Float[Tensor, "2 ..."] | None:
+        """Return the patches that references are drawn from, for each global view; None if they are the aligned patches.
+
+        They are the queue's rows `[2 r e]`, or for each image the fraction of the batch's patches `[2 b count e]`.
+        """
+        _, b, n, _ = teacher_patches.shape
         if self.queue is not None:
-            noise = now.noise(b, n, device=taught.device, name="queue").expand(2, -1, -1)
-            return self.queue.see(taught, _avoiding(noise, wanted), self.options.queue_patches)
+            noise = context.noise(b, n, device=teacher_patches.device, name="queue").expand(2, -1, -1)
+            return self.queue.see(teacher_patches, _avoiding(noise, wanted), self.options.queue_patches)
         if self.options.references == "batch":
             return None
         size = self.options.group_size
-        tokens = seen if size else gather(seen.transpose(0, 1)).transpose(0, 1)
+        tokens = student_patches if size else gather(student_patches.transpose(0, 1)).transpose(0, 1)
         if size:
-            noise = now.noise(b, 2, n, device=seen.device, name="fraction").transpose(0, 1)
+            noise = context.noise(b, 2, n, device=student_patches.device, name="fraction").transpose(0, 1)
         else:
-            noise = now.common(2, tokens.shape[1], n, device=seen.device, name=f"fraction {now.part}")
+            noise = context.common(2, tokens.shape[1], n, device=student_patches.device, name=f"fraction {context.part}")
             wanted = wanted if wanted is None else gather(wanted.transpose(0, 1)).transpose(0, 1)
         noise, size = _avoiding(noise, wanted), size or tokens.shape[1]
         parts = zip(tokens.split(size, dim=1), noise.split(size, dim=1), strict=True)
@@ -259,61 +264,63 @@ class OrderConsistency(Objective):
         return torch.stack([rows[image // size] for image in range(b)], dim=1)
 
     def references(
-        self, pair: Pair, aligned: Tensor, counted: Tensor, pools: Tensor | None, now: Now
+        self, pair: Pair, aligned: Tensor, counted: Tensor, pools: Tensor | None, context: StepContext
     ) -> Float[Tensor, "b count e"]:
-        """The reference patches of every image, of length 1 and without gradient."""
+        """Return the reference patches of every image, of length 1 and without gradient."""
         options, (b, p, _), device = self.options, aligned.shape, aligned.device
         if options.references == "fraction":
             assert pools is not None
             return F.normalize(pools[pair.g], dim=2)
         if pools is not None:
-            order = now.common(pools.shape[1], device=device, name=f"references {pair.g} {pair.v}").argsort()
-            return F.normalize(pick(pools[pair.g], order, now.first(b), b, self.count), dim=2)
-        noise = now.noise(b, p, device=device, name=f"references {pair.g} {pair.v}")
-        found, size = [], options.group_size or b
+            order = context.common(pools.shape[1], device=device, name=f"references {pair.g} {pair.v}").argsort()
+            return F.normalize(pick(pools[pair.g], order, context.first(b), b, self.count), dim=2)
+        noise = context.noise(b, p, device=device, name=f"references {pair.g} {pair.v}")
+        dealt, size = [], options.group_size or b
         for patches, chances, valid in zip(aligned.split(size), noise.split(size), counted.split(size), strict=True):
             others = len(patches) - 1 if options.reference_images == "inter" else 0
-            shifts = now.common(p, others, device=device, name=f"shifts {pair.g} {pair.v}")
-            found.append(patches.flatten(0, 1)[deal(chances, shifts, self.count, None if options.patches == "both" else valid)])
-        return torch.cat(found).detach()
+            shifts = context.common(p, others, device=device, name=f"shifts {pair.g} {pair.v}")
+            dealt.append(patches.flatten(0, 1)[deal(chances, shifts, self.count, None if options.patches == "both" else valid)])
+        return torch.cat(dealt).detach()
 
-    def loss(self, ours: Tensor, theirs: Tensor, counted: Tensor) -> Float[Tensor, ""]:
-        """Cross-entropy of the orders of similarities `[pairs b p count]`: a mean over pairs of means over patches that count."""
+    def loss(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Float[Tensor, ""]:
+        """Return the cross-entropy of orders of similarities `[pairs b p count]`: the mean over pairs of that over patches."""
         options = self.options
         nearest = options.nearest or self.count
         ranks = slice(self.count - nearest, None)
         if options.sort == "distance":
-            ours, theirs, ranks = 1 - ours, 1 - theirs, slice(0, nearest)
+            student, teacher, ranks = 1 - student, 1 - teacher, slice(0, nearest)
         weights = torch.stack([shares(valid, options.group_size) for valid in counted]) / len(counted)
         return order_loss(
-            ours.flatten(0, 2), theirs.flatten(0, 2), weights.flatten(), steepness=options.steepness, ranks=ranks,
+            student.flatten(0, 2), teacher.flatten(0, 2), weights.flatten(), steepness=options.steepness, ranks=ranks,
             teacher_steepness=options.teacher_steepness, network=options.network, swap=options.swap, both=options.both_directions,
         )  # fmt: skip
 
     def commit(self, teacher: Network) -> None:
-        """The queue moves on."""
+        """The step's patches enter the queue."""
+        super().commit(teacher)
         if self.queue is not None:
             self.queue.commit()
 
     def discard(self) -> None:
-        """The queue stays."""
+        """The queue stays as it was."""
+        super().discard()
         if self.queue is not None:
             self.queue.discard()
 
-    def pictures(self, teacher: Network, views: Views, now: Now, images: Images) -> dict[str, Image]:
-        """For a patch of each image, the patches of the other images in order of similarity, as each of two views sees it."""
-        taught = [teacher.project(teacher.encode(view).patches) for view in views.pixels[:2]]
+    def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
+        """Return a patch of each image beside the patches of other images most similar to it, in either of two views."""
+        teacher_patches = [teacher.project(teacher.encode(view).patches) for view in views.pixels[:2]]
         pair = self.pairs(views)[0]
-        pool = F.normalize(taught[0], dim=2)
+        pool = F.normalize(teacher_patches[0], dim=2)
         shown = [
             Shown(view, box, torch.einsum("bpe,cne->bpcn", patches, pool))
-            for view, box, patches in zip(views.pixels[:2], pair.boxes, self.aligned(pair, *taught), strict=True)
+            for view, box, patches in zip(views.pixels[:2], pair.boxes, self.aligned(pair, *teacher_patches), strict=True)
         ]
         return {"neighbours": neighbours_picture(shown, views.pixels[0], self.grids[0], self.options.region_size)}
 
 
 def _avoiding(noise: Float[Tensor, "2 b n"], wanted: Bool[Tensor, "2 b n"] | None) -> Float[Tensor, "2 b n"]:
-    """Noise that draws unwanted patches last."""
+    """Return noise by which unwanted patches are drawn last."""
     return noise if wanted is None else noise + (~wanted).float()
 
 

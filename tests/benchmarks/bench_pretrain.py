@@ -46,7 +46,7 @@ from densebench.training.augmentation import BLUR_FLAG, GREY_FLAG, SOLARISE_FLAG
 from densebench.training.batches import collate
 from densebench.training.image_level import by_image, image_loss
 from densebench.training.networks import Network, create_encoder
-from densebench.training.objective import Now
+from densebench.training.objective import StepContext
 from densebench.training.optimisation import clip_each, follow, gradients, parameter_groups
 
 PIXELS = 0.05  # between positions
@@ -376,7 +376,7 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
     leaves = [seen, image_seen, *student.head.parameters()]
     centres = objective.image_centre, objective.object_centre
     before = [centre.value.clone() for centre in centres]
-    now = Now(step=0, epoch=options.bootstrap_after, epochs=1.0, scheduled={"teacher_temp": options.teacher_temp})
+    context = StepContext(step=0, epoch=options.bootstrap_after, epochs=1.0, scheduled={"teacher_temp": options.teacher_temp})
     objective.match = lambda *_: (places, masks)  # has its own lines in the table
 
     def prepare():
@@ -389,13 +389,13 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
         with torch.no_grad():
             z_t = by_image(teacher.head(image_taught), 2)
         z_s = by_image(student.head(image_seen), 2)
-        losses = [image_loss(z_s, z_t, student, teacher, centres[0], options.student_temp, now)]
+        losses = [image_loss(z_s, z_t, student, teacher, centres[0], options.student_temp, context)]
         centres[0].see(z_t)
         rows = objects.valid.flatten().nonzero()[:, 0]
         said = student.project(seen.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
-        losses.append(objective.object_loss(said, taught, objects.valid, rows, prototypes, teacher, now))
-        losses.append(objective.neighbour_loss(said, taught, objects.valid, rows, None, prototypes, teacher, now)[0])
+        losses.append(objective.object_loss(said, taught, objects.valid, rows, prototypes, teacher, context))
+        losses.append(objective.neighbour_loss(said, taught, objects.valid, rows, None, prototypes, teacher, context)[0])
         torch.stack(losses).sum().backward()
         for centre, name in zip(centres, ("image", "object"), strict=True):
             centre.commit(teacher.head.prototypes(name))

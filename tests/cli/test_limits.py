@@ -15,9 +15,9 @@ from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.options import axis, runtime, setting
+from densebench.training.optimisation import stairs
 from densebench.training.probe import parse
-from densebench.training.run import pretrain
-from densebench.training.schedules import stairs
+from densebench.training.run import train
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def test_every_numeric_option_has_limits_that_hold_its_default(kind):
 def test_what_no_memory_holds_is_refused_before_a_run(given, tmp_path):
     [name] = given
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} "):
-        pretrain("dino", data=["scenes"], output=tmp_path / "run", dry_run=True, **given)
+        train("dino", data=["scenes"], output=tmp_path / "run", dry_run=True, **given)
 
 
 def test_epochs_of_too_many_steps_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"--epochs 1000000: 256000000 steps; 100000000 are the most, 390625 epochs"):
-        pretrain("dino", data=["scenes"], output=tmp_path / "run", dry_run=True, epochs=1_000_000, batch_size=1)
+        train("dino", data=["scenes"], output=tmp_path / "run", dry_run=True, epochs=1_000_000, batch_size=1)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
     for call in (
         lambda: load_backbone("random:test_vit", seed=seed),
         lambda: list(evaluate("incontext", backbones=["random:test_vit"], datasets=["scenes"], seed=seed, dry_run=True)),
-        lambda: pretrain("dino", data=["scenes"], output=tmp_path, seed=seed, dry_run=True),
+        lambda: train("dino", data=["scenes"], output=tmp_path, seed=seed, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--seed {seed}: it must be at"):
             call()
@@ -151,7 +151,7 @@ def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
 def test_limits_on_images_outside_of_what_is_there_are_refused(limit, tmp_path):
     for call in (
         lambda: list(evaluate("incontext", backbones=["pixels:16"], datasets=["scenes"], limit=limit, dry_run=True)),
-        lambda: pretrain("dino", data=["scenes"], output=tmp_path, limit=limit, dry_run=True),
+        lambda: train("dino", data=["scenes"], output=tmp_path, limit=limit, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--limit {limit}: it must be at"):
             call()

@@ -22,7 +22,7 @@ from densebench.results.ranking import ranks
 from densebench.results.report import report
 from densebench.results.score import Score
 from densebench.training import sweep
-from densebench.training.run import pretrain
+from densebench.training.run import train
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -207,9 +207,9 @@ def test_a_probe_keeps_the_best_by_the_direction_of_the_score(tmp_path, monkeypa
     def probe(*_):
         return Score("rmse", "plain", next(values), "m", direction=direction, digits=2)
 
-    monkeypatch.setattr("densebench.training.chief.probe", probe)
+    monkeypatch.setattr("densebench.training.run_folder.probe", probe)
     small = {"arch": "test_vit", "image_size": 32, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16, "device": "cpu"}
-    run = pretrain(
+    run = train(
         "dino", data=["scenes"], limit=8, output=tmp_path / "run", epochs=4, probe="scenes", probe_every=1, cache="none",
         out_dim=64, local_crops=1, local_size=16, **small,
     )  # fmt: skip

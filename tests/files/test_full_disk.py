@@ -15,7 +15,7 @@ from densebench.backbones.checkpoint import save_checkpoint
 from densebench.errors import UserError
 from densebench.files.store import Store
 from densebench.training.logs import Log, read_log
-from densebench.training.run import pretrain
+from densebench.training.run import train
 from densebench.training.states import save_state, saved_states
 
 TINY = {
@@ -65,12 +65,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, what):
 
 
 def test_a_run_that_met_a_full_disk_resumes_to_the_same_weights(tmp_path):
-    whole = pretrain("dino", output=tmp_path / "whole", **TINY)
+    whole = train("dino", output=tmp_path / "whole", **TINY)
     size = max(path.stat().st_size for path in saved_states(whole))
-    pretrain("dino", output=tmp_path / "cut", dry_run=True, **TINY)
+    train("dino", output=tmp_path / "cut", dry_run=True, **TINY)
     with full(size // 2), pytest.raises(UserError, match=r"states/step-00000001\.safetensors: File too large; free some space"):
-        pretrain("dino", output=tmp_path / "cut", **TINY)
-    cut = pretrain("dino", output=tmp_path / "cut", resume=True)
+        train("dino", output=tmp_path / "cut", **TINY)
+    cut = train("dino", output=tmp_path / "cut", resume=True)
     one, two = (load_file(saved_states(folder)[-1]) for folder in (whole, cut))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 

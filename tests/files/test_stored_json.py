@@ -10,7 +10,7 @@ import torch
 from densebench.backbones import newest_checkpoint, read_checkpoint, save_checkpoint
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
-from densebench.training.run import pretrain
+from densebench.training.run import train
 
 BROKEN = ["[]", "null", "{}", "7", '"a"', "", "[" * 100_000, '{"schema": 1}', '{"schema": true, "arch": "test_vit"}']
 SHORT = {
@@ -64,12 +64,12 @@ def test_a_broken_run_is_named(folder, content):
     run.mkdir(parents=True)
     (run / "run.json").write_text(content)
     with pytest.raises(UserError, match="holds no run .*give the --output of one") as caught:
-        pretrain("dino", output=run, resume=True)
+        train("dino", output=run, resume=True)
     one_line(caught, run / "run.json")
 
 
 def started(folder):
-    return pretrain("dino", data=("scenes",), limit=4, output=folder, **SHORT)
+    return train("dino", data=("scenes",), limit=4, output=folder, **SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,12 @@ def test_every_field_of_a_run_that_is_missing_is_named(folder, trained):
         del part[last]
         (folder / "run.json").write_text(json.dumps(content))
         with pytest.raises(UserError, match=rf"lacks {'.'.join((*above, last))}\W"):
-            pretrain("dino", output=folder, resume=True)
+            train("dino", output=folder, resume=True)
 
 
 def test_a_broken_run_beside_others_does_not_keep_them_from_being_resumed(folder, capsys):
     started(folder / "runs" / "good")
     (folder / "runs" / "bad").mkdir()
     (folder / "runs" / "bad" / "run.json").write_text("[]")
-    assert pretrain("dino", resume=True).name == "good"
+    assert train("dino", resume=True).name == "good"
     assert "left out: " in capsys.readouterr().err

@@ -16,7 +16,7 @@ from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.features.views import View
 from densebench.numerics.arithmetic import float32
-from densebench.training.run import pretrain
+from densebench.training import run
 
 PRODUCTS = (torch.mm, torch.addmm, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, F.linear, F.conv2d)
 PROTOCOLS = {"incontext": {}, "kmeans": {"seeds": 1, "pca": 8, "restarts": 1}, "linear": {"iterations": 2}}
@@ -80,7 +80,7 @@ def watch(monkeypatch):
 def train(output, **given):
     small = {"arch": "test_vit", "image_size": 32, "batch_size": 2, "hidden_dim": 32, "bottleneck_dim": 16, "out_dim": 64}
     small |= {"local_crops": 0, "device": "cpu", "cache": "none", "data": ["scenes"], "limit": 2, "steps": 2}
-    return pretrain("dino", output=output, **{**small, **given})
+    return run.train("dino", output=output, **{**small, **given})
 
 
 def scored(tmp_path, protocol="incontext", **given):

@@ -14,7 +14,7 @@ from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder
-from densebench.training.objective import Now, Views
+from densebench.training.objective import StepContext, Views
 
 SIZE, TEMP = 48, 0.05
 SMALL = {"arch": "test_vit", "image_size": SIZE, "objects": 4, "lambda_pos": 1.0, "memory": 12, "out_dim": 10, "object_dim": 14,
@@ -37,8 +37,8 @@ def views(images, seed=0, number=0, jitter=0.3):
     return Views(pixels, tuple(tables), torch.arange(images) + number)
 
 
-def now(epoch=3, step=7):
-    return Now(step=step, epoch=epoch, epochs=10.0, scheduled={"teacher_temp": TEMP})
+def context(epoch=3, step=7):
+    return StepContext(step=step, epoch=epoch, epochs=10.0, scheduled={"teacher_temp": TEMP})
 
 
 def build(**options):
@@ -58,7 +58,7 @@ def remembered(**options):
     """The same with two batches in the bank: images like those to come, under other numbers."""
     objective, student, teacher = build(**options)
     for first in (100, 200):
-        objective(student, teacher, views(5, number=first, jitter=1.0), now(step=first))
+        objective(student, teacher, views(5, number=first, jitter=1.0), context(step=first))
         objective.commit(teacher)
     return objective, student, teacher
 
@@ -189,8 +189,8 @@ VARIANTS = {
 def test_every_loss_equals_the_naive_restatement(options):
     objective, student, teacher = remembered(**options)
     batch = views(5)
-    loss = objective(student, teacher, batch, now())
-    naive = Naive(objective, student, teacher, batch, now())
+    loss = objective(student, teacher, batch, context())
+    naive = Naive(objective, student, teacher, batch, context())
     one, two = naive.matches()
     assert one
     assert two
@@ -203,10 +203,10 @@ def test_every_loss_equals_the_naive_restatement(options):
 def test_gradients_equal_the_naive_restatement(norm):
     objective, student, teacher = remembered(neighbour_norm=norm, image_weight=0.5, object_weight=2.0, neighbour_weight=3.0)
     batch = views(5)
-    objective(student, teacher, batch, now()).total.backward()
+    objective(student, teacher, batch, context()).total.backward()
     found = gradients(student)
     student.zero_grad()
-    naive = Naive(objective, student, teacher, batch, now())
+    naive = Naive(objective, student, teacher, batch, context())
     (0.5 * naive.image() + 2 * naive.object() + 3 * naive.neighbour()).backward()
     expected = gradients(student)
     moved = [name for name, gradient in expected.items() if gradient is not None and gradient.abs().max() > 0]
@@ -220,9 +220,11 @@ def test_the_two_norms_differ_where_the_directions_match_unequally():
     for norm in ("official", "paper"):
         objective, student, teacher = remembered(neighbour_norm=norm)
         batch = views(5)
-        counts = {step: list(map(len, Naive(objective, student, teacher, batch, now(step=step)).matches())) for step in range(20)}
+        counts = {
+            step: list(map(len, Naive(objective, student, teacher, batch, context(step=step)).matches())) for step in range(20)
+        }
         unequal = next(step for step, (one, two) in counts.items() if 0 < one != two > 0)
-        losses[norm] = objective(student, teacher, batch, now(step=unequal)).terms["neighbour"].item()
+        losses[norm] = objective(student, teacher, batch, context(step=unequal)).terms["neighbour"].item()
     assert losses["paper"] != pytest.approx(losses["official"], rel=1e-3)
 
 
@@ -237,7 +239,7 @@ def test_without_matches_in_the_first_direction_the_code_counts_nothing_and_the_
             return places, torch.stack([torch.zeros_like(masks[0]), masks[1]])
 
         monkeypatch.setattr(objective, "match", second_only)
-        loss = objective(student, teacher, views(5), now())
+        loss = objective(student, teacher, views(5), context())
         losses[norm] = loss.terms["neighbour"].item()
         loss.total.backward()
     assert losses["official"] == 0
@@ -247,20 +249,20 @@ def test_without_matches_in_the_first_direction_the_code_counts_nothing_and_the_
 @pytest.mark.parametrize("objects", [4, 9])
 def test_without_the_cycle_every_object_is_matched(objects):
     objective, student, teacher = remembered(cycle=False, objects=objects)
-    naive = Naive(objective, student, teacher, views(5), now())
+    naive = Naive(objective, student, teacher, views(5), context())
     assert objects == 4 or len(naive.objects) < 5 * objects  # some clusters are in one view only, or empty
     assert all(matches.keys() == naive.objects.keys() for matches in naive.matches())
-    figures = objective(student, teacher, views(5), now()).figures
+    figures = objective(student, teacher, views(5), context()).figures
     assert figures["bootstrapping_ratio"].item() == 1
     assert figures["objects_per_image"].item() == pytest.approx(len(naive.objects) / 5)
 
 
 def test_the_ratio_of_matches():
     objective, student, teacher = remembered()
-    naive = Naive(objective, student, teacher, views(5), now())
+    naive = Naive(objective, student, teacher, views(5), context())
     ratio = sum(map(len, naive.matches())) / 2 / len(naive.objects)
     assert 0 < ratio < 1
-    assert objective(student, teacher, views(5), now()).figures["bootstrapping_ratio"].item() == pytest.approx(ratio)
+    assert objective(student, teacher, views(5), context()).figures["bootstrapping_ratio"].item() == pytest.approx(ratio)
 
 
 def test_what_is_clustered(monkeypatch):
@@ -282,7 +284,7 @@ def test_what_is_clustered(monkeypatch):
     }
     objective, student, teacher = build(**options)
     batch = views(5)
-    objective(student, teacher, batch, now())
+    objective(student, teacher, batch, context())
     tokens, positions, noise, count, lambda_pos, more = seen[0]
     with torch.no_grad():
         expected = torch.cat([teacher.encoder(pixels).patches for pixels in batch.pixels], dim=1)
@@ -296,13 +298,13 @@ def test_what_is_clustered(monkeypatch):
 
 def test_nothing_is_matched_before_the_first_epochs_are_over():
     objective, student, teacher = remembered(bootstrap_after=2)
-    assert objective(student, teacher, views(5), now(epoch=1)).terms["neighbour"] == 0
-    assert objective(student, teacher, views(5), now(epoch=2)).terms["neighbour"] > 0
+    assert objective(student, teacher, views(5), context(epoch=1)).terms["neighbour"] == 0
+    assert objective(student, teacher, views(5), context(epoch=2)).terms["neighbour"] > 0
 
 
 def test_an_empty_bank_gives_no_loss():
     objective, student, teacher = build()
-    loss = objective(student, teacher, views(5), now())
+    loss = objective(student, teacher, views(5), context())
     assert loss.terms["neighbour"] == 0
     close(loss.total, loss.terms["image"] + loss.terms["object"])
     loss.total.backward()
@@ -311,21 +313,21 @@ def test_an_empty_bank_gives_no_loss():
 def test_an_image_is_not_its_own_neighbour():
     objective, student, teacher = build(cycle=False)
     for step in (1, 2):
-        loss = objective(student, teacher, views(1, number=4), now(step=step))
+        loss = objective(student, teacher, views(1, number=4), context(step=step))
         assert loss.terms["neighbour"] == 0
         objective.commit(teacher)
-    assert objective(student, teacher, views(1, number=5), now()).terms["neighbour"] > 0
+    assert objective(student, teacher, views(1, number=5), context()).terms["neighbour"] > 0
 
 
 @pytest.mark.parametrize("name", ["image", "object", "neighbour"])
 def test_each_loss_can_be_switched_off_and_weighed(name):
     plain, student, teacher = remembered()
-    terms = plain(student, teacher, views(5), now()).terms
+    terms = plain(student, teacher, views(5), context()).terms
     weighed, student, teacher = remembered(**{f"{name}_weight": 2.5})
-    loss = weighed(student, teacher, views(5), now())
+    loss = weighed(student, teacher, views(5), context())
     close(loss.total, sum(terms.values()) + 1.5 * terms[name])
     off, student, teacher = remembered(**{f"{name}_weight": 0.0})
-    loss = off(student, teacher, views(5), now())
+    loss = off(student, teacher, views(5), context())
     close(loss.total, sum(term for other, term in terms.items() if other != name))
     loss.total.backward()
     prototypes = {n: g for n, g in gradients(student).items() if "image" in n and "head" in n}
@@ -338,7 +340,7 @@ def test_only_one_loss_is_enough():
     for name in ("image", "object", "neighbour"):
         weights = {f"{other}_weight": float(other == name) for other in ("image", "object", "neighbour")}
         objective, student, teacher = remembered(**weights)
-        loss = objective(student, teacher, views(5), now())
+        loss = objective(student, teacher, views(5), context())
         close(loss.total, loss.terms[name])
         loss.total.backward()
         assert any(gradient is not None and gradient.any() for gradient in gradients(student).values())
@@ -347,7 +349,7 @@ def test_only_one_loss_is_enough():
 def test_no_gradient_reaches_the_teacher():
     objective, student, teacher = remembered(cycle=False)
     teacher.requires_grad_()
-    objective(student, teacher, views(5), now()).total.backward()
+    objective(student, teacher, views(5), context()).total.backward()
     assert all(gradient is None for gradient in gradients(teacher).values())
     assert all(not buffer.requires_grad for buffer in objective.buffers())
 
@@ -369,7 +371,7 @@ def test_a_batch_without_objects(monkeypatch, norm):
     objective, student, teacher = remembered(neighbour_norm=norm)
     before = objective.object_centre.value.clone()
     apart(monkeypatch, objective)
-    loss = objective(student, teacher, views(5), now())
+    loss = objective(student, teacher, views(5), context())
     assert loss.terms["object"] == 0
     assert loss.terms["neighbour"] == 0
     assert all(figure.isfinite() for figure in loss.figures.values())
@@ -378,15 +380,15 @@ def test_a_batch_without_objects(monkeypatch, norm):
     objective.commit(teacher)
     assert torch.equal(objective.object_centre.value, before)
     assert not objective.bank.valid[objective.bank.numbers < 5].any()
-    objective(student, teacher, views(5, number=50), now())  # a bank with holes is searched
+    objective(student, teacher, views(5, number=50), context())  # a bank with holes is searched
 
 
 @pytest.mark.parametrize("options", [{}, {"group_size": 32}, {"neighbour_norm": "paper"}, {"objects": 2}])
 def test_a_batch_of_one(options):
     objective, student, teacher = remembered(**options)
     batch = views(1)
-    loss = objective(student, teacher, batch, now())
-    naive = Naive(objective, student, teacher, batch, now())
+    loss = objective(student, teacher, batch, context())
+    naive = Naive(objective, student, teacher, batch, context())
     for name in ("image", "object", "neighbour"):
         close(loss.terms[name], getattr(naive, name)())
     loss.total.backward()
@@ -400,14 +402,14 @@ def state(objective):
 def test_forward_only_reads_the_memory_and_discard_forgets():
     objective, student, teacher = remembered()
     before = state(objective)
-    first = objective(student, teacher, views(5, jitter=0.9), now())
+    first = objective(student, teacher, views(5, jitter=0.9), context())
     assert all(torch.equal(before[name], buffer) for name, buffer in objective.named_buffers())
     objective.discard()
     assert all(torch.equal(before[name], buffer) for name, buffer in objective.named_buffers())
-    objective(student, teacher, views(3, seed=5, number=30), now())
+    objective(student, teacher, views(3, seed=5, number=30), context())
     objective.commit(teacher)
     other, student, teacher = remembered()
-    other(student, teacher, views(3, seed=5, number=30), now())
+    other(student, teacher, views(3, seed=5, number=30), context())
     other.commit(teacher)
     assert all(torch.equal(a, b) for a, b in zip(objective.buffers(), other.buffers(), strict=True))
     assert first.total.isfinite()
@@ -416,9 +418,9 @@ def test_forward_only_reads_the_memory_and_discard_forgets():
 def test_commit_moves_centres_and_fills_the_bank():
     objective, student, teacher = build()
     batch = views(5, number=20)
-    naive = Naive(objective, student, teacher, batch, now())
+    naive = Naive(objective, student, teacher, batch, context())
     before = state(objective)
-    objective(student, teacher, batch, now())
+    objective(student, teacher, batch, context())
     objective.commit(teacher)
     with torch.no_grad():
         logits = [teacher.head.prototypes("object") @ teacher.head(told) for both, _ in naive.objects.values() for told in both]
@@ -442,27 +444,27 @@ def test_commit_moves_centres_and_fills_the_bank():
 def test_all_parts_of_a_step_enter():
     objective, student, teacher = build()
     for part, size in enumerate((2, 3)):
-        objective(student, teacher, views(size, number=10 * part), now())
+        objective(student, teacher, views(size, number=10 * part), context())
     objective.commit(teacher)
     assert objective.bank.numbers[:5].tolist() == [0, 1, 10, 11, 12]
-    objective(student, teacher, views(2, number=70), now())
+    objective(student, teacher, views(2, number=70), context())
     objective.commit(teacher)
     assert objective.bank.numbers[:7].tolist() == [0, 1, 10, 11, 12, 70, 71]  # nothing enters twice
 
 
 def test_the_search_comes_before_the_batch_enters():
     objective, student, teacher = build(cycle=False)
-    assert objective(student, teacher, views(5), now()).terms["neighbour"] == 0
+    assert objective(student, teacher, views(5), context()).terms["neighbour"] == 0
     objective.commit(teacher)
-    assert objective(student, teacher, views(5, number=50), now()).terms["neighbour"] > 0
+    assert objective(student, teacher, views(5, number=50), context()).terms["neighbour"] > 0
 
 
 def test_images_of_a_group_of_one_do_not_depend_on_their_batch():
     objective, _, teacher = remembered(group_size=1)
     batch = views(5)
-    together = objective.cluster(torch.cat([teacher.encoder(pixels).patches for pixels in batch.pixels]), batch, now())[0]
+    together = objective.cluster(torch.cat([teacher.encoder(pixels).patches for pixels in batch.pixels]), batch, context())[0]
     alone = Views(tuple(p[:2] for p in batch.pixels), tuple(AugmentParams(d.table[:2]) for d in batch.draws), batch.numbers[:2])
-    few = objective.cluster(torch.cat([teacher.encoder(pixels).patches for pixels in alone.pixels]), alone, now())[0]
+    few = objective.cluster(torch.cat([teacher.encoder(pixels).patches for pixels in alone.pixels]), alone, context())[0]
     assert torch.equal(few, together[:2])
 
 

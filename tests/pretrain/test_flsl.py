@@ -21,15 +21,15 @@ from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder, sincos_positions
-from densebench.training.objective import Now, Views
-from densebench.training.run import build, pretrain
+from densebench.training.objective import StepContext, Views
+from densebench.training.run import build, train
 from densebench.training.states import saved_states
 
 SIZE, LOCAL, IMAGES, TEMP = 64, 32, 3, 0.06
 SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 2, "window": 2, "local_window": 1,
          "out_dim": 12, "hidden_dim": 16, "bottleneck_dim": 8, "batch_size": IMAGES, "self_attention": 0.7,
          "cross_attention": 1.3}  # fmt: skip
-NOW = Now(step=5, epoch=0, epochs=1.0, scheduled={"teacher_temp": TEMP, "previous_share": 0.3}, seed=2, logging=True)
+CONTEXT = StepContext(step=5, epoch=0, epochs=1.0, scheduled={"teacher_temp": TEMP, "previous_share": 0.3}, seed=2, logging=True)
 
 
 def build_all(**options):
@@ -53,7 +53,7 @@ def restated(chosen, student, teacher, views, guide=None):
     for crop in range(1, 2 + chosen.local_crops):
         window = chosen.window if crop == 1 else chosen.local_window
         side = (SIZE if crop == 1 else LOCAL) // 16
-        noise = NOW.noise(len(views), 2 + (side // window) ** 2, device=torch.device("cpu"), name=f"queries {crop}")
+        noise = CONTEXT.noise(len(views), 2 + (side // window) ** 2, device=torch.device("cpu"), name=f"queries {crop}")
         places = grid_queries(noise, (side, side), window, chosen.queries)
         tokens = student.encode(views.pixels[crop]).patches
         for image in range(len(views)):
@@ -82,7 +82,7 @@ def volume_of(p):
 def test_the_three_terms_and_their_gradients(given):
     chosen, objective, student, teacher = build_all(**given)
     views = seen(chosen)
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     distance, p, logits = restated(chosen, student, teacher, views)
     inter = -(torch.softmax(logits / TEMP, dim=1) * p.log()).sum(dim=1).mean()
     for name, value in (("intra", distance), ("inter", inter), ("volume", volume_of(p))):
@@ -104,7 +104,7 @@ def test_a_centre_is_subtracted_and_moves():
     chosen, objective, student, teacher = build_all(centre=True)
     views = seen(chosen)
     centre = objective.centre.value.clone()
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     _, p, logits = restated(chosen, student, teacher, views)
     inter = -(torch.softmax((logits - centre) / TEMP, dim=1) * p.log()).sum(dim=1).mean()
     torch.testing.assert_close(loss.terms["inter"], inter.detach(), rtol=1e-4, atol=1e-5)
@@ -114,7 +114,7 @@ def test_a_centre_is_subtracted_and_moves():
 
 def test_without_one_nothing_is_subtracted_and_nothing_moves():
     chosen, objective, student, teacher = build_all()
-    objective(student, teacher, seen(chosen), NOW)
+    objective(student, teacher, seen(chosen), CONTEXT)
     objective.commit(teacher)
     assert not objective.centre.value.any()
 
@@ -122,7 +122,7 @@ def test_without_one_nothing_is_subtracted_and_nothing_moves():
 def test_sinkhorn_targets_use_all_centroids_alike():
     chosen, objective, student, teacher = build_all(sinkhorn=3)
     views = seen(chosen)
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     _, p, logits = restated(chosen, student, teacher, views)
     plan = torch.softmax(logits.double() / TEMP, dim=1)
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_sinkhorn_targets_use_all_centroids_alike():
 
 def test_no_gradient_reaches_the_teacher():
     chosen, objective, student, teacher = build_all()
-    objective(student, teacher.requires_grad_(True), seen(chosen), NOW).total.backward()
+    objective(student, teacher.requires_grad_(True), seen(chosen), CONTEXT).total.backward()
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -141,7 +141,7 @@ def test_the_target_is_a_constant_for_the_query():
     """The student's queries choose where the teacher is asked, but no gradient flows back through that choice."""
     chosen, objective, student, teacher = build_all(intra_weight=0.0, volume_weight=0.0)
     views = seen(chosen)
-    objective(student, teacher, views, NOW).total.backward()
+    objective(student, teacher, views, CONTEXT).total.backward()
     found = student.encoder.model.norm.weight.grad.clone()
     student.zero_grad()
     _, p, logits = restated(chosen, student, teacher, views)
@@ -153,7 +153,7 @@ def test_images_do_not_look_at_each_other():
     """But for the volume term, a batch is the mean over its images."""
     chosen, objective, student, teacher = build_all(volume_weight=0.0)
     views = seen(chosen)
-    whole = objective(student, teacher, views, NOW)
+    whole = objective(student, teacher, views, CONTEXT)
     parts = []
     for image in range(IMAGES):
         index = slice(image, image + 1)
@@ -161,7 +161,7 @@ def test_images_do_not_look_at_each_other():
             tuple(pixels[index] for pixels in views.pixels), tuple(AugmentParams(draws.table[index]) for draws in views.draws),
             views.numbers[index],
         )  # fmt: skip
-        parts.append(objective(student, teacher, some, dataclasses.replace(NOW, part=image, parts=IMAGES)).total.detach())
+        parts.append(objective(student, teacher, some, dataclasses.replace(CONTEXT, part=image, parts=IMAGES)).total.detach())
     torch.testing.assert_close(whole.total.detach(), torch.stack(parts).mean(), rtol=1e-5, atol=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_blur_and_solarisation_are_the_published_mixture():
 def first_stage(tmp_path_factory):
     small = {name: value for name, value in SMALL.items() if name != "batch_size"}
     given = {**small, "batch_size": 4, "limit": 8, "device": "cpu", "log_every": 1, "drop_path": 0.0, "warmup_epochs": 0}
-    run = pretrain("flsl", data=["scenes"], output=tmp_path_factory.mktemp("flsl") / "first", steps=2, **given)
+    run = train("flsl", data=["scenes"], output=tmp_path_factory.mktemp("flsl") / "first", steps=2, **given)
     return given, run
 
 
@@ -238,7 +238,7 @@ def test_the_second_stage_follows_the_first_ones_attention(first_stage):
         weights = torch.softmax(3.0 / math.sqrt(384) * (told[image] @ seen_by[crop][image, place]), dim=0)
         return sharpened(weights[None, None], 1e4)[0, 0].detach()
 
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     _, p, logits = restated(chosen, student, teacher, views, guide)
     inter = -(torch.softmax(logits / TEMP, dim=1) * p.log()).sum(dim=1).mean()
     torch.testing.assert_close(loss.terms["inter"], inter.detach(), rtol=1e-3, atol=1e-4)
@@ -258,7 +258,7 @@ def test_a_second_stage_runs_and_its_share_falls(first_stage, tmp_path):
 
     given, first = first_stage
     more = {"previous": f"ckpt:{first}", "previous_share": 0.2}
-    run = pretrain("flsl", data=["scenes"], output=tmp_path / "second", steps=4, **given, **more)
+    run = train("flsl", data=["scenes"], output=tmp_path / "second", steps=4, **given, **more)
     shares = [float(row["previous_share"]) for row in read_log(run / "log.csv")]
     assert shares[0] == 1
     assert shares == sorted(shares, reverse=True)
@@ -268,7 +268,7 @@ def test_a_second_stage_runs_and_its_share_falls(first_stage, tmp_path):
 def test_going_on_from_a_first_stage_keeps_its_positions_fixed(first_stage, tmp_path):
     given, first = first_stage
     more = {name: value for name, value in given.items() if name != "arch"}
-    run = pretrain("flsl", data=["scenes"], output=tmp_path / "second", steps=2, init=f"ckpt:{first}", **{**more, "lr": 0.1})
+    run = train("flsl", data=["scenes"], output=tmp_path / "second", steps=2, init=f"ckpt:{first}", **{**more, "lr": 0.1})
     assert torch.equal(load_file(run / "backbone.safetensors")["pos_embed"], sincos_positions(64, (4, 4)))
     facts = load_backbone(f"ckpt:{run}")
     assert facts(torch.zeros(1, 3, 64, 64)).shape == (1, 64, 4, 4)
@@ -276,7 +276,7 @@ def test_going_on_from_a_first_stage_keeps_its_positions_fixed(first_stage, tmp_
 
 def test_methods_that_need_a_class_token_refuse_a_backbone_without(first_stage, tmp_path):
     with pytest.raises(UserError, match="is no plain ViT with a class token"):
-        pretrain("dino", data=["scenes"], limit=8, batch_size=4, init=f"ckpt:{first_stage[1]}", output=tmp_path / "run", steps=1)
+        train("dino", data=["scenes"], limit=8, batch_size=4, init=f"ckpt:{first_stage[1]}", output=tmp_path / "run", steps=1)
 
 
 def test_equal_tokens_are_their_own_modes_and_one_centroid_costs_ln_k():
@@ -287,7 +287,7 @@ def test_equal_tokens_are_their_own_modes_and_one_centroid_costs_ln_k():
         network.head.last_layer["mode"].weight_v.data.copy_(torch.eye(12, 8))
     student.head.mlp[-1].weight.data.zero_()
     student.head.mlp[-1].bias.data.copy_(F.one_hot(torch.tensor(3), 8).float())
-    loss = objective(student, teacher, blank, dataclasses.replace(NOW))
+    loss = objective(student, teacher, blank, dataclasses.replace(CONTEXT))
     assert loss.terms["intra"] < 1e-5
     expected = torch.softmax(torch.eye(12)[3] / 0.1, dim=0)
     torch.testing.assert_close(loss.terms["volume"], (expected * expected.log()).sum() + math.log(12))
@@ -313,7 +313,7 @@ def test_what_does_not_fit_is_said(given, message):
 
 def test_weights_of_zero_leave_terms_out_of_the_gradient():
     chosen, objective, student, teacher = build_all(inter_weight=0.0, volume_weight=0.0)
-    objective(student, teacher, seen(chosen), NOW).total.backward()
+    objective(student, teacher, seen(chosen), CONTEXT).total.backward()
     assert all(p.grad is None or not p.grad.any() for p in student.head.parameters())
     assert any(p.grad is not None and p.grad.any() for p in student.encoder.parameters())
 
@@ -321,5 +321,5 @@ def test_weights_of_zero_leave_terms_out_of_the_gradient():
 def test_a_vit_with_a_class_token_can_be_trained_on():
     chosen = FLSL(**SMALL)
     student = Network(create_encoder("test_vit", SIZE, 0.0), chosen.head(64))
-    loss = chosen.objective(student.encoder)(student, copy.deepcopy(student), seen(chosen), NOW)
+    loss = chosen.objective(student.encoder)(student, copy.deepcopy(student), seen(chosen), CONTEXT)
     assert loss.total.isfinite()

@@ -9,18 +9,18 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from densebench.pretrain.neco.alignment import align, overlaps
 from densebench.pretrain.neco.method import NeCo
 from densebench.pretrain.neco.references import deal
 from drawn_views import drawn_views
 
 from densebench import catalog
 from densebench.errors import UserError
-from densebench.numerics.region_pooling import align, overlaps
 from densebench.numerics.sorting import soft_sort
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
-from densebench.training.objective import Now, Views
-from densebench.training.run import build, pretrain
+from densebench.training.objective import StepContext, Views
+from densebench.training.run import build, train
 from densebench.training.states import saved_states
 
 SIZE, LOCAL, IMAGES = 64, 32, 4
@@ -40,7 +40,7 @@ def seen(chosen, images=IMAGES, seed=0):
     return drawn_views(chosen, images, seed)
 
 
-NOW = Now(step=5, epoch=0, epochs=1.0, seed=2, logging=True)
+CONTEXT = StepContext(step=5, epoch=0, epochs=1.0, seed=2, logging=True)
 
 
 def grids(chosen):
@@ -96,8 +96,8 @@ def dealt(chosen, others):
 
     def of(g, v, patches):
         b, p, _ = patches.shape
-        noise = NOW.noise(b, p, device=torch.device("cpu"), name=f"references {g} {v}")
-        shifts = NOW.common(p, others, device=torch.device("cpu"), name=f"shifts {g} {v}")
+        noise = CONTEXT.noise(b, p, device=torch.device("cpu"), name=f"references {g} {v}")
+        shifts = CONTEXT.common(p, others, device=torch.device("cpu"), name=f"shifts {g} {v}")
         return patches.flatten(0, 1)[deal(noise, shifts, chosen.reference_count)]
 
     return of
@@ -121,7 +121,7 @@ def dealt(chosen, others):
 def test_the_loss_is_the_mean_over_pairs_and_patches(given):
     chosen, objective, student, teacher = build_all(**given)
     views = seen(chosen)
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     others = 0 if chosen.reference_images == "intra" else IMAGES - 1
     expected = restated(chosen, student, teacher, views, dealt(chosen, others))
     torch.testing.assert_close(loss.total, expected, rtol=1e-4, atol=1e-5)
@@ -137,14 +137,14 @@ def test_the_loss_is_the_mean_over_pairs_and_patches(given):
 def test_a_fraction_of_the_students_patches_serves_all_images():
     chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1)
     views = seen(chosen)
-    noise = NOW.common(2, IMAGES, 16, device=torch.device("cpu"), name="fraction 0")
+    noise = CONTEXT.common(2, IMAGES, 16, device=torch.device("cpu"), name="fraction 0")
 
     def of(g, v, patches):
         tokens = student.project(student.encode(views.pixels[g]).patches)
         count = round(0.1 * IMAGES * 16)
         return tokens.flatten(0, 1)[noise[g].flatten().argsort()[:count]].expand(IMAGES, -1, -1)
 
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
 
 
@@ -152,19 +152,19 @@ def test_the_queue_is_used_with_the_batch_and_moves_on():
     chosen, objective, student, teacher = build_all(references="queue", queue_size=20, queue_patches=3, reference_count=6)
     held: list[torch.Tensor] = [torch.zeros(2, 0, 8)]
     for step in range(3):
-        now, views = dataclasses.replace(NOW, step=step), seen(chosen, seed=step)
+        context, views = dataclasses.replace(CONTEXT, step=step), seen(chosen, seed=step)
         with torch.no_grad():
             taught = torch.stack([teacher.project(teacher.encode(pixels).patches) for pixels in views.pixels[:2]])
-        noise = now.noise(IMAGES, taught.shape[2], device=torch.device("cpu"), name="queue")
+        noise = context.noise(IMAGES, taught.shape[2], device=torch.device("cpu"), name="queue")
         fresh = torch.stack([taught[:, i, p] for i in range(IMAGES) for p in noise[i].argsort()[:3].tolist()], dim=1)
         pool = torch.cat([fresh, held[-1]], dim=1)[:, :20]
 
-        def of(g, v, patches, now=now, pool=pool):
-            order = now.common(pool.shape[1], device=torch.device("cpu"), name=f"references {g} {v}").argsort()
+        def of(g, v, patches, context=context, pool=pool):
+            order = context.common(pool.shape[1], device=torch.device("cpu"), name=f"references {g} {v}").argsort()
             places = [order[n % len(order)] for n in range(IMAGES * 6)]
             return pool[g][torch.stack(places)].view(IMAGES, 6, -1)
 
-        loss = objective(student, teacher, views, now)
+        loss = objective(student, teacher, views, context)
         torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
         objective.commit(teacher)
         held.append(pool)
@@ -174,7 +174,7 @@ def test_the_queue_is_used_with_the_batch_and_moves_on():
 def test_a_fraction_of_a_group_serves_that_group_and_groups_may_be_ragged():
     chosen, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1, group_size=3)
     views = seen(chosen)
-    noise = NOW.noise(IMAGES, 2, 16, device=torch.device("cpu"), name="fraction")
+    noise = CONTEXT.noise(IMAGES, 2, 16, device=torch.device("cpu"), name="fraction")
 
     def of(g, v, patches):
         tokens = student.project(student.encode(views.pixels[g]).patches)
@@ -184,7 +184,7 @@ def test_a_fraction_of_a_group_serves_that_group_and_groups_may_be_ragged():
             rows.append(tokens[own].flatten(0, 1)[noise[own, g].flatten().argsort()[:5]])  # R is that of a whole group
         return torch.stack(rows)
 
-    loss = objective(student, teacher, views, NOW)
+    loss = objective(student, teacher, views, CONTEXT)
     expected = []
     for own in (slice(0, 3), slice(3, 4)):  # a mean over groups of means over their patches
         some = Views(
@@ -211,7 +211,7 @@ def test_masks_choose_references_too(references, monkeypatch):
         return used[pair.g]
 
     monkeypatch.setattr(neco.OrderConsistency, "references", spy)
-    objective(student, teacher, views, NOW)
+    objective(student, teacher, views, CONTEXT)
     told = teacher.encode(torch.cat(views.pixels[:2]), qkv=True)
     wanted = objective.wanted(told)
     network = student if references == "fraction" else teacher
@@ -228,7 +228,7 @@ def test_no_gradient_reaches_the_teacher_or_the_references():
     a teacher that could learn gets nothing."""
     for given in ({}, {"references": "queue", "queue_size": 16}, {"references": "fraction", "reference_fraction": 0.2}):
         chosen, objective, student, teacher = build_all(**given)
-        objective(student, teacher.requires_grad_(True), seen(chosen), NOW).total.backward()
+        objective(student, teacher.requires_grad_(True), seen(chosen), CONTEXT).total.backward()
         assert all(p.grad is None for p in teacher.parameters())
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in student.encoder.parameters())
 
@@ -237,10 +237,10 @@ def test_equal_networks_that_see_the_same_agree():
     chosen, objective, student, _ = build_all(steepness=1e7, teacher_steepness=1e7, local_crops=0, global_scale=(1.0, 1.0))
     views = seen(chosen)
     same = Views((views.pixels[0], views.pixels[0]), (views.draws[0], views.draws[0]), views.numbers)
-    loss = objective(student, copy.deepcopy(student), same, NOW)
+    loss = objective(student, copy.deepcopy(student), same, CONTEXT)
     assert loss.total < 0.05
     assert loss.figures["same_nearest"] == 1
-    apart = objective(student, copy.deepcopy(student), views, NOW)
+    apart = objective(student, copy.deepcopy(student), views, CONTEXT)
     assert apart.total > 1
 
 
@@ -250,7 +250,7 @@ def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
     for batch in (1, IMAGES):
         chosen, objective, student, teacher = build_all(reference_images="intra")
         views = seen(chosen)
-        now = dataclasses.replace(NOW)
+        context = dataclasses.replace(CONTEXT)
         parts = []
         for image in range(IMAGES) if batch == 1 else [None]:
             index = slice(None) if image is None else slice(image, image + 1)
@@ -259,7 +259,7 @@ def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
                 tuple(AugmentParams(draws.table[index]) for draws in views.draws),
                 views.numbers[index],
             )  # fmt: skip
-            part = now if image is None else dataclasses.replace(now, parts=IMAGES, part=image)
+            part = context if image is None else dataclasses.replace(context, parts=IMAGES, part=image)
             parts.append(objective(student, teacher, some, part).total.detach())
         alone.append(torch.stack(parts).mean())
     torch.testing.assert_close(alone[0], alone[1], rtol=1e-5, atol=1e-6)
@@ -268,7 +268,7 @@ def test_the_loss_of_an_image_depends_on_the_others_only_through_references():
 def test_groups_deal_among_themselves():
     chosen, objective, student, teacher = build_all(group_size=2)
     views = seen(chosen)
-    whole = objective(student, teacher, views, NOW).total.detach()
+    whole = objective(student, teacher, views, CONTEXT).total.detach()
     halves = []
     for part in (0, 1):
         index = slice(2 * part, 2 * part + 2)
@@ -276,17 +276,17 @@ def test_groups_deal_among_themselves():
             tuple(pixels[index] for pixels in views.pixels), tuple(AugmentParams(draws.table[index]) for draws in views.draws),
             views.numbers[index],
         )  # fmt: skip
-        halves.append(objective(student, teacher, some, dataclasses.replace(NOW, part=part, parts=2)).total.detach())
+        halves.append(objective(student, teacher, some, dataclasses.replace(CONTEXT, part=part, parts=2)).total.detach())
     torch.testing.assert_close(whole, torch.stack(halves).mean(), rtol=1e-5, atol=1e-6)
     other = build_all()
-    assert abs(float(other[1](other[2], other[3], views, NOW).total.detach() - whole)) > 1e-4
+    assert abs(float(other[1](other[2], other[3], views, CONTEXT).total.detach() - whole)) > 1e-4
 
 
 def test_foreground_and_background_share_no_patch_and_both_matter():
     losses = {}
     for which in ("both", "foreground", "background"):
         chosen, objective, student, teacher = build_all(patches=which, region_size=4)
-        losses[which] = float(objective(student, teacher, seen(chosen), NOW).total.detach())
+        losses[which] = float(objective(student, teacher, seen(chosen), CONTEXT).total.detach())
         if which != "both":
             wanted = objective.wanted(teacher.encode(torch.cat(seen(chosen).pixels[:2]), qkv=True))
             losses[which + " mask"] = wanted
@@ -297,16 +297,16 @@ def test_foreground_and_background_share_no_patch_and_both_matter():
 def test_views_that_share_nothing_count_for_nothing():
     chosen, objective, student, teacher = build_all(local_crops=0)
     views = seen(chosen, images=2)
-    whole = objective(student, teacher, views, NOW).total
+    whole = objective(student, teacher, views, CONTEXT).total
     for draws, left in zip(views.draws, (0.0, 60.0), strict=True):
         draws.table[1, :4] = torch.tensor([0.0, left, 40.0, 40.0])
-    loss = objective(student, teacher, views, NOW).total
+    loss = objective(student, teacher, views, CONTEXT).total
     assert loss.isfinite()
     loss.backward()
     assert all(p.grad.isfinite().all() for p in student.parameters() if p.grad is not None)
     for draws, left in zip(views.draws, (0.0, 60.0), strict=True):
         draws.table[:, :4] = torch.tensor([0.0, left, 40.0, 40.0])
-    assert objective(student, teacher, views, NOW).total == 0
+    assert objective(student, teacher, views, CONTEXT).total == 0
     assert whole > 0
 
 
@@ -315,7 +315,7 @@ def test_without_a_teacher_the_last_student_teaches(tmp_path):
 
     small = {**SMALL, "out": 0}
     small.pop("out")
-    run = pretrain(
+    run = train(
         "neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=3, device="cpu", teacher=False, **{**small, "lr": 0.01}
     )
     state = load_file(saved_states(run)[-1])
@@ -325,7 +325,7 @@ def test_without_a_teacher_the_last_student_teaches(tmp_path):
 
 
 def test_learning_rates_are_those_of_the_paper_whatever_the_batch(tmp_path):
-    run = pretrain("neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=2, device="cpu", log_every=1,
+    run = train("neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=2, device="cpu", log_every=1,
                    **{**SMALL, "lr": 1e-5, "head_lr": 1e-4})  # fmt: skip
     from densebench.training.logs import read_log
 
@@ -355,7 +355,7 @@ def test_what_does_not_fit_is_said(given, message):
 def test_an_image_alone_is_told_of(capsys):
     _, objective, student, teacher = build_all(group_size=1)
     assert "an image that is alone in its batch or group" in capsys.readouterr().err
-    assert objective(student, teacher, seen(objective.options), NOW).total.isfinite()
+    assert objective(student, teacher, seen(objective.options), CONTEXT).total.isfinite()
 
 
 def test_attention_masks_need_a_class_token_and_the_rest_does_not():
@@ -365,7 +365,7 @@ def test_attention_masks_need_a_class_token_and_the_rest_does_not():
         chosen.objective(encoder)
     chosen = NeCo(**SMALL)
     student = Network(encoder, chosen.head(64))
-    loss = chosen.objective(encoder)(student, copy.deepcopy(student).requires_grad_(False), seen(chosen), NOW)
+    loss = chosen.objective(encoder)(student, copy.deepcopy(student).requires_grad_(False), seen(chosen), CONTEXT)
     assert 0 < float(loss.total.detach()) < 10 * math.log(7)
 
 
@@ -381,7 +381,7 @@ def test_sizes_that_were_not_asked_for_fit_the_patch():
 
 
 def test_patches_of_14_with_registers_train(tmp_path):
-    run = pretrain(
+    run = train(
         "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56,
         local_size=28, local_crops=1, hidden_dim=16, bottleneck_dim=8, device="cpu", queue_size=32,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from densebench.training import distillation
 from densebench.training.distillation import Centre, distil, entropy
 from densebench.training.heads import Head
 from densebench.training.image_level import by_image, image_loss
-from densebench.training.objective import Now
+from densebench.training.objective import StepContext
 
 
 def random(*shape, seed=0):
@@ -211,8 +211,8 @@ def test_image_loss_is_the_mean_over_pairs_of_different_views(seen, taught):
     centre = Centre(k, 0.9)
     centre.value.copy_(0.2 * random(k, seed=4))
     rows.requires_grad_()
-    now = Now(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
-    loss = image_loss(rows, targets, Fixed(own), Fixed(other), centre, 0.1, now)
+    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    loss = image_loss(rows, targets, Fixed(own), Fixed(other), centre, 0.1, context)
     total, pairs = 0.0, 0
     for t in range(taught):
         for s in range(seen):
@@ -231,10 +231,10 @@ def test_image_loss_is_the_mean_over_pairs_of_different_views(seen, taught):
 
 def test_image_loss_keeps_images_apart_and_does_not_care_for_their_order():
     rows, targets, own = unit(4, 3, 5), unit(4, 2, 5, seed=1), unit(8, 5, seed=2)
-    now = Now(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
 
     def loss(chosen):
-        return image_loss(rows[chosen], targets[chosen], Fixed(own), Fixed(own), Centre(8, 0.9), 0.1, now)
+        return image_loss(rows[chosen], targets[chosen], Fixed(own), Fixed(own), Centre(8, 0.9), 0.1, context)
 
     whole = loss([0, 1, 2, 3])
     torch.testing.assert_close(loss([2, 0, 3, 1]), whole)
@@ -245,8 +245,8 @@ def test_image_loss_keeps_images_apart_and_does_not_care_for_their_order():
 def test_image_loss_through_real_heads_never_reaches_the_teacher():
     student, teacher = (Head(6, {"image": 9}, hidden=8, bottleneck=4, fixed_norm=False) for _ in range(2))
     network, other = SimpleNamespace(head=student), SimpleNamespace(head=teacher)
-    now = Now(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
-    loss = image_loss(student(random(3, 2, 6)), teacher(random(3, 2, 6)), network, other, Centre(9, 0.9), 0.1, now)
+    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    loss = image_loss(student(random(3, 2, 6)), teacher(random(3, 2, 6)), network, other, Centre(9, 0.9), 0.1, context)
     loss.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -22,9 +22,9 @@ from densebench.training import states
 SCRIPT = """
 import json, sys, torch
 torch.set_num_threads(1)
-from densebench.training.run import pretrain
+from densebench.training.run import train
 method, output, options = sys.argv[1:]
-pretrain(method, data=["scenes"], limit=24, output=__import__("pathlib").Path(output), **json.loads(options))
+train(method, data=["scenes"], limit=24, output=__import__("pathlib").Path(output), **json.loads(options))
 """
 OPTIONS = {
     "arch": "test_vit", "image_size": 32, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16, "device": "cpu",

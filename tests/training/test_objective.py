@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from densebench.numerics.crops import patch_positions
 from densebench.training.augmentation import AugmentParams
-from densebench.training.objective import Now, Views
+from densebench.training.objective import StepContext, Views
 
 CPU = torch.device("cpu")
-NOW = Now(step=7, epoch=1, epochs=10, scheduled={"teacher_temp": 0.04}, seed=3)
+CONTEXT = StepContext(step=7, epoch=1, epochs=10, scheduled={"teacher_temp": 0.04}, seed=3)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.sampled_from([(), (1,), (5,), (2, 3)]))
 def test_slices_of_noise_add_up_to_the_whole(world, parts, images, shape):
     """Rank by rank and, within a rank, part by part: the way a batch is split."""
-    whole = NOW.noise(world * parts * images, *shape, device=CPU)
+    whole = CONTEXT.noise(world * parts * images, *shape, device=CPU)
     assert whole.shape == (world * parts * images, *shape)
     slices = [
-        dataclasses.replace(NOW, rank=rank, world=world, part=part, parts=parts).noise(images, *shape, device=CPU)
+        dataclasses.replace(CONTEXT, rank=rank, world=world, part=part, parts=parts).noise(images, *shape, device=CPU)
         for rank in range(world)
         for part in range(parts)
     ]
@@ -33,7 +33,7 @@ def test_slices_of_noise_add_up_to_the_whole(world, parts, images, shape):
 
 
 def test_noise_is_uniform_in_the_unit_interval():
-    noise = NOW.noise(100, 50, device=CPU)
+    noise = CONTEXT.noise(100, 50, device=CPU)
     assert noise.dtype == torch.float32
     assert noise.min() >= 0
     assert noise.max() < 1
@@ -43,21 +43,21 @@ def test_noise_is_uniform_in_the_unit_interval():
 
 
 def test_noise_is_a_function_of_seed_step_and_name():
-    noise = NOW.noise(4, 5, device=CPU)
-    assert torch.equal(NOW.noise(4, 5, device=CPU), noise)
+    noise = CONTEXT.noise(4, 5, device=CPU)
+    assert torch.equal(CONTEXT.noise(4, 5, device=CPU), noise)
     for other in ({"step": 8}, {"seed": 4}):
-        assert not torch.equal(dataclasses.replace(NOW, **other).noise(4, 5, device=CPU), noise)
-    assert not torch.equal(NOW.noise(4, 5, device=CPU, name="other"), noise)
+        assert not torch.equal(dataclasses.replace(CONTEXT, **other).noise(4, 5, device=CPU), noise)
+    assert not torch.equal(CONTEXT.noise(4, 5, device=CPU, name="other"), noise)
     for same in ({"epoch": 2}, {"scheduled": {"teacher_temp": 0.07}}, {"logging": True}):
-        assert torch.equal(dataclasses.replace(NOW, **same).noise(4, 5, device=CPU), noise)
+        assert torch.equal(dataclasses.replace(CONTEXT, **same).noise(4, 5, device=CPU), noise)
 
 
 def test_noise_leaves_torchs_own_generator_alone():
     before = torch.random.get_rng_state()
-    first = NOW.noise(4, 5, device=CPU)
+    first = CONTEXT.noise(4, 5, device=CPU)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(99)
-    assert torch.equal(NOW.noise(4, 5, device=CPU), first)
+    assert torch.equal(CONTEXT.noise(4, 5, device=CPU), first)
     torch.random.set_rng_state(before)
 
 

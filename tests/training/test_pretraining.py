@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from densebench import catalog, options
 from densebench.backbones import load_backbone
-from densebench.errors import UserError
+from densebench.errors import Stopped, UserError
 from densebench.results.score import Score
 from densebench.training import loop, states
+from densebench.training import run as training_run
 from densebench.training.logs import read_log
-from densebench.training.run import Stopped, build, finished, pretrain
+from densebench.training.run import build
+from densebench.training.run_file import is_finished
 
 SMALL = {
     "arch": "test_vit", "image_size": 32, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16, "log_every": 1,
@@ -37,11 +39,11 @@ WITH_PROTOTYPES = [name for name, entry in catalog.entries("methods").items() if
 
 def train(method, output, **given):
     more = {"data": ["scenes"], "limit": 24, "output": output, "steps": 6, **SMALL, **OWN.get(method, {}), **given}
-    return pretrain(method, **{name: value for name, value in more.items() if value is not None})
+    return training_run.train(method, **{name: value for name, value in more.items() if value is not None})
 
 
 def go_on(method, output, **given):
-    return pretrain(method, output=output, resume=True, **given)
+    return training_run.train(method, output=output, resume=True, **given)
 
 
 def tensors(run):
@@ -64,7 +66,7 @@ def test_a_run_writes_a_backbone_that_loads(method, tmp_path):
     assert backbone(torch.zeros(1, 3, 32, 32)).shape == (1, 64, 2, 2)
     facts = json.loads((run / "checkpoint.json").read_text())
     assert (facts["method"], facts["dataset"], facts["step"], facts["pos_embed"]) == (method, "scenes", 6, "offset")
-    assert finished(run)
+    assert is_finished(run)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -361,7 +363,9 @@ def test_pictures_are_drawn(method, tmp_path):
 
 def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
     values = iter([5.0, 9.0, 7.0])
-    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: Score("miou", "identity", next(values), direction="higher"))
+    monkeypatch.setattr(
+        "densebench.training.run_folder.probe", lambda *_: Score("miou", "identity", next(values), direction="higher")
+    )
     run = train("dino", tmp_path / "run", steps=None, epochs=3, probe="scenes", probe_every=1)
     assert [row["probe_miou"] for row in read_log(run / "log.csv") if "probe_miou" in row] == ["5", "9", "7"]
     assert json.loads((run / "best" / "probe.json").read_text()) == {"miou": 9.0, "epoch": 2}
@@ -492,7 +496,7 @@ def test_half_precision_trains(method, precision, tmp_path):
 def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
     from densebench.backbones import newest_checkpoint
 
-    monkeypatch.setattr("densebench.training.chief.probe", lambda *_: Score("miou", "identity", 1.0, direction="higher"))
+    monkeypatch.setattr("densebench.training.run_folder.probe", lambda *_: Score("miou", "identity", 1.0, direction="higher"))
     run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)
     assert (run / "best" / "checkpoint.json").exists()
     assert (run / "epochs" / "0001" / "checkpoint.json").exists()

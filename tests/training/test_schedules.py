@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densebench.training.schedules import cosine, stairs
+from densebench.training.optimisation import cosine, stairs
 
 
 def loop(base, end, steps, warmup, start):

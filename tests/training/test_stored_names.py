@@ -16,8 +16,8 @@ from densebench.datasets import load_dataset
 from densebench.errors import Stopped, UserError
 from densebench.evaluation.run import evaluate
 from densebench.training import loop
-from densebench.training.run import pretrain
-from densebench.training.stored_names import runs_code
+from densebench.training.run import train
+from densebench.training.run_file import runs_code
 
 EVIL = "from pathlib import Path\nPath('executed').touch()\n"
 DATA = """from dataclasses import dataclass
@@ -57,7 +57,7 @@ def call(monkeypatch, capsys):
 
 
 def trained(folder, method="dino", **given):
-    return pretrain(method, **{"data": ["scenes"], "output": folder, **SMALL, **given})
+    return train(method, **{"data": ["scenes"], "output": folder, **SMALL, **given})
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_stored_checkpoint_with_the_name_of_a_file_is_no_file(here):
 def test_what_the_user_names_again_is_loaded(here):
     (here / "mine.py").write_text(DATA)
     run = trained(here / "run", data=["./mine.py"])
-    resumed = pretrain("dino", output=run, resume=True, data=["./mine.py"])
+    resumed = train("dino", output=run, resume=True, data=["./mine.py"])
     assert resumed == run
 
 
@@ -143,7 +143,7 @@ def test_a_folder_of_images_needs_no_second_word(here):
     for item in scenes.items("train")[:16]:
         scenes.image(item).save(here / "photos" / f"{item.name}.png")
     run = trained(here / "run", data=["photos"])
-    assert pretrain("dino", output=run, resume=True) == run
+    assert train("dino", output=run, resume=True) == run
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_a_run_is_not_resumed_with_other_code(here, name, what):
     (here / "method.py").write_text(METHOD)
     (here / "mine.py").write_text(DATA)
     run = trained(here / "run", method="./method.py", data=["./mine.py"])
-    assert pretrain("./method.py", output=run, resume=True, data=["./mine.py"]) == run
+    assert train("./method.py", output=run, resume=True, data=["./mine.py"]) == run
     (here / name).write_text((here / name).read_text() + "# edited\n")
     with pytest.raises(UserError, match=f"the {what} code is not what it was; restore it, or start a new --output"):
-        pretrain("./method.py", output=run, resume=True, data=["./mine.py"])
+        train("./method.py", output=run, resume=True, data=["./mine.py"])
 
 
 def test_scores_are_of_the_data_that_a_checkpoint_names(here):

@@ -14,9 +14,9 @@ import functools, os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import torch.distributed as dist
-from densebench.training.run import pretrain
-from densebench.results.record import Score
-from densebench.training import chief
+from densebench.training.run import train
+from densebench.results.score import Score
+from densebench.training import run_folder
 
 dist.init_process_group = functools.partial(dist.init_process_group, timeout=timedelta(seconds=5))
 probed, ready = [], Path(sys.argv[1])
@@ -26,11 +26,11 @@ def probe(*_):
     probed.append(1)
     return Score("miou", "identity", 1.0, direction="higher")
 
-chief.probe = probe
+run_folder.probe = probe
 (ready / os.environ["RANK"]).touch()  # both have imported everything
 while len(list(ready.glob("[01]"))) < 2:
     time.sleep(0.05)
-pretrain(
+train(
     "dino", data=["scenes"], limit=8, output=ready / "run", arch="test_vit", image_size=32, batch_size=4, local_crops=0,
     hidden_dim=16, bottleneck_dim=8, out_dim=16, device="cpu", epochs=2, cache="none", probe="scenes", probe_every=1,
 )
