@@ -65,7 +65,7 @@ def evaluate(
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
-        from densebench.distributed import launch
+        from densebench.processes import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
             list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))

@@ -15,7 +15,6 @@ from densebench.backbones import Backbone
 from densebench.bridges.mmsegmentation import Data, Recipe, Trained, Validation, train
 from densebench.console import notice
 from densebench.datasets import Dataset, Item, limited
-from densebench.distributed import here
 from densebench.errors import UserError
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
@@ -28,7 +27,7 @@ from densebench.files.atomic import digest
 from densebench.numerics import segmentation as metrics
 from densebench.pictures.canvas import save
 from densebench.pictures.curves import draw_curves
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import here, resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
 HALF = (0.5, 0.5, 0.5)

@@ -12,13 +12,12 @@ from densebench import catalog, options
 from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
 from densebench.console import notice, one_line
 from densebench.datasets import Dataset, built_in, fitting, load_dataset
-from densebench.distributed import joined, synchronise
 from densebench.errors import UserError, unknown
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
-from densebench.processes import describe, peak_memory_mb, resolve_device
+from densebench.processes import describe, joined, peak_memory_mb, resolve_device, synchronise
 from densebench.results import coverage
 from densebench.results import record as records
 from densebench.results.score import Point, heading, in_unit, place, point_of, without_seed

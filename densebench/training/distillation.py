@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from densebench.distributed import gather, total
+from densebench.processes import gather, total
 
 CHUNK_BYTES = 64 * 2**20  # of one array of logits
 

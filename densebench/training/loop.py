@@ -19,9 +19,9 @@ import torch
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import notice
 from densebench.datasets.unlabelled import Images
-from densebench.distributed import World, agree, average_gradients, total
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
+from densebench.processes import World, agree, average_gradients, total
 from densebench.training import schedules
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of

@@ -25,11 +25,10 @@ from densebench.backbones.checkpoint import read_checkpoint
 from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.console import notice
 from densebench.datasets.unlabelled import Images, open_images
-from densebench.distributed import World, agree, joined, launch, synchronise
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged, write_text
 from densebench.files.stored_json import Count, Integer, ShapeError, Text, Word, check, load
-from densebench.processes import describe, resolve_device
+from densebench.processes import World, agree, describe, joined, launch, resolve_device, synchronise
 from densebench.results.record import code, environment
 from densebench.training.chief import Chief
 from densebench.training.loop import Training, assemble, interruptible, run

@@ -50,12 +50,11 @@ from densebench.bridges.torchvision.training import train
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.boxes import Boxed
-from densebench.distributed import here, synchronise
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import here, resolve_device, resolve_workers, synchronise
 from densebench.results.score import Point, Score
 
 ASPECT = 1333 / 800  # long side for a short one, where none is given

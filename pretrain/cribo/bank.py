@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from densebench.distributed import gather
+from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # of one array of similarities
 

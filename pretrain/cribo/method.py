@@ -30,10 +30,10 @@ from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
 from torch import Tensor
 
-from densebench.distributed import gather
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.options import setting
+from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head

@@ -35,12 +35,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densebench.console import notice
-from densebench.distributed import gather
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
 from densebench.numerics.region_pooling import align, overlaps
 from densebench.numerics.sorting import order_loss
 from densebench.options import setting
+from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.heads import Head
 from densebench.training.image_level import spread

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from densebench.distributed import gather
+from densebench.processes import gather
 
 
 def deal(

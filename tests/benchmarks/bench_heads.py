@@ -27,11 +27,10 @@ from torch import nn
 from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import Data, train
 from densebench.datasets import load_dataset
-from densebench.distributed import World
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.mmsegmentation import recipe
 from densebench.numerics.sgd_layers import Heads
-from densebench.processes import resolve_device
+from densebench.processes import World, resolve_device
 
 RATES = (8e-4, 3e-4, 1e-4, 8e-5)
 MEGABYTE = 1e6

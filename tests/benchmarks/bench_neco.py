@@ -21,7 +21,7 @@ from densebench.pretrain.neco import method as neco
 from densebench.pretrain.neco.method import NeCo
 
 from densebench.datasets.unlabelled import Images
-from densebench.distributed import World
+from densebench.processes import World
 from densebench.training.augmentation import AugmentParams, draw_views
 from densebench.training.loop import _update, assemble
 from densebench.training.networks import create_encoder

@@ -15,8 +15,8 @@ from densebench.bridges.torchvision import augmentation, masks
 from densebench.bridges.torchvision.augmentation import Sample, augment, crop, fitted, flip, nearest, resize
 from densebench.bridges.torchvision.data import Scoring, check_batch, keys, settling_keys, training_batches, training_sample
 from densebench.bridges.torchvision.recipe import Data
-from densebench.distributed import World
 from densebench.errors import UserError
+from densebench.processes import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 

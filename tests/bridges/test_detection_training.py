@@ -23,8 +23,8 @@ from densebench.bridges.torchvision.norms import settle
 from densebench.bridges.torchvision.recipe import Data
 from densebench.bridges.torchvision.training import train
 from densebench.datasets import Item
-from densebench.distributed import World
 from densebench.errors import UserError
+from densebench.processes import World
 from densebench.training.states import saved_states
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -236,7 +236,7 @@ from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect
 from densebench.bridges.torchvision.recipe import Data
 from densebench.bridges.torchvision.training import train
-from densebench.distributed import joined
+from densebench.processes import joined
 
 dataset = Drawn(root=Path("."), same=True)
 items = dataset.part("train", None)

@@ -23,8 +23,8 @@ import densebench.bridges.mmsegmentation as bridge  # before mmseg, which it mak
 from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import importing, segmentor, training
 from densebench.datasets import Dataset, Item
-from densebench.distributed import World
 from densebench.numerics import sgd_layers as descent
+from densebench.processes import World
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

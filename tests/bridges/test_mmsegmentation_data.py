@@ -17,9 +17,9 @@ from torch import nn
 
 from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import data, schedule, training, validation
-from densebench.distributed import World
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
+from densebench.processes import World
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -55,7 +55,7 @@ def test_a_cycle_over_the_batch_cannot_close_in_a_part_of_it():
 def test_pictures_of_one_of_several_processes_wait_for_nobody(monkeypatch):
     """The main process draws alone: what it draws is a batch of its own."""
     objective, _, teacher = remembered(**PAPER)
-    monkeypatch.setattr("densebench.distributed.world_size", lambda: 2)  # and no process answers
+    monkeypatch.setattr("densebench.processes.world_size", lambda: 2)  # and no process answers
     batch = views(5)
     alone = Now(step=7, epoch=3, epochs=10.0, scheduled={"teacher_temp": 0.05})
     assert set(objective.pictures(teacher, batch, alone, images=Black())) == {"clusters", "matches"}

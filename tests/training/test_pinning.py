@@ -21,10 +21,10 @@ from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.recipe import Data
 from densebench.datasets import load_dataset
-from densebench.distributed import World
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
 from densebench.features.views import View
+from densebench.processes import World
 
 
 class Asked(Exception):

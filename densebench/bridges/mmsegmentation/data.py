@@ -16,9 +16,8 @@ from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, Rand
 from torch.utils.data import DataLoader, Sampler
 
 from densebench.bridges.mmsegmentation.recipe import Data, Recipe
-from densebench.distributed import World
 from densebench.errors import UserError
-from densebench.processes import worker_context
+from densebench.processes import World, worker_context
 
 ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
 

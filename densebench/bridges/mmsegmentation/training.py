@@ -31,9 +31,9 @@ from densebench.bridges.mmsegmentation.segmentor import BatchNormHead, Frozen, S
 from densebench.bridges.mmsegmentation.segmentor import Trained as TrainedBackbone
 from densebench.bridges.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
 from densebench.console import Progress, notice
-from densebench.distributed import World, share, synchronise, total
 from densebench.errors import UserError
 from densebench.files.atomic import appending
+from densebench.processes import World, share, synchronise, total
 
 POINTS = 50  # states and points of the curves in the course of a run; of the states the last two stay
 HEAD_WIDTH = 64  # channels of an attention head of the mask transformer at least

@@ -14,9 +14,8 @@ from densebench.bridges.torchvision.augmentation import Sample, augment, boxes_o
 from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.datasets import Item
-from densebench.distributed import World
 from densebench.errors import UserError
-from densebench.processes import worker_context
+from densebench.processes import World, worker_context
 from densebench.training.batches import permutation, seed_of
 
 Truth = dict[str, Tensor]

@@ -18,10 +18,10 @@ from densebench.bridges.torchvision.masks import encode
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.bridges.torchvision.regions import paste
 from densebench.console import Progress, notice
-from densebench.distributed import World, agree, synchronise
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import appending, write_text
+from densebench.processes import World, agree, synchronise
 
 SEAL = ', "crc32": "'  # stands before the checksum of a line
 

@@ -15,9 +15,9 @@ from torch import nn
 from densebench.bridges.torchvision.data import SETTLING, settling_batches
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.console import Progress
-from densebench.distributed import World, agree, share
 from densebench.errors import UserError
 from densebench.features.extract import autocast
+from densebench.processes import World, agree, share
 
 
 def settle(detector: Any, data: Data, recipe: Recipe, world: World, workers: int = 0) -> None:

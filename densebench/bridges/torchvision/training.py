@@ -15,10 +15,10 @@ from densebench.bridges.torchvision.norms import settle
 from densebench.bridges.torchvision.optimisation import groups, rate_at
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.console import Progress, notice
-from densebench.distributed import World, agree, average_gradients, synchronise, total
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import Damaged
+from densebench.processes import World, agree, average_gradients, synchronise, total
 from densebench.training.batches import seed_of
 from densebench.training.states import load_newest, retain, save_state
 
