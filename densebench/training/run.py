@@ -27,6 +27,7 @@ from densebench.console import notice
 from densebench.datasets.unlabelled import Images, open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged, write_text
+from densebench.files.states import load_newest
 from densebench.files.stored_json import Count, Integer, ShapeError, Text, Word, check, load
 from densebench.processes import World, agree, describe, joined, launch, resolve_device, synchronise
 from densebench.results.record import code, environment
@@ -34,7 +35,6 @@ from densebench.training.chief import Chief
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.method import Pretrainer
 from densebench.training.networks import arch_of, check_size, initial_encoder
-from densebench.training.states import load_newest
 from densebench.training.stored_names import as_flags, with_code
 
 SCHEMA = 1

@@ -24,8 +24,8 @@ from densebench.bridges.torchvision.recipe import Data
 from densebench.bridges.torchvision.training import train
 from densebench.datasets import Item
 from densebench.errors import UserError
+from densebench.files.states import saved_states
 from densebench.processes import World
-from densebench.training.states import saved_states
 
 ALONE = World(0, 1, torch.device("cpu"))
 

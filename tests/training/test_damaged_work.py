@@ -12,7 +12,7 @@ from test_mmsegmentation import REMARKS
 from test_mmsegmentation_runs import Killed, killing, pixels, same, train, training, whole  # noqa: F401 (fixtures)
 
 from densebench.bridges.torchvision.inference import detect, found
-from densebench.training.states import saved_states
+from densebench.files.states import saved_states
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
 

@@ -15,8 +15,8 @@ from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.datasets import Item
 from densebench.errors import UserError
+from densebench.numerics.seeds import permutation, seed_of
 from densebench.processes import World, worker_context
-from densebench.training.batches import permutation, seed_of
 
 Truth = dict[str, Tensor]
 Key = tuple[int, int]  # number in the run, place among the training images

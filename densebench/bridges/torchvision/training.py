@@ -18,9 +18,9 @@ from densebench.console import Progress, notice
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import Damaged
+from densebench.files.states import load_newest, retain, save_state
+from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, average_gradients, synchronise, total
-from densebench.training.batches import seed_of
-from densebench.training.states import load_newest, retain, save_state
 
 POINTS = 50  # states and points of the curve in the course of a run; of the states the last two stay
 LEAST = 20  # iterations between them
