@@ -9,7 +9,7 @@ import torch
 from densebench.evals.linear import probes as linear_probes
 from densebench.evals.vos import frames as vos_frames
 from drawn_objects import Drawn
-from drawn_objects import recipe as detection
+from drawn_objects import options_of as detection
 from PIL import Image
 from test_mmsegmentation_data import data_of
 from test_mmsegmentation_data import recipe as segmentation
@@ -19,7 +19,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
-from densebench.bridges.torchvision.recipe import Data
+from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
