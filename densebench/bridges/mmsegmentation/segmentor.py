@@ -204,7 +204,7 @@ def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) 
     return SideBySide(
         frozen or Trained(backbone, setup.drop_path),
         len(rates),
-        _head(backbone.dim, len(data.classes), setup),
+        head_of(backbone.dim, len(data.classes), setup),
         seed=setup.options.train_seed,
         precision=setup.options.precision if setup.trained else "fp32",
         data_preprocessor=SegDataPreProcessor(
@@ -219,7 +219,8 @@ def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) 
     )
 
 
-def _head(dim: int, classes: int, setup: Setup) -> dict[str, Any]:
+def head_of(dim: int, classes: int, setup: Setup) -> dict[str, Any]:
+    """Return the type and the settings of a head."""
     loss = {"type": CrossEntropyLoss, "use_sigmoid": False, "loss_weight": 1.0}
     shared = {"in_channels": dim, "channels": dim, "num_classes": classes, "align_corners": False, "loss_decode": loss}
     if setup.head == "linear":

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from detector_runs import ALONE, data_of, trained, weights
-from test_mmsegmentation import REMARKS
-from test_mmsegmentation_runs import Killed, killing, pixels, same, train, training, whole  # noqa: F401 (fixtures)
+from drawn_maps import QUIET
+from drawn_objects import options_of, small_vit
+from segmentor_runs import Killed, killing, same, train
 
+from densebench.bridges.mmsegmentation import training
 from densebench.bridges.torchvision import training as detector_training
+from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect, read_detections
 from densebench.files.states import saved_states
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+pytestmark = QUIET
 
 
 def flip(path, place=None):
@@ -25,7 +28,7 @@ def flip(path, place=None):
 
 
 @pytest.mark.parametrize("damaged", ["newest state", "all states", "curves", "counts", "scores"])
-def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "POINTS", 3)
     killing(monkeypatch, "train_step", 8)
     with pytest.raises(Killed):
@@ -62,10 +65,6 @@ def test_of_damaged_states_of_a_detector_an_earlier_one_is_taken_or_none(tmp_pat
 
 
 def test_an_image_whose_detections_are_damaged_is_looked_at_again(tmp_path, capsys):
-    from drawn_objects import options_of, small_vit
-
-    from densebench.bridges.torchvision.detector import build
-
     data, options = data_of(tmp_path), options_of(width=8)
     detector = build(small_vit(dim=16), 2, options)
     folder = tmp_path / "look"
