@@ -24,16 +24,16 @@ from typing import Any, ClassVar
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset
 from densebench.errors import UserError
-from densebench.evaluation import mmsegmentation
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
+from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
 
 
 @dataclass(frozen=True)
 class Segmenter(SlidingWindow):
-    """Options of the fine-tuning; see the module for what the preset is."""
+    """Options of the fine-tuning; the head of this file says what the preset is."""
 
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mmseg": {}}
@@ -42,7 +42,7 @@ class Segmenter(SlidingWindow):
     drop_path: float = setting(0.1, "stochastic depth of the backbone's last block while training", minimum=0)
 
     def resolve(self, dataset: Dataset) -> Segmenter:
-        """Name what was left open. Raises UserError for stochastic depth that would drop every block."""
+        """Fill in what was left open. Raises UserError for stochastic depth that would drop every block."""
         if self.drop_path >= 1:
             raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
         return super().resolve(dataset)
@@ -51,6 +51,6 @@ class Segmenter(SlidingWindow):
         """Fine-tune a copy of the backbone with each learning rate, one after the other."""
         if not backbone.params:
             raise UserError(f"{backbone.spec} has no weights to fine-tune; --protocol linear scores it")
-        own = {"head": "segmenter", "photometric": True, "trained": True, "warmup": 0.0}
-        recipe = mmsegmentation.recipe(self, backbone, dataset, **own, drop_path=self.drop_path)
-        yield from mmsegmentation.scores(self, backbone, dataset, run, recipe, [(rate,) for rate in self.learning_rates])
+        decided = {"head": "segmenter", "trained": True, "photometric": True, "warmup": 0.0, "drop_path": self.drop_path}
+        setup = setup_of(self, backbone, dataset, **decided)
+        yield from scores(self, backbone, dataset, run, setup, [(rate,) for rate in self.learning_rates])

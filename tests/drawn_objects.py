@@ -97,14 +97,12 @@ def small_vit(patch: int = 8, depth: int = 3, dim: int = 48, seed: int = 0) -> B
     return Backbone(trunk, facts, digest([patch, depth, dim, seed]))
 
 
-def recipe(**given):
-    """Settings of a short run on small images."""
-    from densebench.bridges.torchvision.recipe import Recipe
+def options_of(**given):
+    """Options of a short run on small images."""
+    from densebench.evals.detection import Detection
 
     usual = {
-        "masks": True, "pyramid": "fpn", "width": 32, "normed": False, "augmentation": "flip", "short": 80, "long": 133,
-        "square": False, "iterations": 4, "batch": 2, "at_once": 1, "rate": 2e-3, "weight_decay": 0.05, "layer_decay": 1.0,
-        "drop_path": 0.0, "steps": (0.9,), "warmup": 10, "clip": 1.0, "regions": 16, "detections": 10, "seed": 0,
-        "precision": "fp32",
+        "width": 32, "augmentation": "flip", "short_side": 80, "long_side": 133, "iterations": 4, "epochs": 1, "train_batch": 2,
+        "learning_rate": 2e-3, "drop_path": 0.0, "steps": (0.9,), "warmup": 10, "clip": 1.0, "regions": 16, "detections": 10,
     }  # fmt: skip
-    return Recipe(**{**usual, **given})
+    return Detection(**{**usual, **given})

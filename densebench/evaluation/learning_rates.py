@@ -12,19 +12,19 @@ from densebench.errors import UserError
 from densebench.results.score import Score
 
 SCORED = "the scored split"
-"""What the details give as the split of a choice, where the choice was made on the reported split."""
+"""What details record as `chosen_on` where the split that is reported also made the choice."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """The losses of a learning rate at some moments of its training, and what the moments are called."""
+    """The losses of a learning rate in the course of its training, and the names of these moments."""
 
     losses: np.ndarray
     moments: Sequence[str]
 
     @property
     def diverged(self) -> str | None:
-        """The first moment at which the loss is not finite."""
+        """The first moment at which the loss is not finite; None where there is none."""
         finite = np.isfinite(self.losses)
         return None if finite.all() else f"diverged at {self.moments[int(np.argmin(finite))]}"
 
@@ -35,20 +35,20 @@ def scores_of_rates(
     details: dict[str, Any],
     facts: Mapping[float, dict[str, Any]] | None = None,
 ) -> list[Score]:
-    """The scores of a point; the headline (miou, identity) comes last.
+    """Return the scores of a point; the headline (miou, identity) comes last.
 
-    `scores` makes those of each learning rate, miou by identity first. A rate that diverged is not scored. Where there are
-    several, each is recorded as the variant `lr RATE`; the best by mIoU gives the scores of the point, whose details name it
-    with its `facts`, and say in `learning_rates` what became of all. Raises UserError where all diverged.
+    `scores` returns those of each learning rate, miou by identity first. A rate that diverged is not scored. Of several rates
+    each is recorded as the variant `lr RATE`, and the best by mIoU gives the scores of the point. Their details name it with its
+    `facts`, and list under `learning_rates` the mIoU of all. Raises UserError where all diverged.
     """
-    found = {rate: scores[rate]() for rate, course in courses.items() if course.diverged is None}
-    if not found:
+    by_rate = {rate: scores[rate]() for rate, course in courses.items() if course.diverged is None}
+    if not by_rate:
         raise UserError(f"every learning rate diverged ({', '.join(f'{rate:g}' for rate in courses)}); give smaller ones")
-    best = max(found, key=lambda rate: found[rate][0].value)
-    summary = {f"{rate:g}": found[rate][0].value if rate in found else course.diverged for rate, course in courses.items()}
+    best = max(by_rate, key=lambda rate: by_rate[rate][0].value)
+    summary = {f"{rate:g}": by_rate[rate][0].value if rate in by_rate else course.diverged for rate, course in courses.items()}
     more = {**details, "learning_rate": best, "learning_rates": summary}
     more |= {"chosen_on": SCORED} if len(courses) > 1 else {}
     more |= facts[best] if facts else {}
-    own = [replace(one[0], variant=f"lr {rate:g}") for rate, one in found.items()] if len(courses) > 1 else []
-    miou, *others = (replace(score, details=more) for score in found[best])
-    return [*own, *others, miou]
+    variants = [replace(first, variant=f"lr {rate:g}") for rate, (first, *_) in by_rate.items()] if len(courses) > 1 else []
+    miou, *others = (replace(score, details=more) for score in by_rate[best])
+    return [*variants, *others, miou]

@@ -2,8 +2,13 @@
 
 The literature trains a 1 x 1 convolution on bilinearly upsampled patch features (Ziegler and Asano, Leopart, CVPR 2022). Bilinear
 weights sum to one, so upsampling the logits instead gives the same values and gradients, with as many channels as classes
-instead of as many as features. Heads that share a batch differ in learning rate alone: one product serves them all, and none
-touches another's parameters, so one that diverges leaves the others as they are.
+instead of as many as features:
+
+    plain   logits = conv(upsample(features))      d channels are upsampled
+    here    logits = upsample(conv(features))      c channels are upsampled
+
+Heads that share a batch differ in learning rate alone: one product serves them all, and none touches another's parameters, so
+one that diverges leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -23,9 +28,10 @@ CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
 def upsampled(
     features: Float[Tensor, "p b h w d"], weights: Float[Tensor, "p l d_plus_1 c"], size: tuple[int, int]
 ) -> Float[Tensor, "p l b c rows columns"]:
-    """Logits of linear layers (the last row of each is its bias) on grids of features, upsampled bilinearly to `size`.
+    """Return the logits of linear layers (the last row of each is its bias) on grids of features, upsampled to `size`.
 
-    p problems with grids of their own, l layers on each.
+    There are p problems, each with grids of its own, and l layers on each.
+    Plainly: conv = features @ weights[:-1] + weights[-1] in every cell, then bilinear interpolation.
     """
     p, b, h, w, _ = features.shape
     layers, c = weights.shape[1], weights.shape[3]
@@ -38,7 +44,7 @@ def upsampled(
 def cross_entropy(
     logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"]
 ) -> Float[Tensor, "p l"]:
-    """Cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
+    """Return the cross-entropy of each layer in nats, summed over labelled pixels and divided by `pixels`."""
     p, layers = logits.shape[:2]
     truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
     each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=IGNORED, reduction="none")
@@ -63,7 +69,7 @@ class Heads:
         weight_decay: float,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`seeds`: one a problem, of its initial weights."""
+        """seeds: one for each problem, of its first weights."""
         first = torch.stack([_initial(width, classes, seed) for seed in seeds])
         self._layers = [first.clone().to(device).requires_grad_() for _ in rates]
         groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, rates, strict=True)]
@@ -72,13 +78,13 @@ class Heads:
 
     @property
     def weights(self) -> Float[Tensor, "p l d_plus_1 c"]:
-        """The layers as they are; the last row of each is its bias."""
+        """The present layers; the last row of each is its bias."""
         return torch.stack([layer.detach() for layer in self._layers], dim=1)
 
     def step(
         self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
     ) -> Float[Tensor, "p l"]:
-        """One step at `factor` times the rates, on the mean over a batch's labelled pixels; returns the losses before it."""
+        """Take one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
         size = (labels.shape[-2], labels.shape[-1])
         pixels = (labels != IGNORED).flatten(1).sum(1).clamp(min=1).float()
         self.optimiser.zero_grad(set_to_none=True)
@@ -96,16 +102,16 @@ class Heads:
         return total
 
     def state(self) -> dict[str, Tensor]:
-        """What training goes on from."""
-        found = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
+        """Return what training resumes from."""
+        state = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
         for i, layer in enumerate(self._layers):
             buffer = self.optimiser.state[layer].get("momentum_buffer")
             if buffer is not None:
-                found[f"momentum {i}"] = buffer.clone()
-        return found
+                state[f"momentum {i}"] = buffer.clone()
+        return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state; one from before the first step has no momentum."""
+        """Resume from a state; one from before the first step has no momentum."""
         self.optimiser.state.clear()
         for i, layer in enumerate(self._layers):
             layer.data.copy_(state[f"layer {i}"])

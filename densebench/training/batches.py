@@ -6,8 +6,6 @@ So a run that was killed goes on with the very same batches, on any number of pr
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import math
 from collections import deque
@@ -24,6 +22,7 @@ from torch.utils.data import DataLoader
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
+from densebench.numerics.seeds import permutation, seed_of
 from densebench.processes import worker_context
 from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 
@@ -94,17 +93,6 @@ class Order:
             chosen = permutation(self.images, self.seed, epoch)[start : start + own].tolist()
             for begin in range(0, own, part):
                 yield [(epoch, image) for image in chosen[begin : begin + part]]
-
-
-@functools.lru_cache(maxsize=2)
-def permutation(images: int, seed: int, epoch: int) -> Int[Tensor, " images"]:
-    """The order of one epoch."""
-    return torch.randperm(images, generator=torch.Generator().manual_seed(seed_of(seed, "order", epoch)))
-
-
-def seed_of(*words: Any) -> int:
-    """A 63-bit seed from a few words: equal words, equal seed, in every process."""
-    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:8], "little") >> 1
 
 
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):

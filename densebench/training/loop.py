@@ -21,9 +21,10 @@ from densebench.console import notice
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, average_gradients, total
 from densebench.training.augmentation import ViewSpec, render
-from densebench.training.batches import Batch, Order, Reader, load_batches, seed_of
+from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
+from densebench.numerics.seeds import seed_of
 from densebench.training.augmentation import AugmentParams
-from densebench.training.batches import seed_of
 from densebench.training.distillation import Centre
 from densebench.training.networks import Network
 

@@ -22,6 +22,7 @@ from densebench.console import notice
 from densebench.datasets.unlabelled import Images, open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
+from densebench.files.states import load_newest
 from densebench.processes import World, agree, describe, joined, resolve_device, synchronise
 from densebench.results.record import code, environment
 from densebench.training.loop import Training, assemble, interruptible, run
@@ -40,7 +41,6 @@ from densebench.training.run_file import (
     write_run,
 )
 from densebench.training.run_folder import RunFolder
-from densebench.training.states import load_newest
 
 DEFAULT_DATA = "scenes"
 

@@ -12,13 +12,13 @@ import torch
 from densebench.backbones.checkpoint import save_checkpoint
 from densebench.console import notice
 from densebench.files.atomic import sweep, write_text
+from densebench.files.states import retain, save_state
 from densebench.pictures.canvas import save
 from densebench.results.ranking import SIGNS
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.objective import Views
 from densebench.training.probe import probe, probe_protocol
-from densebench.training.states import retain, save_state
 
 
 class RunFolder:

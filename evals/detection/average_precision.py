@@ -1,12 +1,12 @@
 """Average precision of detections: COCO's, through its own code, and UAVDT's.
 
-- COCO (Lin et al., ECCV 2014): mean over classes and over IoUs of 0.5, 0.55, ..., 0.95 of the precision at 101 recalls, the best
-  100 detections of an image; also at IoU 0.5 and 0.75, and of small, medium and large objects (areas below 32^2, below 96^2 and
-  above, px of the original image). Groups of objects are neither misses nor false. Computed by pycocotools.
+- COCO (Lin et al., ECCV 2014): mean over classes and over IoUs of 0.5, 0.55, ..., 0.95 of the precision at 101 recalls, for the
+  best 100 detections of an image; also at IoU 0.5 and 0.75, and for small, medium and large objects (areas below 32^2, below
+  96^2 and above, px of the original image). Groups of objects are neither misses nor false alarms. Computed by pycocotools.
 - UAVDT (Du et al., ECCV 2018): all classes are one. Boxes of the truth that reach beyond the image are not clipped. Detections
-  that lie wholly inside an ignored region (strictly, on all four sides) are taken away first. Detections of an image, best first,
-  take the free object of the greatest IoU if it is at least 0.7; AP is the area under the precision that is made to fall (VOC
-  from 2010 on). As the official toolkit does.
+  that lie wholly inside an ignored region (strictly, on all four sides) are taken away first. Each detection of an image, best
+  first, takes the free object of the greatest IoU if that is at least 0.7; AP is the area under the precision made monotonic
+  (VOC from 2010 on). As the official toolkit does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from densebench.bridges.torchvision.inference import Found
+from densebench.bridges.torchvision.inference import Detections
 from densebench.bridges.torchvision.masks import run_lengths
 from densebench.datasets.boxes import Objects
 
@@ -31,18 +31,18 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is true of an image and what was found in it; height and width in px."""
+class Scored:
+    """The objects of an image and the detections in it; height and width in px."""
 
     truth: Objects
-    found: Found
+    detections: Detections
     height: int
     width: int
 
 
 @dataclass
 class CocoPrecision:
-    """COCO's evaluator, fed image by image; what it keeps are the objects and the detections. masks: of masks, not of boxes."""
+    """COCO's evaluator, fed image by image; it keeps objects and detections. masks: scores masks, not boxes."""
 
     classes: Sequence[str]
     masks: bool = False
@@ -50,61 +50,63 @@ class CocoPrecision:
     truths: list[dict[str, Any]] = field(default_factory=list)
     detections: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, seen: Seen) -> None:
-        """Take in an image. Raises UserError for a broken mask, with the name of its image."""
-        number, truth, found = len(self.images) + 1, seen.truth, seen.found
-        self.images.append({"id": number, "height": seen.height, "width": seen.width})
-        for place in range(len(truth)):
-            own = self._entry(number, truth.boxes[place], truth.classes[place])
-            own |= {"id": len(self.truths) + 1, "area": float(truth.areas[place]), "iscrowd": int(truth.crowd[place])}
+    def add(self, image: Scored) -> None:
+        """Add an image. Raises UserError for a broken mask, with the name of its image."""
+        number, truth, detections = len(self.images) + 1, image.truth, image.detections
+        self.images.append({"id": number, "height": image.height, "width": image.width})
+        for i in range(len(truth)):
+            entry = self._entry(number, truth.boxes[i], truth.classes[i])
+            entry |= {"id": len(self.truths) + 1, "area": float(truth.areas[i]), "iscrowd": int(truth.crowd[i])}
             if self.masks:
-                own["segmentation"] = run_lengths(truth.masks[place], seen.height, seen.width, found.image)
-            self.truths.append(own)
-        for place in range(len(found.scores)):
-            own = self._entry(number, found.boxes[place], found.classes[place]) | {"score": float(found.scores[place])}
+                entry["segmentation"] = run_lengths(truth.masks[i], image.height, image.width, detections.image)
+            self.truths.append(entry)
+        for i in range(len(detections.scores)):
+            entry = self._entry(number, detections.boxes[i], detections.classes[i]) | {"score": float(detections.scores[i])}
             if self.masks:
-                del own["bbox"]  # pycocotools would take its area for that of the mask
-                own["segmentation"] = {"size": [seen.height, seen.width], "counts": found.masks[place].encode()}
-            self.detections.append(own)
+                del entry["bbox"]  # pycocotools would take its area for that of the mask
+                entry["segmentation"] = {"size": [image.height, image.width], "counts": detections.masks[i].encode()}
+            self.detections.append(entry)
 
     def _entry(self, number: int, box: Float[np.ndarray, "4"], kind: Any) -> dict[str, Any]:
         left, top, right, bottom = box.tolist()
         return {"image_id": number, "category_id": int(kind) + 1, "bbox": [left, top, right - left, bottom - top]}
 
     def values(self) -> dict[str, tuple[float, dict[str, float | None]]]:
-        """Each metric in %, and of each class; None for a class, and nothing at all for a metric, without an object."""
+        """Return each metric in %, overall and by class: None for a class without an object; a metric without one is left out."""
         precision, thresholds, areas = self._precision()
-        found = {}
+        values = {}
         for metric, (iou, size) in METRICS.items():
             chosen = slice(None) if iou is None else [int(np.flatnonzero(np.isclose(thresholds, iou))[0])]
-            own = precision[chosen, :, :, areas.index(size), -1]
-            by_class = [own[:, :, number] for number in range(own.shape[2])]
-            means = [100 * float(one[one > -1].mean()) if (one > -1).any() else None for one in by_class]
-            if (own > -1).any():
-                found[metric] = 100 * float(own[own > -1].mean()), dict(zip(self.classes, means, strict=True))
-        return found
+            table = precision[chosen, :, :, areas.index(size), -1]  # -1 where a class has no object
+            by_class = [table[:, :, number] for number in range(table.shape[2])]
+            means = [100 * float(part[part > -1].mean()) if (part > -1).any() else None for part in by_class]
+            if (table > -1).any():
+                values[metric] = 100 * float(table[table > -1].mean()), dict(zip(self.classes, means, strict=True))
+        return values
 
     def _precision(self) -> tuple[Float[np.ndarray, "ious recalls classes areas most"], np.ndarray, list[str]]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
         categories = [{"id": number + 1, "name": name} for number, name in enumerate(self.classes)]
-        with contextlib.redirect_stdout(io.StringIO()):  # it talks; stdout is for data
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout is for data
             truth = COCO()
             truth.dataset = {"images": self.images, "annotations": self.truths, "categories": categories, "info": {}}
             truth.createIndex()
-            found = truth.loadRes([dict(one) for one in self.detections]) if self.detections else COCO()  # it writes into them
+            detected = (
+                truth.loadRes([dict(entry) for entry in self.detections]) if self.detections else COCO()
+            )  # it writes to them
             if not self.detections:
-                found.dataset = {**truth.dataset, "annotations": []}
-                found.createIndex()
-            judge = COCOeval(truth, found, "segm" if self.masks else "bbox")
-            judge.evaluate()
-            judge.accumulate()
-        return judge.eval["precision"], judge.params.iouThrs, list(judge.params.areaRngLbl)
+                detected.dataset = {**truth.dataset, "annotations": []}
+                detected.createIndex()
+            evaluator = COCOeval(truth, detected, "segm" if self.masks else "bbox")
+            evaluator.evaluate()
+            evaluator.accumulate()
+        return evaluator.eval["precision"], evaluator.params.iouThrs, list(evaluator.params.areaRngLbl)
 
 
 def overlaps(first: Float[np.ndarray, "n 4"], second: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """IoU of boxes (left, top, right, bottom); 0 where both are without an area."""
+    """Return the IoU of boxes (left, top, right, bottom); 0 where both have no area."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     inside = (high - low).clip(min=0).prod(axis=2)
@@ -114,28 +116,31 @@ def overlaps(first: Float[np.ndarray, "n 4"], second: Float[np.ndarray, "m 4"]) 
 
 
 def ignored(boxes: Float[np.ndarray, "n 4"], regions: Float[np.ndarray, "m 4"]) -> Bool[np.ndarray, "n"]:
-    """Which boxes lie strictly inside one of the regions."""
+    """Return which boxes lie strictly inside one of the regions."""
     low = (boxes[:, None, :2] > regions[None, :, :2]).all(axis=2)
     high = (boxes[:, None, 2:] < regions[None, :, 2:]).all(axis=2)
     return np.any(low & high, axis=1)
 
 
 def matched(
-    found: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], truth: Float[np.ndarray, "m 4"], iou: float
+    boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], truth: Float[np.ndarray, "m 4"], iou: float
 ) -> Bool[np.ndarray, "n"]:
-    """Which detections of an image are right. The best one chooses first, among the objects that are free; of equals the last."""
-    right, free = np.zeros(len(found), bool), np.ones(len(truth), bool)
-    shared = overlaps(found, truth)
-    for place in np.argsort(-scores, kind="stable"):
-        own = np.where(free & (shared[place] >= iou), shared[place], -1.0)
-        if len(own) and own.max() >= 0:
-            chosen = len(own) - 1 - int(own[::-1].argmax())
-            right[place], free[chosen] = True, False
+    """Return which detections of an image are right.
+
+    The best one chooses first, among the free objects the one of the greatest IoU; of equal ones it takes the last.
+    """
+    right, free = np.zeros(len(boxes), bool), np.ones(len(truth), bool)
+    ious = overlaps(boxes, truth)
+    for row in np.argsort(-scores, kind="stable"):
+        eligible = np.where(free & (ious[row] >= iou), ious[row], -1.0)
+        if len(eligible) and eligible.max() >= 0:
+            chosen = len(eligible) - 1 - int(eligible[::-1].argmax())
+            right[row], free[chosen] = True, False
     return right
 
 
 def area_under(right: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], objects: int) -> float:
-    """The area under the precision as a function of recall, where precision is the best of any recall as high: on 0..1."""
+    """Return the area under precision over recall on 0..1, where each precision is the best at that recall or a higher one."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
     precision = hits / np.arange(1, len(hits) + 1)
@@ -143,17 +148,17 @@ def area_under(right: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], obj
     return float((right[order] * falling).sum() / max(1, objects))
 
 
-def agnostic_precision(images: Iterable[Seen], iou: float) -> tuple[float, int, int]:
-    """UAVDT's AP in %, the objects, and the detections that were taken away because they lie in ignored regions."""
+def agnostic_precision(images: Iterable[Scored], iou: float) -> tuple[float, int, int]:
+    """Return UAVDT's AP in %, the number of objects, and of detections taken away because they lie in ignored regions."""
     right: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     objects = gone = 0
-    for seen in images:
-        truth, found = seen.truth, seen.found
-        away = ignored(found.boxes, truth.boxes[truth.crowd].astype(float))
-        boxes, own = found.boxes[~away], found.scores[~away]
-        right.append(matched(boxes, own, truth.boxes[~truth.crowd].astype(float), iou))
-        scores.append(own)
+    for image in images:
+        truth, detections = image.truth, image.detections
+        away = ignored(detections.boxes, truth.boxes[truth.crowd].astype(float))
+        boxes, rest = detections.boxes[~away], detections.scores[~away]
+        right.append(matched(boxes, rest, truth.boxes[~truth.crowd].astype(float), iou))
+        scores.append(rest)
         objects += int((~truth.crowd).sum())
         gone += int(away.sum())
     if not right:

@@ -38,14 +38,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from densebench.evals.detection.average_precision import CocoPrecision, Seen, agnostic_precision
-from densebench.evals.detection.pictures import drawn
+from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
+from densebench.evals.detection.pictures import picture_of
 
 from densebench.backbones import Backbone
 from densebench.bridges.torchvision.data import check_batch
 from densebench.bridges.torchvision.detector import build
-from densebench.bridges.torchvision.inference import detect, found
-from densebench.bridges.torchvision.recipe import Data, Recipe
+from densebench.bridges.torchvision.inference import detect, read_detections
+from densebench.bridges.torchvision.options import Data, iterations_of
 from densebench.bridges.torchvision.training import train
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
@@ -62,7 +62,7 @@ ASPECT = 1333 / 800  # long side for a short one, where none is given
 
 @dataclass(frozen=True)
 class Detection(Evaluator):
-    """Options of the fine-tuning; see the module for what the presets are."""
+    """Options of the fine-tuning; the head of this file says what the presets are."""
 
     version: ClassVar[int] = 1
     takes: ClassVar[str] = "boxes"
@@ -94,32 +94,32 @@ class Detection(Evaluator):
         },
     }
 
-    model: str = setting("mask-rcnn", "with masks, or boxes alone", choices=("mask-rcnn", "faster-rcnn"))
-    pyramid: str = setting("fpn", "on four layers, or on the last one alone (simple)", choices=("fpn", "simple"))
+    model: str = setting("mask-rcnn", "masks and boxes, or boxes alone", choices=("mask-rcnn", "faster-rcnn"))
+    pyramid: str = setting("fpn", "built on four layers (fpn), or on the last one alone (simple)", choices=("fpn", "simple"))
     width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
-    heads: str = setting("plain", "normed: ViTDet's, with layer norm", choices=("plain", "normed"))
-    judge: str = setting("coco", "COCO's AP, or UAVDT's of all classes as one", choices=("coco", "uavdt"))
-    iou: float = setting(0.7, "from which on a detection is right for UAVDT", minimum=0)
+    heads: str = setting("plain", "plain, or ViTDet's with layer norm (normed)", choices=("plain", "normed"))
+    judge: str = setting("coco", "metric: COCO's AP, or UAVDT's AP of all classes as one", choices=("coco", "uavdt"))
+    iou: float = setting(0.7, "least overlap of a right detection (UAVDT)", minimum=0)
     iterations: int | None = setting(
         None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
     )
     epochs: int = setting(12, "passes over the training images with objects", minimum=1, maximum=100_000)
     steps: tuple[float, ...] = setting((8.0, 11.0), "epochs after which the learning rate falls to a tenth", minimum=0)
-    warmup: int = setting(1000, "iterations over which it rises, a tenth of the run at most", minimum=0)
+    warmup: int = setting(1000, "iterations over which the learning rate rises, a tenth of the run at most", minimum=0)
     train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
-    at_once: int = setting(1, "images in one pass, whose padding they share", minimum=1, maximum=65_536)
+    at_once: int = setting(1, "images in one forward pass, padded to one size", minimum=1, maximum=65_536)
     learning_rate: float = setting(5e-5, "of AdamW", minimum=0)
     weight_decay: float = setting(0.05, "of AdamW; norms, positions and tokens have none", minimum=0)
     layer_decay: float = setting(1.0, "factor of the learning rate from each block to the one below", minimum=0)
     drop_path: float = setting(0.05, "stochastic depth of the last block while training", minimum=0)
-    clip: float = setting(0.0, "length that gradients are cut to; 0: any", minimum=0)
+    clip: float = setting(0.0, "largest norm of the gradient; 0: no limit", minimum=0)
     augmentation: str = setting("detr", "of training images", choices=("detr", "scales", "lsj", "flip"))
-    short_side: int = setting(800, "of images in px; training scales go with it", minimum=16, maximum=16_384)
+    short_side: int = setting(800, "short side of images in px; training scales go with it", minimum=16, maximum=16_384)
     long_side: int | None = setting(
-        None, "of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16, maximum=16_384
+        None, "long side of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16, maximum=16_384
     )
-    regions: int = setting(512, "of an image that the heads learn from", minimum=4, maximum=1_000_000)
-    detections: int = setting(100, "of an image at most", minimum=1, maximum=1_000_000)
+    regions: int = setting(512, "regions of an image that the heads learn from", minimum=4, maximum=1_000_000)
+    detections: int = setting(100, "detections of an image at most", minimum=1, maximum=1_000_000)
     train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
     train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
@@ -127,28 +127,28 @@ class Detection(Evaluator):
     visualise: int = runtime(0, "draw so many scored images with truth and detections", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
-        """AP of boxes, or of all classes as one."""
+        """Return AP of boxes, or of all classes as one."""
         return {"metric": "ap", "variant": "class-agnostic" if self.judge == "uavdt" else "box"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings by what they mean, and whether the run is as long as the published ones."""
+        """Return the settings by what they mean, and whether the run is as long as the published ones."""
         return {**super().settings(dataset), "long_side": self.longest, "comparable": self.iterations is None}
 
     @property
     def longest(self) -> int:
-        """The long side in px; of the square of large-scale jitter it is the short one."""
+        """The long side in px; for the square of large-scale jitter it is the short one."""
         return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split that is learned from and the split that is scored."""
+        """Return the split that is learned from and the split that is scored."""
         return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """One: nothing is swept."""
+        """Return a single point: nothing is swept."""
         return [()]
 
     def resolve(self, dataset: Dataset) -> Detection:
-        """Name the splits. Raises UserError for what does not go together."""
+        """Fill in the splits. Raises UserError for options that do not go together."""
         if self.model == "mask-rcnn" and not getattr(dataset, "has_masks", False):
             raise UserError(f"--model mask-rcnn: {dataset.name} has boxes without masks; use --model faster-rcnn")
         if self.drop_path >= 1:
@@ -159,46 +159,16 @@ class Detection(Evaluator):
                 "leave the long side out"
             )
         if self.longest < self.short_side:
-            raise UserError(
-                f"--long-side {self.longest}: it is shorter than --short-side {self.short_side}; give as much at least"
-            )
+            raise UserError(f"--long-side {self.longest}: it is shorter than --short-side {self.short_side}; give at least that")
         if self.iou > 1:
-            raise UserError(f"--iou {self.iou:g}: no two boxes share more than all; give 1 at most")
-        check_batch(self.recipe(1), self.gpus)
+            raise UserError(f"--iou {self.iou:g}: an IoU is 1 at most; give less")
+        check_batch(self, self.gpus)
         train, scored = self.splits(dataset)
         return replace(self, train_split=train, eval_split=scored)
 
-    def recipe(self, images: int) -> Recipe:
-        """The run on so many training images."""
-        lsj = self.augmentation == "lsj"
-        return Recipe(
-            masks=self.model == "mask-rcnn",
-            pyramid=self.pyramid,  # type: ignore[arg-type]
-            width=self.width,
-            normed=self.heads == "normed",
-            augmentation=self.augmentation,  # type: ignore[arg-type]
-            short=self.short_side,
-            long=self.longest,
-            square=lsj,
-            iterations=self.iterations or self.epochs * -(-images // self.train_batch),
-            batch=self.train_batch,
-            at_once=self.at_once,
-            rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            layer_decay=self.layer_decay,
-            drop_path=self.drop_path,
-            steps=tuple(step / self.epochs for step in self.steps),
-            warmup=self.warmup,
-            clip=self.clip,
-            regions=self.regions,
-            detections=self.detections,
-            seed=self.train_seed,
-            precision=self.precision,
-        )
-
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Annotations first (they fail early), then training, detection and scores; each goes on where a kill left it."""
-        assert isinstance(dataset, Boxed), "`takes` sees to it"
+        """Read annotations first (they fail early), then train, detect and score; each resumes where it was killed."""
+        assert isinstance(dataset, Boxed), "`takes` ensures it"
         train_items, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         with run.stage("annotations"):
             learned = with_objects(dataset, train_items, "training images")
@@ -206,71 +176,69 @@ class Detection(Evaluator):
         if len(learned) < len(train_items):
             notice(f"{len(train_items) - len(learned)} of {len(train_items)} training images show no object: they are left out")
         data = Data(dataset, learned, val, agnostic=self.judge == "uavdt")
-        recipe, world = self.recipe(len(learned)), here(resolve_device(self.device))
-        detector = build(backbone, data.classes, recipe)
+        iterations, world = iterations_of(self, len(learned)), here(resolve_device(self.device))
+        detector = build(backbone, data.classes, self)
         with run.workspace("detection", world.size) as folder:
             with run.stage("training"):
-                workers = resolve_workers(self.workers, recipe.iterations * recipe.batch)
-                curve = train(detector, data, recipe, folder, world, workers)
+                curve = train(detector, data, self, folder, world, resolve_workers(self.workers, iterations * self.train_batch))
             with run.stage("detection"):
-                detect(detector, data, recipe, folder, world, resolve_workers(self.workers, len(val)))
-            synchronise()  # all processes have written what they found
+                detect(detector, data, self, folder, world, resolve_workers(self.workers, len(val)))
+            synchronise()  # all processes have written their detections
             if world.is_main:
-                more = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
-                loss = {"iterations": recipe.iterations, "loss": round(curve[-1][1], 4)}
                 if self.visualise and run.pictures is not None:  # before the point counts as known and is not trained again
                     draw(data, limited(val, self.visualise), folder, run.pictures)
+                details = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
+                details |= {"iterations": iterations, "loss": round(curve[-1][1], 4)}
                 with run.stage("scoring"):
-                    yield from self.scores(data, recipe, folder, {**more, **loss})
+                    yield from self.scores(data, folder, details)
             synchronise()  # no process removes the folder before it has been read
 
-    def scores(self, data: Data, recipe: Recipe, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
-        """All numbers; the headline comes last."""
+    def scores(self, data: Data, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
+        """Yield all scores; the headline comes last."""
         if self.judge == "uavdt":
-            value, objects, gone = agnostic_precision(seen(data, data.val, folder), self.iou)
-            details = {**details, "iou": self.iou, "objects": objects, "ignored": gone}
+            value, objects, away = agnostic_precision(scored_images(data, data.val, folder), self.iou)
+            details = {**details, "iou": self.iou, "objects": objects, "ignored": away}
             yield Score("ap", "class-agnostic", value, details=details, direction="higher")
             return
-        for masks in (True, False) if recipe.masks else (False,):
-            judge = CocoPrecision(data.dataset.classes, masks)
+        for masks in (True, False) if self.model == "mask-rcnn" else (False,):
+            metric = CocoPrecision(data.dataset.classes, masks)
             with progress("scoring masks" if masks else "scoring boxes", len(data.val)) as bar:
-                for one in seen(data, data.val, folder):
-                    judge.add(one)
+                for image in scored_images(data, data.val, folder):
+                    metric.add(image)
                     bar.advance()
-            values = judge.values()
-            for metric in reversed(values):
-                value, by_class = values[metric]
-                kinds = by_class if metric == "ap" else {}
-                kind = "mask" if masks else "box"
-                yield Score(metric, kind, value, per_class=kinds, details=details, direction="higher")
+            values = metric.values()
+            for name in reversed(values):
+                value, by_class = values[name]
+                per_class, variant = by_class if name == "ap" else {}, "mask" if masks else "box"
+                yield Score(name, variant, value, per_class=per_class, details=details, direction="higher")
 
 
 def with_objects(dataset: Boxed, items: Sequence[Item], what: str) -> list[Item]:
-    """The images that show an object; groups are none. Raises UserError where none does, and for broken annotations."""
+    """Return the images that show an object that is no group. Raises UserError without one, and for broken annotations."""
     kept = [item for item in items if not dataset.objects(item).crowd.all()]
     if not kept:
         raise UserError(f"{dataset.name} has no object in the {len(items)} {what}; check its annotations")
     return kept
 
 
-def seen(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Seen]:
-    """Truth and detections of those of the items that were looked at, image by image."""
+def scored_images(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Scored]:
+    """Yield objects and detections of those items that a detector has seen, image by image."""
     wanted = {item.name: item for item in items}
-    for one in found(folder):
-        if one.image in wanted:
-            item = wanted.pop(one.image)
+    for detections in read_detections(folder):
+        if detections.image in wanted:
+            item = wanted.pop(detections.image)
             width, height = data.dataset.image_size(item)
-            yield Seen(data.dataset.truth(item), one, height, width)
+            yield Scored(data.dataset.truth(item), detections, height, width)
 
 
 def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> None:
     """Write `<image>.png` for some images."""
     names = ("object",) if data.agnostic else data.dataset.classes
-    wanted = {item.name: item for item in items}
-    for one in seen(data, items, folder):
-        item = wanted[one.found.image]
-        truth = data.dataset.objects(item)
+    by_name = {item.name: item for item in items}
+    for scored in scored_images(data, items, folder):
+        name = scored.detections.image
+        truth = data.dataset.objects(by_name[name])
         truth = replace(truth, classes=0 * truth.classes) if data.agnostic else truth
-        picture = drawn(data.dataset.image(item), replace(one, truth=truth), names)
-        save(picture, pictures / f"{one.found.image.replace('/', '-')}.png")
+        picture = picture_of(data.dataset.image(by_name[name]), replace(scored, truth=truth), names)
+        save(picture, pictures / f"{name.replace('/', '-')}.png")
     notice(f"pictures of {len(items)} images are in {pictures}")

@@ -33,9 +33,9 @@ from typing import Any, ClassVar
 
 from densebench.backbones import Backbone
 from densebench.datasets import Dataset
-from densebench.evaluation import mmsegmentation
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
+from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
 
@@ -45,7 +45,7 @@ WARMUP = 1500 / 40_000
 
 @dataclass(frozen=True)
 class LinearMmseg(SlidingWindow):
-    """Options of the linear decoder; see the module for what the presets are."""
+    """Options of the linear decoder; the head of this file says what the presets are."""
 
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -69,11 +69,11 @@ class LinearMmseg(SlidingWindow):
     photometric: bool = setting(True, "random brightness, contrast, saturation and hue")
 
     def usual_iterations(self, dataset: Dataset) -> int:
-        """40000 for DINOv3's head; 80000, on ADE20K and COCO-Stuff twice that, for the other."""
+        """Return 40000 for DINOv3's head; for the other 80000, on ADE20K and COCO-Stuff twice that."""
         return 40_000 if self.head == "batchnorm" else super().usual_iterations(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Train all learning rates side by side on one frozen backbone."""
-        own = {"head": self.head, "photometric": self.photometric, "trained": False, "warmup": WARMUP}
-        recipe = mmsegmentation.recipe(self, backbone, dataset, **own, drop_path=DROP_PATH if self.quirks else 0.0)
-        yield from mmsegmentation.scores(self, backbone, dataset, run, recipe, [self.learning_rates])
+        decided = {"head": self.head, "trained": False, "photometric": self.photometric, "warmup": WARMUP}
+        setup = setup_of(self, backbone, dataset, **decided, drop_path=DROP_PATH if self.quirks else 0.0)
+        yield from scores(self, backbone, dataset, run, setup, [self.learning_rates])

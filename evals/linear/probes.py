@@ -9,10 +9,10 @@ What public code does, each under its name:
 - neco: NeCo (Pariza et al., ICLR 2025). The same with batches of 128, scored at 100 x 100; ADE20K with a class 0 that is never
   right. The text says 20 epochs, the configuration 25.
 - croc: CrOC (Stegmuller et al., CVPR 2023) used Leopart's code (issue 1 of its repository); the settings of its appendix were not
-  to be had.
+  available.
 
-Departures: the reference keeps the best of three checkpoints by the scored split, here the last one counts; its loaders leave out
-what does not fill the last batch of the scored split (1408 of VOC's 1449 images), here all images count. `--mask-size none`
+Departures: the reference keeps the best of three checkpoints by the scored split, here the last one counts; its loaders drop
+the last, incomplete batch of the scored split (1408 of VOC's 1449 images remain), here all images count. `--mask-size none`
 trains at full resolution, `--score-size none` scores there. `--augment none` trains on images as they are: their features come
 from the cache, so that a probe takes seconds.
 
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.errors import UserError
-from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.layers import Layers, features_of, truth_map, whole_view
 from densebench.evaluation.learning_rates import Course, scores_of_rates
@@ -61,7 +60,7 @@ LEOPART = {"image_size": 448, "absent": "zero"}
 
 @dataclass(frozen=True)
 class LinearProbes(FewShot):
-    """Options of the published probes; see the module for what the presets are."""
+    """Options of the published probes; the head of this file says what the presets are."""
 
     draws_later: ClassVar[bool] = False
     version: ClassVar[int] = 1
@@ -76,30 +75,30 @@ class LinearProbes(FewShot):
     score_size: int | None = setting(
         None, "side of the label maps that are scored; none: the image's own", minimum=1, maximum=16_384
     )
-    mask_resample: str = setting("nearest", "how label maps come to these sizes", choices=("nearest-exact", "nearest"))
-    learning_rates: tuple[float, ...] = setting((0.01,), "of SGD; of several the best on the scored split", minimum=0)
+    mask_resample: str = setting("nearest", "how label maps are resized to that", choices=("nearest-exact", "nearest"))
+    learning_rates: tuple[float, ...] = setting((0.01,), "of SGD; of several the best on the scored split is reported", minimum=0)
     momentum: float = setting(0.9, "of SGD", minimum=0)
     weight_decay: float = setting(1e-4, "of SGD", minimum=0)
     epochs: int = setting(25, "passes over the training images", minimum=1, maximum=1_000_000)
-    drop_every: int = setting(20, "epochs after which the learning rate falls to a tenth", minimum=1)
+    drop_every: int = setting(20, "epochs between falls of the learning rate to a tenth", minimum=1)
     train_batch: int = setting(128, "images a step", minimum=1, maximum=65_536)
-    seeds: int = axis(1, "subsets, initial weights and orders of every fraction", minimum=1, maximum=10_000)
+    seeds: int = axis(1, "seeds of subset, first weights and order, for every fraction", minimum=1, maximum=10_000)
 
     def resolve(self, dataset: Dataset) -> LinearProbes:
-        """Name the splits. Raises UserError for a learning rate that is given twice."""
+        """Fill in the splits. Raises UserError for a learning rate that is given twice."""
         check_rates(self.learning_rates)
         return super().resolve(dataset)
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Every fraction for each seed: order and initial weights are drawn at fraction 1 too."""
-        found: list[Point] = []
+        """Return every fraction with each seed, fraction 1 too: order and first weights are drawn there as well."""
+        points: list[Point] = []
         for point in super().points(dataset):
             whole = dict(point)["fraction"] == 1
-            found += [(point[0], ("seed", seed)) for seed in range(self.seeds)] if whole else [point]
-        return found
+            points += [(point[0], ("seed", seed)) for seed in range(self.seeds)] if whole else [point]
+        return points
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Train what is not known yet, fraction by fraction, and score all of a fraction in one pass over the images."""
+        """Train the points that are not known yet, those of a fraction together, and score these in one pass over the images."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         view = whole_view(self, backbone, dataset)
@@ -110,7 +109,7 @@ class LinearProbes(FewShot):
         with run.stage("features"):
             queries = features_of(self, backbone, dataset, val, view)
         layers = Layers(dataset, space, view, queries, resolve_device(self.device), self.score_size, self.mask_resample)
-        names: Any = [item.name for item in val], space.names, self.absent
+        names, absent = [item.name for item in val], cast("Any", self.absent)
         for group in _equal_sizes(chosen):
             subsets = [[train[i] for i in np.flatnonzero(chosen[row])] for row in group]
             seeds = [int(dict(points[row])["seed"]) for row in group]
@@ -121,12 +120,13 @@ class LinearProbes(FewShot):
                 counts = layers.count(val, weights.flatten(0, 1))
             for number, row in enumerate(group):
                 details = {"images": len(subsets[number]), "absent": space.absent(shown[chosen[row]].any(axis=0))}
-                courses = {rate: course(curve[:, number]) for rate, curve in curves.items()}
-                own: dict[float, Any] = {
-                    rate: partial(_scores, counts, number * len(curves) + place, names, points[row], details)
-                    for place, rate in enumerate(curves)
+                epochs = [f"epoch {epoch}" for epoch in range(1, self.epochs + 1)]
+                courses = {rate: Course(losses[:, number], epochs) for rate, losses in curves.items()}
+                by_rate: dict[float, Any] = {
+                    rate: partial(counts.scores, names, number * len(curves) + i, space.names, absent, points[row], details)
+                    for i, rate in enumerate(curves)
                 }
-                scores = scores_of_rates(own, courses, details)
+                scores = scores_of_rates(by_rate, courses, details)
                 if run.pictures is not None and self.visualise and row == int(chosen.sum(1).argmax()):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
@@ -136,7 +136,7 @@ class LinearProbes(FewShot):
     def shown(
         self, space: LabelSpace, train: Sequence[Item], val: Sequence[Item], points: Sequence[Point], chosen: np.ndarray
     ) -> np.ndarray:
-        """Which classes each training image shows. Reads all label maps, so that a broken one is found before the training.
+        """Return which classes each training image shows. All label maps are read, so that a broken one is found before training.
 
         Raises UserError naming its file, and where no pixel of a subset has a class.
         """
@@ -151,7 +151,7 @@ class LinearProbes(FewShot):
     def source(
         self, backbone: Backbone, space: LabelSpace, view: View, subsets: Sequence[Sequence[Item]], seeds: Sequence[int]
     ) -> Source:
-        """Where the batches of some subsets of equal size come from."""
+        """Return the source of batches of some subsets of equal size."""
         cached = None
         if self.augment == "none":
             used = list({item.name: item for items in subsets for item in items}.values())
@@ -161,7 +161,7 @@ class LinearProbes(FewShot):
     def train(
         self, source: Source, width: int, space: LabelSpace, folder: Path
     ) -> tuple[Float[Tensor, "p l d_plus_1 c"], dict[float, np.ndarray]]:
-        """The layers after the last epoch, and the loss of every rate by epoch and problem; goes on where a killed run was."""
+        """Return the layers after the last epoch, and the losses of every rate by epoch and subset; a killed run is resumed."""
         device = resolve_device(self.device)
         more = {"momentum": self.momentum, "weight_decay": self.weight_decay, "device": device}
         heads = Heads(width, space.classes, self.learning_rates, source.seeds, **more)  # type: ignore[arg-type]
@@ -171,15 +171,15 @@ class LinearProbes(FewShot):
         losses = torch.zeros(0, len(source.seeds), len(self.learning_rates))
         if done:
             losses = store[f"{name} {done} losses"].clone()
-            state = [key for part in ("layer", "momentum") for i in range(len(self.learning_rates)) if (key := f"{part} {i}")]
-            heads.restore({key: store[f"{name} {done} {key}"] for key in state if f"{name} {done} {key}" in store})
+            parts = [f"{part} {i}" for part in ("layer", "momentum") for i in range(len(self.learning_rates))]
+            heads.restore({part: store[f"{name} {done} {part}"] for part in parts if f"{name} {done} {part}" in store})
         with progress("training", self.epochs - done, "epochs") as bar:
             for epoch in range(done, self.epochs):
                 factor = 0.1 ** (epoch // self.drop_every)
-                each = [heads.step(features.to(device), labels.to(device), factor).cpu() for features, labels in source(epoch)]
-                losses = torch.cat([losses, torch.stack(each).mean(0)[None]])
-                kept = {f"{name} {epoch + 1} {key}": value.cpu() for key, value in heads.state().items()}
-                store.add({**kept, f"{name} {epoch + 1} losses": losses})
+                steps = [heads.step(features.to(device), labels.to(device), factor).cpu() for features, labels in source(epoch)]
+                losses = torch.cat([losses, torch.stack(steps).mean(0)[None]])
+                state = {f"{name} {epoch + 1} {key}": value.cpu() for key, value in heads.state().items()}
+                store.add({**state, f"{name} {epoch + 1} losses": losses})
                 bar.advance()
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
@@ -190,7 +190,10 @@ class LinearProbes(FewShot):
 
 @dataclass(frozen=True)
 class Source:
-    """Batches of features and label maps for some subsets of equal size, each with its seed: epoch by epoch."""
+    """Batches of features and label maps of some subsets of equal size, each with its seed, epoch by epoch.
+
+    cached: features of images as they are; None where every image is cropped anew.
+    """
 
     options: LinearProbes
     backbone: Backbone
@@ -201,33 +204,33 @@ class Source:
     cached: Features | None
 
     def __call__(self, epoch: int) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b h w"]]]:
-        """The steps of an epoch; every subset in an order that its seed and the epoch decide."""
+        """Yield the batches of an epoch: of every subset, in an order that follows from its seed and the epoch."""
         orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
         size, count = self.options.train_batch, len(self.subsets[0])
         steps = [[order[start : start + size] for order in orders] for start in range(0, count, size)]
-        looks = [self.look(seed, epoch) for seed in self.seeds]
+        views = [self.view_of(seed, epoch) for seed in self.seeds]
         wanted = [
-            (items[i], look)
+            (items[i], view)
             for step in steps
-            for items, look, chosen in zip(self.subsets, looks, step, strict=True)
+            for items, view, chosen in zip(self.subsets, views, step, strict=True)
             for i in chosen
         ]
-        found = self.load(wanted)
+        loaded = self.load(wanted)
         for step in steps:
-            pairs = [next(found) for chosen in step for _ in chosen]
+            pairs = [next(loaded) for chosen in step for _ in chosen]
             shape = (len(step), len(step[0]))
             features, labels = (torch.stack(part) for part in zip(*pairs, strict=True))
             yield features.unflatten(0, shape), labels.unflatten(0, shape)
 
-    def look(self, seed: int, epoch: int) -> View | CropView:
-        """The view of a training image in an epoch."""
+    def view_of(self, seed: int, epoch: int) -> View | CropView:
+        """Return the view of training images in an epoch."""
         assert self.view.size is not None
         return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
 
     def load(
         self, wanted: Sequence[tuple[Item, View | CropView]]
     ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
-        """Features and label maps in the order asked for; views go through the backbone as they come."""
+        """Yield features and label maps in the order of `wanted`; crops go through the backbone as they are decoded."""
         options = self.options
         if self.cached is not None:
             for item, view in wanted:
@@ -237,13 +240,13 @@ class Source:
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
         loader = DataLoader(
-            _Looks(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
+            _Crops(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
             multiprocessing_context=worker_context(workers), pin_memory=device.type == "cuda",
         )  # fmt: skip
-        for found in loader:
-            if isinstance(found, UserError):
-                raise found
-            images, labels = found
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels = batch
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):
                 grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
@@ -251,11 +254,11 @@ class Source:
                 yield grid.clone(), label
 
     def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """The label map of training."""
+        """Return the label map that a training image is compared with."""
         return truth_map(self.space, view, item, self.options.mask_size, self.options.mask_resample)
 
 
-class _Looks(torch.utils.data.Dataset[Any]):
+class _Crops(torch.utils.data.Dataset[Any]):
     """Images and label maps under random views, decoded in worker processes."""
 
     def __init__(self, source: Source, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
@@ -275,28 +278,18 @@ class _Looks(torch.utils.data.Dataset[Any]):
 
 def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]] | UserError:
     """Return the views and their label maps as batches, or the first problem."""
-    if error := next((found for found in batch if isinstance(found, UserError)), None):
+    if error := next((sample for sample in batch if isinstance(sample, UserError)), None):
         return error
     images, labels = zip(*batch, strict=True)
     return torch.stack(images), list(labels)
 
 
-def _scores(counts: Counts, subset: int, names: Any, point: Point, details: dict[str, Any]) -> list[Score]:
-    images, classes, absent = names
-    return counts.scores(images, subset, classes, absent, point, details)
-
-
-def course(losses: np.ndarray) -> Course:
-    """The course of a training by epochs."""
-    return Course(losses, [f"epoch {epoch}" for epoch in range(1, len(losses) + 1)])
-
-
 def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
-    """Rows with equally many images, which can be trained together."""
-    found: dict[int, list[int]] = {}
+    """Return groups of rows with equally many images, which can be trained together."""
+    by_size: dict[int, list[int]] = {}
     for row, size in enumerate(chosen.sum(1).tolist()):
-        found.setdefault(size, []).append(row)
-    return list(found.values())
+        by_size.setdefault(size, []).append(row)
+    return list(by_size.values())
 
 
 def _order(count: int, seed: int, epoch: int) -> list[int]:

@@ -28,7 +28,7 @@ from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import Data, train
 from densebench.datasets import load_dataset
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.mmsegmentation import recipe
+from densebench.evaluation.window_scores import setup_of
 from densebench.numerics.sgd_layers import Heads
 from densebench.processes import World, resolve_device
 
@@ -52,7 +52,7 @@ def runs(arguments):
     """Part 1: seconds side by side and one after the other."""
     dataset, backbone = load_dataset("scenes"), load_backbone(arguments.backbone)
     options = LinearMmseg(crop_size=arguments.crop, iterations=arguments.iterations, validations=1).resolve(dataset)
-    chosen = recipe(options, backbone, dataset, head="linear", photometric=True, trained=False, warmup=0.0, drop_path=0.0)
+    setup = setup_of(options, backbone, dataset, head="linear", photometric=True, trained=False, warmup=0.0, drop_path=0.0)
     space = LabelSpace(dataset, "drop", "off")
     data = Data(dataset, dataset.items("train"), dataset.items("val"), space.names, space.read_truth)
     world = World(0, 1, resolve_device(arguments.device))
@@ -61,7 +61,7 @@ def runs(arguments):
         found, started = {}, time.perf_counter()
         for rates in groups:
             with tempfile.TemporaryDirectory() as folder:
-                trained = train(backbone, data, chosen, rates, Path(folder), world)
+                trained = train(backbone, data, setup, rates, Path(folder), world)
             found |= {r: (trained.losses[r], trained.validations[-1].mmseg[i]) for i, r in enumerate(rates)}
         return time.perf_counter() - started, found
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_objects import Drawn, boxes_of, recipe, scene
+from drawn_objects import Drawn, boxes_of, options_of, scene
 from PIL import Image
 
 from densebench.bridges.torchvision import augmentation, masks
 from densebench.bridges.torchvision.augmentation import Sample, augment, crop, fitted, flip, nearest, resize
 from densebench.bridges.torchvision.data import Scoring, check_batch, keys, settling_keys, training_batches, training_sample
-from densebench.bridges.torchvision.recipe import Data
+from densebench.bridges.torchvision.options import Data
 from densebench.errors import UserError
 from densebench.processes import World
 
@@ -71,7 +71,7 @@ def test_sizes_keep_the_shape_and_both_limits():
 @pytest.mark.parametrize("kind", ["detr", "scales", "lsj", "flip"])
 def test_boxes_and_masks_stay_with_what_they_show(kind):
     """The plain colour of each object lies in its mask, and its mask in its box, whatever was drawn."""
-    options = recipe(augmentation=kind, short=160, long=266)
+    options = options_of(augmentation=kind, short_side=160, long_side=266)
     seen_crops = seen_flips = 0
     for number in range(24):
         image, truth = scene("train-0")
@@ -97,14 +97,14 @@ def test_boxes_and_masks_stay_with_what_they_show(kind):
 def test_scales_are_those_of_the_recipe_and_go_with_the_short_side():
     sample = Sample.of(Image.new("RGB", (96, 80)), np.zeros((0, 4)))
     for short, wanted in ((800, set(range(480, 801, 32))), (400, set(range(240, 401, 16)))):
-        options = recipe(augmentation="scales", short=short, long=2000)
+        options = options_of(augmentation="scales", short_side=short, long_side=2000)
         sizes = {augment(sample, options, np.random.default_rng(number)).size[0] for number in range(90)}
         assert sizes == wanted
 
 
 def test_large_scale_jitter_fills_its_square_at_most():
     sample = Sample.of(Image.new("RGB", (96, 80)), np.zeros((0, 4)))
-    options = recipe(augmentation="lsj", short=128, long=128)
+    options = options_of(augmentation="lsj", short_side=128, long_side=128)
     sizes = [augment(sample, options, np.random.default_rng(number)).size for number in range(60)]
     assert max(height for height, _ in sizes) == 128 == max(width for _, width in sizes)
     assert min(width for _, width in sizes) < 40
@@ -112,7 +112,7 @@ def test_large_scale_jitter_fills_its_square_at_most():
 
 def test_parts_of_the_image_are_as_large_as_the_recipe_says():
     sample = Sample.of(Image.new("RGB", (1000, 900)), np.zeros((0, 4)))
-    options = recipe(augmentation="detr", short=800, long=1333)
+    options = options_of(augmentation="detr", short_side=800, long_side=1333)
     drawn = [augment(sample, options, np.random.default_rng(number)) for number in range(40)]
     shares = [(one.rows[-1] - one.rows[0]) / 900 for one in drawn]
     cut = [share for share in shares if share < 0.98]
@@ -141,7 +141,7 @@ def test_what_is_left_of_a_box_is_no_sliver_that_float32_takes_for_a_line():
     """An image of 640 x 362 px becomes 1061 x 600; a crop ends 2e-5 px behind where a box begins, and grows to 800 x 800."""
     sample = Sample.of(Image.new("RGB", (640, 362)), np.array([[374.59, 10, 500, 90], [100, 10, 200, 90], [5, 5, 5, 9]]))
     draws = Script(0.9, 0.1, 600, 600, 600, 0, 21, 800)  # no flip, a part, its scale, height, width, top, left, the last scale
-    found = augment(sample, recipe(augmentation="detr", short=800, long=1333), draws)
+    found = augment(sample, options_of(augmentation="detr", short_side=800, long_side=1333), draws)
     assert found.size == (800, 800) and not draws.draws
     assert found.objects.tolist() == [1]
     left = crop(resize(sample, 600, 1061), 0, 21, 600, 600)
@@ -153,7 +153,7 @@ def test_what_is_left_of_a_box_is_no_sliver_that_float32_takes_for_a_line():
 @pytest.mark.parametrize("kind", ["scales", "lsj", "flip"])
 def test_slivers_are_gone_whatever_the_augmentation(kind):
     sample = Sample.of(Image.new("RGB", (96, 80)), np.array([[9.0, 10, 9.0001, 60], [10, 10, 90, 70]]))
-    found = [augment(sample, recipe(augmentation=kind), np.random.default_rng(number)).objects for number in range(8)]
+    found = [augment(sample, options_of(augmentation=kind), np.random.default_rng(number)).objects for number in range(8)]
     assert all(0 not in own for own in found) and any(1 in own for own in found)
 
 
@@ -167,11 +167,11 @@ def test_boxes_of_masks():
 
 def test_a_sample_is_what_torchvision_takes(tmp_path):
     data = Data(dataset := Drawn(root=tmp_path), dataset.part("train", None), [])
-    image, truth = training_sample(data, recipe(), data.train[0], np.random.default_rng(0))
+    image, truth = training_sample(data, options_of(), data.train[0], np.random.default_rng(0))
     assert image.dtype == torch.float32 and image.shape[0] == 3 and float(image.min()) >= 0 and float(image.max()) <= 1
     assert truth["labels"].tolist() == [1, 2] and truth["boxes"].shape == (2, 4)
     assert truth["masks"].shape == (2, *image.shape[1:]) and truth["masks"].dtype == torch.uint8
-    _, plain = training_sample(data, recipe(masks=False), data.train[0], np.random.default_rng(0))
+    _, plain = training_sample(data, options_of(model="faster-rcnn"), data.train[0], np.random.default_rng(0))
     assert "masks" not in plain and torch.equal(plain["boxes"], truth["boxes"])
 
 
@@ -179,7 +179,7 @@ def test_a_sample_is_what_torchvision_takes(tmp_path):
 def test_training_and_scoring_see_alike_images(tmp_path, short, long):
     """Shrunk ones above all: Pillow averages over what it leaves out."""
     data = Data(dataset := Drawn(root=tmp_path, same=True), items := dataset.part("train", None), items)
-    options = recipe(augmentation="flip", short=short, long=long)
+    options = options_of(augmentation="flip", short_side=short, long_side=long)
     for number in range(4):
         learned, truth = training_sample(data, options, items[0], np.random.default_rng(number))
         place, looked, size = Scoring(data, options)[0]
@@ -194,22 +194,22 @@ def test_scored_images_are_averaged_where_they_shrink(tmp_path):
             return Image.fromarray(np.tile(np.array([0, 0, 0, 255], np.uint8), (80, 24))[..., None].repeat(3, 2))
 
     data = Data(dataset := Stripes(root=tmp_path), [], dataset.part("val", None))
-    _, looked, _ = Scoring(data, recipe(short=20, long=24))[0]
+    _, looked, _ = Scoring(data, options_of(short_side=20, long_side=24))[0]
     assert looked.shape == (3, 20, 24) and (looked[:, :, 1:-1] - 0.25).abs().max() < 0.1
 
 
 def test_groups_are_never_learned_from_and_classes_may_be_one(tmp_path):
     dataset = Drawn(root=tmp_path, crowds=("train-0",))
     data = Data(dataset, dataset.part("train", None), [])
-    _, truth = training_sample(data, recipe(), data.train[0], np.random.default_rng(0))
+    _, truth = training_sample(data, options_of(), data.train[0], np.random.default_rng(0))
     assert truth["labels"].tolist() == [2] and len(truth["masks"]) == 1
-    _, one = training_sample(replace(data, agnostic=True), recipe(), data.train[1], np.random.default_rng(0))
+    _, one = training_sample(replace(data, agnostic=True), options_of(), data.train[1], np.random.default_rng(0))
     assert one["labels"].tolist() == [1, 1]
 
 
 def test_jitter_gives_boxes_of_what_is_left_of_the_masks(tmp_path):
     data = Data(dataset := Drawn(root=tmp_path), dataset.part("train", None), [])
-    options = recipe(augmentation="lsj", short=160, long=160)
+    options = options_of(augmentation="lsj", short_side=160, long_side=160)
     for number in range(12):
         _, truth = training_sample(data, options, data.train[0], np.random.default_rng(number))
         assert truth["boxes"].numpy().tolist() == augmentation.boxes_of(truth["masks"].numpy()).tolist()
@@ -218,7 +218,7 @@ def test_jitter_gives_boxes_of_what_is_left_of_the_masks(tmp_path):
 
 def test_order_and_draws_follow_from_seed_and_number_alone(tmp_path):
     data = Data(dataset := Drawn(root=tmp_path), dataset.part("train", None), [])
-    options = recipe(batch=4, at_once=2, iterations=6)
+    options = options_of(train_batch=4, at_once=2, iterations=6)
     whole = list(keys(3, options, ALONE, 0))
     assert [serial for one in whole for serial, _ in one] == list(range(24))
     for turn in range(8):
@@ -226,7 +226,7 @@ def test_order_and_draws_follow_from_seed_and_number_alone(tmp_path):
     assert list(keys(3, options, ALONE, 4)) == whole[8:]
     halves = [list(keys(3, options, World(rank, 2, ALONE.device), 0)) for rank in (0, 1)]
     assert [one for pair in zip(*halves, strict=True) for one in pair] == whole
-    assert list(keys(3, replace(options, seed=1), ALONE, 0)) != whole
+    assert list(keys(3, replace(options, train_seed=1), ALONE, 0)) != whole
     first = list(training_batches(data, options, ALONE, 5, 0))
     late = list(training_batches(data, replace(options, iterations=7), ALONE, 5, 0))[:2]
     for one, two in zip(first, late, strict=True):
@@ -235,28 +235,32 @@ def test_order_and_draws_follow_from_seed_and_number_alone(tmp_path):
 
 
 def test_samples_for_batch_norms_are_no_steps_and_at_most_two_hundred():
-    alone = list(settling_keys(1000, recipe()))
+    alone = list(settling_keys(1000, options_of()))
     assert [[serial for serial, _ in one] for one in alone] == [[-number] for number in range(1, 201)]
     assert len({place for one in alone for _, place in one}) == 200
-    assert list(settling_keys(1000, recipe(iterations=9, batch=8))) == alone != list(settling_keys(1000, recipe(seed=1)))
-    pairs = list(settling_keys(3, recipe(at_once=2)))
+    assert (
+        list(settling_keys(1000, options_of(iterations=9, train_batch=8)))
+        == alone
+        != list(settling_keys(1000, options_of(train_seed=1)))
+    )
+    pairs = list(settling_keys(3, options_of(at_once=2)))
     assert [[serial for serial, _ in one] for one in pairs] == [[-2, -1], [-4, -3]]
     assert {place for one in pairs for _, place in one} == {0, 1, 2}
 
 
 def test_workers_make_the_same_samples(tmp_path):
     data = Data(dataset := Drawn(root=tmp_path), dataset.part("train", None), [])
-    options = recipe(batch=2, at_once=2, iterations=2)
+    options = options_of(train_batch=2, at_once=2, iterations=2)
     for one, two in zip(training_batches(data, options, ALONE, 0, 0), training_batches(data, options, ALONE, 0, 1), strict=True):
         assert all(torch.equal(a[1], b[1]) for a, b in zip(one, two, strict=True))
 
 
 def test_a_batch_that_cannot_be_divided():
-    check_batch(recipe(batch=8, at_once=2), 4)
+    check_batch(options_of(train_batch=8, at_once=2), 4)
     with pytest.raises(UserError, match="--train-batch 8 cannot be divided among 3 processes"):
-        check_batch(recipe(batch=8), 3)
+        check_batch(options_of(train_batch=8), 3)
     with pytest.raises(UserError, match="with --at-once 3"):
-        check_batch(recipe(batch=8, at_once=3), 1)
+        check_batch(options_of(train_batch=8, at_once=3), 1)
 
 
 # Masks
@@ -304,7 +308,7 @@ def test_real_annotations_become_samples(shared_data: Path):
     dataset = load_dataset("coco-boxes", shared_data)
     data = Data(dataset, dataset.part("train", 4), [])
     for item in data.train:
-        image, truth = training_sample(data, recipe(short=120, long=200), item, np.random.default_rng(1))
+        image, truth = training_sample(data, options_of(short_side=120, long_side=200), item, np.random.default_rng(1))
         assert truth["masks"].shape[1:] == image.shape[1:]
         assert (truth["boxes"][:, 2:] > truth["boxes"][:, :2]).all()
         tight = augmentation.boxes_of(truth["masks"].numpy())

@@ -6,16 +6,15 @@ import math
 
 import pytest
 import torch
-from drawn_objects import recipe, small_vit
+from drawn_objects import options_of, small_vit
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
 from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.bridges.torchvision.detector import Anchors, InFloat, Pooling, build
-from densebench.bridges.torchvision.layers import evenly, trained_layers
-from densebench.bridges.torchvision.optimisation import groups, rate_at
-from densebench.bridges.torchvision.pyramid import Pyramid, octaves
+from densebench.bridges.torchvision.pyramid import Pyramid, evenly, octaves, trained_layers
+from densebench.bridges.torchvision.training import groups, rate_at
 from densebench.errors import UserError
 
 STRIDES = {16: (4, 8, 16, 32, 64), 14: (3.5, 7, 14, 28, 56), 8: (4, 8, 16, 32, 64), 32: (4, 8, 16, 32, 64)}
@@ -148,15 +147,15 @@ def test_heads_answer_in_full_precision():
     assert {one.dtype, two.dtype, three.dtype} == {torch.float32}
 
 
-@pytest.mark.parametrize(("patch", "given"), [(14, {}), (8, {"pyramid": "simple", "normed": True, "masks": False})])
+@pytest.mark.parametrize(("patch", "given"), [(14, {}), (8, {"pyramid": "simple", "heads": "normed", "model": "faster-rcnn"})])
 def test_a_detector_learns_and_looks(patch, given):
-    detector = build(small_vit(patch), 2, recipe(**given))
+    detector = build(small_vit(patch, dim=16), 2, options_of(width=8, **given))
     masks = torch.zeros(1, 70, 90, dtype=torch.uint8)
     masks[0, 10:50, 20:60] = 1
     truth = {"boxes": torch.tensor([[20.0, 10, 60, 50]]), "labels": torch.tensor([2]), "masks": masks}
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": masks[:0]}
     losses = detector.train()([torch.rand(3, 70, 90)] * 2, [truth, nothing])
-    assert ("loss_mask" in losses) is given.get("masks", True)
+    assert ("loss_mask" in losses) is ("model" not in given)
     assert all(bool(loss.isfinite()) for loss in losses.values())
     sum(losses.values()).backward()
     assert detector.backbone.layers.trunk.model.patch_embed.proj.weight.grad.abs().sum() > 0
@@ -165,8 +164,10 @@ def test_a_detector_learns_and_looks(patch, given):
     assert found["boxes"].shape[1] == 4 and float(found["boxes"].max()) <= 90 and set(found["labels"].tolist()) <= {1, 2}
 
 
-def test_images_are_padded_as_the_recipe_says():
-    plain, square = (build(small_vit(14), 2, recipe(square=one, short=100, long=100)) for one in (False, True))
+def test_images_are_padded_to_the_stride_or_with_jitter_to_a_square():
+    plain, square = (
+        build(small_vit(14), 2, options_of(augmentation=kind, short_side=100, long_side=100)) for kind in ("flip", "lsj")
+    )
     image = torch.rand(3, 60, 40)
     assert plain.train().transform([image], None)[0].tensors.shape[2:] == (84, 56)
     assert square.train().transform([image], None)[0].tensors.shape[2:] == (112, 112)
@@ -180,7 +181,7 @@ def test_images_are_padded_as_the_recipe_says():
 def test_the_first_weights_follow_from_the_seed_and_leave_the_backbone_alone():
     backbone = small_vit()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    one, two, other = (build(backbone, 2, recipe(seed=seed)) for seed in (0, 0, 1))
+    one, two, other = (build(backbone, 2, options_of(train_seed=seed)) for seed in (0, 0, 1))
     pairs = list(zip(one.state_dict().values(), two.state_dict().values(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(one.roi_heads.box_head.fc6.weight, other.roi_heads.box_head.fc6.weight)
@@ -194,7 +195,7 @@ def test_the_first_weights_follow_from_the_seed_and_leave_the_backbone_alone():
 
 
 def test_learning_rates_fall_layer_by_layer_and_norms_keep_their_weight():
-    detector = build(small_vit(depth=3), 2, recipe())
+    detector = build(small_vit(depth=3), 2, options_of())
     found = groups(detector, 3, weight_decay=0.1, layer_decay=0.5)
     names = {id(parameter): name for name, parameter in detector.named_parameters()}
     by_name = {names[id(p)]: (group["scale"], group["weight_decay"]) for group in found for p in group["params"]}
@@ -212,8 +213,8 @@ def test_learning_rates_fall_layer_by_layer_and_norms_keep_their_weight():
 
 
 def test_layer_decay_takes_a_row_of_blocks():
-    with pytest.raises(UserError, match="--layer-decay 0.7: random:resnet10t is no row of blocks"):
-        build(load_backbone("random:resnet10t"), 2, recipe(layer_decay=0.7))
+    with pytest.raises(UserError, match="--layer-decay 0.7: random:resnet10t is not a row of blocks"):
+        build(load_backbone("random:resnet10t"), 2, options_of(layer_decay=0.7))
 
 
 def test_the_learning_rate_over_a_run():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn_objects import boxes_of, recipe, small_vit
+from drawn_objects import boxes_of, options_of, small_vit
 
 from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.regions import cut, mask_loss, paste
@@ -109,7 +109,7 @@ class Perfect(torch.nn.Module):
 
 
 def test_a_detector_learns_from_these_grids():
-    detector = build(small_vit(8), 2, recipe()).train()
+    detector = build(small_vit(8), 2, options_of()).train()
     masks = torch.from_numpy(np.stack([ellipse(24, 80, 90), ellipse(30, 80, 90, seed=2)]))
     boxes = torch.from_numpy(boxes_of(masks.numpy())).float()
     truth = {"boxes": boxes, "labels": torch.tensor([2, 1]), "masks": masks}

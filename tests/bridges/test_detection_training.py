@@ -10,41 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.detection.average_precision import CocoPrecision, Seen
-from drawn_objects import Drawn, recipe, small_vit
+from densebench.evals.detection.average_precision import CocoPrecision, Scored
+from detector_runs import ALONE, data_of, trained, weights
+from drawn_objects import Drawn, options_of, small_vit
 
 from densebench.backbones import load_backbone
 from densebench.bridges.torchvision import training
 from densebench.bridges.torchvision.data import settling_batches
 from densebench.bridges.torchvision.detector import build
-from densebench.bridges.torchvision.inference import detect, found
+from densebench.bridges.torchvision.inference import detect, read_detections
 from densebench.bridges.torchvision.masks import decode
-from densebench.bridges.torchvision.norms import settle
-from densebench.bridges.torchvision.recipe import Data
-from densebench.bridges.torchvision.training import train
+from densebench.bridges.torchvision.options import Data
+from densebench.bridges.torchvision.training import settle, train
 from densebench.datasets import Item
 from densebench.errors import UserError
-from densebench.processes import World
-from densebench.training.states import saved_states
-
-ALONE = World(0, 1, torch.device("cpu"))
-
-
-def data_of(root, **given):
-    dataset = Drawn(root=root, same=True, **given)
-    items = dataset.part("train", None)
-    return Data(dataset, items, items)
-
-
-def weights(detector):
-    return {name: value.clone() for name, value in detector.state_dict().items()}
-
-
-def trained(data, folder, patch=8, **given):
-    options = recipe(**given)
-    detector = build(small_vit(patch, dim=16), 2, options)
-    curve = train(detector, data, options, folder, ALONE)
-    return detector, curve
+from densebench.files.states import saved_states
 
 
 @pytest.fixture
@@ -56,30 +36,30 @@ def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(tmp_path, often, mo
     data, options = data_of(tmp_path), {"width": 8, "iterations": 5, "drop_path": 0.3, "augmentation": "detr", "regions": 8}
     options["patch"] = 16  # has a batch norm
     whole, curve = trained(data, tmp_path / "whole", **options)
-    step = training._Run._step
+    step = training.Trainer.step
 
     def killed(self, iteration, batches):
         if iteration == 3:
             raise KeyboardInterrupt
         step(self, iteration, batches)
 
-    monkeypatch.setattr(training._Run, "_step", killed)
+    monkeypatch.setattr(training.Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "killed", **options)
-    monkeypatch.setattr(training._Run, "_step", step)
+    monkeypatch.setattr(training.Trainer, "step", step)
     assert [path.stem for path in saved_states(tmp_path / "killed")] == ["step-00000002", "step-00000003"]
     again, resumed = trained(data, tmp_path / "killed", **options)
     assert curve == resumed and [iteration for iteration, _ in curve] == [1, 2, 3, 4, 5]
     first, second = weights(whole), weights(again)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other, _ = trained(data, tmp_path / "other", **{**options, "seed": 1})
+    other, _ = trained(data, tmp_path / "other", **{**options, "train_seed": 1})
     assert not torch.equal(weights(other)["rpn.head.head.cls_logits.weight"], first["rpn.head.head.cls_logits.weight"])
     finished, _ = trained(data, tmp_path / "whole", **options)  # nothing is left to do
     assert all(torch.equal(first[name], value) for name, value in weights(finished).items())
 
 
 def test_every_parameter_that_is_used_learns(tmp_path):
-    data, options = data_of(tmp_path), recipe(width=8, iterations=3, regions=8, warmup=0)
+    data, options = data_of(tmp_path), options_of(width=8, iterations=3, regions=8, warmup=0)
     detector = build(small_vit(dim=16), 2, options)
     before = weights(detector)
     train(detector, data, options, tmp_path / "run", ALONE)
@@ -97,7 +77,7 @@ def test_statistics_of_batch_norms_are_means_over_the_same_passes(tmp_path, at_o
     first, norm = detector.backbone.levels[0][:2]
     means, variances = [], []
     detector.eval()
-    for batch in settling_batches(data, recipe(**options), 0):
+    for batch in settling_batches(data, options_of(**options), 0):
         images, _ = detector.transform([image for _, image, _ in batch])
         with torch.no_grad():
             values = first(detector.backbone.layers(images.tensors)[0]).double()
@@ -113,13 +93,13 @@ def test_a_broken_image_is_named_when_batch_norms_settle(tmp_path):
     dataset = Broken(root=tmp_path)
     data = Data(dataset, dataset.part("train", None), [])
     with pytest.raises(UserError, match="the image train-1 is broken"):
-        settle(build(small_vit(16, dim=16), 2, recipe(width=8)), data, recipe(width=8), ALONE)
+        settle(build(small_vit(16, dim=16), 2, options_of(width=8)), data, options_of(width=8), ALONE)
 
 
 def test_batch_norms_of_the_backbone_stay_as_they_are(tmp_path):
-    detector = build(load_backbone("random:resnet10t"), 2, recipe(width=8))
+    detector = build(load_backbone("random:resnet10t"), 2, options_of(width=8))
     before = weights(detector)
-    settle(detector, data_of(tmp_path), recipe(width=8), ALONE)
+    settle(detector, data_of(tmp_path), options_of(width=8), ALONE)
     assert all(torch.equal(before[name], value) for name, value in weights(detector).items())
 
 
@@ -133,7 +113,15 @@ def test_the_schedule_reaches_the_optimiser(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
     trained(
-        data_of(tmp_path), tmp_path / "run", width=8, iterations=4, batch=1, regions=8, rate=1e-3, layer_decay=0.5, steps=(0.5,)
+        data_of(tmp_path),
+        tmp_path / "run",
+        width=8,
+        iterations=4,
+        train_batch=1,
+        regions=8,
+        learning_rate=1e-3,
+        layer_decay=0.5,
+        steps=(0.5,),
     )
     assert [max(rates) for rates in seen] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
     assert [min(rates) for rates in seen] == pytest.approx([rate * 0.5**4 for rate in (1e-3, 1e-3, 1e-4, 1e-4)])
@@ -141,7 +129,17 @@ def test_the_schedule_reaches_the_optimiser(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     with pytest.raises(UserError, match=r"the loss of iteration \d+ is not a finite number; lower --learning-rate 1e\+20"):
-        trained(data_of(tmp_path), tmp_path / "run", width=8, iterations=6, batch=1, regions=8, rate=1e20, warmup=0, clip=0.0)
+        trained(
+            data_of(tmp_path),
+            tmp_path / "run",
+            width=8,
+            iterations=6,
+            train_batch=1,
+            regions=8,
+            learning_rate=1e20,
+            warmup=0,
+            clip=0.0,
+        )
 
 
 def test_what_cannot_be_trained(tmp_path):
@@ -161,9 +159,9 @@ def test_a_broken_image_ends_the_run_with_its_name(tmp_path):
     data = Data(dataset, dataset.part("train", None), [Item("train-1", None, None)])
     with pytest.raises(UserError, match="the image train-1 is broken"):
         trained(data, tmp_path / "run", width=8, iterations=4, regions=8)
-    detector = build(small_vit(dim=16), 2, recipe(width=8))
+    detector = build(small_vit(dim=16), 2, options_of(width=8))
     with pytest.raises(UserError, match="the image train-1 is broken"):
-        detect(detector, data, recipe(width=8), tmp_path / "look", ALONE)
+        detect(detector, data, options_of(width=8), tmp_path / "look", ALONE)
 
 
 def test_training_in_half_precision(tmp_path):
@@ -173,7 +171,7 @@ def test_training_in_half_precision(tmp_path):
 
 
 def test_detection_goes_on_where_a_kill_left_it(tmp_path):
-    data, options = data_of(tmp_path), recipe(width=8)
+    data, options = data_of(tmp_path), options_of(width=8)
     detector = build(small_vit(dim=16), 2, options)
     detect(detector, data, options, tmp_path / "whole", ALONE)
     whole = (tmp_path / "whole" / "found-000.jsonl").read_text()
@@ -185,7 +183,7 @@ def test_detection_goes_on_where_a_kill_left_it(tmp_path):
     (folder / "found-001.jsonl").write_text(lines[2])  # another process was done with it
     detect(detector, data, options, folder, ALONE)
     assert (folder / "found-000.jsonl").read_text() == lines[0] + lines[1]
-    one, two = ({own.image: own for own in found(tmp_path / name)} for name in ("whole", "killed"))
+    one, two = ({own.image: own for own in read_detections(tmp_path / name)} for name in ("whole", "killed"))
     assert one.keys() == two.keys() and all(np.array_equal(one[name].boxes, two[name].boxes) for name in one)
     assert all(len(own.masks) == len(own.boxes) == len(own.scores) <= 10 for own in one.values())
     assert all((np.diff(own.scores) <= 0).all() and own.classes.min(initial=0) >= 0 for own in one.values())
@@ -204,8 +202,8 @@ class LowerRight(torch.nn.Module):
 @pytest.mark.parametrize(("short", "long", "size"), [(40, 133, (40, 48)), (80, 133, (80, 96)), (200, 230, (192, 230))])
 def test_what_is_found_is_brought_to_the_size_of_the_image(tmp_path, short, long, size):
     detector = LowerRight()
-    detect(detector, data_of(tmp_path, count=1), recipe(short=short, long=long), tmp_path / "look", ALONE)
-    (own,) = found(tmp_path / "look")
+    detect(detector, data_of(tmp_path, count=1), options_of(short_side=short, long_side=long), tmp_path / "look", ALONE)
+    (own,) = read_detections(tmp_path / "look")
     assert detector.size == size
     np.testing.assert_allclose(own.boxes, [[48, 40, 96, 80]], rtol=1e-6)
     mask = decode([{"size": [80, 96], "counts": own.masks[0]}], 80, 96, own.image)[0]
@@ -213,15 +211,15 @@ def test_what_is_found_is_brought_to_the_size_of_the_image(tmp_path, short, long
 
 
 def test_a_detector_overfits_what_it_sees(tmp_path):
-    data, options = data_of(tmp_path, count=2), recipe(iterations=70)
+    data, options = data_of(tmp_path, count=2), options_of(iterations=70)
     detector = build(small_vit(), 2, options)
     curve = train(detector, data, options, tmp_path / "run", ALONE)
     assert curve[-1][1] < 0.5 * curve[0][1]
     detect(detector, data, options, tmp_path / "run", ALONE)
     judges = [CocoPrecision(data.dataset.classes, masks) for masks in (False, True)]
-    for own in found(tmp_path / "run"):
+    for own in read_detections(tmp_path / "run"):
         for judge in judges:
-            judge.add(Seen(data.dataset.objects(Item(own.image, None, None)), own, 80, 96))
+            judge.add(Scored(data.dataset.objects(Item(own.image, None, None)), own, 80, 96))
     for judge in judges:
         assert judge.values()["ap50"][0] > 85
         assert judge.values()["ap"][0] > 40
@@ -231,16 +229,16 @@ WORK = """
 import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from drawn_objects import Drawn, recipe, small_vit
+from drawn_objects import Drawn, options_of, small_vit
 from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect
-from densebench.bridges.torchvision.recipe import Data
+from densebench.bridges.torchvision.options import Data
 from densebench.bridges.torchvision.training import train
 from densebench.processes import joined
 
 dataset = Drawn(root=Path("."), same=True)
 items = dataset.part("train", None)
-data, options = Data(dataset, items, items), recipe(width=8, iterations=2, batch=4, regions=8, rate=1e-3)
+data, options = Data(dataset, items, items), options_of(width=8, iterations=2, train_batch=4, regions=8, learning_rate=1e-3)
 with joined(torch.device("cpu")) as world:
     detector = build(small_vit(16, dim=16), 2, options)  # has a batch norm
     curve = train(detector, data, options, Path({folder!r}), world)
@@ -271,5 +269,5 @@ def test_two_processes_do_the_work_of_one(tmp_path):
         assert torch.equal(both[0][0][name], both[1][0][name]), name
         if value.is_floating_point():
             torch.testing.assert_close(both[0][0][name], value, atol=3e-4, rtol=1e-3)
-    assert sorted(own.image for own in found(tmp_path / "of-2")) == ["train-0", "train-1", "train-2"]
+    assert sorted(own.image for own in read_detections(tmp_path / "of-2")) == ["train-0", "train-1", "train-2"]
     assert len(list((tmp_path / "of-2").glob("found-*.jsonl"))) == 2

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_mmsegmentation import COLOURS, MEAN, REMARKS, STD, WORLD, blocks, data_of, recipe
+from drawn_maps import COLOURS, MEAN, QUIET, STD, WORLD, blocks, data_of, setup_of
 from torch import nn
 
 from densebench.backbones import load_backbone
-from densebench.bridges.mmsegmentation import data, schedule, training, validation
+from densebench.bridges.mmsegmentation import data, segmentor, training, validation
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
 from densebench.processes import World
@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from mmengine.optim import CosineAnnealingLR, PolyLR
     from mmseg.evaluation import IoUMetric
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+pytestmark = QUIET
 
 
 # Schedules
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for rem
 def stepped(settings, rates, skip=0, state=None, first=0):
     """The learning rates at every iteration from `first` on; also the state after `skip` steps."""
     optimiser = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates])
-    schedulers = schedule.schedulers(settings, optimiser)
+    schedulers = training.schedulers(settings, optimiser)
     if state:
         optimiser.load_state_dict(state[0])
         for one, kept in zip(schedulers, state[1], strict=True):
@@ -54,7 +54,7 @@ def stepped(settings, rates, skip=0, state=None, first=0):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
 def test_polynomial_decay_ends_at_a_share_of_each_groups_rate(share):
     rates, iterations = (1e-3, 0.5, 7.0), 40
-    found, _ = stepped(recipe(iterations=iterations, eta_min=share), rates)
+    found, _ = stepped(setup_of(iterations=iterations, eta_min=share), rates)
     last = iterations - 1  # MMEngine's decay ends with the last iteration
     for number, rate in enumerate(rates):
         expected = [rate * ((1 - share) * (1 - t / last) ** 0.9 + share) for t in range(iterations)]
@@ -70,7 +70,7 @@ def test_polynomial_decay_ends_at_a_share_of_each_groups_rate(share):
 
 def test_cosine_rises_linearly_and_falls_to_nothing():
     rates, iterations, rise = np.array([1e-3, 0.5]), 100, 20
-    found, _ = stepped(recipe(iterations=iterations, schedule="cosine", warmup=rise / iterations), tuple(rates))
+    found, _ = stepped(setup_of(iterations=iterations, schedule="cosine", warmup=rise / iterations), tuple(rates))
     shares = found / rates
     assert shares[:, 0] == pytest.approx(shares[:, 1])
     assert shares[0, 0] < 1e-3 and np.diff(shares[:rise, 0]) == pytest.approx(1 / (rise - 1), rel=1e-3)
@@ -80,7 +80,7 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
     assert 0 <= shares[-1, 0] < 1e-3
     parameter = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = CosineAnnealingLR(parameter, T_max=iterations, eta_min=0, by_epoch=False)
-    without, _ = stepped(recipe(iterations=iterations, schedule="cosine", warmup=0.0), (1.0,))
+    without, _ = stepped(setup_of(iterations=iterations, schedule="cosine", warmup=0.0), (1.0,))
     for value in without[:, 0]:
         assert value == pytest.approx(parameter.param_groups[0]["lr"], abs=1e-9)
         parameter.step()
@@ -90,7 +90,7 @@ def test_cosine_rises_linearly_and_falls_to_nothing():
 @pytest.mark.parametrize("given", [{"eta_min": 0.1}, {"schedule": "cosine", "warmup": 0.3}])
 @pytest.mark.parametrize("skip", [1, 6, 13])
 def test_schedules_go_on_from_their_states(given, skip):
-    settings = recipe(iterations=20, **given)
+    settings = setup_of(iterations=20, **given)
     whole, state = stepped(settings, (1e-3, 0.5), skip)
     rest, _ = stepped(settings, (1e-3, 0.5), -1, state, skip)
     assert rest == pytest.approx(whole[skip:], rel=1e-12)
@@ -127,7 +127,7 @@ def test_processes_share_a_step_and_a_later_start_skips_steps(size):
 
 def test_a_batch_that_cannot_be_divided_among_processes_is_refused():
     with pytest.raises(UserError, match="4"):
-        data.training_loader(data_of({"train0": (32, 32)}), recipe(batch=4), World(0, 3, torch.device("cpu")), 0, 0)
+        data.training_loader(data_of({"train0": (32, 32)}), setup_of(train_batch=4), World(0, 3, torch.device("cpu")), 0, 0)
 
 
 def contents(sample):
@@ -136,7 +136,7 @@ def contents(sample):
 
 @pytest.mark.parametrize("photometric", [False, True])
 def test_a_sample_is_a_function_of_the_seed_the_number_and_the_place(photometric):
-    source, settings = data_of({f"train{n}": (60, 80) for n in range(3)}), recipe(photometric=photometric)
+    source, settings = data_of({f"train{n}": (60, 80) for n in range(3)}), setup_of(photometric=photometric)
     keys = [(serial, place) for serial in range(4) for place in range(3)]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
@@ -148,7 +148,7 @@ def test_a_sample_is_a_function_of_the_seed_the_number_and_the_place(photometric
     again = data.Training(source, settings)
     assert {key: contents(again[key]) for key in reversed(keys)} == {key: first[key] for key in keys}
     assert len({value[0] for value in first.values()}) == len(keys)
-    other = data.Training(source, recipe(photometric=photometric, seed=1))
+    other = data.Training(source, setup_of(photometric=photometric, train_seed=1))
     assert sum(contents(other[key]) == first[key] for key in keys) == 0
 
 
@@ -160,8 +160,8 @@ def whole_neighbourhoods(labels, margin=2):
 
 
 def test_images_and_labels_stay_aligned_through_resizing_cropping_and_flipping():
-    samples = data.Training(data_of({"train0": (60, 90), "train1": (80, 50)}), recipe(crop=48, scale=64))
-    preprocessor = training.build(load_backbone("pixels:8"), data_of({}), recipe(crop=48), (1e-3,)).data_preprocessor
+    samples = data.Training(data_of({"train0": (60, 90), "train1": (80, 50)}), setup_of(crop=48, scale=64))
+    preprocessor = segmentor.build(load_backbone("pixels:8"), data_of({}), setup_of(crop=48), (1e-3,)).data_preprocessor
     colours = (torch.from_numpy(COLOURS) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     flips, scales, seen = set(), [], 0
     for serial in range(40):
@@ -181,8 +181,8 @@ def test_images_and_labels_stay_aligned_through_resizing_cropping_and_flipping()
 @pytest.mark.parametrize("black", [False, True])
 def test_the_model_sees_normalised_rgb_and_small_samples_are_padded(black):
     source = data_of({"train0": (30, 36), "val0": (30, 60)}, plain=(200, 100, 30))
-    settings = recipe(crop=64, scale=32, black=black)
-    preprocessor = training.build(load_backbone("pixels:8"), source, settings, (1e-3,)).data_preprocessor
+    settings = setup_of(crop=64, scale=32, black=black)
+    preprocessor = segmentor.build(load_backbone("pixels:8"), source, settings, (1e-3,)).data_preprocessor
     colour = (torch.tensor([200, 100, 30]) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     outside = -torch.tensor(MEAN) / torch.tensor(STD) if black else torch.zeros(3)
     framed = 0
@@ -206,7 +206,7 @@ def test_the_model_sees_normalised_rgb_and_small_samples_are_padded(black):
 @pytest.mark.parametrize("size", [(40, 100), (90, 30), (32, 32), (20, 64)])
 def test_scored_images_have_the_short_side_asked_for_and_labels_of_their_own_size(size):
     source = data_of({"val0": (8, 8), "val1": size})
-    scored = data.Scoring(source, recipe(scale=32))
+    scored = data.Scoring(source, setup_of(scale=32))
     assert len(scored) == 2
     sample = scored[1]
     expected = [round(side * 32 / min(size)) for side in size]
@@ -267,7 +267,7 @@ def test_mean_iou_is_that_of_mmseg(kind, tmp_path):
 def test_a_short_warm_up_reaches_the_learning_rate(iterations):
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([{"params": [parameter], "lr": 0.1}])
-    steps = schedule.schedulers(recipe(schedule="cosine", warmup=1500 / 40_000, iterations=iterations), optimiser)
+    steps = training.schedulers(setup_of(schedule="cosine", warmup=1500 / 40_000, iterations=iterations), optimiser)
     seen = []
     for _ in range(iterations):
         seen.append(optimiser.param_groups[0]["lr"])

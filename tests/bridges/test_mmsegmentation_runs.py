@@ -1,4 +1,4 @@
-"""Whole runs through MMSegmentation on tiny data: rates side by side, runs that are killed, what must not change."""
+"""Whole runs through MMSegmentation on tiny data: rates side by side, frozen and trained backbones, what is learnt."""
 
 from __future__ import annotations
 
@@ -8,85 +8,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_mmsegmentation import MEAN, REMARKS, STD, WORLD, bridge, data_of, equal, recipe, segmentor, training
+from drawn_maps import MEAN, QUIET, STD, bridge, data_of, equal
+from segmentor_runs import CLASSES, RATES, SMALL, counts, same, train
 
-from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
-RATES = (1e-1, 1e-2, 1e-3, 1e-4)
-CLASSES = 5
-SMALL = data_of({f"train{n}": (40, 48) for n in range(5)} | {f"val{n}": (33, 50) for n in range(3)}, side=11)
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    return load_backbone("pixels:8")
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return load_backbone("random:test_vit")
-
-
-def train(backbone, folder, rates=RATES[:2], source=SMALL, **given):
-    folder.mkdir(exist_ok=True)
-    names = [item.name for item in source.val]
-    settings = recipe(**({"iterations": 8, "validations": 2} | given))
-    return bridge.train(backbone, source, settings, rates, folder, WORLD, drawn=names, workers=0)
-
-
-def counts(validation, heads):
-    """Of every image and head: confusion[truth, prediction]."""
-    found = {}
-    for name, (places, numbers) in validation.pairs.items():
-        flat = torch.zeros(heads * CLASSES * CLASSES, dtype=torch.int64)
-        flat[places.long()] = numbers.long()
-        found[name] = flat.view(heads, CLASSES, CLASSES)
-    return found
-
-
-def same(first, second):
-    """Curves, counts, label maps and scores of two runs, bit by bit."""
-    assert np.array_equal(first.iterations, second.iterations) and first.losses.keys() == second.losses.keys()
-    for rate in first.losses:
-        assert np.array_equal(first.losses[rate], second.losses[rate], equal_nan=True), rate
-    assert [v.iteration for v in first.validations] == [v.iteration for v in second.validations]
-    for a, b in zip(first.validations, second.validations, strict=True):
-        assert equal(a.pairs, b.pairs) and equal(a.maps, b.maps) and a.mmseg == b.mmseg
-
-
-@pytest.fixture(scope="module")
-def whole(pixels, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "POINTS", 3)  # states two or three iterations apart
-        return train(pixels, tmp_path_factory.mktemp("whole"))
-
-
-class Killed(BaseException):
-    """Not an error that anything would catch."""
-
-
-def killing(monkeypatch, name, calls, after=False):
-    """Kill the run in the nth call of a step of the model from now on; returns the calls so far."""
-    original, seen = getattr(segmentor.SideBySide, name), []
-
-    def step(*arguments, **given):
-        seen.append(name)
-        if len(seen) == calls and not after:
-            raise Killed
-        found = original(*arguments, **given)
-        if len(seen) == calls:
-            raise Killed
-        return found
-
-    monkeypatch.setattr(segmentor.SideBySide, name, step)
-    return seen
-
-
-# What a run gives
+pytestmark = QUIET
 
 
 def test_counts_are_those_of_the_label_maps_and_give_the_score_of_mmseg(whole):
@@ -148,7 +77,7 @@ def test_the_seed_decides_everything(pixels, tmp_path):
     first = train(pixels, tmp_path / "first", photometric=True, head="batchnorm")
     np.random.seed(0), torch.manual_seed(7)
     same(first, train(pixels, tmp_path / "again", photometric=True, head="batchnorm"))
-    other = train(pixels, tmp_path / "other", photometric=True, head="batchnorm", seed=1)
+    other = train(pixels, tmp_path / "other", photometric=True, head="batchnorm", train_seed=1)
     assert not np.array_equal(first.losses[RATES[0]], other.losses[RATES[0]])
 
 
@@ -162,94 +91,6 @@ def test_a_file_that_cannot_be_read_ends_the_run_with_its_own_error(split, pixel
     broken = bridge.Data(SMALL.dataset, SMALL.train, SMALL.val, SMALL.classes, read)
     with pytest.raises(UserError, match=f"^{split}1 is broken"):
         train(pixels, tmp_path, source=broken)
-
-
-# Runs that are killed
-
-
-@pytest.mark.parametrize("killed", [1, 3, 6, 8])
-def test_a_run_killed_while_it_trains_goes_on_where_its_state_is(killed, whole, pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "POINTS", 3)
-    seen = killing(monkeypatch, "train_step", killed, after=True)
-    with pytest.raises(Killed):
-        train(pixels, tmp_path)
-    monkeypatch.undo()
-    monkeypatch.setattr(training, "POINTS", 3)
-    states = [int(path.stem.removeprefix("iter_")) for path in tmp_path.glob("iter_*.pth")]
-    assert len(states) == min(2, (killed - 1) // 2) and all(killed - 5 <= state < killed for state in states)
-    seen = killing(monkeypatch, "train_step", -1)
-    same(train(pixels, tmp_path), whole)
-    assert len(seen) == 8 - max(states, default=0)
-
-
-@pytest.mark.parametrize("image", [1, 3, 4, 6])
-def test_a_validation_that_a_kill_took_is_made_up_for(image, whole, pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "POINTS", 1000)
-    killing(monkeypatch, "val_step", image, after=image % 3 == 0)
-    with pytest.raises(Killed):
-        train(pixels, tmp_path)
-    monkeypatch.undo()
-    monkeypatch.setattr(training, "POINTS", 1000)
-    trained, scored = killing(monkeypatch, "train_step", -1), killing(monkeypatch, "val_step", -1)
-    found = train(pixels, tmp_path)
-    assert len(trained) == (4 if image < 4 else 0) and len(scored) == (6 if image < 4 else 3)
-    assert [v.iteration for v in found.validations] == [4, 8]
-    for a, b in zip(found.validations, whole.validations, strict=True):
-        assert equal(a.pairs, b.pairs) and equal(a.maps, b.maps) and a.mmseg == b.mmseg
-
-
-@pytest.mark.parametrize("written", [False, True])
-def test_a_run_killed_while_it_writes_a_state_can_go_on(written, whole, pixels, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "POINTS", 3)
-    original, seen = training.Runner.save_checkpoint, []
-
-    def save(*arguments, **given):
-        seen.append(1)
-        if len(seen) == 2 and written:
-            original(*arguments, **given)
-        if len(seen) == 2:
-            raise Killed
-        original(*arguments, **given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Runner, "save_checkpoint", save)
-        with pytest.raises(Killed):
-            train(pixels, tmp_path)
-    assert len(seen) == 2
-    same(train(pixels, tmp_path), whole)
-
-
-def test_a_finished_run_is_read_and_not_repeated(pixels, tmp_path, monkeypatch):
-    first = train(pixels, tmp_path)
-    trained, scored = killing(monkeypatch, "train_step", -1), killing(monkeypatch, "val_step", -1)
-    same(train(pixels, tmp_path), first)
-    assert not trained and not scored
-
-
-RESUMED = {
-    "batchnorm": {"head": "batchnorm", "optimiser": "sgd", "photometric": True},
-    "cosine": {"schedule": "cosine", "warmup": 0.4, "rates": (1e37, 1e-2)},
-    "segmenter": {"head": "segmenter", "trained": True, "optimiser": "adam", "drop_path": 0.3, "rates": (1e-3,)},
-    "frozen with stochastic depth": {"drop_path": 0.3},
-}
-
-
-@pytest.mark.parametrize("kind", RESUMED)
-def test_dropout_statistics_momenta_and_schedules_survive_a_kill(kind, pixels, vit, tmp_path, monkeypatch):
-    given = dict(RESUMED[kind])
-    backbone = vit if given.get("drop_path") else pixels
-    rates = given.pop("rates", RATES[:2])
-    expected = train(backbone, tmp_path / "whole", rates, iterations=4, **given)
-    killing(monkeypatch, "train_step", 3)
-    with pytest.raises(Killed):
-        train(backbone, tmp_path / "killed", rates, iterations=4, **given)
-    monkeypatch.undo()
-    seen = killing(monkeypatch, "train_step", -1)
-    same(train(backbone, tmp_path / "killed", rates, iterations=4, **given), expected)
-    assert len(seen) == 2
-
-
-# Backbones, and what is learnt
 
 
 def state_of(folder):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_mmsegmentation import REMARKS
+from drawn_maps import QUIET
 
 from densebench import catalog, options
-from densebench.bridges.mmsegmentation import Trained, Validation
+from densebench.bridges.mmsegmentation import History, Validation
 from densebench.datasets import load_dataset
-from densebench.evaluation import mmsegmentation
+from densebench.evaluation import window_scores
 from densebench.evaluation.run import evaluate
 from densebench.results.leaderboard import leaderboard
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+pytestmark = QUIET
 CLASSES = len(load_dataset("scenes").classes)
 
 
@@ -42,12 +42,12 @@ def record_of(monkeypatch, tmp_path):
     """The record of a run that was validated as `course` says: (iteration, right pixels)."""
 
     def run(course, **given):
-        def trained(_backbone, data, _recipe, rates, *_places, **_more):
+        def trained(_backbone, data, _setup, rates, *_places, **_more):
             names = [item.name for item in data.val]
             found = [validation(iteration, right, names) for iteration, right in course]
-            return Trained(found, np.array([1]), {rate: np.array([0.5]) for rate in rates})
+            return History(found, np.array([1]), {rate: np.array([0.5]) for rate in rates})
 
-        monkeypatch.setattr(mmsegmentation, "train", trained)
+        monkeypatch.setattr(window_scores, "train", trained)
         asked = {"backbones": ["pixels:16"], "datasets": ["scenes"], "results": tmp_path, "workers": 0} | given
         [record] = evaluate("linear", learning_rates="1e-3", **asked)
         return record

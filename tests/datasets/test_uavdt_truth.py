@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from densebench.evals.detection.average_precision import Seen, agnostic_precision
-from densebench.evals.detection.protocol import seen
+from densebench.evals.detection.average_precision import Scored, agnostic_precision
+from densebench.evals.detection.protocol import scored_images
 from PIL import Image
 
-from densebench.bridges.torchvision.inference import Found
-from densebench.bridges.torchvision.recipe import Data
+from densebench.bridges.torchvision.inference import Detections
+from densebench.bridges.torchvision.options import Data
 from densebench.datasets import uavdt
 from densebench.datasets.uavdt import Uavdt
 
@@ -38,13 +38,13 @@ def item(dataset):
 
 def found(boxes):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    return Found(
+    return Detections(
         "M0203/img000001", boxes, np.linspace(0.9, 0.1, len(boxes), dtype=np.float32), np.zeros(len(boxes), np.int64), []
     )
 
 
 def precision(dataset, item, boxes):
-    return agnostic_precision([Seen(dataset.truth(item), found(boxes), 50, 100)], 0.7)
+    return agnostic_precision([Scored(dataset.truth(item), found(boxes), 50, 100)], 0.7)
 
 
 def test_truth_is_not_clipped_and_nothing_is_left_out(dataset, item):
@@ -72,8 +72,8 @@ def test_a_detection_at_the_edge_lies_inside_a_region_that_reaches_out(dataset, 
 def test_the_protocol_scores_against_the_truth(dataset, item, tmp_path, monkeypatch):
     from densebench.evals.detection import protocol as detection
 
-    monkeypatch.setattr(detection, "found", lambda _folder: iter([found([[10, 20, 40, 25]])]))
-    [one] = seen(Data(dataset, [], [item], agnostic=True), [item], tmp_path)
+    monkeypatch.setattr(detection, "read_detections", lambda _folder: iter([found([[10, 20, 40, 25]])]))
+    [one] = scored_images(Data(dataset, [], [item], agnostic=True), [item], tmp_path)
     assert one.truth.boxes.tolist() == dataset.truth(item).boxes.tolist()
 
 

@@ -20,8 +20,8 @@ from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.files import tensors
 from densebench.files.atomic import read_checked, write_checked
+from densebench.files.states import load_newest, save_state
 from densebench.files.store import Store
-from densebench.training.states import load_newest, save_state
 
 
 def flip(path, place, bit=0):

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from densebench.backbones.checkpoint import save_checkpoint
 from densebench.errors import UserError
+from densebench.files.states import save_state, saved_states
 from densebench.files.store import Store
 from densebench.training.logs import Log, read_log
 from densebench.training.run import train
-from densebench.training.states import save_state, saved_states
 
 TINY = {
     "data": ["scenes"], "limit": 8, "steps": 4, "arch": "test_vit", "image_size": 32, "batch_size": 4, "hidden_dim": 32,

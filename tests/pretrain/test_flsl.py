@@ -19,11 +19,11 @@ from densebench import catalog
 from densebench.backbones import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
+from densebench.files.states import saved_states
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder, sincos_positions
 from densebench.training.objective import StepContext, Views
 from densebench.training.run import build, train
-from densebench.training.states import saved_states
 
 SIZE, LOCAL, IMAGES, TEMP = 64, 32, 3, 0.06
 SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 2, "window": 2, "local_window": 1,

@@ -16,12 +16,12 @@ from drawn_views import drawn_views
 
 from densebench import catalog
 from densebench.errors import UserError
+from densebench.files.states import saved_states
 from densebench.numerics.sorting import soft_sort
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
 from densebench.training.objective import StepContext, Views
 from densebench.training.run import build, train
-from densebench.training.states import saved_states
 
 SIZE, LOCAL, IMAGES = 64, 32, 4
 SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 1, "region_size": 2, "reference_count": 7,

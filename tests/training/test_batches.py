@@ -17,8 +17,9 @@ from PIL import Image
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
+from densebench.numerics.seeds import permutation, seed_of
 from densebench.training.augmentation import ViewSpec, render
-from densebench.training.batches import Order, Reader, collate, load_batches, permutation, seed_of
+from densebench.training.batches import Order, Reader, collate, load_batches
 
 
 class Few(Images):
@@ -262,7 +263,7 @@ def test_seeds_read_a_word_to_its_end():
 
 
 def test_seeds_are_the_same_in_every_process():
-    code = "from densebench.training.batches import seed_of; print(seed_of(3, 'views', 1, 2))"
+    code = "from densebench.numerics.seeds import seed_of; print(seed_of(3, 'views', 1, 2))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert int(done.stdout) == seed_of(3, "views", 1, 2)

@@ -17,7 +17,7 @@ import sys
 import pytest
 import torch
 
-from densebench.training import states
+from densebench.files import states
 
 SCRIPT = """
 import json, sys, torch

@@ -8,18 +8,18 @@ import pytest
 import torch
 from densebench.evals.linear import probes as linear_probes
 from densebench.evals.vos import frames as vos_frames
+from drawn_maps import data_of
+from drawn_maps import setup_of as segmentation
 from drawn_objects import Drawn
-from drawn_objects import recipe as detection
+from drawn_objects import options_of as detection
 from PIL import Image
-from test_mmsegmentation_data import data_of
-from test_mmsegmentation_data import recipe as segmentation
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from densebench.backbones import load_backbone
 from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
-from densebench.bridges.torchvision.recipe import Data
+from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
@@ -68,7 +68,7 @@ def training_a_detector(device, folder):
 
 
 def training_a_segmentor(device, _):
-    maps.training_loader(data_of({"train0": (32, 32)}), segmentation(batch=2), World(0, 1, torch.device(device)), 0, 0)
+    maps.training_loader(data_of({"train0": (32, 32)}), segmentation(train_batch=2), World(0, 1, torch.device(device)), 0, 0)
 
 
 def scoring_a_segmentor(device, _):

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from densebench import catalog, options
 from densebench.backbones import load_backbone
 from densebench.errors import Stopped, UserError
+from densebench.files import states
 from densebench.results.score import Score
-from densebench.training import loop, states
+from densebench.training import loop
 from densebench.training import run as training_run
 from densebench.training.logs import read_log
 from densebench.training.run import build

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from densebench.evals.incontext import scoring
+from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
-from test_mmsegmentation import REMARKS
 
 from densebench import catalog, options
 from densebench.backbones import load_backbone
@@ -21,7 +21,7 @@ PROTOCOLS = {
     "probes": ("neco", {"fractions": (1,), "seeds": 1, "epochs": 2, **SCENES}),
     "mmseg": ("mmseg", {"iterations": 2, "learning_rates": (0.01,), "crop_size": 64, "train_batch": 2, "workers": 0}),
 }
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+pytestmark = QUIET
 
 
 @pytest.fixture(autouse=True)

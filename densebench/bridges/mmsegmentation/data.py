@@ -15,7 +15,7 @@ from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from torch.utils.data import DataLoader, Sampler
 
-from densebench.bridges.mmsegmentation.recipe import Data, Recipe
+from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.errors import UserError
 from densebench.processes import World, worker_context
 
@@ -23,59 +23,60 @@ ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
 
 
 class Training(torch.utils.data.Dataset[dict[str, Any]]):
-    """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, place in the split)."""
+    """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, index in the split)."""
 
-    def __init__(self, data: Data, recipe: Recipe) -> None:
-        self.data, self.seed = data, recipe.seed
+    def __init__(self, data: Data, setup: Setup) -> None:
+        self.data, self.seed = data, setup.options.train_seed
         self.metainfo = _metainfo(data)
-        crop = (recipe.crop, recipe.crop)
+        crop = (setup.crop, setup.crop)
         self.steps: list[Any] = [
-            RandomResize(scale=_scale(recipe), ratio_range=(0.5, 2.0), keep_ratio=True),
+            RandomResize(scale=_scale(setup), ratio_range=(0.5, 2.0), keep_ratio=True),
             RandomCrop(crop_size=crop, cat_max_ratio=0.75),
             RandomFlip(prob=0.5),
-            *([PhotoMetricDistortion()] if recipe.photometric else []),
-            *([Pad(size=crop, pad_val={"img": 0, "seg": 255})] if recipe.black else []),
+            *([PhotoMetricDistortion()] if setup.photometric else []),
+            *([Pad(size=crop, pad_val={"img": 0, "seg": 255})] if setup.black else []),
             PackSegInputs(),
         ]
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
-        """The sample, or the UserError that it met: a loader would bury it in a traceback."""
-        serial, place = key
-        item = self.data.train[place]
+        """Return the sample, or the UserError that it met: a loader would bury it in a traceback."""
+        serial, index = key
+        item = self.data.train[index]
         try:
             sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
         except UserError as error:
             return {"error": error}
-        kept = random.getstate(), np.random.get_state()
-        words = _seed("sample", self.seed, serial)
-        random.seed(words)
-        np.random.seed(words % 2**32)
+        before = random.getstate(), np.random.get_state()
+        seed = _seed("sample", self.seed, serial)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
         try:
             for step in self.steps:
                 sample = step(sample)
         finally:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])
+            random.setstate(before[0])
+            np.random.set_state(before[1])
         return sample
 
 
-def _scale(recipe: Recipe) -> tuple[int, int]:
-    return recipe.long or ASPECT * recipe.scale, recipe.scale
+def _scale(setup: Setup) -> tuple[int, int]:
+    """Return the limits of the long and of the short side."""
+    return setup.long or ASPECT * setup.scale, setup.scale
 
 
 class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
-    """Images with the short side of `scale` px, their label maps as they are."""
+    """Images whose short side has `scale` px, with label maps of their original size."""
 
-    def __init__(self, data: Data, recipe: Recipe) -> None:
+    def __init__(self, data: Data, setup: Setup) -> None:
         self.data, self.metainfo = data, _metainfo(data)
-        self.resize = Resize(scale=_scale(recipe), keep_ratio=True)
+        self.resize = Resize(scale=_scale(setup), keep_ratio=True)
         self.pack = PackSegInputs()
 
     def __len__(self) -> int:
         return len(self.data.val)
 
-    def __getitem__(self, place: int) -> Any:
-        item = self.data.val[place]
+    def __getitem__(self, index: int) -> Any:
+        item = self.data.val[index]
         try:
             return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
         except UserError as error:
@@ -83,22 +84,22 @@ class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class Endless(Sampler[tuple[int, int]]):
-    """(number in the run, place in the split) for this process's share of every step, from step `start` on.
+    """(number in the run, index in the split) for this process's share of every step, from step `start` on.
 
-    Each pass over the split is in an order of its own, which the seed and the pass decide.
+    Each pass over the split has an order of its own, which follows from the seed and the pass.
     """
 
     def __init__(self, count: int, batch: int, seed: int, world: World, start: int) -> None:
         self.count, self.batch, self.seed, self.world, self.start = count, batch, seed, world, start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        own = self.batch // self.world.size
+        share = self.batch // self.world.size
         step = self.start
         while True:
-            first = step * self.batch + self.world.rank * own
-            for serial in range(first, first + own):
-                turn, place = divmod(serial, self.count)
-                yield serial, int(_order(self.count, self.seed, turn)[place])
+            first = step * self.batch + self.world.rank * share
+            for serial in range(first, first + share):
+                turn, position = divmod(serial, self.count)
+                yield serial, int(_order(self.count, self.seed, turn)[position])
             step += 1
 
 
@@ -111,23 +112,24 @@ def _seed(*words: Any) -> int:
     return int.from_bytes(hashlib.sha256(" ".join(map(str, words)).encode()).digest()[:8])
 
 
-def training_loader(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> DataLoader[Any]:
-    """Batches of training samples without end, from step `start` on.
+def training_loader(data: Data, setup: Setup, world: World, start: int, workers: int) -> DataLoader[Any]:
+    """Return endless batches of training samples, from step `start` on.
 
     Raises UserError where the batch cannot be divided among the processes.
     """
-    if recipe.batch % world.size:
-        raise UserError(f"--train-batch {recipe.batch} cannot be divided among {world.size} processes; give a multiple")
-    sampler = Endless(len(data.train), recipe.batch, recipe.seed, world, start)
+    batch = setup.options.train_batch
+    if batch % world.size:
+        raise UserError(f"--train-batch {batch} cannot be divided among {world.size} processes; give a multiple")
+    sampler = Endless(len(data.train), batch, setup.options.train_seed, world, start)
     return DataLoader(
-        Training(data, recipe), batch_size=recipe.batch // world.size, sampler=sampler, num_workers=workers,
+        Training(data, setup), batch_size=batch // world.size, sampler=sampler, num_workers=workers,
         collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
     )  # fmt: skip
 
 
-def scoring_loader(data: Data, recipe: Recipe, world: World, workers: int) -> DataLoader[Any]:
-    """The images that are scored, one by one, divided among processes."""
-    dataset = Scoring(data, recipe)
+def scoring_loader(data: Data, setup: Setup, world: World, workers: int) -> DataLoader[Any]:
+    """Return the images to score, one by one, divided among processes."""
+    dataset = Scoring(data, setup)
     return DataLoader(
         dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
         collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
@@ -140,7 +142,7 @@ def _collate(batch: list[dict[str, Any]]) -> Any:
 
 
 def _image(data: Data, item: Any) -> dict[str, Any]:
-    pixels = np.ascontiguousarray(np.asarray(data.dataset.image(item))[:, :, ::-1])  # mmseg works on BGR
+    pixels = np.ascontiguousarray(np.asarray(data.dataset.image(item))[:, :, ::-1])  # mmseg expects BGR
     return {"img": pixels, "img_shape": pixels.shape[:2], "ori_shape": pixels.shape[:2], "img_path": item.name}
 
 

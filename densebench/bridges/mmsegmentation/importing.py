@@ -18,7 +18,7 @@ COMPILED = "mmcv._ext"
 
 
 class _Absent(ModuleType):
-    """mmcv's compiled operators, which mmcv-lite does not have. Some heads name them on import; those used here call none."""
+    """A stub of mmcv's compiled operators, which mmcv-lite lacks. Some heads name them on import; those used here call none."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -32,13 +32,13 @@ class _Absent(ModuleType):
 
 @cache
 def import_openmmlab() -> None:
-    """Import mmseg's models, transforms and metrics; the stand-in for mmcv's operators is there during the import alone.
+    """Import mmseg's models, transforms and metrics. The stub of mmcv's operators exists during the import alone.
 
-    mmengine asks later whether the real ones exist, and shall find that they do not.
+    Later mmengine checks whether the real ones exist, and must find that they do not.
     """
     make_importable()
-    stand_in = COMPILED not in sys.modules and not _is_compiled()
-    if stand_in:
+    stubbed = COMPILED not in sys.modules and not _is_compiled()
+    if stubbed:
         sys.modules[COMPILED] = _Absent(COMPILED)
     try:
         with warnings.catch_warnings():
@@ -51,7 +51,7 @@ def import_openmmlab() -> None:
         )
         raise UserError(f"MMSegmentation cannot be imported ({error}); where OpenCV lacks a library, {remedy}") from error
     finally:
-        if stand_in:
+        if stubbed:
             del sys.modules[COMPILED]
 
 
@@ -60,9 +60,9 @@ def _is_compiled() -> bool:
 
 
 def readable_checkpoints() -> AbstractContextManager[Any]:
-    """While it lasts, torch.load with weights_only reads what mmengine keeps besides tensors: histories of numbers.
+    """Return a context in which torch.load with weights_only also reads the histories of numbers that mmengine saves.
 
-    A history names its statistics (`HistoryBuffer.mean`) by getattr, which is allowed for those names alone.
+    A history refers to its statistics (`HistoryBuffer.mean`) by getattr, which is allowed for those names alone.
     """
     import numpy as np
     import torch
@@ -76,9 +76,9 @@ def readable_checkpoints() -> AbstractContextManager[Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """What a checkpoint may take from HistoryBuffer: its statistics."""
+    """Return what a checkpoint may take from HistoryBuffer: one of its statistics."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current", "statistics"):
-        raise ValueError(f"the checkpoint names {owner!r}.{name}, which is no statistic of a history")
+        raise ValueError(f"the checkpoint names {owner!r}.{name}, which is not a statistic of a history")
     return getattr(owner, name)

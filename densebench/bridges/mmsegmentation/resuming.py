@@ -1,4 +1,4 @@
-"""What a killed run of MMSegmentation's Runner resumes from: its states and its curves, as long as they are whole."""
+"""What a killed run of MMSegmentation's Runner resumes from: those of its states and curves that are undamaged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from densebench.files.atomic import Damaged, read_checked, remove, unreadable, w
 
 CURVES = "curves.json"
 Points = list[tuple[int, list[float]]]
-"""Iterations, and the mean loss of every learning rate since the previous point."""
+"""Iterations, each with the mean loss of every learning rate since the previous point."""
 
 
 def last_iteration(folder: Path) -> int:
     """Return how many iterations the last state of a run has done; 0 without one."""
     last = folder / "last_checkpoint"
-    found = re.search(r"iter_(\d+)\.pth", last.read_text()) if last.exists() else None
-    return int(found.group(1)) if found else 0
+    match = re.search(r"iter_(\d+)\.pth", last.read_text()) if last.exists() else None
+    return int(match.group(1)) if match else 0
 
 
 def has_diverged(folder: Path) -> bool:
@@ -32,7 +32,7 @@ def has_diverged(folder: Path) -> bool:
 
 
 def read_curves(folder: Path) -> Points:
-    """Return the points of the curves; none where there is no file."""
+    """Return the points of the curves; an empty list where there is no file."""
     return json.loads(read_checked(folder / CURVES) or b"[]")
 
 
@@ -42,19 +42,19 @@ def write_curves(folder: Path, points: Points) -> None:
 
 
 def discard_damaged(folder: Path) -> None:
-    """Keep only what a killed run resumes from: the newest whole state, or nothing where its other files are not whole."""
+    """Remove damaged states, and everything where another file is damaged; the newest state that is left is resumed."""
     for path in sorted(folder.glob("iter_*.pth"), key=_iteration, reverse=True):
         if _is_whole(path):
             write_text(folder / "last_checkpoint", str(path))
             break
-        notice(f"{path} is not whole; training goes on from an earlier state")
+        notice(f"{path} is not whole; training resumes from an earlier state")
         remove(path)
     else:
         remove(folder / "last_checkpoint")
-    there = (folder / CURVES).exists()
+    has_curves = (folder / CURVES).exists()
     try:
         validations(folder)
-        if there and not read_curves(folder):
+        if has_curves and not read_curves(folder):
             raise Damaged(folder / CURVES, "its checksum does not match")
     except Damaged as damage:
         notice(f"{damage}; training begins anew")

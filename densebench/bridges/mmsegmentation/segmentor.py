@@ -1,29 +1,34 @@
-"""Our backbones under MMSegmentation's heads: several heads side by side on one frozen backbone, or one on a trained one."""
+"""Our backbones under MMSegmentation's heads: several heads side by side on one frozen backbone, or one on a trained backbone."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
-from mmseg.models import EncoderDecoder
+from mmseg.models import EncoderDecoder, FCNHead, SegDataPreProcessor, SegmenterMaskTransformerHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from densebench.backbones import Backbone
+from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.console import notice
 from densebench.features.extract import autocast
 
-HEADS_APART = 512  # between the random numbers of backbone and heads in one iteration
+HEADS_APART = 512  # from the seed of the backbone's random numbers in an iteration to that of the heads
 WINDOWS = 8  # windows of an image that go through the backbone at once
+HEAD_WIDTH = 64  # least channels of an attention head of the mask transformer
 
 
 class Frozen(nn.Module):
-    """Features of a frozen backbone: no gradient, no training mode, no checkpoint reaches it, for it is not a submodule.
+    """Features of a frozen backbone. It is not a submodule, so no gradient, training mode or checkpoint reaches it.
 
     drop_path: stochastic depth while the heads train, which the reference leaves on by accident; a copy of the model has it.
     """
@@ -31,13 +36,13 @@ class Frozen(nn.Module):
     def __init__(self, backbone: Backbone, precision: str, drop_path: float = 0.0) -> None:
         super().__init__()
         self.precision, self.stride = precision, backbone.stride
-        self._still = [backbone.trunk]
-        self._shaken = [with_drop_path(copy.deepcopy(backbone.trunk), drop_path)] if drop_path else self._still
+        self._scoring = [backbone.trunk]  # in lists, for a module would be registered
+        self._training = [with_drop_path(copy.deepcopy(backbone.trunk), drop_path)] if drop_path else self._scoring
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Float32 features of normalised images; padded at the right and at the bottom to the stride."""
-        trunk = (self._shaken if self.training else self._still)[0].to(images.device)
-        for module in trunk.modules() if trunk is not self._still[0] else ():
+        """Return float32 features of normalised images, which are padded at the right and at the bottom to the stride."""
+        trunk = (self._training if self.training else self._scoring)[0].to(images.device)
+        for module in trunk.modules() if trunk is not self._scoring[0] else ():
             module.train(isinstance(module, DropPath))
         with torch.no_grad(), autocast(images.device, self.precision):
             return (trunk(padded(images, self.stride)).float(),)
@@ -52,12 +57,12 @@ class Trained(nn.Module):
         self.trunk = with_drop_path(copy.deepcopy(backbone.trunk), drop_path).requires_grad_(True)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Features of normalised images; padded at the right and at the bottom to the stride."""
+        """Return features of normalised images, which are padded at the right and at the bottom to the stride."""
         return (self.trunk(padded(images, self.stride)),)
 
 
 def padded(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 rows columns"]:
-    """Images with zeros at the bottom and at the right, so that the stride divides both sides."""
+    """Return images padded with zeros at the bottom and at the right, so that the stride divides both sides."""
     return F.pad(images, (0, -images.shape[3] % stride, 0, -images.shape[2] % stride))
 
 
@@ -68,7 +73,7 @@ def with_drop_path(trunk: nn.Module, rate: float) -> nn.Module:
     """
     blocks = getattr(getattr(trunk, "model", None), "blocks", None)
     if rate and (blocks is None or not all(hasattr(block, "drop_path2") for block in blocks)):
-        notice("the backbone has no row of residual blocks: it is trained without stochastic depth")
+        notice("the backbone is not a row of residual blocks: it is trained without stochastic depth")
     elif rate:
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):  # type: ignore[arg-type]
             block.drop_path2 = DropPath(share)
@@ -83,7 +88,7 @@ class BatchNormHead(BaseDecodeHead):
         self.norm = nn.BatchNorm2d(self.in_channels)
 
     def forward(self, inputs: tuple[Tensor]) -> Tensor:
-        """Class scores of a grid of features."""
+        """Return the class scores of a grid of features."""
         features = self._transform_inputs(inputs)
         if self.dropout is not None:
             features = self.dropout(features)
@@ -91,7 +96,7 @@ class BatchNormHead(BaseDecodeHead):
 
 
 class SideBySide(EncoderDecoder):
-    """Heads that differ in nothing but their learning rate, on one forward pass of the backbone.
+    """Heads that differ in their learning rate alone, on one forward pass of the backbone.
 
     The total loss is the sum of theirs; as they share no parameter, each has the gradient that it would have alone.
     """
@@ -111,48 +116,48 @@ class SideBySide(EncoderDecoder):
         self.out_channels: int = self.heads * self.num_classes
 
     def init_weights(self) -> None:
-        """Every head begins with the same weights; the backbone keeps its own."""
+        """Give every head the same first weights; the backbone keeps its own."""
         torch.manual_seed(self.seed)
         self.decode_head[0].init_weights()
         for head in self.decode_head[1:]:
             head.load_state_dict(self.decode_head[0].state_dict())
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
-        """Cross-entropy of each head on logits upsampled to the label maps, as the head's `loss_decode` takes it.
+        """Return the cross-entropy of each head, by its `loss_decode`, on logits upsampled to the label maps.
 
         That is `head.loss` without the accuracy, which takes longer than the rest of a linear head.
         """
         truth = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-        found, seed = {}, torch.initial_seed() + HEADS_APART
+        losses, seed = {}, torch.initial_seed() + HEADS_APART
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             for number, head in enumerate(self.decode_head):
                 torch.manual_seed(seed)  # every head drops the same features
                 logits = self._upsampled(head.forward(features), truth.shape[1], truth.shape[2])
-                found[f"loss_{number}"] = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
-        return found
+                losses[f"loss_{number}"] = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
+        return losses
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Float[Tensor, "b heads_classes h w"]:
-        """Logits of all heads at the size of the input; what was padded to the stride is cut off again."""
+        """Return the logits of all heads at the size of the input; what was padded to the stride is cut off again."""
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             logits = torch.cat([head.forward(features) for head in self.decode_head], dim=1).float()
         return self._upsampled(logits, inputs.shape[2], inputs.shape[3])
 
     def _upsampled(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Logits of an image of this size, whose grid also covers what was padded to the stride."""
+        """Return logits at the size of an image, from a grid that also covers what was padded to the stride."""
         side = self.backbone.stride
         full = (height + -height % side, width + -width % side)
         return F.interpolate(logits, full, mode="bilinear", align_corners=False)[:, :, :height, :width]
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Float[Tensor, "b heads_classes h w"]:
-        """Mean logits of windows as MMSegmentation places them, a few windows in one forward pass."""
+        """Return the mean logits of windows as MMSegmentation places them, a few windows in one forward pass."""
         height, width = inputs.shape[2:]
-        places = windows(height, width, self.test_cfg["crop_size"][0], self.test_cfg["stride"][0])
+        all_windows = windows(height, width, self.test_cfg["crop_size"][0], self.test_cfg["stride"][0])
         total = inputs.new_zeros(len(inputs), self.out_channels, height, width)
         times = inputs.new_zeros(1, 1, height, width)
-        for start in range(0, len(places), WINDOWS):
-            some = places[start : start + WINDOWS]
+        for start in range(0, len(all_windows), WINDOWS):
+            some = all_windows[start : start + WINDOWS]
             crops = torch.cat([inputs[:, :, top:bottom, left:right] for top, bottom, left, right in some])
             for (top, bottom, left, right), logits in zip(some, self.encode_decode(crops, []).split(len(inputs)), strict=True):
                 total[:, :, top:bottom, left:right] += logits
@@ -160,7 +165,7 @@ class SideBySide(EncoderDecoder):
         return total / times
 
     def postprocess_result(self, seg_logits: Tensor, data_samples: Any = None) -> Any:
-        """Label maps of every head at the image's original size: uint8 [heads, h, w]."""
+        """Add label maps of every head at the image's original size to the samples: uint8 [heads, h, w]."""
         for logits, sample in zip(seg_logits, data_samples, strict=True):
             maps = label_maps(logits, self.heads, sample.metainfo["ori_shape"])
             sample.set_data({"pred_sem_seg": PixelData(data=maps)})
@@ -168,7 +173,7 @@ class SideBySide(EncoderDecoder):
 
 
 def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """(top, bottom, left, right) of sliding windows; the last of a row or column is moved back to end with the image."""
+    """Return (top, bottom, left, right) of sliding windows; the last of a row or column is moved back to end with the image."""
 
     def along(length: int) -> list[tuple[int, int]]:
         count = max(length - crop + stride - 1, 0) // stride + 1
@@ -181,9 +186,48 @@ def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, 
 def label_maps(
     logits: Float[Tensor, "heads_classes h w"], heads: int, size: tuple[int, int]
 ) -> UInt8[Tensor, "heads rows columns"]:
-    """The best class of each head at each pixel of the original image."""
-    found = []
-    for own in logits.chunk(heads):
-        resized = F.interpolate(own[None], tuple(size), mode="bilinear", align_corners=False)[0]
-        found.append(resized.argmax(dim=0).to(torch.uint8))
-    return torch.stack(found)
+    """Return the best class of each head at each pixel of the original image."""
+    maps = []
+    for scores in logits.chunk(heads):
+        resized = F.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]
+        maps.append(resized.argmax(dim=0).to(torch.uint8))
+    return torch.stack(maps)
+
+
+def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) -> SideBySide:
+    """Return the segmentor of a run, with one head for each learning rate."""
+    torch.manual_seed(setup.options.train_seed)
+    frozen = None if setup.trained else Frozen(backbone, setup.options.precision, setup.drop_path)
+    pad, size = setup.pad or setup.crop, setup.window or setup.crop
+    side = pad + -pad % backbone.stride
+    window = {"mode": "slide", "crop_size": (size, size), "stride": (setup.stride, setup.stride)}
+    return SideBySide(
+        frozen or Trained(backbone, setup.drop_path),
+        len(rates),
+        head_of(backbone.dim, len(data.classes), setup),
+        seed=setup.options.train_seed,
+        precision=setup.options.precision if setup.trained else "fp32",
+        data_preprocessor=SegDataPreProcessor(
+            mean=[255 * value for value in setup.mean],
+            std=[255 * value for value in setup.std],
+            bgr_to_rgb=True,
+            size=(side, side),
+            pad_val=0,
+            seg_pad_val=255,
+        ),
+        test_cfg=ConfigDict(window),
+    )
+
+
+def head_of(dim: int, classes: int, setup: Setup) -> dict[str, Any]:
+    """Return the type and the settings of a head."""
+    loss = {"type": CrossEntropyLoss, "use_sigmoid": False, "loss_weight": 1.0}
+    shared = {"in_channels": dim, "channels": dim, "num_classes": classes, "align_corners": False, "loss_decode": loss}
+    if setup.head == "linear":
+        return {"type": FCNHead, "num_convs": 0, "concat_input": False, "dropout_ratio": 0.0, **shared}
+    if setup.head == "batchnorm":
+        loss["avg_non_ignore"] = True
+        return {"type": BatchNormHead, "dropout_ratio": 0.1, **shared}
+    attention_heads = next(count for count in range(max(1, dim // HEAD_WIDTH), 0, -1) if dim % count == 0)
+    depth = {"num_layers": 2, "num_heads": attention_heads, "embed_dims": dim, "dropout_ratio": 0.0}
+    return {"type": SegmenterMaskTransformerHead, **depth, **shared}

@@ -1,4 +1,4 @@
-"""A run of MMSegmentation's Runner: heads of several learning rates on one backbone, resumed where a killed run was."""
+"""A run of MMSegmentation's Runner: heads of several learning rates on one backbone. A killed run resumes from its last state."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, CosineAnnealingLR, LinearLR, OptimWrapper, PolyLR
 from mmengine.runner import IterBasedTrainLoop, Runner
-from mmseg.models import FCNHead, SegDataPreProcessor, SegmenterMaskTransformerHead
-from mmseg.models.losses import CrossEntropyLoss
 from torch import nn
 
 from densebench.backbones import Backbone
 from densebench.bridges.mmsegmentation.data import scoring_loader, training_loader
 from densebench.bridges.mmsegmentation.importing import readable_checkpoints
-from densebench.bridges.mmsegmentation.recipe import Data, Recipe
+from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.resuming import discard_damaged, has_diverged, last_iteration, read_curves, write_curves
-from densebench.bridges.mmsegmentation.schedule import schedulers
-from densebench.bridges.mmsegmentation.segmentor import BatchNormHead, Frozen, SideBySide
-from densebench.bridges.mmsegmentation.segmentor import Trained as TrainedBackbone
+from densebench.bridges.mmsegmentation.segmentor import SideBySide, build
 from densebench.bridges.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
 from densebench.console import Progress, notice
 from densebench.errors import UserError
@@ -36,12 +31,13 @@ from densebench.files.atomic import appending
 from densebench.processes import World, share, synchronise, total
 
 POINTS = 50  # states and points of the curves in the course of a run; of the states the last two stay
-HEAD_WIDTH = 64  # channels of an attention head of the mask transformer at least
+POWER = 0.9  # of polynomial decay
+WARMUP_FROM = 1e-6  # share of the learning rate at which warm-up begins
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run gives: its validations in their order, and the mean losses of every learning rate up to some iterations."""
+class History:
+    """The validations of a run in order, and the mean losses of every learning rate up to some iterations."""
 
     validations: list[Validation]
     iterations: np.ndarray
@@ -51,15 +47,15 @@ class Trained:
 def train(
     backbone: Backbone,
     data: Data,
-    recipe: Recipe,
+    setup: Setup,
     rates: Sequence[float],
     folder: Path,
     world: World,
     *,
     drawn: Sequence[str] = (),
     workers: int = 0,
-) -> Trained:
-    """Train one head a learning rate, all at once, and validate them now and then. What lies in `folder` is gone on with.
+) -> History:
+    """Train one head for each learning rate, all at once, and validate them now and then; a killed run resumes from `folder`.
 
     Raises UserError for a file that cannot be read, a batch that cannot be divided, and fp16 training without a GPU.
     """
@@ -67,103 +63,90 @@ def train(
     if world.is_main:
         discard_damaged(folder)
     synchronise()
-    start, last = last_iteration(folder), folder / f"validation-{recipe.iterations:08}.json"
+    start, last = last_iteration(folder), folder / f"validation-{setup.iterations:08}.json"
     complete = last.exists() or has_diverged(folder)
     synchronise()  # nobody writes before everybody has looked
     if not complete:
         with appending(folder, "set DENSEBENCH_CACHE elsewhere"), warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
-            _runner(backbone, data, recipe, rates, folder, world, start, drawn, workers).train()
+            _runner(backbone, data, setup, rates, folder, world, start, drawn, workers).train()
         synchronise()  # the main process has written everything
-        gc.collect()  # the runner holds itself, its model and its loaders in a circle
+        gc.collect()  # the runner, its model and its loaders refer to each other
     points = read_curves(folder)
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))
     iterations = np.array([iteration for iteration, _ in points])
-    found = Trained(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
+    history = History(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
     synchronise()  # nobody removes the folder before everybody has read it
-    return found
+    return history
 
 
-def build(backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float]) -> SideBySide:
-    """The segmentor of a run."""
-    torch.manual_seed(recipe.seed)
-    trunk: nn.Module
-    if recipe.trained:
-        trunk = TrainedBackbone(backbone, recipe.drop_path)
-    else:
-        trunk = Frozen(backbone, recipe.precision, recipe.drop_path)
-    pad, size = recipe.pad or recipe.crop, recipe.window or recipe.crop
-    side = pad + -pad % backbone.stride
-    window = {"mode": "slide", "crop_size": (size, size), "stride": (recipe.stride, recipe.stride)}
-    return SideBySide(
-        trunk,
-        len(rates),
-        _head(backbone.dim, len(data.classes), recipe),
-        seed=recipe.seed,
-        precision=recipe.precision if recipe.trained else "fp32",
-        data_preprocessor=SegDataPreProcessor(
-            mean=[255 * value for value in recipe.mean],
-            std=[255 * value for value in recipe.std],
-            bgr_to_rgb=True,
-            size=(side, side),
-            pad_val=0,
-            seg_pad_val=255,
-        ),
-        test_cfg=ConfigDict(window),
-    )
-
-
-def _head(dim: int, classes: int, recipe: Recipe) -> dict[str, Any]:
-    loss = {"type": CrossEntropyLoss, "use_sigmoid": False, "loss_weight": 1.0}
-    shared = {"in_channels": dim, "channels": dim, "num_classes": classes, "align_corners": False, "loss_decode": loss}
-    if recipe.head == "linear":
-        return {"type": FCNHead, "num_convs": 0, "concat_input": False, "dropout_ratio": 0.0, **shared}
-    if recipe.head == "batchnorm":
-        loss["avg_non_ignore"] = True
-        return {"type": BatchNormHead, "dropout_ratio": 0.1, **shared}
-    attention_heads = next(count for count in range(max(1, dim // HEAD_WIDTH), 0, -1) if dim % count == 0)
-    depth = {"num_layers": 2, "num_heads": attention_heads, "embed_dims": dim, "dropout_ratio": 0.0}
-    return {"type": SegmenterMaskTransformerHead, **depth, **shared}
-
-
-def _optimiser(model: SideBySide, recipe: Recipe, rates: Sequence[float], device: torch.device) -> Any:
-    """One group a learning rate; of a trained backbone there is one rate, and it holds for all."""
+def _optimiser(model: SideBySide, setup: Setup, rates: Sequence[float], device: torch.device) -> Any:
+    """Return the optimiser: one group for each learning rate; with a trained backbone one rate for all parameters."""
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-    if recipe.trained:
+    if setup.trained:
         groups = [{"params": list(model.parameters()), "lr": rates[0]}]
     else:
         groups = [{"params": list(head.parameters()), "lr": rate} for head, rate in zip(model.decode_head, rates, strict=True)]
-    more = {"momentum": 0.9} if recipe.optimiser == "sgd" else {}
-    optimiser = kinds[recipe.optimiser](groups, weight_decay=recipe.weight_decay, **more)
-    if recipe.trained and recipe.precision == "fp16":
+    more = {"momentum": 0.9} if setup.options.optimiser == "sgd" else {}
+    optimiser = kinds[setup.options.optimiser](groups, weight_decay=setup.options.weight_decay, **more)
+    if setup.trained and setup.options.precision == "fp16":
         if device.type != "cuda":
             raise UserError("--precision fp16 trains the backbone with scaled gradients, which takes a GPU; use bf16 or fp32")
         return AmpOptimWrapper(optimizer=optimiser, dtype="float16", loss_scale="dynamic")
     return OptimWrapper(optimizer=optimiser)
 
 
+class PolyToShare(PolyLR):
+    """Polynomial decay in which every group ends at `share` of its first learning rate."""
+
+    def __init__(self, optimizer: Any, *, share: float, **settings: Any) -> None:
+        self.share = share
+        super().__init__(optimizer, **settings)
+
+    def _get_value(self) -> list[float]:
+        if self.last_step == 0:
+            return [group[self.param_name] for group in self.optimizer.param_groups]
+        factor = (1 - 1 / (self.total_iters - self.last_step + 1)) ** self.power
+        lowest = [self.share * value for value in self.base_values]
+        groups = zip(self.optimizer.param_groups, lowest, strict=True)
+        return [(group[self.param_name] - low) * factor + low for group, low in groups]
+
+
+def schedulers(setup: Setup, optimiser: Any) -> list[Any]:
+    """Return the schedules of a run, stepped once an iteration."""
+    if setup.options.schedule == "poly":
+        return [PolyToShare(optimiser, share=setup.options.eta_min, power=POWER, begin=0, end=setup.iterations, by_epoch=False)]
+    rise = round(setup.warmup * setup.iterations)
+    parts: list[Any] = []
+    rise = 0 if rise < 2 else rise  # a rise of one iteration would never leave its first value
+    if rise:
+        parts.append(LinearLR(optimiser, start_factor=WARMUP_FROM, begin=0, end=rise, by_epoch=False))
+    fall = {"T_max": setup.iterations - rise, "begin": rise, "end": setup.iterations, "by_epoch": False}
+    return [*parts, CosineAnnealingLR(optimiser, eta_min=0.0, **fall)]
+
+
 def _runner(
-    backbone: Backbone, data: Data, recipe: Recipe, rates: Sequence[float], folder: Path, world: World, start: int,
+    backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float], folder: Path, world: World, start: int,
     drawn: Sequence[str], workers: int,
 ) -> Runner:  # fmt: skip
-    model = build(backbone, data, recipe, rates)
+    model = build(backbone, data, setup, rates)
     counting = Counting(len(rates), len(data.classes), folder, drawn)
-    optimiser = _optimiser(model, recipe, rates, world.device)
+    optimiser = _optimiser(model, setup, rates, world.device)
     return _Runner(
         world.device,
-        recipe.trained,
+        setup.trained,
         model=model,
         work_dir=str(folder),
-        train_dataloader=training_loader(data, recipe, world, start, workers),
+        train_dataloader=training_loader(data, setup, world, start, workers),
         train_cfg={
             "type": Iterations,
-            "max_iters": recipe.iterations,
-            "val_interval": math.ceil(recipe.iterations / recipe.validations),
+            "max_iters": setup.iterations,
+            "val_interval": math.ceil(setup.iterations / setup.options.validations),
             "folder": folder,
         },
         optim_wrapper=optimiser,
-        param_scheduler=schedulers(recipe, optimiser.optimizer),
-        val_dataloader=scoring_loader(data, recipe, world, workers),
+        param_scheduler=schedulers(setup, optimiser.optimizer),
+        val_dataloader=scoring_loader(data, setup, world, workers),
         val_cfg={"type": "ValLoop"},
         val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
         default_hooks={
@@ -172,15 +155,15 @@ def _runner(
             "checkpoint": {
                 "type": "CheckpointHook",
                 "by_epoch": False,
-                "interval": _every(recipe.iterations, POINTS),
+                "interval": _every(setup.iterations, POINTS),
                 "max_keep_ckpts": 2,  # the older one goes before the newer one is whole
             },
         },
-        custom_hooks=[Report(folder, recipe, len(rates), world, start, counting)],
+        custom_hooks=[Report(folder, setup, len(rates), world, start, counting)],
         resume=start > 0,
         launcher="pytorch" if world.size > 1 else "none",
         log_level="ERROR",
-        randomness={"seed": recipe.seed},
+        randomness={"seed": setup.options.train_seed},
         default_scope="mmseg",
         experiment_name=f"{folder.name}-{id(model):x}",
     )
@@ -191,10 +174,10 @@ def _every(iterations: int, times: int) -> int:
 
 
 class _Runner(Runner):
-    """The Runner on the device that was asked for, not the one that mmengine finds."""
+    """The Runner on the requested device, not the one that mmengine chooses."""
 
     def __init__(self, device: torch.device, unused: bool, **settings: Any) -> None:
-        """`unused`: whether some parameters may have no gradient, such as the mask token of a trained backbone."""
+        """unused: whether some parameters may have no gradient, such as the mask token of a trained backbone."""
         self.device, self.unused = device, unused
         super().__init__(**settings)
 
@@ -205,12 +188,12 @@ class _Runner(Runner):
             return model
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        places = [self.device.index] if self.device.type == "cuda" else None
-        return MMDistributedDataParallel(model, device_ids=places, broadcast_buffers=False, find_unused_parameters=self.unused)
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=self.unused)
 
 
 class Iterations(IterBasedTrainLoop):
-    """Iterations of training, whose loader begins where the state ends; a validation that a kill took is made up for."""
+    """Iterations of training. The loader begins where the state ends; a validation that was killed is done again."""
 
     def __init__(self, *arguments: Any, folder: Path, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -238,26 +221,26 @@ class Iterations(IterBasedTrainLoop):
 class Report(Hook):
     """Progress, learning curves and validations on disk; the random numbers of each iteration; errors of the loaders."""
 
-    def __init__(self, folder: Path, recipe: Recipe, heads: int, world: World, start: int, counting: Counting) -> None:
-        self.folder, self.recipe, self.heads, self.world, self.counting = folder, recipe, heads, world, counting
-        self.every = _every(recipe.iterations, POINTS)
-        self.bar = Progress("training", recipe.iterations - start, "iterations")
+    def __init__(self, folder: Path, setup: Setup, heads: int, world: World, start: int, counting: Counting) -> None:
+        self.folder, self.setup, self.heads, self.world, self.counting = folder, setup, heads, world, counting
+        self.every = _every(setup.iterations, POINTS)
+        self.bar = Progress("training", setup.iterations - start, "iterations")
         self.points = [point for point in read_curves(folder) if point[0] <= start]
         self.recent: list[list[float]] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Whatever the model draws is a function of the seed and the iteration."""
+        """Seed the model's random draws by the run's seed and the iteration."""
         _raise(data_batch)
-        torch.manual_seed((self.recipe.seed * 1_000_003 + runner.iter) * 1024 + self.world.rank)
+        torch.manual_seed((self.setup.options.train_seed * 1_000_003 + runner.iter) * 1024 + self.world.rank)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Keep the losses; write the curves now and then."""
+        """Note the losses; write the curves now and then."""
         self.recent.append([float(outputs[f"loss_{number}"]) for number in range(self.heads)])
         done = runner.iter + 1
-        if done % self.every == 0 or done == self.recipe.iterations:
-            own = torch.tensor(np.mean(self.recent, axis=0), device=self.world.device)
-            own[[not finite for finite in _finite(runner.model, self.heads)]] = torch.nan
-            losses = total(own) / self.world.size
+        if done % self.every == 0 or done == self.setup.iterations:
+            means = torch.tensor(np.mean(self.recent, axis=0), device=self.world.device)
+            means[[not finite for finite in _finite(runner.model, self.heads)]] = torch.nan
+            losses = total(means) / self.world.size
             self.points.append((done, losses.tolist()))
             self.recent = []
             if self.world.is_main:
@@ -267,24 +250,24 @@ class Report(Hook):
             self.bar.advance()
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """An image that cannot be read ends the run with its name."""
+        """End the run where an image cannot be read, with its name."""
         _raise(data_batch)
 
     def before_val(self, runner: Runner) -> None:
-        """Counts belong to an iteration; every process scores with the statistics of the first one's batch norm."""
+        """Set the iteration of the counts, and give every process the batch norm statistics of the first one."""
         self.counting.iteration = runner.iter
         share(list(runner.model.buffers()))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Close the validation and say how it went."""
+        """Complete the validation and print its scores."""
         assert metrics is not None
         if self.world.is_main:
-            found = write_facts(self.folder, runner.iter, metrics, self.heads)
-            notice(f"iteration {runner.iter}: mIoU {', '.join(f'{value:.2f}' for value in found)}")
+            scores = write_facts(self.folder, runner.iter, metrics, self.heads)
+            notice(f"iteration {runner.iter}: mIoU {', '.join(f'{value:.2f}' for value in scores)}")
 
 
 def _finite(model: Any, heads: int) -> list[bool]:
-    """Whether the parameters of each head, and those of a trained backbone, are finite."""
+    """Return whether the parameters of each head, and those of a trained backbone, are finite."""
     model = getattr(model, "module", model)
     parts = [[*model.backbone.parameters(), *model.decode_head[number].parameters()] for number in range(heads)]
     return [all(bool(parameter.isfinite().all()) for parameter in part) for part in parts]

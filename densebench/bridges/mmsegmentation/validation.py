@@ -1,4 +1,4 @@
-"""Scoring while a run goes on: our counts of every image, and MMSegmentation's IoUMetric beside them."""
+"""Scoring in the course of a run: our counts of every image, and MMSegmentation's IoUMetric beside them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from densebench.numerics import segmentation as metrics
 
 @dataclass(frozen=True)
 class Validation:
-    """The scored images after some iterations: counts of each image, places (head, truth, prediction) flattened; maps of some.
+    """The scored images after some iterations.
 
-    mmseg: mIoU of each head in % as IoUMetric gives it, absent classes left out, rounded to two decimals.
+    pairs: of each image the counts that are not 0, as flat indices into (head, truth, prediction) and counts.
+    maps: predicted label maps of some images.
+    mmseg: mIoU of each head in % as IoUMetric computes it, absent classes left out, rounded to two decimals.
     """
 
     iteration: int
@@ -33,9 +35,11 @@ class Validation:
 
 
 def validations(folder: Path) -> list[Validation]:
-    """Return all validations of a run in order. Raises Damaged for one that is not as it was written, UserError for one that
-    cannot be read."""
-    found = []
+    """Return all validations of a run in order.
+
+    Raises Damaged for one that differs from what was written, UserError for one that cannot be read.
+    """
+    complete = []
     for path in sorted(folder.glob("validation-*.json")):
         content = read_checked(path)
         if content is None:
@@ -48,12 +52,12 @@ def validations(folder: Path) -> list[Validation]:
         except OSError as error:
             raise unreadable(path.with_suffix(".safetensors"), error) from error
         parts = {part: {k.partition(" ")[2]: v for k, v in tensors.items() if k.startswith(part)} for part in ("pairs", "map")}
-        found.append(Validation(facts["iteration"], parts["pairs"], parts["map"], facts["mmseg"]))
-    return found
+        complete.append(Validation(facts["iteration"], parts["pairs"], parts["map"], facts["mmseg"]))
+    return complete
 
 
 class Counting(BaseMetric):
-    """Confusion counts of every image and head. `drawn`: images whose label maps are kept."""
+    """Confusion counts of every image and head. drawn: images whose label maps are saved."""
 
     def __init__(self, heads: int, classes: int, folder: Path, drawn: Sequence[str]) -> None:
         super().__init__(collect_device="cpu", prefix="counts", collect_dir=str(folder / "collected"))
@@ -65,13 +69,13 @@ class Counting(BaseMetric):
         for sample in data_samples:
             truth = sample["gt_sem_seg"]["data"][0].to(torch.uint8)
             maps = sample["pred_sem_seg"]["data"].to(truth.device)
-            flat = torch.cat([metrics.confusion_matrix(one, truth, self.classes).flatten() for one in maps]).cpu()
-            places = flat.nonzero()[:, 0]
+            flat = torch.cat([metrics.confusion_matrix(labels, truth, self.classes).flatten() for labels in maps]).cpu()
+            indices = flat.nonzero()[:, 0]
             name = sample["img_path"]
-            self.results.append((name, torch.stack([places, flat[places]]), maps.cpu() if name in self.drawn else None))
+            self.results.append((name, torch.stack([indices, flat[indices]]), maps.cpu() if name in self.drawn else None))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Write the counts; the numbers follow from them elsewhere."""
+        """Write the counts; scores are made of them after the run."""
         tensors = {f"pairs {name}": pairs for name, pairs, _ in results}
         tensors |= {f"map {name}": maps for name, _, maps in results if maps is not None}
         save_tensors(self.folder / f"validation-{self.iteration:08}.safetensors", tensors)
@@ -86,14 +90,14 @@ class HeadIoU(IoUMetric):
         self.number, self.collect_dir = number, str(folder / f"collected-{number}")
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Hand on the label maps of the head."""
-        own = [{**sample, "pred_sem_seg": {"data": sample["pred_sem_seg"]["data"][self.number]}} for sample in data_samples]
-        super().process(data_batch, own)
+        """Add the label maps of the head."""
+        samples = [{**sample, "pred_sem_seg": {"data": sample["pred_sem_seg"]["data"][self.number]}} for sample in data_samples]
+        super().process(data_batch, samples)
 
 
-def write_facts(folder: Path, iteration: int, found: dict[str, float], heads: int) -> list[float]:
-    """Close a validation: with this file it counts. Returns IoUMetric's mIoU of each head in %."""
-    values = [round(float(found[f"head {number}/mIoU"]), 2) for number in range(heads)]
+def write_facts(folder: Path, iteration: int, scores: dict[str, float], heads: int) -> list[float]:
+    """Complete a validation with its last file; return IoUMetric's mIoU of each head in %."""
+    values = [round(float(scores[f"head {number}/mIoU"]), 2) for number in range(heads)]
     content = json.dumps({"iteration": iteration, "mmseg": values})
     write_checked(folder / f"validation-{iteration:08}.json", content.encode())
     return values

@@ -1,6 +1,6 @@
-"""Detectors of torchvision on our backbones: pyramids, training, and what is found in images.
+"""The bridge to torchvision (BSD-3-Clause): its detectors on our backbones and data sets, trained, and run on images.
 
-Nothing else here imports torchvision's detection models or pycocotools.
+Nothing else imports torchvision's models or operators.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
   2, cut to that square; boxes are those of the masks that are left.
 - flip: the short side is 800.
 
-Every second image is mirrored. The numbers are for a short side of 800 (lsj: 1024) px and are scaled with it.
-Masks are read at nearest neighbours of the original, once, whatever was done to the image.
+Half of the images are mirrored. The numbers are for a short side of 800 (lsj: 1024) px and are scaled with it.
+Masks are read once, at nearest neighbours in the original, whatever was done to the image.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from densebench.bridges.torchvision.recipe import Recipe
+from densebench.bridges.torchvision.options import Options
 
 SHORT = 800
 SCALES = range(480, 801, 32)
 FIRST, PART = (400, 500, 600), (384, 600)
 JITTER = (0.1, 2.0)
-SLIVER = 1e-2  # px; boxes that are narrower in the end are gone: float32 still tells their sides apart
+SLIVER = 1e-2  # px; narrower boxes are dropped in the end: float32 still tells the sides of others apart
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sample:
 
     @classmethod
     def of(cls, image: Image.Image, boxes: Float[np.ndarray, "n 4"]) -> Sample:
-        """An image as it is."""
+        """Return a sample of an image as it is."""
         pixels = np.asarray(image)
         return cls(pixels, boxes, np.arange(len(boxes)), np.arange(pixels.shape[0]), np.arange(pixels.shape[1]))
 
@@ -56,14 +56,14 @@ class Sample:
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirrored, left to right."""
+    """Mirror a sample, left to right."""
     width = sample.size[1]
     boxes = np.stack([width - sample.boxes[:, 2], sample.boxes[:, 1], width - sample.boxes[:, 0], sample.boxes[:, 3]], axis=1)
     return replace(sample, pixels=sample.pixels[:, ::-1], boxes=boxes, columns=sample.columns[::-1])
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """At another size, bilinear."""
+    """Resize a sample, bilinearly."""
     old = sample.size
     picture = Image.fromarray(np.ascontiguousarray(sample.pixels)).resize((width, height), Image.Resampling.BILINEAR)
     boxes = sample.boxes * np.array([width / old[1], height / old[0]] * 2)
@@ -72,12 +72,12 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def nearest(old: int, new: int) -> Int[np.ndarray, "new"]:
-    """The place of `old` that lies under the centre of each of `new`."""
+    """Return which of `old` pixels lies under the centre of each of `new` ones."""
     return ((2 * np.arange(new) + 1) * old) // (2 * new)
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """A part of the image; boxes are cut to it, and those of which nothing is left are gone."""
+    """Cut out a part of the image. Boxes are cut to it; those of which nothing is left are dropped."""
     down, across = slice(top, top + height), slice(left, left + width)
     pixels = sample.pixels[down, across]
     limits = np.array([pixels.shape[1], pixels.shape[0]] * 2)
@@ -88,67 +88,67 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 def wider(
     limit: float, boxes: Float[np.ndarray, "n 4"], objects: Int[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "m 4"], Int[np.ndarray, "m"]]:
-    """The boxes of which both sides are longer than a limit, px, and their objects."""
-    there = (boxes[:, 2:] - boxes[:, :2] > limit).all(axis=1)
-    return boxes[there], objects[there]
+    """Return the boxes whose sides are both longer than a limit in px, and their objects."""
+    wide = (boxes[:, 2:] - boxes[:, :2] > limit).all(axis=1)
+    return boxes[wide], objects[wide]
 
 
 def fitted(height: int, width: int, short: int, long: int) -> tuple[int, int]:
-    """The largest size of the same shape whose short side is at most `short` and whose long side is at most `long`."""
+    """Return the largest size of the same shape whose sides are at most `short` and `long`."""
     scale = min(short / min(height, width), long / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def augment(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
-    """One draw of a recipe's augmentation. Boxes that are slivers in the end are gone."""
-    sample = _drawn(sample, recipe, random)
+def augment(sample: Sample, options: Options, random: np.random.Generator) -> Sample:
+    """Draw an augmentation and apply it. Boxes that are slivers in the end are dropped."""
+    sample = _drawn(sample, options, random)
     boxes, objects = wider(SLIVER, sample.boxes, sample.objects)
     return replace(sample, boxes=boxes, objects=objects)
 
 
-def _drawn(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
+def _drawn(sample: Sample, options: Options, random: np.random.Generator) -> Sample:
     sample = flip(sample) if random.random() < 0.5 else sample
-    if recipe.augmentation == "lsj":
-        return _jitter(sample, recipe.short, random)
-    if recipe.augmentation == "detr" and random.random() < 0.5:
-        sample = _part(sample, recipe, random)
-    scales = (SHORT,) if recipe.augmentation == "flip" else SCALES
-    return resize(sample, *fitted(*sample.size, _scaled(random.choice(scales), recipe), recipe.long))
+    if options.augmentation == "lsj":
+        return _jitter(sample, options.short_side, random)
+    if options.augmentation == "detr" and random.random() < 0.5:
+        sample = _part(sample, options, random)
+    scales = (SHORT,) if options.augmentation == "flip" else SCALES
+    return resize(sample, *fitted(*sample.size, _scaled(random.choice(scales), options), options.longest))
 
 
-def _scaled(side: int, recipe: Recipe) -> int:
-    return max(1, round(side * recipe.short / SHORT))
+def _scaled(side: int, options: Options) -> int:
+    return max(1, round(side * options.short_side / SHORT))
 
 
-def _part(sample: Sample, recipe: Recipe, random: np.random.Generator) -> Sample:
-    sample = resize(sample, *fitted(*sample.size, _scaled(random.choice(FIRST), recipe), recipe.long))
-    low, high = (_scaled(side, recipe) for side in PART)
+def _part(sample: Sample, options: Options, random: np.random.Generator) -> Sample:
+    sample = resize(sample, *fitted(*sample.size, _scaled(random.choice(FIRST), options), options.longest))
+    low, high = (_scaled(side, options) for side in PART)
     height, width = (int(random.integers(min(side, low), min(side, high) + 1)) for side in sample.size)
-    top, left = (int(random.integers(0, side - own + 1)) for side, own in zip(sample.size, (height, width), strict=True))
+    top, left = (int(random.integers(0, side - cut + 1)) for side, cut in zip(sample.size, (height, width), strict=True))
     return crop(sample, top, left, height, width)
 
 
 def _jitter(sample: Sample, side: int, random: np.random.Generator) -> Sample:
     square = side * random.uniform(*JITTER)
     scale = square / max(sample.size)
-    sample = resize(sample, *(max(1, round(own * scale)) for own in sample.size))
+    sample = resize(sample, *(max(1, round(length * scale)) for length in sample.size))
     share = random.random()  # one for both directions, as detectron2 has it
-    top, left = (round(max(own - side, 0) * share) for own in sample.size)
+    top, left = (round(max(length - side, 0) * share) for length in sample.size)
     return crop(sample, top, left, side, side)
 
 
 def masks_of(
     sample: Sample, decode: Callable[[Int[np.ndarray, "n"]], UInt8[np.ndarray, "n height width"]]
 ) -> UInt8[np.ndarray, "n h w"]:
-    """The masks of a sample's objects; `decode` gives those of some objects at the size of the original."""
+    """Return the masks of a sample's objects. `decode` returns those of some objects at the original size."""
     return decode(sample.objects)[:, sample.rows][:, :, sample.columns]
 
 
 def boxes_of(masks: UInt8[np.ndarray, "n h w"]) -> Float[np.ndarray, "n 4"]:
-    """The tightest box of each mask; zeros where there is none."""
-    found = np.zeros((len(masks), 4))
-    for box, mask in zip(found, masks, strict=True):
+    """Return the tightest box around each mask; zeros for an empty one."""
+    boxes = np.zeros((len(masks), 4))
+    for box, mask in zip(boxes, masks, strict=True):
         down, across = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         if len(down):
             box[:] = across[0], down[0], across[-1] + 1, down[-1] + 1
-    return found
+    return boxes

@@ -12,32 +12,37 @@ from torch.utils.data import DataLoader
 
 from densebench.bridges.torchvision.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.bridges.torchvision.masks import decode
-from densebench.bridges.torchvision.recipe import Data, Recipe
+from densebench.bridges.torchvision.options import Data, Options, iterations_of
 from densebench.datasets import Item
 from densebench.errors import UserError
+from densebench.numerics.seeds import permutation, seed_of
 from densebench.processes import World, worker_context
-from densebench.training.batches import permutation, seed_of
 
 Truth = dict[str, Tensor]
-Key = tuple[int, int]  # number in the run, place among the training images
+Key = tuple[int, int]  # number in the run, index of the training image
 SETTLING = 200  # samples at most that statistics of batch norms are taken of
 
 
-def training_sample(data: Data, recipe: Recipe, item: Item, random: np.random.Generator) -> tuple[Tensor, Truth]:
-    """An image on 0..1 and what it shows, as torchvision's detectors take them: classes count from 1. Groups are left out."""
+def training_sample(
+    data: Data, options: Options, item: Item, random: np.random.Generator, masks: bool = True
+) -> tuple[Tensor, Truth]:
+    """Return an image on 0..1 and what it shows, as torchvision's detectors take them: classes count from 1.
+
+    Groups are left out. masks: whether Mask R-CNN gets its masks.
+    """
     objects, image = data.dataset.objects(item), data.dataset.image(item)
     single = np.flatnonzero(~objects.crowd)
-    sample = augment(Sample.of(image, objects.boxes[single].astype(float)), recipe, random)
+    sample = augment(Sample.of(image, objects.boxes[single].astype(float)), options, random)
     truth: Truth = {}
-    if recipe.masks:
+    if masks and options.model == "mask-rcnn":
         width, height = image.size
-        chosen = [objects.masks[place] for place in single]
-        masks = masks_of(sample, lambda own: decode([chosen[place] for place in own], height, width, item.name))
-        if recipe.augmentation == "lsj":
-            there = masks.any(axis=(1, 2))
-            masks = masks[there]
-            sample = Sample(sample.pixels, boxes_of(masks), sample.objects[there], sample.rows, sample.columns)
-        truth["masks"] = torch.from_numpy(np.ascontiguousarray(masks))
+        known = [objects.masks[index] for index in single]
+        shown = masks_of(sample, lambda indices: decode([known[index] for index in indices], height, width, item.name))
+        if options.augmentation == "lsj":
+            inside = shown.any(axis=(1, 2))
+            shown = shown[inside]
+            sample = Sample(sample.pixels, boxes_of(shown), sample.objects[inside], sample.rows, sample.columns)
+        truth["masks"] = torch.from_numpy(np.ascontiguousarray(shown))
     classes = np.zeros(len(sample.objects)) if data.agnostic else objects.classes[single][sample.objects]
     truth["boxes"] = torch.from_numpy(sample.boxes.reshape(-1, 4)).float()
     truth["labels"] = torch.from_numpy(classes).long() + 1
@@ -45,104 +50,110 @@ def training_sample(data: Data, recipe: Recipe, item: Item, random: np.random.Ge
 
 
 def pixels(image: np.ndarray) -> Tensor:
-    """An image [h, w, 3] of bytes as [3, h, w] on 0..1."""
+    """Return an image [h, w, 3] of bytes as [3, h, w] on 0..1."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 class Training(torch.utils.data.Dataset[Any]):
-    """Augmented samples by (number in the run, place)."""
+    """Augmented samples by (number in the run, index)."""
 
-    def __init__(self, data: Data, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
+    def __init__(self, data: Data, options: Options, masks: bool = True) -> None:
+        self.data, self.options, self.masks = data, options, masks
 
     def __getitem__(self, key: Key) -> Any:
-        """The number and the sample, or the UserError that it met: a loader would bury it in a traceback."""
-        serial, place = key
-        random = np.random.Generator(np.random.PCG64(seed_of(self.recipe.seed, "sample", serial)))
+        """Return the number and the sample, or the UserError that it met: a loader would bury it in a traceback."""
+        serial, index = key
+        random = np.random.Generator(np.random.PCG64(seed_of(self.options.train_seed, "sample", serial)))
         try:
-            return serial, *training_sample(self.data, self.recipe, self.data.train[place], random)
+            return serial, *training_sample(self.data, self.options, self.data.train[index], random, self.masks)
         except UserError as error:
             return error
 
 
-def scoring_sample(data: Data, recipe: Recipe, item: Item) -> tuple[Tensor, tuple[int, int]]:
-    """An image on 0..1, resized as training images are, and its own height and width."""
+def scoring_sample(data: Data, options: Options, item: Item) -> tuple[Tensor, tuple[int, int]]:
+    """Return an image on 0..1, resized as training images are, and its original height and width."""
     sample = Sample.of(data.dataset.image(item), np.zeros((0, 4)))
-    return pixels(resize(sample, *fitted(*sample.size, recipe.short, recipe.long)).pixels), sample.size
+    return pixels(resize(sample, *fitted(*sample.size, options.short_side, options.longest)).pixels), sample.size
 
 
 class Scoring(torch.utils.data.Dataset[Any]):
-    """Images to look at, by place."""
+    """Images to score, by index."""
 
-    def __init__(self, data: Data, recipe: Recipe) -> None:
-        self.data, self.recipe = data, recipe
+    def __init__(self, data: Data, options: Options) -> None:
+        self.data, self.options = data, options
 
-    def __getitem__(self, place: int) -> Any:
-        """The place, the image and its own size, or the UserError that it met."""
+    def __getitem__(self, index: int) -> Any:
+        """Return the index, the image and its original size, or the UserError that it met."""
         try:
-            return place, *scoring_sample(self.data, self.recipe, self.data.val[place])
+            return index, *scoring_sample(self.data, self.options, self.data.val[index])
         except UserError as error:
             return error
 
 
-def keys(images: int, recipe: Recipe, world: World, start: int) -> Iterator[list[Key]]:
-    """This process's share of every step from `start` on, as many samples at once as the recipe says.
+def keys(images: int, options: Options, world: World, start: int) -> Iterator[list[Key]]:
+    """Yield this process's share of every step from `start` on, in the samples of one forward pass each.
 
-    Each pass over the images is in an order of its own, which the seed and the pass decide; steps go on from pass to pass.
+    Each pass over the images has an order of its own, which follows from the seed and the pass; steps run on from pass to pass.
     """
-    own = recipe.batch // world.size
-    for step in range(start, recipe.iterations):
-        first = step * recipe.batch + world.rank * own
-        for begin in range(first, first + own, recipe.at_once):
-            yield _together(images, recipe, begin)
+    share = options.train_batch // world.size
+    for step in range(start, iterations_of(options, images)):
+        first = step * options.train_batch + world.rank * share
+        for begin in range(first, first + share, options.at_once):
+            yield _together(images, options, begin)
 
 
-def settling_keys(images: int, recipe: Recipe) -> Iterator[list[Key]]:
-    """The passes that statistics of batch norms are taken of, the same in every process. Their numbers lie below 0, where no
-    step's lie."""
-    passes = -(-min(SETTLING, images) // recipe.at_once)
+def settling_keys(images: int, options: Options) -> Iterator[list[Key]]:
+    """Yield the forward passes that statistics of batch norms are taken of, the same in every process.
+
+    Their numbers lie below 0, where no step's lie.
+    """
+    passes = -(-min(SETTLING, images) // options.at_once)
     for number in range(passes):
-        yield _together(images, recipe, -(number + 1) * recipe.at_once)
+        yield _together(images, options, -(number + 1) * options.at_once)
 
 
-def _together(images: int, recipe: Recipe, begin: int) -> list[Key]:
-    """The samples of one pass, from a number on."""
-    serials = range(begin, begin + recipe.at_once)
+def _together(images: int, options: Options, begin: int) -> list[Key]:
+    """Return the samples of one forward pass, from a number on."""
+    serials = range(begin, begin + options.at_once)
     turns = [divmod(serial, images) for serial in serials]
-    places = [int(permutation(images, recipe.seed, turn)[place]) for turn, place in turns]
-    return list(zip(serials, places, strict=True))
+    indices = [int(permutation(images, options.train_seed, turn)[position]) for turn, position in turns]
+    return list(zip(serials, indices, strict=True))
 
 
-def check_batch(recipe: Recipe, processes: int) -> None:
-    """Raise UserError where the batch cannot be divided among processes and passes."""
-    if recipe.batch % (processes * recipe.at_once):
+def check_batch(options: Options, processes: int) -> None:
+    """Raise UserError where the batch cannot be divided among processes and forward passes."""
+    if options.train_batch % (processes * options.at_once):
         raise UserError(
-            f"--train-batch {recipe.batch} cannot be divided among {processes} processes with --at-once {recipe.at_once}; "
-            "give a multiple of both"
+            f"--train-batch {options.train_batch} cannot be divided among {processes} processes with "
+            f"--at-once {options.at_once}; give a multiple of both"
         )
 
 
-def training_batches(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> Iterator[list[Any]]:
-    """Samples that go through the detector at once, from step `start` to the last one."""
-    lazily = keys(len(data.train), recipe, world, start)
-    return _loaded(Training(data, recipe), list[Any](), lazily, workers, world.device.type == "cuda")
+def training_batches(data: Data, options: Options, world: World, start: int, workers: int) -> Iterator[list[Any]]:
+    """Yield the samples of each forward pass, from step `start` to the last one."""
+    batches = keys(len(data.train), options, world, start)
+    return _loaded(Training(data, options), _Keys(batches), workers, world.device.type == "cuda")
 
 
-def settling_batches(data: Data, recipe: Recipe, workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """Return the samples of `settling_keys`. pin: in page-locked memory, for a GPU."""
-    return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers, pin)
+def settling_batches(data: Data, options: Options, workers: int, pin: bool = False) -> Iterator[list[Any]]:
+    """Yield the samples of `settling_keys`, without masks. pin: in page-locked memory, for a GPU."""
+    batches = settling_keys(len(data.train), options)
+    return _loaded(Training(data, options, masks=False), _Keys(batches), workers, pin)
 
 
-def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """Return images one by one: padded to another one's size, an image would be seen differently. pin: in page-locked memory."""
-    return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers, pin)
+def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
+    """Yield images one by one: padded to another one's size, an image would look different to the detector.
+
+    pin: in page-locked memory, for a GPU.
+    """
+    return _loaded(Scoring(data, options), [[index] for index in indices], workers, pin)
 
 
-def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int, pin: bool) -> Iterator[list[Any]]:
+def _loaded(dataset: Any, batches: Any, workers: int, pin: bool) -> Iterator[list[Any]]:
     loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches if lazily is None else _Keys(lazily), num_workers=workers, collate_fn=_collate,
+        dataset, batch_sampler=batches, num_workers=workers, collate_fn=_collate,
         multiprocessing_context=worker_context(workers), pin_memory=pin,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     return iter(loader)
 
 

@@ -1,9 +1,9 @@
 """Faster R-CNN and Mask R-CNN of torchvision on our backbones.
 
-Ren et al., Faster R-CNN, NeurIPS 2015; He et al., Mask R-CNN, ICCV 2017. Where torchvision's defaults and those of MMDetection
-and detectron2, which the published numbers come from, part, these follow the latter: 1000 proposals, RoI align with cell centres
-at halves and as many samples as a bin has cells, masks as `regions` says. torchvision's smooth L1 loss (from 1/9 on) stays,
-where they take L1.
+Ren et al., Faster R-CNN, NeurIPS 2015; He et al., Mask R-CNN, ICCV 2017. Where torchvision's defaults differ from those of
+MMDetection and detectron2, which the published numbers come from, these follow the latter: 1000 proposals, RoI align with cell
+centres at halves and as many samples as a bin has cells, masks as `regions` says. torchvision's smooth L1 loss (from 1/9 on)
+stays, where they take L1.
 
 torchvision guesses strides from sizes of maps: whole numbers for anchors, powers of two for pooling. Both would be wrong for
 patches of 14 px; here strides are given.
@@ -28,9 +28,8 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
 from densebench.backbones import Backbone
-from densebench.bridges.torchvision.layers import trained_layers
-from densebench.bridges.torchvision.pyramid import NAMES, Pyramid
-from densebench.bridges.torchvision.recipe import Recipe
+from densebench.bridges.torchvision.options import Options
+from densebench.bridges.torchvision.pyramid import NAMES, Pyramid, trained_layers
 from densebench.bridges.torchvision.regions import Regions
 from densebench.errors import UserError
 
@@ -54,12 +53,12 @@ class Anchors(AnchorGenerator):
         self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """The anchors of every image: left, top, right, bottom, level by level and place by place."""
+        """Return the anchors of every image: left, top, right, bottom, level by level and cell by cell."""
         device = feature_maps[0].device
         self.set_cell_anchors(torch.float32, device)
         steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
-        found = torch.cat(self.grid_anchors([list(one.shape[-2:]) for one in feature_maps], steps))
-        return [found] * len(image_list.image_sizes)
+        anchors = torch.cat(self.grid_anchors([list(grid.shape[-2:]) for grid in feature_maps], steps))
+        return [anchors] * len(image_list.image_sizes)
 
 
 class Pooling(MultiScaleRoIAlign):
@@ -71,27 +70,27 @@ class Pooling(MultiScaleRoIAlign):
         self.level = LevelMapper(2, 5, self.canonical_scale, self.canonical_level)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
-        """Features of all boxes of all images, in their order."""
+        """Return the features of all boxes of all images, in their order."""
         levels = self.level(boxes)
-        images = torch.cat([torch.full_like(own[:, :1], number) for number, own in enumerate(boxes)])
+        images = torch.cat([torch.full_like(rows[:, :1], number) for number, rows in enumerate(boxes)])
         regions = torch.cat([images, torch.cat(boxes)], dim=1)
-        found = x[NAMES[0]].new_zeros(len(regions), x[NAMES[0]].shape[1], *self.output_size)
+        features = x[NAMES[0]].new_zeros(len(regions), x[NAMES[0]].shape[1], *self.output_size)
         for number, (name, stride) in enumerate(zip(NAMES, self.strides, strict=False)):
-            own = torch.where(levels == number)[0]
-            pooled = roi_align(x[name], regions[own], self.output_size, 1 / stride, self.sampling_ratio, aligned=True)
-            found = found.index_put((own,), pooled.to(found.dtype))
-        return found
+            rows = torch.where(levels == number)[0]
+            pooled = roi_align(x[name], regions[rows], self.output_size, 1 / stride, self.sampling_ratio, aligned=True)
+            features = features.index_put((rows,), pooled.to(features.dtype))
+        return features
 
 
 class InFloat(nn.Module):
-    """A head whose outputs are float32: boxes are decoded and losses taken in it, whatever the precision of the layers."""
+    """A head whose outputs are float32: boxes are decoded and losses taken in that, whatever the precision of the layers."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
     def forward(self, x: Any) -> Any:
-        """The outputs of the head."""
+        """Return the outputs of the head."""
         return _float(self.head(x))
 
 
@@ -100,53 +99,55 @@ def _float(value: Any) -> Any:
 
 
 class Transform(GeneralizedRCNNTransform):
-    """Images are normalised and padded; they come in the size that the detector looks at, and what it finds stays in it."""
+    """Normalise and pad images. They come in the size that the detector sees, and detections stay in it."""
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
-        """As they are: Pillow resized them, in training as in scoring."""
+        """Return images as they are: Pillow resized them, in training as in scoring."""
         return image, target
 
     def postprocess(
         self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
     ) -> list[dict[str, Tensor]]:
-        """As it is: boxes in px of the given images, masks as grids over their boxes."""
+        """Return detections as they are: boxes in px of the given images, masks as grids over their boxes."""
         return result
 
 
-def build(backbone: Backbone, classes: int, recipe: Recipe) -> GeneralizedRCNN:
-    """A detector of `classes` classes, numbered from 1, on a copy of the backbone. Its first weights follow from the seed.
+def build(backbone: Backbone, classes: int, options: Options) -> GeneralizedRCNN:
+    """Return a detector of `classes` classes, numbered from 1, on a copy of the backbone. The seed decides its first weights.
 
-    It takes images, and truth in training, in the size that it looks at. Otherwise it gives boxes in px of these images, and
-    masks as grids of 28 x 28 over their boxes.
+    In training it takes images with their truth and returns losses; otherwise it returns boxes in px of the images, and masks as
+    grids of 28 x 28 over their boxes.
     Raises UserError for a backbone that no pyramid can be built on.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        layers = trained_layers(backbone, recipe.pyramid, recipe.drop_path)
-        if recipe.layer_decay != 1 and not layers.depth:
-            raise UserError(f"--layer-decay {recipe.layer_decay:g}: {backbone.spec} is no row of blocks; give 1")
-        pyramid = Pyramid(layers, recipe.pyramid == "simple", recipe.width)
-        sizes = {"batch_size_per_image": recipe.regions, "detections_per_img": recipe.detections}
-        head = RPNHead(recipe.width, len(RATIOS), conv_depth=2 if recipe.normed else 1)
+        torch.manual_seed(options.train_seed)
+        layers = trained_layers(backbone, options.pyramid, options.drop_path)
+        if options.layer_decay != 1 and not layers.depth:
+            raise UserError(f"--layer-decay {options.layer_decay:g}: {backbone.spec} is not a row of blocks; give 1")
+        pyramid = Pyramid(layers, options.pyramid == "simple", options.width)
+        sizes = {"batch_size_per_image": options.regions, "detections_per_img": options.detections}
+        head = RPNHead(options.width, len(RATIOS), conv_depth=2 if options.heads == "normed" else 1)
         proposals = RegionProposalNetwork(Anchors(pyramid.strides), InFloat(head), **PROPOSALS)
-        regions = Regions(**_heads(pyramid, classes + 1, recipe), **REGIONS, **sizes)
-    padded = math.ceil(recipe.long / pyramid.divisor) * pyramid.divisor if recipe.square else pyramid.divisor
-    transform = Transform(recipe.short, recipe.long, list(backbone.mean), list(backbone.std), padded)
+        regions = Regions(**_heads(pyramid, classes + 1, options), **REGIONS, **sizes)
+    padded = pyramid.divisor
+    if options.augmentation == "lsj":  # a square of the long side, in training and in scoring
+        padded = math.ceil(options.longest / pyramid.divisor) * pyramid.divisor
+    transform = Transform(options.short_side, options.longest, list(backbone.mean), list(backbone.std), padded)
     return GeneralizedRCNN(pyramid, proposals, regions, transform)
 
 
-def _heads(pyramid: Pyramid, outputs: int, recipe: Recipe) -> dict[str, Any]:
-    norm = LayerNorm2d if recipe.normed else None
-    width, vector = recipe.width, 4 * recipe.width
+def _heads(pyramid: Pyramid, outputs: int, options: Options) -> dict[str, Any]:
+    norm = LayerNorm2d if options.heads == "normed" else None
+    width, vector = options.width, 4 * options.width
     box_head: nn.Module = TwoMLPHead(width * 7**2, vector)
-    if recipe.normed:
+    if norm:
         box_head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [vector], norm_layer=norm)
     parts: dict[str, Any] = {
         "box_roi_pool": Pooling(7, pyramid.strides),
         "box_head": box_head,
         "box_predictor": InFloat(FastRCNNPredictor(vector, outputs)),
     }
-    if recipe.masks:
+    if options.model == "mask-rcnn":
         parts["mask_roi_pool"] = Pooling(14, pyramid.strides)
         parts["mask_head"] = MaskRCNNHeads(width, [width] * 4, 1, norm_layer=norm)
         parts["mask_predictor"] = InFloat(MaskRCNNPredictor(width, width, outputs))

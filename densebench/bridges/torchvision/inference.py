@@ -1,4 +1,4 @@
-"""What a detector finds in images: written image by image, so that memory does not grow and a killed run goes on."""
+"""Detections: written image by image, so that memory does not grow and a killed run resumes after the last image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from densebench.bridges.torchvision.data import scoring_images
 from densebench.bridges.torchvision.masks import encode
-from densebench.bridges.torchvision.recipe import Data, Recipe
+from densebench.bridges.torchvision.options import Data, Options
 from densebench.bridges.torchvision.regions import paste
 from densebench.console import Progress, notice
 from densebench.errors import UserError
@@ -27,7 +27,7 @@ SEAL = ', "crc32": "'  # stands before the checksum of a line
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The detections of one image, best first: boxes (left, top, right, bottom) in px of the image, scores, classes from 0, and
     masks as COCO's compressed run lengths, one an object or none at all."""
 
@@ -38,16 +38,16 @@ class Found:
     masks: tuple[str, ...] = ()
 
 
-def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World, workers: int = 0) -> Path:
-    """Look for objects in all images that are scored, each process in its share. Returns where `found` reads them.
+def detect(detector: Any, data: Data, options: Options, folder: Path, world: World, workers: int = 0) -> Path:
+    """Write the detections in all images that are scored, each process in its share; return where `read_detections` finds them.
 
     Raises UserError for an image that cannot be read.
     """
-    known = {line.image for line in found(folder)}
+    known = {detections.image for detections in read_detections(folder)}
     synchronise()  # nobody writes before everybody has looked
-    places = [place for place in range(world.rank, len(data.val), world.size) if data.val[place].name not in known]
+    indices = [i for i in range(world.rank, len(data.val), world.size) if data.val[i].name not in known]
     detector.to(world.device).eval()
-    bar = Progress("detection", len(places))
+    bar = Progress("detection", len(indices))
     path = folder / f"found-{world.rank:03}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     _mend(path)
@@ -57,14 +57,14 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
         path.open("a", encoding="utf-8") as stream,
         torch.inference_mode(),
     ):
-        for (sample,) in scoring_images(data, recipe, places, workers, world.device.type == "cuda"):
+        for (sample,) in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
             if isinstance(sample, UserError):
                 problem = sample
                 break
-            place, image, size = sample
-            with autocast(world.device, recipe.precision):
+            index, image, size = sample
+            with autocast(world.device, options.precision):
                 output = detector([image.to(world.device, non_blocking=True)])[0]
-            stream.write(_sealed(_line(data.val[place].name, output, image, size)))
+            stream.write(_sealed(_values(data.val[index].name, output, image, size)))
             stream.flush()
             if world.is_main:
                 bar.advance()
@@ -73,14 +73,15 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
     return folder
 
 
-def _line(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
-    """What was found in an image, brought from the size that the detector saw to the image's own."""
+def _values(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the detections in an image as JSON values, brought from the size that the detector saw to the original one."""
     factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
     boxes = output["boxes"].float() * factors.to(output["boxes"].device)
-    own = {"boxes": boxes.tolist(), "scores": output["scores"].float().tolist(), "classes": (output["labels"] - 1).tolist()}
+    values: dict[str, Any] = {"image": name, "boxes": boxes.tolist(), "scores": output["scores"].float().tolist()}
+    values["classes"] = (output["labels"] - 1).tolist()
     if "masks" in output:
-        own["masks"] = encode(paste(output["masks"][:, 0].float(), boxes, *size).cpu().numpy())
-    return {"image": name, **own}
+        values["masks"] = encode(paste(output["masks"][:, 0].float(), boxes, *size).cpu().numpy())
+    return values
 
 
 def _mend(path: Path) -> None:
@@ -93,17 +94,17 @@ def _mend(path: Path) -> None:
     if len(whole) < len(lines):
         write_text(path, "".join(whole))
     if damaged := sum(line.endswith("\n") for line in lines) - len(whole):
-        notice(f"{damaged} lines of {path} are damaged; their images are looked at again")
+        notice(f"{damaged} lines of {path} are damaged; their images are scored again")
 
 
-def _sealed(own: dict[str, Any]) -> str:
+def _sealed(values: dict[str, Any]) -> str:
     """Return a line of JSON whose last value is the checksum of everything before it."""
-    text = json.dumps(own)
+    text = json.dumps(values)
     return f'{text[:-1]}{SEAL}{zlib.crc32(text.encode()):08x}"}}\n'
 
 
 def _opened(line: str) -> dict[str, Any] | None:
-    """Return the values of a line; None where it is not whole, or not as it was written."""
+    """Return the values of a line; None where it is incomplete or differs from what was written."""
     text, seal, _ = line.rpartition(SEAL)
     if not line.endswith("\n") or (seal and line != f'{text}{SEAL}{zlib.crc32((text + "}").encode()):08x}"}}\n'):
         return None
@@ -113,16 +114,16 @@ def _opened(line: str) -> dict[str, Any] | None:
         return None
 
 
-def found(folder: Path) -> Iterator[Found]:
-    """The detections of all images that are there, image by image."""
+def read_detections(folder: Path) -> Iterator[Detections]:
+    """Yield the detections of all images that are written, image by image."""
     for path in sorted(folder.glob("found-*.jsonl")):
         with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
             for line in stream:
-                if (own := _opened(line)) is not None:
-                    yield _parsed(own)
+                if (values := _opened(line)) is not None:
+                    yield _parsed(values)
 
 
-def _parsed(own: dict[str, Any]) -> Found:
-    boxes = np.array(own["boxes"], dtype=float).reshape(-1, 4)
-    return Found(own["image"], boxes, np.array(own["scores"], dtype=float), np.array(own["classes"], dtype=int),
-                 tuple(own.get("masks", ())))  # fmt: skip
+def _parsed(values: dict[str, Any]) -> Detections:
+    boxes = np.array(values["boxes"], dtype=float).reshape(-1, 4)
+    scores, classes = np.array(values["scores"], dtype=float), np.array(values["classes"], dtype=int)
+    return Detections(values["image"], boxes, scores, classes, tuple(values.get("masks", ())))

@@ -17,10 +17,10 @@ FIRST, BITS = 48, 5  # COCO's text: characters from "0" on hold five bits each, 
 
 
 def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]:
-    """A mask as compressed run lengths. Polygons of fewer than three corners are left out, as detectron2 leaves them out.
+    """Return a mask as compressed run lengths. Polygons of fewer than three corners are left out, as detectron2 leaves them out.
 
-    Raises UserError with the name of its image where it is broken, or of another size than the image. (pycocotools itself reads
-    run lengths that do not fill the image as whatever lies in memory.)
+    Raises UserError with the name of its image where it is broken, or of another size than the image. (Where run lengths do not
+    fill the image, pycocotools itself reads on beyond them in memory.)
     """
     try:
         if not isinstance(mask, dict):
@@ -57,16 +57,16 @@ def _check(lengths: Sequence[int], pixels: int) -> None:
 
 
 def runs(text: bytes) -> list[int]:
-    """The run lengths of a compressed mask: pixels outside, inside, outside, ... column by column.
+    """Return the run lengths of a compressed mask: pixels outside, inside, outside, ... column by column.
 
-    From the fourth on the text holds differences to the length before the last. Raises ValueError for what is no such text.
+    From the fourth on the text holds differences to the length two before. Raises ValueError for any other text.
     """
     lengths: list[int] = []
     value = shift = 0
     for character in text:
         bits = character - FIRST
         if not 0 <= bits < 1 << BITS + 1:
-            raise ValueError("its run lengths have a character that is none of COCO's")
+            raise ValueError("its run lengths have a character that COCO does not use")
         value |= (bits & (1 << BITS) - 1) << shift
         shift += BITS
         if bits >> BITS:
@@ -80,21 +80,21 @@ def runs(text: bytes) -> list[int]:
 
 
 def pixels(mask: dict[str, Any]) -> UInt8[np.ndarray, "h w"]:
-    """The pixels of a mask that `run_lengths` gave, 1 inside."""
+    """Return the pixels of a mask from `run_lengths`, 1 inside."""
     lengths = runs(mask["counts"])
     height, width = mask["size"]
     return np.repeat((np.arange(len(lengths)) % 2).astype(np.uint8), lengths).reshape(width, height).T
 
 
 def decode(masks: Sequence[Any], height: int, width: int, name: str) -> UInt8[np.ndarray, "n h w"]:
-    """Masks as pixels, 1 inside. Raises UserError with the name of their image where one is broken."""
-    found = np.zeros((len(masks), height, width), np.uint8)
-    for own, mask in zip(found, masks, strict=True):
-        own[:] = pixels(run_lengths(mask, height, width, name))
-    return found
+    """Return masks as pixels, 1 inside. Raises UserError with the name of their image where one is broken."""
+    inside = np.zeros((len(masks), height, width), np.uint8)
+    for row, mask in zip(inside, masks, strict=True):
+        row[:] = pixels(run_lengths(mask, height, width, name))
+    return inside
 
 
 def encode(masks: UInt8[np.ndarray, "n h w"]) -> list[str]:
-    """The text of each mask's run lengths."""
-    found = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-    return [one["counts"].decode() for one in found]
+    """Return the text of each mask's run lengths."""
+    encoded = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
+    return [mask["counts"].decode() for mask in encoded]

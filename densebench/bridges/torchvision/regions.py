@@ -1,4 +1,4 @@
-"""Boxes, classes and masks of regions. Masks are grids over boxes whose edges lie where they lie, between pixels or not.
+"""Boxes, classes and masks of regions. Masks are grids over boxes, whose edges may lie between pixels.
 
 He et al., Mask R-CNN, ICCV 2017. torchvision takes pixel centres for whole numbers when it cuts the grids to learn from out of
 masks, learns from shares between 0 and 1, and pastes found grids into boxes of whole pixels: a shift of half a pixel, much for
@@ -16,13 +16,13 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import roi_align
 
-INSIDE = 0.5  # share or probability from which on a place belongs to a mask
+INSIDE = 0.5  # share or probability from which on a cell or pixel belongs to a mask
 
 
 def cut(
     masks: UInt8[Tensor, "n h w"], boxes: Float[Tensor, "k 4"], which: Int[Tensor, "k"], side: int
 ) -> Float[Tensor, "k side side"]:
-    """What boxes show of masks: 1 where at least half of a grid's cell lies inside, else 0. which: the mask of each box."""
+    """Return what boxes show of masks: 1 where at least half of a cell lies inside, else 0. which: the mask of each box."""
     regions = torch.cat([which[:, None].to(boxes), boxes], dim=1)
     shares = roi_align(masks[:, None].to(boxes), regions, (side, side), 1.0, 0, aligned=True)[:, 0]
     return (shares >= INSIDE).to(boxes)
@@ -31,26 +31,26 @@ def cut(
 def paste(
     grids: Float[Tensor, "n side side"], boxes: Float[Tensor, "n 4"], height: int, width: int
 ) -> UInt8[Tensor, "n height width"]:
-    """Masks of grids of probabilities that fill boxes of any edges: bilinear at the pixels' centres, nothing outside.
+    """Return the masks of grids of probabilities that fill boxes: bilinear at the pixels' centres, 0 outside.
 
-    A mask is made at a time: memory grows by one byte a pixel.
+    Masks are made one at a time, so memory grows by one byte a pixel.
     """
-    found = torch.zeros(len(grids), height, width, dtype=torch.uint8, device=grids.device)
-    for own, grid, (left, top, right, bottom) in zip(found, grids, boxes, strict=True):
+    masks = torch.zeros(len(grids), height, width, dtype=torch.uint8, device=grids.device)
+    for mask, grid, (left, top, right, bottom) in zip(masks, grids, boxes, strict=True):
         down, across = _weights(top, bottom, height, len(grid)), _weights(left, right, width, len(grid))
-        own[:] = down @ grid @ across.T >= INSIDE
-    return found
+        mask[:] = down @ grid @ across.T >= INSIDE
+    return masks
 
 
 def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Float[Tensor, "pixels cells"]:
-    """How much of each cell between two edges a pixel's centre takes; cells are followed by nothing on both sides."""
-    places = torch.arange(max(pixels, cells), device=low.device).to(low.dtype)
-    at = (places[:pixels] + 0.5 - low) / (high - low) * cells - 0.5
-    return (1 - (at[:, None] - places[:cells]).abs()).clamp(min=0)
+    """Return the bilinear weight of each cell between two edges at each pixel's centre; outside the cells lie zeros."""
+    indices = torch.arange(max(pixels, cells), device=low.device).to(low.dtype)
+    centres = (indices[:pixels] + 0.5 - low) / (high - low) * cells - 0.5
+    return (1 - (centres[:, None] - indices[:cells]).abs()).clamp(min=0)
 
 
 class Regions(RoIHeads):
-    """torchvision's heads, but for what masks are learned from."""
+    """torchvision's heads, except for the grids that masks are learned from."""
 
     def forward(
         self,
@@ -59,7 +59,7 @@ class Regions(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """What was found in each image, or the losses in training."""
+        """Return the detections in each image, or the losses in training."""
         if not self.training:
             return super().forward(features, proposals, image_shapes)
         assert targets is not None, "training takes truth"
@@ -67,24 +67,24 @@ class Regions(RoIHeads):
         scores, moves = self.box_predictor(self.box_head(self.box_roi_pool(features, chosen, image_shapes)))
         losses = dict(zip(("loss_classifier", "loss_box_reg"), fastrcnn_loss(scores, moves, labels, offsets), strict=True))
         if self.has_mask():
-            shown = [own > 0 for own in labels]
-            boxes, which, kinds = (
-                [own[there] for own, there in zip(one, shown, strict=True)] for one in (chosen, matched, labels)
+            objects = [rows > 0 for rows in labels]
+            boxes, which, classes = (
+                [rows[kept] for rows, kept in zip(parts, objects, strict=True)] for parts in (chosen, matched, labels)
             )
             logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
-            losses["loss_mask"] = mask_loss(logits, boxes, which, torch.cat(kinds), [truth["masks"] for truth in targets])
+            losses["loss_mask"] = mask_loss(logits, boxes, which, torch.cat(classes), [truth["masks"] for truth in targets])
         return [], losses
 
 
 def mask_loss(
     logits: Float[Tensor, "k classes side side"], boxes: list[Any], which: list[Any], classes: Int[Tensor, "k"], masks: list[Any]
 ) -> Float[Tensor, ""]:
-    """The mean binary cross-entropy of the grids of regions' own classes; 0 where there is no region.
+    """Return the mean binary cross-entropy of the grids of each region's true class; 0 where there is no region.
 
     boxes, which: of each image, [k_i 4] and [k_i]; masks: those of each image, [n_i h w].
     """
     if not len(logits):
         return logits.sum() * 0
-    wanted = [cut(mask, box, own, logits.shape[-1]) for mask, box, own in zip(masks, boxes, which, strict=True)]
-    own = logits[torch.arange(len(classes), device=logits.device), classes]
-    return F.binary_cross_entropy_with_logits(own, torch.cat(wanted))
+    truth = [cut(mask, box, index, logits.shape[-1]) for mask, box, index in zip(masks, boxes, which, strict=True)]
+    grids = logits[torch.arange(len(classes), device=logits.device), classes]
+    return F.binary_cross_entropy_with_logits(grids, torch.cat(truth))

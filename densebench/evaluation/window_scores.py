@@ -1,4 +1,4 @@
-"""What the protocols through MMSegmentation share: the run in its terms, and the scores of several learning rates."""
+"""Scores of protocols that train on crops and label images by sliding windows, for several learning rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from densebench.backbones import Backbone
-from densebench.bridges.mmsegmentation import Data, Recipe, Trained, Validation, train
+from densebench.bridges.mmsegmentation import Data, History, Setup, Validation, train
 from densebench.console import notice
 from densebench.datasets import Dataset, Item, limited
 from densebench.errors import UserError
@@ -34,36 +34,19 @@ HALF = (0.5, 0.5, 0.5)
 CONTEXT = ("pascal-context", "pascal-context-59")
 
 
-def recipe(options: SlidingWindow, backbone: Backbone, dataset: Dataset, **own: Any) -> Recipe:
-    """The run in MMSegmentation's terms; `own` is what the protocol decides."""
-    assert options.iterations is not None and options.stride is not None, "resolve first"
-    half = options.colour == "half"
+def setup_of(options: SlidingWindow, backbone: Backbone, dataset: Dataset, **decided: Any) -> Setup:
+    """Return how the options are carried out with a backbone on a data set; the protocol gives what it has `decided`."""
     sides: dict[str, Any] = {"crop": options.crop_size, "scale": options.crop_size}
     if options.quirks and options.crop_size == 512 and dataset.name in CONTEXT:
         sides = {"crop": 480, "scale": 520, "long": 520, "pad": 512, "window": 512}
-    return Recipe(
-        **sides,
-        stride=options.stride,
-        optimiser=options.optimiser,  # type: ignore[arg-type]
-        weight_decay=options.weight_decay,
-        schedule=options.schedule,  # type: ignore[arg-type]
-        eta_min=options.eta_min,
-        iterations=options.iterations,
-        batch=options.train_batch,
-        validations=options.validations,
-        mean=HALF if half else backbone.mean,
-        std=HALF if half else backbone.std,
-        black=options.quirks and dataset.name == "voc",
-        seed=options.train_seed,
-        precision=options.precision,
-        **own,
-    )
+    mean, std = (HALF, HALF) if options.colour == "half" else (backbone.mean, backbone.std)
+    return Setup(options, mean=mean, std=std, black=options.quirks and dataset.name == "voc", **sides, **decided)
 
 
 def scores(
-    options: SlidingWindow, backbone: Backbone, dataset: Dataset, run: Run, recipe: Recipe, groups: Sequence[Sequence[float]]
+    options: SlidingWindow, backbone: Backbone, dataset: Dataset, run: Run, setup: Setup, groups: Sequence[Sequence[float]]
 ) -> Iterator[Score]:
-    """Train the learning rates of each group side by side, one group after the other, and give the scores of all."""
+    """Train the learning rates of each group side by side, one group after the other, and yield the scores of all."""
     train_items, val = (dataset.part(split, run.limit) for split in options.splits(dataset))
     space = LabelSpace(dataset, "drop", options.other_class)
     with run.stage("labels"):
@@ -73,20 +56,20 @@ def scores(
             raise UserError(f"no pixel of the {len(train_items)} training images has a class; check their label maps")
     drawn = limited(val, options.visualise) if options.visualise else ()
     data = Data(dataset, train_items, val, space.names, space.read_truth)
-    world, runs = here(resolve_device(options.device)), []
-    workers = resolve_workers(options.workers, recipe.iterations * recipe.batch)
+    world, histories = here(resolve_device(options.device)), []
+    workers = resolve_workers(options.workers, setup.iterations * options.train_batch)
     for rates in groups:
-        with run.stage("training"), run.workspace("mmseg", world.size) as place:
-            folder, names = place / digest(list(rates), 8), [item.name for item in drawn]
-            runs.append(train(backbone, data, recipe, rates, folder, world, drawn=names, workers=workers))
+        with run.stage("training"), run.workspace("mmseg", world.size) as work:
+            folder, names = work / digest(list(rates), 8), [item.name for item in drawn]
+            histories.append(train(backbone, data, setup, rates, folder, world, drawn=names, workers=workers))
     if world.is_main:
         details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
         with run.stage("scoring"):
-            outcome = Outcome.of(runs, space, [item.name for item in val], options.absent)
-            found = outcome.scores(options.points(dataset)[0], details)
+            outcome = Outcome.of(histories, space, [item.name for item in val], options.absent)
+            results = outcome.scores(options.points(dataset)[0], details)
         if run.pictures is not None:
             outcome.draw(dataset, drawn, run.pictures)
-        yield from found  # after the pictures: a known point is not trained again, and so not drawn either
+        yield from results  # after the pictures: a known point is not trained again, and so not drawn either
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best validation of every learning rate that did not diverge, and the course of all losses."""
+    """The best validation of every learning rate that did not diverge, and the courses of all losses."""
 
     space: LabelSpace
     images: Sequence[str]
@@ -109,57 +92,60 @@ class Outcome:
     best: dict[float, Measured]
     courses: dict[float, Course]
     validations: int
-    """Return how often a run was validated."""
+    """How often a run was validated."""
 
     @classmethod
-    def of(cls, runs: Sequence[Trained], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
+    def of(cls, histories: Sequence[History], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
         """Choose among the validations by mIoU, as the reference does."""
         best: dict[float, Measured] = {}
         courses: dict[float, Course] = {}
-        for run in runs:
-            for head, (rate, losses) in enumerate(run.losses.items()):
-                courses[rate] = Course(losses, [f"iteration {n}" for n in run.iterations])
+        for history in histories:
+            for head, (rate, losses) in enumerate(history.losses.items()):
+                courses[rate] = Course(losses, [f"iteration {n}" for n in history.iterations])
                 if courses[rate].diverged is None:
-                    measured = [measure(validation, head, space.classes, images, absent) for validation in run.validations]
-                    best[rate] = max(measured, key=lambda one: one.miou)
-        return cls(space, images, absent, best, courses, max(len(run.validations) for run in runs))
+                    measured = [measure(validation, head, space.classes, images, absent) for validation in history.validations]
+                    best[rate] = max(measured, key=lambda candidate: candidate.miou)
+        return cls(space, images, absent, best, courses, max(len(history.validations) for history in histories))
 
     def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
-        """Return the scores of the point; the best learning rate's also say at which iteration and of how many validations it was
-        the best, and what IoUMetric gave for it."""
+        """Return the scores of the point.
+
+        Those of the best learning rate also say at which iteration and of how many validations it was the best, and the mIoU of
+        IoUMetric.
+        """
         absent: Any = self.absent
         by_rate: dict[float, Any] = {
-            rate: partial(one.counts.scores, self.images, 0, self.space.names, absent, point, details)
-            for rate, one in self.best.items()
+            rate: partial(best.counts.scores, self.images, 0, self.space.names, absent, point, details)
+            for rate, best in self.best.items()
         }
         shared: dict[str, Any] = {"validations": self.validations}
         shared |= {"chosen_on": SCORED} if self.validations > 1 else {}
         facts = {
-            rate: {**shared, "iteration": one.validation.iteration, "mmseg_miou": one.validation.mmseg[one.head]}
-            for rate, one in self.best.items()
+            rate: {**shared, "iteration": best.validation.iteration, "mmseg_miou": best.validation.mmseg[best.head]}
+            for rate, best in self.best.items()
         }
         return scores_of_rates(by_rate, self.courses, details, facts)
 
     def draw(self, dataset: Dataset, items: Sequence[Item], folder: Path) -> None:
         """Write the learning curves, and `<image>.png` (image | truth | prediction of the best learning rate) for some images."""
         draw_curves(folder / "learning-curves.png", self.courses)
-        chosen = max(self.best.values(), key=lambda one: one.miou)
-        there = [item for item in items if item.name in chosen.validation.maps]
-        if len(there) < len(items):
-            notice("the best validation was made before --visualise was asked for: it has no pictures; --rerun makes them")
-        for item in there:
+        chosen = max(self.best.values(), key=lambda candidate: candidate.miou)
+        saved = [item for item in items if item.name in chosen.validation.maps]
+        if len(saved) < len(items):
+            notice("the best validation was made before --visualise was given: it has no pictures; --rerun makes them")
+        for item in saved:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)
             save(picture, folder / f"{item.name.replace('/', '-')}.png")
-        notice(f"learning curves and pictures of {len(there)} images are in {folder}")
+        notice(f"learning curves and pictures of {len(saved)} images are in {folder}")
 
 
 def measure(validation: Validation, head: int, classes: int, images: Sequence[str], absent: str) -> Measured:
-    """The counts of one head, and their mIoU in %."""
+    """Return the counts of one head, and their mIoU in %."""
     counts, size = Counts(1, classes), classes**2
     for name in images:
-        places, pixels = validation.pairs[name]
-        own = (places >= head * size) & (places < (head + 1) * size)
-        counts.restore(name, torch.stack([places[own] - head * size, pixels[own]]))
+        indices, pixels = validation.pairs[name]
+        inside = (indices >= head * size) & (indices < (head + 1) * size)
+        counts.restore(name, torch.stack([indices[inside] - head * size, pixels[inside]]))
     ious = metrics.iou(metrics.tallies(counts.confusion(images)[0]))
     return Measured(validation, head, counts, 100 * float(metrics.mean_iou(ious, absent).nan_to_num(0.0)))  # type: ignore[arg-type]

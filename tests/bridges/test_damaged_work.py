@@ -7,14 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_detection_training import ALONE, data_of, often, trained, weights  # noqa: F401 (a fixture)
-from test_mmsegmentation import REMARKS
-from test_mmsegmentation_runs import Killed, killing, pixels, same, train, training, whole  # noqa: F401 (fixtures)
+from detector_runs import ALONE, data_of, trained, weights
+from drawn_maps import QUIET
+from drawn_objects import options_of, small_vit
+from segmentor_runs import Killed, killing, same, train
 
-from densebench.bridges.torchvision.inference import detect, found
-from densebench.training.states import saved_states
+from densebench.bridges.mmsegmentation import training
+from densebench.bridges.torchvision import training as detector_training
+from densebench.bridges.torchvision.detector import build
+from densebench.bridges.torchvision.inference import detect, read_detections
+from densebench.files.states import saved_states
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for remark in REMARKS]
+pytestmark = QUIET
 
 
 def flip(path, place=None):
@@ -24,7 +28,7 @@ def flip(path, place=None):
 
 
 @pytest.mark.parametrize("damaged", ["newest state", "all states", "curves", "counts", "scores"])
-def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "POINTS", 3)
     killing(monkeypatch, "train_step", 8)
     with pytest.raises(Killed):
@@ -48,7 +52,8 @@ def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tm
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
-def test_of_damaged_states_of_a_detector_an_earlier_one_is_taken_or_none(tmp_path, often, monkeypatch, capsys, damaged):  # noqa: F811
+def test_of_damaged_states_of_a_detector_an_earlier_one_is_taken_or_none(tmp_path, monkeypatch, capsys, damaged):
+    monkeypatch.setattr(detector_training, "LEAST", 1)
     data, options = data_of(tmp_path), {"width": 8, "iterations": 4, "regions": 8}
     complete, curve = trained(data, tmp_path / "whole", **options)
     trained(data, tmp_path / "killed", **options)
@@ -60,25 +65,21 @@ def test_of_damaged_states_of_a_detector_an_earlier_one_is_taken_or_none(tmp_pat
 
 
 def test_an_image_whose_detections_are_damaged_is_looked_at_again(tmp_path, capsys):
-    from drawn_objects import recipe, small_vit
-
-    from densebench.bridges.torchvision.detector import build
-
-    data, options = data_of(tmp_path), recipe(width=8)
+    data, options = data_of(tmp_path), options_of(width=8)
     detector = build(small_vit(dim=16), 2, options)
     folder = tmp_path / "look"
     detect(detector, data, options, folder, ALONE)
     [path] = folder.glob("found-*")
-    before = {one.image: one for one in found(folder)}
+    before = {one.image: one for one in read_detections(folder)}
     flip(path, path.read_text().index("0.") + 3)
-    assert len(list(found(folder))) == len(before) - 1
+    assert len(list(read_detections(folder))) == len(before) - 1
     detect(detector, data, options, folder, ALONE)
     assert "1 lines" in capsys.readouterr().err
-    after = {one.image: one for one in found(folder)}
+    after = {one.image: one for one in read_detections(folder)}
     assert before.keys() == after.keys() and all(np.array_equal(before[name].boxes, after[name].boxes) for name in before)
 
 
 def test_detections_without_a_checksum_are_taken(tmp_path):
     line = {"image": "a", "boxes": [[0, 0, 1, 1]], "scores": [0.5], "classes": [0]}
     (tmp_path / "found-000.jsonl").write_text(json.dumps(line) + "\n")
-    assert [one.image for one in found(tmp_path)] == ["a"]
+    assert [one.image for one in read_detections(tmp_path)] == ["a"]
