@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from densebench.backbones import attention_of
 from densebench.backbones.backbone import Backbone, Facts
-from densebench.backbones.timm_models import trunk_of
-from densebench.datasets import Dataset, Item
+from densebench.backbones.timm_models import attention_of, trunk_of
+from densebench.datasets.dataset import Dataset, Item
 from densebench.files.atomic import digest
 from densebench.numerics.foreground import foreground, without_specks
 from densebench.torchvision_ops import make_importable

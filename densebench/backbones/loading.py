@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from densebench.backbones import sources
 from densebench.backbones.adapters import Adapted, Found, from_file, from_hub, from_transformers
 from densebench.backbones.backbone import Backbone, Facts, measure
 from densebench.backbones.checkpoint import WEIGHTS, read_checkpoint
 from densebench.backbones.pixels import Pixels
 from densebench.backbones.position import check_convention, convention_of
-from densebench.backbones.timm_models import ATTENTION, AttentionTrunk, Trunk, attends, create, is_plain_vit, probe, trunk_of
+from densebench.backbones.sources import sources
+from densebench.backbones.timm_models import Trunk, create, is_plain_vit, probe, trunk_of
 from densebench.backbones.weights import Weights, load_into, read_weights, weights_digest
 from densebench.console import notice
 from densebench.errors import UserError, out_of_memory, unknown
@@ -132,18 +132,6 @@ def _measured(trunk: Trunk, side: int, arch: str) -> tuple[int, int]:
         cause = error.__cause__ or error
         reason = (str(cause) or type(cause).__name__).splitlines()[0]
         raise UserError(f"{arch} gives no patch features of {side} x {side} px ({reason}); use another backbone") from error
-
-
-def attention_of(backbone: Backbone) -> Backbone:
-    """The same weights read for what the class token attends to: `[b heads gh gw]`.
-
-    Raises UserError where that cannot be read.
-    """
-    trunk = backbone.trunk
-    if not isinstance(trunk, Trunk) or not attends(trunk.model):
-        raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
-    own = AttentionTrunk(trunk.model, trunk.convention)
-    return Backbone(own, replace(backbone.facts, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads), backbone.digest)
 
 
 def _adapted(found: Adapted, spec: str, layer: str, kind: str, code: str) -> Backbone:

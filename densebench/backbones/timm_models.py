@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densebench.backbones.backbone import Backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError, out_of_memory, unknown
 from densebench.torchvision_ops import make_importable
@@ -250,3 +252,15 @@ def trunk_of(model: Any, layer: str, convention: str) -> Trunk:
     if layer == ATTENTION:
         return AttentionTrunk(model, convention)
     return Trunk(model, choose_layers(model, layer), convention)
+
+
+def attention_of(backbone: Backbone) -> Backbone:
+    """The same weights read for what the class token attends to: `[b heads gh gw]`.
+
+    Raises UserError where that cannot be read.
+    """
+    trunk = backbone.trunk
+    if not isinstance(trunk, Trunk) or not attends(trunk.model):
+        raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
+    own = AttentionTrunk(trunk.model, trunk.convention)
+    return Backbone(own, replace(backbone.facts, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads), backbone.digest)

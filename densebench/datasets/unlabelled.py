@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densebench.datasets import Dataset, Item, data_root, load_dataset, titles
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import data_root, titles
+from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
 from densebench.datasets.io.decoding import opened, read_image, rgb

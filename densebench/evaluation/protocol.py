@@ -18,8 +18,8 @@ from densebench.options import runtime, select, setting
 from densebench.results.score import Point, Score
 
 if TYPE_CHECKING:
-    from densebench.backbones import Backbone
-    from densebench.datasets import Dataset, Item
+    from densebench.backbones.backbone import Backbone
+    from densebench.datasets.dataset import Dataset, Item
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:

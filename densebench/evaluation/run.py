@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from densebench import catalog, options
-from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
+from densebench.backbones.loading import load_backbone
 from densebench.console import notice, one_line
-from densebench.datasets import Dataset, built_in, fitting, load_dataset
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import built_in, fitting
+from densebench.datasets.dataset import Dataset
 from densebench.distributed import joined, synchronise
 from densebench.errors import UserError, unknown
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures

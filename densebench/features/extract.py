@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from densebench.backbones import Backbone, without_labels
+from densebench.backbones import without_labels
+from densebench.backbones.backbone import Backbone
 from densebench.console import progress
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest

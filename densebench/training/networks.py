@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.backbones.timm_models import Trunk, is_plain_vit, probe
 from densebench.errors import UserError

@@ -11,7 +11,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from densebench import datasets
+from densebench.datasets.catalog import GROUP, built_in
 
 INERT = ("folder", "frames", "ckpt", "timm", "random", "pixels")
 """Kinds of spec whose loading reads files and runs nothing of theirs."""
@@ -22,9 +22,9 @@ def runs_code(name: str) -> bool:
     if name.rstrip("0123456789").removesuffix(":").endswith(".py"):  # a limit may follow a data set: ./mine.py:200
         return True
     kind, colon, _ = name.partition(":")
-    if kind in INERT or kind in datasets.built_in():
+    if kind in INERT or kind in built_in():
         return False
-    groups = (datasets.GROUP, "densebench.backbones")
+    groups = (GROUP, "densebench.backbones")
     plugins = {point.name for group in groups for point in importlib.metadata.entry_points(group=group)}
     return bool(colon) or kind in plugins
 

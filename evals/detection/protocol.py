@@ -41,15 +41,15 @@ from typing import Any, ClassVar
 from densebench.evals.detection.average_precision import CocoPrecision, Seen, agnostic_precision
 from densebench.evals.detection.pictures import drawn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.torchvision.data import check_batch
 from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect, found
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.bridges.torchvision.training import train
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.distributed import here, synchronise
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run

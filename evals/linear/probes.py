@@ -36,9 +36,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation

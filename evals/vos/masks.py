@@ -13,9 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
-from densebench.backbones import Backbone
-from densebench.backbones.backbone import Facts
-from densebench.datasets import Item, limited
+from densebench.backbones.backbone import Backbone, Facts
+from densebench.datasets.dataset import Item, limited
 from densebench.datasets.io.decoding import read_mask
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError

@@ -35,9 +35,9 @@ from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
 from densebench.evals.vos.scoring import Tally, scores
 from densebench.evals.vos.tracking import Tracker, Tracking
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run

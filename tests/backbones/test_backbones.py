@@ -9,7 +9,9 @@ import types
 import pytest
 import torch
 
-from densebench.backbones import load_backbone, newest_checkpoint, save_checkpoint, sources
+from densebench.backbones.checkpoint import newest_checkpoint, save_checkpoint
+from densebench.backbones.loading import load_backbone
+from densebench.backbones.sources import sources
 from densebench.errors import UserError
 
 FAMILIES = {
@@ -273,7 +275,7 @@ def test_the_newest_checkpoint(tmp_path, vit):
 
 
 def test_listing_sources_imports_nothing_heavy():
-    code = "import sys; from densebench.backbones import sources; print(len(sources()), 'torch' in sys.modules)"
+    code = "import sys; from densebench.backbones.sources import sources; print(len(sources()), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(len(sources())), "False"]
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from densebench.backbones import load_backbone, save_checkpoint
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from densebench.backbones.checkpoint import save_checkpoint
+from densebench.backbones.loading import load_backbone
 from densebench.backbones.weights import read_weights, weights_digest
 from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable

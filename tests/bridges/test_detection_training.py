@@ -13,7 +13,7 @@ import torch
 from densebench.evals.detection.average_precision import CocoPrecision, Seen
 from drawn_objects import Drawn, recipe, small_vit
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.torchvision import training
 from densebench.bridges.torchvision.data import settling_batches
 from densebench.bridges.torchvision.detector import build
@@ -22,7 +22,7 @@ from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.norms import settle
 from densebench.bridges.torchvision.recipe import Data
 from densebench.bridges.torchvision.training import train
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.distributed import World
 from densebench.errors import UserError
 from densebench.training.states import saved_states

@@ -20,9 +20,9 @@ from PIL import Image
 from torch import nn
 
 import densebench.bridges.mmsegmentation as bridge  # before mmseg, which it makes importable
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import importing, segmentor, training
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.distributed import World
 from densebench.numerics import sgd_layers as descent
 

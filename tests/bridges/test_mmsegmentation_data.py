@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from test_mmsegmentation import COLOURS, MEAN, REMARKS, STD, WORLD, blocks, data_of, recipe
 from torch import nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import data, schedule, training, validation
 from densebench.distributed import World
 from densebench.errors import UserError

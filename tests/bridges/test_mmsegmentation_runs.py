@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_mmsegmentation import MEAN, REMARKS, STD, WORLD, bridge, data_of, equal, recipe, segmentor, training
 
-from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
 

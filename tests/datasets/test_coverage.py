@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from made_records import BACKBONE, DATASET, PROTOCOL
 
-from densebench.datasets import load_dataset, titles
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import titles
 from densebench.datasets.scenes import Scenes
 from densebench.evaluation.run import evaluate, summary
 from densebench.results import record as records

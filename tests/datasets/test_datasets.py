@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import densebench.datasets.io.digests as digests_module
-from densebench.datasets import load_dataset, present, titles
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import present, titles
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.digests import FileDigests
 from densebench.errors import UserError
@@ -118,7 +119,7 @@ def test_the_root_is_the_argument_or_the_variable_or_data(monkeypatch, tmp_path)
 
 def test_a_data_set_of_one_s_own_file_also_in_another_process(tmp_path):
     source = (
-        "from dataclasses import dataclass\nfrom densebench.datasets import Dataset, Item\n"
+        "from dataclasses import dataclass\nfrom densebench.datasets.dataset import Dataset, Item\n"
         "@dataclass(frozen=True, kw_only=True)\nclass Mine(Dataset):\n    name: str = 'mine'\n"
         "    classes: tuple[str, ...] = ('x',)\n"
         "    def list_items(self, split):\n        return [Item(split, None, None)]\n"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densebench.datasets import fitting, load_dataset, present, titles_of
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import fitting, present, titles_of
 from densebench.errors import UserError
 
 SIZE = (6, 4)  # width, height

@@ -24,8 +24,8 @@ from PIL import Image
 from densebench import options
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.backbones.weights import weights_digest
-from densebench.datasets import Item
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.run import evaluate

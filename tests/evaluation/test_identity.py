@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from densebench.backbones import load_backbone, without_labels
+from densebench.backbones import without_labels
+from densebench.backbones.loading import load_backbone
 from densebench.catalog import import_file
 from densebench.datasets import load_dataset
 from densebench.evaluation.run import evaluate

@@ -12,7 +12,7 @@ from PIL import Image
 
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.backbones.weights import weights_digest
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation, extract
 from densebench.features.views import View

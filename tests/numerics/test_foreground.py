@@ -14,9 +14,9 @@ import torch
 from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
 from scipy import ndimage
 
-from densebench.backbones import attention_of, load_backbone
 from densebench.backbones.backbone import Backbone, Facts
-from densebench.backbones.timm_models import trunk_of
+from densebench.backbones.loading import load_backbone
+from densebench.backbones.timm_models import attention_of, trunk_of
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground, without_specks
 from densebench.torchvision_ops import make_importable

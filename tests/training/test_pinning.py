@@ -16,7 +16,7 @@ from test_mmsegmentation_data import recipe as segmentation
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.recipe import Data

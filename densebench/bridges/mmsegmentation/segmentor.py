@@ -14,7 +14,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice
 from densebench.features.extract import autocast
 

@@ -21,7 +21,7 @@ from mmseg.models import FCNHead, SegDataPreProcessor, SegmenterMaskTransformerH
 from mmseg.models.losses import CrossEntropyLoss
 from torch import nn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.data import scoring_loader, training_loader
 from densebench.bridges.mmsegmentation.importing import readable_checkpoints
 from densebench.bridges.mmsegmentation.recipe import Data, Recipe

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from densebench.bridges.torchvision.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.recipe import Data, Recipe
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.distributed import World
 from densebench.errors import UserError
 from densebench.processes import worker_context

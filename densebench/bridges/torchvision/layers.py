@@ -10,7 +10,7 @@ from jaxtyping import Float
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, Trunk, has_equal_blocks
 from densebench.console import notice
 from densebench.errors import UserError
