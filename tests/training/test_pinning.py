@@ -36,8 +36,7 @@ def loaders(monkeypatch):
     def spy(*arguments, pin_memory=False, **more):
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
-    for module in (features, linear_probes, vos_frames, boxes, maps):
-        monkeypatch.setattr(module, "DataLoader", spy)
+    monkeypatch.setattr("densebench.datasets.io.loader.DataLoader", spy)
     monkeypatch.setattr(linear_probes, "resolve_device", torch.device)
 
 

@@ -9,21 +9,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv.transforms import Pad, RandomFlip, RandomResize, Resize
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from torch.utils.data import DataLoader, Sampler
 
 from densebench.bridges.mmsegmentation.recipe import Data, Recipe
+from densebench.datasets.io.loader import Samples, make_loader
 from densebench.distributed import World
 from densebench.errors import UserError
-from densebench.processes import worker_context
 
 ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
 
 
-class Training(torch.utils.data.Dataset[dict[str, Any]]):
+class Training(Samples):
     """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, place in the split)."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
@@ -39,14 +38,11 @@ class Training(torch.utils.data.Dataset[dict[str, Any]]):
             PackSegInputs(),
         ]
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """The sample, or the UserError that it met: a loader would bury it in a traceback."""
+    def sample(self, key: tuple[int, int]) -> Any:
+        """Return the sample of (number in the run, place)."""
         serial, place = key
         item = self.data.train[place]
-        try:
-            sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
-        except UserError as error:
-            return {"error": error}
+        sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
         kept = random.getstate(), np.random.get_state()
         words = _seed("sample", self.seed, serial)
         random.seed(words)
@@ -64,7 +60,7 @@ def _scale(recipe: Recipe) -> tuple[int, int]:
     return recipe.long or ASPECT * recipe.scale, recipe.scale
 
 
-class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
+class Scoring(Samples):
     """Images with the short side of `scale` px, their label maps as they are."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
@@ -75,12 +71,10 @@ class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.data.val)
 
-    def __getitem__(self, place: int) -> Any:
-        item = self.data.val[place]
-        try:
-            return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
-        except UserError as error:
-            return {"error": error}
+    def sample(self, key: int) -> Any:
+        """Return an image and its label map."""
+        item = self.data.val[key]
+        return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
 
 
 class Endless(Sampler[tuple[int, int]]):
@@ -120,24 +114,15 @@ def training_loader(data: Data, recipe: Recipe, world: World, start: int, worker
     if recipe.batch % world.size:
         raise UserError(f"--train-batch {recipe.batch} cannot be divided among {world.size} processes; give a multiple")
     sampler = Endless(len(data.train), recipe.batch, recipe.seed, world, start)
-    return DataLoader(
-        Training(data, recipe), batch_size=recipe.batch // world.size, sampler=sampler, num_workers=workers,
-        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
-    )  # fmt: skip
+    pin, batch_size = world.device.type == "cuda", recipe.batch // world.size
+    return make_loader(Training(data, recipe), pseudo_collate, workers, pin, batch_size=batch_size, sampler=sampler)
 
 
 def scoring_loader(data: Data, recipe: Recipe, world: World, workers: int) -> DataLoader[Any]:
     """The images that are scored, one by one, divided among processes."""
     dataset = Scoring(data, recipe)
-    return DataLoader(
-        dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
-        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
-    )  # fmt: skip
-
-
-def _collate(batch: list[dict[str, Any]]) -> Any:
-    error = next((sample["error"] for sample in batch if "error" in sample), None)
-    return {"error": error} if error else pseudo_collate(batch)
+    pin, sampler = world.device.type == "cuda", DefaultSampler(dataset, shuffle=False)
+    return make_loader(dataset, pseudo_collate, workers, pin, batch_size=1, sampler=sampler)
 
 
 def _image(data: Data, item: Any) -> dict[str, Any]:

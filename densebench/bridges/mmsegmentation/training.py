@@ -291,5 +291,5 @@ def _finite(model: Any, heads: int) -> list[bool]:
 
 
 def _raise(batch: Any) -> None:
-    if isinstance(batch, dict) and "error" in batch:
-        raise batch["error"]
+    if isinstance(batch, UserError):
+        raise batch

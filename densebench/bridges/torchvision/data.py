@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from densebench.bridges.torchvision.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.recipe import Data, Recipe
 from densebench.datasets.dataset import Item
+from densebench.datasets.io.loader import Batches, Samples, make_loader
 from densebench.distributed import World
 from densebench.errors import UserError
-from densebench.processes import worker_context
 from densebench.training.batches import permutation, seed_of
 
 Truth = dict[str, Tensor]
@@ -50,20 +49,17 @@ def pixels(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-class Training(torch.utils.data.Dataset[Any]):
+class Training(Samples):
     """Augmented samples by (number in the run, place)."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
 
-    def __getitem__(self, key: Key) -> Any:
-        """The number and the sample, or the UserError that it met: a loader would bury it in a traceback."""
+    def sample(self, key: Key) -> Any:
+        """Return the number and the sample."""
         serial, place = key
         random = np.random.Generator(np.random.PCG64(seed_of(self.recipe.seed, "sample", serial)))
-        try:
-            return serial, *training_sample(self.data, self.recipe, self.data.train[place], random)
-        except UserError as error:
-            return error
+        return serial, *training_sample(self.data, self.recipe, self.data.train[place], random)
 
 
 def scoring_sample(data: Data, recipe: Recipe, item: Item) -> tuple[Tensor, tuple[int, int]]:
@@ -72,18 +68,15 @@ def scoring_sample(data: Data, recipe: Recipe, item: Item) -> tuple[Tensor, tupl
     return pixels(resize(sample, *fitted(*sample.size, recipe.short, recipe.long)).pixels), sample.size
 
 
-class Scoring(torch.utils.data.Dataset[Any]):
+class Scoring(Samples):
     """Images to look at, by place."""
 
     def __init__(self, data: Data, recipe: Recipe) -> None:
         self.data, self.recipe = data, recipe
 
-    def __getitem__(self, place: int) -> Any:
-        """The place, the image and its own size, or the UserError that it met."""
-        try:
-            return place, *scoring_sample(self.data, self.recipe, self.data.val[place])
-        except UserError as error:
-            return error
+    def sample(self, key: int) -> Any:
+        """Return the index, the image and its own size."""
+        return key, *scoring_sample(self.data, self.recipe, self.data.val[key])
 
 
 def keys(images: int, recipe: Recipe, world: World, start: int) -> Iterator[list[Key]]:
@@ -123,39 +116,18 @@ def check_batch(recipe: Recipe, processes: int) -> None:
         )
 
 
-def training_batches(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> Iterator[list[Any]]:
+def training_batches(data: Data, recipe: Recipe, world: World, start: int, workers: int) -> Iterator[Any]:
     """Samples that go through the detector at once, from step `start` to the last one."""
-    lazily = keys(len(data.train), recipe, world, start)
-    return _loaded(Training(data, recipe), list[Any](), lazily, workers, world.device.type == "cuda")
+    pin, lazily = world.device.type == "cuda", Batches(keys(len(data.train), recipe, world, start))
+    return iter(make_loader(Training(data, recipe), list, workers, pin, batch_sampler=lazily))
 
 
-def settling_batches(data: Data, recipe: Recipe, workers: int, pin: bool = False) -> Iterator[list[Any]]:
+def settling_batches(data: Data, recipe: Recipe, workers: int, pin: bool = False) -> Iterator[Any]:
     """Return the samples of `settling_keys`. pin: in page-locked memory, for a GPU."""
-    return _loaded(Training(data, recipe), list[Any](), settling_keys(len(data.train), recipe), workers, pin)
+    lazily = Batches(settling_keys(len(data.train), recipe))
+    return iter(make_loader(Training(data, recipe), list, workers, pin, batch_sampler=lazily))
 
 
-def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
+def scoring_images(data: Data, recipe: Recipe, places: list[int], workers: int, pin: bool = False) -> Iterator[Any]:
     """Return images one by one: padded to another one's size, an image would be seen differently. pin: in page-locked memory."""
-    return _loaded(Scoring(data, recipe), [[place] for place in places], None, workers, pin)
-
-
-def _loaded(dataset: Any, batches: list[Any], lazily: Iterator[Any] | None, workers: int, pin: bool) -> Iterator[list[Any]]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches if lazily is None else _Keys(lazily), num_workers=workers, collate_fn=_collate,
-        multiprocessing_context=worker_context(workers), pin_memory=pin,
-    )  # type: ignore[arg-type]  # fmt: skip
-    return iter(loader)
-
-
-def _collate(batch: list[Any]) -> list[Any]:
-    return batch
-
-
-class _Keys:
-    """An iterator as a batch sampler."""
-
-    def __init__(self, keys: Iterator[Any]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.keys
+    return iter(make_loader(Scoring(data, recipe), list, workers, pin, batch_sampler=[[place] for place in places]))

@@ -57,11 +57,11 @@ def detect(detector: Any, data: Data, recipe: Recipe, folder: Path, world: World
         path.open("a", encoding="utf-8") as stream,
         torch.inference_mode(),
     ):
-        for (sample,) in scoring_images(data, recipe, places, workers, world.device.type == "cuda"):
-            if isinstance(sample, UserError):
-                problem = sample
+        for batch in scoring_images(data, recipe, places, workers, world.device.type == "cuda"):
+            if isinstance(batch, UserError):
+                problem = batch
                 break
-            place, image, size = sample
+            [(place, image, size)] = batch
             with autocast(world.device, recipe.precision):
                 output = detector([image.to(world.device, non_blocking=True)])[0]
             stream.write(_sealed(_line(data.val[place].name, output, image, size)))

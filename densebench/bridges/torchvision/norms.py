@@ -48,9 +48,8 @@ def _see(detector: Any, data: Data, recipe: Recipe, world: World, workers: int) 
     """Pass samples through the backbone and its pyramid; returns the first problem."""
     bar = Progress("batch norms", min(SETTLING, len(data.train)))
     for batch in settling_batches(data, recipe, workers, world.device.type == "cuda"):
-        for sample in batch:
-            if isinstance(sample, UserError):
-                return sample
+        if isinstance(batch, UserError):
+            return batch
         images, _ = detector.transform([image.to(world.device, non_blocking=True) for _, image, _ in batch])
         with autocast(world.device, recipe.precision):
             detector.backbone(images.tensors)

@@ -115,7 +115,7 @@ class _Run:
         problem: UserError | None = None
         for _ in range(passes):
             batch = next(batches)
-            problem = problem or next((sample for sample in batch if isinstance(sample, UserError)), None)
+            problem = problem or (batch if isinstance(batch, UserError) else None)
             if problem is None:
                 loss = loss + self._pass(batch, passes)
         self._check(iteration, loss, problem)
