@@ -11,9 +11,8 @@ import sys
 import pytest
 
 from densebench.backbones.loading import load_backbone
-from densebench.catalog import import_file
 from densebench.datasets import load_dataset
-from densebench.user_code import file_code, folder_code, plugin_code
+from densebench.user_code import file_code, folder_code, import_file, plugin_code
 
 FILES = {
     "mine.py": "import sibling\nfrom package.inner import deep\n\ndef value():\n    import late\n    return sibling.VALUE\n",

@@ -126,7 +126,7 @@ class Evaluator(ABC):
         """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
         return items
 
-    def stand_in(self) -> Backbone | None:
+    def source_override(self) -> Backbone | None:
         """What is scored in place of a backbone, if an option names it; its digest tells results apart."""
         return None
 

@@ -89,7 +89,9 @@ def extract(
     }
     store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
     digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
-    keys = digests if patches is None else {name: digest([own, patches[name].tolist()]) for name, own in digests.items()}
+    keys = digests
+    if patches is not None:
+        keys = {name: digest([value, patches[name].tolist()]) for name, value in digests.items()}
     missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
     if missing:
         device = torch.device(device)
@@ -151,7 +153,7 @@ def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, 
 
 
 def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Batches of indices whose images have one shape, in order of first appearance."""
+    """Yield batches of indices whose images have one shape, in order of first appearance."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(index)

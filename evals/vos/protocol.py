@@ -87,9 +87,9 @@ class Vos(Evaluator):
         """The mean of J and F."""
         return {"metric": "jf_mean", "variant": "official"}
 
-    def stand_in(self) -> Backbone | None:
+    def source_override(self) -> Backbone | None:
         """Masks that exist."""
-        return None if self.predictions is None else GivenMasks(Path(self.predictions)).stand_in()
+        return None if self.predictions is None else GivenMasks(Path(self.predictions)).source_override()
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """The settings; of masks that exist the measure alone."""

@@ -182,7 +182,7 @@ def test_flsl_has_no_class_token(tmp_path):
     source = state(PLAIN, class_token=False, global_pool="")
     assert source["pos_embed"].shape[1] == 16
     backbone = load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, {"teacher": prefixed(source, "module.backbone.")}))
-    assert backbone.facts.origin == "flsl"
+    assert backbone.info.origin == "flsl"
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         tokens = model(PLAIN, class_token=False, global_pool="").forward_features(image)
@@ -194,7 +194,7 @@ def test_flsl_as_its_code_saves_it_with_an_idle_class_token(tmp_path):
     saved = {**source, "cls_token": torch.zeros(1, 1, 32)}
     path = written(tmp_path, {"student": prefixed(saved, "module.backbone."), "teacher": prefixed(saved, "backbone.")})
     backbone = load_backbone(f"timm:{PLAIN}", weights=path)
-    assert (backbone.facts.origin, backbone.pos_embed) == ("flsl", "offset")
+    assert (backbone.info.origin, backbone.pos_embed) == ("flsl", "offset")
     bare = load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, source, "bare.pth"))
     assert backbone.digest == bare.digest
     assert torch.equal(features(backbone), features(bare))
@@ -240,7 +240,7 @@ HEAD_OF_CLASSES = {"head.weight": torch.zeros(10, 32), "head.bias": torch.zeros(
 )
 def test_origins_by_keys(name, extra, origin, convention, tmp_path):
     backbone = load_backbone(f"timm:{name}", weights=written(tmp_path, {**state(name), **extra}))
-    assert (backbone.facts.origin, backbone.pos_embed) == (origin, convention)
+    assert (backbone.info.origin, backbone.pos_embed) == (origin, convention)
 
 
 def test_a_model_without_class_token_is_not_taken_for_flsl(tmp_path):
@@ -407,7 +407,7 @@ def test_our_own_checkpoints(tmp_path):
     save_checkpoint(tmp_path / "run", model(), PLAIN, method="cribo", dataset="scenes", image_size=64, pos_embed="plain")
     backbone = load_backbone(f"ckpt:{tmp_path / 'run'}")
     assert backbone.digest == weights_digest(model())
-    assert (backbone.pos_embed, backbone.facts.origin) == ("plain", "cribo")
+    assert (backbone.pos_embed, backbone.info.origin) == ("plain", "cribo")
     with pytest.raises(UserError, match="is not a checkpoint"):
         load_backbone(f"ckpt:{tmp_path}")
 

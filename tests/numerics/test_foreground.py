@@ -14,7 +14,7 @@ import torch
 from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
 from scipy import ndimage
 
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.loading import load_backbone
 from densebench.backbones.timm_models import attention_of, trunk_of
 from densebench.errors import UserError
@@ -42,7 +42,7 @@ def small_vit(convention="offset", **more):
     for name, parameter in model.named_parameters():
         if "gamma" not in name:
             torch.nn.init.normal_(parameter, 1.5 if "q_norm" in name or "k_norm" in name else 0.3 if "norm" in name else 0.0, 0.4)
-    facts = Facts("small", "small", DIM, PATCH, pos_embed=convention)
+    facts = BackboneInfo("small", "small", DIM, PATCH, pos_embed=convention)
     return Backbone(trunk_of(model.eval(), "last", convention), facts, "digest of the weights")
 
 
