@@ -48,7 +48,7 @@ def load_backbone(
         raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} gives the layer that it gives")
     options = {"weights": weights, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
     backbone = make(name, **{option: value for option, value in options.items() if option in takes})
-    backbone.info = replace(backbone.info, kind=kind, **({"code": code} if code else {}))
+    backbone.info = replace(backbone.info, kind=kind, code=code or backbone.info.code)
     return backbone
 
 

@@ -97,8 +97,9 @@ def present(root: Path | None = None) -> list[str]:
 def built_in() -> dict[str, tuple[str, str]]:
     """Return name -> (module, title) of the data sets in the files of this folder."""
     names: dict[str, tuple[str, str]] = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        module = f"{__package__}.{path.stem}"
+    folders = importlib.import_module(GROUP).__path__
+    for path in (path for folder in folders for path in sorted(Path(folder).glob("*.py"))):
+        module = f"{GROUP}.{path.stem}"
         try:
             with guarded(path, "to be read"):
                 classes = _literal_classes(ast.parse(path.read_bytes(), filename=str(path)))

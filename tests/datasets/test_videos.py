@@ -63,8 +63,8 @@ def davis(tmp_path):
 
 
 def test_names_and_kind(davis):
-    assert list(titles_of("videos")) == ["davis2016", "davis2017"]
-    assert fitting("videos") == "davis2016, davis2017, frames:DIR"
+    assert titles_of("videos").keys() >= {"davis2016", "davis2017"}
+    assert fitting("videos").endswith(", frames:DIR") and "davis2017" in fitting("videos")
     assert fitting("label maps").endswith("folder:DIR")
     assert {"davis2016", "davis2017"} <= set(present(davis))
 
