@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from densebench.backbones import load_backbone
+    from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
     from densebench.evaluation.run import evaluate
     from densebench.results.leaderboard import leaderboard
@@ -22,7 +22,7 @@ __all__ = ["evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 _HOMES = {
     "evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",
-    "load_backbone": "densebench.backbones",
+    "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
     "train": "densebench.training.run",
 }

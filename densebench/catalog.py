@@ -11,17 +11,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from densebench import options
 from densebench.errors import UserError, unknown
 from densebench.options import Flag, flags_in_source
-from densebench.user_code import file_code, importing, plugin_code
-from densebench.user_errors import FILES, guarded
+from densebench.user_code import file_code, guarded, import_file, plugin_code
 
 Kind = Literal["protocols", "methods"]
 GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
@@ -173,26 +170,3 @@ def code_of(kind: Kind, name: str) -> str:
     module = find(kind, name).module
     points = importlib.metadata.entry_points(group=GROUPS[kind][0], name=name)
     return next((plugin_code(point) for point in points if point.module == module), "")
-
-
-def import_file(path: Path, name: str) -> ModuleType:
-    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now.
-
-    Raises UserError for whatever the file raises.
-    """
-    from densebench.torchvision_ops import make_importable
-
-    make_importable()  # the file may import timm
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file; give one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    FILES.add(str(spec.origin))
-    try:
-        with importing(path), guarded(path, "on import"):
-            spec.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module

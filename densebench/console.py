@@ -44,7 +44,7 @@ class Progress:
             sys.stderr.flush()
 
     def line(self, now: float) -> str:
-        """The state in words: how many, how fast, how much longer."""
+        """Return the state in words: how many, how fast, how much longer."""
         rate = self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
         return f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {clock(left)} left"
@@ -64,7 +64,7 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Progress]
 
 
 def clock(seconds: float) -> str:
-    """A span of time as minutes:seconds, with hours where there are any."""
+    """Return a span of time as minutes:seconds, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

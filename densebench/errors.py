@@ -16,12 +16,12 @@ class Stopped(Exception):  # noqa: N818
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the machine or a GPU is out of memory. torch is not imported for it."""
-    said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+    phrases = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in phrases)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], remedy: str) -> UserError:
-    """The error for a name that is not in a list: it offers the nearest known name, else the remedy alone."""
+    """Return the error for a name that is not in a list: it offers the nearest known name, else the remedy alone."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}{remedy}")

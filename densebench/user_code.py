@@ -1,4 +1,4 @@
-"""The user's own code: imported as it is on disk, and identified by a digest of all that it runs.
+"""The user's own code: imported as it is on disk, identified by a digest of all that it runs, its errors told in one line.
 
 A plug-in is a file `./mine.py`, a folder (a repository of torch hub) or an installed distribution. Of a file the digest covers
 the file and everything that it imports, at any depth, which is neither Python's nor installed nor densebench's: found in the
@@ -15,13 +15,17 @@ import importlib.util
 import os
 import sys
 import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
+from densebench.errors import Stopped, UserError
 from densebench.files.atomic import digest, file_digest
+from densebench.torchvision_ops import make_importable
 
 LENGTH = 16  # digits of a digest of code
 INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -29,6 +33,8 @@ _executed: dict[str, tuple[Path, str]] = {}
 """Module name -> the file of a module that was imported here, and its digest at that time."""
 _imported_by: dict[Path, set[str]] = {}
 """File -> the user's modules that appeared while it was imported."""
+_imported_files: set[str] = set()
+"""The files that `import_file` has imported."""
 
 
 def file_code(path: Path) -> str:
@@ -40,12 +46,12 @@ def file_code(path: Path) -> str:
 
 def folder_code(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> str:
     """Return the digest of a folder's files with one of the suffixes, at any depth; not of hidden folders and installed code."""
-    found = []
-    for place, folders, names in os.walk(folder):
+    contents = []
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in INSTALLED]
-        paths = [Path(place, name) for name in names if name.endswith(suffixes)]
-        found += [[ascii(path.relative_to(folder).as_posix()), _content(path)] for path in paths]
-    return digest(sorted(found), LENGTH)
+        paths = [Path(parent, name) for name in names if name.endswith(suffixes)]
+        contents += [[ascii(path.relative_to(folder).as_posix()), _content(path)] for path in paths]
+    return digest(sorted(contents), LENGTH)
 
 
 @functools.cache  # an installed module is imported once in a process
@@ -64,6 +70,27 @@ def class_code(kind: type) -> str:
     """Return the digest of the code of a class that a plug-in defines; "" for densebench's own, and where it has no file."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return "" if _is_ours(kind.__module__) or file is None else file_code(Path(file))
+
+
+def import_file(path: Path, name: str) -> ModuleType:
+    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now.
+
+    Raises UserError for whatever the file raises.
+    """
+    make_importable()  # the file may import timm
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file; give one that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    _imported_files.add(str(spec.origin))
+    try:
+        with importing(path), guarded(path, "on import"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
 
 
 @contextmanager
@@ -89,7 +116,7 @@ def noticing(path: Path) -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = setting
-        new = {name: file for name in sys.modules.keys() - before if (file := _own_file(name)) is not None}
+        new = {name: file for name in sys.modules.keys() - before if (file := _user_file(name)) is not None}
         _executed.update({name: (file, _content(file)) for name, file in new.items()})
         _imported_by.setdefault(path.resolve(), set()).update(new)
 
@@ -109,7 +136,7 @@ def _forget_changed(path: Path) -> None:
 def _is_stale(name: str, file: Path, folder: Path) -> bool:
     """Return whether a module in `sys.modules` may differ from its file as it is now, or hides a module of the folder."""
     inside = file.resolve().is_relative_to(folder)
-    if not inside and any((folder / place).is_file() for place in (f"{name}.py", f"{name}/__init__.py")):
+    if not inside and any((folder / file_name).is_file() for file_name in (f"{name}.py", f"{name}/__init__.py")):
         return True
     return _executed[name] != (file, _content(file)) if name in _executed else inside
 
@@ -117,25 +144,25 @@ def _is_stale(name: str, file: Path, folder: Path) -> bool:
 def _appeared(path: Path) -> dict[str, Path]:
     """Return the user's modules that appeared when a file was imported and are still there, with their files."""
     names = _imported_by.get(path.resolve(), set()) & sys.modules.keys()
-    return {name: file for name in names if (file := _own_file(name)) is not None and file.resolve() != path.resolve()}
+    return {name: file for name in names if (file := _user_file(name)) is not None and file.resolve() != path.resolve()}
 
 
 def _closure(path: Path) -> dict[str, Path]:
     """Return name -> file of all of the user's modules that a file imports, at any depth, by the syntax trees."""
-    found: dict[str, Path] = {}
-    seen: set[str] = set()
+    files: dict[str, Path] = {}
+    visited: set[str] = set()
     todo = [("", path)]
     while todo:
         module, file = todo.pop()
         package = module if file.stem == "__init__" else module.rpartition(".")[0]
         for name in dict.fromkeys(part for imported in _imports(file, package) for part in _prefixes(imported)):
-            if name in seen:
+            if name in visited:
                 continue
-            seen.add(name)
-            if (own := _own_file(name)) is not None and own.resolve() != path.resolve():
-                found[name] = own
-                todo.append((name, own))
-    return found
+            visited.add(name)
+            if (imported_file := _user_file(name)) is not None and imported_file.resolve() != path.resolve():
+                files[name] = imported_file
+                todo.append((name, imported_file))
+    return files
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
@@ -177,16 +204,16 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == "densebench"
 
 
-def _own_file(name: str) -> Path | None:
+def _user_file(name: str) -> Path | None:
     """Return the file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
     file = None if _is_ours(name) or name == "__main__" else _find(name)[0]
-    if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _pythons_own()):
+    if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _python_folders()):
         return None
     return file
 
 
 @functools.cache
-def _pythons_own() -> tuple[Path, ...]:
+def _python_folders() -> tuple[Path, ...]:
     return tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
@@ -213,4 +240,29 @@ def _find(name: str) -> tuple[Path | None, list[str]]:
     return (Path(spec.origin) if spec.has_location and spec.origin else None), list(spec.submodule_search_locations or ())
 
 
-__all__ = ["class_code", "file_code", "folder_code", "importing", "noticing", "plugin_code"]
+@contextmanager
+def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
+    """Turn what the user's code raises in the block, or its sys.exit, into a UserError.
+
+    where: the file, or the spec, that is to blame for whatever happens; without it, only errors that came through a file that
+    `import_file` has imported are turned. what: what fails, such as "in load()". UserErrors, a lack of memory and Ctrl-C pass as
+    they are.
+    """
+    try:
+        yield
+    except (UserError, Stopped, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        frame = _user_frame(error)
+        if type(error).__name__ == "OutOfMemoryError" or (where is None and frame is None):  # torch's; this module imports none
+            raise
+        file, line = frame or (str(where), None)
+        message = " ".join(str(error).split()) or "no message"
+        problem = f"calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {message}"
+        raise UserError(f"{file}{f', line {line},' if line else ''} fails{f' {what}' if what else ''}: {problem}") from error
+
+
+def _user_frame(error: BaseException) -> tuple[str, int | None] | None:
+    """Return the last line of a user's file that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename in _imported_files), None)

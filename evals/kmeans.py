@@ -34,8 +34,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from densebench.backbones import Backbone
-from densebench.datasets import Dataset, Item
+from densebench.backbones.backbone import Backbone
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered

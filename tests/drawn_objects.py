@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-from densebench.backbones import Backbone
-from densebench.backbones.backbone import Facts
-from densebench.backbones.timm_models import Trunk
-from densebench.datasets import Item
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.timm_models import TimmTrunk
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.dataset import Item
 from densebench.files.atomic import digest
 from densebench.torchvision_ops import make_importable
 
@@ -92,8 +91,8 @@ def small_vit(patch: int = 8, depth: int = 3, dim: int = 48, seed: int = 0) -> B
 
     torch.manual_seed(seed)
     model = VisionTransformer(img_size=8 * patch, patch_size=patch, embed_dim=dim, depth=depth, num_heads=2, num_classes=0)
-    trunk = Trunk(model.eval(), [depth - 1], "antialias")
-    facts = Facts("small", "vit", dim, patch, (0.5,) * 3, (0.25,) * 3, pos_embed="antialias")
+    trunk = TimmTrunk(model.eval(), [depth - 1], "antialias")
+    facts = BackboneInfo("small", "vit", dim, patch, (0.5,) * 3, (0.25,) * 3, pos_embed="antialias")
     return Backbone(trunk, facts, digest([patch, depth, dim, seed]))
 
 

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from densebench.backbones import attention_of
-from densebench.backbones.backbone import Backbone, Facts
-from densebench.backbones.timm_models import trunk_of
-from densebench.datasets import Dataset, Item
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.timm_models import attention_of, make_trunk
+from densebench.datasets.dataset import Dataset, Item
 from densebench.files.atomic import digest
 from densebench.numerics.foreground import foreground, without_specks
 from densebench.torchvision_ops import make_importable
@@ -144,8 +143,8 @@ def seeing(name="seeing", attended=ATTENDED):
             block.attn.qkv.weight[12 * head, 16] = 12**0.5
             block.attn.qkv.weight[24 + 12 * head, : len(attended[head])] = torch.tensor(attended[head])
             block.attn.qkv.weight[24 + 12 * head, 17] = 1
-    facts = Facts(name, name, 24, PATCH, mean=(0.0,) * 3, std=(1.0,) * 3)
-    return Backbone(trunk_of(model.eval(), "last", "antialias"), facts, digest([name, attended]))
+    facts = BackboneInfo(name, name, 24, PATCH, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return Backbone(make_trunk(model.eval(), "last", "antialias"), facts, digest([name, attended]))
 
 
 def attention_masks(dataset, split, mass=0.65):

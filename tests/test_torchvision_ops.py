@@ -264,7 +264,7 @@ def test_code_of_the_users_own_may_import_timm_first(kind, tmp_path):
             "        return torch.nn.functional.pixel_unshuffle(images, 16)\n\n\ndef load():\n    return Grid()\n"
         )
         spec = str(tmp_path / "mine.py")
-    code = f"from densebench.backbones import load_backbone; print(load_backbone({spec!r}).stride)"
+    code = f"from densebench.backbones.loading import load_backbone; print(load_backbone({spec!r}).stride)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "16"

@@ -10,10 +10,9 @@ import sys
 
 import pytest
 
-from densebench.backbones import load_backbone
-from densebench.catalog import import_file
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
-from densebench.user_code import file_code, folder_code, plugin_code
+from densebench.user_code import file_code, folder_code, import_file, plugin_code
 
 FILES = {
     "mine.py": "import sibling\nfrom package.inner import deep\n\ndef value():\n    import late\n    return sibling.VALUE\n",
@@ -164,7 +163,7 @@ def test_a_plugin_is_its_version_and_its_package(folder):
 
 PLUGINS = {
     "labels.py": "from densebench.datasets.scenes import Scenes\n\nclass Mine(Scenes):\n    pass\n\nMine.name = 'mine'\n",
-    "models.py": "from densebench.backbones import load_backbone\n\ndef make(name):\n    return load_backbone('pixels:8')\n",
+    "models.py": "from densebench.backbones.loading import load_backbone\n\ndef make(_):\n    return load_backbone('pixels:8')\n",
     "plugins.dist-info/METADATA": "Name: plugins\nVersion: 1.0\n",
     "plugins.dist-info/entry_points.txt": "[densebench.datasets]\nmine = labels\n[densebench.backbones]\nmine = models:make\n",
 }

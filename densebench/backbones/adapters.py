@@ -1,40 +1,25 @@
-"""Models of other places: torch hub, transformers, and Python files of the user's own."""
+"""Backbones from other places: torch hub, transformers, the user's Python files and plug-ins, and raw pixels."""
 
 from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, Triple, measure
-from densebench.catalog import import_file
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, Triple, measured
+from densebench.backbones.weights import weights_digest
 from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable
-from densebench.user_code import folder_code, importing, noticing
-from densebench.user_errors import guarded
-
-
-@dataclass(frozen=True)
-class Found:
-    """A trunk and what is known about it. code: digest of the user's own code that it runs."""
-
-    trunk: nn.Module
-    arch: str
-    dim: int
-    stride: int
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-    code: str = ""
-
-
-Adapted = Found | Backbone
+from densebench.user_code import file_code, folder_code, guarded, import_file, importing, noticing
 
 
 class Tokens(nn.Module):
@@ -45,14 +30,14 @@ class Tokens(nn.Module):
         self.model, self.patch, self.take = model, patch, take
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """The last patch tokens of each image; tokens before the patches (class, registers) are dropped."""
+        """Return the last patch tokens of each image; tokens before the patches (class, registers) are dropped."""
         gh, gw = images.shape[2] // self.patch, images.shape[3] // self.patch
         tokens = self.take(self.model, images)[:, -gh * gw :]
         return tokens.transpose(1, 2).reshape(len(images), -1, gh, gw)
 
 
-def from_hub(name: str) -> Found:
-    """`REPO:ENTRY` of torch hub; a REPO that is a folder with a hubconf.py is taken from there."""
+def from_hub(name: str) -> Backbone:
+    """Return the model `REPO:ENTRY` of torch hub; a REPO that is a folder with a hubconf.py is taken from there."""
     repo, _, entry = name.rpartition(":")
     if not repo or not entry:
         raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
@@ -75,32 +60,33 @@ def from_hub(name: str) -> Found:
             f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
         )
     with guarded(f"hub:{name}", "on a black image"):
-        found = _found(Tokens(model, patch, take), f"hub {entry}", 4 * patch)
-    return replace(found, code=folder_code(_hub_folder(repo)))
+        backbone = measured(Tokens(model, patch, take), f"hub:{name}", f"hub {entry}", 4 * patch)
+    backbone.info = replace(backbone.info, code=folder_code(_hub_folder(repo)))
+    return backbone
 
 
 def _hub_folder(repo: str) -> Path:
     """Return the folder where torch hub keeps the files of a repository, or will keep them once it is fetched."""
     if (Path(repo) / "hubconf.py").is_file():
         return Path(repo)
-    place, _, ref = repo.partition(":")
-    owner, _, name = place.partition("/")
+    path, _, ref = repo.partition(":")
+    owner, _, name = path.partition("/")
     refs = [ref.replace("/", "_")] if ref else ["main", "master"]
     folders = [Path(torch.hub.get_dir(), f"{owner}_{name}_{ref}") for ref in refs]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _normalised_patches(model: Any, images: Tensor) -> Tensor:
-    found = model.forward_features(images)
-    return found["x_norm_patchtokens"] if isinstance(found, dict) else found
+    features = model.forward_features(images)
+    return features["x_norm_patchtokens"] if isinstance(features, dict) else features
 
 
 def _last_layer(model: Any, images: Tensor) -> Tensor:
     return model.get_intermediate_layers(images, 1)[0]
 
 
-def from_transformers(name: str) -> Found:
-    """A vision model of transformers, by repository or folder, with its processor's colour statistics."""
+def from_transformers(name: str) -> Backbone:
+    """Return a vision model of transformers, by repository or folder, with its processor's colour statistics."""
     make_importable()
     try:
         transformers: Any = importlib.import_module("transformers")
@@ -120,17 +106,14 @@ def from_transformers(name: str) -> Found:
         more = {"interpolate_pos_encoding": True} if accepts else {}
         return network(pixel_values=images, **more).last_hidden_state
 
-    found = _found(Tokens(model, patch, take), type(model).__name__, 4 * patch)
     # its files where it is a folder, which may have changed under the same name; else the revision that was fetched
     code = folder_code(Path(name), (".py", ".json")) if Path(name).is_dir() else getattr(model.config, "_commit_hash", None) or ""
-    return replace(found, stride=patch, mean=tuple(processor.image_mean), std=tuple(processor.image_std), code=code)
+    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+    return measured(Tokens(model, patch, take), f"hf:{name}", type(model).__name__, 4 * patch, mean, std, code)
 
 
-def from_file(spec: str) -> Adapted:
-    """`./file.py` with a function `load()` that returns a Backbone, or a module `[b 3 h w] -> [b d gh gw]`.
-
-    The module may carry mean and std; its width and stride are measured, unless it has an attribute stride.
-    """
+def from_file(spec: str) -> Backbone:
+    """Return what the function `load()` of a Python file returns, as `adapt_module` does."""
     path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {spec}; give the path of a Python file with a function load()")
@@ -139,24 +122,53 @@ def from_file(spec: str) -> Adapted:
         raise UserError(f"{spec} has no function load(); add one that returns a module")
     with noticing(path), guarded(path, "in load()"):
         model = module.load()
+    with noticing(path):
+        backbone = adapt_module(model, spec, f"load() of {spec}", path.stem)
+    backbone.info = replace(backbone.info, code=file_code(path))
+    return backbone
+
+
+def adapt_module(model: Any, spec: str, maker: str, arch: str = "") -> Backbone:
+    """Return a Backbone as it is, and a module `[b 3 h w] -> [b d gh gw]` as a backbone.
+
+    The module may carry mean and std; its width and stride are measured, on an image whose side is a multiple of its attribute
+    stride where it has one. maker: what returned the model, for the message. Raises UserError for anything else.
+    """
     if isinstance(model, Backbone):
         return model
     if not isinstance(model, nn.Module):
-        raise UserError(f"load() of {spec} returns a {type(model).__name__}; it must return a torch.nn.Module")
-    with noticing(path), guarded(path, "on a black image"):
-        found = _found(model.eval(), path.stem, math.lcm(64, int(getattr(model, "stride", 1) or 1)))
+        raise UserError(f"{maker} returns a {type(model).__name__}; it must return a torch.nn.Module")
+    with guarded(spec, "on a black image"):
         mean, std = (_triple(getattr(model, name, usual)) for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
-    return replace(found, mean=mean, std=std)
+        side = math.lcm(64, int(getattr(model, "stride", 1) or 1))
+        return measured(model.eval(), spec, arch or type(model).__name__, side, mean, std)
+
+
+class Pixels(nn.Module):
+    """The feature of a patch is its normalised pixels: `stride * stride * 3` numbers, channel by channel."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
+        """Rearrange the pixels of each patch into channels."""
+        return F.pixel_unshuffle(images, self.stride)
+
+
+def from_pixels(name: str) -> Backbone:
+    """Return the pixels of each patch as a backbone: the baseline that any model has to beat. `name` is the side in px."""
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", name):  # one spelling for a size: specs name backbones in tables
+        raise UserError(f"pixels:{name}: it takes the side of a patch in px, from 1 to 9999, such as pixels:16")
+    stride = int(name)
+    trunk = Pixels(stride)
+    return Backbone(trunk, BackboneInfo(f"pixels:{name}", "pixels", 3 * stride**2, stride), weights_digest(trunk))
 
 
 def _triple(values: Any) -> Triple:
     """Return colour statistics as three plain numbers, whether they come as a tuple, an array or a buffer of any shape."""
-    one, two, three = torch.as_tensor(values).flatten().tolist()
-    return float(one), float(two), float(three)
-
-
-def _found(trunk: nn.Module, arch: str, side: int) -> Found:
-    return Found(trunk, arch, *measure(trunk.eval(), side))
+    red, green, blue = torch.as_tensor(values).flatten().tolist()
+    return float(red), float(green), float(blue)
 
 
 def _side(patch: Any, name: str) -> int:

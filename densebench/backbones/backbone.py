@@ -1,4 +1,4 @@
-"""A backbone: images in, a grid of patch features out, with all that other suites make the user type derived from the model."""
+"""A backbone: images in, a grid of patch features out; width, stride and colour statistics are read from the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densebench.backbones.weights import weights_digest
 from densebench.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -16,13 +17,13 @@ Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What must be known of a model besides its weights.
+class BackboneInfo:
+    """What is known of a backbone besides its weights.
 
     spec: as the user gave it; arch: the architecture's name; dim: width of the features; stride: px of the image per feature;
     mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
     "none" without one; origin: whose layout the weights had; kind: what sort of spec it is (timm, ckpt, hub, file, ...);
-    code: the digest of the user's own code that makes the features, "" where that is built in.
+    code: the digest of the user's own code that makes the features, "" where it is built in.
     """
 
     spec: str
@@ -41,18 +42,18 @@ class Facts:
 class Backbone(nn.Module):
     """A frozen model in evaluation mode, float32: `[b 3 h w]` to `[b d gh gw]` with gh = h / stride and gw = w / stride."""
 
-    def __init__(self, trunk: nn.Module, facts: Facts, digest: str) -> None:
-        """`trunk` maps normalised images to patch features; `digest` is the SHA-256 of its weights."""
+    def __init__(self, trunk: nn.Module, info: BackboneInfo, digest: str) -> None:
+        """Wrap a trunk, which maps normalised images to patch features; `digest` is the SHA-256 of its weights."""
         super().__init__()
         self.trunk = trunk.float().requires_grad_(False)
         self.eval()
-        self.facts, self.digest = facts, digest
-        self.spec, self.arch, self.dim, self.stride = facts.spec, facts.arch, facts.dim, facts.stride
-        self.mean, self.std, self.layer, self.pos_embed = facts.mean, facts.std, facts.layer, facts.pos_embed
+        self.info, self.digest = info, digest
+        self.spec, self.arch, self.dim, self.stride = info.spec, info.arch, info.dim, info.stride
+        self.mean, self.std, self.layer, self.pos_embed = info.mean, info.std, info.layer, info.pos_embed
         self.params = sum(parameter.numel() for parameter in trunk.parameters())
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Patch features of images that are already normalised with `mean` and `std`.
+        """Return patch features of images that are already normalised with `mean` and `std`.
 
         Raises UserError naming the nearest two sizes where the stride does not divide the image, and for a model that maps
         images of this size to another grid.
@@ -78,10 +79,11 @@ class Backbone(nn.Module):
     def identity(self) -> dict[str, Any]:
         """Return what tells this backbone from others, as JSON values; those of `LABELS` only name it and decide nothing."""
         names = ("spec", "arch", "dim", "stride", "params", "layer", "pos_embed")
-        facts = {"origin": self.facts.origin, "kind": self.facts.kind, "code": self.facts.code}
         return {
             **{name: getattr(self, name) for name in names},
-            **facts,
+            "origin": self.info.origin,
+            "kind": self.info.kind,
+            "code": self.info.code,
             "mean": list(self.mean),
             "std": list(self.std),
             "digest": self.digest,
@@ -89,7 +91,7 @@ class Backbone(nn.Module):
 
 
 def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
-    """Width of the features and stride of a trunk, seen on one black image of `side` px."""
+    """Return the width of a trunk's features and its stride, measured on one black image of `side` px."""
     with torch.inference_mode():
         grid = trunk(torch.zeros(1, 3, side, side))
     if not isinstance(grid, Tensor):
@@ -97,3 +99,11 @@ def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
     if grid.ndim != 4 or side % grid.shape[2] or grid.shape[2] != grid.shape[3]:
         raise UserError(f"the model maps {side} x {side} px to {tuple(grid.shape)}; patch features are [b d gh gw]")
     return int(grid.shape[1]), side // int(grid.shape[2])
+
+
+def measured(
+    trunk: nn.Module, spec: str, arch: str, side: int, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD, code: str = ""
+) -> Backbone:
+    """Return the backbone of a trunk whose width and stride are measured on a black image of `side` px."""
+    dim, stride = measure(trunk.eval(), side)
+    return Backbone(trunk, BackboneInfo(spec, arch, dim, stride, mean, std, code=code), weights_digest(trunk))

@@ -1,4 +1,4 @@
-"""Checkpoints of our own: a folder with `backbone.safetensors` and the facts beside it in `checkpoint.json`."""
+"""Checkpoints that pretraining writes: `backbone.safetensors`, and the facts beside it in `checkpoint.json`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from torch import nn
 from typing_extensions import TypedDict
 
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.timm_loading import filled, timm_backbone
+from densebench.backbones.timm_models import probe
+from densebench.backbones.weights import read_weights
 from densebench.errors import UserError
 from densebench.files.atomic import write_text
 from densebench.files.stored_json import Count, Flag, Number, ShapeError, Text, Word, check, load
@@ -20,7 +24,7 @@ WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
 
 
 @with_config(ConfigDict(extra="allow"))
-class Facts(TypedDict):
+class CheckpointInfo(TypedDict):
     """What `checkpoint.json` holds. Keys that are not named here may stand beside the others."""
 
     schema: Count
@@ -36,7 +40,7 @@ class Facts(TypedDict):
     finished: NotRequired[Flag]
 
 
-SHAPE = TypeAdapter(Facts)
+SHAPE = TypeAdapter(CheckpointInfo)
 
 
 def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) -> None:
@@ -49,7 +53,7 @@ def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) 
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any]:
-    """Return the facts of a checkpoint, in the shape of `Facts`. Raises UserError where the folder holds none, or broken ones."""
+    """Return the facts of a checkpoint, a `CheckpointInfo`. Raises UserError where the folder holds none, or broken ones."""
     path = directory / FACTS
     try:
         facts: dict[str, Any] = load(path)
@@ -64,7 +68,18 @@ def read_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(runs: Path) -> Path | None:
-    """The checkpoint under a folder that was written last, or None; those inside another one (best, epochs) are passed over."""
-    found = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
-    found = [path for path in found if not any((folder / FACTS).exists() for folder in path.parent.parents)]
-    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+    """Return the checkpoint under a folder that was written last, or None; those inside another (best, epochs) do not count."""
+    paths = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
+    paths = [path for path in paths if not any((folder / FACTS).exists() for folder in path.parent.parents)]
+    return max(paths, key=lambda path: path.stat().st_mtime).parent if paths else None
+
+
+def from_checkpoint(name: str, layer: str, pos_embed: str) -> Backbone:
+    """Return the backbone of a checkpoint's folder."""
+    facts = read_checkpoint(Path(name))
+    arch = facts["arch"]
+    like = probe(arch)
+    weights = read_weights(Path(name) / WEIGHTS, like.state_dict().keys())
+    convention = facts.get("pos_embed", "antialias") if pos_embed == "auto" else pos_embed
+    origin = str(facts.get("method", "densebench"))
+    return timm_backbone(f"ckpt:{name}", arch, filled(arch, like, weights), layer, convention, origin)

@@ -26,7 +26,7 @@ BY_ORIGIN = {
 
 
 def convention_of(origin: str) -> str:
-    """How the code that a checkpoint comes from resizes its table: timm's way where nothing else is known.
+    """Return how the code that a checkpoint comes from resizes its table: timm's way where nothing else is known.
 
     iBOT, CrOC, CrIBo, Leopart, NeCo and FLSL share DINO's code; where a file does not tell them apart, "dino" stands for them.
     """

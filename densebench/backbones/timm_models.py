@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densebench.backbones.backbone import Backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError, out_of_memory, unknown
 from densebench.torchvision_ops import make_importable
@@ -22,7 +24,7 @@ WITHOUT_NORM = ("Hiera", "HieraDet")
 
 
 def probe(name: str) -> Any:
-    """A timm model without head, storage or weights: its class, its key names and its shapes.
+    """Return a timm model without head, storage or weights: its class, its key names and its shapes.
 
     Raises UserError for a name, or a tag of pretrained weights behind it, that timm does not have.
     """
@@ -74,7 +76,7 @@ def is_plain_vit(model: Any) -> bool:
     return type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed and model.pos_embed is not None
 
 
-class Trunk(nn.Module):
+class TimmTrunk(nn.Module):
     """Patch features of one or several layers of a timm model.
 
     layers: block or stage numbers whose features are concatenated. ViT features pass the final norm; prefix tokens (CLS,
@@ -92,11 +94,11 @@ class Trunk(nn.Module):
             model.patch_embed.strict_img_size = False  # the table that we hand in fits the grid
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Features of normalised images, layers concatenated over channels in the order asked for."""
+        """Return features of normalised images, layers concatenated over channels in the order asked for."""
         return torch.cat(self.grids(images), dim=1)
 
     def grids(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """The features of each layer, in the order asked for; those of stages differ in size."""
+        """Return the features of each layer, in the order asked for; those of stages differ in size."""
         wanted = sorted(set(self.layers))
         by_layer = dict(zip(wanted, self._call(images, wanted), strict=True))
         return [by_layer[layer] for layer in self.layers]
@@ -116,12 +118,12 @@ class Trunk(nn.Module):
 
     def _takes_its_own_size(self, call: _Intermediates, images: Tensor) -> bool:
         """Return whether images of the size that the model is made for pass, where that is not the size of `images`."""
-        own = self._own_size
-        if own == images.shape[2:]:
+        size = self._own_size
+        if size == images.shape[2:]:
             return False
         try:
             with torch.inference_mode():
-                call(images.new_zeros(1, 3, *own), self.layers)
+                call(images.new_zeros(1, 3, *size), self.layers)
         except (AssertionError, IndexError, RuntimeError, ValueError):
             return False
         return True
@@ -132,25 +134,25 @@ class Trunk(nn.Module):
         return height, width
 
     def _refusal(self, images: Tensor, error: Exception) -> str:
-        (height, width), own = images.shape[2:], self._own_size
+        (height, width), size = images.shape[2:], self._own_size
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return (
             f"{self.model.pretrained_cfg['architecture']} takes no images of {height} x {width} px ({reason}); it is made for "
-            f"{own[0]} x {own[1]}: use --image-size {own[0]}, or another backbone"
+            f"{size[0]} x {size[1]}: use --image-size {size[0]}, or another backbone"
         )
 
     def _projected(self, images: Tensor) -> tuple[Float[Tensor, "b tokens three_d"], tuple[int, int]]:
         """Return queries, keys and values of the last block for all tokens, side by side, and the grid of the patches."""
-        seen: list[Tensor] = []
-        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        outputs: list[Tensor] = []
+        hook = self.model.blocks[-1].attn.qkv.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         try:
             grid = self._call(images, self.layers)[0].shape[2:]
         finally:
             hook.remove()
-        return seen[0], (grid[0], grid[1])
+        return outputs[0], (grid[0], grid[1])
 
     def _table(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """The position table for a grid: made once where it is frozen, with its gradient where it is trained."""
+        """Return the position table for a grid: made once where it is frozen, with its gradient where it is trained."""
         prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
         if self.model.pos_embed.requires_grad:
             return resize_position_embedding(self.model.pos_embed, prefix, grid, self.convention)
@@ -177,7 +179,7 @@ def has_joint_projection(model: Any) -> bool:
     return blocks is not None and isinstance(getattr(getattr(blocks[-1], "attn", None), "qkv", None), nn.Linear)
 
 
-class ProjectionTrunk(Trunk):
+class ProjectionTrunk(TimmTrunk):
     """Queries, keys or values of the last block of a ViT: after the bias, before scaling, heads side by side."""
 
     def __init__(self, model: Any, projection: str, convention: str) -> None:
@@ -187,18 +189,18 @@ class ProjectionTrunk(Trunk):
         self.part = PROJECTIONS.index(projection)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """The projection of each patch."""
+        """Return the projection of each patch."""
         projected, grid = self._projected(images)
         tokens = projected.chunk(3, dim=-1)[self.part][:, self.model.num_prefix_tokens :]
         return tokens.transpose(1, 2).reshape(len(images), -1, *grid)
 
 
 def attends(model: Any) -> bool:
-    """Whether the model is a ViT whose class token's attention can be read from the last block."""
+    """Return whether the model is a ViT whose class token's attention can be read from the last block."""
     return is_plain_vit(model) and has_joint_projection(model) and model.cls_token is not None
 
 
-class AttentionTrunk(Trunk):
+class AttentionTrunk(TimmTrunk):
     """What the class token of a ViT attends to in the last block: one channel a head, softmax over all tokens."""
 
     def __init__(self, model: Any, convention: str) -> None:
@@ -209,16 +211,16 @@ class AttentionTrunk(Trunk):
         super().__init__(model, [len(model.blocks) - 1], convention)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
-        """The attention to each patch; what goes to prefix tokens is missing from its sum."""
+        """Return the attention to each patch; what goes to prefix tokens is missing from its sum."""
         projected, grid = self._projected(images)
-        own = self.model.blocks[-1].attn
-        query, key, _ = projected.unflatten(2, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        logits = own.q_norm(query[:, :, :1]) @ own.k_norm(key).transpose(2, 3) * own.scale
+        attention = self.model.blocks[-1].attn
+        query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        logits = attention.q_norm(query[:, :, :1]) @ attention.k_norm(key).transpose(2, 3) * attention.scale
         return logits.softmax(dim=3)[:, :, 0, self.model.num_prefix_tokens :].unflatten(2, grid)
 
 
 def choose_layers(model: Any, layer: str) -> list[int]:
-    """Block or stage numbers of a layer option: "last", or numbers from 0 such as "8,9,10,11".
+    """Return the block or stage numbers of a layer option: "last", or numbers from 0 such as "8,9,10,11".
 
     Raises UserError for numbers that the model does not have, and for stages of different strides.
     """
@@ -239,14 +241,26 @@ def choose_layers(model: Any, layer: str) -> list[int]:
 
 
 def has_equal_blocks(model: Any) -> bool:
-    """Whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
+    """Return whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
     return hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens")
 
 
-def trunk_of(model: Any, layer: str, convention: str) -> Trunk:
-    """The trunk of a model for a layer option."""
+def make_trunk(model: Any, layer: str, convention: str) -> TimmTrunk:
+    """Return the trunk of a model for a layer option."""
     if layer in PROJECTIONS:
         return ProjectionTrunk(model, layer, convention)
     if layer == ATTENTION:
         return AttentionTrunk(model, convention)
-    return Trunk(model, choose_layers(model, layer), convention)
+    return TimmTrunk(model, choose_layers(model, layer), convention)
+
+
+def attention_of(backbone: Backbone) -> Backbone:
+    """Return a backbone with the same weights whose features are what the class token attends to: `[b heads gh gw]`.
+
+    Raises UserError where that cannot be read.
+    """
+    trunk = backbone.trunk
+    if not isinstance(trunk, TimmTrunk) or not attends(trunk.model):
+        raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
+    info = replace(backbone.info, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads)
+    return Backbone(AttentionTrunk(trunk.model, trunk.convention), info, backbone.digest)

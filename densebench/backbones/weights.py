@@ -52,7 +52,7 @@ class Weights:
     path: Path
 
     def patches(self, prefix: int) -> int | None:
-        """How many patches the position table has after `prefix` entries for class and registers, or None without a table."""
+        """Return how many patches the position table has after `prefix` entries (class, registers), or None without a table."""
         table = self.tensors.get("pos_embed")
         return None if table is None else table.shape[1] - prefix
 
@@ -64,7 +64,6 @@ class LoadReport:
     path: Path
     branch: str
     loaded: int
-    missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     dropped: tuple[str, ...]
 
@@ -73,7 +72,7 @@ class LoadReport:
         odd = f" ({', '.join(self.unexpected[:3])})" if self.unexpected else ""
         return (
             f"{self.path.name}: {self.loaded} tensors loaded{where}, {len(self.dropped)} of heads dropped, "
-            f"{len(self.missing)} missing, {len(self.unexpected)} unexpected{odd}"
+            f"{len(self.unexpected)} unexpected{odd}"
         )
 
 
@@ -90,8 +89,8 @@ def read_weights(path: Path, expected: Collection[str], role: str = "teacher") -
     inside = {name[len(branch) :]: tensor for name, tensor in flat.items() if name.startswith(branch)}
     origin = origin_of(flat, inside, expected)
     unused = {"cls_token"} if origin == "flsl" else set()  # FLSL's code keeps the token that it took out of the model
-    kept = {name: tensor.float() for name, tensor in inside.items() if name in expected and name not in unused}
-    return Weights(kept, branch, origin, tuple(sorted(inside.keys() - kept.keys())), path)
+    tensors = {name: tensor.float() for name, tensor in inside.items() if name in expected and name not in unused}
+    return Weights(tensors, branch, origin, tuple(sorted(inside.keys() - tensors.keys())), path)
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -102,18 +101,21 @@ def _load(path: Path) -> Mapping[str, Any]:
             check(path)
             return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # their saved arguments
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged as error:
         raise UserError(f"--weights {path} is not a whole checkpoint ({error.why}); fetch it again") from error
     except Exception as error:  # damaged bytes fail in a dozen ways: IndexError, UnicodeDecodeError, struct.error, ...
         raise _unreadable(path, error) from error
-    if not isinstance(found, Mapping):
-        raise UserError(f"--weights {path} holds a {type(found).__name__}, not a state dict; save model.state_dict()")
-    return found
+    if not isinstance(content, Mapping):
+        raise UserError(f"--weights {path} holds a {type(content).__name__}, not a state dict; save model.state_dict()")
+    return content
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    """What stopped a read. torch names the object it refuses after GLOBAL; without one the bytes are no checkpoint."""
+    """Return the error of a file that cannot be read.
+
+    torch names the object that it refuses after GLOBAL; without one the bytes are no checkpoint.
+    """
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
         return UserError(
@@ -125,18 +127,18 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
-    """The tensors of nested dictionaries by dotted keys; everything else is left out."""
-    found: dict[str, Tensor] = {}
+    """Return the tensors of nested dictionaries by dotted keys; everything else is left out."""
+    tensors: dict[str, Tensor] = {}
     for name, value in tree.items():
         if isinstance(value, Tensor):
-            found[f"{before}{name}"] = value
+            tensors[f"{before}{name}"] = value
         elif isinstance(value, Mapping):
-            found |= flatten(value, f"{before}{name}.")
-    return found
+            tensors |= flatten(value, f"{before}{name}.")
+    return tensors
 
 
 def rename(name: str, expected: Collection[str]) -> str:
-    """A key in the model's words: as it is if the model knows it, else after RENAMES."""
+    """Return a key in the model's names: as it is if the model has it, else after RENAMES."""
     if any(name[start:] in expected for start in _starts(name)):
         return name
     for pattern, replacement in RENAMES:
@@ -145,18 +147,21 @@ def rename(name: str, expected: Collection[str]) -> str:
 
 
 def _starts(name: str) -> list[int]:
-    """Where the parts of a dotted key begin."""
+    """Return where the parts of a dotted key begin."""
     return [0, *(dot.end() for dot in re.finditer(r"\.", name))]
 
 
 def branches(flat: Collection[str], expected: Collection[str]) -> dict[str, int]:
-    """What stands before expected keys, and how many of them it stands before."""
-    found = (name[:start] for name in flat for start in _starts(name) if name[start:] in expected)
-    return dict(collections.Counter(found))
+    """Return what stands before expected keys, and how many of them it stands before."""
+    prefixes = (name[:start] for name in flat for start in _starts(name) if name[start:] in expected)
+    return dict(collections.Counter(prefixes))
 
 
 def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str], keys: list[str], role: str) -> str:
-    """The branch of a role among those that match best. Raises UserError where none matches, or the role is not among several."""
+    """Return the branch of a role among those that match best.
+
+    Raises UserError where none matches, or the role is not among several.
+    """
     most = max(counts.values(), default=0)
     if most < 0.5 * len(expected):
         first, wanted = ", ".join(keys[:3]) or "no tensor", ", ".join(list(expected)[:3])
@@ -173,7 +178,7 @@ def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str],
 
 
 def origin_of(flat: Collection[str], inside: Mapping[str, Tensor], expected: Collection[str]) -> str:
-    """Whose layout a checkpoint has, as far as its keys tell; position tables are resized as that code does (position.py).
+    """Return whose layout a checkpoint has, as far as its keys tell; position tables are resized as that code does (position.py).
 
     DINOv2's releases carry a mask token; a file of that architecture without one went through an export, which resizes by size,
     except with registers, where the releases and timm agree. With a head it is another model with layer scale, such as DeiT III.
@@ -208,45 +213,45 @@ def load_into(model: nn.Module, weights: Weights) -> LoadReport:
     """Fill a model. Raises UserError where a parameter is missing or has another shape, or the checkpoint has more blocks:
     nothing is ever left random or cut short.
     """
-    own = model.state_dict()
-    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}  # old files have none
+    state = model.state_dict()
+    counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}  # old files have none
     tensors = counters | _fold_class_position(model, weights.tensors)
-    missing = sorted(own.keys() - tensors.keys())
+    missing = sorted(state.keys() - tensors.keys())
     if missing:
         raise UserError(
-            f"--weights {weights.path} lacks {len(missing)} of {len(own)} tensors of the model: {', '.join(missing[:4])}"
+            f"--weights {weights.path} lacks {len(missing)} of {len(state)} tensors of the model: {', '.join(missing[:4])}"
         )
     deeper = sorted({block[0] for name in weights.dropped if (block := re.match(r"blocks\.\d+\.", name))})
-    deeper = [block for block in deeper if not any(name.startswith(block) for name in own)]
+    deeper = [block for block in deeper if not any(name.startswith(block) for name in state)]
     if deeper:
         raise UserError(
             f"--weights {weights.path} has {len(deeper)} blocks more than the model; "
             "name the architecture that the file was made with"
         )
     for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
+        if tensor.shape != state[name].shape:
             raise UserError(
-                f"--weights {weights.path}: {name} is {list(tensor.shape)}, the model's is {list(own[name].shape)}; "
+                f"--weights {weights.path}: {name} is {list(tensor.shape)}, the model's is {list(state[name].shape)}; "
                 "name the architecture that the file was made with"
             )
     model.load_state_dict(tensors, strict=True)
     unexpected = tuple(name for name in weights.dropped if not HEADS.match(name))
     dropped = tuple(name for name in weights.dropped if HEADS.match(name))
-    return LoadReport(weights.path, weights.branch, len(tensors), (), unexpected, dropped)
+    return LoadReport(weights.path, weights.branch, len(tensors), unexpected, dropped)
 
 
 def _fold_class_position(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Where the model keeps no position for the class token (registers), add the checkpoint's to the token, as timm does."""
-    table, own = tensors.get("pos_embed"), getattr(model, "pos_embed", None)
-    if table is None or own is None or "cls_token" not in tensors or not getattr(model, "no_embed_class", False):
+    """Add the position of the class token to the token where the model has no place for it (registers), as timm does."""
+    table, position = tensors.get("pos_embed"), getattr(model, "pos_embed", None)
+    if table is None or position is None or "cls_token" not in tensors or not getattr(model, "no_embed_class", False):
         return tensors
-    if table.shape[1] != own.shape[1] + 1:
+    if table.shape[1] != position.shape[1] + 1:
         return tensors
     return {**tensors, "cls_token": tensors["cls_token"] + table[:, :1], "pos_embed": table[:, 1:]}
 
 
 def weights_digest(model: nn.Module) -> str:
-    """The SHA-256 of all parameters and buffers that a state dict holds: names, types, shapes and bytes, in order of names."""
+    """Return the SHA-256 of the parameters and buffers of a state dict: names, types, shapes and bytes, in order of names."""
     total = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())

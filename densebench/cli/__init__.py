@@ -17,7 +17,7 @@ from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
 from densebench.console import one_line
 from densebench.errors import Stopped, UserError, out_of_memory
-from densebench.user_errors import guarded
+from densebench.user_code import guarded
 
 
 class _Commands(TyperGroup):

@@ -16,10 +16,10 @@ def ls() -> None:
     from densebench.files.atomic import cache_root
     from densebench.files.cache import usage
 
-    found = usage(cache_root())
-    for one in found:
-        print(f"{one.bytes / 2**20:9.1f} MiB  {one.folder.name[:8]}  {_what(one.about)}")
-    print(f"{sum(one.bytes for one in found) / 2**20:9.1f} MiB  in all, under {cache_root()}")
+    folders = usage(cache_root())
+    for entry in folders:
+        print(f"{entry.bytes / 2**20:9.1f} MiB  {entry.folder.name[:8]}  {_what(entry.about)}")
+    print(f"{sum(entry.bytes for entry in folders) / 2**20:9.1f} MiB  in all, under {cache_root()}")
 
 
 @app.command("clear")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from densebench.datasets import Dataset
+    from densebench.datasets.dataset import Dataset
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,9 +28,9 @@ def ls(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
 ) -> None:
     """List the data sets, and which of them are here."""
-    from densebench.datasets import load_dataset, titles
+    from densebench.datasets.catalog import every_dataset
 
-    rows = [_row(load_dataset(name, data_root)) for name in titles()]
+    rows = [_row(dataset) for _, dataset in every_dataset(data_root)]
     if as_json:
         print(json.dumps(rows))
     else:

@@ -12,7 +12,7 @@ def demo(
     folder: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the run and the records go.")] = Path("demo"),
 ) -> None:
     """Pretrain CrIBo on generated scenes, score it in context beside its random initialisation, and print the leaderboard."""
-    from densebench.backbones import read_checkpoint
+    from densebench.backbones.checkpoint import read_checkpoint
     from densebench.console import notice
     from densebench.evaluation.run import evaluate, summary
     from densebench.results.leaderboard import leaderboard, render

@@ -73,6 +73,6 @@ def _cache() -> str:
 
 
 def _datasets(root: Path | None) -> str:
-    from densebench.datasets import present
+    from densebench.datasets.catalog import present
 
     return ", ".join(present(root))

@@ -34,11 +34,11 @@ def ls(
 
 def _rows(kind: str) -> list[dict[str, Any]]:
     if kind == "datasets":
-        from densebench.datasets import titles
+        from densebench.datasets.catalog import titles
 
         return [{"name": name, "title": title} for name, title in titles().items()]
     if kind == "backbones":
-        from densebench.backbones import sources
+        from densebench.backbones.sources import sources
 
         return [{"name": name, "title": title} for name, title in sources().items()]
     entries = catalog.entries("methods" if kind == "methods" else "protocols").values()

@@ -49,7 +49,7 @@ class Ade20k(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The images of the split's folder, sorted by name."""
+        """Yield the images of the split's folder, sorted by name."""
         folder = self.root / "ADEChallengeData2016"
         for image in files_in(folder / "images" / FOLDERS[split], "*.jpg", self.remedy):
             yield Item(image.stem, image, folder / "annotations" / FOLDERS[split] / f"{image.stem}.png")

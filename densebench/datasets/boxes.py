@@ -44,7 +44,7 @@ class Boxed(Dataset):
     has_masks: ClassVar[bool] = False
 
     def objects(self, item: Item) -> Objects:
-        """The objects of an image, perhaps none. Raises UserError naming the file and what is wrong in it."""
+        """Return the objects of an image, perhaps none. Raises UserError naming the file and what is wrong in it."""
         raise NotImplementedError
 
     def truth(self, item: Item) -> Objects:
@@ -53,15 +53,15 @@ class Boxed(Dataset):
         return self.objects(item)
 
     def annotation(self, item: Item) -> Any:
-        """What the files say of an image, as JSON values: it enters the digest of its labels."""
+        """Return what the files say of an image, as JSON values: it enters the digest of its labels."""
         raise NotImplementedError
 
     def label(self, item: Item) -> np.ndarray:
-        """There is none."""
+        """Raise UserError: a data set with boxes has no label maps."""
         raise UserError(f"{self.name} has boxes, no label maps; protocols of segmentation need another data set")
 
     def label_digest(self, item: Item) -> str:
-        """The identity of what `objects` returns."""
+        """Return the identity of what `objects` returns."""
         return digest([self.mapping, self.annotation(item)])
 
     def read(self, item: Item) -> None:

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source
+from densebench.datasets.dataset import Dataset, Item, Source
 from densebench.datasets.io.names import at, check_name, read_lines
+from densebench.datasets.label_maps import IGNORED, INVALID
 from densebench.errors import UserError
 
 CLASSES = "sky|building|pole|road|pavement|tree|sign symbol|fence|car|pedestrian|bicyclist"
@@ -44,7 +45,7 @@ class CamVid(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The lines of <split>.txt. Only the last folder and the file of a name count: the original lists are absolute."""
+        """Yield an item a line of <split>.txt. Only the last folder and the file count: the original lists are absolute."""
         folder = self.root / "CamVid"
         path = folder / f"{split}.txt"
         for number, line in read_lines(path, self.remedy):
@@ -56,7 +57,7 @@ class CamVid(Dataset):
             yield Item(image.stem, image, label)
 
     def label_table(self) -> np.ndarray:
-        """Ids 0 to 10 stay, 11 is ignored."""
+        """Return the table in which ids 0 to 10 stay and 11 is ignored."""
         table = np.full(256, INVALID, np.int16)
         table[:11] = np.arange(11)
         table[11] = IGNORED

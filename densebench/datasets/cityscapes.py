@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source, files_in
+from densebench.datasets.dataset import Dataset, Item, Source, files_in
+from densebench.datasets.label_maps import IGNORED, INVALID
 
 CLASSES = (
     "road|sidewalk|building|wall|fence|pole|traffic light|traffic sign|vegetation|terrain|sky|person|rider|car|truck|bus|"
@@ -44,14 +45,14 @@ class Cityscapes(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The images of all cities of the split, sorted by city and name."""
+        """Yield the images of all cities of the split, sorted by city and name."""
         folder = self.root / "cityscapes"
         for image in files_in(folder / "leftImg8bit" / split, "*/*_leftImg8bit.png", self.remedy):
             name = image.name.removesuffix("_leftImg8bit.png")
             yield Item(name, image, folder / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png")
 
     def label_table(self) -> np.ndarray:
-        """The official ids to the benchmark's train ids."""
+        """Return the table from the official ids to the benchmark's train ids."""
         table = np.full(256, INVALID, np.int16)
         table[:34] = IGNORED
         table[list(LABEL_IDS)] = np.arange(len(LABEL_IDS))

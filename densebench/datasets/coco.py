@@ -17,8 +17,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from densebench.datasets.dataset import IGNORED, INVALID, Dataset, Item, Source, files_in
+from densebench.datasets.dataset import Dataset, Item, Source, files_in
 from densebench.datasets.io.panoptic import MALFORMED, Panoptic, categories_of, read_panoptic
+from densebench.datasets.label_maps import IGNORED, INVALID
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
 
@@ -100,13 +101,13 @@ class CocoStuff164k(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The label maps of the split's folder, sorted by name, each with its image."""
+        """Yield the label maps of the split's folder, sorted by name, each with its image."""
         folder = self.root / "coco"
         for label in files_in(folder / "stuffthingmaps" / f"{split}2017", "*.png", self.remedy):
             yield Item(label.stem, folder / f"{split}2017" / f"{label.stem}.jpg", label)
 
     def label_table(self) -> np.ndarray:
-        """Raw ids 0 to 181 without the eleven gaps become 0 to 170; 255 is unlabelled."""
+        """Return the table in which raw ids 0 to 181 without the eleven gaps become 0 to 170, and 255 is ignored."""
         table = np.full(256, INVALID, np.int16)
         table[[value for value in range(182) if value not in GAPS]] = np.arange(len(self.classes))
         table[IGNORED] = IGNORED
@@ -128,21 +129,21 @@ class CocoThings(Dataset):
     things: ClassVar[bool] = True
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The annotated images of panoptic_<split>2017.json, sorted by name."""
+        """Yield the annotated images of panoptic_<split>2017.json, sorted by name."""
         folder = self.root / "coco"
         labels = folder / "annotations" / f"panoptic_{split}2017"
         for stem in sorted(read_panoptic(labels.with_suffix(".json"), self.remedy).segments):
             yield Item(stem, folder / f"{split}2017" / f"{stem}.jpg", labels / f"{stem}.png")
 
     def label(self, item: Item) -> np.ndarray:
-        """The coarse class of each pixel, as `Dataset.label`; the JSON says what each segment is."""
+        """Return the coarse class of each pixel, as `Dataset.label`; the JSON says what each segment is."""
         panoptic, path = self._panoptic(item)
         categories = panoptic.categories_of(path)
         self.check_size(item, categories.shape)
         return self._coarse(panoptic)[categories]
 
     def label_identity(self, item: Item) -> str:
-        """The mapping, and what the JSON says about the segments of the image."""
+        """Return the mapping, and what the JSON says about the segments of the image."""
         panoptic, path = self._panoptic(item)
         ids, categories = panoptic.segments[path.stem]
         return f"{self.mapping}:{ids.tolist()}:{self._coarse(panoptic)[categories].tolist()}"
@@ -180,11 +181,11 @@ class CocoStuff(CocoThings):
         return "pixelmaps" if any(self._pixelmaps(split).is_dir() for split in self.splits) else "panoptic"
 
     def facts(self) -> dict[str, Any]:
-        """Also where the labels come from."""
+        """Return what `Dataset.facts` says, and where the labels come from."""
         return {**CocoThings.facts(self), "labels_from": self.labels_from}
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The pixel maps of the split's folder, or the images of panoptic_<split>2017.json, sorted by name."""
+        """Yield the pixel maps of the split's folder, or the images of panoptic_<split>2017.json, sorted by name."""
         if self.labels_from == "panoptic":
             yield from CocoThings.list_items(self, split)
             return
@@ -192,11 +193,11 @@ class CocoStuff(CocoThings):
             yield Item(label.stem, self.root / "coco" / f"{split}2017" / f"{label.stem}.jpg", label)
 
     def label(self, item: Item) -> np.ndarray:
-        """The coarse class of each pixel, as `Dataset.label`."""
+        """Return the coarse class of each pixel, as `Dataset.label`."""
         return Dataset.label(self, item) if self._is_pixelmap(item) else CocoThings.label(self, item)
 
     def label_table(self) -> np.ndarray:
-        """Raw values of the pixel maps: 0 (things) and 183 (other) are ignored, 92 to 182 have a supercategory."""
+        """Return the table of the pixel maps: 0 (things) and 183 (other) are ignored, 92 to 182 have a supercategory."""
         path = self.root / "coco" / "annotations" / "stuff_val2017.json"
         categories = _read_categories(path, self.remedy)
         table = coarse_table([c for c in categories if c["supercategory"] != "other"], self.classes, str(path))
@@ -204,7 +205,7 @@ class CocoStuff(CocoThings):
         return np.where(np.isin(np.arange(256), allowed), table[:256], INVALID).astype(np.int16)
 
     def label_identity(self, item: Item) -> str:
-        """The mapping and where it starts from."""
+        """Return the mapping and where it starts from."""
         if self._is_pixelmap(item):
             return f"{self.mapping}:pixelmaps:{self.label_table().tolist()}"
         return f"{CocoThings.label_identity(self, item)}:panoptic"
@@ -217,7 +218,7 @@ class CocoStuff(CocoThings):
 
 
 def coarse_table(categories: list[dict[str, Any]], classes: tuple[str, ...], where: str) -> np.ndarray:
-    """Category id -> rank of its supercategory in alphabetical order, int16 [256]; 255 for every other id.
+    """Return category id -> rank of its supercategory in alphabetical order, int16 [256]; 255 for every other id.
 
     Raises UserError where the supercategories are not the expected classes: the JSON is then of another release.
     """

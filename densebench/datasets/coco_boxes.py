@@ -44,36 +44,39 @@ class CocoBoxes(Boxed):
     has_masks: ClassVar[bool] = True
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The images of instances_<split>2017.json by id, also those without an object."""
+        """Return the images of instances_<split>2017.json by id, also those without an object."""
         folder = self.root / "coco" / f"{split}2017"
         return (Item(Path(file).stem, folder / file, None) for file in self._instances(folder.name).files)
 
     def objects(self, item: Item) -> Objects:
-        """The objects of an image in the order of the file; crowds are groups. Masks are the file's: polygons or run lengths."""
+        """Return the objects of an image in the order of the file; crowds are groups.
+
+        Masks are the file's: polygons or run lengths.
+        """
         instances, row = self._find(item)
         return instances.objects(row, self._class_table(instances))
 
     def annotation(self, item: Item) -> Any:
-        """The size of the image and all that is known of its objects."""
+        """Return the size of the image and all that is known of its objects."""
         instances, row = self._find(item)
-        found = self.objects(item)
-        lists = (found.boxes, found.classes, found.crowd, found.areas)
-        return [list(instances.size(row)), *(values.tolist() for values in lists), list(found.masks)]
+        objects = self.objects(item)
+        lists = (objects.boxes, objects.classes, objects.crowd, objects.areas)
+        return [list(instances.size(row)), *(values.tolist() for values in lists), list(objects.masks)]
 
     def image(self, item: Item) -> Image.Image:
-        """The image of an item, RGB. Raises UserError where it has another size than the JSON says."""
+        """Return the image of an item, RGB. Raises UserError where it has another size than the JSON says."""
         image = super().image(item)
         instances, row = self._find(item)
-        said = instances.size(row)
-        if said != image.size:
+        stated = instances.size(row)
+        if stated != image.size:
             raise UserError(
-                f"the image {item.image} is {image.width} x {image.height} but {instances.path} says {said[0]} x {said[1]} "
+                f"the image {item.image} is {image.width} x {image.height} but {instances.path} says {stated[0]} x {stated[1]} "
                 "(width x height); fetch both again"
             )
         return image
 
     def dropped(self, split: str) -> int:
-        """How many objects of a split are left out because nothing of their box lies in the image."""
+        """Return how many objects of a split are left out because nothing of their box lies in the image."""
         return self._instances(f"{split}2017").dropped
 
     def _instances(self, folder: str) -> Instances:
@@ -88,7 +91,7 @@ class CocoBoxes(Boxed):
         return instances, instances.rows[item.name]
 
     def _class_table(self, instances: Instances) -> Int[np.ndarray, "ids"]:
-        """Category id -> class. Raises UserError where the categories are not the official 80: it is another release."""
+        """Return category id -> class. Raises UserError where the categories are not the official 80: it is another release."""
         names = instances.names
         if sorted(names.values()) != sorted(self.classes):
             strange = sorted(set(names.values()) ^ set(self.classes)) or ["one that is there twice"]

@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -15,19 +16,18 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
-from densebench.catalog import import_file
 from densebench.console import progress
 from densebench.datasets.io.decoding import image_size, read_image, read_mask
 from densebench.datasets.io.digests import FileDigests, digests_of
 from densebench.datasets.io.names import check_name
+from densebench.datasets.label_maps import IGNORED, looked_up, numbered_table
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import cache_root, digest, read_checked, sweep, write_checked
 from densebench.pictures.palette import Colour, distinct_palette
+from densebench.user_code import import_file
 
-IGNORED = 255
-INVALID = -1
-WORKERS = 4
-SAMPLE = 32  # images a split that `verify` opens
+THREADS = 4
+SAMPLE = 32  # images of a split that `verify` opens
 MANY = 2000  # files whose hashing is worth a progress bar
 
 T = TypeVar("T")
@@ -70,12 +70,12 @@ class Dataset:
     """Base of all data sets; a subclass gives the defaults of the fields, `list_items` and, where needed, `label_table`.
 
     root: the data root, under which each data set has its official layout.
-    splits: the splits that exist; train_split and val_split: those that an evaluation takes when it is told nothing else.
+    splits: the splits that exist; train_split and val_split: those that an evaluation takes by default.
     ignore_index: the id of unlabelled pixels in what `label` returns (always 255).
     reduce_zero_label: the files number the classes from 1, and 0 (unlabelled, or the background) is ignored.
     background: the id of the background class, or None.
     mapping: the identity of the mapping from label files to ids, with its version; part of every label digest.
-    image_size_hint: the side of the square that evaluations resize images to when they are told nothing else, in pixels.
+    image_size_hint: the side in px of the square to which evaluations resize images by default.
     code: the digest of the user's own code that the data set is; "" where it is built in.
     """
 
@@ -107,36 +107,29 @@ class Dataset:
         return _restore, (kind.__module__, source, kind.__qualname__, {f.name: getattr(self, f.name) for f in fields(self)})
 
     def list_items(self, split: str) -> Iterable[Item]:
-        """The images of a split in the official order. Raises UserError naming the missing folder or list."""
+        """Return the images of a split in the official order. Raises UserError naming the missing folder or list."""
         raise NotImplementedError
 
     def label_table(self) -> np.ndarray:
-        """What each raw value 0..255 of a label file becomes: int16 [256], ids, 255 for ignored, -1 for not allowed."""
-        table = np.full(256, INVALID, np.int16)
-        table[: len(self.classes)] = np.arange(len(self.classes))
-        if self.reduce_zero_label:
-            table[1 : len(self.classes) + 1] = np.arange(len(self.classes))
-            table[0] = IGNORED
-        else:
-            table[IGNORED] = IGNORED
-        return table
+        """Return what each value 0..255 of a label file becomes, int16 [256]: an id, 255 (ignored) or -1 (not allowed)."""
+        return numbered_table(len(self.classes), self.reduce_zero_label)
 
     def raw_label(self, item: Item) -> np.ndarray:
-        """The label file of an item as it is, uint8 [h, w]."""
+        """Return the label file of an item as it is, uint8 [h, w]."""
         return read_mask(_path(item.label, item))
 
     def palette(self) -> list[Colour]:
-        """One colour a class, for pictures."""
+        """Return one colour a class, for pictures."""
         return distinct_palette(len(self.classes))
 
     def label_identity(self, item: Item) -> str:
-        """What besides the bytes of the label file decides what `label` returns."""
+        """Return what, besides the bytes of the label file, decides the result of `label`."""
         return self.mapping
 
     def state(self) -> Literal["present", "partly", "absent"]:
-        """Whether the files of the sources are there, judged by their folders alone."""
-        found = [(self.root / path).exists() for source in self.sources for path in source.gives]
-        return "present" if all(found) else "partly" if any(found) else "absent"
+        """Return whether the files of the sources are there, judged by their folders alone."""
+        exist = [(self.root / path).exists() for source in self.sources for path in source.gives]
+        return "present" if all(exist) else "partly" if any(exist) else "absent"
 
     @property
     def remedy(self) -> str:
@@ -146,7 +139,7 @@ class Dataset:
         return f"run `densebench data get {self.name}` or give another --data-root"
 
     def items(self, split: str) -> tuple[Item, ...]:
-        """The images of a split in the official order.
+        """Return the images of a split in the official order.
 
         Raises UserError for an unknown split, for missing files, and for a name that would leave a folder it is joined to.
         """
@@ -159,41 +152,41 @@ class Dataset:
             raise UserError(f"{self.name} has no image in split {split!r} under {self.root}; {self.remedy}")
         return items
 
+    def has(self, split: str) -> bool:
+        """Return whether images of a split are there, in whole or in part."""
+        with suppress(UserError):
+            return bool(self.items(split))
+        return False
+
     def official_images(self, split: str) -> int | None:
-        """How many images a split has officially; None where that is not known."""
+        """Return how many images a split has officially; None where that is not known."""
         return self.official_counts.get(split)
 
     def part(self, split: str, limit: int | None) -> list[Item]:
-        """The images of a split; with a limit so many, evenly spaced."""
+        """Return the images of a split; with a limit so many, evenly spaced."""
         return limited(self.items(split), limit)
 
     def image(self, item: Item) -> Image.Image:
-        """The image of an item, RGB. Raises UserError naming the file when it is missing or broken."""
+        """Return the image of an item, RGB. Raises UserError naming the file when it is missing or broken."""
         return read_image(_path(item.image, item))
 
     def label(self, item: Item) -> np.ndarray:
-        """The class of each pixel: uint8 [h, w], ids 0..C-1, 255 ignored.
+        """Return the class of each pixel: uint8 [h, w], ids 0..C-1, 255 ignored.
 
         Raises UserError naming the file when it is missing or broken, holds a value that the data set does not have,
         or differs in size from its image.
         """
         raw = self.raw_label(item)
-        ids = self.label_table()[raw]
-        if (ids == INVALID).any():
-            values = sorted({int(value) for value in raw[ids == INVALID]})
-            raise UserError(
-                f"the label map {item.label} holds the value {values[0]}, which {self.name} does not have "
-                f"({len(values)} such values, {len(self.classes)} classes); fetch it again or check the data set's version"
-            )
-        self.check_size(item, raw.shape[:2])
-        return ids.astype(np.uint8)
+        ids = looked_up(raw, self.label_table(), item.label, self.name, len(self.classes))
+        self.check_size(item, raw.shape)
+        return ids
 
     def image_size(self, item: Item) -> tuple[int, int]:
-        """The width and height of an item's image, as Pillow orders them, from its header alone."""
+        """Return the width and height of an item's image, as Pillow orders them, from its header alone."""
         return image_size(_path(item.image, item))
 
     def facts(self) -> dict[str, Any]:
-        """What a record says about the labels."""
+        """Return what a record says about the labels."""
         return {"classes": len(self.classes), "mapping": self.mapping}
 
     def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
@@ -206,33 +199,29 @@ class Dataset:
             )
 
     def image_digest(self, item: Item) -> str:
-        """The SHA-256 of the image file: all that its features depend on besides the model."""
+        """Return the SHA-256 of the image file: all that its features depend on besides the model."""
         return self._digests.digest(_path(item.image, item))
 
     def label_digest(self, item: Item) -> str:
-        """The identity of what `label` returns: the bytes of the label file and the mapping."""
+        """Return the identity of what `label` returns: the bytes of the label file and the mapping."""
         return digest([self._digests.digest(_path(item.label, item)), self.label_identity(item)])
 
     def image_digests(self, items: Iterable[Item]) -> list[str]:
-        """`image_digest` of many items, together; remembers them for the next run."""
+        """Return `image_digest` of many items, together; remembers them for the next run."""
         return self._hashed(self.image_digest, items, f"image digests of {self.name}")
 
     def label_digests(self, items: Iterable[Item]) -> list[str]:
-        """`label_digest` of many items, together; remembers them for the next run."""
+        """Return `label_digest` of many items, together; remembers them for the next run."""
         return self._hashed(self.label_digest, items, f"label digests of {self.name}")
 
-    def item_digest(self, item: Item) -> str:
-        """The identity of an image and its label together."""
-        return digest([self.image_digest(item), self.label_digest(item)])
-
     def digest(self, split: str, items: Iterable[Item]) -> str:
-        """The identity of a split, or of a part of it: names, image bytes, label bytes and mapping, in order."""
+        """Return the identity of a split, or of a part of it: names, image bytes, label bytes and mapping, in order."""
         items = tuple(items)
         rows = zip((item.name for item in items), self.image_digests(items), self.label_digests(items), strict=True)
         return digest([split, *(list(row) for row in rows)])
 
     def presence(self, items: Iterable[Item]) -> np.ndarray:
-        """Which classes each image shows, bool [n, C]. Decoded once and kept in the cache folder by label digest."""
+        """Return which classes each image shows, bool [n, C]. Decoded once and kept in the cache folder by label digest."""
         items = tuple(items)
         key = digest([len(self.classes), self.label_digests(items), *([self.code] if self.code else [])], 32)
         path = cache_root() / "presence" / f"{key}.npy"
@@ -247,7 +236,7 @@ class Dataset:
         return table
 
     def verify(self, full: bool = False) -> list[str]:
-        """What is wrong with the files, in words; empty when nothing is. Opens a sample of each split, or all (`full`)."""
+        """Return what is wrong with the files, in words; empty when nothing is. Opens a sample of each split, or all (`full`)."""
         problems = []
         for split in self.splits:
             try:
@@ -261,10 +250,10 @@ class Dataset:
             missing = [path for item in items for path in (item.image, item.label) if path is not None and not path.is_file()]
             if missing:
                 problems.append(f"{split}: {len(missing)} files are missing, the first is {missing[0]}")
-            there = [item for item in items if not {item.image, item.label} & set(missing)]
-            step = 1 if full else max(1, len(there) // SAMPLE)
-            found = _in_threads(self._problem, there[::step], f"verify {self.name} {split}")
-            problems += [f"{split}: {problem}" for problem in found if problem]
+            complete = [item for item in items if not {item.image, item.label} & set(missing)]
+            step = 1 if full else max(1, len(complete) // SAMPLE)
+            flaws = _in_threads(self._problem, complete[::step], f"verify {self.name} {split}")
+            problems += [f"{split}: {flaw}" for flaw in flaws if flaw]
         return problems
 
     def read(self, item: Item) -> None:
@@ -294,15 +283,15 @@ class Dataset:
 
 
 def _restore(module: str, source: str, kind: str, values: dict[str, Any]) -> Dataset:
-    known = sys.modules.get(module)
-    if known is None:
-        known = importlib.import_module(module) if "." in module else import_file(Path(source), module)
-    return getattr(known, kind)(**values)
+    imported = sys.modules.get(module)
+    if imported is None:
+        imported = importlib.import_module(module) if "." in module else import_file(Path(source), module)
+    return getattr(imported, kind)(**values)
 
 
 def _in_threads(work: Callable[[Item], T], items: Sequence[Item], label: str) -> list[T]:
     results = []
-    with ThreadPoolExecutor(WORKERS) as pool, progress(label, len(items)) as bar:
+    with ThreadPoolExecutor(THREADS) as pool, progress(label, len(items)) as bar:
         for result in pool.map(work, items):
             results.append(result)
             bar.advance()
@@ -316,14 +305,14 @@ def _path(path: Path | None, item: Item) -> Path:
 
 
 def files_in(folder: Path, pattern: str, remedy: str) -> list[Path]:
-    """The files of a folder that match, sorted by name. Raises UserError where the folder is missing."""
+    """Return the files of a folder that match, sorted by name. Raises UserError where the folder is missing."""
     if not folder.is_dir():
         raise UserError(f"the folder {folder} is missing; {remedy}")
     return sorted(folder.glob(pattern))
 
 
 def limited(items: Sequence[T], limit: int | None) -> list[T]:
-    """At most `limit` items, evenly spaced from the first to the last; all of them where `limit` is None."""
+    """Return at most `limit` items, evenly spaced from the first to the last; all of them where `limit` is None."""
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]

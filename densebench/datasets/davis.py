@@ -56,18 +56,18 @@ class Davis2016(Folders):
     )
 
     def names(self, split: str) -> list[str]:
-        """The lines of the list of 2016."""
+        """Return the sequences in the list of 2016."""
         lists = self.root / "DAVIS" / "ImageSets"
         path = lists / "2016" / f"{split}.txt"
         older = lists / RESOLUTION / f"{split}.txt"
         return read_names(older if older.exists() and not path.exists() else path, self.remedy)
 
     def ids(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """1 for the object, whatever its value."""
+        """Return 1 for the object, whatever its value in the file."""
         return (raw > 0).astype(np.uint8)
 
     def predicted(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """The same of predictions: what was made for DAVIS 2017 counts as one object."""
+        """Return the same for predicted masks: those made for DAVIS 2017 count as one object."""
         return self.ids(raw)
 
 
@@ -90,11 +90,11 @@ class Davis2017(Folders):
     )
 
     def names(self, split: str) -> list[str]:
-        """The lines of the list of 2017."""
+        """Return the sequences in the list of 2017."""
         return read_names(self.root / "DAVIS" / "ImageSets" / "2017" / f"{split}.txt", self.remedy)
 
     def raw_label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """The mask as it is. Raises UserError where it is one of DAVIS 2016."""
+        """Return the mask as it is. Raises UserError where it is one of DAVIS 2016."""
         raw = super().raw_label(item)
         if (raw == VOID).any() and not ((raw > 0) & (raw < VOID)).any():
             raise UserError(

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from densebench.datasets.dataset import IGNORED, Dataset, Item, files_in
+from densebench.datasets.dataset import Dataset, Item, files_in
 from densebench.datasets.io.names import check_name
+from densebench.datasets.label_maps import IGNORED
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import check_ordinary
 
@@ -41,29 +42,29 @@ class Folder(Dataset):
         return "see densebench.datasets.folder for the layout"
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The images of images/<split>, sorted by name. Raises UserError where one has no label map or shares its stem."""
+        """Yield the images of images/<split>, sorted by name. Raises UserError where one has no label map or shares its stem."""
         labels = self.root / "labels" / split
         known = {path.stem for path in files_in(labels, "*.png", self.remedy)}
-        seen: set[str] = set()
+        stems: set[str] = set()
         for image in files_in(self.root / "images" / split, "*", self.remedy):
             if image.suffix.lower() not in SUFFIXES:
                 continue
             if image.stem not in known:
                 raise UserError(f"the image {image} has no label map {labels / image.stem}.png; add it or remove the image")
-            if image.stem in seen:
+            if image.stem in stems:
                 raise UserError(f"two images in {image.parent} are called {image.stem}; rename one and its label map")
-            seen.add(image.stem)
+            stems.add(image.stem)
             yield Item(image.stem, image, labels / f"{image.stem}.png")
 
     def label_table(self) -> np.ndarray:
-        """As the data sets of the literature, with the ignored value of classes.toml."""
+        """Return the table of `Dataset`, with the ignored value of classes.toml."""
         table = Dataset.label_table(self)
         table[self.raw_ignore] = IGNORED
         return table
 
 
 def open_folder(name: str) -> Folder:
-    """The data set behind `folder:DIR`. Raises UserError for a missing folder and for a classes.toml that is wrong."""
+    """Return the data set behind `folder:DIR`. Raises UserError for a missing folder and for a classes.toml that is wrong."""
     root = Path(name.removeprefix("folder:"))
     options = _read(root / "classes.toml")
     classes, splits = tuple(options["classes"]), tuple(options.get("splits", ("train", "val")))

@@ -41,14 +41,14 @@ class Frames(Videos):
         return self.root / "Annotations" / self.resolution
 
     def names(self, split: str) -> list[str]:
-        """The lines of a list; all sequences, sorted, where there is none."""
+        """Return the sequences in a split's list; all sequences, sorted, where there is no list."""
         if self.lists is None:
             return sorted(path.name for path in self.frames_folder.iterdir() if path.is_dir())
         return read_names(self.lists / f"{split}.txt", self.remedy)
 
 
 def open_frames(name: str) -> Frames:
-    """The data set behind `frames:DIR`. Raises UserError for a folder that is missing or whose layout is unclear."""
+    """Return the data set behind `frames:DIR`. Raises UserError for a folder that is missing or whose layout is unclear."""
     root = Path(name.removeprefix("frames:"))
     images = root / "JPEGImages"
     if not images.is_dir():
@@ -69,15 +69,15 @@ def open_frames(name: str) -> Frames:
 
 
 def _resolution(images: Path) -> str:
-    """The folder between JPEGImages and the sequences; empty where sequences lie in JPEGImages itself."""
-    found = [path.name for path in sorted(images.iterdir()) if path.is_dir() and any(part.is_dir() for part in path.iterdir())]
-    if len(found) > 1 and "480p" not in found:
-        raise UserError(f"{images} holds several resolutions, {', '.join(found)}, and no 480p; leave one of them there")
-    return "480p" if "480p" in found else "".join(found)
+    """Return the folder between JPEGImages and the sequences; empty where sequences lie in JPEGImages itself."""
+    names = [path.name for path in sorted(images.iterdir()) if path.is_dir() and any(part.is_dir() for part in path.iterdir())]
+    if len(names) > 1 and "480p" not in names:
+        raise UserError(f"{images} holds several resolutions, {', '.join(names)}, and no 480p; leave one of them there")
+    return "480p" if "480p" in names else "".join(names)
 
 
 def _lists(folder: Path) -> Path | None:
-    """The folder that holds the lists: ImageSets itself, or the latest year in it."""
+    """Return the folder that holds the lists: ImageSets itself, or the latest year in it."""
     if any(folder.glob("*.txt")):
         return folder
     return next((path.parent for path in sorted(folder.glob("*/*.txt"), reverse=True) if path.parent.name.isdigit()), None)

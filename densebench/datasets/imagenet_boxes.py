@@ -60,7 +60,10 @@ class ImagenetBoxes(Boxed):
             object.__setattr__(self, "classes", _classes(self.root))
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The annotated images of a split, sorted by class and name. Raises UserError where there is no folder of images."""
+        """Yield the annotated images of a split, sorted by class and name.
+
+        Raises UserError where there is no folder of images.
+        """
         folder = self._images(split)
         flat = split == "val"
         elsewhere = {path.stem: path for path in folder.glob("*/*.JPEG")} if flat else {}  # by class, as torchvision has them
@@ -69,7 +72,7 @@ class ImagenetBoxes(Boxed):
             yield Item(label.stem, elsewhere.get(label.stem, image), label)
 
     def objects(self, item: Item) -> Objects:
-        """The objects of an image in the order of the file; none is a crowd, and areas are those of the boxes."""
+        """Return the objects of an image in the order of the file; none is a crowd, and areas are those of the boxes."""
         path = self._xml(item)
         try:
             names, shown, corners = _parse(path)
@@ -83,12 +86,12 @@ class ImagenetBoxes(Boxed):
         actual = np.array(self.image_size(item), np.float64)
         ends = np.sort(corners.reshape(-1, 2, 2), axis=1) * (actual / shown)
         boxes = np.clip(ends, 0, actual).reshape(-1, 4)
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        boxes, classes = boxes[kept], classes[kept]
+        nonempty = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        boxes, classes = boxes[nonempty], classes[nonempty]
         return Objects(boxes, classes, np.zeros(len(boxes), bool), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
     def annotation(self, item: Item) -> Any:
-        """The bytes of the XML, the number of classes, and the size that boxes are scaled to."""
+        """Return the bytes of the XML, the number of classes, and the size that boxes are scaled to."""
         return [self._digests.digest(self._xml(item)), len(self.classes), list(self.image_size(item))]
 
     def _class(self, name: str) -> int:
@@ -125,15 +128,15 @@ class _Builder(ET.TreeBuilder):
 
 
 def _parse(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The classes, the width and height that were shown, and the corners [n 4] of an XML file."""
+    """Return the classes, the width and height that were shown, and the corners [n 4] of an XML file."""
     check_ordinary(path)
     root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
     shown = np.array([_number(root, f"size/{side}") for side in ("width", "height")])
     if (shown < 1).any():
         raise ValueError(f"its size is {shown[0]:g} x {shown[1]:g}")
-    found = root.findall("object")
-    corners = [[_number(one, f"bndbox/{corner}") for corner in CORNERS] for one in found]
-    return [_text(one, "name") for one in found], shown, np.array(corners, np.float64).reshape(-1, 4)
+    objects = root.findall("object")
+    corners = [[_number(node, f"bndbox/{corner}") for corner in CORNERS] for node in objects]
+    return [_text(node, "name") for node in objects], shown, np.array(corners, np.float64).reshape(-1, 4)
 
 
 def _text(node: ET.Element, path: str) -> str:

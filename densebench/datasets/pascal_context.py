@@ -52,7 +52,7 @@ class PascalContext(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The names of ImageSets/SegmentationContext/<split>.txt, in its order."""
+        """Yield an item for each name of ImageSets/SegmentationContext/<split>.txt, in its order."""
         folder = self.root / FOLDER
         for name in read_list(folder / "ImageSets" / "SegmentationContext" / f"{split}.txt", self.remedy):
             yield Item(name, folder / "JPEGImages" / f"{name}.jpg", folder / "SegmentationClassContext" / f"{name}.png")

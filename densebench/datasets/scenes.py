@@ -22,7 +22,8 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from densebench.datasets.dataset import IGNORED, Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.label_maps import IGNORED
 from densebench.files.atomic import digest
 
 VERSION = 2  # raise it whenever an image changes
@@ -42,21 +43,21 @@ class Draw:
         self.bits = np.random.PCG64(list(key))
 
     def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> np.ndarray:
-        """Uniform in [low, high)."""
+        """Return numbers that are uniform in [low, high)."""
         words = self.bits.random_raw(math.prod(shape)) if shape else np.uint64(self.bits.random_raw())
         return low + (high - low) * (np.asarray(words >> np.uint64(11), np.float64) * 2.0**-53).reshape(shape)
 
     def integer(self, count: int) -> int:
-        """Uniform in 0..count-1."""
+        """Return a number that is uniform in 0..count-1."""
         return int(self.uniform(0, count))
 
     def order(self, count: int) -> list[int]:
-        """A random permutation."""
+        """Return a random permutation."""
         return np.argsort(self.uniform(shape=(count,)), kind="stable").tolist()
 
 
 def value_noise(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Smooth noise in [-1, 1] with features one unit wide: random values on a lattice, blended by a smoothstep."""
+    """Return smooth noise in [-1, 1] with features one unit wide: random values on a lattice, blended by a smoothstep."""
     grid = draw.uniform(-1, 1, (64, 64))
     i, j = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     a, b = u - i, v - j
@@ -128,7 +129,7 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def paint(draw: Draw, name: str, y: np.ndarray, x: np.ndarray, period: tuple[float, float]) -> np.ndarray:
-    """A textured surface near the hue of its class, float [n, 3] around 0..1, at n points y, x given in pixels from its
+    """Return a textured surface near the hue of its class, float [n, 3] around 0..1, at n points y, x given in pixels from its
     centre."""
     angle, scale = draw.uniform(0, 2 * math.pi), draw.uniform(*period)
     u, v = (np.cos(angle) * x + np.sin(angle) * y) / scale, (np.cos(angle) * y - np.sin(angle) * x) / scale
@@ -138,7 +139,7 @@ def paint(draw: Draw, name: str, y: np.ndarray, x: np.ndarray, period: tuple[flo
 
 
 def hinted_colour(draw: Draw, name: str) -> np.ndarray:
-    """A colour [3] of the hue that a class tends to: a step on the hue circle for each class, give or take most of a step."""
+    """Return a colour [3] near the hue of a class: a step on the hue circle for each class, give or take most of a step."""
     hue = 2 * math.pi * (3 * list(TEXTURES).index(name) / len(TEXTURES) + draw.uniform(-HUE_SPREAD, HUE_SPREAD))
     phases = np.array([0.0, 2 * math.pi / 3, -2 * math.pi / 3])
     return draw.uniform(0.45, 0.55) + CHROMA * np.cos(hue - phases)
@@ -146,7 +147,7 @@ def hinted_colour(draw: Draw, name: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """One scene: image uint8 [128, 128, 3] and label uint8 [128, 128] (ids 0..7, 255 on the one-pixel rims of objects)."""
+    """Return one scene: image uint8 [128, 128, 3] and label uint8 [128, 128] (ids 0..7, 255 on the one-pixel rims of objects)."""
     draw = Draw(VERSION, SEEDS[split], index)
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
     canvas, label = np.zeros((SIZE, SIZE, 3)), np.zeros((SIZE, SIZE), np.uint8)
@@ -178,7 +179,7 @@ def _light(draw: Draw, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _rims(instance: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbour belongs to another object or to the background."""
+    """Return the pixels whose right or lower neighbour belongs to another object or to the background."""
     rims = np.zeros(instance.shape, bool)
     rims[:, :-1] |= instance[:, :-1] != instance[:, 1:]
     rims[:-1] |= instance[:-1] != instance[1:]
@@ -199,27 +200,27 @@ class Scenes(Dataset):
     official_counts: ClassVar[dict[str, int]] = COUNTS
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The names train-000, train-001, ..."""
+        """Return the items train-000, train-001, ..."""
         return (Item(f"{split}-{index:03}", None, None) for index in range(COUNTS[split]))
 
     def image(self, item: Item) -> Image.Image:
-        """The rendered image, RGB."""
+        """Return the rendered image, RGB."""
         return Image.fromarray(render(*_key(item))[0])
 
     def label(self, item: Item) -> np.ndarray:
-        """The class of each pixel, uint8 [128, 128]; 255 on the rims of objects."""
+        """Return the class of each pixel, uint8 [128, 128]; 255 on the rims of objects."""
         return render(*_key(item))[1].copy()
 
     def image_size(self, item: Item) -> tuple[int, int]:
-        """128 x 128."""
+        """Return 128 x 128."""
         return SIZE, SIZE
 
     def image_digest(self, item: Item) -> str:
-        """The generator's version and the item's name decide every pixel."""
+        """Return the digest of the generator's version and the item's name, which decide every pixel."""
         return digest(["scenes image", VERSION, item.name])
 
     def label_digest(self, item: Item) -> str:
-        """As `image_digest`."""
+        """Return the same for the label."""
         return digest(["scenes label", VERSION, item.name])
 
 

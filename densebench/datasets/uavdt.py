@@ -66,7 +66,7 @@ class Uavdt(Boxed):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The frames of the official videos of a split, in order. Raises UserError where a video is missing."""
+        """Yield the frames of the official videos of a split, in order. Raises UserError where a video is missing."""
         for video in VIDEOS[split].split():
             folder = self.root / IMAGES / video
             nested = folder / "img1"
@@ -77,8 +77,8 @@ class Uavdt(Boxed):
         """Return the vehicles, in the order of the file, then the ignored regions, all clipped to the image."""
         whole = self.truth(item)
         boxes = np.clip(whole.boxes, 0, np.tile(np.array(self.image_size(item), np.float64), 2))
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return _vehicles(boxes[kept], whole.crowd[kept])
+        nonempty = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return _vehicles(boxes[nonempty], whole.crowd[nonempty])
 
     def truth(self, item: Item) -> Objects:
         """Return the same as the files have them: not clipped, none left out."""
@@ -88,7 +88,7 @@ class Uavdt(Boxed):
         return _vehicles(boxes, np.arange(len(rows)) >= len(vehicles))
 
     def annotation(self, item: Item) -> Any:
-        """Left, top, width and height of the vehicles and of the ignored regions, and the size that they are clipped to."""
+        """Return left, top, width and height of vehicles and ignored regions, and the size that they are clipped to."""
         rows = [self._rows(item, kind).tolist() for kind in ("whole", "ignore")]
         return [*rows, list(self.image_size(item))]
 
@@ -115,8 +115,8 @@ def _vehicles(boxes: Float[np.ndarray, "n 4"], crowd: Bool[np.ndarray, "n"]) -> 
 
 @functools.lru_cache(maxsize=128)
 def _read(path: Path, changed: int, vehicles: bool) -> dict[int, Float[np.ndarray, "n 4"]]:
-    """Frame -> left, top, width, height of each object. Columns: frame, target, box, out of view, occlusion, category."""
-    found: dict[int, list[list[float]]] = {}
+    """Return frame -> left, top, width, height of each object. Columns: frame, target, box, out of view, occlusion, category."""
+    by_frame: dict[int, list[list[float]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -125,5 +125,5 @@ def _read(path: Path, changed: int, vehicles: bool) -> dict[int, Float[np.ndarra
             raise ValueError(f"line {number} is {line!r}")
         if vehicles and values[8] not in CATEGORIES:
             raise ValueError(f"line {number} has category {values[8]:g}, not one of {', '.join(map(str, CATEGORIES))}")
-        found.setdefault(int(values[0]), []).append(values[2:6])
-    return {frame: np.array(rows) for frame, rows in found.items()}
+        by_frame.setdefault(int(values[0]), []).append(values[2:6])
+    return {frame: np.array(rows) for frame, rows in by_frame.items()}

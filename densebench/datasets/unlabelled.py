@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densebench.datasets import Dataset, Item, data_root, load_dataset, titles
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import data_root, titles
+from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
 from densebench.datasets.io.decoding import opened, read_image, rgb
@@ -38,11 +40,11 @@ class Images(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of images."""
 
     @abstractmethod
     def title(self, index: int) -> str:
-        """What an image is called in a message: its path."""
+        """Return what an image is called in a message: its path."""
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -53,7 +55,7 @@ class Images(ABC):
         return np.asarray(self.open(index))
 
     def digest(self) -> str:
-        """The identity of the set: its images' names, in order."""
+        """Return the identity of the set: its images' names, in order."""
         return digest([len(self), *(self.title(index) for index in range(len(self)))], 16)
 
 
@@ -69,7 +71,7 @@ class Tree(Images):
         return len(self.paths)
 
     def title(self, index: int) -> str:
-        """The path below the folder."""
+        """Return the path below the folder."""
         return self.paths[index]
 
     def open(self, index: int) -> Image.Image:
@@ -87,14 +89,14 @@ class Labelled(Images):
 
     @property
     def code(self) -> str:  # type: ignore[override]
-        """The data set's."""
+        """The digest of the data set's code."""
         return self.dataset.code
 
     def __len__(self) -> int:
         return len(self.items)
 
     def title(self, index: int) -> str:
-        """The official name."""
+        """Return the name of the item."""
         return self.items[index].name
 
     def open(self, index: int) -> Image.Image:
@@ -115,7 +117,7 @@ class Shards(Images):
         return len(self.members)
 
     def title(self, index: int) -> str:
-        """The archive's name and the member's."""
+        """Return the archive's name and the member's."""
         archive, name, _, _ = self.members[index]
         return f"{self.archives[archive].name}/{name}"
 
@@ -142,7 +144,7 @@ class Joined(Images):
 
     @property
     def code(self) -> str:  # type: ignore[override]
-        """Those of the parts."""
+        """The digests of the parts' code."""
         return " ".join(part.code for part in self.parts if part.code)
 
     def __len__(self) -> int:
@@ -156,12 +158,12 @@ class Joined(Images):
         raise IndexError(index)
 
     def title(self, index: int) -> str:
-        """The set's name and the image's."""
+        """Return the set's name and the image's."""
         part, index = self._find(index)
         return f"{part.name}/{part.title(index)}"
 
     def open(self, index: int) -> Image.Image:
-        """Ask the part that has it."""
+        """Decode one image of the part that holds it."""
         part, index = self._find(index)
         return part.open(index)
 
@@ -180,24 +182,23 @@ class First(Images):
 
     @property
     def code(self) -> str:  # type: ignore[override]
-        """The whole set's."""
+        """The digest of the whole set's code."""
         return self.whole.code
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def title(self, index: int) -> str:
-        """As in the whole set."""
+        """Return the title in the whole set."""
         return self.whole.title(self.numbers[index])
 
     def open(self, index: int) -> Image.Image:
-        """As in the whole set."""
+        """Decode one image of the whole set."""
         return self.whole.open(self.numbers[index])
 
 
 def open_images(specs: Sequence[str], root: Path | None = None, limit: int | None = None) -> Images:
-    """The images that `--data` names: a folder, a .tar file or a folder of them, `imagenet`, `coco`, `coco+`, a labelled data
-    set.
+    """Open the images that `--data` names: a folder, a .tar file or a folder of them, `imagenet`, `coco`, `coco+`, a data set.
 
     Raises UserError for what is unknown, missing, unreadable or without an image.
     """
@@ -235,12 +236,12 @@ def _official(name: str, root: Path) -> Images:
 
 def _tree(name: str, folder: Path) -> Tree:
     try:
-        found = sorted(_files(folder))
+        paths = sorted(_files(folder))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from error
-    if not found:
+    if not paths:
         raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)}), at any depth; give a folder that does")
-    return Tree(name, folder, tuple(found))
+    return Tree(name, folder, tuple(paths))
 
 
 def _unreadable(error: OSError) -> None:
@@ -248,17 +249,17 @@ def _unreadable(error: OSError) -> None:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Image files at any depth, as paths below the folder; links to folders are followed, once each."""
-    seen: set[Path] = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        real = Path(place).resolve()
-        if real in seen:
+    """Yield image files at any depth, as paths below the folder; links to folders are followed, once each."""
+    visited: set[Path] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        real = Path(parent).resolve()
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         for name in files:
             if Path(name).suffix.lower() in SUFFIXES:
-                yield os.path.relpath(Path(place, name), folder)
+                yield os.path.relpath(Path(parent, name), folder)
 
 
 def _shards(name: str, archives: tuple[Path, ...]) -> Shards:

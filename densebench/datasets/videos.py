@@ -42,11 +42,14 @@ class Videos(Dataset):
         raise NotImplementedError
 
     def names(self, split: str) -> list[str]:
-        """The names of a split's sequences in the official order."""
+        """Return the names of a split's sequences in the official order."""
         raise NotImplementedError
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The frames of all sequences. Raises UserError for a sequence listed twice, a frame or a mask without the other."""
+        """Yield the frames of all sequences.
+
+        Raises UserError for a sequence listed twice, a frame or a mask without the other.
+        """
         names = self.names(split)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"{self.name} lists the sequence {twice[0]} twice in {split}; list it once")
@@ -64,61 +67,61 @@ class Videos(Dataset):
             raise UserError(f"the mask {masks[lone[0]]} has no frame in {self.frames_folder / name}; {self.remedy}")
 
     def sequences(self, items: Iterable[Item]) -> dict[str, list[Item]]:
-        """The frames of every sequence, by its name, in order."""
+        """Return the frames of every sequence, by its name, in order."""
         return {name: list(frames) for name, frames in itertools.groupby(items, sequence_of)}
 
     def part(self, split: str, limit: int | None) -> list[Item]:
-        """The frames of a split; with a limit of so many whole sequences, evenly spaced."""
+        """Return the frames of a split; with a limit of so many whole sequences, evenly spaced."""
         chosen = limited(list(self.sequences(self.items(split)).values()), limit)
         return [item for frames in chosen for item in frames]
 
     def label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """The id of the object at each pixel; void is background. Raises UserError where frame and mask differ in size."""
+        """Return the id of the object at each pixel; void is background. Raises UserError where frame and mask differ in size."""
         raw = self.raw_label(item)
         self.check_size(item, raw.shape)
         return self.ids(raw)
 
     def ids(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """What the values of a mask mean."""
+        """Return the ids of a mask's values: void is background."""
         return np.where(raw == VOID, 0, raw).astype(np.uint8)
 
     def predicted(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """What the values of masks that somebody predicted mean: ids as they are; a void among them is a wrong id."""
+        """Return the ids of a mask that somebody predicted: as they are; a void among them is a wrong id."""
         return raw
 
     def objects(self, frames: Sequence[Item]) -> int:
-        """How many objects a sequence has: the greatest id in its first mask, as the official evaluation counts.
+        """Return how many objects a sequence has: the greatest id in its first mask, as the official evaluation counts.
 
         Raises UserError where there is none.
         """
-        found = int(self.label(frames[0]).max())
-        if not found:
+        count = int(self.label(frames[0]).max())
+        if not count:
             values = np.unique(self.raw_label(frames[0])).tolist()
             raise UserError(
                 f"the first mask {frames[0].label} shows no object: its values are {values}; "
                 f"objects have ids from 1, {VOID} is void (davis2016 takes it as the object)"
             )
-        return found
+        return count
 
     def facts(self) -> dict[str, Any]:
-        """What a record says about the masks; how many sequences and objects were scored stands beside the score."""
+        """Return what a record says about the masks; how many sequences and objects were scored stands beside the score."""
         return {"mapping": self.mapping}
 
     def verify(self, full: bool = False) -> list[str]:
-        """What is wrong with the files; also a number of sequences that is not the official one."""
+        """Return what `Dataset.verify` does, and where the number of sequences is not the official one."""
         problems = super().verify(full)
         for split, official in self.official_sequences.items():
             try:
-                found = len(self.names(split))
+                listed = len(self.names(split))
             except UserError:
                 continue  # said already
-            if found != official:
-                problems.append(f"{split}: {found} of the official {official} sequences")
+            if listed != official:
+                problems.append(f"{split}: {listed} of the official {official} sequences")
         return problems
 
 
 def sequence_of(item: Item) -> str:
-    """The sequence that a frame belongs to."""
+    """Return the sequence that a frame belongs to."""
     return item.name.rpartition("/")[0]
 
 
@@ -135,20 +138,20 @@ def read_names(path: Path, remedy: str) -> list[str]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
-    if not found:
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+    if not paths:
         raise UserError(f"the folder {folder} {'is empty' if folder.is_dir() else 'is missing'}; {remedy}")
-    stems = [path.stem for path in found]
-    if twice := next((path for path, before in zip(found[1:], stems, strict=False) if path.stem == before), None):
+    stems = [path.stem for path in paths]
+    if twice := next((path for path, before in zip(paths[1:], stems, strict=False) if path.stem == before), None):
         raise UserError(f"two files in {folder} are called {twice.stem}; remove one")
-    if found != sorted(found, key=_natural):
+    if paths != sorted(paths, key=_natural):
         raise UserError(
-            f"the files of {folder} are numbered with unequal widths ({found[0].name}, {found[1].name}, ...): their order is not "
+            f"the files of {folder} are numbered with unequal widths ({paths[0].name}, {paths[1].name}, ...): their order is not "
             "that of the video; pad the numbers with zeros"
         )
-    return found
+    return paths
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """The order of a name in which numbers count as numbers."""
+    """Return the order of a name in which numbers count as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

@@ -63,7 +63,7 @@ class Voc(Dataset):
         return self.root / "VOCdevkit" / "VOC2012"
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """The names of ImageSets/Segmentation/<split>.txt, in its order."""
+        """Yield an item for each name of ImageSets/Segmentation/<split>.txt, in its order."""
         labels = self.folder / ("SegmentationClassAug" if split == "trainaug" else "SegmentationClass")
         names = read_list(self.folder / "ImageSets" / "Segmentation" / f"{split}.txt", self.remedy)
         if not labels.is_dir():
@@ -72,5 +72,5 @@ class Voc(Dataset):
             yield Item(name, self.folder / "JPEGImages" / f"{name}.jpg", labels / f"{name}.png")
 
     def palette(self) -> list[Colour]:
-        """The official colour map."""
+        """Return the official colour map."""
         return voc_palette(len(self.classes))

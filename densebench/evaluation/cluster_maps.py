@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.console import notice, progress
-from densebench.datasets import Item, limited
+from densebench.datasets.dataset import Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace

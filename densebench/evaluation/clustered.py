@@ -9,7 +9,7 @@ from densebench.evaluation.protocol import Evaluator
 from densebench.options import runtime, setting
 
 if TYPE_CHECKING:
-    from densebench.datasets import Dataset
+    from densebench.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)

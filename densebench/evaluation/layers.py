@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.pictures import panel

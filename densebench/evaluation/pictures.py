@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.pictures.canvas import row
 
 if TYPE_CHECKING:
-    from densebench.datasets import Dataset
+    from densebench.datasets.dataset import Dataset
     from densebench.evaluation.labels import LabelSpace
     from densebench.features.views import View
 

@@ -18,8 +18,8 @@ from densebench.options import runtime, select, setting
 from densebench.results.score import Point, Score
 
 if TYPE_CHECKING:
-    from densebench.backbones import Backbone
-    from densebench.datasets import Dataset, Item
+    from densebench.backbones.backbone import Backbone
+    from densebench.datasets.dataset import Dataset, Item
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:
@@ -126,7 +126,7 @@ class Evaluator(ABC):
         """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
         return items
 
-    def stand_in(self) -> Backbone | None:
+    def source_override(self) -> Backbone | None:
         """What is scored in place of a backbone, if an option names it; its digest tells results apart."""
         return None
 

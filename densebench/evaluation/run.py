@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from densebench import catalog, options
-from densebench.backbones import Backbone, load_backbone, newest_checkpoint, read_checkpoint
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
+from densebench.backbones.loading import load_backbone
 from densebench.console import notice, one_line
-from densebench.datasets import Dataset, built_in, fitting, load_dataset
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import built_in, fitting
+from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.files import cache
@@ -60,11 +64,11 @@ def evaluate(
         known = catalog.find("protocols", protocol).all_presets
         raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
-    stand_in = evaluator.stand_in()
+    source_override = evaluator.source_override()
     read = (layer, pos_embed, role, seed) != ("last", "auto", "teacher", 0)
-    if stand_in is not None and (backbones or weights is not None or read):
-        raise UserError(f"{stand_in.spec} is scored as it is; leave out --backbone, --weights and how to read them")
-    specs = list(backbones) if stand_in is None else [stand_in.spec]
+    if source_override is not None and (backbones or weights is not None or read):
+        raise UserError(f"{source_override.spec} is scored as it is; leave out --backbone, --weights and how to read them")
+    specs = list(backbones) if source_override is None else [source_override.spec]
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
@@ -77,7 +81,9 @@ def evaluate(
         if world.is_main and not dry_run:
             records.check_writable(results)
         for spec in specs:
-            backbone = stand_in or load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
+            backbone = source_override or load_backbone(
+                spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed
+            )
             for dataset in opened:
                 chosen = evaluator.resolve(dataset)
                 header = _header(chosen, protocol, preset, backbone, name, dataset, limit)

@@ -11,7 +11,7 @@ from densebench.options import runtime, setting
 from densebench.results.score import Point
 
 if TYPE_CHECKING:
-    from densebench.datasets import Dataset
+    from densebench.datasets.dataset import Dataset
 
 ITERATIONS = 80_000
 TWICE_AS_LONG = ("ade20k", "coco-stuff164k")

@@ -15,7 +15,7 @@ from densebench.results.score import Point
 if TYPE_CHECKING:
     import numpy as np
 
-    from densebench.datasets import Dataset, Item
+    from densebench.datasets.dataset import Dataset, Item
 
 
 @dataclass(frozen=True)

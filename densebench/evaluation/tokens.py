@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.evaluation.clustered import Clustered
 from densebench.features.extract import Features

@@ -7,7 +7,7 @@ image byte or one parameter of the view, it is not found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from densebench.backbones import Backbone, without_labels
+from densebench.backbones import without_labels
+from densebench.backbones.backbone import Backbone
 from densebench.console import progress
-from densebench.datasets import Dataset, Item
-from densebench.errors import UserError
+from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.store import Store
 from densebench.numerics.arithmetic import float32
-from densebench.processes import worker_context
 from densebench.user_code import class_code
 
 SCHEMA = 2  # increase it when the same inputs would give other features
@@ -90,7 +89,9 @@ def extract(
     }
     store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
     digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
-    keys = digests if patches is None else {name: digest([own, patches[name].tolist()]) for name, own in digests.items()}
+    keys = digests
+    if patches is not None:
+        keys = {name: digest([value, patches[name].tolist()]) for name, value in digests.items()}
     missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
     if missing:
         device = torch.device(device)
@@ -98,9 +99,7 @@ def extract(
         loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers, pin=device.type == "cuda")
         pending: dict[str, Tensor] = {}
         with progress(label, len(missing)) as bar, torch.inference_mode():
-            for names, images in loader:
-                if isinstance(images, UserError):
-                    raise images
+            for names, images in checked(loader):
                 with autocast(device, precision):
                     grids = backbone(normalisation(images.to(device, non_blocking=True)))
                 grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
@@ -115,8 +114,8 @@ def extract(
     return Features(store, keys)
 
 
-class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
-    """Decoding and views, in worker processes."""
+class _Images(Samples):
+    """Decodes images and makes their views, in worker processes."""
 
     def __init__(self, dataset: Dataset, items: Sequence[Item], digests: dict[str, str], view: View | CentreCropView) -> None:
         self.dataset, self.items, self.digests, self.view = dataset, items, digests, view
@@ -124,12 +123,9 @@ class _Images(torch.utils.data.Dataset[tuple[str, Tensor | UserError]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor | UserError]:
-        item = self.items[index]
-        try:
-            return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
-        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
-            return item.name, error
+    def sample(self, key: int) -> tuple[str, Float[Tensor, "3 h w"]]:
+        item = self.items[key]
+        return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
 
 
 def _loader(
@@ -142,29 +138,22 @@ def _loader(
     workers: int,
     *,
     pin: bool,
-) -> DataLoader[Any]:
+) -> Iterable[Any]:
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
         backbone.check_size(*shape)
-    return DataLoader(
-        _Images(dataset, items, digests, view),
-        batch_sampler=list(_equal_batches(shapes, batch_size)),
-        num_workers=min(workers, len(items)),
-        collate_fn=_collate,
-        multiprocessing_context=worker_context(workers),
-        prefetch_factor=2 if workers else None,
-        pin_memory=pin,
-    )
+    batches = list(_equal_batches(shapes, batch_size))
+    images = _Images(dataset, items, digests, view)
+    return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
 
 
-def _collate(batch: list[tuple[str, Any]]) -> tuple[list[str], Tensor | UserError]:
-    images = [image for _, image in batch]
-    error = next((image for image in images if isinstance(image, UserError)), None)
-    return [name for name, _ in batch], error or torch.stack(images)
+def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:
+    names, images = zip(*batch, strict=True)
+    return list(names), torch.stack(images)
 
 
 def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Batches of indices whose images have one shape, in order of first appearance."""
+    """Yield batches of indices whose images have one shape, in order of first appearance."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(index)

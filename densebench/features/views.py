@@ -56,19 +56,19 @@ class View:
             raise UserError(f"a view of {self.size} px is not a multiple of the stride {self.stride}; use {self.fit(self.size)}")
 
     def fit(self, side: int) -> int:
-        """The multiple of the stride nearest to a side (ties go up), one stride at least."""
+        """Return the multiple of the stride nearest to a side (ties go up), one stride at least."""
         return max(self.stride, int(side / self.stride + 0.5) * self.stride)
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """The height and width of the view of an image."""
+        """Return the height and width of the view of an image."""
         return (self.size, self.size) if self.size is not None else (self.fit(height), self.fit(width))
 
     def identity(self) -> dict[str, Any]:
-        """What of the view shapes the pixels of the image: part of the key of cached features."""
+        """Return what of the view shapes the pixels of the image: part of the key of cached features."""
         return {name: value for name, value in asdict(self).items() if name != "mask_resample"}
 
     def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 h w"]:
-        """The view of an RGB image, float32 in 0..1 (bicubic and jitter work on bytes first, as the reference does)."""
+        """Return the view of an RGB image, float32 in 0..1 (bicubic and jitter work on bytes first, as the reference does)."""
         shape = self.shape(*image.size)
         if self.augment:
             generator = self._generator(digest)
@@ -80,7 +80,7 @@ class View:
         return pixels if pixels.shape[1:] == shape else _resize(pixels, shape)
 
     def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "rows columns"]:
-        """The view of a label map: the same crop as the image's, nearest neighbour. `digest` is the image's."""
+        """Return the view of a label map: the same crop as the image's, nearest neighbour. `digest` is the image's."""
         height, width = label.shape
         shape = self.shape(width, height)
         if self.augment:
@@ -107,19 +107,19 @@ class CropView:
     scale: tuple[float, float] = (0.8, 1.0)
 
     def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 size size"]:
-        """The view of an RGB image, float32 in 0..1, antialiased."""
+        """Return the view of an RGB image, float32 in 0..1, antialiased."""
         crop, mirrored = self._draw(*image.size, digest)
         part = image.crop((crop.left, crop.top, crop.left + crop.width, crop.top + crop.height))
         pixels = _resize(to_tensor(part), (self.size, self.size))
         return pixels.flip(-1) if mirrored else pixels
 
     def label(self, label: UInt8[np.ndarray, "h w"], digest: str) -> UInt8[Tensor, "size size"]:
-        """The same part of a label map, nearest neighbour. `digest` is the image's."""
+        """Return the same part of a label map, nearest neighbour. `digest` is the image's."""
         crop, mirrored = self._draw(label.shape[1], label.shape[0], digest)
         part = label[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         pixels = torch.from_numpy(np.ascontiguousarray(part))
-        found = F.interpolate(pixels[None, None], (self.size, self.size), mode="nearest-exact")[0, 0]
-        return found.flip(-1) if mirrored else found
+        resized = F.interpolate(pixels[None, None], (self.size, self.size), mode="nearest-exact")[0, 0]
+        return resized.flip(-1) if mirrored else resized
 
     def _draw(self, width: int, height: int, digest: str) -> tuple[Crop, bool]:
         generator = named_generator(f"crop {self.key} {digest}")
@@ -145,24 +145,24 @@ class CentreCropView:
             )
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """The height and width of the view of an image."""
+        """Return the height and width of the view of an image."""
         return self.size, self.size
 
     def identity(self) -> dict[str, Any]:
-        """What shapes the pixels of the image: part of the key of cached features."""
+        """Return what shapes the pixels of the image: part of the key of cached features."""
         return {"crop": "centre", **asdict(self)}
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height of an image before the crop."""
+        """Return the width and height of an image before the crop."""
         short, side = min(width, height), self.short_side
         return int(side * width / short), int(side * height / short)
 
     def corner(self, width: int, height: int) -> tuple[int, int]:
-        """The left and top edge of the crop of a resized image of this width and height."""
+        """Return the left and top edge of the crop of a resized image of this width and height."""
         return round((width - self.size) / 2), round((height - self.size) / 2)
 
     def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 size size"]:
-        """The view of an RGB image, float32 in 0..1."""
+        """Return the view of an RGB image, float32 in 0..1."""
         width, height = self.resized(*image.size)
         left, top = self.corner(width, height)
         if self.resample == "bicubic":
@@ -173,12 +173,12 @@ class CentreCropView:
 
 
 def named_generator(text: str) -> np.random.Generator:
-    """Random numbers that a text decides, the same everywhere."""
+    """Return a generator that a text seeds, the same on every machine."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """The bytes of an RGB image divided by 255."""
+    """Return the bytes of an RGB image divided by 255."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float().div_(255)
 
 
@@ -187,7 +187,7 @@ def _resize(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _draw_jitter(generator: np.random.Generator, hue: float = USUAL_HUE) -> list[float | None]:
-    """Strengths of brightness, contrast, saturation and hue; None where the coin (p = 0.5) says no."""
+    """Draw the strengths of brightness, contrast, saturation and hue; None, with probability 0.5, leaves one out."""
     limits = np.array([0.1, 0.1, 0.1, hue])
     coins, strengths = generator.random(4), generator.uniform(-limits, limits)
     return [float(s) if coin < 0.5 else None for coin, s in zip(coins, strengths, strict=True)]
@@ -212,7 +212,7 @@ def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUA
 
 
 def random_crop(width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)) -> Crop:
-    """A box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
+    """Draw a box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
 
     The default scale is open-hummingbird-eval's: areas above 1 never fit, so that ten draws in a row fail for 15 % of the views
     of 500 x 375 px (which are the whole image then), for 28 % at 500 x 333 (its middle, 444 x 333) and for 6 % of a square.

@@ -195,12 +195,12 @@ def flock(handle: int, kind: int) -> bool:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values have equal texts."""
+    """Return the canonical JSON text of a value: sorted keys, no spaces, no NaN. Equal values have equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any, length: int = 64) -> str:
-    """The first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    """Return the first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode(errors="backslashreplace")).hexdigest()[:length]
 
 
@@ -223,7 +223,7 @@ def file_digest(path: Path) -> str:
 
 
 def cache_root() -> Path:
-    """Where features and file digests are kept: $DENSEBENCH_CACHE, else ~/.cache/densebench."""
+    """Return where features and file digests are kept: $DENSEBENCH_CACHE, else ~/.cache/densebench."""
     return Path(os.environ.get("DENSEBENCH_CACHE") or Path.home() / ".cache" / "densebench")
 
 

@@ -99,11 +99,11 @@ def clear(root: Path) -> Cleared:
     """Remove every folder of ours under a cache that no process uses."""
     unmarked = [folder for folder in _folders(root, ABOUT) if not is_marked(folder)]
     freed, in_use = 0, []
-    for one in usage(root):
-        if release(one.folder):
-            freed += one.bytes
+    for used in usage(root):
+        if release(used.folder):
+            freed += used.bytes
         else:
-            in_use.append(one.folder)
+            in_use.append(used.folder)
     return Cleared(freed, in_use, unmarked)
 
 
@@ -150,8 +150,8 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    found = 0
+    total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):  # gone by now
-            found += path.lstat().st_size if not path.is_dir() else 0
-    return found
+            total += path.lstat().st_size if not path.is_dir() else 0
+    return total

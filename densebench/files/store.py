@@ -42,7 +42,7 @@ class Store:
         return len(self._shard)
 
     def __getitem__(self, key: str) -> Tensor:
-        """The tensor of a key, backed by the mapped file. Raises KeyError."""
+        """Return the tensor of a key, backed by the mapped file. Raises KeyError."""
         path = self._shard[key]
         if not self._is_whole(path):
             raise KeyError(key)

@@ -88,13 +88,13 @@ def _check_bounds(value: Any, path: tuple[Any, ...]) -> None:
         if "\0" in value:
             raise ShapeError(f"has {field(path)} {short(value)}: it should hold no NUL")
     elif isinstance(value, dict):
-        for key, one in value.items():
+        for key, element in value.items():
             if "\0" in key:
                 raise ShapeError(f"has {field((*path, key))}: a name should hold no NUL")
-            _check_bounds(one, (*path, key))
+            _check_bounds(element, (*path, key))
     elif isinstance(value, list):
-        for place, one in enumerate(value):
-            _check_bounds(one, (*path, place))
+        for index, element in enumerate(value):
+            _check_bounds(element, (*path, index))
     elif isinstance(value, int) and abs(value) > MOST:
         raise ShapeError(f"has {field(path)} {short(value)}: it should be an integer of at most 63 bits")
     elif isinstance(value, float) and not math.isfinite(value):

@@ -41,9 +41,9 @@ def save_tensors(
             number = re.search(r"os error (\d+)", str(error))
             raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
         with part.open("r+b") as stream:
-            start, _, found = _checksums(part, stream)
+            start, _, checksum = _checksums(part, stream)
             stream.seek(start)
-            stream.write(f"{found:08x}".encode())
+            stream.write(f"{checksum:08x}".encode())
 
 
 def check(path: Path) -> bool:
@@ -52,11 +52,11 @@ def check(path: Path) -> bool:
     Raises Damaged where it does not match or the file is not one of tensors, and OSError where it cannot be read.
     """
     with path.open("rb") as stream:
-        start, stated, found = _checksums(path, stream)
+        start, stated, computed = _checksums(path, stream)
     if start < 0:
         return False
-    if stated != found:
-        raise Damaged(path, f"its checksum is {found:08x}, not {stated:08x}")
+    if stated != computed:
+        raise Damaged(path, f"its checksum is {computed:08x}, not {stated:08x}")
     return True
 
 
@@ -94,11 +94,11 @@ def _checksums(path: Path, stream: BinaryIO) -> tuple[int, int, int]:
     match = _CHECKSUM.search(header)
     if match is None:
         return -1, 0, 0
-    found = zlib.crc32(header[: match.start(1)] + BLANK.encode() + header[match.end(1) :])
+    computed = zlib.crc32(header[: match.start(1)] + BLANK.encode() + header[match.end(1) :])
     block = bytearray(BLOCK)
     while size := stream.readinto(block):  # type: ignore[attr-defined]
-        found = zlib.crc32(memoryview(block)[:size], found)
-    return match.start(1), int(match[1], 16), found
+        computed = zlib.crc32(memoryview(block)[:size], computed)
+    return match.start(1), int(match[1], 16), computed
 
 
 def _header(path: Path, stream: BinaryIO) -> bytes:

@@ -17,7 +17,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def row(parts: Sequence[Image.Image], gap: int, down: bool = False) -> Image.Image:
-    """Pictures beside each other (or below each other) on white."""
+    """Return pictures beside each other (or below each other) on white."""
     widths, heights = [part.width for part in parts], [part.height for part in parts]
     along, across = (heights, widths) if down else (widths, heights)
     length = sum(along) + gap * (len(parts) - 1)

@@ -8,19 +8,19 @@ Colour = tuple[int, int, int]
 
 
 def voc_palette(count: int) -> list[Colour]:
-    """The colour map of the VOC development kit: the bits of an id, three at a time, fill R, G and B from the top bit down."""
+    """Return the colour map of the VOC development kit: three bits of an id at a time fill R, G and B from the top bit down."""
     colours = []
     for index in range(count):
         channels = [0, 0, 0]
-        for place in range(8):
+        for bit in range(8):
             for channel in range(3):
-                channels[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+                channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
         colours.append((channels[0], channels[1], channels[2]))
     return colours
 
 
 def distinct_palette(count: int) -> list[Colour]:
-    """Colours that stay apart for any count: hues step by the golden section, lightness and saturation go in turns."""
+    """Return colours that stay apart for any count: hues step by the golden section, lightness and saturation go in turns."""
     colours = []
     for index in range(count):
         lightness, saturation = (0.45, 0.65, 0.3)[index % 3], (0.9, 0.6)[index // 3 % 2]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from densebench import catalog, datasets
+from densebench import catalog
+from densebench.datasets.catalog import titles
 from densebench.errors import UserError
 from densebench.results import record as records
 from densebench.results.record_schema import ID
@@ -50,7 +51,7 @@ def obsolete(record: dict[str, Any]) -> bool:
     """Return whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
     if record["protocol"]["name"] not in catalog.entries("protocols") and not _is_file(record["protocol"]["name"]):
         return True
-    known = record["dataset"]["name"] in datasets.titles()
+    known = record["dataset"]["name"] in titles()
     named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
     own_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
     if not known and ":" not in record["dataset"]["name"] and not own_dataset:

@@ -11,19 +11,17 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from densebench.datasets.io.loader import Batches, make_loader
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.numerics.seeds import permutation, seed_of
-from densebench.processes import worker_context
 from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 
 Key = tuple[int, int]  # epoch, image
@@ -164,16 +162,8 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
     pieces: deque[int] = deque()  # of the batches that were begun
     size = PIECE if workers else len(first)
     ahead = max(2, math.ceil(2 * len(first) / (PIECE * workers))) if workers else None
-    loader: DataLoader[Any] = DataLoader(
-        reader,
-        batch_sampler=_Keys(_cut(itertools.chain([first], keys), size, pieces)),  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=collate,
-        multiprocessing_context=worker_context(workers),
-        prefetch_factor=ahead,
-        pin_memory=pin,
-    )
-    found = iter(loader)
+    batches = Batches(_cut(itertools.chain([first], keys), size, pieces))
+    found = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, prefetch_factor=ahead))
     for part in found:
         rest = itertools.islice(found, pieces.popleft() - 1)
         yield join([part, *rest])
@@ -185,13 +175,3 @@ def _cut(keys: Iterator[list[Key]], size: int, pieces: deque[int]) -> Iterator[l
         pieces.append(math.ceil(len(batch) / size))
         for start in range(0, len(batch), size):
             yield batch[start : start + size]
-
-
-class _Keys:
-    """An iterator as a batch sampler."""
-
-    def __init__(self, keys: Iterator[list[Key]]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return self.keys

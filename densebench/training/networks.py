@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.backbones.position import resize_position_embedding
-from densebench.backbones.timm_models import Trunk, is_plain_vit, probe
+from densebench.backbones.timm_models import TimmTrunk, is_plain_vit, probe
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 
@@ -166,7 +166,7 @@ def initial_encoder(
     spec is no plain ViT, or is another architecture than `arch`.
     """
     backbone = load_backbone(spec, weights=weights)
-    if not isinstance(backbone.trunk, Trunk):
+    if not isinstance(backbone.trunk, TimmTrunk):
         raise UserError(f"{flag} {spec}: only timm: and ckpt: backbones can be trained on")
     if backbone.arch != arch:
         raise UserError(f"{flag} {spec} is a {backbone.arch}, --arch says {arch}; leave one of them out")

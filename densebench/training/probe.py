@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench import catalog, options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run

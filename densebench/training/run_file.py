@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from densebench import datasets, options
+from densebench import options
 from densebench.backbones.checkpoint import read_checkpoint
 from densebench.console import notice
+from densebench.datasets.catalog import GROUP, built_in
 from densebench.errors import UserError
 from densebench.files.atomic import write_text
 from densebench.files.stored_json import Count, Integer, ShapeError, Text, Word, check, load
@@ -178,9 +179,9 @@ def runs_code(name: str) -> bool:
     if name.rstrip("0123456789").removesuffix(":").endswith(".py"):  # a limit may follow a data set: ./mine.py:200
         return True
     kind, colon, _ = name.partition(":")
-    if kind in INERT or kind in datasets.built_in():
+    if kind in INERT or kind in built_in():
         return False
-    groups = (datasets.GROUP, "densebench.backbones")
+    groups = (GROUP, "densebench.backbones")
     plugins = {point.name for group in groups for point in importlib.metadata.entry_points(group=group)}
     return bool(colon) or kind in plugins
 

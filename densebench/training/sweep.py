@@ -81,8 +81,8 @@ def _heading(score: dict[str, Any]) -> str:
 
 def _score(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the headline score of a run, as JSON values."""
-    from densebench.backbones import read_checkpoint
-    from densebench.datasets import built_in, titles
+    from densebench.backbones.checkpoint import read_checkpoint
+    from densebench.datasets.catalog import built_in, titles
 
     trained = read_checkpoint(run)["dataset"]
     dataset = trained if trained in built_in() or (trained in titles() and trained in request["data"].specs) else "scenes"

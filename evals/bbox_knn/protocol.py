@@ -39,10 +39,10 @@ from densebench.evals.incontext.voting import places
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import progress
-from densebench.datasets import Dataset, Item
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.features.extract import DTYPES, Features, extract

@@ -41,15 +41,15 @@ from typing import Any, ClassVar
 from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
 from densebench.evals.detection.pictures import picture_of
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.torchvision.data import check_batch
 from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect, read_detections
 from densebench.bridges.torchvision.options import Data, iterations_of
 from densebench.bridges.torchvision.training import train
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting
@@ -187,7 +187,7 @@ class Detection(Evaluator):
             if world.is_main:
                 if self.visualise and run.pictures is not None:  # before the point counts as known and is not trained again
                     draw(data, limited(val, self.visualise), folder, run.pictures)
-                details = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
+                details: dict[str, Any] = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
                 details |= {"iterations": iterations, "loss": round(curve[-1][1], 4)}
                 with run.stage("scoring"):
                     yield from self.scores(data, folder, details)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from densebench.console import notice
-from densebench.datasets import Item, limited
+from densebench.datasets.dataset import Item, limited
 from densebench.evaluation.pictures import panel
 from densebench.pictures.canvas import row, save
 from densebench.results.score import Point

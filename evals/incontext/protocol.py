@@ -39,8 +39,8 @@ import numpy as np
 import torch
 from densebench.evals.incontext.scoring import Retriever, Task
 
-from densebench.backbones import Backbone
-from densebench.datasets import Dataset, Item, limited
+from densebench.backbones.backbone import Backbone
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
 from densebench.evaluation.labels import LabelSpace

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice
-from densebench.datasets import Dataset, limited
+from densebench.datasets.dataset import Dataset, limited
 from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, read_units
 from densebench.evaluation.labels import LabelSpace

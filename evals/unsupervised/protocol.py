@@ -42,8 +42,11 @@ from densebench.evals.unsupervised.two_splits import TwoSplits, enlarged
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from densebench.backbones import Backbone, attention_of, load_backbone, without_labels
-from densebench.datasets import Dataset, Item
+from densebench.backbones import without_labels
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.loading import load_backbone
+from densebench.backbones.timm_models import attention_of
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
+from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation
 from densebench.features.views import to_tensor
-from densebench.processes import worker_context
 
 LONG_SIDE = 64  # its divisor where sides are rounded down
 DINO_STD = (0.228, 0.224, 0.225)
@@ -64,7 +62,7 @@ def statistics(own: Normalisation, colour: str) -> Normalisation:
     return Normalisation(own.mean, DINO_STD) if imagenet and colour == "dino" else own
 
 
-class _Frames(torch.utils.data.Dataset[Any]):
+class _Frames(Samples):
     """Decoding and resizing, in worker processes."""
 
     def __init__(
@@ -72,15 +70,12 @@ class _Frames(torch.utils.data.Dataset[Any]):
     ) -> None:
         self.videos, self.items, self.native, self.shape, self.resample = videos, items, native, shape, resample
 
-    def __getitem__(self, index: int) -> Tensor | UserError:
-        item = self.items[index]
-        try:
-            image = self.videos.image(item)
-        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
-            return error
+    def sample(self, key: int) -> Float[Tensor, "3 h w"]:
+        item = self.items[key]
+        image = self.videos.image(item)
         if image.size != self.native:
             sizes = " but the sequence's first one ".join(f"{w} x {h}" for w, h in (image.size, self.native))
-            return UserError(f"the frame {item.image} is {sizes} (width x height); frames of a sequence are of one size")
+            raise UserError(f"the frame {item.image} is {sizes} (width x height); frames of a sequence are of one size")
         return resized(image, self.shape, self.resample)
 
 
@@ -98,26 +93,5 @@ def steps(
         [int(start) + t for start, frames in zip(starts, sequences, strict=False) if t < len(frames)]
         for t in range(len(sequences[0]))
     ]
-    loader: DataLoader[Any] = DataLoader(
-        _Frames(videos, items, videos.image_size(items[0]), shape, resample),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        multiprocessing_context=worker_context(workers),
-        prefetch_factor=2 if workers else None,
-        pin_memory=pin,
-    )
-    for images in loader:
-        if isinstance(images, UserError):
-            raise images
-        yield images
-
-
-def _collate(images: list[Tensor | UserError]) -> Tensor | UserError:
-    """Return the frames as one batch, or the first problem."""
-    tensors = []
-    for image in images:
-        if isinstance(image, UserError):
-            return image
-        tensors.append(image)
-    return torch.stack(tensors)
+    frames = _Frames(videos, items, videos.image_size(items[0]), shape, resample)
+    yield from checked(make_loader(frames, torch.stack, workers, pin, batch_sampler=batches))

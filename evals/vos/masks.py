@@ -13,9 +13,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
-from densebench.backbones import Backbone
-from densebench.backbones.backbone import Facts
-from densebench.datasets import Item, limited
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.datasets.dataset import Item, limited
 from densebench.datasets.io.decoding import read_mask
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
@@ -34,13 +33,13 @@ class GivenMasks:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def stand_in(self) -> Backbone:
+    def source_override(self) -> Backbone:
         """What a record calls a backbone: its digest is of the masks. Raises UserError for a folder without any."""
         paths = sorted(self.folder.rglob("*.png"))
         if not paths:
             raise UserError(f"--predictions {self.folder}: it holds no mask; give a folder of <sequence>/<frame>.png")
         whole = digest([[str(path.relative_to(self.folder)), file_digest(path)] for path in paths])
-        return Backbone(nn.Identity(), Facts(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
+        return Backbone(nn.Identity(), BackboneInfo(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
 
     def path(self, item: Item) -> Path:
         """Where the mask of a frame is."""

@@ -35,9 +35,9 @@ from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
 from densebench.evals.vos.scoring import Tally, scores
 from densebench.evals.vos.tracking import Tracker, Tracking
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
@@ -87,9 +87,9 @@ class Vos(Evaluator):
         """The mean of J and F."""
         return {"metric": "jf_mean", "variant": "official"}
 
-    def stand_in(self) -> Backbone | None:
+    def source_override(self) -> Backbone | None:
         """Masks that exist."""
-        return None if self.predictions is None else GivenMasks(Path(self.predictions)).stand_in()
+        return None if self.predictions is None else GivenMasks(Path(self.predictions)).source_override()
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """The settings; of masks that exist the measure alone."""

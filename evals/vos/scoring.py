@@ -10,7 +10,7 @@ import numpy as np
 from densebench.evals.vos.tracking import Tracking
 from jaxtyping import Float
 
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import cache_root, canonical_json, read_checked, write_checked

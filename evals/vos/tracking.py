@@ -13,8 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from densebench.backbones import Backbone
-from densebench.datasets import Item
+from densebench.backbones.backbone import Backbone
+from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.backbones.timm_models import create, probe
 from densebench.errors import UserError
 

@@ -56,7 +56,7 @@ def ours(arguments):
 def naive(arguments):
     import torch
 
-    from densebench.datasets import limited
+    from densebench.datasets.dataset import limited
 
     backbone, dataset = opened(arguments)
     evaluator = options(arguments).resolve(dataset)

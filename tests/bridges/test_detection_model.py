@@ -10,8 +10,8 @@ from drawn_objects import options_of, small_vit
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
-from densebench.backbones import load_backbone
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.torchvision.detector import Anchors, InFloat, Pooling, build
 from densebench.bridges.torchvision.pyramid import Pyramid, evenly, octaves, trained_layers
 from densebench.bridges.torchvision.training import groups, rate_at
@@ -88,7 +88,7 @@ def test_layers_that_a_pyramid_can_be_built_on():
 
 def test_backbones_of_other_sources_take_the_simple_pyramid():
     trunk = torch.nn.Conv2d(3, 24, 16, 16)
-    backbone = Backbone(trunk, Facts("mine", "conv", 24, 16), "digest")
+    backbone = Backbone(trunk, BackboneInfo("mine", "conv", 24, 16), "digest")
     maps = Pyramid(trained_layers(backbone, "simple", 0.0), True, 16)(torch.randn(1, 3, 64, 64))
     assert [one.shape[2] for one in maps.values()] == [16, 8, 4, 2, 1]
     with pytest.raises(UserError, match="use --pyramid simple"):

@@ -11,7 +11,7 @@ import torch
 from drawn_maps import MEAN, QUIET, STD, bridge, data_of, equal
 from segmentor_runs import CLASSES, RATES, SMALL, counts, same, train
 
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
 
@@ -138,7 +138,7 @@ def repeated(source):
 
 @pytest.mark.parametrize("head", ["linear", "batchnorm"])
 def test_linear_heads_learn_a_handful_of_images_by_heart(head, tmp_path):
-    backbone = Backbone(Telling(), Facts("telling", "telling", 9, 2, MEAN, STD), "0" * 64)
+    backbone = Backbone(Telling(), BackboneInfo("telling", "telling", 9, 2, MEAN, STD), "0" * 64)
     source = repeated(data_of({f"train{n}": (48, 64) for n in range(4)}))
     found = train(backbone, tmp_path, (0.1, 1e-5), source, head=head, crop=32, scale=48, iterations=80, validations=1)
     score = found.validations[-1].mmseg

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from densebench import catalog, cli, options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.cli import settings
 from densebench.datasets import load_dataset
 from densebench.errors import UserError

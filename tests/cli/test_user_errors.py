@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from densebench import catalog
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.cli import main
 from densebench.datasets import load_dataset
 from densebench.errors import UserError

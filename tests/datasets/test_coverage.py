@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dataset_files import SHIPPED
 from made_records import BACKBONE, DATASET, PROTOCOL
 
-from densebench.datasets import load_dataset, titles
+from densebench.datasets import load_dataset
 from densebench.datasets.scenes import Scenes
 from densebench.evaluation.run import evaluate, summary
 from densebench.results import record as records
@@ -56,7 +57,7 @@ def write(results, counts, name="a", preset="hummingbird", protocol="incontext",
     return record
 
 
-@pytest.mark.parametrize("name", titles())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_built_in_data_set_knows_how_many_images_each_split_has(name):
     found = load_dataset(name, Path())
     assert {split for split in found.splits if not found.official_images(split)} == set()

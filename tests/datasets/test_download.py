@@ -286,7 +286,8 @@ def test_get_unpacks_again_what_was_stopped_half_way(server, tmp_path, monkeypat
 
 
 def test_the_sources_of_all_data_sets_are_well_formed():
-    from densebench.datasets import load_dataset, titles
+    from densebench.datasets import load_dataset
+    from densebench.datasets.catalog import titles
 
     for name in titles():
         for source in load_dataset(name).sources:

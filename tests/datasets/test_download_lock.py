@@ -7,7 +7,7 @@ import time
 import zipfile
 from dataclasses import dataclass
 
-from densebench.datasets import Dataset, Source
+from densebench.datasets.dataset import Dataset, Source
 from densebench.datasets.io import download
 
 

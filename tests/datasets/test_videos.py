@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densebench.datasets import fitting, load_dataset, present, titles_of
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import fitting, present, titles_of
 from densebench.errors import UserError
 
 SIZE = (6, 4)  # width, height
@@ -62,8 +63,8 @@ def davis(tmp_path):
 
 
 def test_names_and_kind(davis):
-    assert list(titles_of("videos")) == ["davis2016", "davis2017"]
-    assert fitting("videos") == "davis2016, davis2017, frames:DIR"
+    assert titles_of("videos").keys() >= {"davis2016", "davis2017"}
+    assert fitting("videos").endswith(", frames:DIR") and "davis2017" in fitting("videos")
     assert fitting("label maps").endswith("folder:DIR")
     assert {"davis2016", "davis2017"} <= set(present(davis))
 

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from densebench import options
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.weights import weights_digest
-from densebench.datasets import Item
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.run import evaluate
@@ -306,7 +306,7 @@ class Colours(torch.nn.Module):
 
 def backbone():
     trunk = Colours()
-    return Backbone(trunk, Facts("colours", "colours", 6, STRIDE, (0.47,) * 3, (0.25,) * 3), weights_digest(trunk))
+    return Backbone(trunk, BackboneInfo("colours", "colours", 6, STRIDE, (0.47,) * 3, (0.25,) * 3), weights_digest(trunk))
 
 
 DATA = Toys(root=Path())

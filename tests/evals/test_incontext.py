@@ -14,8 +14,8 @@ from densebench.evals.incontext.protocol import InContext
 from PIL import Image
 
 from densebench import options
-from densebench.backbones import load_backbone
-from densebench.datasets import Dataset, Item
+from densebench.backbones.loading import load_backbone
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import digest

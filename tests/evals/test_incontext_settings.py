@@ -6,7 +6,7 @@ import pytest
 from densebench.evals.incontext.protocol import InContext
 
 from densebench import options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run

@@ -19,7 +19,7 @@ from densebench.evals.kmeans import KMeans
 from PIL import Image
 
 from densebench import options
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.protocol import Run

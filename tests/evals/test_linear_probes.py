@@ -35,7 +35,7 @@ from test_incontext import (
 from torch import nn
 
 from densebench import options
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.datasets.folder import open_folder
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
@@ -334,7 +334,7 @@ def test_the_features_are_computed_once_where_no_image_is_cropped(backbone, monk
 @pytest.mark.parametrize("augment", ["none", "crop"])
 def test_the_backbone_stays_as_it_was(augment):
     trunk = nn.Sequential(nn.Conv2d(3, 6, PATCH, PATCH), nn.BatchNorm2d(6), nn.Dropout(0.5))
-    model = Backbone(trunk, Facts("fake", "fake", 6, PATCH), "0" * 64)
+    model = Backbone(trunk, BackboneInfo("fake", "fake", 6, PATCH), "0" * 64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (evaluate(model, augment=augment, run=Run(progress_key=key)) for key in "ab")
     assert first == second  # a dropout that is on would differ

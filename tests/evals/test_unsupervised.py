@@ -19,7 +19,7 @@ from densebench.evals.unsupervised.protocol import Unsupervised
 from drawn_parts import DATA, NOISY, SIDE, WORLDS, attention_masks, parts_of, seeing
 
 from densebench import options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import digest

@@ -18,7 +18,7 @@ from densebench.evals.vos.tracking import Context, label_map, on_grid
 from PIL import Image
 from test_propagation import dino_stretch, naive
 
-from densebench.backbones.pixels import Pixels
+from densebench.backbones.adapters import Pixels
 from densebench.datasets.davis import Davis2017
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate

@@ -228,7 +228,7 @@ def test_a_sweep_says_the_best_by_the_direction_of_the_score(tmp_path, monkeypat
 
     monkeypatch.setattr(sweep, "evaluate", evaluate)
     monkeypatch.setattr(sweep, "pretrain", lambda *_, **__: None)
-    monkeypatch.setattr("densebench.backbones.read_checkpoint", lambda _: {"dataset": "scenes"})
+    monkeypatch.setattr("densebench.backbones.checkpoint.read_checkpoint", lambda _: {"dataset": "scenes"})
     asked = {"output": tmp_path / "grid", "dry_run": False, "data_root": None}
     text = sweep.sweep("cribo", ["objects=2,3,4"], asked, {})
     assert f"the best is {best}\n" in capsys.readouterr().err

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from densebench.backbones import load_backbone, without_labels
-from densebench.catalog import import_file
+from densebench.backbones import without_labels
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.results.leaderboard import leaderboard
+from densebench.user_code import import_file
 
 GIVEN = {"fractions": (1,), "neighbours": (3,), "augment_epochs": 0, "image_size": 64, "device": "cpu", "workers": 0}
 BACKBONE = """import torch

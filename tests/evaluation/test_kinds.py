@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from densebench.datasets import load_dataset, titles, titles_of
+from densebench.datasets import load_dataset
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.catalog import titles, titles_of
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.weights import weights_digest
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation, extract
 from densebench.features.views import View
@@ -57,7 +57,7 @@ class Count(torch.nn.Module):
 
 def backbone(weight=1.0, **facts):
     trunk = Count(weight)
-    return Backbone(trunk, Facts("count", "count", 3, 8, (0.5,) * 3, (0.25,) * 3, **facts), weights_digest(trunk))
+    return Backbone(trunk, BackboneInfo("count", "count", 3, 8, (0.5,) * 3, (0.25,) * 3, **facts), weights_digest(trunk))
 
 
 @pytest.fixture(autouse=True)

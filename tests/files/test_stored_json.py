@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from densebench.backbones import newest_checkpoint, read_checkpoint, save_checkpoint
+from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint, save_checkpoint
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.training.run import train

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from densebench import catalog
-from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.datasets import load_dataset
 from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
@@ -226,7 +226,7 @@ def test_features_are_in_true_float32_without_an_evaluation_around_them(tmp_path
             seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
             return images[:, :, ::8, ::8]
 
-    backbone = Backbone(Watched(), Facts("watched", "watched", 3, 8), "watched")
+    backbone = Backbone(Watched(), BackboneInfo("watched", "watched", 3, 8), "watched")
     scenes = load_dataset("scenes")
     with float32(tf32=True):
         extract(backbone, scenes, scenes.part("val", 2), View(8, 32))

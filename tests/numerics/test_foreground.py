@@ -14,9 +14,9 @@ import torch
 from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
 from scipy import ndimage
 
-from densebench.backbones import attention_of, load_backbone
-from densebench.backbones.backbone import Backbone, Facts
-from densebench.backbones.timm_models import trunk_of
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.loading import load_backbone
+from densebench.backbones.timm_models import attention_of, make_trunk
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground, without_specks
 from densebench.torchvision_ops import make_importable
@@ -42,8 +42,8 @@ def small_vit(convention="offset", **more):
     for name, parameter in model.named_parameters():
         if "gamma" not in name:
             torch.nn.init.normal_(parameter, 1.5 if "q_norm" in name or "k_norm" in name else 0.3 if "norm" in name else 0.0, 0.4)
-    facts = Facts("small", "small", DIM, PATCH, pos_embed=convention)
-    return Backbone(trunk_of(model.eval(), "last", convention), facts, "digest of the weights")
+    facts = BackboneInfo("small", "small", DIM, PATCH, pos_embed=convention)
+    return Backbone(make_trunk(model.eval(), "last", convention), facts, "digest of the weights")
 
 
 def images(count=3, height=32, width=32):

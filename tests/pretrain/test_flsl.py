@@ -16,7 +16,7 @@ from drawn_views import drawn_views
 from safetensors.torch import load_file
 
 from densebench import catalog
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
 from densebench.files.states import saved_states

@@ -385,6 +385,6 @@ def test_patches_of_14_with_registers_train(tmp_path):
         "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56,
         local_size=28, local_crops=1, hidden_dim=16, bottleneck_dim=8, device="cpu", queue_size=32,
     )  # fmt: skip
-    from densebench.backbones import load_backbone
+    from densebench.backbones.loading import load_backbone
 
     assert load_backbone(f"ckpt:{run}")(torch.zeros(1, 3, 56, 56)).shape == (1, 384, 4, 4)

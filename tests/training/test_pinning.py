@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.options import Data
@@ -36,8 +36,7 @@ def loaders(monkeypatch):
     def spy(*arguments, pin_memory=False, **more):
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
-    for module in (features, linear_probes, vos_frames, boxes, maps):
-        monkeypatch.setattr(module, "DataLoader", spy)
+    monkeypatch.setattr("densebench.datasets.io.loader.DataLoader", spy)
     monkeypatch.setattr(linear_probes, "resolve_device", torch.device)
 
 

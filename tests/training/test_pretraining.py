@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from densebench import catalog, options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.errors import Stopped, UserError
 from densebench.files import states
 from densebench.results.score import Score
@@ -495,7 +495,7 @@ def test_half_precision_trains(method, precision, tmp_path):
 
 
 def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
-    from densebench.backbones import newest_checkpoint
+    from densebench.backbones.checkpoint import newest_checkpoint
 
     monkeypatch.setattr("densebench.training.run_folder.probe", lambda *_: Score("miou", "identity", 1.0, direction="higher"))
     run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)

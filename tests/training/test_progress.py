@@ -8,7 +8,7 @@ from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
 
 from densebench import catalog, options
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from densebench.backbones import load_backbone, save_checkpoint
+from densebench.backbones.checkpoint import save_checkpoint
+from densebench.backbones.loading import load_backbone
 from densebench.cli import main
 from densebench.datasets import load_dataset
 from densebench.errors import Stopped, UserError

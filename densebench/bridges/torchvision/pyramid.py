@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from densebench.backbones import Backbone
-from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, Trunk, has_equal_blocks
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, TimmTrunk, has_equal_blocks
 from densebench.console import notice
 from densebench.errors import UserError
 
@@ -61,7 +61,7 @@ class Layers(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Return the grids of normalised images, whose sides the strides must divide."""
-        return self.trunk.grids(images) if isinstance(self.trunk, Trunk) else [self.trunk(images)]
+        return self.trunk.grids(images) if isinstance(self.trunk, TimmTrunk) else [self.trunk(images)]
 
 
 def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
@@ -73,7 +73,7 @@ def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers
     if not backbone.params:
         raise UserError(f"{backbone.spec} has no weights to fine-tune; --protocol bbox-knn scores it")
     trunk = copy.deepcopy(backbone.trunk)
-    if not isinstance(trunk, Trunk):
+    if not isinstance(trunk, TimmTrunk):
         if pyramid == "fpn":
             raise UserError(f"--pyramid fpn takes layers of a timm model, which {backbone.spec} is not; use --pyramid simple")
         return Layers(trunk, (backbone.dim,), (backbone.stride,))
@@ -85,7 +85,7 @@ def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers
     return _stages(trunk, backbone, pyramid, drop_path)
 
 
-def _blocks(trunk: Trunk, backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
+def _blocks(trunk: TimmTrunk, backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
     depth, several = len(trunk.model.blocks), len(STRIDES) if pyramid == "fpn" else 1
     if backbone.layer == "last" and pyramid == "fpn":
         trunk.layers = evenly(depth)
@@ -103,7 +103,7 @@ def evenly(depth: int) -> list[int]:
     return [max(0, round((block + 1) * depth / 12) - 1) for block in OF_TWELVE]
 
 
-def _stages(trunk: Trunk, backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
+def _stages(trunk: TimmTrunk, backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
     if backbone.layer != "last":
         raise UserError(f"--layer {backbone.layer}: the pyramid is built on the stages that {backbone.spec} has; leave it out")
     stages = {int(info["reduction"]): number for number, info in enumerate(trunk.model.feature_info)}  # the last of each stride

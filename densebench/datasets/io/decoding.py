@@ -79,7 +79,7 @@ def _bytes(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """The width and height of an image, from its header alone."""
+    """Return the width and height of an image, from its header alone."""
     with opened(path, f"the image {path}", "opened") as image:
         return image.size
 

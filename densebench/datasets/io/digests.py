@@ -32,7 +32,7 @@ class FileDigests:
         self.fresh: dict[str, tuple[Stamp, str]] = {}
 
     def digest(self, path: Path) -> str:
-        """The SHA-256 of the file's bytes now. Raises UserError where the file cannot be read."""
+        """Return the SHA-256 of the file's bytes now. Raises UserError where the file cannot be read."""
         key = os.path.abspath(path)  # noqa: PTH100 - keeps symbolic links, which Path.resolve would follow
         try:
             stamp = _stamp(path)
@@ -63,12 +63,12 @@ class FileDigests:
 
 @functools.cache
 def shared_digests(index: Path) -> FileDigests:
-    """The one FileDigests of this process for an index."""
+    """Return this process's FileDigests of an index."""
     return FileDigests(index)
 
 
 def digests_of(name: str) -> FileDigests:
-    """The digests of a data set's files, indexed in the cache folder."""
+    """Return the digests of a data set's files, indexed in the cache folder."""
     return shared_digests(cache_root() / "digests" / f"{name}.json")
 
 

@@ -159,10 +159,10 @@ def _copy(response: http.client.HTTPResponse, part: Path, mode: str, start: int,
             bar.advance(round(received / 1e6) - bar.done)
 
 
-def _length(url: str, said: str | None) -> int | None:
-    if said is not None and not re.fullmatch(r"[0-9]{1,15}", said.strip()):
-        raise UserError(f"{url} says that it sends {said[:40]!r} bytes, which is no size; try again later or fetch it by hand")
-    return None if said is None else int(said)
+def _length(url: str, stated: str | None) -> int | None:
+    if stated is not None and not re.fullmatch(r"[0-9]{1,15}", stated.strip()):
+        raise UserError(f"{url} says that it sends {stated[:40]!r} bytes, which is no size; try again later or fetch it by hand")
+    return None if stated is None else int(stated)
 
 
 def _bytes(path: Path) -> int:
@@ -179,10 +179,10 @@ def _check(part: Path, url: str, checksum: str | None) -> None:
         return
     kind, _, wanted = checksum.partition(":")
     with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, kind).hexdigest()
-    if found != wanted:
+        computed = hashlib.file_digest(stream, kind).hexdigest()
+    if computed != wanted:
         part.unlink()
-        raise UserError(f"{url} has the {kind} {found}, not the published {wanted}; it was removed, fetch it again")
+        raise UserError(f"{url} has the {kind} {computed}, not the published {wanted}; it was removed, fetch it again")
 
 
 def _archive(root: Path, source: Source) -> Path:

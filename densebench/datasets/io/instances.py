@@ -51,17 +51,17 @@ class Instances:
         return {Path(file).stem: row for row, file in enumerate(self.files)}
 
     def size(self, row: int) -> tuple[int, int]:
-        """The width and height of an image as the file says."""
+        """Return the width and height of an image as the file says."""
         width, height = self.arrays["sizes"][row].tolist()
         return width, height
 
     def objects(self, row: int, table: Int[np.ndarray, "ids"]) -> Objects:
-        """The objects of an image; `table` turns category ids into classes."""
-        own = slice(*self.arrays["starts"][row : row + 2].tolist())
-        ends = self.arrays["spans"][own.start : own.stop + 1].tolist()
+        """Return the objects of an image; `table` turns category ids into classes."""
+        rows = slice(*self.arrays["starts"][row : row + 2].tolist())
+        ends = self.arrays["spans"][rows.start : rows.stop + 1].tolist()
         masks = tuple(json.loads(self.arrays["masks"][first:last].tobytes()) for first, last in itertools.pairwise(ends))
-        boxes, crowd, areas = (self.arrays[name][own].copy() for name in ("boxes", "crowd", "areas"))
-        return Objects(boxes, table[self.arrays["categories"][own]], crowd, areas, masks)
+        boxes, crowd, areas = (self.arrays[name][rows].copy() for name in ("boxes", "crowd", "areas"))
+        return Objects(boxes, table[self.arrays["categories"][rows]], crowd, areas, masks)
 
 
 def read_instances(path: Path, remedy: str) -> Instances:
@@ -122,7 +122,7 @@ def _read(path: Path, changed: int) -> Instances:
 
 
 def _packed(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of `Instances`, and as "head" the JSON text of everything else."""
+    """Return the arrays of `Instances`, and as "head" the JSON text of everything else."""
     packed = _Packed()
     content = json.loads(path.read_text(encoding="utf-8"), object_hook=packed)
     if any(entry is not None for entry in listed(content, "annotations")):
@@ -161,16 +161,16 @@ def _arranged(packed: _Packed, ids: Int[np.ndarray, "images"], sizes: Int[np.nda
     numbers = np.array(packed.numbers, np.float64).reshape(-1, 5)
     if not np.isfinite(numbers).all():
         raise ValueError("a box or an area is not a finite number")
-    place = np.searchsorted(ids, np.array(packed.images, np.int64))
+    image = np.searchsorted(ids, np.array(packed.images, np.int64))
     corners = np.concatenate([numbers[:, :2], numbers[:, :2] + numbers[:, 2:4]], axis=1)
-    boxes = np.clip(corners, 0, np.tile(sizes[place], 2))
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    order = np.flatnonzero(kept)[np.argsort(place[kept], kind="stable")]
+    boxes = np.clip(corners, 0, np.tile(sizes[image], 2))
+    nonempty = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    order = np.flatnonzero(nonempty)[np.argsort(image[nonempty], kind="stable")]
     lengths = np.array(packed.lengths, np.int64)
     begins = np.cumsum(lengths) - lengths
     masks = b"".join(bytes(packed.masks[begins[j] : begins[j] + lengths[j]]) for j in order.tolist())
     return {
-        "starts": np.searchsorted(place[order], np.arange(len(ids) + 1)),
+        "starts": np.searchsorted(image[order], np.arange(len(ids) + 1)),
         "boxes": boxes[order],
         "categories": np.array(packed.categories, np.int64)[order],
         "crowd": np.array(packed.crowd, bool)[order],

@@ -32,20 +32,20 @@ class Panoptic:
     segments: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def categories_of(self, png: Path) -> np.ndarray:
-        """The category id of each pixel, int16 [h, w]; 0 is unlabelled. Raises UserError for a segment not in the JSON."""
+        """Return the category id of each pixel, int16 [h, w]; 0 is unlabelled. Raises UserError for a segment not in the JSON."""
         red, green, blue = np.moveaxis(read_mask(png, "RGB").astype(np.int32), -1, 0)
         pixels = red + 256 * green + 65536 * blue
         if png.stem not in self.segments:
             raise UserError(f"{self.path} says nothing about {png.name}; fetch both again")
         ids, categories = self.segments[png.stem]
         ids, categories = np.append(0, ids), np.append(0, categories)
-        place = np.searchsorted(ids, pixels).clip(max=len(ids) - 1)
-        stray = ids[place] != pixels
+        index = np.searchsorted(ids, pixels).clip(max=len(ids) - 1)
+        stray = ids[index] != pixels
         if stray.any():
             raise UserError(
                 f"the label map {png} holds the segment {pixels[stray][0]}, which {self.path} lacks; fetch both again"
             )
-        return categories[place].astype(np.int16)
+        return categories[index].astype(np.int16)
 
 
 def read_panoptic(path: Path, remedy: str) -> Panoptic:
@@ -66,8 +66,8 @@ def _read(path: Path, changed: int) -> Panoptic:
     content = json.loads(path.read_text(encoding="utf-8"))
     segments = {}
     for annotation in listed(content, "annotations"):
-        found = listed(annotation, "segments_info")
-        pairs = sorted((whole(segment, "id", 0, 2**24 - 1), whole(segment, "category_id", 0, CATEGORIES)) for segment in found)
+        listing = listed(annotation, "segments_info")
+        pairs = sorted((whole(segment, "id", 0, 2**24 - 1), whole(segment, "category_id", 0, CATEGORIES)) for segment in listing)
         table = np.array(pairs, np.int32).reshape(-1, 2)
         name = check_name(annotation["file_name"], f"{path}, annotations,")
         segments[Path(name).stem] = (table[:, 0], table[:, 1].astype(np.int16))
@@ -94,11 +94,11 @@ def categories_of(content: Any, *flags: str) -> list[dict[str, Any]]:
 
     Raises KeyError, TypeError or ValueError for another shape.
     """
-    found = listed(content, "categories")
-    for category in found:
+    categories = listed(content, "categories")
+    for category in categories:
         whole(category, "id", 0, CATEGORIES)
         if any(category[flag] not in (0, 1) for flag in flags):
             raise ValueError(f"{' and '.join(flags)} must be 0 or 1")
         if not isinstance(category["supercategory"], str):
             raise ValueError("a supercategory is not text")
-    return found
+    return categories
