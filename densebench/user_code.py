@@ -17,7 +17,6 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def plugin_code(point: EntryPoint) -> str:
     if _is_ours(point.module):
         return ""
     about = [point.dist.name, point.dist.version] if point.dist is not None else []
-    file = next((file for name in _prefixes(point.module) if (file := _find(name)[0]) is not None), None)
+    file = next((file for name in _prefixes(point.module) if (file := find_module(name)[0]) is not None), None)
     if file is None:
         return digest(about, LENGTH)
     return digest([*about, folder_code(file.parent) if file.stem == "__init__" else file_code(file)], LENGTH)
@@ -179,7 +178,7 @@ def _is_ours(name: str) -> bool:
 
 def _own_file(name: str) -> Path | None:
     """Return the file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
-    file = None if _is_ours(name) or name == "__main__" else _find(name)[0]
+    file = None if _is_ours(name) or name == "__main__" else find_module(name)[0]
     if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _pythons_own()):
         return None
     return file
@@ -198,14 +197,15 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _find(name: str) -> tuple[Path | None, list[str]]:
+def find_module(name: str) -> tuple[Path | None, list[str]]:
     """Return the file of a module and, for a package, the folders where its modules lie. Imports nothing."""
     if (module := sys.modules.get(name)) is not None:
         file, folders = getattr(module, "__file__", None), list(getattr(module, "__path__", ()))
         return (Path(file) if isinstance(file, str) else None), folders
     parent = name.rpartition(".")[0]
-    try:
-        spec = PathFinder.find_spec(name, _find(parent)[1]) if parent else importlib.util.find_spec(name)
+    folders = find_module(parent)[1] if parent else None
+    try:  # an editable install has a finder of its own
+        spec = next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, folders))), None)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
@@ -213,4 +213,4 @@ def _find(name: str) -> tuple[Path | None, list[str]]:
     return (Path(spec.origin) if spec.has_location and spec.origin else None), list(spec.submodule_search_locations or ())
 
 
-__all__ = ["class_code", "file_code", "folder_code", "importing", "noticing", "plugin_code"]
+__all__ = ["class_code", "file_code", "find_module", "folder_code", "importing", "noticing", "plugin_code"]
