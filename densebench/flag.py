@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -123,6 +124,7 @@ def check_range(given: str, value: float, least: float, most: float) -> None:
             raise UserError(f"{given}: it must be at {word} {f'{limit:g}' if isinstance(limit, float) else limit}")
 
 
+@functools.lru_cache(maxsize=1024)
 def plain_annotation(text: str) -> str:
     """Return an annotation in its usual spelling; "" unless it is made of int, float, bool, str, tuple and None alone."""
     try:

@@ -227,8 +227,10 @@ class _Replaced(ast.NodeTransformer):
 
 
 def _value(node: ast.expr, constant: Constant) -> Any:
+    if any(isinstance(part, ast.Name) for part in ast.walk(node)):
+        node = _Replaced(constant).visit(copy.deepcopy(node))
     try:
-        return ast.literal_eval(_Replaced(constant).visit(copy.deepcopy(node)))
+        return ast.literal_eval(node)
     except (ValueError, TypeError) as error:
         raise NotLiteral(ast.unparse(node)) from error
 
