@@ -24,7 +24,7 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="A name of `densebench ls protocols`, ./file.py, or several with commas.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Named settings [default: the protocol's first].")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named settings; without it the protocol's first.")] = None,
     backbone: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.")
     ] = None,
@@ -43,7 +43,7 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.")
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets [default: $DENSEBENCH_DATA, else ./data].")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Use so many images or videos of each split; such scores enter no table.")
