@@ -2,27 +2,38 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
+# One process a core, four at most: each holds torch.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: install demo test check bench leaderboard wheel clean
+.PHONY: install demo test test-slow test-all check docs bench leaderboard wheel clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check,docs]'
 	touch $@
 
 demo: install
 	$(BIN)/densebench demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: install
+	$(PYTEST) -m slow
+
+test-all: install
+	$(PYTEST)
 
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build
 
 bench: install
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
@@ -36,4 +47,4 @@ wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

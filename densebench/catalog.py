@@ -1,172 +1,251 @@
-"""The catalogue: the folder is the registry. A file dropped into `evals/` or `pretrain/` is a name on the command line.
+"""The catalogue: the folder is the registry. A file or folder in `evals/` or `pretrain/` is a name on the command line.
 
-Names also come from installed plug-ins (entry-point groups `densebench.evals`, `densebench.pretrain`) and from a path
-`./mine.py`. Listing reads source files without importing them, so that it answers at once.
+Names also come from installed plug-ins (entry points of `densebench.evals`, `densebench.pretrain`) and from paths, `./mine.py`
+or `./mine/`. An entry is a class that has presets and derives, at any distance, from Evaluator or Pretrainer. It is described
+from its source without an import, and from the class itself where the source does not tell. What cannot be read is reported by
+itself and hides nothing else.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
 
 from densebench import options
 from densebench.errors import UserError, unknown
-from densebench.options import Flag, flags_in_source
-from densebench.user_code import file_code, guarded, import_file, plugin_code
+from densebench.flag import Flag
+from densebench.source import NotLiteral, Source
+from densebench.user_code import file_code, find_module, folder_code, guarded, import_file, plugin_code
 
 Kind = Literal["protocols", "methods"]
-GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
-    "protocols": (
-        "densebench.evals",
-        {
-            "Evaluator": "densebench.evaluation.protocol",
-            "Clustered": "densebench.evaluation.clustered",
-            "Supervised": "densebench.evaluation.supervised",
-            "FewShot": "densebench.evaluation.supervised",
-            "SlidingWindow": "densebench.evaluation.sliding_window",
-        },
-    ),
-    "methods": (
-        "densebench.pretrain",
-        {"Pretrainer": "densebench.training.method", "PrototypePretrainer": "densebench.training.method"},
-    ),
+
+
+class Base(NamedTuple):
+    """The package, which is also the entry-point group, where names of a kind are, and the class that marks one."""
+
+    package: str
+    module: str
+    name: str
+
+
+BASES: Mapping[Kind, Base] = {
+    "protocols": Base("densebench.evals", "densebench.evaluation.protocol", "Evaluator"),
+    "methods": Base("densebench.pretrain", "densebench.training.method", "Pretrainer"),
 }
-"""Where the names of a kind are, and the classes that mark one with the modules that hold them."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of the catalogue: where it is, its title, its presets and its own flags.
+    """One name of the catalogue: its class, title, presets and options.
 
-    A name may have several parts, each a class with presets of its own: those that a package imports, in that order.
+    A name may have several parts, each a class with presets of its own, in the order in which a package imports them: this one
+    and `others`.
     """
 
     name: str
     module: str
     path: Path
+    class_name: str
     title: str
-    base: str
-    presets: tuple[str, ...] = ()
-    own_flags: list[Flag] = field(default_factory=list, repr=False)
-    base_module: str = ""
+    presets: tuple[str, ...]
+    options: tuple[Flag, ...] = field(default=(), repr=False)
     others: tuple[Entry, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Entry, ...]:
+        """All parts, this one first."""
+        return (self, *self.others)
 
     @property
     def all_presets(self) -> tuple[str, ...]:
         """The presets of all parts."""
-        return (*self.presets, *(preset for other in self.others for preset in other.presets))
+        return tuple(preset for part in self.parts for preset in part.presets)
 
     def part(self, preset: str | None) -> Entry:
-        """The part that has a preset; the first where none is named or has it."""
-        return next((other for other in self.others if preset in other.presets), self)
+        """Return the part that has a preset; the first where none is named or has it."""
+        return next((part for part in self.parts if preset in part.presets), self)
 
     def flags(self) -> list[Flag]:
-        """The flags of the base class and its own; of one name its own counts."""
-        shared = options.flags(getattr(importlib.import_module(self.base_module), self.base))
-        return list({flag.name: flag for flag in [*shared, *self.own_flags]}.values())
+        """Return the options of this part, inherited ones first."""
+        return list(self.options)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the class of a name is: a file or a package, and the name of the class where an entry point gives one."""
+
+    name: str
+    module: str
+    path: Path
+    class_name: str = ""
+    point: EntryPoint | None = None
+    is_users: bool = False
+
+    def load(self) -> ModuleType:
+        """Import the module. Raises UserError for whatever it raises."""
+        if self.is_users:
+            return import_file(self.path, self.module)
+        with guarded(self.path, "on import"):
+            return importlib.import_module(self.module)
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All names of a kind, built-in ones first, each read from its source file."""
-    package, bases = GROUPS[kind]
-    found: dict[str, Entry] = {}
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(folder).iterdir(), key=lambda path: path.stem):
-            parts = [
-                entry
-                for file in _files(path)
-                if (entry := read_entry(file, ".".join((package, *file.relative_to(folder).with_suffix("").parts)), bases))
-            ]
-            if parts:
-                name = path.stem.replace("_", "-")
-                found[name] = replace(parts[0], name=name, others=tuple(replace(part, name=name) for part in parts[1:]))
-    for point in importlib.metadata.entry_points(group=package):
-        module = point.value.partition(":")[0]
-        origin = importlib.util.find_spec(module)
-        if origin is None or origin.origin is None:
-            raise UserError(f"the plug-in {point.name!r} names {module}, which is not installed; reinstall or remove it")
-        entry = read_entry(Path(origin.origin), module, bases)
-        if entry is not None:
-            found.setdefault(point.name, replace(entry, name=point.name))
-    return found
+    """Return all names of a kind that can be read, built-in ones first."""
+    return scan(kind)[0]
 
 
-def _files(path: Path) -> list[Path]:
-    """Return the files that may hold the parts of a name: the file itself, or those that the package takes classes from."""
-    if path.suffix == ".py":
-        return [path]
-    if not (path / "__init__.py").is_file():
-        return []
-    imports = [node for node in ast.parse((path / "__init__.py").read_bytes()).body if isinstance(node, ast.ImportFrom)]
-    return [path / f"{(node.module or '').rpartition('.')[2]}.py" for node in imports if node.module != "__future__"]
+def scan(kind: Kind) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Return all names of a kind, built-in ones first, and for each that cannot be read one line that says why."""
+    found, broken = {}, {}
+    for name, place in _places(kind).items():
+        try:
+            found[name] = _read(kind, place)
+        except UserError as error:
+            broken[name] = str(error)
+    return found, broken
 
 
-def read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
-    """Describe the first class in a file that derives from one of `bases`; None where there is none, as in a shared module.
-
-    Raises UserError for a file that is not Python, or whose options are not written out.
-    """
-    with guarded(path, "to be read"):
-        return _read_entry(path, module, bases)
-
-
-def _read_entry(path: Path, module: str, bases: dict[str, str]) -> Entry | None:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
-    for node in tree.body:
-        parents = [ast.unparse(parent).split(".")[-1] for parent in node.bases] if isinstance(node, ast.ClassDef) else []
-        if isinstance(node, ast.ClassDef) and (base := next((name for name in parents if name in bases), None)):
-            title = (ast.get_docstring(tree) or ast.get_docstring(node) or "").partition("\n")[0]
-            name = path.stem.replace("_", "-")
-            return Entry(name, module, path, title, base, _presets(node), flags_in_source(node), bases[base])
-    return None
-
-
-def _presets(node: ast.ClassDef) -> tuple[str, ...]:
-    for line in node.body:
-        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "presets" and isinstance(line.value, ast.Dict):
-            return tuple(key.value for key in line.value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
-    return ()
+def names(kind: Kind) -> list[str]:
+    """Return all names of a kind, whether they can be read or not. Nothing is opened."""
+    return list(_places(kind))
 
 
 def find(kind: Kind, name: str) -> Entry:
-    """The entry of a name or of a path `./mine.py`. Raises UserError where there is none."""
-    if name.endswith(".py"):
+    """Return the entry of a name or of a path `./mine.py`. Raises UserError where there is none or it cannot be read."""
+    return _read(kind, _place(kind, name))
+
+
+def load(kind: Kind, name: str, preset: str | None = None) -> Any:
+    """Import the class behind a name, of the part that has the preset. Raises UserError for whatever its file raises."""
+    place = _place(kind, name)
+    part = _read(kind, place).part(preset)
+    module = place.load()
+    found = getattr(module if part.module == place.module else importlib.import_module(part.module), part.class_name)
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UserError(f"{part.path}: {part.class_name} lacks {', '.join(missing)}; write what {BASES[kind].name} asks for")
+    return found
+
+
+def code_of(kind: Kind, name: str) -> str:
+    """Return the digest of the user's own code behind a name (a path or an installed plug-in); "" where it is built in."""
+    place = _place(kind, name)
+    if place.is_users:
+        return folder_code(place.path.parent) if place.path.stem == "__init__" else file_code(place.path)
+    return "" if place.point is None else plugin_code(place.point)
+
+
+def _place(kind: Kind, name: str) -> Place:
+    if is_path(name):
         path = Path(name)
-        if not path.is_file():
-            raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench ls {kind}`")
-        entry = read_entry(path, f"densebench_plugin_{path.stem}", GROUPS[kind][1])
-        if entry is None:
-            raise UserError(f"{name} holds no class that derives from {next(iter(GROUPS[kind][1]))}; add one")
-        return entry
-    known = entries(kind)
+        file = path / "__init__.py" if path.is_dir() else path
+        if not file.is_file():
+            what = f"{name} holds no __init__.py" if path.is_dir() else f"there is no file {name}"
+            raise UserError(f"{what}; give the path of a Python file or a name of `densebench ls {kind}`")
+        return Place(path.resolve().stem.replace("_", "-"), f"densebench_plugin_{path.resolve().stem}", file, is_users=True)
+    known = _places(kind)
     if name not in known:
         raise unknown(kind.removesuffix("s"), name, known, f"there are {', '.join(known) or 'none'} (densebench ls {kind})")
     return known[name]
 
 
-def load(kind: Kind, name: str, preset: str | None = None) -> Any:
-    """Import the class behind a name, of the part that has the preset."""
-    entry = find(kind, name).part(preset)
-    bases = GROUPS[kind][1]
-    module = import_file(entry.path, entry.module) if name.endswith(".py") else importlib.import_module(entry.module)
-    for found in vars(module).values():
-        own = inspect.isclass(found) and found.__module__ == module.__name__
-        if own and any(parent.__name__ in bases for parent in found.__mro__[1:]):
-            return found
-    raise UserError(f"{entry.path} holds no class that derives from {next(iter(bases))}; add one")
+def is_path(name: str) -> bool:
+    """Return whether a name is a path, `./mine.py` or `./mine/`."""
+    return name.endswith((".py", "/")) or name.startswith((".", "/"))
 
 
-def code_of(kind: Kind, name: str) -> str:
-    """Return the digest of the user's own code behind a name (a file or an installed plug-in); "" where it is built in."""
-    if name.endswith(".py"):
-        return file_code(Path(name))
-    module = find(kind, name).module
-    points = importlib.metadata.entry_points(group=GROUPS[kind][0], name=name)
-    return next((plugin_code(point) for point in points if point.module == module), "")
+def _places(kind: Kind) -> dict[str, Place]:
+    """Return where every name is, built-in ones first, in alphabetical order."""
+    package = BASES[kind].package
+    found: dict[str, Place] = {}
+    for folder in map(Path, find_module(package)[1]):
+        for path in sorted(folder.iterdir(), key=lambda path: path.stem):
+            file = path / "__init__.py" if path.is_dir() else path
+            if path.name.startswith(("_", ".")) or file.suffix != ".py" or not file.is_file():
+                continue
+            name = path.stem.replace("_", "-")
+            found.setdefault(name, Place(name, f"{package}.{path.stem}", file))
+    for point in importlib.metadata.entry_points(group=package):
+        file, _ = find_module(point.module)
+        found.setdefault(point.name, Place(point.name, point.module, file or Path(), point.attr, point))
+    return found
+
+
+def _read(kind: Kind, place: Place) -> Entry:
+    """Describe a name: from its source, or from the classes where the source does not tell.
+
+    Raises UserError for a file that cannot be read or imported, or that holds no entry.
+    """
+    if place.point is not None and not place.path.suffix:
+        raise UserError(f"the plug-in {place.name!r} names {place.module}, which is not installed; reinstall or remove it")
+    with guarded(place.path, "to be read"):
+        parts = _from_source(kind, place)
+    parts = parts or _from_classes(kind, place)
+    presets = [preset for part in parts for preset in part.presets]
+    if not presets:
+        raise UserError(f"{place.path} holds no class with presets that derives from {BASES[kind].name}; add one")
+    if twice := next((preset for preset in presets if presets.count(preset) > 1), None):
+        both = " and ".join(part.class_name for part in parts if twice in part.presets)
+        raise UserError(f"{place.path}: {both} both have the preset {twice}; begin the name of a shared base with _")
+    return replace(parts[0], others=tuple(parts[1:]))
+
+
+def _from_source(kind: Kind, place: Place) -> list[Entry]:
+    """Return the parts of a name by its syntax tree; none where that does not tell."""
+    source, base = Source(place.module, place.path), BASES[kind]
+    try:
+        found = [source.resolve(place.module, place.class_name.split("."))] if place.class_name else source.classes()
+        return [
+            Entry(
+                place.name, each.module, source.file(each.module) or place.path, each.node.name, source.title(each), presets,
+                tuple(each.flags().values()),
+            )
+            for each in found
+            if each is not None and each.derives_from(base.module, base.name) and (presets := each.presets())
+        ]  # fmt: skip
+    except NotLiteral:
+        return []
+
+
+def _from_classes(kind: Kind, place: Place) -> list[Entry]:
+    """Return the parts of a name by importing it."""
+    module = place.load()
+    base: type = getattr(importlib.import_module(BASES[kind].module), BASES[kind].name)
+    if place.class_name:
+        with guarded(place.path, "on import"):
+            found = [getattr(module, place.class_name)]
+    else:
+        inside = {name: value for name, value in vars(module).items() if not name.startswith("_") and inspect.isclass(value)}
+        found = [value for value in inside.values() if f"{value.__module__}.".startswith(f"{module.__name__}.")]
+    return [
+        described(place, each)
+        for each in dict.fromkeys(found)
+        if inspect.isclass(each) and issubclass(each, base) and each is not base and getattr(each, "presets", None)
+    ]
+
+
+def described(place: Place, kind: type) -> Entry:
+    """Return a part by its class. Raises UserError for options or presets that are none."""
+    module = sys.modules[kind.__module__]
+    path = Path(module.__file__ or place.path)
+    if getattr(module, kind.__name__, None) is not kind:
+        raise UserError(f"{path}: the class {kind.__name__} is bound to another name; give it its own")
+    presets = kind.presets  # type: ignore[attr-defined]
+    if not isinstance(presets, Mapping) or not all(isinstance(name, str) for name in presets):
+        raise UserError(f"{path}: the presets of {kind.__name__} are no dictionary with texts as keys; write names and settings")
+    with guarded(path, "to be read"):
+        try:
+            flags = tuple(options.flags(kind))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    own_doc = "" if (kind.__doc__ or "").startswith(f"{kind.__name__}(") else kind.__doc__ or ""
+    title = inspect.cleandoc(module.__doc__ or own_doc).partition("\n")[0]
+    return Entry(place.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags)

@@ -18,7 +18,6 @@ import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +59,7 @@ def plugin_code(point: EntryPoint) -> str:
     if _is_ours(point.module):
         return ""
     about = [point.dist.name, point.dist.version] if point.dist is not None else []
-    file = next((file for name in _prefixes(point.module) if (file := _find(name)[0]) is not None), None)
+    file = next((file for name in _prefixes(point.module) if (file := find_module(name)[0]) is not None), None)
     if file is None:
         return digest(about, LENGTH)
     return digest([*about, folder_code(file.parent) if file.stem == "__init__" else file_code(file)], LENGTH)
@@ -75,12 +74,15 @@ def class_code(kind: type) -> str:
 def import_file(path: Path, name: str) -> ModuleType:
     """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now.
 
-    Raises UserError for whatever the file raises.
+    A file `__init__.py` is imported as a package. Raises UserError for whatever the file raises.
     """
     make_importable()  # the file may import timm
-    spec = importlib.util.spec_from_file_location(name, path)
+    folders = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=folders)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; give one that ends in .py")
+    for inner in [module for module in sys.modules if module.startswith(f"{name}.")]:
+        del sys.modules[inner]
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     _imported_files.add(str(spec.origin))
@@ -206,7 +208,7 @@ def _is_ours(name: str) -> bool:
 
 def _user_file(name: str) -> Path | None:
     """Return the file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
-    file = None if _is_ours(name) or name == "__main__" else _find(name)[0]
+    file = None if _is_ours(name) or name == "__main__" else find_module(name)[0]
     if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _python_folders()):
         return None
     return file
@@ -225,14 +227,15 @@ def _content(path: Path) -> str:
         return ""
 
 
-def _find(name: str) -> tuple[Path | None, list[str]]:
+def find_module(name: str) -> tuple[Path | None, list[str]]:
     """Return the file of a module and, for a package, the folders where its modules lie. Imports nothing."""
     if (module := sys.modules.get(name)) is not None:
         file, folders = getattr(module, "__file__", None), list(getattr(module, "__path__", ()))
         return (Path(file) if isinstance(file, str) else None), folders
     parent = name.rpartition(".")[0]
-    try:
-        spec = PathFinder.find_spec(name, _find(parent)[1]) if parent else importlib.util.find_spec(name)
+    folders = find_module(parent)[1] if parent else None
+    try:  # an editable install has a finder of its own
+        spec = next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, folders))), None)
     except (ImportError, ValueError):
         spec = None
     if spec is None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from densebench import options
-from densebench.cli import settings
+from densebench.cli import entry_options
 from densebench.errors import UserError
 from densebench.options import axis, runtime, setting
+from densebench.source import flags_in_source
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Example:
 def test_flags_are_the_same_from_the_class_and_from_its_source():
     source = ast.parse(Path(__file__).read_text())
     node = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Example")
-    assert options.flags(Example) == options.flags_in_source(node)
+    assert options.flags(Example) == flags_in_source(node)
     assert [flag.spelling for flag in options.flags(Example)][:3] == ["--count", "--share", "--limit"]
 
 
@@ -82,8 +83,8 @@ def test_toml(tmp_path):
 def test_command_line_words():
     known = options.flags(Example)
     words = ["--count", "4", "--sizes=1,2", "--deep", "--limit", "none"]
-    assert settings.parse(words, known, []) == {"count": "4", "sizes": "1,2", "deep": "yes", "limit": "none"}
-    assert settings.parse(["--no-deep"], known, []) == {"deep": "no"}
+    assert entry_options.parse(words, known, []) == {"count": "4", "sizes": "1,2", "deep": "yes", "limit": "none"}
+    assert entry_options.parse(["--no-deep"], known, []) == {"deep": "no"}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,12 @@ def test_command_line_words():
 )
 def test_wrong_words(words, message):
     with pytest.raises(UserError) as caught:
-        settings.parse(words, options.flags(Example), ["--dataset"])
+        entry_options.parse(words, options.flags(Example), ["--dataset"])
     assert message in str(caught.value)
 
 
 def test_help_shows_every_flag_by_kind():
-    text = settings.describe(options.flags(Example))
+    text = entry_options.describe(options.flags(Example))
     assert text.index("--sizes N,...") < text.index("--count N")  # axes first
     assert "soft|majority" in text
     assert "[1,8]" in text

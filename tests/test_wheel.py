@@ -38,7 +38,7 @@ def test_it_holds_every_module_and_the_published_numbers(wheel):
     for folder, target in (("densebench", "densebench"), ("evals", "densebench/evals"), ("pretrain", "densebench/pretrain")):
         for path in (ROOT / folder).rglob("*.py"):
             assert f"{target}/{path.relative_to(ROOT / folder)}" in names
-    assert "densebench/published/published.csv" in names
+    assert "densebench/results/published/published.csv" in names
 
 
 def test_it_runs_in_an_environment_of_its_own(wheel, tmp_path):

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from densebench.cli import cache, data, demo, doctor, ls, records, terminal
+from densebench.cli import cache, data, demo, doctor, ls, output, records
 from densebench.cli.eval import evaluate
+from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
 from densebench.cli.report import report
@@ -38,7 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-NO_MEMORY = "the memory does not suffice; what was finished is kept. Give smaller sizes (batches, images, widths) or fewer points"
+NO_MEMORY = "the memory does not suffice; finished work is saved. Give smaller sizes (batches, images, widths) or fewer points"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", context_settings=OPEN)(pretrain)
 app.command("eval", context_settings=OPEN)(evaluate)
@@ -52,8 +53,8 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_given: bool) -> None:
+    if is_given:
         from importlib.metadata import version
 
         print(f"densebench {version('densebench')}")
@@ -73,17 +74,17 @@ def main() -> None:
     A mistake of the user gives one line on stderr and status 2; Ctrl-C gives one line and status 130, and a second one ends at
     once; output that cannot be written gives one line and status 1.
     """
-    terminal.plain_characters()
-    interrupts = terminal.Interrupts()
+    output.plain_characters()
+    interrupts = Interrupts()
     interrupts.watch()
     try:
         status = _status()
         if status == 130 and interrupts.stopped:  # before the command began
-            terminal.say(_stopped())
+            output.say(_stopped())
         for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
             stream.flush()
     except BaseException as error:
-        status = _told(error, interrupts.stopped)
+        status = _report(error, interrupts.stopped)
     finally:
         interrupts.leave()
     sys.exit(status)
@@ -99,26 +100,26 @@ def _status() -> int:
     return 0
 
 
-def _told(error: BaseException, stopped: bool) -> int:
-    """Tell the user in one line what ended the command; return the exit status. An error of our own making is raised again."""
+def _report(error: BaseException, stopped: bool) -> int:
+    """Print in one line what ended the command and return the exit status. Raise again what the user cannot mend."""
     if isinstance(error, Stopped):
         if str(error):
-            terminal.say(str(error))
+            output.say(str(error))
         return 130
     if stopped or isinstance(error, KeyboardInterrupt):  # an interrupted import may end in any error
-        terminal.say(_stopped())
+        output.say(_stopped())
         return 130
     if isinstance(error, UserError):
-        terminal.say(one_line(str(error)))
+        output.say(one_line(str(error)))
         return 2
     if isinstance(error, MemoryError | RuntimeError | ValueError) and out_of_memory(error):
-        terminal.say(f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})")
+        output.say(f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})")
         return 2
-    if terminal.output_failed(error):
+    if output.output_failed(error):
         assert isinstance(error, OSError)
         if error.errno != errno.EPIPE:  # `densebench ... | head`
-            terminal.say(f"the output cannot be written: {error.strerror}")
-        terminal.discard_output()
+            output.say(f"the output cannot be written: {error.strerror}")
+        output.discard_output()
         return 1
     raise error
 

@@ -9,7 +9,7 @@ import typer
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--output", metavar="DIR", help="Where the run and the records go.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the run and the records.")] = Path("demo"),
 ) -> None:
     """Pretrain CrIBo on generated scenes, score it in context beside its random initialisation, and print the leaderboard."""
     from densebench.backbones.checkpoint import read_checkpoint

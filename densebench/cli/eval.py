@@ -14,33 +14,48 @@ from typing import Annotated, Any
 import typer
 
 from densebench import catalog, options
-from densebench.cli import settings
+from densebench.cli import entry_options
 from densebench.errors import UserError, unknown
+from densebench.flag import Flag
 
 
 def evaluate(
     context: typer.Context,
-    protocol: Annotated[str | None, typer.Option(help="Name, names with commas, or ./file.py (densebench ls).")] = None,
-    preset: Annotated[str | None, typer.Option(help="Named settings; the protocol's first if not given.")] = None,
-    backbone: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="May be repeated; `densebench ls backbones`.")
+    protocol: Annotated[
+        str | None, typer.Option(help="A name of `densebench ls protocols`, ./file.py, or several with commas.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="safetensors or a state dict for timm:NAME.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="What tables call the backbone.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Named settings; without it the protocol's first.")] = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name of the backbone in tables.")] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
-    layer: Annotated[str, typer.Option(help="last, block numbers (8,9,10,11: joined), key, query, value, attention.")] = "last",
+    layer: Annotated[
+        str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
+    ] = "last",
     pos_embed: Annotated[
-        str, typer.Option(help="How position embeddings are resized; auto: as the checkpoint's origin.")
+        str, typer.Option(help="How position embeddings are resized; auto: as the code that trained the checkpoint does.")
     ] = "auto",
-    dataset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="May be repeated; `densebench ls datasets`.")] = None,
-    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Else $DENSEBENCH_DATA, else ./data.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many images (or videos) a split; never enters a table.")] = None,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="Where records go.")] = Path("results"),
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML of the protocol's options; flags come first.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the initialisation of random: backbones.")] = 0,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record holds already.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One record a line on stdout.")] = False,
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use so many images or videos of each split; such scores enter no table.")
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file of the protocol's options; the command line overrides it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights of random: backbones.")] = 0,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record already holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
     show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of --protocol.")] = False,
 ) -> None:
     """Score the patch features of backbones by a protocol, and keep a record of each run."""
@@ -48,12 +63,12 @@ def evaluate(
         _help(context, protocol and protocol.partition(",")[0], preset and preset.partition(",")[0])
         return
     if protocol is None:
-        raise UserError(f"name a protocol: --protocol {'|'.join(catalog.entries('protocols'))}")
+        raise UserError(f"name a protocol: --protocol {'|'.join(catalog.names('protocols'))}")
     entries = _entries(protocol, preset)
     given: dict[str, Any] = options.read_toml(config) if config else {}
-    own = [spelling for parameter in context.command.params for spelling in parameter.opts]
+    spellings = [spelling for parameter in context.command.params for spelling in parameter.opts]
     flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # of the first that has it
-    given |= settings.parse(context.args, flags.values(), own)
+    given |= entry_options.parse(context.args, flags.values(), spellings)
 
     from densebench.evaluation.run import evaluate as run
     from densebench.evaluation.run import summary
@@ -76,40 +91,40 @@ def evaluate(
 
 
 def _shares(
-    entries: list[tuple[str, str | None, catalog.Entry]], flags: dict[str, options.Flag], given: dict[str, Any]
+    entries: list[tuple[str, str | None, catalog.Entry]], flags: dict[str, Flag], given: dict[str, Any]
 ) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Each protocol with its preset and the options that it has. What is wrong is said before the first one runs.
+    """Return each protocol with its preset and those of the given options that it has. Nothing has run by then.
 
-    Raises UserError for an option that none has, and for a value that one of those that have it does not take.
+    Raises UserError for an option that no protocol has, and for a value that one of those that have it does not take.
     """
-    found = []
     for key in given:
         if key not in flags:
             raise unknown("option", key, flags, "the same command with --help lists them")
+    shares = []
     for name, preset, entry in entries:
-        own = {flag.name: flag for flag in entry.flags() if flag.name in given}
-        for key, flag in own.items():
-            flag.read(given[key])
-        found.append((name, preset, {key: given[key] for key in own}))
-    return found
+        taken = [flag for flag in entry.flags() if flag.name in given]
+        for flag in taken:
+            flag.read(given[flag.name])
+        shares.append((name, preset, {flag.name: given[flag.name] for flag in taken}))
+    return shares
 
 
 def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None, catalog.Entry]]:
-    """Each protocol of a list such as kmeans,incontext,linear with its preset and its part of the catalogue.
+    """Return each protocol of a list such as kmeans,incontext,linear with its preset and its part of the catalogue.
 
-    Raises UserError where presets are given that do not pair with them.
+    Raises UserError where there are not as many presets as protocols, and for a preset that its protocol does not have.
     """
     names = [name.strip() for name in protocols.split(",")]
-    wanted: list[str | None] = [*presets.split(",")] if presets else [None] * len(names)
-    if len(wanted) != len(names):
+    chosen: list[str | None] = [*presets.split(",")] if presets else [None] * len(names)
+    if len(chosen) != len(names):
         raise UserError(f"--preset {presets}: {len(names)} protocols take {len(names)} presets, in their order, or none")
-    found = []
-    for name, preset in zip(names, wanted, strict=True):
+    entries = []
+    for name, preset in zip(names, chosen, strict=True):
         entry = catalog.find("protocols", name)
         if preset is not None and preset not in entry.all_presets:
             raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
-        found.append((name, preset, entry.part(preset)))
-    return found
+        entries.append((name, preset, entry.part(preset)))
+    return entries
 
 
 def _help(context: typer.Context, protocol: str | None, preset: str | None) -> None:
@@ -119,7 +134,7 @@ def _help(context: typer.Context, protocol: str | None, preset: str | None) -> N
         return
     whole = catalog.find("protocols", protocol)
     entry = whole.part(preset)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(entry.flags())}")
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
     if others := [name for name in whole.all_presets if name not in entry.presets]:
         print(f"\n{protocol} also has the presets {', '.join(others)}, with options of their own:")
         print(f"densebench eval --protocol {protocol} --preset NAME --help")

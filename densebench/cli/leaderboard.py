@@ -12,10 +12,10 @@ from densebench.errors import UserError
 
 def leaderboard(
     results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose records/ are read.")] = Path("results"),
-    format: Annotated[str, typer.Option(metavar="md|csv|tex|html", help="csv has every metric and variant.")] = "md",
-    published: Annotated[bool, typer.Option("--published", help="Add the papers' numbers, in tables of their own.")] = False,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Status 1 if FILE is not what would be written.")] = False,
+    format: Annotated[str, typer.Option(metavar="md|csv|tex|html", help="Format; only csv has every metric and variant.")] = "md",
+    published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write instead of printing.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if FILE is out of date.")] = False,
 ) -> None:
     """Print comparable records as tables: one table a group, best first; a rank is 1 + the number that are separably better."""
     if check and output is None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from densebench import catalog, options
-from densebench.cli import settings
+from densebench.cli import entry_options
 from densebench.errors import UserError
 
 
@@ -56,7 +56,7 @@ def pretrain(
     entry = catalog.find("methods", method)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     command_flags = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    given |= settings.parse(context.args, entry.flags(), command_flags)
+    given |= entry_options.parse(context.args, entry.flags(), command_flags)
 
     from densebench.processes import launch
     from densebench.training.run import Data, Init, Launch, train
@@ -91,4 +91,4 @@ def _help(context: typer.Context, method: str | None) -> None:
         print("Every method has hyper-parameters of its own: densebench pretrain METHOD --help")
         return
     entry = catalog.find("methods", method)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{settings.describe(entry.flags())}")
+    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")

@@ -17,9 +17,11 @@ Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder whose rec
 
 @app.command("ls")
 def ls(
-    status: Annotated[str | None, typer.Option(metavar="|".join(STATES), help="Only these; stopped: killed.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="|".join(STATES), help="List only these; a stopped one was killed.")
+    ] = None,
     results: Results = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """List records, the oldest first."""
     if status is not None and status not in STATES:
@@ -28,10 +30,10 @@ def ls(
     from densebench.console import notice
     from densebench.results.record_keeping import scan
 
-    found = scan(results)
-    for problem in found.broken.values():
+    scanned = scan(results)
+    for problem in scanned.broken.values():
         notice(f"left out: {problem}")
-    rows = [row for row in map(_row, found.records) if status in (None, row["status"])]
+    rows = [row for row in map(_row, scanned.records) if status in (None, row["status"])]
     if as_json:
         print(json.dumps(rows))
     elif not rows:
@@ -64,8 +66,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 @app.command("rm")
 def rm(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids or unique beginnings of them.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Remove all failed ones.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Remove all records that failed.")] = False,
     results: Results = Path("results"),
 ) -> None:
     """Remove records and their pictures."""
@@ -76,8 +78,8 @@ def rm(
 
     paths = matching(results, ids or [])
     if failed:
-        lost = [record["id"] for record in scan(results).records if record["status"] == "failed"]
-        paths = list(dict.fromkeys([*paths, *matching(results, lost)]))
+        failed_ids = [record["id"] for record in scan(results).records if record["status"] == "failed"]
+        paths = list(dict.fromkeys([*paths, *matching(results, failed_ids)]))
     if not paths:
         print(f"no failed record in {results}")
         return

@@ -13,7 +13,7 @@ def report(
         "results"
     ),
     output: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
-    published: Annotated[bool, typer.Option("--published", help="Add the papers' numbers, in tables of their own.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
 ) -> None:
     """Write one self-contained HTML page: profiles, tables, curves over fractions and K, classes and pictures."""
     from densebench.console import notice

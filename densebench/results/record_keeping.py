@@ -49,7 +49,7 @@ def state(record: dict[str, Any]) -> str:
 
 def obsolete(record: dict[str, Any]) -> bool:
     """Return whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
-    if record["protocol"]["name"] not in catalog.entries("protocols") and not _is_file(record["protocol"]["name"]):
+    if record["protocol"]["name"] not in catalog.names("protocols") and not _is_file(record["protocol"]["name"]):
         return True
     known = record["dataset"]["name"] in titles()
     named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
@@ -70,7 +70,8 @@ def _words(command: str) -> Iterator[str]:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith(".py") and os.path.isfile(name)  # noqa: PTH113 (Path raises for a name that is too long)
+    file = name if name.endswith(".py") else os.path.join(name, "__init__.py")  # noqa: PTH118
+    return catalog.is_path(name) and os.path.isfile(file)  # noqa: PTH113 (Path raises for a name that is too long)
 
 
 def _is_gone(name: str) -> bool:

@@ -10,11 +10,12 @@ import pytest
 
 from densebench import catalog, cli, options
 from densebench.backbones.loading import load_backbone
-from densebench.cli import settings
+from densebench.cli import entry_options
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.options import axis, runtime, setting
+from densebench.source import flags_in_source
 from densebench.training.optimisation import stairs
 from densebench.training.probe import parse
 from densebench.training.run import train
@@ -29,6 +30,7 @@ class Example:
 
 
 SAME = """
+@dataclass
 class Example:
     span: tuple[float, float] = setting((0.5, 1.0), "share, from,to", minimum=0, maximum=1)
     free: tuple[int, ...] = axis((1, 8), "which", minimum=1)
@@ -57,13 +59,13 @@ def test_a_tuple_of_its_length_is_taken_from_text_and_from_toml(tmp_path):
 
 
 def test_help_shows_how_many_values_a_tuple_takes():
-    text = settings.describe(options.flags(Example))
+    text = entry_options.describe(options.flags(Example))
     assert "--span NUMBER,NUMBER\n" in text and "--free N,...\n" in text
 
 
 def test_limits_and_lengths_are_read_from_source_too():
     node = ast.parse(SAME).body[0]
-    assert options.flags_in_source(node) == options.flags(Example)
+    assert flags_in_source(node) == options.flags(Example)
 
 
 def test_annotations_that_are_types_read_like_those_that_are_text():

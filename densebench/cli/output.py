@@ -1,4 +1,4 @@
-"""The terminal: characters that it cannot show, Ctrl-C at any moment, and output that cannot be written."""
+"""Output: characters that a terminal cannot show, lines on stderr, and streams that cannot be written."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import codecs
 import contextlib
 import errno
 import os
-import signal
 import sys
-import threading
-from typing import Any
 
 PLAIN = {"±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"'}
 FULL = (errno.ENOSPC, errno.EIO, errno.EAGAIN, errno.EFBIG, errno.EDQUOT, errno.EPIPE, errno.EBADF)
@@ -42,47 +39,11 @@ def _shown(error: UnicodeError) -> tuple[str, int]:
 
 
 def _kept(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return the same, but UTF-8 for what has no substitute; bytes of a file's name that are not text stay as they are."""
+    """Return ASCII where a character has a substitute, else UTF-8; bytes of a file name that are not text stay as they are."""
     assert isinstance(error, UnicodeEncodeError)
     letter = error.object[error.start]
     errors = "surrogateescape" if "\udc80" <= letter <= "\udcff" else "replace"
     return PLAIN.get(letter) or letter.encode("utf-8", errors), error.start + 1
-
-
-class Interrupts:
-    """Ctrl-C: the first one is a KeyboardInterrupt, the second one ends the process at once and silently.
-
-    Whatever is written goes to a temporary name and is then renamed, so ending at any moment loses no more than a kill would.
-    """
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._process = os.getpid()
-
-    def watch(self) -> None:
-        """Handle Ctrl-C for as long as the process lives."""
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            signal.signal(signal.SIGINT, self._interrupt)
-            sys.unraisablehook = self._unless_stopped(sys.unraisablehook)
-            threading.excepthook = self._unless_stopped(threading.excepthook)
-
-    def leave(self) -> None:
-        """Make every further Ctrl-C end the process: there is nothing left to stop."""
-        self.stopped = True
-
-    def _interrupt(self, _number: int, _frame: Any) -> None:
-        if os.getpid() != self._process:
-            return  # a forked process: the main one ends it
-        if self.stopped:
-            os._exit(130)
-        self.stopped = True
-        raise KeyboardInterrupt
-
-    def _unless_stopped(self, hook: Any) -> Any:
-        return lambda problem: None if self.stopped else hook(problem)
 
 
 def say(text: str) -> None:
@@ -98,7 +59,7 @@ def output_failed(error: BaseException) -> bool:
 
 
 def discard_output() -> None:
-    """Send what the interpreter flushes at its end nowhere: the user already knows that it could not be written."""
+    """Send to nowhere what the interpreter flushes at its end; the user already knows that it could not be written."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -1,8 +1,9 @@
-"""The options of a protocol on the command line: `--neighbours 30`, `--neighbours=30`, `--standardise`, `--no-standardise`."""
+"""The options of a protocol or a method on the command line: `--count 3`, `--count=3`, `--deep`, `--no-deep`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any
 
 from densebench.errors import UserError, unknown
@@ -16,12 +17,13 @@ TITLES = {
 
 
 def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]) -> dict[str, str]:
-    """Read the options that the command itself does not know. `others` are those that it does, for did-you-mean.
+    """Return the texts given for options of a protocol or a method, by the name of their field.
 
-    Raises UserError for a word that is no option, an option that does not exist, or one without its value.
+    others: the options of the command itself, which are offered too where one is misspelt. Raises UserError for a word that is
+    not an option, for an option that does not exist, and for one without a value.
     """
     by_spelling = {flag.spelling: flag for flag in known}
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
@@ -36,12 +38,12 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
             value = next(words, "--")
             if value.startswith("--"):
                 raise UserError(f"{name} has no value: it takes {flag.metavar}; {flag.help}")
-        found[flag.name] = value
-    return found
+        given[flag.name] = value
+    return given
 
 
 def describe(known: Sequence[Flag]) -> str:
-    """The flags as help text, by kind."""
+    """Return the help text of options, grouped by kind."""
     lines = []
     for kind, title in TITLES.items():
         if chosen := [flag for flag in known if flag.kind == kind]:
@@ -55,4 +57,6 @@ def _shown(value: Any) -> str:
         return ",".join(map(_shown, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
     return "none" if value is None else str(value)
