@@ -29,10 +29,10 @@ GROUPS: dict[Kind, tuple[str, dict[str, str]]] = {
         "densebench.evals",
         {
             "Evaluator": "densebench.evaluation.protocol",
-            "Clustered": "densebench.evaluation.clustered",
-            "Supervised": "densebench.evaluation.supervised",
-            "FewShot": "densebench.evaluation.supervised",
-            "SlidingWindow": "densebench.evaluation.sliding_window",
+            "Clustered": "densebench.evaluation.option_groups",
+            "Supervised": "densebench.evaluation.option_groups",
+            "FewShot": "densebench.evaluation.option_groups",
+            "SlidingWindow": "densebench.evaluation.option_groups",
         },
     ),
     "methods": (

@@ -61,11 +61,11 @@ def evaluate(
         known = catalog.find("protocols", protocol).all_presets
         raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
-    stand_in = evaluator.stand_in()
+    override = evaluator.source_override()
     read = (layer, pos_embed, role, seed) != ("last", "auto", "teacher", 0)
-    if stand_in is not None and (backbones or weights is not None or read):
-        raise UserError(f"{stand_in.spec} is scored as it is; leave out --backbone, --weights and how to read them")
-    specs = list(backbones) if stand_in is None else [stand_in.spec]
+    if override is not None and (backbones or weights is not None or read):
+        raise UserError(f"{override.spec} is scored as it is; leave out --backbone, --weights and how to read them")
+    specs = list(backbones) if override is None else [override.spec]
     for flag, value in (("--weights", weights), ("--name", name)):
         if value is not None and len(specs) != 1:
             raise UserError(f"{flag} {value} goes with one --backbone; {len(specs)} are given")
@@ -78,7 +78,7 @@ def evaluate(
         if world.is_main and not dry_run:
             records.check_writable(results)
         for spec in specs:
-            backbone = stand_in or load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
+            backbone = override or load_backbone(spec, weights=weights, layer=layer, pos_embed=pos_embed, role=role, seed=seed)
             for dataset in opened:
                 chosen = evaluator.resolve(dataset)
                 header = _header(chosen, protocol, preset, backbone, name, dataset, limit)

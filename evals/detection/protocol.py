@@ -56,7 +56,7 @@ from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.score import Point, Score
+from densebench.results.score import Score
 
 ASPECT = 1333 / 800  # long side for a short one, where none is given
 
@@ -140,14 +140,6 @@ class Detection(Evaluator):
         """The long side in px; of the square of large-scale jitter it is the short one."""
         return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
 
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split that is learned from and the split that is scored."""
-        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
-
-    def points(self, dataset: Dataset) -> list[Point]:
-        """One: nothing is swept."""
-        return [()]
-
     def resolve(self, dataset: Dataset) -> Detection:
         """Name the splits. Raises UserError for what does not go together."""
         if self.model == "mask-rcnn" and not getattr(dataset, "has_masks", False):
@@ -166,8 +158,7 @@ class Detection(Evaluator):
         if self.iou > 1:
             raise UserError(f"--iou {self.iou:g}: no two boxes share more than all; give 1 at most")
         check_batch(self.recipe(1), self.gpus)
-        train, scored = self.splits(dataset)
-        return replace(self, train_split=train, eval_split=scored)
+        return super().resolve(dataset)
 
     def recipe(self, images: int) -> Recipe:
         """The run on so many training images."""

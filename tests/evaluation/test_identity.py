@@ -33,7 +33,7 @@ HUB = HUB.replace("avg_pool2d(images, 8)", "avg_pool2d(images, 8).flatten(2).tra
 )
 PROTOCOL = """from dataclasses import dataclass, replace
 from densebench.evals.incontext.protocol import InContext
-from densebench.evaluation.supervised import FewShot
+from densebench.evaluation.option_groups import FewShot
 from part import FACTOR
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ PLUG_IN = '''"""Shares of the images as scores."""
 from dataclasses import dataclass
 
 from densebench.results.record import Score
-from densebench.evaluation.supervised import FewShot
+from densebench.evaluation.option_groups import FewShot
 
 
 @dataclass(frozen=True)
