@@ -1,8 +1,8 @@
 """densebench: pretrain vision backbones, and measure their patch features the way the literature measures them.
 
-    from densebench import load_backbone, load_dataset, pretrain, evaluate, leaderboard
+    from densebench import load_backbone, load_dataset, train, evaluate, leaderboard
 
-Everything is imported when it is first used, so that `import densebench` costs nothing.
+Everything is imported when it is first used, so that `import densebench` does not import torch.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densebench.backbones import load_backbone
     from densebench.datasets import load_dataset
-    from densebench.evaluation.run import evaluate
+    from densebench.evaluation.run import Backbones, evaluate
     from densebench.results.leaderboard import leaderboard
-    from densebench.training.run import pretrain
+    from densebench.training.run import train
 
-__all__ = ["evaluate", "leaderboard", "load_backbone", "load_dataset", "pretrain"]
+__all__ = ["Backbones", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 
 _HOMES = {
+    "Backbones": "densebench.evaluation.run",
     "evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones",
     "load_dataset": "densebench.datasets",
-    "pretrain": "densebench.pretrain",
+    "train": "densebench.training.run",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("densebench")
     if name not in _HOMES:
         raise AttributeError(f"module 'densebench' has no attribute {name!r}")
-    if name == "pretrain":  # the package of methods can be called
-        return importlib.import_module("densebench.pretrain")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # a function may have its module's name: it wins
-    return value
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -14,7 +14,7 @@ from densebench.backbones.checkpoint import save_checkpoint
 from densebench.console import notice
 from densebench.files.atomic import sweep, write_text
 from densebench.pictures.canvas import save
-from densebench.results.ranking import SIGNS
+from densebench.results.score import SIGNS
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.objective import Views

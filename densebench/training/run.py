@@ -30,7 +30,7 @@ from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged, write_text
 from densebench.files.stored_json import Count, Integer, ShapeError, Text, Word, check, load
 from densebench.processes import describe, resolve_device
-from densebench.results.record import code, environment
+from densebench.results.provenance import code, environment
 from densebench.training.chief import Chief
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.method import Pretrainer

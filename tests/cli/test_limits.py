@@ -13,7 +13,7 @@ from densebench.backbones import load_backbone
 from densebench.cli import settings
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
-from densebench.evaluation.run import evaluate
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.options import axis, runtime, setting
 from densebench.training.probe import parse
 from densebench.training.run import pretrain
@@ -140,7 +140,9 @@ def test_what_no_memory_holds_is_refused_before_scoring(given):
 def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
     for call in (
         lambda: load_backbone("random:test_vit", seed=seed),
-        lambda: list(evaluate("incontext", backbones=["random:test_vit"], datasets=["scenes"], seed=seed, dry_run=True)),
+        lambda: list(
+            evaluate("incontext", backbones=Backbones(["random:test_vit"], seed=seed), datasets=["scenes"], dry_run=True)
+        ),
         lambda: pretrain("dino", data=["scenes"], output=tmp_path, seed=seed, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--seed {seed}: it must be at"):

@@ -38,8 +38,9 @@ from densebench.datasets import uavdt
 from densebench.datasets.boxes import Objects
 from densebench.errors import UserError
 from densebench.evaluation import run as evaluation
-from densebench.evaluation.run import evaluate, summary
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.results.leaderboard import leaderboard
+from densebench.results.summary import summary
 
 # UAVDT
 
@@ -483,7 +484,7 @@ def test_a_detector_overfits_real_images(shared_data, tmp_path, monkeypatch):
     }
     weights = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
     record = next(evaluate(
-        "detection", backbones=["timm:vit_small_patch14_dinov2"], weights=weights, datasets=["coco-boxes"], data_root=shared_data,
+        "detection", backbones=Backbones(["timm:vit_small_patch14_dinov2"], weights), datasets=["coco-boxes"], data_root=shared_data,
         results=tmp_path / "results", **given,
     ))  # fmt: skip
     values = {(score["metric"], score["variant"]): score["value"] for score in record["scores"]}

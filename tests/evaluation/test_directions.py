@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from densebench.cli import app
 from densebench.errors import UserError
-from densebench.evaluation.run import summary
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
 from densebench.results.report import report
 from densebench.results.score import Score
+from densebench.results.summary import summary
 from densebench.training import sweep
 from densebench.training.run import pretrain
 
