@@ -128,9 +128,9 @@ class Evaluator(ABC):
 
     def resolve(self, dataset: Dataset) -> Self:
         """Return the protocol with the options filled in that were left to the data set: here the splits."""
-        train, scored = self.splits(dataset)
-        named = {"train_split": train, "eval_split": scored}
-        return replace(self, **{name: split for name, split in named.items() if name in select(self, "setting")})
+        splits = dict(zip(("train_split", "eval_split"), self.splits(dataset), strict=True))
+        named: dict[str, Any] = {name: split for name, split in splits.items() if name in select(self, "setting")}
+        return replace(self, **named)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """Return what decides, with the data set, whether two numbers are comparable."""

@@ -484,8 +484,8 @@ def test_a_detector_overfits_real_images(shared_data, tmp_path, monkeypatch):
     }
     weights = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
     record = next(evaluate(
-        "detection", backbones=Backbones(["timm:vit_small_patch14_dinov2"], weights), datasets=["coco-boxes"], data_root=shared_data,
-        results=tmp_path / "results", **given,
+        "detection", backbones=Backbones(["timm:vit_small_patch14_dinov2"], weights), datasets=["coco-boxes"],
+        data_root=shared_data, results=tmp_path / "results", **given,
     ))  # fmt: skip
     values = {(score["metric"], score["variant"]): score["value"] for score in record["scores"]}
     assert values["ap50", "box"] > 50
