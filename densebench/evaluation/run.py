@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,9 @@ def _built(protocol: str, preset: str | None, given: Mapping[str, Any]) -> tuple
     if preset not in kind.presets:
         known = catalog.find("protocols", protocol).all_presets
         raise unknown("preset", preset, known, f"{protocol} has {', '.join(known)}")
+    for name in (field.name for field in fields(Backbones) if field.name in given):
+        if name not in {flag.name for flag in options.flags(kind)}:
+            raise UserError(f"{name} says how backbones are read: write backbones=Backbones([...], {name}=...)")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
     return evaluator, preset
 

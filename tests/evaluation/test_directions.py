@@ -27,7 +27,7 @@ from densebench.training.run import pretrain
 PLUGIN = """
 from dataclasses import dataclass
 from densebench.evaluation.protocol import Evaluator
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 @dataclass(frozen=True)
 class Depth(Evaluator):
@@ -37,17 +37,8 @@ class Depth(Evaluator):
     def run(self, backbone, dataset, run):
         yield Score("rmse", "plain", 0.25, "m", MORE)
 
-    def points(self, dataset):
-        return [()]
-
-    def resolve(self, dataset):
-        return self
-
     def headline(self):
         return {"metric": "rmse", "variant": "plain"}
-
-    def splits(self, dataset):
-        return "train", "val"
 """
 
 

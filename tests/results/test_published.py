@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from densebench import catalog
 from densebench.results.published import load_published
 
@@ -32,6 +34,7 @@ def test_two_protocols_two_numbers():
     assert (numbers["knn-cribo"], numbers["incontext-hummingbird"]) == ("72.1", "71.2")
 
 
+@pytest.mark.slow  # imports every protocol
 def test_what_protocols_say_that_their_numbers_are_called_is_published():
     names = set()
     for protocol in catalog.entries("protocols"):
