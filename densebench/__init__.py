@@ -2,7 +2,7 @@
 
     from densebench import load_backbone, load_dataset, train, evaluate, leaderboard
 
-Everything is imported when it is first used, so that `import densebench` costs nothing.
+Everything is imported when it is first used, so that `import densebench` does not import torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
-    from densebench.evaluation.run import evaluate
+    from densebench.evaluation.run import Backbones, evaluate
     from densebench.results.leaderboard import leaderboard
     from densebench.training.run import train
 
-__all__ = ["evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
+__all__ = ["Backbones", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 
 _HOMES = {
+    "Backbones": "densebench.evaluation.run",
     "evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
@@ -29,8 +30,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("densebench")
     if name not in _HOMES:
         raise AttributeError(f"module 'densebench' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # a function may have its module's name: it wins
-    return value
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -38,10 +38,10 @@ from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
-from densebench.evaluation.clustered import Clustered
 from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import features_of, whole_size
+from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
 from densebench.features.views import View
@@ -59,6 +59,7 @@ class KMeans(Clustered):
     """Options of clustering; see the module for what the presets are."""
 
     version: ClassVar[int] = 2
+    published_as: ClassVar[Mapping[str, str]] = {"croc": "kmeans-croc", "neco": "overcluster-neco"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "leopart": LEOPART,
         "leopart-exact": {**LEOPART, "whole_batches": 60},
@@ -87,11 +88,6 @@ class KMeans(Clustered):
         """mIoU by the protocol's matching."""
         return {"metric": "miou", "variant": "matched"}
 
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Only the scored split is looked at."""
-        split = self.eval_split or dataset.val_split
-        return split, split
-
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
         """What fills whole batches. Raises UserError where that is nothing."""
         if not self.whole_batches:
@@ -104,7 +100,7 @@ class KMeans(Clustered):
         """Name the split, and K where it is the number of classes."""
         space = LabelSpace(dataset, "drop", self.other_class)
         clusters = tuple(dict.fromkeys(k or space.classes for k in self.clusters))
-        return replace(self, eval_split=self.splits(dataset)[1], clusters=clusters)
+        return replace(super().resolve(dataset), clusters=clusters)
 
     def points(self, dataset: Dataset) -> list[Point]:
         """Every K for every seed."""

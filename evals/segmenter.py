@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
+from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
@@ -36,6 +36,7 @@ class Segmenter(SlidingWindow):
     """Options of the fine-tuning; the head of this file says what the preset is."""
 
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {"mmseg": "segmenter-mmseg"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mmseg": {}}
 
     learning_rates: tuple[float, ...] = setting((8e-5, 3e-5, 1e-5, 8e-6), "of several the best on the scored split", minimum=0)

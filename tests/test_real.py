@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from densebench import evaluate
+from densebench import Backbones, evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -12,16 +12,14 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
 
 
-def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", **given):
-    named = {"weights": shared_data / "weights" / weights} if weights else {}
+def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="last", **given):
     [record] = evaluate(
         "incontext",
-        backbones=[spec],
+        backbones=Backbones([spec], weights and shared_data / "weights" / weights, layer=layer),
         datasets=[dataset],
         data_root=shared_data,
         results=tmp_path / "results",
         limit=40,
-        **named,
         **given,
     )
     return next(s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("miou", "identity"))
@@ -47,7 +45,7 @@ def test_trained_vit_beats_the_random_one_on_camvid(shared_data, tmp_path):
 def test_boxes_of_coco_are_told_by_a_trained_backbone(shared_data, tmp_path):
     given = {"datasets": ["coco-boxes"], "data_root": shared_data, "results": tmp_path / "results", "neighbours": "20"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
-    trained = next(evaluate("bbox-knn", backbones=["timm:tf_efficientnet_lite0"], weights=weights, **given))
+    trained = next(evaluate("bbox-knn", backbones=Backbones(["timm:tf_efficientnet_lite0"], weights), **given))
     random = next(evaluate("bbox-knn", backbones=["random:tf_efficientnet_lite0"], **given))
     headline = [next(s["value"] for s in one["scores"] if s["variant"] == "any-patch" and s["metric"] == "top1")
                 for one in (trained, random)]  # fmt: skip

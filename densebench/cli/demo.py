@@ -14,8 +14,9 @@ def demo(
     """Pretrain CrIBo on generated scenes, score it in context beside its random initialisation, and print the leaderboard."""
     from densebench.backbones.checkpoint import read_checkpoint
     from densebench.console import notice
-    from densebench.evaluation.run import evaluate, summary
+    from densebench.evaluation.run import evaluate
     from densebench.results.leaderboard import leaderboard, render
+    from densebench.results.summary import summary
     from densebench.training.run import train
     from densebench.training.run_file import RUN, is_finished
 

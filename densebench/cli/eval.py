@@ -70,12 +70,13 @@ def evaluate(
     flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # of the first that has it
     given |= entry_options.parse(context.args, flags.values(), spellings)
 
+    from densebench.evaluation.run import Backbones
     from densebench.evaluation.run import evaluate as run
-    from densebench.evaluation.run import summary
+    from densebench.results.summary import summary
 
-    named: dict[str, Any] = {"weights": weights, "name": name, "role": role, "layer": layer, "pos_embed": pos_embed, "seed": seed}
+    backbones = Backbones(backbone or [], weights, name, role=role, layer=layer, pos_embed=pos_embed, seed=seed)
     asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    asked |= {"backbones": backbone or [], "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
+    asked |= {"backbones": backbones, "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
@@ -83,10 +84,10 @@ def evaluate(
         from densebench.processes import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-            list(run(protocol, preset=preset, **named, **{**asked, "dry_run": True}, **given))
+            list(run(protocol, preset=preset, **{**asked, "dry_run": True}, **given))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
     for one, chosen, own_options in _shares(entries, flags, given):
-        for record in run(one, preset=chosen, **named, **asked, **own_options):
+        for record in run(one, preset=chosen, **asked, **own_options):
             print(json.dumps(record) if as_json else summary(record), flush=True)
 
 

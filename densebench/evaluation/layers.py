@@ -16,9 +16,9 @@ from densebench.console import notice, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.pictures import panel
 from densebench.evaluation.protocol import Evaluator
-from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import Features, extract
 from densebench.features.views import CropView, View
 from densebench.numerics import segmentation as metrics

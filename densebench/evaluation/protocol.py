@@ -7,23 +7,24 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.files.atomic import cache_root
 from densebench.files.cache import Hold
 from densebench.options import runtime, select, setting
 from densebench.results.score import Point, Score
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports torch, and `--help` imports this module
     from densebench.backbones.backbone import Backbone
     from densebench.datasets.dataset import Dataset, Item
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:
-    """Return the point of which a protocol draws pictures unless asked for another: all of the data, the first seed."""
+    """Return the point whose pictures a protocol draws: all of the data, the first seed."""
 
     def order(point: Point) -> tuple[float, float]:
         axes = dict(point)
@@ -34,18 +35,18 @@ def shown_in_pictures(points: Sequence[Point]) -> Point:
 
 @dataclass
 class Run:
-    """What one run of a protocol is asked for, and what it reports besides scores."""
+    """What one run of a protocol is to do, and how long it took."""
 
     limit: int | None = None
     """Use so many images of each split, evenly spaced; for trying things out."""
     known: frozenset[Point] = frozenset()
     """Points that an earlier run scored: they are not scored again."""
     pictures: Path | None = None
-    """Where `--visualise` writes."""
+    """The folder that `--visualise` writes to."""
     drawing: bool = False
-    """Only pictures are wanted and scores are not used, so what the pictures do not show may be left out."""
+    """Whether only pictures are wanted: scores are not used, so what the pictures do not show may be left out."""
     progress_key: str = ""
-    """Names the work in progress, so that a killed run resumes from there; without one no work is kept."""
+    """The name under which work in progress is saved, so that a killed run resumes; without one none is saved."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by stage."""
 
@@ -60,35 +61,41 @@ class Run:
 
     @contextmanager
     def workspace(self, name: str, processes: int = 1) -> Iterator[Path]:
-        """Yield the folder of one kind of work in progress: a lasting one under `progress_key`, else one removed after the block.
+        """Yield a folder for one kind of work in progress: a lasting one under `progress_key`, else one removed after the block.
 
-        Raises UserError where `processes` that share the folder have no key to find it by.
+        Raises UserError where several `processes` share the folder and there is no key to find it by.
         """
         if self.progress_key:
             folder = cache_root() / "scoring" / f"{self.progress_key}-{name}"
-            hold = Hold(folder, {"work": name})  # as long as the block uses it, nobody clears it
+            hold = Hold(folder, {"work": name})  # nobody clears the folder while the block uses it
             yield folder
             del hold
         elif processes > 1:
             raise UserError(f"{processes} processes share their work by its name: give Run a progress_key")
         else:
-            with tempfile.TemporaryDirectory(prefix="densebench-") as place:
-                yield Path(place)
+            with tempfile.TemporaryDirectory(prefix="densebench-") as folder_name:
+                yield Path(folder_name)
 
 
 @dataclass(frozen=True)
 class Evaluator(ABC):
-    """Base of all protocols. `version` is raised whenever the same settings would give another number."""
+    """Base of all protocols. `version` is raised whenever the same settings would give another number.
+
+    A protocol states at least `version`, `presets`, `run` and `headline`. Splits are those of its options `train_split` and
+    `eval_split`; a protocol without the first looks at the scored split alone. An option `visualise` is the number of pictures.
+    """
 
     version: ClassVar[int]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Named settings; the first is the default."""
     takes: ClassVar[str] = "label maps"
-    """The kind of data set that it is for: see `Dataset.kind`."""
+    """The kind of data set that it scores on: see `Dataset.kind`."""
     draws_later: ClassVar[bool] = True
-    """Return whether the pictures of a finished record can be drawn without training a head once more."""
+    """Whether the pictures of a finished record can be drawn without training a head once more."""
     several_processes: ClassVar[bool] = False
-    """Whether torchrun may run it: then every process calls `run`, and the first one alone gets scores."""
+    """Whether torchrun may run it: then every process calls `run`, and only the first one gets scores."""
+    published_as: ClassVar[Mapping[str, str]] = {}
+    """By preset, what the published numbers that it reproduces are called in the column `protocol` of published.csv."""
     precision: str = setting(
         "fp32",
         "arithmetic of the backbone and storage of its features; tf32: stored as fp32, all products may be TF32",
@@ -107,33 +114,42 @@ class Evaluator(ABC):
         """
 
     @abstractmethod
-    def points(self, dataset: Dataset) -> list[Point]:
-        """What is to be scored on a data set."""
-
-    @abstractmethod
-    def resolve(self, dataset: Dataset) -> Evaluator:
-        """Fill in settings that were left to the data set."""
-
-    @abstractmethod
     def headline(self) -> dict[str, str]:
-        """The metric and variant that tables show."""
+        """Return the metric and variant that tables show."""
 
-    @abstractmethod
+    def points(self, dataset: Dataset) -> list[Point]:
+        """Return what is to be scored on a data set: one point, unless a protocol sweeps an axis."""
+        return [()]
+
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The training split and the split that is scored."""
+        """Return the training split and the scored split, the same twice where there is no option `train_split`."""
+        options = select(self, "setting")
+        scored = options.get("eval_split") or dataset.val_split
+        return (options["train_split"] or dataset.train_split) if "train_split" in options else scored, scored
+
+    def resolve(self, dataset: Dataset) -> Self:
+        """Return the protocol with the options filled in that were left to the data set: here the splits."""
+        splits = dict(zip(("train_split", "eval_split"), self.splits(dataset), strict=True))
+        named: dict[str, Any] = {name: split for name, split in splits.items() if name in select(self, "setting")}
+        return replace(self, **named)
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what decides, with the data set, whether two numbers are comparable."""
+        return select(self, "setting")
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
-        """Those images of the scored split that are scored: all, unless a protocol leaves some out."""
+        """Return those images of the scored split that are scored: all, unless a protocol leaves some out."""
         return items
 
     def source_override(self) -> Backbone | None:
-        """What is scored in place of a backbone, if an option names it; its digest tells results apart."""
+        """Return what is scored in place of a backbone, if an option names it; its digest tells results apart."""
         return None
 
     def alone(self) -> str:
-        """An option that was given and goes with one backbone and one data set; empty where there is none."""
+        """Return an option that was given and goes with one backbone and one data set only; empty where there is none."""
         return ""
 
-    def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """What decides, with the data set, whether two numbers are comparable."""
-        return select(self, "setting")
+    @classmethod
+    def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
+        """Return what the published numbers of a preset are called, for features of one layer or of several."""
+        return (cls.published_as[preset],) if preset in cls.published_as else ()

@@ -18,12 +18,12 @@ from densebench.files.atomic import digest
 
 
 def uniform_order(n_images: int, seed: int) -> Int[np.ndarray, "n"]:
-    """A random order of the images; every prefix is a uniform subset."""
+    """Return a random order of the images; every prefix is a uniform subset."""
     return np.random.default_rng(seed).permutation(n_images)
 
 
 def balanced_order(presence: Bool[np.ndarray, "n c"], seed: int) -> Int[np.ndarray, "n"]:
-    """An order of the images whose prefixes show the classes as evenly as the data allow.
+    """Return an order of the images whose prefixes show the classes as evenly as the data allow.
 
     Rounds over the classes, each in a new random order; in a round each class takes one random image that shows it and that
     nobody took before. Classes that have run out are passed over. Images without any class come last, in random order.
@@ -47,7 +47,7 @@ def balanced_order(presence: Bool[np.ndarray, "n c"], seed: int) -> Int[np.ndarr
 
 
 def subset_size(n_images: int, fraction: int, n_classes: int | None = None) -> int:
-    """How many images 1/fraction is: floor(n / fraction), or for balanced subsets the nearest multiple of n_classes.
+    """Return how many images 1/fraction is: floor(n / fraction), or for balanced subsets the nearest multiple of n_classes.
 
     The multiple applies where there is at least one image a class. It is the rule behind the published Hummingbird lists: of
     10582 images and 20 classes 80, 160 and 1320 for 1/128, 1/64 and 1/8, of 20210 and 150 classes 150, 300 and 2550 (the last
@@ -66,7 +66,7 @@ def subset_size(n_images: int, fraction: int, n_classes: int | None = None) -> i
 def read_subset(
     subset_dir: Path, dataset: str, fraction: int, names: Sequence[str], missing: str = "error"
 ) -> dict[int, Int[np.ndarray, "n"]]:
-    """Seed -> places in `names` of the images of a published subset, seeds in ascending order.
+    """Return the images of published subsets as indices into `names`, by seed in ascending order.
 
     Reads <subset_dir>/<dataset>/1_div_<fraction>/*_<fraction>_<seed>.txt, a name a line; `subset_dir` may also be the data
     set's own folder. Fraction 1 is the whole split, under seed 0. A name that is not in `names` is an error, or left out where
@@ -74,17 +74,17 @@ def read_subset(
     """
     if fraction == 1:
         return {0: np.arange(len(names))}
-    place = {name: index for index, name in enumerate(names)}
+    index = {name: number for number, name in enumerate(names)}
     subsets = {}
     for seed, path in sorted(_lists(subset_dir, dataset, fraction).items()):
         wanted = read_words(path)
-        strange = [name for name in wanted if name not in place]
-        if strange and missing == "error":
+        unknown = [name for name in wanted if name not in index]
+        if unknown and missing == "error":
             raise UserError(
-                f"{len(strange)} of the {len(wanted)} names in {path} are not in {dataset}, the first is {strange[0]}; "
+                f"{len(unknown)} of the {len(wanted)} names in {path} are not in {dataset}, the first is {unknown[0]}; "
                 "complete the data or pass --subset-missing skip"
             )
-        subsets[seed] = np.array([place[name] for name in wanted if name in place], np.int64)
+        subsets[seed] = np.array([index[name] for name in wanted if name in index], np.int64)
         if not len(subsets[seed]):
             raise UserError(
                 f"none of the {len(wanted)} names in {path} is in {dataset}; take a larger subset or complete the data"
@@ -93,7 +93,7 @@ def read_subset(
 
 
 def lists_digest(subset_dir: Path, dataset: str) -> str:
-    """The identity of a data set's lists: of their names and what they hold, wherever the folder is."""
+    """Return the digest of a data set's lists: of their names and what they hold, wherever the folder is."""
     folder = _folder(subset_dir, dataset)
     files = sorted(folder.glob("1_div_*/*.txt"))
     return digest([[str(path.relative_to(folder)), read_words(path)] for path in files], 16)
@@ -106,13 +106,13 @@ def _folder(subset_dir: Path, dataset: str) -> Path:
 def _lists(subset_dir: Path, dataset: str, fraction: int) -> dict[int, Path]:
     folder = _folder(subset_dir, dataset)
     pattern = re.compile(rf".+_{fraction}_(\d+)\.txt")
-    found = {
+    lists = {
         int(match[1]): path
         for path in (folder / f"1_div_{fraction}").glob("*.txt")
         if (match := pattern.fullmatch(path.name)) is not None
     }
-    if not found:
+    if not lists:
         known = sorted(int(path.name.removeprefix("1_div_")) for path in folder.glob("1_div_*") if path.name[6:].isdecimal())
-        there = ", ".join(f"1/{value}" for value in known) or "none"
-        raise UserError(f"there is no list of names for 1/{fraction} of {dataset} in {subset_dir}; fractions there: {there}")
-    return found
+        fractions = ", ".join(f"1/{value}" for value in known) or "none"
+        raise UserError(f"there is no list of names for 1/{fraction} of {dataset} in {subset_dir}; fractions there: {fractions}")
+    return lists

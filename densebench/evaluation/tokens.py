@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
-from densebench.evaluation.clustered import Clustered
+from densebench.evaluation.option_groups import Clustered
 from densebench.features.extract import Features
 
 Projection = Callable[[Float[Tensor, "gh gw d"]], Float[Tensor, "gh gw p"]]

@@ -19,9 +19,9 @@ from densebench.errors import UserError
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import SCORED, Course, scores_of_rates
+from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.pictures import panel
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.numerics import segmentation as metrics

@@ -4,7 +4,7 @@ Everything is read from the `dataset` part of a record:
 
     images                  that were scored
     left_out                that are there but that the protocol leaves out, such as those without a box
-    official_images         that the split has officially; None where nobody knows, as in a folder of one's own
+    official_images         that the split has officially; None where that is not known, as of a folder of one's own
     train_images, official_train_images  the same of the training split
 
 A split is partial where it has another number of images than the official one. What a protocol leaves out of a whole split
@@ -22,17 +22,16 @@ WARNING = "not comparable with published numbers"
 def images(dataset: Mapping[str, Any]) -> str:
     """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
     count, official = dataset["images"], dataset.get("official_images")
-    there = _there(dataset)
-    text = f"{count:,} images" if _whole(there, official) else _part(count, official, "images")
+    text = f"{count:,} images" if _whole(_all(dataset), official) else _part(count, official, "images")
     return f"{text}, {_part(dataset['train_images'], _train(dataset), 'training images')}" if _partial_train(dataset) else text
 
 
 def partial(dataset: Mapping[str, Any]) -> bool:
     """Return whether the scored or the training split lacks images, or has more than officially."""
-    return not _whole(_there(dataset), dataset.get("official_images")) or _partial_train(dataset)
+    return not _whole(_all(dataset), dataset.get("official_images")) or _partial_train(dataset)
 
 
-def _there(dataset: Mapping[str, Any]) -> int:
+def _all(dataset: Mapping[str, Any]) -> int:
     return int(dataset["images"]) + int(dataset.get("left_out", 0))
 
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SIGNS = {"higher": 1, "lower": -1}
-"""Signs of the directions: a value times the sign of its direction is greater where it is better."""
+from densebench.results.score import SIGNS
 
 
 def lead(first: np.ndarray | None, second: np.ndarray | None) -> int | None:
@@ -36,10 +35,10 @@ def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], dire
 
     Where two have no replicates that pair, the plain values decide.
     """
-    found = [1] * len(values)
+    result = [1] * len(values)
     for i, j in itertools.combinations(range(len(values)), 2):
         ahead = lead(replicates[i], replicates[j])
         gain = SIGNS[direction] * (values[i] - values[j] if ahead is None else ahead)
-        found[i] += gain < 0
-        found[j] += gain > 0
-    return found
+        result[i] += gain < 0
+        result[j] += gain > 0
+    return result

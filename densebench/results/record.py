@@ -1,20 +1,14 @@
 """Records: everything that makes a score meaningful, one JSON file a run, written atomically after every score.
 
 A record's id follows from what was measured (protocol settings, data set, backbone, limit, and the code of each that is the
-user's own), so a second run finds the record of the first and continues it, and two processes that write to one folder merge
+user's own). So a second run finds the record of the first and continues it, and two processes that write to one folder merge
 their scores under a lock.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import json
-import os
-import platform
 import re
-import subprocess
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,41 +18,19 @@ from densebench.backbones import without_labels
 from densebench.errors import UserError
 from densebench.files.atomic import digest, locked, sweep, write_text
 from densebench.files.stored_json import ShapeError, load, parse
+from densebench.results.provenance import code, environment, new_owner, writer_lives
 from densebench.results.record_schema import check_record
 from densebench.results.score import Point, Score, point_of
 
 SCHEMA = 2
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "pandas",
-    "pillow",
-    "faiss-cpu",
-    "scann",
-    "mmsegmentation",
-    "mmengine",
-    "mmcv-lite",
-    "pycocotools",
-)
-
-
-def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
-    return {point_of(score) for score in record["scores"] if headline.items() <= score.items()}
-
-
-def _identity(score: dict[str, Any]) -> tuple[Any, ...]:
-    return score["metric"], score["variant"], *sorted(point_of(score))
 
 
 def group_of(header: dict[str, Any]) -> str:
-    """The digest of what two numbers must share to stand in one table."""
+    """Return the digest of what two numbers must share to stand in one table."""
     protocol, dataset = header["protocol"], header["dataset"]
     parts = [protocol[name] for name in ("name", "version", "settings")]
-    code = {kind: own["code"] for kind, own in (("protocol", protocol), ("dataset", dataset)) if own.get("code")}
-    return digest([*parts, dataset["name"], dataset["split"], dataset["digest"], *([code] if code else [])], 8)
+    sources = {kind: header[kind]["code"] for kind in ("protocol", "dataset") if header[kind].get("code")}
+    return digest([*parts, dataset["name"], dataset["split"], dataset["digest"], *([sources] if sources else [])], 8)
 
 
 def identity_of(header: dict[str, Any]) -> str:
@@ -66,50 +38,39 @@ def identity_of(header: dict[str, Any]) -> str:
     return digest([group_of(header), without_labels(header["backbone"]), header["dataset"]["limit"]], 8)
 
 
-def writer_lives(run: dict[str, Any]) -> bool | None:
-    """Return whether the process that a record's `run` names as its writer is alive; None where it cannot be known from here."""
-    owner = run.get("owner")
-    if owner is None or owner["host"] != platform.node():
-        return None
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return bool(owner["pid"] > 0)
-
-
 class Record:
-    """One record on disk. Every change is written at once; scores of other processes are kept."""
+    """One record on disk. Every change is written at once; scores of other processes stay.
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.header = path, header
+    A read-only record is for the processes beside the one that writes: it reads what is on disk, and its changes go nowhere.
+    """
+
+    def __init__(self, results: Path, header: dict[str, Any], *, read_only: bool = False) -> None:
+        self.header, self.read_only = header, read_only
         self.id = identity_of(header)
+        self.path = results / "records" / f"{self.id}.json"
         self._owner: dict[str, Any] | None = None
 
     def json(self) -> dict[str, Any]:
-        """The record as it is on disk."""
+        """Return the record as it is on disk."""
         return read(self.path)
 
     def points(self) -> set[Point]:
-        """The points whose headline is on disk: it is written last, so nothing of them is missing."""
+        """Return the points whose headline is on disk: it is written last, so nothing of them is missing."""
         return _points(self.json(), self.header["protocol"]["headline"])
 
     def start(self, run: dict[str, Any]) -> None:
         """Note that a run begins, and with what. From now on the record belongs to this run, until another one begins."""
-        with self._changing() as record:
-            self._owner = {"id": uuid.uuid4().hex, "pid": os.getpid(), "host": platform.node()}
+        with self.changing() as record:
+            self._owner = new_owner()
             was = {"was_complete": True} if record["status"] == "complete" else {}
             run = {**record["run"], **was, **run, "owner": self._owner}
             record.update(status="running", run=run, code=code(), environment=environment())
 
     def add(self, scores: Sequence[Score]) -> None:
         """Write scores; one with the same metric, variant and axes is replaced. A record that grows has not failed."""
-        with self._changing() as record:
-            kept = {_identity(score): score for score in record["scores"]}
-            kept.update({_identity(score): score for score in (score.json() for score in scores)})
-            record["scores"] = [kept[key] for key in sorted(kept, key=_order)]
+        with self.changing() as record:
+            by_key = {_key(score): score for score in [*record["scores"], *(score.json() for score in scores)]}
+            record["scores"] = [by_key[key] for key in sorted(by_key, key=_order)]
             record["status"] = "running" if record["status"] == "failed" else record["status"]
 
     def finish(self, status: str, run: dict[str, Any], points: Iterable[Point] = ()) -> None:
@@ -119,7 +80,7 @@ class Record:
         adds points takes nothing away, so even if that one fails or is interrupted, the record still holds a whole run
         and more. A run that fails says so only where no other run has begun since, for then the record belongs to that one.
         """
-        with self._changing() as record:
+        with self.changing() as record:
             before, owner = record["run"], record["run"].get("owner")
             mine = owner is None or owner == self._owner or writer_lives(before) is False
             if status == "complete" and set(points) <= _points(record, self.header["protocol"]["headline"]):
@@ -127,36 +88,30 @@ class Record:
             elif status == "failed" and mine and record["status"] != "complete":
                 record["status"] = "complete" if before.get("was_complete") else "failed"
             if mine:
-                kept = {name: value for name, value in before.items() if name not in ("owner", "was_complete")}
-                record["run"] = {**kept, **run}
-
-    def _blank(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            "id": self.id,
-            "status": "running",
-            "group": group_of(self.header),
-            **self.header,
-            "scores": [],
-            "run": {},
-            "code": code(),
-            "environment": environment(),
-        }
+                rest = {name: value for name, value in before.items() if name not in ("owner", "was_complete")}
+                record["run"] = {**rest, **run}
 
     @contextmanager
-    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
+    def changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the record's JSON values, empty ones where it is new or begun `afresh`, and write them after the block."""
+        if self.read_only:
+            yield {"status": "running", "run": {}, "scores": []}
+            return
         with locked(self.path.parent):
             record = self._blank() if afresh or not self.path.exists() else read(self.path)
             yield record
             write_text(self.path, self._text(record))
 
+    def _blank(self) -> dict[str, Any]:
+        head = {"schema": SCHEMA, "id": self.id, "status": "running", "group": group_of(self.header)}
+        return {**head, **self.header, "scores": [], "run": {}, "code": code(), "environment": environment()}
+
     def _text(self, record: dict[str, Any]) -> str:
         """Return a record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
         try:
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            text = re.sub(
-                "[\ud800-\udfff]", lambda own: f"\\\\u{ord(own[0]):x}", text
-            )  # bytes of a file's name that are not text
+            # Bytes of a file's name that are not text.
+            text = re.sub("[\ud800-\udfff]", lambda match: f"\\\\u{ord(match[0]):x}", text)
             check_record(parse(text.encode()))
         except (TypeError, ValueError) as error:
             what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"
@@ -164,28 +119,24 @@ class Record:
         return text
 
 
-class Follower(Record):
-    """A record as processes beside the one that writes see it: what is on disk, and nothing is changed."""
-
-    def __init__(self, results: Path, header: dict[str, Any]) -> None:
-        super().__init__(_path(results, header), header)
-
-    @contextmanager
-    def _changing(self, *, afresh: bool = False) -> Iterator[dict[str, Any]]:
-        yield {"status": "running", "run": {}, "scores": []}
+def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
+    return {point_of(score) for score in record["scores"] if headline.items() <= score.items()}
 
 
-def _path(results: Path, header: dict[str, Any]) -> Path:
-    return results / "records" / f"{identity_of(header)}.json"
+def _key(score: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what two scores of a record cannot share."""
+    return score["metric"], score["variant"], *sorted(point_of(score))
 
 
-def _order(identity: tuple[Any, ...]) -> list[tuple[str, float, str]]:
+def _order(key: tuple[Any, ...]) -> list[tuple[str, float, str]]:
+    """Return a key that sorts scores by their axes, then by metric and variant."""
+
     def rank(value: Any) -> tuple[str, float, str]:
         number = float(value) if isinstance(value, int | float) else -1.0
         return ("", number, "") if not isinstance(value, str) else (value, 0.0, "")
 
-    axes = [part for key, value in identity[2:] for part in ((key, 0.0, ""), rank(value))]
-    return [*axes, (identity[0], 0.0, ""), (identity[1], 0.0, "")]
+    axes = [part for name, value in key[2:] for part in ((name, 0.0, ""), rank(value))]
+    return [*axes, (key[0], 0.0, ""), (key[1], 0.0, "")]
 
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
@@ -193,8 +144,8 @@ def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False
 
     A name may be given later; nothing else that a record says about its backbone is ever overwritten.
     """
-    record = Record(_path(results, header), header)
-    with record._changing(afresh=rerun) as content:
+    record = Record(results, header)
+    with record.changing(afresh=rerun) as content:
         content["backbone"].update({key: value for key, value in header["backbone"].items() if key == "name"})
     return record
 
@@ -210,9 +161,9 @@ def check_writable(results: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a record, whose shape is that of `record_schema.Record`.
+    """Return the values of a record, whose shape is that of `record_schema.Record`.
 
-    Raises UserError, which names the file and the field, where it is broken, renamed or of a newer schema.
+    Raises UserError, which names the file and the field, where the file is broken, renamed or of another schema.
     """
     try:
         record = load(path)
@@ -226,45 +177,3 @@ def read(path: Path) -> dict[str, Any]:
     if path.stem != record["id"]:
         raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
     return record  # type: ignore[no-any-return]
-
-
-@functools.cache
-def code() -> dict[str, Any]:
-    """The version of densebench, and the commit of its checkout if it runs from one."""
-    version = importlib.metadata.version("densebench")
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    inside = git("ls-files", "--error-unmatch", __file__) is not None
-    commit = git("rev-parse", "HEAD") if inside else None
-    # Only what runs: the records that lie in a checkout would make every run after the first one dirty.
-    sources = git("status", "--porcelain", "--", ":(top)*.py", ":(top,exclude)tests")
-    return {"densebench": version, "commit": commit, "dirty": bool(sources) if commit else None}
-
-
-@functools.cache
-def environment() -> dict[str, str]:
-    """Versions of what the numbers pass through, and the machine."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {**found, "system": f"{platform.system()} {platform.machine()}", "cpu": _cpu()}
-
-
-def _cpu() -> str:
-    """The processor's model; what the system calls it where /proc does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())

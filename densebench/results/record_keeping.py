@@ -14,35 +14,37 @@ from typing import Any
 from densebench import catalog
 from densebench.datasets.catalog import titles
 from densebench.errors import UserError
-from densebench.results import record as records
+from densebench.files.atomic import locked
+from densebench.results.provenance import writer_lives
+from densebench.results.record import read
 from densebench.results.record_schema import ID
 
 PATHS = ("ckpt", "folder", "frames", "predictions")  # kinds of spec that name a folder
 
 
 @dataclass
-class Found:
+class Scan:
     """The records of a folder, sorted by when they were begun, and what is wrong with the files that are not records."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
 
 
-def scan(results: Path) -> Found:
+def scan(results: Path) -> Scan:
     """Read every record of a results folder."""
-    found = Found()
+    folder = Scan()
     for path in sorted((results / "records").glob("*.json")):
         try:
-            found.records.append(records.read(path))
+            folder.records.append(read(path))
         except UserError as error:
-            found.broken[path] = str(error)
-    found.records.sort(key=lambda record: (record["run"].get("started", ""), record["id"]))
-    return found
+            folder.broken[path] = str(error)
+    folder.records.sort(key=lambda record: (record["run"].get("started", ""), record["id"]))
+    return folder
 
 
 def state(record: dict[str, Any]) -> str:
     """Return the status of a record; "stopped" where it says running but its process on this machine has ended."""
-    if record["status"] != "running" or records.writer_lives(record["run"]) is not False:
+    if record["status"] != "running" or writer_lives(record["run"]) is not False:
         return str(record["status"])
     return "stopped"
 
@@ -53,8 +55,8 @@ def obsolete(record: dict[str, Any]) -> bool:
         return True
     known = record["dataset"]["name"] in titles()
     named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
-    own_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
-    if not known and ":" not in record["dataset"]["name"] and not own_dataset:
+    plugin_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
+    if not known and ":" not in record["dataset"]["name"] and not plugin_dataset:
         return True
     return any(_is_gone(name) for name in named)
 
@@ -87,26 +89,26 @@ def matching(results: Path, ids: Sequence[str]) -> list[Path]:
     Raises UserError for an id that names none, or several.
     """
     paths = sorted((results / "records").glob("*.json"))
-    found = []
+    chosen = []
     for name in ids:
-        own = [path for path in paths if path.stem == name] or [path for path in paths if name and path.stem.startswith(name)]
-        if not own:
+        matches = [path for path in paths if path.stem == name] or [p for p in paths if name and p.stem.startswith(name)]
+        if not matches:
             raise UserError(f"{results} holds no record {name!r}; `densebench records ls` lists them")
-        if len(own) > 1:
-            raise UserError(f"{name!r} is the beginning of {', '.join(path.stem for path in own)}; give more of it")
-        found += own
-    return list(dict.fromkeys(found))
+        if len(matches) > 1:
+            raise UserError(f"{name!r} is the beginning of {', '.join(path.stem for path in matches)}; give more of it")
+        chosen += matches
+    return list(dict.fromkeys(chosen))
 
 
 def remove(results: Path, paths: Sequence[Path]) -> None:
     """Remove records with their pictures. Raises UserError, and removes nothing, where one of them is being written."""
-    with records.locked(results / "records"):
+    with locked(results / "records"):
         for path in paths:
             try:
-                record = records.read(path)
+                record = read(path)
             except UserError:
                 continue
-            if record["status"] == "running" and records.writer_lives(record["run"]):
+            if record["status"] == "running" and writer_lives(record["run"]):
                 pid = record["run"]["owner"]["pid"]
                 raise UserError(f"the record {path} is being written by process {pid}; end that first, or wait until it is done")
         for path in paths:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, with_con
 from typing_extensions import TypedDict
 
 from densebench.files.stored_json import LARGEST, Count, Flag, Integer, Number, ShapeError, Text, Word, check, field, short
+from densebench.results.score import OWN_KEYS, Direction
 
 ID = r"^[0-9a-f]{4,64}$"
 Digest = Annotated[str, StringConstraints(strict=True, pattern=ID)]
@@ -49,10 +50,19 @@ class Headline(TypedDict):
 
 @with_config(OPEN)
 class Settings(TypedDict):
-    """A protocol's settings. These are the ones that tables mention; a record may hold any others."""
+    """A protocol's settings. A record may hold any; these are the ones that captions mention, whatever the protocol.
+
+    `image_size`, `crop_size` or `short_side`, the first that is there, is the side in px of the images that a backbone sees.
+    With `comparable` false the caption gives `iterations`, and with more than one it gives `validations`.
+    """
 
     comparable: NotRequired[Flag]
     chosen_with_labels: NotRequired[list[Text] | None]
+    image_size: NotRequired[Any]
+    crop_size: NotRequired[Any]
+    short_side: NotRequired[Any]
+    iterations: NotRequired[Any]
+    validations: NotRequired[Any]
 
 
 @with_config(OPEN)
@@ -96,7 +106,7 @@ class Score(TypedDict):
     per_class: NotRequired[dict[Text, Number | None] | None]
     bootstrap: NotRequired[Annotated[str, StringConstraints(strict=True, max_length=6 * REPLICATES)]]
     details: NotRequired[dict[Text, Any]]
-    direction: Literal["higher", "lower"]
+    direction: Direction
     digits: Annotated[int, Field(strict=True, ge=0, le=9)]
     fraction: NotRequired[Annotated[float, Field(strict=True, gt=0, le=LARGEST)]]
     seed: NotRequired[Integer | None]
@@ -147,8 +157,6 @@ class Record(TypedDict):
 
 
 SHAPE = TypeAdapter(Record)
-OWN_KEYS = frozenset(Score.__annotations__) - {"fraction", "seed"}
-"""The keys of a score that are not axes."""
 
 
 def check_record(record: Any) -> None:
@@ -156,16 +164,16 @@ def check_record(record: Any) -> None:
     check(record, SHAPE)
     seen: dict[Any, int] = {}
     lengths: dict[Any, int] = {}
-    for place, score in enumerate(record["scores"]):
-        _check_score(score, ("scores", place))
+    for index, score in enumerate(record["scores"]):
+        _check_score(score, ("scores", index))
         what = (score["metric"], score["variant"])
         axes = frozenset((name, value) for name, value in score.items() if name not in OWN_KEYS)
-        if (first := seen.setdefault((what, axes), place)) != place:
-            raise ShapeError(f"has scores.{place} of the same metric, variant and axes as scores.{first}")
+        if (first := seen.setdefault((what, axes), index)) != index:
+            raise ShapeError(f"has scores.{index} of the same metric, variant and axes as scores.{first}")
         if score.get("bootstrap"):
-            length = _replicates(score["bootstrap"], place)
+            length = _replicates(score["bootstrap"], index)
             if lengths.setdefault(what, length) != length:
-                raise ShapeError(f"has scores.{place}.bootstrap of {length} values where others have {lengths[what]}")
+                raise ShapeError(f"has scores.{index}.bootstrap of {length} values where others have {lengths[what]}")
 
 
 def _check_score(score: dict[str, Any], path: tuple[Any, ...]) -> None:
@@ -181,12 +189,12 @@ def _check_score(score: dict[str, Any], path: tuple[Any, ...]) -> None:
             raise ShapeError(f"has {field((*path, name))} {short(value)}: % should be from 0 to 100")
 
 
-def _replicates(text: str, place: int) -> int:
+def _replicates(text: str, index: int) -> int:
     """Return how many bootstrap values a text holds. NaN stands for a draw without any class."""
     try:
         values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
     except ValueError as error:
-        raise ShapeError(f"has scores.{place}.bootstrap that is not base64 of float32 ({error})") from error
+        raise ShapeError(f"has scores.{index}.bootstrap that is not base64 of float32 ({error})") from error
     if (np.abs(values) > LARGEST).any():
-        raise ShapeError(f"has scores.{place}.bootstrap with values that are not finite")
+        raise ShapeError(f"has scores.{index}.bootstrap with values that are not finite")
     return len(values)

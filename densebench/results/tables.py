@@ -1,16 +1,16 @@
-"""Tables as Markdown, CSV, LaTeX and HTML, all from the same frames."""
+"""What is shown of records: tables, and their text as Markdown, CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from itertools import count
+from typing import Any
+
+import pandas as pd
 
 from densebench.errors import unknown
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from densebench.results.leaderboard import Leaderboard, Table
 
 TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -19,51 +19,93 @@ TEX = str.maketrans({
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a cell
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>densebench leaderboard</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733; }
-section { overflow-x: auto; margin: 0 0 2.5rem; }
-section.published { color: #4c5866; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
-caption { text-align: left; white-space: normal; padding: 0 0 .5rem; font-weight: 600; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #dde3ea; }
-thead th { border-bottom: 2px solid #8894a3; }
-</style>
-</head>
-<body>
-<h1>densebench leaderboard</h1>
-{% for kind, tables in blocks if tables %}
-<h2>{{ kind }}</h2>
-{% for table in tables %}
-<section class="{{ kind|lower }}">
-<table>
-<caption>{{ table.caption }}</caption>
-<thead><tr>{% for name in table.cells.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for cells, best in table.rows() %}
-<tr>
-{%- for cell, top in zip(cells, best) -%}
-<td>{% if top %}<strong>{{ cell }}</strong>{% else %}{{ cell }}{% endif %}</td>
-{%- endfor -%}
-</tr>
-{% endfor %}
-</tbody>
-</table>
-</section>
-{% endfor %}
-{% endfor %}
-</body>
-</html>
-"""
+TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines in HTML
+COMPARE = "Only the numbers of one table compare with each other."
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
+
+    of: the group of records that a table shows, or the data set and split that a profile is of.
+    """
+
+    caption: str
+    cells: pd.DataFrame
+    best: pd.DataFrame
+    of: str = ""
+
+    def rows(self) -> list[tuple[list[str], list[bool]]]:
+        """Return cells and marks, row by row."""
+        return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """`scores` has one row a score of every record that may stand in a table; `published` one row a number of a paper."""
+
+    scores: pd.DataFrame
+    tables: list[Table]
+    profiles: list[Table] = field(default_factory=list)
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    published_tables: list[Table] = field(default_factory=list)
+
+    @property
+    def all_tables(self) -> list[Table]:
+        """Every table, in the order in which they are shown."""
+        return [*self.profiles, *self.tables, *self.published_tables]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources."""
+
+    table: Table
+    plot: str = ""
+    plot_caption: str = ""
+    classes: Table | None = None
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading."""
+
+    name: str
+    blocks: list[Block]
+
+    @property
+    def anchor(self) -> str:
+        """The name as an identifier of HTML."""
+        return self.name.replace(" ", "-")
+
+
+def page(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """Return one self-contained HTML page."""
+    import jinja2
+
+    text = (files("densebench.results") / "page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
+    facts = {"title": title, "summary": f"{summary} {COMPARE}".strip(), "sections": sections}
+    return template.render(**facts, zip=zip, texts=TEXTS, counter=count().__next__) + "\n"
+
+
+METRICS = {"miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP"}
+PARTS = {"miou": ("IoU", "class"), "jf_mean": ("J&F", "object")}
+
+
+def metric_name(metric: str) -> str:
+    """Return what readers call a metric, such as mIoU."""
+    return METRICS.get(metric, metric)
+
+
+def part_names(metric: str) -> tuple[str, str]:
+    """Return what a metric is called for one of the parts that it is the mean of, and what the parts are: classes or objects."""
+    return PARTS.get(metric, (metric_name(metric), "class"))
 
 
 def render(board: Leaderboard, format: str) -> str:
-    """The leaderboard as text that ends with a line break. Raises UserError for a format that does not exist."""
+    """Return the leaderboard as text that ends with a line break. Raises UserError for a format that does not exist."""
     formats: dict[str, Callable[[Leaderboard], str]] = {"md": _markdown, "csv": _csv, "tex": _latex, "html": _html}
     if format not in formats:
         raise unknown("format", format, formats, f"there are {', '.join(formats)}")
@@ -71,7 +113,7 @@ def render(board: Leaderboard, format: str) -> str:
 
 
 def _markdown(board: Leaderboard) -> str:
-    return "\n\n".join(_markdown_table(table) for table in [*board.profiles, *board.tables, *board.published_tables])
+    return "\n\n".join(map(_markdown_table, board.all_tables))
 
 
 def _markdown_table(table: Table) -> str:
@@ -84,9 +126,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def _csv(board: Leaderboard) -> str:
-    """Every score of every metric and variant, one a row; published numbers follow with `source` published."""
-    import pandas as pd
-
+    """Return every score of every metric and variant, one a row; published numbers follow with `source` published."""
     scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
     if not board.published.empty:
         scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
@@ -98,9 +138,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
     An apostrophe is put before texts and headings that begin with = + - @, a tab or a carriage return; numbers stay as they are.
     """
-    import pandas as pd
-
-    columns = {name: pd.Series([_inert(cell) for cell in own], dtype=own.dtype) for name, own in frame.items()}
+    columns = {name: pd.Series([_inert(cell) for cell in column], dtype=column.dtype) for name, column in frame.items()}
     return pd.DataFrame(columns).rename(columns=_inert).to_csv(index=False)
 
 
@@ -116,9 +154,7 @@ def _inert(cell: Any) -> Any:
 
 
 def _latex(board: Leaderboard) -> str:
-    return "% \\usepackage{booktabs}\n" + "\n\n".join(
-        _latex_table(t) for t in [*board.profiles, *board.tables, *board.published_tables]
-    )
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(map(_latex_table, board.all_tables))
 
 
 def _latex_table(table: Table) -> str:
@@ -137,9 +173,7 @@ def _latex_table(table: Table) -> str:
 
 
 def _html(board: Leaderboard) -> str:
-    import jinja2
-
-    page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(PAGE)
-    return page.render(
-        blocks=[("Profiles", board.profiles), ("Measured", board.tables), ("Published", board.published_tables)], zip=zip
+    parts = {"Profiles": board.profiles, "Measured": board.tables, "Published": board.published_tables}
+    return page(
+        "densebench leaderboard", "", [Section(name, list(map(Block, tables))) for name, tables in parts.items() if tables]
     )

@@ -24,7 +24,7 @@ from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
 from densebench.files.states import load_newest
 from densebench.processes import World, agree, describe, joined, resolve_device, synchronise
-from densebench.results.record import code, environment
+from densebench.results.provenance import code, environment
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.method import Pretrainer
 from densebench.training.networks import arch_of, check_size, initial_encoder

@@ -14,7 +14,7 @@ from densebench.console import notice
 from densebench.files.atomic import sweep, write_text
 from densebench.files.states import retain, save_state
 from densebench.pictures.canvas import save
-from densebench.results.ranking import SIGNS
+from densebench.results.score import SIGNS
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.objective import Views

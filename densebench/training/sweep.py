@@ -14,7 +14,7 @@ from densebench.console import notice
 from densebench.errors import UserError, unknown
 from densebench.evaluation.run import evaluate
 from densebench.files.atomic import write_text
-from densebench.results.ranking import SIGNS
+from densebench.results.score import SIGNS
 from densebench.results.tables import csv_text
 from densebench.training.method import Pretrainer
 from densebench.training.probe import probe_protocol

@@ -94,10 +94,6 @@ class BboxKnn(Evaluator):
         """The settings by what they mean: engines that find the same neighbours are one setting."""
         return {**super().settings(dataset), "engine": "exact" if self.engine in EXACT_ENGINES else self.engine}
 
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split of the memory and the split that is scored."""
-        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
-
     def resolve(self, dataset: Dataset) -> BboxKnn:
         """Name the splits. Raises UserError where they are one, so that every patch would find itself, or there is one class."""
         if len(dataset.classes) == 1:
@@ -105,7 +101,7 @@ class BboxKnn(Evaluator):
         train, scored = self.splits(dataset)
         if train == scored:
             raise UserError(f"--eval-split {scored} is the split of the memory too, where each patch finds itself; name another")
-        return replace(self, train_split=train, eval_split=scored, neighbours=tuple(dict.fromkeys(self.neighbours)))
+        return replace(super().resolve(dataset), neighbours=tuple(dict.fromkeys(self.neighbours)))
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
         """Those that have a box."""

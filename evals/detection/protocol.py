@@ -55,7 +55,7 @@ from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save
 from densebench.processes import here, resolve_device, resolve_workers, synchronise
-from densebench.results.score import Point, Score
+from densebench.results.score import Score
 
 ASPECT = 1333 / 800  # long side for a short one, where none is given
 
@@ -139,14 +139,6 @@ class Detection(Evaluator):
         """The long side in px; for the square of large-scale jitter it is the short one."""
         return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
 
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Return the split that is learned from and the split that is scored."""
-        return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
-
-    def points(self, dataset: Dataset) -> list[Point]:
-        """Return a single point: nothing is swept."""
-        return [()]
-
     def resolve(self, dataset: Dataset) -> Detection:
         """Fill in the splits. Raises UserError for options that do not go together."""
         if self.model == "mask-rcnn" and not getattr(dataset, "has_masks", False):
@@ -163,8 +155,7 @@ class Detection(Evaluator):
         if self.iou > 1:
             raise UserError(f"--iou {self.iou:g}: an IoU is 1 at most; give less")
         check_batch(self, self.gpus)
-        train, scored = self.splits(dataset)
-        return replace(self, train_split=train, eval_split=scored)
+        return super().resolve(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read annotations first (they fail early), then train, detect and score; each resumes where it was killed."""

@@ -44,8 +44,8 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import DTYPES, Features, Normalisation, extract
 from densebench.features.views import View
 from densebench.numerics.search import EXACT_ENGINES
@@ -65,6 +65,11 @@ class InContext(FewShot):
     """Options of in-context retrieval; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("hummingbird", "open-hummingbird", "neco"), "incontext-hummingbird"),
+        "cribo": "knn-cribo",
+        "dip": "incontext-dip",
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hummingbird": {},
         "open-hummingbird": {

@@ -30,8 +30,8 @@ from densebench.errors import UserError
 from densebench.evaluation.bank import Labelling, Unit, read_units
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import Layers, features_of, whole_view
+from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest

@@ -33,8 +33,8 @@ from typing import Any, ClassVar
 
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
+from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
@@ -48,6 +48,7 @@ class LinearMmseg(SlidingWindow):
     """Options of the linear decoder; the head of this file says what the presets are."""
 
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {"mmseg": "linear-mmseg"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mmseg": {},
         "dinov3": {
@@ -67,6 +68,12 @@ class LinearMmseg(SlidingWindow):
     head: str = setting("linear", "one convolution, or dropout and batch norm before it", choices=("linear", "batchnorm"))
     learning_rates: tuple[float, ...] = setting((8e-4, 3e-4, 1e-4, 8e-5), "of several the best on the scored split", minimum=0)
     photometric: bool = setting(True, "random brightness, contrast, saturation and hue")
+
+    @classmethod
+    def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
+        """Return the names of published numbers; those on several layers have a name of their own."""
+        names = super().published_names(preset, layer)
+        return (*names, "linear-mmseg-4layers") if names and "," in layer else names
 
     def usual_iterations(self, dataset: Dataset) -> int:
         """Return 40000 for DINOv3's head; for the other 80000, on ADE20K and COCO-Stuff twice that."""

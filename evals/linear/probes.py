@@ -43,8 +43,8 @@ from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.layers import Layers, features_of, truth_map, whole_view
 from densebench.evaluation.learning_rates import Course, scores_of_rates
+from densebench.evaluation.option_groups import FewShot, check_rates
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.supervised import FewShot, check_rates
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
@@ -64,6 +64,7 @@ class LinearProbes(FewShot):
 
     draws_later: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {"neco": "linear-neco", "croc": "linear-croc"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "neco": {**LEOPART, "train_batch": 128, "score_size": 100, "other_class": "dead"},
         "leopart": {**LEOPART, "train_batch": 120},

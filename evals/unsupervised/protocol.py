@@ -49,10 +49,10 @@ from densebench.backbones.timm_models import attention_of
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
-from densebench.evaluation.clustered import Clustered
 from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.layers import features_of, whole_size
+from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
 from densebench.features.views import View
@@ -79,6 +79,7 @@ class Unsupervised(Clustered):
     """Options of unsupervised segmentation; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = dict.fromkeys(("leopart", "leopart-b8", "neco"), "unsupervised-cbfe-cd")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "leopart": S16,
         "leopart-b8": {**S16, "community_clusters": 109, "weight_threshold": 0.07, "markov_time": 0.4},
@@ -126,7 +127,7 @@ class Unsupervised(Clustered):
         train, scored = self.splits(dataset)
         if train == scored:
             raise UserError(f"--train-split {train}: it is the scored split; name another one")
-        return replace(self, cut=cut, train_split=train, eval_split=scored)
+        return replace(super().resolve(dataset), cut=cut)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """The settings by what they mean: another backbone's attention is its weights."""

@@ -26,7 +26,7 @@ Numbers to reach (DAVIS 2017 val, J&F, J, F; FLSL table 4): DINO ViT-S/16 61.8, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -44,7 +44,7 @@ from densebench.evaluation.protocol import Evaluator, Run
 from densebench.numerics.propagation import Reach
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
-from densebench.results.score import Point, Score
+from densebench.results.score import Score
 
 LEAST_FRAMES = 3  # the first and the last one are not scored
 
@@ -55,6 +55,7 @@ class Vos(Evaluator):
 
     takes: ClassVar[str] = "videos"
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {"dino": "vos-davis"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dino": {},
         "dinov3": {
@@ -97,16 +98,11 @@ class Vos(Evaluator):
         del found["predictions"]
         return found if self.predictions is None else {"eval_split": self.eval_split, "masks": "given"}
 
-    def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Only the scored split is looked at."""
-        split = self.eval_split or dataset.val_split
-        return split, split
-
     def resolve(self, dataset: Dataset) -> Vos:
         """Name the split; refuse to save masks that were given."""
         if self.predictions is not None:
             self.check_given()
-        return replace(self, eval_split=self.splits(dataset)[1])
+        return super().resolve(dataset)
 
     def check_given(self) -> None:
         """Raise UserError for options that would change nothing about masks that exist."""
@@ -121,10 +117,6 @@ class Vos(Evaluator):
     def alone(self) -> str:
         """Masks are saved of one run."""
         return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
-
-    def points(self, dataset: Dataset) -> list[Point]:
-        """One."""
-        return [()]
 
     def reach(self) -> Reach:
         """Where labels are taken from."""

@@ -13,7 +13,7 @@ from densebench.backbones.loading import load_backbone
 from densebench.cli import entry_options
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
-from densebench.evaluation.run import evaluate
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.options import axis, runtime, setting
 from densebench.source import flags_in_source
 from densebench.training.optimisation import stairs
@@ -142,7 +142,9 @@ def test_what_no_memory_holds_is_refused_before_scoring(given):
 def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
     for call in (
         lambda: load_backbone("random:test_vit", seed=seed),
-        lambda: list(evaluate("incontext", backbones=["random:test_vit"], datasets=["scenes"], seed=seed, dry_run=True)),
+        lambda: list(
+            evaluate("incontext", backbones=Backbones(["random:test_vit"], seed=seed), datasets=["scenes"], dry_run=True)
+        ),
         lambda: train("dino", data=["scenes"], output=tmp_path, seed=seed, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--seed {seed}: it must be at"):

@@ -10,12 +10,13 @@ from made_records import BACKBONE, DATASET, PROTOCOL
 
 from densebench.datasets import load_dataset
 from densebench.datasets.scenes import Scenes
-from densebench.evaluation.run import evaluate, summary
+from densebench.evaluation.run import evaluate
 from densebench.results import record as records
 from densebench.results.coverage import images, partial
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.report import report
 from densebench.results.score import Score
+from densebench.results.summary import summary
 
 WARNING = "not comparable with published numbers"
 WHOLE = {"images": 1449, "official_images": 1449, "train_images": 10582, "official_train_images": 10582}

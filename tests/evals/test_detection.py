@@ -20,8 +20,9 @@ from densebench.bridges.torchvision.options import iterations_of
 from densebench.datasets import uavdt
 from densebench.errors import UserError
 from densebench.evaluation import run as evaluation
-from densebench.evaluation.run import evaluate, summary
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.results.leaderboard import leaderboard
+from densebench.results.summary import summary
 
 SMALL = {
     "width": 8, "short_side": 80, "train_batch": 1, "regions": 8, "detections": 10, "iterations": 2, "workers": 0,
@@ -261,8 +262,8 @@ def test_a_detector_overfits_real_images(shared_data, tmp_path, monkeypatch):
     }
     weights = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
     record = next(evaluate(
-        "detection", backbones=["timm:vit_small_patch14_dinov2"], weights=weights, datasets=["coco-boxes"], data_root=shared_data,
-        results=tmp_path / "results", **given,
+        "detection", backbones=Backbones(["timm:vit_small_patch14_dinov2"], weights), datasets=["coco-boxes"],
+        data_root=shared_data, results=tmp_path / "results", **given,
     ))  # fmt: skip
     values = {(score["metric"], score["variant"]): score["value"] for score in record["scores"]}
     assert values["ap50", "box"] > 50

@@ -21,7 +21,7 @@ from test_propagation import dino_stretch, naive
 from densebench.backbones.adapters import Pixels
 from densebench.datasets.davis import Davis2017
 from densebench.errors import UserError
-from densebench.evaluation.run import evaluate
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.features.extract import Normalisation
 from densebench.numerics import video as video_metrics
 from densebench.numerics.propagation import Reach
@@ -156,7 +156,7 @@ def test_against_a_restatement_frame_by_frame(videos, tmp_path, preset):
 
 
 def test_what_a_record_says(videos):
-    record = run(videos, name="patches")
+    record = run(videos, Backbones(["pixels:8"], name="patches"))
     assert set(values(record)) == {f"{m}_{s}" for m in "jf" for s in ("mean", "recall", "decay")} | {"jf_mean"}
     assert record["protocol"]["headline"] == {"metric": "jf_mean", "variant": "official"}
     assert record["dataset"]["images"] == 28
@@ -224,7 +224,7 @@ def test_masks_that_exist_are_scored(videos, tmp_path):
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
     for t in range(1, LENGTHS["boat"] - 1):  # the one object of boat is lost: 5 of 6 objects stay right, 2 of 3 sequences
         Image.fromarray(empty).save(given / "boat" / f"{t:05}.png")
-    again = run(videos, backbones=(), predictions=str(given), name="lost")
+    again = run(videos, Backbones(name="lost"), predictions=str(given))
     assert values(again)["jf_mean"] == pytest.approx(100 * 5 / 6, abs=1e-3)
     assert again["id"] != record["id"] and again["group"] == record["group"]
     assert again["scores"][-1]["metric"] == "jf_mean"
@@ -574,9 +574,8 @@ def test_osvos_has_its_official_scores(shared_data, tmp_path):
 def test_a_trained_backbone_follows_real_objects_better_than_a_random_one(shared_data):
     asked = {"datasets": ["davis2016"], "data_root": shared_data, "limit": 1, "short_side": "240"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
-    common = {**asked, "layer": "3"}
-    [trained] = evaluate("vos", backbones=["timm:tf_efficientnet_lite0"], weights=weights, **common)
-    [random] = evaluate("vos", backbones=["random:tf_efficientnet_lite0"], **common)
+    [trained] = evaluate("vos", backbones=Backbones(["timm:tf_efficientnet_lite0"], weights, layer="3"), **asked)
+    [random] = evaluate("vos", backbones=Backbones(["random:tf_efficientnet_lite0"], layer="3"), **asked)
     assert values(trained)["jf_mean"] > values(random)["jf_mean"] + 15
 
 

@@ -14,20 +14,20 @@ from typer.testing import CliRunner
 
 from densebench.cli import app
 from densebench.errors import UserError
-from densebench.evaluation.run import summary
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
 from densebench.results.report import report
 from densebench.results.score import Score
+from densebench.results.summary import summary
 from densebench.training import sweep
 from densebench.training.run import train
 
 PLUGIN = """
 from dataclasses import dataclass
 from densebench.evaluation.protocol import Evaluator
-from densebench.results.record import Score
+from densebench.results.score import Score
 
 @dataclass(frozen=True)
 class Depth(Evaluator):
@@ -37,17 +37,8 @@ class Depth(Evaluator):
     def run(self, backbone, dataset, run):
         yield Score("rmse", "plain", 0.25, "m", MORE)
 
-    def points(self, dataset):
-        return [()]
-
-    def resolve(self, dataset):
-        return self
-
     def headline(self):
         return {"metric": "rmse", "variant": "plain"}
-
-    def splits(self, dataset):
-        return "train", "val"
 """
 
 

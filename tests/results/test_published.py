@@ -1,44 +1,13 @@
-"""The papers' numbers as they are shipped: how many, of what kind, and a few by hand."""
+"""The papers' numbers as they are shipped: of what kind they are, which protocols name them, and a few by hand."""
 
 from __future__ import annotations
 
+import pytest
+
+from densebench import catalog
 from densebench.results.published import load_published
 
-COUNTS = {
-    "cribo": {1: 96, 2: 44, 3: 44, 4: 50, 5: 6, 6: 44, 7: 12},
-    "croc": {1: 39, 2: 8, 3: 39, 4: 36, 5: 24, 6: 24},
-    "flsl": {1: 72, 2: 21, 3: 6, 4: 27, 5: 7, 6: 5},
-    "neco": {1: 7, 2: 52, 3: 60, 4: 44, 5: 48, 6: 4, 7: 78, 8: 120, 9: 91, 10: 15},
-}
-COLUMNS = [
-    "paper",
-    "table",
-    "method",
-    "backbone",
-    "params_millions",
-    "pretrain_data",
-    "pretrain_epochs",
-    "protocol",
-    "dataset",
-    "setting",
-    "metric",
-    "value",
-    "note",
-]
 RETRIEVAL = ("incontext-hummingbird", "knn-cribo", "incontext-dip")
-
-
-def test_every_table_is_whole():
-    numbers = load_published()
-    assert list(numbers.columns) == COLUMNS
-    assert len(numbers) == 1153
-    readmes = numbers[numbers.table == "README"].groupby("paper").size().to_dict()
-    assert readmes == {"dip": 12, "open-hummingbird": 18}
-    tables = numbers[numbers.table != "README"]
-    number = tables.table.str.extract(r"^Table (\d+)[a-e]?$", expand=False).astype(int)
-    counted = tables.groupby(["paper", number]).size()
-    assert {paper: counted[paper].to_dict() for paper in COUNTS} == COUNTS
-    assert len(tables) + 30 == 1153
 
 
 def test_values_are_the_texts_of_the_papers():
@@ -63,3 +32,15 @@ def test_two_protocols_two_numbers():
     numbers = numbers[(numbers.method == "CrIBo") & (numbers.backbone == "ViT-S/16") & (numbers.setting == "fraction=1/1")]
     numbers = numbers[(numbers.dataset == "voc") & (numbers.pretrain_data != "COCO")].set_index("protocol").value
     assert (numbers["knn-cribo"], numbers["incontext-hummingbird"]) == ("72.1", "71.2")
+
+
+@pytest.mark.slow  # imports every protocol
+def test_what_protocols_say_that_their_numbers_are_called_is_published():
+    names = set()
+    for protocol in catalog.entries("protocols"):
+        for preset in catalog.find("protocols", protocol).all_presets:
+            kind = catalog.load("protocols", protocol, preset)
+            assert set(kind.published_as) <= set(kind.presets)
+            names |= {name for layer in ("last", "8,9,10,11") for name in kind.published_names(preset, layer)}
+    assert {"incontext-hummingbird", "knn-cribo", "linear-mmseg", "linear-mmseg-4layers", "vos-davis"} <= names
+    assert names <= set(load_published().protocol)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from made_records import BACKBONE, DATASET, PROTOCOL
+from made_records import header
 
 from densebench import evaluate
 from densebench.results import record as records
 from densebench.results.score import Score
 
-HEADER = {
-    "backbone": {**BACKBONE, "spec": "random:vit", "digest": "d" * 64},
-    "protocol": {
-        **PROTOCOL,
-        "name": "incontext", "preset": "hummingbird", "version": 1, "settings": {},
-        "headline": {"metric": "miou", "variant": "identity"},
-    },
-    "dataset": {**DATASET, "name": "scenes", "split": "val", "images": 64, "digest": "abc", "limit": None},
-}  # fmt: skip
+HEADER = header("random:vit")
 
 
 def point(fraction):
@@ -113,14 +105,15 @@ def test_a_finished_record_names_no_process(tmp_path):
 PLUG_IN = '''"""Shares of the images as scores."""
 from dataclasses import dataclass
 
-from densebench.results.record import Score
-from densebench.evaluation.supervised import FewShot
+from densebench.evaluation.option_groups import FewShot
+from densebench.results.score import Score
 
 
 @dataclass(frozen=True)
 class Mine(FewShot):
     version = 1
     presets = {"one": {}}
+
     def run(self, backbone, dataset, run):
         for point in self.points(dataset):
             if point in run.known:
@@ -128,9 +121,6 @@ class Mine(FewShot):
             if dict(point)["fraction"] == 2:
                 raise KeyboardInterrupt
             yield Score("miou", "identity", 50.0, axes=dict(point), direction="higher")
-
-    def headline(self):
-        return {"metric": "miou", "variant": "identity"}
 '''
 
 
@@ -150,12 +140,26 @@ def test_ctrl_c_leaves_an_older_complete_record_complete(tmp_path, monkeypatch):
 
 def test_what_a_killed_run_left_is_taken_over(tmp_path):
     """Its process is gone, so the one that closes the record may write into it: that its pictures are drawn, say."""
-    code = "import os, sys; sys.path.insert(0, sys.argv[1]); from test_record_status import begin; from pathlib import Path; "
-    code += "record = begin(Path(sys.argv[2])); record.add([score(1)]); os._exit(9)"
-    code = code.replace("import begin", "import begin, score")
-    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", code, Path(__file__).parent, tmp_path], check=False)
-    assert killed.returncode == 9
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    killed = begin(tmp_path)
+    killed.add([score(1)])
+    content = killed.json()
+    content["run"]["owner"]["pid"] = dead.pid
+    killed.path.write_text(json.dumps(content))
     record = records.open_or_create(tmp_path, HEADER)
     record.finish("complete", {"drawn": 4})
-    left = record.json()
-    assert (left["status"], left["run"]["drawn"], "owner" in left["run"]) == ("complete", 4, False)
+    after = record.json()
+    assert (after["status"], after["run"]["drawn"], "owner" in after["run"]) == ("complete", 4, False)
+
+
+def test_a_read_only_record_reads_and_changes_nothing(tmp_path):
+    writer = begin(tmp_path)
+    writer.add([score(1)])
+    before = writer.path.read_bytes()
+    reader = records.Record(tmp_path, HEADER, read_only=True)
+    assert reader.points() == {point(1)}
+    reader.start({"command": "another"})
+    reader.add([score(8)])
+    reader.finish("failed", {})
+    assert writer.path.read_bytes() == before

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from made_records import miou, write
 from PIL import Image
-from test_leaderboard import write
 from typer.testing import CliRunner
 
 from densebench.cli import app
@@ -49,7 +48,7 @@ def results(tmp_path):
     for seed, ious in ((0, {"cat": 40.0, "dog": None}), (1, {"cat": 60.0, "dog": 10.0})):
         record.add([Score("miou", "identity", 55.0, axes={"fraction": 1, "seed": seed}, per_class=ious, direction="higher")])
     write(tmp_path, "b", {(1, None): 30.0, (8, 0): 20.0})
-    write(tmp_path, "b", {(1, None): 31.0}, {"neighbours": [50]}, preset="cribo")
+    write(tmp_path, "b", {(1, None): 31.0}, settings={"neighbours": [50]}, preset="cribo")
     write(tmp_path, "c", {(1, None): 77.7}, limit=3)
     folder = tmp_path / "pictures" / record.id
     folder.mkdir(parents=True)
@@ -103,6 +102,5 @@ def test_an_empty_folder_is_an_error(tmp_path):
 
 def test_scores_of_k_make_a_curve_too(tmp_path):
     record = write(tmp_path, "a", {(1, None): 1.0})
-    base = Score("miou", "identity", 5.0, direction="higher")
-    record.add([replace(base, axes={"K": k, "seed": 0}, value=value) for k, value in ((21, 5.0), (300, 9.0))])
+    record.add([miou(value, K=k, seed=0) for k, value in ((21, 5.0), (300, 9.0))])
     assert any("svg" in source for source in Page(report(tmp_path)).sources)

@@ -1,0 +1,36 @@
+"""A record in a few lines, as `densebench eval` prints it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from densebench.console import one_line
+from densebench.results import coverage
+from densebench.results.score import Point, heading, in_unit, point_of, sort_key, without_seed
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Return the headline at every point, mean ± standard deviation over seeds; of a dry run, the points."""
+    if "points" in record:
+        points = ([f"{name} {value}" for name, value in point.items() if value is not None] for point in record["points"])
+        return "\n".join(one_line(", ".join(point)) for point in points)
+    backbone, protocol, headline = record["backbone"], record["protocol"], record["protocol"]["headline"]
+    shown = [score for score in record["scores"] if headline.items() <= score.items()]
+    unit = in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
+    first = (
+        f"{backbone.get('name', backbone['spec'])} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
+        f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
+    )
+    by_point: dict[Point, list[dict[str, Any]]] = {}
+    for score in shown:
+        by_point.setdefault(without_seed(point_of(score)), []).append(score)
+    return "\n".join([one_line(first), *(_line(point, by_point[point]) for point in sorted(by_point, key=sort_key))])
+
+
+def _line(point: Point, scores: list[dict[str, Any]]) -> str:
+    values, digits = [score["value"] for score in scores], scores[0]["digits"] + 1  # one more than tables show
+    spread = f" ± {statistics.stdev(values):.{digits}f} over {len(values)} seeds" if len(values) > 1 else ""
+    absent = max(len(score.get("details", {}).get("absent", [])) for score in scores)
+    note = f" (up to {absent} classes are in no training label)" if absent else ""
+    return f"  {heading(point):6} {statistics.fmean(values):{digits + 4}.{digits}f}{spread}{note}"

@@ -1,0 +1,43 @@
+"""Ranks: who is separably better, by the paired bootstrap difference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from densebench.results.ranking import lead, ranks
+
+
+def test_a_paired_difference_separates_what_intervals_do_not():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(50, 3, 1000)
+    first, second = shared + rng.normal(1, 0.1, 1000), shared
+    assert np.quantile(first, 0.025) < np.quantile(second, 0.975)  # the intervals overlap
+    assert (lead(first, second), lead(second, first)) == (1, -1)
+    assert ranks([51.0, 50.0], [first, second], "higher") == [1, 2]
+
+
+def test_independent_noise_shares_a_rank():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(51, 3, 1000), rng.normal(50, 3, 1000)
+    assert lead(first, second) == 0
+    assert ranks([50.0, 51.0, 10.0], [second, first, rng.normal(10, 1, 1000)], "higher") == [1, 1, 3]
+
+
+def test_a_rank_counts_who_is_separably_better():
+    """The first and the second are not separable, the second and the third are: comparing with the first alone, which is not
+    separable from the third either, would give them one rank."""
+    steps = np.linspace(-3, 3, 1000)
+    values = [10.0, 9.0, 8.0]
+    replicates = [10 + steps, 9 + 0 * steps, 8 + 0 * steps]
+    assert [lead(replicates[i], replicates[j]) for i, j in ((0, 1), (1, 2), (0, 2))] == [0, 1, 0]
+    assert ranks(values, replicates, "higher") == [1, 1, 2]
+
+
+def test_without_replicates_only_equal_values_share():
+    assert ranks([5.0, 7.0, 7.0, 6.9], [None] * 4, "higher") == [4, 1, 1, 3]
+
+
+def test_replicates_without_a_number_are_no_replicates():
+    nothing = np.full(10, np.nan)
+    assert lead(nothing, nothing) is None
+    assert ranks([1.0, 2.0], [nothing, nothing], "higher") == [2, 1]
