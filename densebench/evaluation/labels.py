@@ -10,9 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
-from densebench.evaluation.bank import Unit
-
-IGNORED = 255
+from densebench.datasets.dataset import IGNORED
 
 
 class LabelSpace:
@@ -47,17 +45,6 @@ class LabelSpace:
         """The label map that is scored; pixels of 255 are not."""
         label = self.read(item)
         return np.where(label == 0, IGNORED, label).astype(np.uint8) if self.other == "dead" else label
-
-    def census(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """How many images a memory has, and the classes that none of its patches shows."""
-        shown = np.zeros(self.classes, dtype=bool)
-        for unit in units:
-            if unit.labels.is_floating_point():
-                shown |= unit.labels.any(0).numpy()
-            else:
-                present = unit.labels.unique().numpy()
-                shown[present[present < self.classes]] = True
-        return {"images": len({unit.item.name for unit in units}), "absent": self.absent(shown)}
 
     def absent(self, shown: Bool[np.ndarray, "classes"]) -> list[str]:
         """The names of the classes that are not shown."""

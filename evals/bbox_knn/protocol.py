@@ -34,8 +34,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from densebench.evals.bbox_knn.boxes import SIDE, largest, nine, patches
-from densebench.evals.incontext.scoring import unit_length
-from densebench.evals.incontext.voting import places
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -48,7 +46,8 @@ from densebench.evaluation.protocol import Evaluator, Run
 from densebench.features.extract import DTYPES, Features, extract
 from densebench.features.views import CentreCropView
 from densebench.numerics import segmentation as metrics
-from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
+from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall, unit_length
+from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
@@ -187,7 +186,7 @@ class BboxKnn(Evaluator):
                 part = scored.items[start : start + IMAGES]
                 near = search.search(asked(part), max(ks))
                 own = truth[NINE * start : NINE * (start + len(part))]
-                found.append(places(near.score[0], labels[near.index[0]], own, ks, self.temperature, classes).cpu())
+                found.append(classes_before(near.score[0], labels[near.index[0]], own, ks, self.temperature, classes).cpu())
                 bar.advance(len(part))
         about = {}
         if self.engine not in EXACT_ENGINES:

@@ -16,7 +16,6 @@ import torch
 from coco_files import instance, write_coco
 from densebench.evals.bbox_knn.boxes import clipped, largest, nine, patches, points, seen
 from densebench.evals.bbox_knn.protocol import NINE, BboxKnn, Boxes
-from densebench.evals.incontext.voting import NOWHERE, places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,6 +32,7 @@ from densebench.features.extract import extract
 from densebench.features.views import CentreCropView
 from densebench.files.atomic import digest
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.votes import NO_VOTE, classes_before
 from densebench.torchvision_ops import make_importable
 
 make_importable()
@@ -187,7 +187,7 @@ def naive_place(cosine, classes, truth, k, temperature, count):
     for c, label in list(zip(cosine, classes, strict=True))[:k]:
         votes[label] += math.exp(c / temperature)
     if truth not in classes[:k]:
-        return NOWHERE
+        return NO_VOTE
     order = sorted(range(count), key=lambda label: (-votes[label], label))
     return order.index(truth)
 
@@ -196,15 +196,15 @@ def test_votes_by_hand():
     cosine = torch.tensor([[0.9, 0.8, 0.8, 0.1]])
     labels = torch.tensor([[2, 0, 0, 1]])
     # At temperature 0.1: e^9 = 8103 for class 2, twice e^8 = 5962 for class 0, e^1 for class 1.
-    where = [places(cosine, labels, torch.tensor([c]), (1, 2, 3, 4), 0.1, 4).flatten().tolist() for c in range(4)]
-    assert where == [[NOWHERE, 1, 1, 1], [NOWHERE, NOWHERE, NOWHERE, 2], [0, 0, 0, 0], [NOWHERE] * 4]
+    where = [classes_before(cosine, labels, torch.tensor([c]), (1, 2, 3, 4), 0.1, 4).flatten().tolist() for c in range(4)]
+    assert where == [[NO_VOTE, 1, 1, 1], [NO_VOTE, NO_VOTE, NO_VOTE, 2], [0, 0, 0, 0], [NO_VOTE] * 4]
     # At temperature 1 two are more than one.
-    assert places(cosine, labels, torch.tensor([0]), (2, 3), 1.0, 4).flatten().tolist() == [1, 0]
+    assert classes_before(cosine, labels, torch.tensor([0]), (2, 3), 1.0, 4).flatten().tolist() == [1, 0]
 
 
 def test_equal_classes_stand_in_their_order():
     cosine, labels = torch.tensor([[0.5, 0.5, 0.5]]), torch.tensor([[3, 1, 2]])
-    assert [int(places(cosine, labels, torch.tensor([c]), (3,), 0.07, 4)) for c in (1, 2, 3)] == [0, 1, 2]
+    assert [int(classes_before(cosine, labels, torch.tensor([c]), (3,), 0.07, 4)) for c in (1, 2, 3)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
@@ -214,12 +214,12 @@ def test_places_are_those_of_plain_loops(temperature, count):
     cosine = np.sort(rng.integers(-8, 9, (40, 15)) / 8)[:, ::-1].copy()  # eighths, so that ties are many
     labels, truth = rng.integers(0, count, (40, 15)), rng.integers(0, count, 40)
     ks = (1, 4, 9, 15)
-    found = places(*(torch.from_numpy(a) for a in (cosine, labels, truth)), ks, temperature, count)
+    found = classes_before(*(torch.from_numpy(a) for a in (cosine, labels, truth)), ks, temperature, count)
     expected = [
         [naive_place(c, n.tolist(), t, k, temperature, count) for c, n, t in zip(cosine, labels, truth, strict=True)] for k in ks
     ]
     assert (found == torch.tensor(expected)).float().mean() > 0.99  # sums of exp may tie in one order and not in another
-    alone = [places(*(torch.from_numpy(a[:, :k]) for a in (cosine, labels)), torch.from_numpy(truth), (k,), temperature, count)
+    alone = [classes_before(*(torch.from_numpy(a[:, :k]) for a in (cosine, labels)), torch.from_numpy(truth), (k,), temperature, count)
              for k in ks]  # fmt: skip
     assert torch.equal(found, torch.cat(alone))
 
@@ -228,9 +228,9 @@ def test_the_order_of_k_is_kept_and_no_temperature_overflows():
     rng = np.random.default_rng(0)
     cosine = torch.from_numpy(np.sort(rng.uniform(-1, 1, (20, 9)))[:, ::-1].copy()).float()
     labels, truth = torch.from_numpy(rng.integers(0, 4, (20, 9))), torch.from_numpy(rng.integers(0, 4, 20))
-    forth, back = (places(cosine, labels, truth, ks, 0.07, 4) for ks in ((2, 5, 9), (9, 5, 2)))
+    forth, back = (classes_before(cosine, labels, truth, ks, 0.07, 4) for ks in ((2, 5, 9), (9, 5, 2)))
     assert torch.equal(forth, back.flip(0))
-    cold = places(cosine, labels, truth, (9,), 1e-3, 4)[0]
+    cold = classes_before(cosine, labels, truth, (9,), 1e-3, 4)[0]
     assert torch.equal(cold == 0, labels[:, 0] == truth)  # the nearest alone decides
 
 
@@ -452,7 +452,7 @@ def test_every_k_of_one_search_is_what_it_is_alone():
 def test_the_first_five_are_five():
     """Places of the true class for each patch of three images: never among the five, fifth at one patch, first at three."""
     found = torch.full((3, NINE), 5)
-    found[0, 4], found[1, 2], found[2, :3] = NOWHERE, 4, 0
+    found[0, 4], found[1, 2], found[2, :3] = NO_VOTE, 4, 0
     own = Boxes(DATA.items("val")[:3], torch.tensor([1, 1, 2]), {}, 0)
     scores = {(one.metric, one.variant): one for one in BboxKnn().scores(found, own, DATA, (("k", 7),), {})}
     expected = {("top5", "patch"): 4 / 27, ("top5", "any-patch"): 2 / 3, ("top1", "patch"): 3 / 27, ("top1", "any-patch"): 1 / 3}

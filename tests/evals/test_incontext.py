@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.incontext import scoring
+from densebench.evals.incontext import protocol, voting
 from densebench.evals.incontext.protocol import InContext
 from PIL import Image
 
@@ -224,7 +224,7 @@ def test_a_number_does_not_depend_on_what_else_is_asked(backbone):
 @pytest.mark.parametrize("queries", [1, 10_000])
 def test_the_number_of_queries_at_once_changes_nothing(backbone, monkeypatch, queries):
     expected = values(evaluate(backbone, **PLAIN))
-    monkeypatch.setattr(scoring, "QUERIES", queries)
+    monkeypatch.setattr(voting, "QUERIES", queries)
     assert values(evaluate(backbone, **PLAIN, visualise=0)) == pytest.approx(expected, abs=1e-3)
 
 
@@ -256,20 +256,20 @@ def test_known_points_are_not_scored_again(backbone):
 
 def test_work_in_progress_is_taken_up(backbone, monkeypatch):
     """A run that dies while scoring goes on from what it kept, to the same scores."""
-    monkeypatch.setattr(scoring, "KEEP_EVERY", 0.0)
-    monkeypatch.setattr(scoring, "QUERIES", 1)
+    monkeypatch.setattr(protocol, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(voting, "QUERIES", 1)
     expected = evaluate(backbone, **PLAIN)
     evaluator, run = InContext(**PLAIN).resolve(DATA), Run(progress_key="dies")
     labelled = []
 
-    def dies(self, grids, shapes, k, plain=scoring.Reader.label_maps):
+    def dies(self, grids, shapes, k, plain=voting.Voter.label_maps):
         labelled.append(len(grids))
         if len(labelled) == 3:
             raise KeyboardInterrupt
         return plain(self, grids, shapes, k)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring.Reader, "label_maps", dies)
+        patch.setattr(voting.Voter, "label_maps", dies)
         with pytest.raises(KeyboardInterrupt):
             list(evaluator.run(backbone, DATA, run))
         assert list(evaluator.run(backbone, DATA, run)) == expected
