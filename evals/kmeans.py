@@ -39,13 +39,12 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered
-from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import features_of, whole_size
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
+from densebench.evaluation.whole_images import features_of, whole_size
 from densebench.features.views import View
-from densebench.numerics.kmeans import labels
+from densebench.numerics.kmeans import cluster, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score

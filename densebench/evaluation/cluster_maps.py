@@ -15,13 +15,13 @@ from torch import Tensor
 
 from densebench.console import notice, progress
 from densebench.datasets import Item, limited
+from densebench.datasets.dataset import IGNORED
 from densebench.errors import UserError
 from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import truth_map
 from densebench.evaluation.pictures import panel
+from densebench.evaluation.whole_images import truth_map
 from densebench.features.views import View
-from densebench.numerics import matching
 from densebench.numerics import segmentation as metrics
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import distinct_palette
@@ -37,7 +37,7 @@ def truth_maps(
         for item in items:
             found.append(truth_map(space, view, item, size, resample))
             bar.advance()
-    if not any(bool((label != 255).any()) for label in found):
+    if not any(bool((label != IGNORED).any()) for label in found):
         raise UserError(f"no pixel of the {len(items)} images that are scored has a class; check their label maps")
     return found
 
@@ -45,7 +45,7 @@ def truth_maps(
 def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: int, classes: int) -> Int[Tensor, "c k"]:
     """Labelled pixels by class and cluster; the cluster map is upsampled by nearest neighbours."""
     large = F.interpolate(clusters[None, None].float(), truth.shape, mode="nearest")[0, 0].long().cpu()
-    counted = truth != 255
+    counted = truth != IGNORED
     pairs = truth[counted].long() * k + large[counted]
     return torch.from_numpy(np.bincount(pairs.numpy(), minlength=classes * k)).view(classes, k)
 
@@ -57,7 +57,7 @@ def confusions(maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"
 
 def matched(whole: Int[Tensor, "c k"], name: str) -> Int[Tensor, "k"]:
     """The class of every cluster by the matching of that name; -1 for none."""
-    return matching.one_to_one(whole) if name == "hungarian" else matching.many_to_one(whole, name)  # type: ignore[arg-type]
+    return metrics.hungarian(whole) if name == "hungarian" else metrics.many_to_one(whole, name)  # type: ignore[arg-type]
 
 
 def score(
@@ -70,7 +70,7 @@ def score(
     details: dict[str, Any],
 ) -> Score:
     """mIoU of clusters that are called by `classes`; those without a class (-1) by class 0."""
-    tallies = metrics.tallies(torch.stack([matching.merged(one, classes) for one in counted]))
+    tallies = metrics.tallies(torch.stack([metrics.merged(one, classes) for one in counted]))
     return miou_score(tallies, variant, space.names, absent, point, details)  # type: ignore[arg-type]
 
 

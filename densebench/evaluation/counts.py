@@ -11,6 +11,7 @@ from torch import Tensor
 
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.bootstrap import bootstrap_mean_iou, interval
 from densebench.results.score import Point, Score
 
 
@@ -90,8 +91,8 @@ def miou_score(
 ) -> Score:
     """mIoU in % of n images together, with its bootstrap over images. `tally`: pixels that agree, of truth, of prediction."""
     ious = 100 * metrics.iou(tally.sum(0))
-    resampled = 100 * metrics.bootstrap_mean_iou(tally, absent)
-    low, high = metrics.interval(resampled)
+    resampled = 100 * bootstrap_mean_iou(tally, absent)
+    low, high = interval(resampled)
     return Score(
         "miou",
         variant,

@@ -91,17 +91,3 @@ def statistics(values: Float[np.ndarray, "frames"]) -> Statistics:
 def _mean(values: Float[np.ndarray, "n"]) -> float:
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if len(kept) else float("nan")
-
-
-def bootstrap_mean(
-    sums: Float[np.ndarray, "sequences"], objects: Int[np.ndarray, "sequences"], resamples: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "resamples"]:
-    """The mean over all objects for `resamples` draws of the sequences with replacement (percentile bootstrap, Efron 1979).
-
-    `sums`: the values of each sequence's objects together. The draws depend on the number of sequences and the seed alone, so
-    that two sets of scores of the same sequences are compared in pairs.
-    """
-    count = len(sums)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    times = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return (times @ sums) / (times @ objects)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from densebench.evals.linear.layers import Layers
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,17 +29,16 @@ from densebench.console import notice
 from densebench.datasets import Dataset, limited
 from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import Layers, features_of, whole_view
 from densebench.evaluation.patch_labels import LabelledView, census, held_out, read_labelled_views
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot
+from densebench.evaluation.whole_images import features_of, whole_view
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
-from densebench.numerics.lbfgs import Minimum
-from densebench.numerics.logistic import Rows, fit
+from densebench.numerics.logistic import Minimum, Rows, fit
 from densebench.numerics.moments import mean_and_variance
 from densebench.numerics.patch_labels import Labelling
 from densebench.options import setting

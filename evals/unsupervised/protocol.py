@@ -36,9 +36,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
+from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
 from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
-from densebench.evals.unsupervised.two_splits import TwoSplits, enlarged
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,14 +46,13 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered
-from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import features_of, whole_size
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
+from densebench.evaluation.whole_images import features_of, whole_size
 from densebench.features.views import View
-from densebench.numerics.foreground import foreground, without_specks
-from densebench.numerics.kmeans import labels, sample
+from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
+from densebench.numerics.kmeans import cluster, labels, sample
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
@@ -176,7 +174,7 @@ class Unsupervised(Clustered):
             tokens, grid = tokens_of(self, features, items)
             tokens = tokens.to(resolve_device(self.device))
         side = self.mask_size or int(truth[0].shape[0])
-        images = TwoSplits(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
+        images = ClusteredImages(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
         known: dict[int, Fine] = {}
         for point in (point for point in self.points(dataset) if point not in run.known):
             seed = dict(point)["seed"]
@@ -197,7 +195,7 @@ class Unsupervised(Clustered):
         grid = (int(heads.shape[1]), int(heads.shape[2]))
         return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))
 
-    def fine(self, images: TwoSplits, seed: int) -> Fine:
+    def fine(self, images: ClusteredImages, seed: int) -> Fine:
         """The foreground and its fine clusters, the fine clusters of everything, and who lies beside whom."""
         k, fewer = self.community_clusters, self.foreground_clusters
         for name, count in (("community", k), ("foreground", fewer)):
@@ -213,7 +211,7 @@ class Unsupervised(Clustered):
         edges = [self.edges(enlarged(maps, images.side), nodes) for maps, nodes in ((parts, k + 1), (everything, k))]
         return Fine(threshold, mask, parts, edges[0], everything, edges[1])
 
-    def chosen(self, images: TwoSplits, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
+    def chosen(self, images: ClusteredImages, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
         """The least precision of a foreground cluster."""
         if self.cut == "labels":
             return best_cut(precision, clusters, images.labelled()[: images.train])
@@ -221,7 +219,7 @@ class Unsupervised(Clustered):
             return best_cut(precision, clusters, images.attention[: images.train])
         return self.threshold()
 
-    def inside(self, images: TwoSplits, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
+    def inside(self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
         """Clusters 0 to k - 1 of the foreground; k is the background.
 
         Tokens count as often as the enlarged map shows them, as the reference clusters enlarged maps.
@@ -240,7 +238,7 @@ class Unsupervised(Clustered):
         """Which clusters lie side by side often enough."""
         return graph(cooccurrence(maps, nodes, offsets(angles=self.angles)), self.weight_threshold)
 
-    def scores(self, images: TwoSplits, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
+    def scores(self, images: ClusteredImages, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
         """The scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
         seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
         of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)
@@ -259,7 +257,7 @@ class Unsupervised(Clustered):
             "overclustering": (fine.parts, k + 1),
             BOTH: (of_parts[fine.parts], int(of_parts.max()) + 1),
         }
-        truth, found = images.scored_truth(), foreground_scores(images, fine.mask, point)
+        truth, found = images.scored_truth(), images.foreground_scores(fine.mask, point)
         for variant, (own, count) in maps.items():
             counted = confusions(own[images.train :], truth, count, classes)
             named = matched(counted.sum(0), "precision" if variant == "overclustering" else "hungarian")
@@ -271,31 +269,3 @@ class Unsupervised(Clustered):
         return communities(
             edges, nodes, method=self.method, seed=seed, resolution=self.resolution, markov_time=self.markov_time, wanted=wanted
         )
-
-
-@dataclass(frozen=True)
-class Fine:
-    """Fine clusters of the foreground (`parts`, the last one is the background) and of everything, with their neighbourhoods."""
-
-    threshold: float
-    mask: Bool[Tensor, "n gh gw"]
-    parts: Int[Tensor, "n gh gw"]
-    edges: list[Edge]
-    everything: Int[Tensor, "n gh gw"]
-    all_edges: list[Edge]
-
-
-def foreground_scores(images: TwoSplits, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
-    """IoU of the foreground in %, the mean over the scored images, of attention masks and of clusters."""
-    truth = images.labelled()[images.train - len(mask) :]
-    masks = {"attention": images.attention, "cbfe": enlarged(mask, images.side)}
-    return [
-        Score(
-            "foreground_iou",
-            name,
-            round(100 * jaccard(own[images.train :], truth), 4),
-            axes=dict(point),
-            direction="higher",
-        )
-        for name, own in masks.items()
-    ]

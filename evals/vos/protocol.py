@@ -41,7 +41,7 @@ from densebench.datasets import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
-from densebench.numerics.propagation import Reach
+from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
@@ -126,10 +126,6 @@ class Vos(Evaluator):
         """One."""
         return [()]
 
-    def reach(self) -> Reach:
-        """Where labels are taken from."""
-        return Reach(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
-
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """First masks first (they fail early), then frame by frame; sequences that an earlier run finished are not done again."""
         videos = cast(Videos, dataset)
@@ -186,10 +182,11 @@ class Vos(Evaluator):
             yield from GivenMasks(Path(self.predictions)).read(videos, sequences, objects)
             return
         device = resolve_device(self.device)
+        window = Window(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
         tracker = Tracker(
             backbone.to(device), videos, device,
             size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
-            precision=self.precision, reach=self.reach(), context=self.context, upsample=self.upsample,
+            precision=self.precision, window=window, context=self.context, upsample=self.upsample,
             batch_size=self.batch_size, workers=resolve_workers(self.workers, sum(map(len, sequences.values()))),
         )  # fmt: skip
         yield from tracker.follow(sequences, objects, run)

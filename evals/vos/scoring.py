@@ -15,8 +15,8 @@ from densebench.datasets.videos import Videos
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import cache_root, canonical_json, read_checked, write_checked
 from densebench.files.cache import Hold
-from densebench.numerics import segmentation as metrics
 from densebench.numerics import video as video_metrics
+from densebench.numerics.bootstrap import bootstrap_mean_of_objects, interval
 from densebench.results.score import Score
 
 VARIANT = "official"
@@ -107,10 +107,9 @@ def _score(metric: str, values: Mapping[str, Float[np.ndarray, "objects"]], deta
         return Score(metric, VARIANT, mean, "points", per_class=each, direction="lower", digits=1)
     if metric.endswith("recall"):
         return Score(metric, VARIANT, mean, per_class=each, direction="higher")
-    resampled = video_metrics.bootstrap_mean(sums, counts)
-    low, high = metrics.interval(torch.from_numpy(resampled))
-    interval = (round(low, 4), round(high, 4))
-    drawn = tuple(resampled.tolist())
+    resampled = bootstrap_mean_of_objects(sums, counts)
+    low, high = interval(torch.from_numpy(resampled))
     return Score(
-        metric, VARIANT, mean, ci95=interval, per_class=each, bootstrap=drawn, details=details, direction="higher"
+        metric, VARIANT, mean, ci95=(round(low, 4), round(high, 4)), per_class=each, bootstrap=tuple(resampled.tolist()),
+        details=details, direction="higher",
     )  # fmt: skip

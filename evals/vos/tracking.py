@@ -19,7 +19,8 @@ from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
-from densebench.numerics.propagation import Reach, propagate, stretched, unit
+from densebench.numerics.propagation import Window, propagate, stretched
+from densebench.numerics.search import unit_length
 
 AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities
 
@@ -68,7 +69,7 @@ class Tracker:
     resample: str
     colour: str
     precision: str
-    reach: Reach
+    window: Window
     context: int
     upsample: str
     batch_size: int
@@ -107,7 +108,7 @@ class Tracker:
                     yield Tracking(name, place, item, mask, tuple(lost[lost > 0].tolist()))
                 continue
             with run.stage("propagation"), torch.inference_mode():
-                found = propagate(features, *context.seen(len(active)), self.reach, AT_ONCE[self.device.type])
+                found = propagate(features, *context.seen(len(active)), self.window, AT_ONCE[self.device.type])
                 context.push(features, found)
                 maps = [
                     label_map(soft[..., : 1 + count], shape, native[::-1], self.upsample)
@@ -121,7 +122,7 @@ class Tracker:
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
             grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
-        found = unit(grids.movedim(1, -1).to(DTYPES[self.precision]).float())
+        found = unit_length(grids.movedim(1, -1).to(DTYPES[self.precision]).float())
         if not found.isfinite().all():
             broken = items[int((~found.isfinite()).flatten(1).any(1).nonzero()[0])]
             raise UserError(f"the features of {broken.name} are not finite numbers; check the weights, or use --precision fp32")

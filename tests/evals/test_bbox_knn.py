@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 from coco_files import instance, write_coco
-from densebench.evals.bbox_knn.boxes import clipped, largest, nine, patches, points, seen
-from densebench.evals.bbox_knn.protocol import NINE, BboxKnn, Boxes
+from densebench.evals.bbox_knn import NINE, BboxKnn, Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -31,7 +30,7 @@ from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.features.views import CentreCropView
 from densebench.files.atomic import digest
-from densebench.numerics import segmentation as metrics
+from densebench.numerics import bootstrap
 from densebench.numerics.votes import NO_VOTE, classes_before
 from densebench.torchvision_ops import make_importable
 
@@ -219,8 +218,8 @@ def test_places_are_those_of_plain_loops(temperature, count):
         [naive_place(c, n.tolist(), t, k, temperature, count) for c, n, t in zip(cosine, labels, truth, strict=True)] for k in ks
     ]
     assert (found == torch.tensor(expected)).float().mean() > 0.99  # sums of exp may tie in one order and not in another
-    alone = [classes_before(*(torch.from_numpy(a[:, :k]) for a in (cosine, labels)), torch.from_numpy(truth), (k,), temperature, count)
-             for k in ks]  # fmt: skip
+    cosine, labels, truth = (torch.from_numpy(array) for array in (cosine, labels, truth))
+    alone = [classes_before(cosine[:, :k], labels[:, :k], truth, (k,), temperature, count) for k in ks]
     assert torch.equal(found, torch.cat(alone))
 
 
@@ -386,9 +385,9 @@ def test_every_number_is_that_of_plain_loops(preset, temperature):
             for variant, own in (("patch", values.mean(1)), ("any-patch", values.max(1))):
                 one = found[k, metric, variant]
                 assert one.value == pytest.approx(100 * own.mean()), (k, metric, variant)
-                resampled = 100 * metrics.bootstrap_mean(torch.from_numpy(own))
+                resampled = 100 * bootstrap.bootstrap_mean(torch.from_numpy(own))
                 assert one.bootstrap == pytest.approx(resampled.tolist())
-                assert one.ci95 == pytest.approx(metrics.interval(resampled))
+                assert one.ci95 == pytest.approx(bootstrap.interval(resampled))
                 for c, name in enumerate(DATA.classes):
                     members = [v for v, t in zip(own, truth, strict=True) if t == c]
                     assert one.per_class[name] == (pytest.approx(100 * np.mean(members)) if members else None)
@@ -477,7 +476,7 @@ def test_runtime_options_do_not_change_the_number(runtime, cache, monkeypatch):
 
 def test_searching_few_images_at_once_does_not_change_the_number(monkeypatch):
     before = score()
-    monkeypatch.setattr("densebench.evals.bbox_knn.protocol.IMAGES", 2)
+    monkeypatch.setattr("densebench.evals.bbox_knn.IMAGES", 2)
     assert score() == before
 
 
@@ -523,8 +522,8 @@ def test_bootstrap_draws_are_everybodys():
     """Whether an image is right, as an IoU: one pixel that agrees or does not."""
     right = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
     tally = torch.stack([right, torch.ones(5), right], 1)[:, :, None].long()
-    assert torch.allclose(metrics.bootstrap_mean(right), metrics.bootstrap_mean_iou(tally))
-    assert metrics.bootstrap_mean(torch.full((4,), 100.0)).unique().tolist() == [100.0]
+    assert torch.allclose(bootstrap.bootstrap_mean(right), bootstrap.bootstrap_mean_iou(tally))
+    assert bootstrap.bootstrap_mean(torch.full((4,), 100.0)).unique().tolist() == [100.0]
 
 
 # Errors

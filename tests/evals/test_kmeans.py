@@ -25,8 +25,8 @@ from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.protocol import Run
 from densebench.features.views import View
 from densebench.files.atomic import digest
+from densebench.numerics import bootstrap
 from densebench.numerics import kmeans as clustering
-from densebench.numerics import segmentation as metrics
 
 SIDE, PATCH, CLASSES, WIDTH, IMAGES = 32, 8, 4, 12, 7
 GRID = SIDE // PATCH
@@ -300,9 +300,9 @@ def test_every_number_is_that_of_a_naive_restatement(backbone, dataset, given):
             score, ious = found[k, seed, variant], naive_ious(tally.sum(0))
             assert score.value == pytest.approx(naive_mean(ious, given["absent"]), abs=1e-3), (k, seed, variant)
             assert list(score.per_class.values()) == [v if v is None else pytest.approx(v, abs=1e-3) for v in ious]
-            resampled = 100 * metrics.bootstrap_mean_iou(torch.from_numpy(tally), given["absent"])
+            resampled = 100 * bootstrap.bootstrap_mean_iou(torch.from_numpy(tally), given["absent"])
             assert score.bootstrap == pytest.approx(resampled.tolist(), abs=1e-3)
-            assert score.ci95 == pytest.approx(metrics.interval(resampled), abs=1e-3)
+            assert score.ci95 == pytest.approx(bootstrap.interval(resampled), abs=1e-3)
             assert score.details["inertia"] == pytest.approx(inertia, rel=1e-3)
             assert score.details["images"] == len(names)
             assert 1 <= score.details["iterations"] <= given.get("iterations", 100)

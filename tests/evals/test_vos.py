@@ -24,7 +24,7 @@ from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.features.extract import Normalisation
 from densebench.numerics import video as video_metrics
-from densebench.numerics.propagation import Reach
+from densebench.numerics.propagation import Window
 from densebench.pictures.palette import voc_palette
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard
@@ -100,7 +100,7 @@ def restated(root, name, preset, radius, context):
     """The label maps of a sequence, frame by frame, with all frames kept and nothing shared."""
     dino = preset == "dino"
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.228 if dino else 0.229, 0.224, 0.225)))
-    reach = Reach(radius, "square" if dino else "circle", 5, 0.1 if dino else 0.2)
+    window = Window(radius, "square" if dino else "circle", 5, 0.1 if dino else 0.2)
     width, height = (128, 64) if dino else (144, 64)  # ceil(150 x 64 / 70 / 8) x 8
     features, labels, maps = [], [], []
     frames = list(filmed(name, LENGTHS[name], OBJECTS[name]))
@@ -119,7 +119,7 @@ def restated(root, name, preset, radius, context):
             maps.append(mask)
             continue
         seen = [0, *(s for s in range(t - context, t) if s > 0)]
-        found = naive(features[t], torch.stack([features[s] for s in seen]), torch.stack([labels[s] for s in seen]), reach)
+        found = naive(features[t], torch.stack([features[s] for s in seen]), torch.stack([labels[s] for s in seen]), window)
         labels.append(torch.tensor(found).float())
         channels = labels[t].permute(2, 0, 1)[None]
         if dino:

@@ -11,14 +11,13 @@ import functools
 import numpy as np
 import pytest
 import torch
-from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
 from scipy import ndimage
 
 from densebench.backbones import attention_of, load_backbone
 from densebench.backbones.backbone import Backbone, Facts
 from densebench.backbones.timm_models import trunk_of
 from densebench.errors import UserError
-from densebench.numerics.foreground import foreground, without_specks
+from densebench.numerics.foreground import best_cut, foreground, jaccard, mask_of, precisions, without_specks
 from densebench.torchvision_ops import make_importable
 
 HEADS, DEPTH, DIM, PATCH = 3, 3, 24, 8

@@ -21,8 +21,7 @@ import torch
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
-from densebench.numerics.lbfgs import Minimum, minimise
-from densebench.numerics.logistic import fit, loss
+from densebench.numerics.logistic import Minimum, fit, loss, minimise
 
 CPU = torch.device("cpu")
 f64 = torch.float64

@@ -1,4 +1,4 @@
-"""Train's images and the scored ones, clustered together: their tokens, masks and maps."""
+"""The images of both splits, which are clustered together: their tokens, masks and maps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from densebench.evals.unsupervised.communities import Edge
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from densebench.evaluation.labels import LabelSpace
+from densebench.numerics.foreground import jaccard
 from densebench.numerics.kmeans import Clusters, labels
+from densebench.results.score import Point, Score
 
 
 @dataclass(frozen=True)
-class TwoSplits:
+class ClusteredImages:
     """Tokens, masks and label maps of train's images and then of the scored ones.
 
     side: of the maps that are compared, in px. train: how many images come from train. truth: of all images, or of the scored
@@ -53,6 +56,13 @@ class TwoSplits:
         """The label maps of the scored images."""
         return self.truth[self.train - len(self.attention) :]
 
+    def foreground_scores(self, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
+        """Return the IoU of the foreground in %, the mean over the scored images, of attention masks and of clusters (`mask`)."""
+        truth = self.labelled()[self.train - len(mask) :]
+        masks = {"attention": self.attention, "cbfe": enlarged(mask, self.side)}
+        ious = {name: round(100 * jaccard(of_all[self.train :], truth), 4) for name, of_all in masks.items()}
+        return [Score("foreground_iou", name, iou, axes=dict(point), direction="higher") for name, iou in ious.items()]
+
 
 def enlarged(maps: Tensor, side: int) -> Tensor:
     """Maps [n h w] as squares of `side` px, by nearest neighbours."""
@@ -60,3 +70,15 @@ def enlarged(maps: Tensor, side: int) -> Tensor:
         F.interpolate(torch.arange(n)[None, None].float(), side, mode="nearest")[0, 0].long() for n in maps.shape[1:]
     )
     return maps[:, rows[:, None], columns]
+
+
+@dataclass(frozen=True)
+class Fine:
+    """Fine clusters of the foreground (`parts`, the last one is the background) and of everything, with their neighbourhoods."""
+
+    threshold: float
+    mask: Bool[Tensor, "n gh gw"]
+    parts: Int[Tensor, "n gh gw"]
+    edges: list[Edge]
+    everything: Int[Tensor, "n gh gw"]
+    all_edges: list[Edge]

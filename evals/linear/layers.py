@@ -11,39 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from densebench.backbones import Backbone
 from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.pictures import panel
-from densebench.evaluation.protocol import Evaluator
-from densebench.evaluation.supervised import FewShot
-from densebench.features.extract import Features, extract
-from densebench.features.views import CropView, View
-from densebench.numerics import segmentation as metrics
+from densebench.evaluation.whole_images import truth_map
+from densebench.features.extract import Features
+from densebench.features.views import View
+from densebench.numerics.segmentation import confusion_matrix
 from densebench.pictures.canvas import save
-from densebench.processes import resolve_device, resolve_workers
-
-
-def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
-    """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
-    return View(backbone.stride, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
-
-
-def whole_size(asked: int | None, backbone: Backbone, dataset: Dataset) -> int:
-    """The side of the square that images become. Raises UserError where one that was asked for does not fit the backbone."""
-    size = asked or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
-    backbone.check_size(size, size)
-    return size
-
-
-def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
-    """Features of the items, from the cache where it has them."""
-    return extract(
-        backbone, dataset, items, view, precision=options.precision, device=resolve_device(options.device),
-        batch_size=options.batch_size, workers=resolve_workers(options.workers, len(items)),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +54,7 @@ class Layers:
         """The pixels of an image by truth and prediction, for each of several layers."""
         there = self.truth(item).to(self.device)
         maps = self.label_maps(item, weights)
-        return torch.stack([metrics.confusion_matrix(one, there, self.space.classes) for one in maps])
+        return torch.stack([confusion_matrix(one, there, self.space.classes) for one in maps])
 
     def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
         """The confusion matrices of all images."""
@@ -95,11 +72,3 @@ class Layers:
             picture = panel(self.dataset, self.space, self.view, item, self.truth(item), label)
             save(picture, folder / f"{item.name.replace('/', '-')}.png")
         notice(f"pictures of {len(items)} images are in {folder}")
-
-
-def truth_map(
-    space: LabelSpace, view: View | CropView, item: Item, size: int | None, resample: str
-) -> UInt8[Tensor, "rows columns"]:
-    """The label map of an item under a view, then as a square of `size` px; None: as the view has it."""
-    seen = view.label(space.read_truth(item), space.dataset.image_digest(item))
-    return seen if size is None else F.interpolate(seen[None, None], (size, size), mode=resample)[0, 0]
