@@ -33,6 +33,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -46,7 +47,7 @@ from densebench.features.extract import DTYPES, Features, extract
 from densebench.features.views import CentreCropView
 from densebench.numerics.bootstrap import bootstrap_mean, interval
 from densebench.numerics.boxes import SIDE, cell_centres, clipped_to_crop, in_crop, largest, patches_at
-from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall, unit_length
+from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
 from densebench.processes import resolve_device, resolve_workers
@@ -172,13 +173,13 @@ class BboxKnn(Evaluator):
         """Return how many classes come before the true one in the vote of every patch, by k; and details of the search."""
         rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
         for nine, item in zip(rows.split(NINE), train.items, strict=True):
-            nine[:] = unit_length(memory[item].float())
+            nine[:] = F.normalize(memory[item].float(), dim=1)
         rows = rows.to(resolve_device(self.device))
         labels, truth = (split.classes.repeat_interleave(NINE).to(rows.device) for split in (train, scored))
         search = Search(rows, torch.tensor([len(rows)]), torch.ones(1, 1, dtype=torch.bool), engine=self.engine)
 
         def patches_of(images: Sequence[Item]) -> Float[Tensor, "q d"]:
-            return unit_length(torch.cat([queries[item] for item in images]).float())
+            return F.normalize(torch.cat([queries[item] for item in images]).float(), dim=1)
 
         before = []
         with progress("search", len(scored.items)) as bar:

@@ -54,11 +54,6 @@ def nearest(
     return Neighbours(found.score[0], found.index[0])
 
 
-def unit_length(rows: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    """Return the rows divided by their length, so that inner products are cosines; rows of zeros stay zeros."""
-    return torch.nn.functional.normalize(rows, dim=-1)
-
-
 def recall(found: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
     """Recall@k: the share of the true neighbours that were found, over all queries."""
     return float((found[:, :, None] == truth[:, None, :]).any(1).float().mean())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from densebench.evaluation.patch_labels import LabelledView
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.numerics.moments import mean_and_variance, standard_scores
-from densebench.numerics.search import unit_length
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Scaling:
     def queries(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Return patches as they are compared with the memory."""
         standard = self._standard(features)
-        return standard if self.metric == "l2" else unit_length(standard)
+        return standard if self.metric == "l2" else F.normalize(standard, dim=1)
 
     def to(self, device: torch.device) -> Scaling:
         """Return the same scaling with its statistics on a device."""

@@ -45,7 +45,7 @@ def neighbours(voter: Voter, queries: Queries, item: Item, grid: Float[Tensor, "
     memory, patch, dataset = voter.memory, queries.view.stride, queries.space.dataset
     gh, gw = grid.shape[:2]
     cells = [(int(gh * y), int(gw * x)) for y, x in POINTS]
-    features = voter.queries(grid)[[i * gw + j for i, j in cells]]
+    features = voter.queries([grid])[[i * gw + j for i, j in cells]]
     index = voter.search.search(features, min(SHOWN, memory.layout.sizes()[subset])).index[subset].cpu()
     rows = []
     for (i, j), nearest in zip(cells, index.tolist(), strict=True):

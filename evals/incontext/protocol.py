@@ -206,7 +206,7 @@ class InContext(FewShot):
                 selected = {"neighbours": k, "metric": metric}
             with run.stage("memory"):
                 voter = self.voter(patches, subsets[group], metric, space)
-                recalls = voter.recall([of_val[item] for item in val[:: max(1, len(val) // 16)]], k)
+                recalls = voter.recall(queries, k)
             with run.stage("search"):
                 counts = self.count(voter, queries, k, [points[i] for i in group], run)
             with run.stage("metrics"):
@@ -297,10 +297,10 @@ class InContext(FewShot):
         counts = Counts(len(points), queries.classes)
         with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
             store = Store(folder, {"points": [dict(point) for point in points]})
-            for item in queries.items:
-                if item.name in store:
-                    counts.restore(item.name, store[item.name].clone())
-            left = [item for item in queries.items if item.name not in counts]
+            known = {item.name for item in queries.items if item.name in store}
+            for name in known:
+                counts.restore(name, store[name].clone())
+            left = [item for item in queries.items if item.name not in known]
             unsaved: dict[str, Tensor] = {}
             saved = time.monotonic()
             with progress("search and scoring", len(left)) as bar:

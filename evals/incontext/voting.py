@@ -104,15 +104,15 @@ class Voter:
         rows = self.memory.features.to(self.device)
         return Search(rows, layout.segments, layout.members, engine=engine, metric=self.metric)
 
-    def queries(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "n d"]:
-        """Return the patches of an image as the search takes them, row by row."""
-        return self.scaling.queries(grid.flatten(0, 1).float().to(self.device))
+    def queries(self, grids: Sequence[Float[Tensor, "_ _ d"]]) -> Float[Tensor, "n d"]:
+        """Return the patches of images as the search takes them: image by image, row by row."""
+        return self.scaling.queries(torch.cat([grid.flatten(0, 1).float() for grid in grids]).to(self.device))
 
     def label_maps(
         self, grids: Sequence[Float[Tensor, "_ _ d"]], shapes: Sequence[tuple[int, int]], k: int
     ) -> Iterator[UInt8[Tensor, "subsets h w"]]:
         """Yield the label maps of each image, one for every subset, by the k nearest neighbours of its patches."""
-        queries = torch.cat([self.queries(grid) for grid in grids])
+        queries = self.queries(grids)
         neighbours = self.search.search(queries, k)
         labels = [self._vote(queries, *subset) for subset in zip(neighbours.score, neighbours.index, strict=True)]
         start = 0
@@ -132,14 +132,15 @@ class Voter:
         cosine = cosines(score, queries.norm(dim=1), self.norms[index], self.metric)
         return attend(cosine, index, self.labels, self.voting.temperature)
 
-    def recall(self, grids: Sequence[Float[Tensor, "_ _ d"]], k: int) -> list[float | None]:
+    def recall(self, queries: Queries, k: int) -> list[float | None]:
         """Return, for each subset, the recall@k of an approximate engine against exact search, on a sample of the patches.
 
         None where the engine is exact.
         """
         if self.voting.engine in EXACT_ENGINES:
             return [None] * len(self.memory.layout.members)
-        rows = torch.cat([self.queries(grid) for grid in grids])
+        sample = queries.items[:: max(1, len(queries.items) // 16)]
+        rows = self.queries([queries.features[item] for item in sample])
         rows = rows[torch.linspace(0, len(rows) - 1, min(RECALL_QUERIES, len(rows))).long()]
         found, truth = self.search.search(rows, k).index, self._search("exact").search(rows, k).index
         return [round(recall(f, t), 4) for f, t in zip(found, truth, strict=True)]

@@ -20,7 +20,6 @@ from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
 from densebench.numerics.propagation import Window, propagate, stretched
-from densebench.numerics.search import unit_length
 
 AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities
 
@@ -122,7 +121,7 @@ class Tracker:
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
             grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
-        found = unit_length(grids.movedim(1, -1).to(DTYPES[self.precision]).float())
+        found = F.normalize(grids.movedim(1, -1).to(DTYPES[self.precision]).float(), dim=-1)
         if not found.isfinite().all():
             broken = items[int((~found.isfinite()).flatten(1).any(1).nonzero()[0])]
             raise UserError(f"the features of {broken.name} are not finite numbers; check the weights, or use --precision fp32")

@@ -79,7 +79,6 @@ def ours(videos, folder, seconds):
     from densebench.evals.vos.tracking import AT_ONCE, Context, label_map, on_grid, one_hot
 
     from densebench.numerics.propagation import Window, propagate
-    from densebench.numerics.search import unit_length
     from densebench.numerics.video import object_scores, statistics
 
     values, context = defaultdict(list), None
@@ -87,7 +86,7 @@ def ours(videos, folder, seconds):
     for t in range(videos.frames):
         features = torch.stack([videos.features(video, t) for video in range(videos.count)])
         with timed(seconds, "propagation"):
-            features = unit_length(features)
+            features = F.normalize(features, dim=-1)
             if context is None:
                 grids = [on_grid(videos.mask(video, 0), videos.grid) for video in range(videos.count)]
                 context = Context(features, one_hot(grids, videos.objects + 1), LAST)

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 
 from densebench.numerics import propagation
 from densebench.numerics.propagation import Window, gathered, greatest, propagate, stretched, visible
-from densebench.numerics.search import unit_length
 
 
 def drawn(seed, b=1, t=3, h=5, w=7, d=6, c=3):
     generator = torch.Generator().manual_seed(seed)
-    features = unit_length(torch.randn(b, t + 1, h, w, d, generator=generator))
+    features = F.normalize(torch.randn(b, t + 1, h, w, d, generator=generator), dim=-1)
     labels = torch.rand(b, t, h, w, c, generator=generator)
     return features[:, 0], features[:, 1:], labels / labels.sum(-1, keepdim=True)
 
@@ -89,7 +88,7 @@ def test_the_defaults_are_dino_s():
 
 def test_a_pattern_that_moves_takes_its_labels_along():
     generator = torch.Generator().manual_seed(0)
-    first = unit_length(torch.randn(1, 8, 12, 32, generator=generator))
+    first = F.normalize(torch.randn(1, 8, 12, 32, generator=generator), dim=-1)
     labels = F.one_hot(torch.randint(0, 4, (1, 8, 12), generator=generator), 4).float()
     second = first.roll((1, -2), (1, 2))
     found = propagate(second, first[:, None], labels[:, None], Window(2, "square", 1))
