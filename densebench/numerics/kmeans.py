@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -245,6 +245,7 @@ def labels(points: Float[Tensor, "n d"], found: Clusters) -> Int[Tensor, "n"]:
     return assign(points - centre, (found.centroids - centre)[None])[0][0]
 
 
+@runtime_checkable
 class Settings(Protocol):
     """The settings of K-means: see those of the same names in `kmeans`."""
 

@@ -5,13 +5,13 @@ Jabri et al., NeurIPS 2020; Caron et al. (DINO), ICCV 2021; Simeoni et al. (DINO
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from propagation_by_loops import dino_stretch, naive
 
 from densebench.numerics import propagation
 from densebench.numerics.propagation import Window, gathered, greatest, propagate, stretched, visible
@@ -22,26 +22,6 @@ def drawn(seed, b=1, t=3, h=5, w=7, d=6, c=3):
     features = F.normalize(torch.randn(b, t + 1, h, w, d, generator=generator), dim=-1)
     labels = torch.rand(b, t, h, w, c, generator=generator)
     return features[:, 0], features[:, 1:], labels / labels.sum(-1, keepdim=True)
-
-
-def naive(queries, keys, labels, window):
-    """One frame, query by query and key by key."""
-    (h, w, _), t = queries.shape, len(keys)
-    queries, keys, labels = queries.double().numpy(), keys.double().numpy(), labels.double().numpy()
-    found = np.zeros((h, w, labels.shape[-1]))
-    for y, x in itertools.product(range(h), range(w)):
-        seen = []
-        for f, i, j in itertools.product(range(t), range(h), range(w)):
-            if window.radius is not None:
-                if window.shape == "square" and max(abs(i - y), abs(j - x)) > window.radius:
-                    continue
-                if window.shape == "circle" and math.sqrt((i - y) ** 2 + (j - x) ** 2) > window.radius:
-                    continue
-            seen.append((float(queries[y, x] @ keys[f, i, j]), labels[f, i, j]))
-        threshold = sorted((cosine for cosine, _ in seen), reverse=True)[: window.k][-1]
-        kept = [(math.exp(cosine / window.temperature), label) for cosine, label in seen if cosine >= threshold]
-        found[y, x] = sum(weight * label for weight, label in kept) / sum(weight for weight, _ in kept)
-    return found
 
 
 def dense(queries, keys, labels, radius, k, temperature):
@@ -187,15 +167,6 @@ def test_windows_by_hand():
     inside = visible(slice(10, 11), slice(20, 21), slice(4, 17), slice(14, 27), Window(5)).view(13, 13)
     assert inside[1:12, 1:12].all() and inside.sum() == 121
     assert visible(slice(0, 2), slice(0, 3), slice(0, 2), slice(0, 3), Window(None)).all()
-
-
-def dino_stretch(channels):
-    channels = channels.clone()
-    for own in channels:
-        if own.max() > 0:
-            own -= own.min().clone()
-            own /= own.max().clone()
-    return channels
 
 
 def test_stretching_by_hand_and_as_dino():
