@@ -87,15 +87,15 @@ class BboxKnn(Evaluator):
     neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1, maximum=1_000_000)
 
     def headline(self) -> dict[str, str]:
-        """The share of images of which any patch is right."""
+        """Return the share of images of which any patch is right."""
         return {"metric": "top1", "variant": "any-patch"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings by what they mean: engines that find the same neighbours are one setting."""
+        """Return the settings by meaning: engines that find the same neighbours are one setting."""
         return {**super().settings(dataset), "engine": "exact" if self.engine in EXACT_ENGINES else self.engine}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split of the memory and the split that is scored."""
+        """Return the split of the memory and the split that is scored."""
         return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
 
     def resolve(self, dataset: Dataset) -> BboxKnn:
@@ -108,12 +108,12 @@ class BboxKnn(Evaluator):
         return replace(self, train_split=train, eval_split=scored, neighbours=tuple(dict.fromkeys(self.neighbours)))
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
-        """Those that have a box."""
+        """Return the images that have a box."""
         assert isinstance(dataset, Boxed)
         return [item for item in items if has_box(dataset.objects(item))]
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Every k."""
+        """Return a point for every k."""
         return [(("k", k),) for k in self.neighbours]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -142,7 +142,7 @@ class BboxKnn(Evaluator):
             yield from self.scores(of_k, scored, dataset, (("k", k),), details)
 
     def boxes(self, dataset: Boxed, split: str, items: Sequence[Item], view: CentreCropView, stride: int) -> Boxes:
-        """The nine patches of every image of a split. Raises UserError where no image has a box."""
+        """Return the nine patches of every image of a split. Raises UserError where no image has a box."""
         boxed: list[Item] = []
         classes, patches = [], {}
         side = view.size // stride
@@ -160,7 +160,7 @@ class BboxKnn(Evaluator):
         return Boxes(boxed, torch.tensor(classes), patches, len(items) - len(boxed))
 
     def features(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Features:
-        """The nine vectors of every image, from the cache where it has them."""
+        """Return the nine vectors of every image, from the cache where it has them."""
         return extract(
             backbone, dataset, boxes.items, view, patches=boxes.patches, precision=self.precision,
             device=resolve_device(self.device), batch_size=self.batch_size,
@@ -199,7 +199,7 @@ class BboxKnn(Evaluator):
     def scores(
         self, before: Int[Tensor, "images 9"], scored: Boxes, dataset: Dataset, point: Point, details: dict[str, Any]
     ) -> list[Score]:
-        """Top-1 and top-5 of one k, patch by patch and by any patch, the headline last."""
+        """Return top-1 and top-5 of one k, patch by patch and by any patch, the headline last."""
         first = {"top5": before < 5, "top1": before < 1}
         classes = scored.classes.numpy()
         kinds = [(name, variant) for name in first for variant in ("patch", "any-patch")]
@@ -238,7 +238,7 @@ def accuracy(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """The share of images of which any patch is right ("any-patch"), or the mean share of right patches ("patch"), in %."""
+    """Return in % the images of which any patch is right ("any-patch"), or the mean share of right patches ("patch")."""
     values = 100 * (right.any(1) if variant == "any-patch" else right).double().view(len(right), -1).mean(1)
     resampled = bootstrap_mean(values)
     of_image = values.numpy()

@@ -19,19 +19,19 @@ from densebench.processes import resolve_device, resolve_workers
 
 
 def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
-    """The view of every image: a size that was given must fit the backbone, the usual one is rounded down to its stride."""
+    """Return the view of every image: a requested size must fit the backbone, the usual one is rounded down to its stride."""
     return View(backbone.stride, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
 
 
-def whole_size(asked: int | None, backbone: Backbone, dataset: Dataset) -> int:
-    """The side of the square that images become. Raises UserError where one that was asked for does not fit the backbone."""
-    size = asked or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+def whole_size(requested: int | None, backbone: Backbone, dataset: Dataset) -> int:
+    """Return the side of the square that images become. Raises UserError where a requested size does not fit the backbone."""
+    size = requested or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
     backbone.check_size(size, size)
     return size
 
 
 def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
-    """Features of the items, from the cache where it has them."""
+    """Return the features of the items, from the cache where it has them."""
     return extract(
         backbone, dataset, items, view, precision=options.precision, device=resolve_device(options.device),
         batch_size=options.batch_size, workers=resolve_workers(options.workers, len(items)),
@@ -41,6 +41,6 @@ def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items:
 def truth_map(
     space: LabelSpace, view: View | CropView, item: Item, size: int | None, resample: str
 ) -> UInt8[Tensor, "rows columns"]:
-    """The label map of an item under a view, then as a square of `size` px; None: as the view has it."""
-    seen = view.label(space.read_truth(item), space.dataset.image_digest(item))
-    return seen if size is None else F.interpolate(seen[None, None], (size, size), mode=resample)[0, 0]
+    """Return the label map of an item under a view, then as a square of `size` px; None: as the view has it."""
+    label = view.label(space.read_truth(item), space.dataset.image_digest(item))
+    return label if size is None else F.interpolate(label[None, None], (size, size), mode=resample)[0, 0]

@@ -19,7 +19,7 @@ DRAWS = 100  # that are held at once
 def bootstrap_mean_iou(
     tally: Int[Tensor, "n 3 c"], absent: Absent = "skip", resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "resamples"]:
-    """Mean IoU of the whole set for `resamples` draws of its n images with replacement (percentile bootstrap, Efron 1979).
+    """Return the mean IoU of the whole set for `resamples` draws of its n images with replacement.
 
     The draws depend on n and the seed alone. So two backbones scored on the same images share them, and the differences of
     their values, draw by draw, are a paired bootstrap.
@@ -29,12 +29,12 @@ def bootstrap_mean_iou(
 
 
 def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int = 0) -> Float[Tensor, "resamples"]:
-    """The mean of one value an image, such as whether it is right, for the same draws as `bootstrap_mean_iou`."""
+    """Return the mean of one value an image, such as whether it is right, for the same draws as `bootstrap_mean_iou`."""
     return _resampled(values.double().cpu()[:, None], resamples, seed)[:, 0] / len(values)
 
 
 def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Float[Tensor, "resamples m"]:
-    """The sums of the rows that each draw takes; a few draws at a time, so that memory does not grow with both."""
+    """Return the sums of the rows that each draw takes; a few draws at a time, so that memory does not grow with both."""
     images = len(rows)
     generator, shares = np.random.Generator(np.random.PCG64(seed)), np.full(images, 1 / images)
     parts = [min(DRAWS, resamples - start) for start in range(0, resamples, DRAWS)]
@@ -42,7 +42,7 @@ def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Fl
 
 
 def interval(values: Float[Tensor, "n"], level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds `level` of the values; values that are NaN (nothing to score) are left out."""
+    """Return the central interval that holds `level` of the values; values that are NaN (nothing to score) are left out."""
     kept = values[~values.isnan()].numpy()
     low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -51,7 +51,7 @@ def interval(values: Float[Tensor, "n"], level: float = 0.95) -> tuple[float, fl
 def bootstrap_mean_of_objects(
     sums: Float[np.ndarray, "sequences"], objects: Int[np.ndarray, "sequences"], resamples: int = 1000, seed: int = 0
 ) -> Float[np.ndarray, "resamples"]:
-    """The mean over all objects for `resamples` draws of the sequences with replacement (percentile bootstrap, Efron 1979).
+    """Return the mean over all objects for `resamples` draws of the sequences with replacement.
 
     `sums`: the values of each sequence's objects together. The draws depend on the number of sequences and the seed alone, so
     that two sets of scores of the same sequences are compared in pairs.

@@ -21,7 +21,7 @@ SIGMA, RADIUS = 0.6, 3  # of the Gaussian, in patches: 7 x 7
 
 
 def foreground(attention: Float[Tensor, "b n"], grid: tuple[int, int], mass: float) -> Bool[Tensor, "b n"]:
-    """The fewest patches that hold at least `mass` of the smoothed attention of an image."""
+    """Return the fewest patches that hold at least `mass` of the smoothed attention of an image."""
     smooth = _smooth(attention.unflatten(1, grid)[:, None]).flatten(1)
     ordered, order = (smooth / smooth.sum(dim=1, keepdim=True)).sort(dim=1, descending=True, stable=True)
     held_before = ordered.cumsum(dim=1) - ordered
@@ -29,8 +29,8 @@ def foreground(attention: Float[Tensor, "b n"], grid: tuple[int, int], mass: flo
 
 
 def without_specks(mask: Bool[Tensor, "b h w"], size: int = 2) -> Bool[Tensor, "b h w"]:
-    """The mask without connected parts (each patch has eight neighbours) of at most `size` patches."""
-    kept = [_without_specks(one, size) for one in mask.cpu().numpy()]
+    """Return the mask without connected parts (each patch has eight neighbours) of at most `size` patches."""
+    kept = [_without_specks(image, size) for image in mask.cpu().numpy()]
     return torch.from_numpy(np.stack(kept)).to(mask.device)
 
 
@@ -50,25 +50,25 @@ def _smooth(maps: Float[Tensor, "b 1 rows columns"]) -> Float[Tensor, "b 1 rows 
 
 
 def _extended(maps: Tensor, by: tuple[int, int, int, int]) -> Tensor:
-    """The maps mirrored at their borders, as the reference's blur does; of maps too small for that the border is repeated."""
+    """Return the maps mirrored at their borders, as the reference's blur does; maps too small for that repeat their border."""
     return F.pad(maps, by, mode="reflect" if min(maps.shape[2:]) > RADIUS else "replicate")
 
 
 def precisions(clusters: Int[Tensor, "n h w"], mask: Bool[Tensor, "n h w"], k: int) -> Float[Tensor, "k"]:
-    """For each cluster the share of its pixels that lie in the mask, as the mean over the images in which it occurs.
+    """Return, for each cluster, the share of its pixels that lie in the mask, as the mean over the images in which it occurs.
 
     NaN for a cluster that occurs nowhere.
     """
     shares, images = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
-    for own, inside in zip(clusters.flatten(1), mask.flatten(1), strict=True):
-        count = torch.bincount(own, minlength=k).double().cpu()
-        shares += torch.bincount(own[inside], minlength=k).cpu() / count.clamp(min=1)
+    for of_image, inside in zip(clusters.flatten(1), mask.flatten(1), strict=True):
+        count = torch.bincount(of_image, minlength=k).double().cpu()
+        shares += torch.bincount(of_image[inside], minlength=k).cpu() / count.clamp(min=1)
         images += count > 0
     return shares / images
 
 
 def jaccard(mask: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> float:
-    """Intersection over union, as the mean over images; 0 for an image in which both are empty."""
+    """Return intersection over union, as the mean over images; 0 for an image in which both are empty."""
     both = (mask & truth).flatten(1).sum(1)
     either = (mask | truth).flatten(1).sum(1)
     return float((both / either.clamp(min=1)).double().mean())
@@ -81,7 +81,7 @@ def best_cut(
     shares: tuple[float, float] = (0.55, 0.75),
     step: float = 0.05,
 ) -> float:
-    """The precision from which on clusters are foreground, so that this agrees best with `truth` (`jaccard`).
+    """Return the least precision of a foreground cluster, chosen so that the foreground agrees best with `truth` (`jaccard`).
 
     The cuts that are tried give 55 to 75 % of the clusters to the background. The precision at the best one is rounded to a
     multiple of `step`, as the reference does. `truth` is made of labels, or of attention where none may be used.
@@ -92,15 +92,15 @@ def best_cut(
     ranks = rank.to(clusters.device)[clusters]
     best, chosen = -1.0, 0
     for start in range(int(shares[0] * len(known)), max(int(shares[1] * len(known)), int(shares[0] * len(known)) + 1)):
-        found = jaccard(ranks >= start, truth)
-        if found >= best:  # of equals the last one, as a stable sort has it
-            best, chosen = found, start
+        agreement = jaccard(ranks >= start, truth)
+        if agreement >= best:  # of equals the last one, as a stable sort has it
+            best, chosen = agreement, start
     steps = np.arange(0, 1, step)
     return round(float(steps[np.abs(steps - float(known[chosen])).argmin()]), 10)
 
 
 def mask_of(clusters: Int[Tensor, "n h w"], precision: Float[Tensor, "k"], threshold: float) -> Bool[Tensor, "n h w"]:
-    """The pixels of the clusters whose precision reaches the threshold. Raises UserError where none does."""
+    """Return the pixels of the clusters whose precision reaches the threshold. Raises UserError where none does."""
     foreground = precision.nan_to_num(0.0) >= threshold
     if not foreground.any():
         highest = float(precision.nan_to_num(0.0).max())

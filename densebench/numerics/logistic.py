@@ -29,7 +29,7 @@ Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
 def loss(
     rows: Rows, weights: Float[Tensor, "l d_plus_1 c"], l2: Float[Tensor, " l"]
 ) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
-    """The objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised.
+    """Return the objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised.
 
     Products are in the type of the rows (float32, say), sums over rows and all else in that of the weights (float64, say).
     """
@@ -60,7 +60,7 @@ def fit(
     device: torch.device,
     start: Float[Tensor, "l d_plus_1 c"] | None = None,
 ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-    """The weights for each strength of regularisation, and how the search for them ended; it begins at `start`, or at 0."""
+    """Return the weights for each strength of regularisation, and how the search ended; it begins at `start`, or at 0."""
     strengths = torch.tensor(l2, dtype=torch.float64, device=device)
     shape = (len(l2), width + 1, classes)
 
@@ -69,8 +69,8 @@ def fit(
         return value, gradient.flatten(1)
 
     begin = torch.zeros(shape, device=device) if start is None else start
-    found = minimise(function, begin.double().flatten(1), iterations=iterations, tolerance=tolerance, rounding=ROUNDING)
-    return found.points.view(shape).float(), found
+    minimum = minimise(function, begin.double().flatten(1), iterations=iterations, tolerance=tolerance, rounding=ROUNDING)
+    return minimum.points.view(shape).float(), minimum
 
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -104,7 +104,7 @@ def minimise(
 
     rounding: the share by which values are uncertain; a step may raise them by that, since near the minimum no step does more.
 
-    A problem that is done, or that no step improves, stays where it is while others go on. A problem whose value is not finite
+    A problem that is done, or that no step improves, stays where it is while others move on. A problem whose value is not finite
     never moves away from its last finite point.
     """
     points = start.clone()
@@ -138,7 +138,7 @@ def minimise(
 
 
 def _two_loops(gradients: Tensor, memory: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """The product of each problem's inverse Hessian estimate with its gradient; a pair of weight 0 counts for nothing."""
+    """Return the product of each problem's inverse Hessian estimate with its gradient; a pair of weight 0 counts for nothing."""
     q, alphas = gradients.clone(), []
     for s, y, rho in reversed(memory):
         alpha = rho * (s * q).sum(dim=1)

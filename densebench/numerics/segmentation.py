@@ -47,23 +47,23 @@ def confusion_matrix(
 
 
 def tallies(confusion: Int[Tensor, "*n c c"]) -> Int[Tensor, "*n 3 c"]:
-    """Per class: pixels that agree, pixels of the truth, pixels of the prediction. IoU needs no more."""
+    """Return, for each class, pixels that agree, pixels of the truth, pixels of the prediction. IoU needs no more."""
     return torch.stack([confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1), confusion.sum(-2)], dim=-2)
 
 
 def iou(tally: Integer[Tensor, "*n 3 c"] | Float[Tensor, "*n 3 c"]) -> Float[Tensor, "*n c"]:
-    """Intersection over union of each class in 0..1; NaN for a class in neither truth nor prediction."""
+    """Return intersection over union of each class in 0..1; NaN for a class in neither truth nor prediction."""
     agree, truth, prediction = tally.double().unbind(-2)
     return agree / (truth + prediction - agree)
 
 
 def mean_iou(ious: Float[Tensor, "*n c"], absent: Absent = "skip") -> Float[Tensor, "*n"]:
-    """The mean over classes, absent ones (NaN) left out or counted as 0; NaN where every class is left out."""
+    """Return the mean over classes, absent ones (NaN) left out or counted as 0; NaN where every class is left out."""
     return ious.nan_to_num(0.0).mean(-1) if absent == "zero" else ious.nanmean(-1)
 
 
 def pixel_accuracy(confusion: Int[Tensor, "c c"]) -> float:
-    """The share of counted pixels whose class is right, 0..1."""
+    """Return the share of counted pixels whose class is right, 0..1."""
     return float(confusion.diagonal().sum() / confusion.sum())
 
 
@@ -86,7 +86,7 @@ def hungarian(confusion: Int[Tensor, "c k"]) -> Int[Tensor, "k"]:
 
 
 def many_to_one(confusion: Int[Tensor, "c k"], by: Criterion = "precision") -> Int[Tensor, "k"]:
-    """Return for every cluster the class with the greatest precision (its most frequent one) or IoU; of equals the first class.
+    """Return, for every cluster, the class with the greatest precision (its most frequent one) or IoU; of equals the first class.
 
     A cluster without a counted pixel takes class 0, as the first of equals: it changes no count.
     """

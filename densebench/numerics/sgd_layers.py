@@ -22,7 +22,9 @@ CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
 def upsampled(
     features: Float[Tensor, "p b h w d"], weights: Float[Tensor, "p l d_plus_1 c"], size: tuple[int, int]
 ) -> Float[Tensor, "p l b c rows columns"]:
-    """Logits of linear layers (the last row of each is its bias) on grids of features, upsampled bilinearly to `size`.
+    """Return the logits of linear layers (the last row of each is its bias) on grids of features, upsampled bilinearly to `size`:
+
+        upsampled(features) @ weights + bias  =  upsampled(features @ weights + bias),    as bilinear weights sum to one
 
     p problems with grids of their own, l layers on each.
     """
@@ -37,7 +39,7 @@ def upsampled(
 def cross_entropy(
     logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"], ignore_index: int = 255
 ) -> Float[Tensor, "p l"]:
-    """Cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
+    """Return the cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
     p, layers = logits.shape[:2]
     truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
     each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=ignore_index, reduction="none")
@@ -62,7 +64,7 @@ class Heads:
         weight_decay: float,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`seeds`: one a problem, of its initial weights."""
+        """`seeds`: one for each problem, of its initial weights."""
         first = torch.stack([_initial(width, classes, seed) for seed in seeds])
         self._layers = [first.clone().to(device).requires_grad_() for _ in rates]
         groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, rates, strict=True)]
@@ -77,7 +79,7 @@ class Heads:
     def step(
         self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
     ) -> Float[Tensor, "p l"]:
-        """One step at `factor` times the rates, on the mean over a batch's labelled pixels; returns the losses before it."""
+        """Make one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
         size = (labels.shape[-2], labels.shape[-1])
         pixels = (labels != 255).flatten(1).sum(1).clamp(min=1).float()
         self.optimiser.zero_grad(set_to_none=True)
@@ -95,16 +97,16 @@ class Heads:
         return total
 
     def state(self) -> dict[str, Tensor]:
-        """What training goes on from."""
-        found = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
+        """Return what training resumes from."""
+        state = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
         for i, layer in enumerate(self._layers):
             buffer = self.optimiser.state[layer].get("momentum_buffer")
             if buffer is not None:
-                found[f"momentum {i}"] = buffer.clone()
-        return found
+                state[f"momentum {i}"] = buffer.clone()
+        return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state; one from before the first step has no momentum."""
+        """Resume from a state; one from before the first step has no momentum."""
         self.optimiser.state.clear()
         for i, layer in enumerate(self._layers):
             layer.data.copy_(state[f"layer {i}"])

@@ -157,15 +157,15 @@ class InContext(FewShot):
     engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
 
     def headline(self) -> dict[str, str]:
-        """mIoU in the preset's variant."""
+        """Return what tables show: mIoU in the preset's variant."""
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """Return the settings by meaning: engines that find the same neighbours are one setting; native images have no size,
         and views that are not augmented have no hue."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
-        found = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
-        return {**found, "image_size": None} if self.resize == "native" else found
+        settings = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
+        return {**settings, "image_size": None} if self.resize == "native" else settings
 
     def resolve(self, dataset: Dataset) -> InContext:
         """Name the splits; refuse settings that contradict each other."""
@@ -224,7 +224,7 @@ class InContext(FewShot):
                 draw(voter, queries, k, self.visualise, run.pictures)
 
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
-        """The view of a validation image.
+        """Return the view of a validation image.
 
         A size that the user gave must fit the backbone (else UserError with the nearest two); the usual 512 is rounded down to
         the stride, 504 for patches of 14, as the papers do.
@@ -249,7 +249,7 @@ class InContext(FewShot):
     def features(
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
     ) -> dict[View, Features]:
-        """Features of the items under each view."""
+        """Return features of the items under each view."""
         device = resolve_device(self.device)
         return {
             view: extract(
@@ -261,7 +261,7 @@ class InContext(FewShot):
         }  # fmt: skip
 
     def groups(self, points: int) -> list[list[int]]:
-        """Points that one memory can serve: all, unless the memory's rows depend on the subset itself."""
+        """Return groups of points that one memory can serve: all in one, unless the memory's rows depend on the subset itself."""
         alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
         return [[point] for point in range(points)] if alone else [list(range(points))]
 

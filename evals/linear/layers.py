@@ -25,7 +25,7 @@ from densebench.pictures.canvas import save
 
 @dataclass(frozen=True)
 class Layers:
-    """What linear layers make of a data set's images, seen under one view.
+    """Label maps by linear layers of a data set's images under one view, and their confusion matrices.
 
     size: side of the label maps that are compared, in pixels; None: the view's own. mask_resample: how truth comes to that size.
     """
@@ -39,25 +39,25 @@ class Layers:
     mask_resample: str = "nearest-exact"
 
     def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
-        """The classes of an image by each of several layers, whose last row is the bias."""
+        """Return the classes of an image by each of several layers, whose last row is the bias."""
         grid = self.features[item].float().to(self.device)
         logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
         size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
-        found = [F.interpolate(one[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for one in logits]
-        return torch.stack(found).to(torch.uint8)
+        large = [F.interpolate(layer[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for layer in logits]
+        return torch.stack(large).to(torch.uint8)
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
-        """What the prediction is compared with."""
+        """Return the label map that predictions are compared with."""
         return truth_map(self.space, self.view, item, self.size, self.mask_resample)
 
     def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
-        """The pixels of an image by truth and prediction, for each of several layers."""
-        there = self.truth(item).to(self.device)
+        """Return the confusion matrix of an image for each of several layers."""
+        truth = self.truth(item).to(self.device)
         maps = self.label_maps(item, weights)
-        return torch.stack([confusion_matrix(one, there, self.space.classes) for one in maps])
+        return torch.stack([confusion_matrix(label, truth, self.space.classes) for label in maps])
 
     def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
-        """The confusion matrices of all images."""
+        """Return the confusion matrices of all images."""
         counts = Counts(len(weights), self.space.classes)
         with progress("scoring", len(items)) as bar:
             for item in items:

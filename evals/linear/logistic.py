@@ -80,16 +80,16 @@ class Linear(FewShot):
         held = [[own for own, inside in zip(labelled, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"), run.workspace("linear") as folder:
             store = Store(folder, {"protocol": "linear"})
-            fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
+            fitted = [probe.fitted(point, views, store) for point, views in zip(points, held, strict=True)]
         with run.stage("scoring"):
-            weights = torch.stack([one.weights for one in fitted])
+            weights = torch.stack([layer.weights for layer in fitted])
             layers = replace(probe.layers, features=queries)
             counts = layers.count(val, weights)
         names = [item.name for item in val]
-        for number, (point, one) in enumerate(zip(points, fitted, strict=True)):
-            details = {**census(space, held[number]), **one.details}
-            found = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
-            yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
+        for number, (point, layer) in enumerate(zip(points, fitted, strict=True)):
+            details = {**census(space, held[number]), **layer.details}
+            scores = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
+            yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
         if self.visualise and run.pictures is not None:
             largest = max(range(len(points)), key=lambda number: len(held[number]))
             layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
@@ -97,7 +97,7 @@ class Linear(FewShot):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A linear layer on features as they are, and how it came about."""
+    """A linear layer on features as they are, and how it was fitted."""
 
     weights: Float[Tensor, "d_plus_1 c"]
     details: dict[str, Any]
@@ -120,7 +120,7 @@ class Probe:
         return Layers(self.dataset, self.space, self.view, self.features, self.device)
 
     def fitted(self, point: Point, labelled: Sequence[LabelledView], store: Store) -> Fitted:
-        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken from the store."""
+        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted comes from the store."""
         name = digest([list(point), [view.item.name for view in labelled]], 16)
         if not any(len(view.patches) for view in labelled):
             raise UserError(
@@ -133,21 +133,21 @@ class Probe:
                 best = int(values.argmax())
                 near = candidates[[best]]
             l2 = self.options.l2[best]
-            weights, found = self.fit(labelled, (l2,), near)
-            if not bool(found.converged[0]):
+            weights, minimum = self.fit(labelled, (l2,), near)
+            if not bool(minimum.converged[0]):
                 notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
             facts = torch.tensor(
-                [l2, float(found.iterations[0]), float(found.converged[0]), *values.tolist()], dtype=torch.float64
+                [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()], dtype=torch.float64
             )
             store.add({name: weights[0].cpu(), f"{name} facts": facts})
-        kept: list[float] = store[f"{name} facts"].tolist()
-        details: dict[str, Any] = {"l2": kept[0], "iterations": int(kept[1]), "converged": bool(kept[2])}
+        saved: list[float] = store[f"{name} facts"].tolist()
+        details: dict[str, Any] = {"l2": saved[0], "iterations": int(saved[1]), "converged": bool(saved[2])}
         if len(self.options.l2) > 1:
-            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, kept[3:], strict=True)}
+            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, saved[3:], strict=True)}
         return Fitted(store[name].clone().to(self.device), details)
 
     def select(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
-        """The mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
+        """Return the mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
 
         Raises UserError where there are not two images.
         """
@@ -166,14 +166,14 @@ class Probe:
     def fit(
         self, labelled: Sequence[LabelledView], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
     ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-        """Weights on features as they are, for each strength; standardisation is folded in. near: where the search begins."""
+        """Return weights on features as they are, for each strength; standardisation is folded in. near: first weights."""
         mean, scale = self.statistics(labelled)
         if near is not None:
             bias = near[:, -1:] + (mean[:, None] * near[:, :-1]).sum(dim=1, keepdim=True)
             near = torch.cat([near[:, :-1] * scale[:, None], bias], dim=1)
         rows = self.rows(labelled, mean, scale)
         options = self.options
-        weights, found = fit(
+        weights, minimum = fit(
             rows,
             len(mean),
             self.space.classes,
@@ -185,10 +185,10 @@ class Probe:
         )
         slopes = weights[:, :-1] / scale[:, None]
         bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)
-        return torch.cat([slopes, bias], dim=1), found
+        return torch.cat([slopes, bias], dim=1), minimum
 
     def statistics(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        """Mean and standard deviation of each feature over the rows that are fitted; 0 and 1 where they stay as they are."""
+        """Return mean and deviation of each feature over the rows that are fitted; 0 and 1 where features stay as they are."""
         width = self.features[labelled[0].item].shape[-1]
         if not self.options.standardise or not any(len(view.patches) for view in labelled):
             return torch.zeros(width, device=self.device), torch.ones(width, device=self.device)
@@ -196,13 +196,13 @@ class Probe:
         return mean.float().to(self.device), variance.clamp(min=1e-12).sqrt().float().to(self.device)
 
     def rows(self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor) -> Rows:
-        """The rows of all images, some images at a time: in memory where they fit, else read again in every pass."""
+        """Return the rows of all images, some images at a time: in memory where they fit, else read again in every pass."""
 
         def read() -> Iterator[tuple[Tensor, Tensor]]:
             batch: list[LabelledView] = []
             for view in labelled:
                 batch.append(view)
-                if sum(len(one.patches) for one in batch) >= CHUNK:
+                if sum(len(view.patches) for view in batch) >= CHUNK:
                     yield self.chunk(batch, mean, scale)
                     batch = []
             if batch:
@@ -217,7 +217,7 @@ class Probe:
     def chunk(
         self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
-        """Standardised features and labels of a few images."""
+        """Return standardised features and labels of a few images."""
         x = torch.cat([self.features[view.item].flatten(0, 1)[view.patches].float() for view in labelled]).to(self.device)
         y = torch.cat([view.labels.float() for view in labelled]).to(self.device)
         return (x - mean) / scale, y

@@ -33,27 +33,27 @@ class ClusteredImages:
     truth: tuple[UInt8[Tensor, "side side"], ...]
     space: LabelSpace
 
-    def maps(self, found: Clusters) -> Int[Tensor, "n gh gw"]:
-        """The nearest cluster of every token."""
-        return labels(self.tokens, found).view(-1, *self.grid).cpu()
+    def maps(self, clusters: Clusters) -> Int[Tensor, "n gh gw"]:
+        """Return the nearest cluster of every token."""
+        return labels(self.tokens, clusters).view(-1, *self.grid).cpu()
 
     def halves(self, maps: Tensor) -> list[tuple[Tensor, Bool[Tensor, "half side side"]]]:
-        """Train's part and the scored part of maps, each with its attention masks."""
+        """Return train's part and the scored part of maps, each with its attention masks."""
         return [(maps[part], self.attention[part]) for part in (slice(self.train), slice(self.train, None))]
 
     def pixels(self) -> Int[Tensor, "cells"]:
-        """How often each token of an image stands in its enlarged map; only the proportion counts."""
+        """Return how often each token of an image stands in its enlarged map; only the proportion counts."""
         cells = self.grid[0] * self.grid[1]
         times = torch.bincount(enlarged(torch.arange(cells).view(1, *self.grid), self.side).flatten(), minlength=cells)
         return times // max(1, math.gcd(*times.tolist()))
 
     def labelled(self) -> Bool[Tensor, "n side side"]:
-        """What is no background; void counts as foreground, as in the reference."""
+        """Return where there is no background; void counts as foreground, as in the reference."""
         background = (self.space.dataset.background or 0) + (self.space.other != "off")
         return torch.stack(self.truth) != background
 
     def scored_truth(self) -> tuple[UInt8[Tensor, "side side"], ...]:
-        """The label maps of the scored images."""
+        """Return the label maps of the scored images."""
         return self.truth[self.train - len(self.attention) :]
 
     def foreground_scores(self, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
@@ -65,7 +65,7 @@ class ClusteredImages:
 
 
 def enlarged(maps: Tensor, side: int) -> Tensor:
-    """Maps [n h w] as squares of `side` px, by nearest neighbours."""
+    """Return maps [n h w] as squares of `side` px, by nearest neighbours."""
     rows, columns = (
         F.interpolate(torch.arange(n)[None, None].float(), side, mode="nearest")[0, 0].long() for n in maps.shape[1:]
     )

@@ -91,7 +91,7 @@ def ours(videos, folder, seconds):
                 grids = [on_grid(videos.mask(video, 0), videos.grid) for video in range(videos.count)]
                 context = Context(features, one_hot(grids, videos.objects + 1), LAST)
                 continue
-            found = propagate(features, *context.seen(videos.count), Window(RADIUS, "square", K, TEMPERATURE), AT_ONCE["cpu"])
+            found = propagate(features, *context.frames(videos.count), Window(RADIUS, "square", K, TEMPERATURE), AT_ONCE["cpu"])
             context.push(features, found)
         with timed(seconds, "maps"):
             maps = [label_map(soft, shape, videos.size, "bilinear") for soft in found]

@@ -22,6 +22,7 @@ from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.features.views import CentreCropView
 from densebench.numerics import bootstrap
+from densebench.numerics.boxes import largest
 from densebench.numerics.votes import NO_VOTE
 
 
@@ -89,8 +90,8 @@ def test_features_that_tell_the_class_are_always_right(monkeypatch):
 
     def plain(self, item):  # the whole image in the colour of the class that counts
         pixels, objects = real(self, item)
-        place = largest(objects)
-        pixels[:] = 120 if place is None else COLOURS[objects.classes[place]]
+        index = largest(objects.boxes, objects.crowd)
+        pixels[:] = 120 if index is None else COLOURS[objects.classes[index]]
         return pixels, objects
 
     monkeypatch.setattr(Toys, "drawn", plain)

@@ -7,28 +7,45 @@ import json
 import numpy as np
 import pytest
 import torch
+from densebench.evals.bbox_knn import nine_points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import functional as TF
 from toy_boxes import boxed
 
 from densebench.errors import UserError
 from densebench.features.views import CentreCropView
+from densebench.numerics.boxes import cell_centres, clipped_to_crop, in_crop, largest, patches_at
 from densebench.torchvision_ops import make_importable
 
 make_importable()
 
+from torchvision.transforms import functional as TF  # noqa: E402
+
+
+def followed(points, width, height, view):
+    resized = view.resized(width, height)
+    return in_crop(points, (width, height), resized, view.corner(*resized))
+
+
+def clipped(boxes, width, height, view):
+    corner = view.corner(view.short_side, view.short_side)
+    return clipped_to_crop(boxes, (width, height), view.short_side, corner, view.size)
+
+
+def largest_of(objects):
+    return largest(objects.boxes, objects.crowd)
+
 
 def test_points_are_the_centres_of_the_cells_row_by_row():
-    found = points(torch.tensor([10.0, 20.0, 16.0, 32.0]))
+    found = cell_centres(torch.tensor([10.0, 20.0, 16.0, 32.0]))
     assert found.tolist() == [[x, y] for y in (22, 26, 30) for x in (11, 13, 15)]
 
 
 def test_the_largest_box_counts():
-    assert largest(boxed([0, 0, 2, 9, 0, 0], [0, 0, 5, 4, 1, 0], [3, 3, 9, 9, 2, 1], [5, 5, 9, 10, 3, 0])) == 1
-    assert largest(boxed([0, 0, 2, 9, 0, 1])) is None
-    assert largest(boxed()) is None
+    assert largest_of(boxed([0, 0, 2, 9, 0, 0], [0, 0, 5, 4, 1, 0], [3, 3, 9, 9, 2, 1], [5, 5, 9, 10, 3, 0])) == 1
+    assert largest_of(boxed([0, 0, 2, 9, 0, 1])) is None
+    assert largest_of(boxed()) is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +62,7 @@ def test_the_largest_box_counts():
 )
 def test_points_follow_the_image_into_the_crop(width, height, expected):
     where = torch.tensor([[500.0, 100.0], [0.0, 0.0]], dtype=torch.float64)
-    found = seen(where, width, height, CentreCropView())
+    found = followed(where, width, height, CentreCropView())
     assert found.dtype == torch.float64
     assert found.flatten().tolist() == pytest.approx(torch.tensor(expected).flatten().tolist(), abs=1e-4)
 
@@ -59,20 +76,20 @@ def test_flsls_code_squeezes_boxes_and_clips_them_to_the_crop():
 
 def test_the_nine_patches_of_flsls_code():
     """A box as large as a picture of 300 x 400: patches of 16 px in the crop of 224."""
-    _, where = nine(boxed([0, 0, 299, 399, 0, 0]), 300, 400, CentreCropView(), "clipped")
-    assert patches(where, 16, (14, 14)).tolist() == [30, 34, 39, 86, 90, 95, 156, 160, 165]
+    _, where = nine_points(boxed([0, 0, 299, 399, 0, 0]), 300, 400, CentreCropView(), "clipped")
+    assert patches_at(where, 16, (14, 14)).tolist() == [30, 34, 39, 86, 90, 95, 156, 160, 165]
 
 
 def test_flsls_code_takes_the_box_of_which_most_is_left():
     """The first box is larger, but only 64 - 16 px of its height are in the crop; crowds never count."""
     objects = boxed([0, 0, 256, 64, 0, 0], [60, 60, 170, 170, 1, 0], [0, 0, 256, 256, 2, 1])
-    assert [nine(objects, 256, 256, CentreCropView(), mapping)[0] for mapping in ("right", "clipped")] == [0, 1]
+    assert [nine_points(objects, 256, 256, CentreCropView(), mapping)[0] for mapping in ("right", "clipped")] == [0, 1]
 
 
 def test_flsls_code_takes_the_first_of_boxes_that_the_crop_leaves_out():
     objects = boxed([0, 0, 9, 256, 0, 1], [0, 0, 8, 128, 1, 0], [245, 0, 256, 256, 2, 0])
-    place, where = nine(objects, 256, 256, CentreCropView(), "clipped")
-    assert place == 1 and patches(where, 16, (14, 14)).tolist() == [14] * 3 + [42] * 3 + [70] * 3  # y from 0 to 112
+    index, where = nine_points(objects, 256, 256, CentreCropView(), "clipped")
+    assert index == 1 and patches_at(where, 16, (14, 14)).tolist() == [14] * 3 + [42] * 3 + [70] * 3  # y from 0 to 112
 
 
 @settings(deadline=None)
@@ -81,18 +98,18 @@ def test_mappings_agree_on_square_images_in_the_crop(side, size, more, corners):
     view = CentreCropView(size, size + min(more, size // 2))  # of which the crop shows 0.25 to 0.75 at the least
     (left, right), (top, bottom) = sorted(corners[:2]), sorted(corners[2:])
     box = torch.tensor([left, top, right, bottom], dtype=torch.float64) * side
-    followed = seen(points(box), side, side, view)
-    torch.testing.assert_close(points(clipped(box[None], side, side, view)[0]), followed, rtol=0, atol=1e-6 * size)
+    expected = followed(cell_centres(box), side, side, view)
+    torch.testing.assert_close(cell_centres(clipped(box[None], side, side, view)[0]), expected, rtol=0, atol=1e-6 * size)
 
 
 def test_patches_by_hand():
     where = torch.tensor([[0.0, 0.0], [13.9, 14.0], [14.0, 13.9], [41.9, 27.9], [-0.1, -99.0], [500.0, 20.0], [-3.0, 28.0]])
-    assert patches(where, 14, (2, 3)).tolist() == [0, 3, 1, 5, 0, 5, 3]
+    assert patches_at(where, 14, (2, 3)).tolist() == [0, 3, 1, 5, 0, 5, 3]
 
 
 def test_a_box_outside_the_crop_ends_in_its_border():
     view = CentreCropView(32, 32)  # of an image of 96 x 32 the columns 32 to 64
-    found = [patches(seen(points(torch.tensor(box)), 96, 32, view), 8, (4, 4)).tolist() for box in
+    found = [patches_at(followed(cell_centres(torch.tensor(box)), 96, 32, view), 8, (4, 4)).tolist() for box in
              ([0.0, 0, 24, 32], [70.0, 0, 94, 12], [26.0, 8, 44, 32])]  # fmt: skip
     assert found[0] == [0] * 3 + [8] * 3 + [12] * 3
     assert found[1] == [3] * 6 + [7] * 3  # y 2, 6, 10
@@ -110,7 +127,7 @@ def test_the_view_shows_a_point_where_the_mapping_says(width, height):
     rng = np.random.default_rng(0)
     inside = 0
     for px, py in rng.uniform((0, 0), (width, height), (60, 2)):
-        ((u, v),) = seen(torch.tensor([[px, py]]), width, height, view).tolist()
+        ((u, v),) = followed(torch.tensor([[px, py]]), width, height, view).tolist()
         if 1 <= u < 111 and 1 <= v < 111:
             inside += 1
             red, green, _ = shown[:, int(v), int(u)].tolist()

@@ -41,16 +41,16 @@ def test_the_context_is_the_first_frame_and_the_last_ones_none_twice():
 
     context = Context(frame(0), frame(0), 3)
     for t in range(1, 9):
-        keys, labels = context.seen(2)
+        keys, labels = context.frames(2)
         expected = {0, *(s for s in range(t - 3, t) if s > 0)}
         assert sorted(keys[1].flatten().tolist()) == sorted(labels[0].flatten().tolist()) == sorted(expected)
         context.push(frame(t), frame(t))
-    assert context.seen(1)[0].shape[0] == 1
+    assert context.frames(1)[0].shape[0] == 1
     context.push(frame(9, b=1), frame(9, b=1))
-    assert sorted(context.seen(1)[0].flatten().tolist()) == [0, 7, 8, 9]
+    assert sorted(context.frames(1)[0].flatten().tolist()) == [0, 7, 8, 9]
     alone = Context(frame(0), frame(0), 0)
     alone.push(frame(1), frame(1))
-    assert alone.seen(2)[0].flatten().tolist() == [0, 0]
+    assert alone.frames(2)[0].flatten().tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
