@@ -32,6 +32,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from densebench.evals.linear.layers import Layers
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -41,10 +42,10 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace, classes_shown
-from densebench.evaluation.layers import Layers, features_of, truth_map, whole_view
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.option_groups import FewShot, check_rates
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.whole_images import features_of, truth_map, whole_view
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest

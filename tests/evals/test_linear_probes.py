@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from densebench.evals.linear.probes import LinearProbes
 from PIL import Image
-from test_incontext import (
+from retrieval_by_loops import (
     CLASSES,
     COUNTS,
     DATA,
@@ -25,10 +25,10 @@ from test_incontext import (
     SIDE,
     Blocks,
     Clean,
-    Oracle,
     backbone,
     drawn,
     empty_cache,
+    oracle,
     patches_of,
     values,
 )
@@ -345,7 +345,7 @@ def test_the_backbone_stays_as_it_was(augment):
 
 def test_features_that_tell_the_class_score_100():
     given = {"mask_size": 4, "score_size": 4, "epochs": 60, "drop_every": 60, "learning_rates": (1.0,), "train_batch": 5}
-    scores = evaluate(Oracle(), Clean(root=Path()), **given, eval_split="train")
+    scores = evaluate(oracle(), Clean(root=Path()), **given, eval_split="train")
     assert values(scores) == {(1, 0): 100}
 
 
@@ -385,7 +385,7 @@ def test_a_crop_of_its_own_for_every_epoch_seed_and_image(backbone, steps, monke
 
 def test_colours_of_crops_tell_the_labels(steps):
     """Where the label is the same all over a patch, it is the class of the patch's colour."""
-    evaluate(Oracle(), Clean(root=Path()), **{**CROP, "image_size": 128, "mask_size": 128})
+    evaluate(oracle(), Clean(root=Path()), **{**CROP, "image_size": 128, "mask_size": 128})
     for features, labels, _ in steps:
         bright = features.max(-1)
         told = torch.where(bright.values > 0.5, bright.indices, CLASSES - 1)
