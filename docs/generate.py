@@ -208,7 +208,7 @@ def _commands_page() -> str:
     """Return every command with its own options, from the command line itself."""
     lines = [
         "# Commands",
-        "`densebench eval --protocol NAME --help` and `densebench pretrain METHOD --help` also list the options of NAME or METHOD.",
+        "`densebench eval --protocol NAME --help` and `densebench pretrain METHOD --help` also list the options of these.",
     ]
     lines += _commands("densebench", typer.main.get_command(app))
     return "\n\n".join(lines)
