@@ -49,7 +49,7 @@ def write(folder: Path) -> None:
         _save(folder / "parts" / f"{kind}.md", table(("name", "presets", "what it is"), rows))
     sources = [(code(spec), text(title)) for spec, title in listed["backbones"].items()]
     _save(folder / "parts" / "sources.md", table(("spec", "what it is"), sources))
-    _save(folder / "parts" / "datasets.md", "\n\n".join(map(_dataset_section, listed["datasets"])))
+    _save(folder / "parts" / "datasets.md", _datasets(listed["datasets"]))
     _save(folder / "commands.md", _commands_page())
     _save(folder / "parts" / "functions.md", _functions())
     _save(folder / "parts" / "classes.md", _classes(listed))
@@ -172,34 +172,40 @@ def _limits(flag: Any) -> str:
     return f" ({' '.join(limits)})" if limits else ""
 
 
-def _dataset_section(name: str) -> str:
-    """Return what is known about a data set without its files."""
-    dataset = densebench.load_dataset(name)
-    title, _, head = inspect.cleandoc(sys.modules[type(dataset).__module__].__doc__ or "").partition("\n")
-    splits = ", ".join(
-        f"`{split}`" + (f" ({count:,} images)" if (count := dataset.official_images(split)) else "") for split in dataset.splits
-    )
-    classes = ", ".join(dataset.classes) if len(dataset.classes) <= CLASSES_SHOWN else ""
-    rows = [
-        ("labels", dataset.kind),
-        ("classes", f"{len(dataset.classes)}" + (f": {classes}" if classes else "")),
-        ("splits", f"{splits}; learned from: `{dataset.train_split}`, scored: `{dataset.val_split}`"),
-        ("labels' version", code(dataset.mapping)),
-        ("licence", text(dataset.licence)),
-    ]
-    lines = [
-        f"### {name}",
-        f"**{text(dataset.title)}.** {text(title)}",
-        text(head),
-        table(("", ""), [row for row in rows if row[1]]),
-    ]
-    lines += [f"- {_source(source)}" for source in dataset.sources]
-    return "\n\n".join(line for line in lines if line.strip())
+def _datasets(names: Iterable[str]) -> str:
+    """Return what is known about data sets without their files; what those of one file share stands by the first of them."""
+    first: dict[str, str] = {}
+    lines = []
+    for name in names:
+        dataset = densebench.load_dataset(name)
+        module = type(dataset).__module__
+        lines += [f"### {name}", f"**{text(dataset.title)}**"]
+        if module in first:
+            lines.append(f"See [{first[module]}](#{first[module]}) for what the two share.")
+        else:
+            first[module] = name
+            lines.append(text(inspect.cleandoc(sys.modules[module].__doc__ or "")))
+        lines += [_dataset_table(dataset), *(f"- {_source(source)}" for source in dataset.sources)]
+    return "\n\n".join(lines)
+
+
+def _dataset_table(dataset: Any) -> str:
+    counts = {split: dataset.official_images(split) for split in dataset.splits}
+    splits = ", ".join(f"`{split}`" + (f" ({count:,} images)" if count else "") for split, count in counts.items())
+    few = 0 < len(dataset.classes) <= CLASSES_SHOWN
+    rows = {
+        "labels": dataset.kind,
+        "classes": f"{len(dataset.classes) or ''}" + (f": {', '.join(dataset.classes)}" if few else ""),
+        "splits": f"{splits}; learned from: `{dataset.train_split}`, scored: `{dataset.val_split}`",
+        "version of the labels": code(dataset.mapping),
+        "licence": text(dataset.licence),
+    }
+    return table(("", ""), [(name, value) for name, value in rows.items() if value])
 
 
 def _source(source: Any) -> str:
     if source.by_hand:
-        return f"by hand: {text(source.by_hand)} ([page]({source.url}))"
+        return f"by hand, from <{source.url}>: {text(source.by_hand)}"
     size = f", {source.bytes / 1e9:.2g} GB" if source.bytes else ""
     return f"fetched from <{source.url}>{size}, into {', '.join(code(path) for path in source.gives)}"
 
