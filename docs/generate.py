@@ -245,11 +245,14 @@ def _rst(directives: Iterable[str]) -> str:
 
 
 def _functions() -> str:
-    """Return the public functions and classes of the package."""
-    values = {name: getattr(densebench, name) for name in densebench.__all__ if not name.startswith("__")}
-    return _rst(
-        f".. auto{'class' if inspect.isclass(value) else 'function'}:: densebench.{name}" for name, value in values.items()
-    )
+    """Return the public functions and classes of the package, and the classes of their modules that they take or return."""
+    public = {f"densebench.{name}": getattr(densebench, name) for name in densebench.__all__ if not name.startswith("__")}
+    for function in [value for value in public.values() if inspect.isfunction(value)]:
+        words = set(re.findall(r"\w+", " ".join(map(str, function.__annotations__.values()))))
+        for name, kind in inspect.getmembers(sys.modules[function.__module__], inspect.isclass):
+            if name in words and kind.__module__ == function.__module__ and kind not in public.values():
+                public[f"{kind.__module__}.{name}"] = kind
+    return _rst(f".. auto{'class' if inspect.isclass(value) else 'function'}:: {name}" for name, value in public.items())
 
 
 def _classes(listed: Mapping[str, Iterable[str]]) -> str:
