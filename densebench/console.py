@@ -1,4 +1,4 @@
-"""What the user sees while work goes on: notices and progress, always on stderr, so that stdout stays data."""
+"""What the user sees during a run: notices and progress, always on stderr, so that stdout stays data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def one_line(text: str) -> str:
 
 
 def notice(text: str) -> None:
-    """Print one line on stderr; of several processes the first one does."""
+    """Print one line on stderr; of several processes only the main process does."""
     if os.environ.get("RANK", "0") == "0":
         print(one_line(text), file=sys.stderr, flush=True)
 

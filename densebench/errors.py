@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):  # noqa: N818
-    """The user stopped a run; its state is saved. The text says how to go on. Exit status 130."""
+    """The user stopped a run; its state is saved. The text says how to resume. Exit status 130."""
 
 
 def out_of_memory(error: BaseException) -> bool:

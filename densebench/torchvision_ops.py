@@ -45,7 +45,7 @@ def make_importable() -> Any:
     importlib.import_module("torchvision")
     _replace(library)
     _declared.append(library)
-    if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":  # it is said once
+    if multiprocessing.parent_process() is None and os.environ.get("RANK", "0") == "0":  # one process says it
         logging.getLogger("densebench").warning(
             "torchvision is not built for this torch: its compiled operators are left out; non-maximum suppression and RoI align "
             "run in plain torch"

@@ -1,4 +1,4 @@
-"""The user's own code: imported as it is on disk, identified by a digest of all that it runs, its errors told in one line.
+"""The user's own code: imported as it is on disk, identified by a digest of all that it runs, its errors reported in one line.
 
 A plug-in is a file `./mine.py`, a folder (a repository of torch hub) or an installed distribution. Of a file the digest covers
 the file and everything that it imports, at any depth, which is neither Python's nor installed nor densebench's: found in the

@@ -12,43 +12,45 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
 
 
-def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="last", **given):
+def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="last", limit=16, **given):
     [record] = evaluate(
         "incontext",
         backbones=Backbones([spec], weights and shared_data / "weights" / weights, layer=layer),
         datasets=[dataset],
         data_root=shared_data,
         results=tmp_path / "results",
-        limit=40,
+        limit=limit,
         **given,
     )
     return next(s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("miou", "identity"))
 
 
 def test_trained_features_beat_random_ones_and_pixels_on_camvid(shared_data, tmp_path):
-    given = {"image_size": 224, "augment_epochs": 0, "layer": "3"}
+    given = {"image_size": 160, "augment_epochs": 0, "layer": "3"}
     trained = miou(shared_data, tmp_path, "timm:tf_efficientnet_lite0", "tf_efficientnet_lite0_in1k.fp16.safetensors", **given)
     random = miou(shared_data, tmp_path, "random:tf_efficientnet_lite0", **given)
-    pixels = miou(shared_data, tmp_path, "pixels:16", image_size=224, augment_epochs=0)
+    pixels = miou(shared_data, tmp_path, "pixels:16", image_size=160, augment_epochs=0)
     assert trained > random + 10
     assert trained > pixels + 10
 
 
+@pytest.mark.slow
 def test_trained_vit_beats_the_random_one_on_camvid(shared_data, tmp_path):
-    given = {"image_size": 168, "augment_epochs": 0}
+    given = {"image_size": 168, "augment_epochs": 0, "limit": 40}
     weights = "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
     trained = miou(shared_data, tmp_path, "timm:vit_small_patch14_dinov2", weights, **given)
     random = miou(shared_data, tmp_path, "random:vit_small_patch14_dinov2", **given)
     assert trained > random + 8
 
 
-def test_boxes_of_coco_are_told_by_a_trained_backbone(shared_data, tmp_path):
+@pytest.mark.slow
+def test_a_trained_backbone_tells_the_boxes_of_coco_apart(shared_data, tmp_path):
     given = {"datasets": ["coco-boxes"], "data_root": shared_data, "results": tmp_path / "results", "neighbours": "20"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
     trained = next(evaluate("bbox-knn", backbones=Backbones(["timm:tf_efficientnet_lite0"], weights), **given))
     random = next(evaluate("bbox-knn", backbones=["random:tf_efficientnet_lite0"], **given))
-    headline = [next(s["value"] for s in one["scores"] if s["variant"] == "any-patch" and s["metric"] == "top1")
-                for one in (trained, random)]  # fmt: skip
+    headline = [next(s["value"] for s in record["scores"] if s["variant"] == "any-patch" and s["metric"] == "top1")
+                for record in (trained, random)]  # fmt: skip
     assert headline[0] > headline[1] + 10
 
 

@@ -17,15 +17,19 @@ from densebench.numerics import nms as suppression
 from densebench.numerics import roi_align as region_pooling
 from densebench.numerics.nms import suppress
 from densebench.numerics.roi_align import align
+from densebench.user_code import import_file
 
 
-def test_timm_imports_in_a_fresh_process():
+def test_timm_imports_in_a_fresh_process_and_what_is_missing_is_said_once():
     code = (
-        "from densebench.torchvision_ops import make_importable; make_importable(); make_importable(); import timm, torchvision"
+        "from densebench.torchvision_ops import make_importable; print(make_importable() is None); make_importable(); "
+        "import timm, torchvision"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("torchvision is not built for this torch") <= 1
+    missing = done.stdout.strip() == "False"
+    assert done.stderr.count("torchvision is not built for this torch") == missing
+    assert done.stderr.count("non-maximum suppression and RoI align run in plain torch") == missing
 
 
 def test_a_torchvision_that_works_is_left_alone(monkeypatch):
@@ -45,13 +49,6 @@ def test_other_errors_are_not_hidden(monkeypatch):
     with pytest.raises(RuntimeError, match="something else"):
         torchvision_ops.make_importable()
     torchvision_ops.make_importable.cache_clear()
-
-
-def test_what_is_missing_is_said_honestly():
-    code = "from densebench.torchvision_ops import make_importable; print(make_importable() is None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    said = "non-maximum suppression and RoI align run in plain torch" in done.stderr
-    assert said is (done.stdout.strip() == "False")
 
 
 def test_operators_that_nothing_stands_in_for_still_say_so():
@@ -251,6 +248,16 @@ def test_roi_align_keeps_double_precision():
     torch.testing.assert_close(near - found, torch.full_like(found, 1e-9), rtol=1e-4, atol=0)
 
 
+def test_torchvision_is_made_importable_before_a_file_runs(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr("densebench.user_code.make_importable", lambda: order.append("importable"))
+    monkeypatch.setattr(sys, "order_of_this_test", order, raising=False)
+    (tmp_path / "mine.py").write_text("import sys\nsys.order_of_this_test.append('file')\n")
+    import_file(tmp_path / "mine.py", "mine_of_this_test")
+    assert order == ["importable", "file"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["./mine.py", "hub"])
 def test_code_of_the_users_own_may_import_timm_first(kind, tmp_path):
     """In a process where nobody has imported timm or torchvision before."""

@@ -77,7 +77,7 @@ class Backbone(nn.Module):
                 raise UserError(f"an image side of {side} px does not fit {self.spec}, whose stride is {self.stride}: use {fits}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this backbone from others, as JSON values; those of `LABELS` only name it and decide nothing."""
+        """Return what identifies this backbone, as JSON values; the keys in `LABELS` only name it and decide no feature."""
         names = ("spec", "arch", "dim", "stride", "params", "layer", "pos_embed")
         return {
             **{name: getattr(self, name) for name in names},

@@ -15,7 +15,7 @@ from densebench.backbones.weights import Weights, load_into, read_weights, weigh
 from densebench.console import notice
 from densebench.errors import UserError, out_of_memory
 
-TIMMS = "antialias"
+TIMM_CONVENTION = "antialias"
 """How timm resizes position tables."""
 
 
@@ -24,7 +24,7 @@ def from_timm(name: str, weights: Path | None, layer: str, pos_embed: str, role:
     like = probe(name)
     if weights is None:
         model = create(name, like, pretrained=True)
-        return timm_backbone(f"timm:{name}", name, model, layer, TIMMS if pos_embed == "auto" else pos_embed, "timm")
+        return timm_backbone(f"timm:{name}", name, model, layer, TIMM_CONVENTION if pos_embed == "auto" else pos_embed, "timm")
     read = read_weights(weights, like.state_dict().keys(), role)
     convention = convention_of(read.origin) if pos_embed == "auto" else pos_embed
     return timm_backbone(f"timm:{name} {weights.name}", name, filled(name, like, read), layer, convention, read.origin)
@@ -35,7 +35,9 @@ def from_random(name: str, layer: str, pos_embed: str, seed: int) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = create(name, probe(name))
-    return timm_backbone(f"random:{name}", name, model, layer, TIMMS if pos_embed == "auto" else pos_embed, f"seed {seed}")
+    return timm_backbone(
+        f"random:{name}", name, model, layer, TIMM_CONVENTION if pos_embed == "auto" else pos_embed, f"seed {seed}"
+    )
 
 
 def filled(name: str, like: Any, weights: Weights) -> nn.Module:
@@ -64,7 +66,7 @@ def timm_backbone(spec: str, arch: str, model: Any, layer: str, convention: str,
     if not trunk.has_table:
         side -= side % model.feature_info[-1]["reduction"] if model.feature_info else 0
     dim, stride = _measured(trunk, side, arch)
-    used = convention if trunk.has_table else TIMMS if getattr(model, "pos_embed", None) is not None else "none"
+    used = convention if trunk.has_table else TIMM_CONVENTION if getattr(model, "pos_embed", None) is not None else "none"
     info = BackboneInfo(spec, arch, dim, stride, tuple(config["mean"]), tuple(config["std"]), layer, used, origin)
     return Backbone(trunk, info, digest)
 

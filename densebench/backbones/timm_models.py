@@ -20,7 +20,7 @@ from densebench.torchvision_ops import make_importable
 PROJECTIONS = ("query", "key", "value")
 ATTENTION = "attention"
 WITHOUT_NORM = ("Hiera", "HieraDet")
-"""Classes of timm whose only norm comes after pooling: asked to normalise patch features, they fail."""
+"""Classes of timm whose only norm comes after pooling; they cannot normalise patch features."""
 
 
 def probe(name: str) -> Any:
@@ -94,11 +94,11 @@ class TimmTrunk(nn.Module):
             model.patch_embed.strict_img_size = False  # the table that we hand in fits the grid
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Return features of normalised images, layers concatenated over channels in the order asked for."""
+        """Return features of normalised images, layers concatenated over channels in the order of `layers`."""
         return torch.cat(self.grids(images), dim=1)
 
     def grids(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Return the features of each layer, in the order asked for; those of stages differ in size."""
+        """Return the features of each layer, in the order of `layers`; those of stages differ in size."""
         wanted = sorted(set(self.layers))
         by_layer = dict(zip(wanted, self._call(images, wanted), strict=True))
         return [by_layer[layer] for layer in self.layers]

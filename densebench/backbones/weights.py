@@ -126,7 +126,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"--weights {path} is not a whole checkpoint ({reason}); fetch it again")
 
 
-def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
+def flatten(tree: Mapping[Any, Any], before: str = "") -> dict[str, Tensor]:
     """Return the tensors of nested dictionaries by dotted keys; everything else is left out."""
     tensors: dict[str, Tensor] = {}
     for name, value in tree.items():

@@ -1,4 +1,4 @@
-"""`densebench cache`: the room that cached features take."""
+"""`densebench cache`: the space that cached features take."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A name is the field `name` of a class that derives from `Dataset` in a file of this folder, an installed plug-in (entry-point
 group `densebench.datasets`), `folder:DIR` (images and label maps), `frames:DIR` (videos) or a path `./mine.py`.
 
-Listing reads the files of the folder without importing them, so that it answers at once; a file is imported only where the text
-alone does not tell the names in it. A file that is broken is reported in one line and left out.
+Listing reads the files of the folder without importing them, so that it answers at once; a file is imported only where its
+text alone does not show the names in it. A file that is broken is reported in one line and left out.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _modules() -> dict[str, tuple[str, str]]:
 
 
 def _literal_classes(tree: ast.Module) -> dict[str, str] | None:
-    """Return name -> title of the data sets in a file whose names are written out; None where only an import can tell.
+    """Return name -> title of the data sets in a file whose names are written out; None where only an import can show them.
 
     A class without a name of its own is a base of others. One with a name counts if it derives from one of BASES or from a class
     before it that counts or that has no name; for any other base the file has to be imported.

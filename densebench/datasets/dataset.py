@@ -28,7 +28,7 @@ from densebench.user_code import import_file
 
 THREADS = 4
 SAMPLE = 32  # images of a split that `verify` opens
-MANY = 2000  # files whose hashing is worth a progress bar
+MANY = 2000  # files from which on hashing shows a progress bar
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Dataset:
         return self.mapping
 
     def state(self) -> Literal["present", "partly", "absent"]:
-        """Return whether the files of the sources are there, judged by their folders alone."""
+        """Return whether the files of the sources are there, by the existence of their folders alone."""
         exist = [(self.root / path).exists() for source in self.sources for path in source.gives]
         return "present" if all(exist) else "partly" if any(exist) else "absent"
 

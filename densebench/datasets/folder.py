@@ -1,4 +1,4 @@
-"""A folder of one's own: `folder:DIR`.
+"""The user's own folder of images and label maps: `folder:DIR`.
 
     DIR/classes.toml             classes = ["cat", "dog"], and optionally the keys below
     DIR/images/<split>/<name>.*  jpg, jpeg, png, webp, bmp or tif

@@ -1,4 +1,4 @@
-"""Videos of one's own: `frames:DIR`, in the layout of DAVIS.
+"""The user's own videos: `frames:DIR`, in the layout of DAVIS.
 
     DIR/JPEGImages/<resolution>/<sequence>/<frame>.*  jpg, jpeg or png; the folder <resolution> may be left out
     DIR/Annotations/<resolution>/<sequence>/<frame>.png  ids 1..n of the objects, 0 background, 255 void; greyscale or paletted

@@ -6,7 +6,7 @@ class has a hue that it tends to, and neighbouring hues overlap. Scale, orientat
 lies over all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features
 have to be earned: they must see through the grain first.
 
-An image is a function of (VERSION, split, index): it is drawn when it is asked for. Randomness comes from the raw 64-bit words
+An image is a function of (VERSION, split, index): it is drawn when it is read. Randomness comes from the raw 64-bit words
 of PCG64, whose stream NumPy guarantees; arithmetic is in double precision and only the last step rounds to 8 bits, so that a
 last-digit difference in a sine between machines stays far below what could change a pixel.
 """

@@ -86,7 +86,7 @@ class Videos(Dataset):
         return np.where(raw == VOID, 0, raw).astype(np.uint8)
 
     def predicted(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """Return the ids of a mask that somebody predicted: as they are; a void among them is a wrong id."""
+        """Return the ids of a predicted mask, as they are; a void among them counts as a wrong id."""
         return raw
 
     def objects(self, frames: Sequence[Item]) -> int:

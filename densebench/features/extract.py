@@ -18,7 +18,7 @@ from torch import Tensor
 
 from densebench.backbones import without_labels
 from densebench.backbones.backbone import Backbone
-from densebench.console import progress
+from densebench.console import Progress, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.features.views import CentreCropView, View
@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The colour statistics that a backbone expects, or those that a protocol insists on."""
+    """The colour statistics that a backbone expects, or those that a protocol prescribes."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -71,10 +71,10 @@ def extract(
     workers: int = 0,
     label: str = "features",
 ) -> Features:
-    """Give the features of `items` under `view`, computing those that the cache does not hold.
+    """Return the features of `items` under `view`, computing those that the cache does not hold.
 
-    Images of equal size go through the backbone together. Finished shards survive a kill; a second call goes on from there.
-    patches: which ones to keep of each image, by its name, numbered row by row; all others are forgotten at once.
+    Images of equal size go through the backbone together. Finished shards survive a kill; a second call resumes from there.
+    patches: by the name of an image, the indices of the patches to keep, row by row; all others are dropped at once.
     Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
     """
     normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
@@ -95,23 +95,38 @@ def extract(
     missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
     if missing:
         device = torch.device(device)
-        backbone = backbone.to(device)
         loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers, pin=device.type == "cuda")
-        pending: dict[str, Tensor] = {}
-        with progress(label, len(missing)) as bar, torch.inference_mode():
-            for names, images in checked(loader):
-                with autocast(device, precision):
-                    grids = backbone(normalisation(images.to(device, non_blocking=True)))
-                grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
-                for name, grid in zip(names, grids, strict=True):
-                    pending[keys[name]] = grid.clone() if patches is None else grid.flatten(0, 1)[patches[name]]
-                if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
-                    store.add(pending)
-                    pending = {}
-                bar.advance(len(names))
-            if pending:
-                store.add(pending)
+        with progress(label, len(missing)) as bar:
+            _fill(store, keys, checked(loader), backbone.to(device), normalisation, precision, device, patches, bar)
     return Features(store, keys)
+
+
+@torch.inference_mode()
+def _fill(
+    store: Store,
+    keys: Mapping[str, str],
+    batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
+    backbone: Backbone,
+    normalisation: Normalisation,
+    precision: str,
+    device: torch.device,
+    patches: Mapping[str, Int[Tensor, "n"]] | None,
+    bar: Progress,
+) -> None:
+    """Write the features of batches of names and images to the store, in shards of about SHARD_BYTES."""
+    pending: dict[str, Tensor] = {}
+    for names, images in batches:
+        with autocast(device, precision):
+            grids = backbone(normalisation(images.to(device, non_blocking=True)))
+        grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
+        for name, grid in zip(names, grids, strict=True):
+            pending[keys[name]] = grid.clone() if patches is None else grid.flatten(0, 1)[patches[name]]
+        if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
+            store.add(pending)
+            pending = {}
+        bar.advance(len(names))
+    if pending:
+        store.add(pending)
 
 
 class _Images(Samples):

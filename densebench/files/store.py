@@ -51,7 +51,7 @@ class Store:
     def add(self, tensors: dict[str, Tensor]) -> None:
         """Write tensors as one new shard, atomically. Raises UserError where the disk is full."""
         if not is_marked(self.folder):
-            self._hold = Hold(self.folder, self._about)  # somebody has removed the folder
+            self._hold = Hold(self.folder, self._about)  # another process has removed the folder
         name = hashlib.sha256("\n".join(sorted(tensors)).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.safetensors"
         save_tensors(path, tensors, remedy="set DENSEBENCH_CACHE elsewhere")

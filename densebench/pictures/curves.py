@@ -21,7 +21,7 @@ class Curve(Protocol):
 
 
 def draw_curves(path: Path, curves: Mapping[float, Curve]) -> None:
-    """Write a PNG with the losses of each learning rate over time. What is not finite is left out and said."""
+    """Write a PNG with the losses of each learning rate over time. Those that are not finite are left out and named."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")

@@ -45,7 +45,7 @@ def test_pixels_are_the_pixels():
         ("random:resnet10t", {"layer": "key"}, "no joint query-key-value"),
         ("pixels:16", {"layer": "3"}, "--layer 3"),
         ("random:vit_tiny_patch16_224", {"pos_embed": "plane"}, "did you mean 'plain'"),
-        ("random:vit_tiny_patch16_224", {"weights": "x.pth"}, "--weights x.pth goes with"),
+        ("random:vit_tiny_patch16_224", {"weights": Path("x.pth")}, "--weights x.pth goes with"),
     ],
 )
 def test_errors(spec, more, message):
@@ -133,7 +133,7 @@ def test_transformers_models(monkeypatch, tmp_path):
 
     fake = types.ModuleType("transformers")
     fake.AutoModel = types.SimpleNamespace(from_pretrained=lambda name: Model())
-    statistics = types.SimpleNamespace(image_mean=[0.1, 0.2, 0.3], image_std=[1, 2, 3])
+    statistics = types.SimpleNamespace(image_mean=[0.1, 0.2, 0.3], image_std=[1.0, 2.0, 3.0])
     fake.AutoImageProcessor = types.SimpleNamespace(from_pretrained=lambda name: statistics)
     monkeypatch.setitem(sys.modules, "transformers", fake)
     backbone = load_backbone("hf:some/model")

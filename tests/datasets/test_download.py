@@ -118,12 +118,12 @@ def test_a_cut_connection_goes_on_by_itself(server, tmp_path, capsys):
     download(f"{server.url}/data.bin", tmp_path / "data.bin")
     assert (tmp_path / "data.bin").read_bytes() == BODY
     assert server.ranges == [None, "bytes=10000-", "bytes=40000-"]
-    assert "cut at 10000 bytes; going on" in capsys.readouterr().err
+    assert "cut at 10000 bytes; resuming" in capsys.readouterr().err
 
 
 def test_a_connection_that_never_advances_is_an_error_and_keeps_what_came(server, tmp_path):
     server.cut_after = [10_000, 0]
-    with pytest.raises(UserError, match=r"cut at 10000 bytes of 102400; the same command goes on"):
+    with pytest.raises(UserError, match=r"cut at 10000 bytes of 102400; the same command resumes"):
         download(f"{server.url}/data.bin", tmp_path / "data.bin")
     assert (tmp_path / "data.bin.part").read_bytes() == BODY[:10_000]
     assert not (tmp_path / "data.bin").exists()

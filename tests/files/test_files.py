@@ -26,12 +26,13 @@ def killed_while_writing(path, limit=None):
     """What a process leaves that dies in the middle of a shard."""
     full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, -1))" if limit else ""
     run(f"""
-import os, pathlib, signal, torch
+import os, pathlib, signal
 from densebench.files.atomic import replacing
-from densebench.files.tensors import save_tensors
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 {full}
 if {limit}:
+    import torch
+    from densebench.files.tensors import save_tensors
     save_tensors(pathlib.Path({str(path)!r}), {{"x": torch.zeros(100_000)}})
 with replacing(pathlib.Path({str(path)!r})) as part:
     part.write_text("half")

@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody here has written: no path that leaves the folder, no links, no devices.
+"""Unpacking archives that may come from anybody: no path that leaves the folder, no links, no devices.
 
 Only the bytes of ordinary files are copied, never owners, modes or times; this is stricter than the data filter of tarfile, which
 early releases of Python 3.11 lack, and one rule serves zip and tar.

@@ -1,4 +1,4 @@
-"""Fetching data sets from their official addresses: streamed, resumed, checked, unpacked. Nothing is fetched unless asked."""
+"""Fetching data sets from their official addresses, on request alone: streamed, resumed, checked, unpacked."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
 def get(dataset: Dataset) -> list[str]:
     """Fetch and unpack what is missing of a data set; return what is left to do by hand, in words.
 
-    A second call goes on where the first was stopped, and does nothing where all is there. Raises UserError for whatever keeps
-    a file from being fetched, checked or unpacked.
+    A second call resumes where the first was stopped, and does nothing where all is there. Raises UserError for whatever keeps a
+    file from being fetched, checked or unpacked.
     """
     by_hand = []
     for source in dataset.sources:
@@ -87,7 +87,7 @@ def fetch(source: Source, root: Path) -> None:
 
 
 def download(url: str, path: Path, checksum: str | None = None, size: int | None = None) -> None:
-    """Stream a file to `path`, going on from `path`.part where an earlier attempt stopped.
+    """Stream a file to `path`, resuming from `path`.part where an earlier attempt stopped.
 
     checksum: "sha256:..." or "md5:...", checked at the end. size: bytes, for the progress where the server does not say.
     Raises UserError for network failures, a cut connection, a full disk and a wrong checksum (the file is then removed).
@@ -105,8 +105,8 @@ def download(url: str, path: Path, checksum: str | None = None, size: int | None
             except CUT as error:
                 cause = f"({type(error).__name__})"
             if _bytes(part) <= before:
-                raise UserError(f"{url} was cut at {_bytes(part)} bytes {cause}; the same command goes on from there")
-            notice(f"{path.name}: the connection was cut at {_bytes(part)} bytes; going on")
+                raise UserError(f"{url} was cut at {_bytes(part)} bytes {cause}; the same command resumes from there")
+            notice(f"{path.name}: the connection was cut at {_bytes(part)} bytes; resuming")
         _check(part, url, checksum)
         part.replace(path)
     except urllib.error.HTTPError as error:
@@ -140,7 +140,7 @@ def _receive(url: str, part: Path, start: int, size: int | None) -> int | None:
         resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
         if response.status == 206 and not resumed:
             if not start:
-                raise UserError(f"{url} answers with a part of the file that was not asked for; fetch it by hand")
+                raise UserError(f"{url} answers with a part of the file that was not requested; fetch it by hand")
             part.unlink()
             return _receive(url, part, 0, size)
         length = _length(url, response.headers.get("Content-Length"))
