@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import protocol as incontext
 from densebench.evals.incontext import voting
 from drawn_objects import Drawn, small_vit
 from test_mmsegmentation import REMARKS
@@ -28,7 +27,7 @@ pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}:UserWarning") for rem
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(incontext, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(voting, "KEEP_EVERY", 0.0)
     monkeypatch.setattr(voting, "QUERIES", 1)
 
 
