@@ -53,8 +53,8 @@ def neighbours(voter: Voter, queries: Queries, item: Item, grid: Float[Tensor, "
         for key in nearest:
             source = memory.labelled[int(memory.view[key])]
             image = _seen(dataset, source.item, source.view)
-            i, j = divmod(int(memory.patch[key]), image.width // patch)
-            tiles.append(crop(image, i, j, patch))
+            row_index, column = divmod(int(memory.patch[key]), image.width // patch)
+            tiles.append(crop(image, row_index, column, patch))
         rows.append(row(tiles, gap=4))
     return row(rows, gap=4, down=True)
 

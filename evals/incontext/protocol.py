@@ -31,7 +31,6 @@ Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DIN
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -45,18 +44,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.console import progress
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
-from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.patch_labels import census, held_out, read_labelled_views
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Features, Normalisation, extract
 from densebench.features.views import View
-from densebench.files.atomic import digest
-from densebench.files.store import Store
 from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
 from densebench.numerics.segmentation import iou, mean_iou, tallies
@@ -64,7 +59,6 @@ from densebench.options import setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
-KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 STATISTICS = {
     "imagenet": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.225)),
@@ -213,7 +207,7 @@ class InContext(FewShot):
                 voter = self.voter(patches, subsets[group], metric, space)
                 recalls = voter.recall(queries, k)
             with run.stage("search"):
-                counts = self.count(voter, queries, k, [points[i] for i in group], run)
+                counts = queries.count(voter, k, [points[i] for i in group], run)
             with run.stage("metrics"):
                 for row, i in enumerate(group):
                     details = {
@@ -296,23 +290,3 @@ class InContext(FewShot):
                     value = float(mean_iou(iou(tallies(confusion)), "skip"))
                     best = max(best, (value, k, metric), key=lambda entry: entry[0])
         return best[1], best[2]
-
-    def count(self, voter: Voter, queries: Queries, k: int, points: Sequence[Point], run: Run) -> Counts:
-        """Label and count all images, saving the work in progress on disk, so that a killed run resumes there."""
-        counts = Counts(len(points), queries.classes)
-        with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
-            store = Store(folder, {"points": [dict(point) for point in points]})
-            known = {item.name for item in queries.items if item.name in store}
-            for name in known:
-                counts.restore(name, store[name].clone())
-            left = [item for item in queries.items if item.name not in known]
-            unsaved: dict[str, Tensor] = {}
-            saved = time.monotonic()
-            with progress("search and scoring", len(left)) as bar:
-                for item, confusions in queries.confusions(voter, left, k):
-                    unsaved[item.name] = counts.add(item.name, confusions)
-                    bar.advance()
-                    if time.monotonic() - saved > KEEP_EVERY:
-                        store.add(unsaved)
-                        unsaved, saved = {}, time.monotonic()
-        return counts

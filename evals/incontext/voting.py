@@ -1,7 +1,8 @@
-"""Voting: the nearest neighbours of a query in the memory become a label for each of its pixels."""
+"""Voting: the nearest neighbours of a query in the memory become a label for each of its pixels, and pixels are counted."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,16 +12,23 @@ from densebench.evals.incontext.memory import Memory
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from densebench.console import progress
 from densebench.datasets.dataset import IGNORED, Item
+from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.protocol import Run
 from densebench.features.extract import Features
 from densebench.features.views import View
+from densebench.files.atomic import digest
+from densebench.files.store import Store
 from densebench.numerics.patch_labels import majority_labels, patch_counts
 from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
 from densebench.numerics.segmentation import confusion_matrix
+from densebench.results.score import Point
 
 QUERIES = 4096  # at once; bounds the memory of the search and changes nothing else
 RECALL_QUERIES = 1024
+KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 
 
 def attend(
@@ -193,3 +201,23 @@ class Queries:
             for (item, _), truth, labels in zip(batch, truths, maps, strict=True):
                 there = truth.to(labels.device)
                 yield item, torch.stack([confusion_matrix(label, there, self.classes) for label in labels])
+
+    def count(self, voter: Voter, k: int, points: Sequence[Point], run: Run) -> Counts:
+        """Label and count all images, saving the work in progress on disk, so that a killed run resumes there."""
+        counts = Counts(len(points), self.classes)
+        with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
+            store = Store(folder, {"points": [dict(point) for point in points]})
+            known = {item.name for item in self.items if item.name in store}
+            for name in known:
+                counts.restore(name, store[name].clone())
+            left = [item for item in self.items if item.name not in known]
+            unsaved: dict[str, Tensor] = {}
+            saved = time.monotonic()
+            with progress("search and scoring", len(left)) as bar:
+                for item, confusions in self.confusions(voter, left, k):
+                    unsaved[item.name] = counts.add(item.name, confusions)
+                    bar.advance()
+                    if time.monotonic() - saved > KEEP_EVERY:
+                        store.add(unsaved)
+                        unsaved, saved = {}, time.monotonic()
+        return counts

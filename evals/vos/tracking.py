@@ -75,7 +75,7 @@ class Tracker:
     workers: int
 
     def follow(self, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run) -> Iterator[Tracking]:
-        """Yield the label maps of all frames. Raises UserError for sizes that do not fit and features that are not finite."""
+        """Yield the label maps of all frames. Raises UserError where a size does not fit or features are not finite."""
         sizes = {name: self.videos.image_size(frames[0]) for name, frames in sequences.items()}
         for size in dict.fromkeys(sizes.values()):
             self.backbone.check_size(*self.size.shape(*size))

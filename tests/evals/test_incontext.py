@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import protocol, voting
+from densebench.evals.incontext import voting
 from densebench.evals.incontext.protocol import InContext
 from retrieval_by_loops import DATA, PLAIN, SIDE, TRAIN, backbone, empty_cache, evaluate, naive, naive_pixels, values
 
@@ -86,7 +86,7 @@ def test_known_points_are_not_scored_again(backbone):
 
 def test_work_in_progress_is_taken_up(backbone, monkeypatch):
     """A run that dies while scoring goes on from what it kept, to the same scores."""
-    monkeypatch.setattr(protocol, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(voting, "KEEP_EVERY", 0.0)
     monkeypatch.setattr(voting, "QUERIES", 1)
     expected = evaluate(backbone, **PLAIN)
     evaluator, run = InContext(**PLAIN).resolve(DATA), Run(progress_key="dies")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import protocol as incontext
 from densebench.evals.incontext import voting
 from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
@@ -28,7 +27,7 @@ pytestmark = QUIET
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(incontext, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(voting, "KEEP_EVERY", 0.0)
     monkeypatch.setattr(voting, "QUERIES", 1)
 
 
