@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-IGNORED = 255
 CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
 
 
@@ -42,12 +41,12 @@ def upsampled(
 
 
 def cross_entropy(
-    logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"]
+    logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"], ignore_index: int = 255
 ) -> Float[Tensor, "p l"]:
     """Return the cross-entropy of each layer in nats, summed over labelled pixels and divided by `pixels`."""
     p, layers = logits.shape[:2]
     truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
-    each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=IGNORED, reduction="none")
+    each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=ignore_index, reduction="none")
     return each.view(p, layers, -1).sum(-1) / pixels[:, None]
 
 
@@ -86,7 +85,7 @@ class Heads:
     ) -> Float[Tensor, "p l"]:
         """Take one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
         size = (labels.shape[-2], labels.shape[-1])
-        pixels = (labels != IGNORED).flatten(1).sum(1).clamp(min=1).float()
+        pixels = (labels != 255).flatten(1).sum(1).clamp(min=1).float()
         self.optimiser.zero_grad(set_to_none=True)
         at_once = max(1, CHUNK // (features.shape[0] * len(self._layers) * self._layers[0].shape[-1] * size[0] * size[1]))
         total = torch.zeros(features.shape[0], len(self._layers), device=features.device)
