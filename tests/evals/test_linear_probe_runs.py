@@ -146,9 +146,9 @@ def test_training_images_without_a_class_are_refused(augment, backbone):
 
 @pytest.mark.parametrize(
     ("fault", "split", "augment"),
-    [("value", "train", "none"), ("value", "val", "crop"), ("size", "val", "none"), ("missing", "val", "none")]
-    + [("broken", "train", "crop"), ("broken", "val", "none")],
-)
+    [("value", "train", "none"), ("value", "val", "crop"), ("size", "val", "none"), ("missing", "val", "none"),
+     ("broken", "train", "crop"), ("broken", "val", "none")],
+)  # fmt: skip
 def test_a_wrong_label_map_is_named(fault, split, augment, backbone, tmp_path):
     for part, i in itertools.product(("train", "val"), range(3)):
         for kind, content in zip(("images", "labels"), drawn(f"{part}-{i}"), strict=True):
