@@ -39,13 +39,12 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered
-from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import features_of, whole_size
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
+from densebench.evaluation.whole_images import features_of, whole_size
 from densebench.features.views import View
-from densebench.numerics.kmeans import labels
+from densebench.numerics.kmeans import cluster, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
@@ -84,16 +83,16 @@ class KMeans(Clustered):
     seeds: int = axis(5, "clusterings of every K", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
-        """mIoU by the protocol's matching."""
+        """Return what tables show: mIoU by the protocol's matching."""
         return {"metric": "miou", "variant": "matched"}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Only the scored split is looked at."""
+        """Return the scored split twice: no other image is read."""
         split = self.eval_split or dataset.val_split
         return split, split
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
-        """What fills whole batches. Raises UserError where that is nothing."""
+        """Return the images that fill whole batches. Raises UserError where there is no whole batch."""
         if not self.whole_batches:
             return items
         if len(items) < self.whole_batches:
@@ -107,7 +106,7 @@ class KMeans(Clustered):
         return replace(self, eval_split=self.splits(dataset)[1], clusters=clusters)
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Every K for every seed."""
+        """Return a point for every K and seed."""
         return [(("K", k), ("seed", seed)) for k in self.clusters for seed in range(self.seeds)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -126,32 +125,32 @@ class KMeans(Clustered):
             raise UserError(f"--clusters {k}: {len(items)} images have {len(tokens)} tokens; ask for fewer clusters")
         for point in points:
             with run.stage("clustering"):
-                found = cluster(self, tokens, dict(point)["K"], dict(point)["seed"], spherical=self.spherical)
-                maps = labels(tokens, found).view(len(items), *grid)
+                clusters = cluster(self, tokens, dict(point)["K"], dict(point)["seed"], spherical=self.spherical)
+                maps = labels(tokens, clusters).view(len(items), *grid)
             with run.stage("scoring"):
-                counted = confusions(maps, truth, len(found.centroids), space.classes)
-                details = {"inertia": found.inertia, "iterations": found.iterations, "images": len(items)}
+                counted = confusions(maps, truth, len(clusters.centroids), space.classes)
+                details = {"inertia": clusters.inertia, "iterations": clusters.iterations, "images": len(items)}
                 scores = self.scores(counted, space, point, details)
             yield from scores
             if self.visualise and run.pictures is not None and point == points[0]:
-                named = matched(counted.sum(0), self.own_matching(len(found.centroids), space))
+                named = matched(counted.sum(0), self.matching(len(clusters.centroids), space))
                 draw(space, view, items, maps, named, self.visualise, run.pictures)
 
     def upsampled(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "h w d"]:
-        """The features of an image at the size at which they are clustered."""
+        """Return the features of an image at the size at which they are clustered."""
         if self.upsample is None:
             return grid
         size = (self.upsample, self.upsample)
         large = F.interpolate(grid.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
         return large[0].permute(1, 2, 0)
 
-    def own_matching(self, k: int, space: LabelSpace) -> str:
-        """The name of the protocol's own matching."""
+    def matching(self, k: int, space: LabelSpace) -> str:
+        """Return the name of the protocol's own matching."""
         return self.match if self.match != "auto" else "hungarian" if k == space.classes else "precision"
 
     def scores(self, counted: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
-        """All matchings, then the protocol's own."""
+        """Return the scores of all matchings, the protocol's own last."""
         whole = counted.sum(0)
-        found = {name: score(counted, matched(whole, name), name, space, self.absent, point, details) for name in MATCHINGS}
-        own = self.own_matching(whole.shape[1], space)
-        return [*found.values(), replace(found[own], variant="matched", details={**details, "matching": own})]
+        scores = {name: score(counted, matched(whole, name), name, space, self.absent, point, details) for name in MATCHINGS}
+        matching = self.matching(whole.shape[1], space)
+        return [*scores.values(), replace(scores[matching], variant="matched", details={**details, "matching": matching})]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from densebench.evals.linear.probes import LinearProbes
-from drawn_blocks import CLASSES, COUNTS, DATA, PATCH, SIDE, drawn, patches_of
+from retrieval_by_loops import CLASSES, COUNTS, DATA, PATCH, SIDE, drawn, patches_of
 from torch import nn
 
 from densebench import options

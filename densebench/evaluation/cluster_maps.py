@@ -15,13 +15,13 @@ from torch import Tensor
 
 from densebench.console import notice, progress
 from densebench.datasets import Item, limited
+from densebench.datasets.dataset import IGNORED
 from densebench.errors import UserError
 from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import truth_map
 from densebench.evaluation.pictures import panel
+from densebench.evaluation.whole_images import truth_map
 from densebench.features.views import View
-from densebench.numerics import matching
 from densebench.numerics import segmentation as metrics
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import distinct_palette
@@ -31,33 +31,33 @@ from densebench.results.score import Point, Score
 def truth_maps(
     space: LabelSpace, items: Sequence[Item], view: View, size: int | None, resample: str
 ) -> list[UInt8[Tensor, "h w"]]:
-    """The label maps that clusters are compared with. Raises UserError where no pixel has a class."""
-    found = []
+    """Return the label maps that clusters are compared with. Raises UserError where no pixel has a class."""
+    maps = []
     with progress("labels", len(items)) as bar:
         for item in items:
-            found.append(truth_map(space, view, item, size, resample))
+            maps.append(truth_map(space, view, item, size, resample))
             bar.advance()
-    if not any(bool((label != 255).any()) for label in found):
+    if not any(bool((label != IGNORED).any()) for label in maps):
         raise UserError(f"no pixel of the {len(items)} images that are scored has a class; check their label maps")
-    return found
+    return maps
 
 
 def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: int, classes: int) -> Int[Tensor, "c k"]:
-    """Labelled pixels by class and cluster; the cluster map is upsampled by nearest neighbours."""
+    """Return labelled pixels by class and cluster; the cluster map is upsampled by nearest neighbours."""
     large = F.interpolate(clusters[None, None].float(), truth.shape, mode="nearest")[0, 0].long().cpu()
-    counted = truth != 255
+    counted = truth != IGNORED
     pairs = truth[counted].long() * k + large[counted]
     return torch.from_numpy(np.bincount(pairs.numpy(), minlength=classes * k)).view(classes, k)
 
 
 def confusions(maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"]], k: int, classes: int) -> Int[Tensor, "n c k"]:
-    """The same of many images."""
-    return torch.stack([confusion(own, label, k, classes) for own, label in zip(maps, truth, strict=True)])
+    """Return the labelled pixels of many images by class and cluster."""
+    return torch.stack([confusion(clusters, label, k, classes) for clusters, label in zip(maps, truth, strict=True)])
 
 
 def matched(whole: Int[Tensor, "c k"], name: str) -> Int[Tensor, "k"]:
-    """The class of every cluster by the matching of that name; -1 for none."""
-    return matching.one_to_one(whole) if name == "hungarian" else matching.many_to_one(whole, name)  # type: ignore[arg-type]
+    """Return the class of every cluster by the matching of that name; -1 for none."""
+    return metrics.hungarian(whole) if name == "hungarian" else metrics.many_to_one(whole, name)  # type: ignore[arg-type]
 
 
 def score(
@@ -69,8 +69,8 @@ def score(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """mIoU of clusters that are called by `classes`; those without a class (-1) by class 0."""
-    tallies = metrics.tallies(torch.stack([matching.merged(one, classes) for one in counted]))
+    """Return mIoU of clusters that are called by `classes`; those without a class (-1) by class 0."""
+    tallies = metrics.tallies(torch.stack([metrics.merged(of_image, classes) for of_image in counted]))
     return miou_score(tallies, variant, space.names, absent, point, details)  # type: ignore[arg-type]
 
 
@@ -81,12 +81,12 @@ def draw(
     chosen = limited(range(len(items)), count)  # type: ignore[type-var]
     classes_of, dataset = named.clamp(min=0).to(torch.uint8), space.dataset
     colours = np.array(distinct_palette(len(named)), dtype=np.uint8)
-    for place in chosen:
-        item, own = items[place], maps[place].cpu().long()
+    for index in chosen:
+        item, clusters = items[index], maps[index].cpu().long()
         label = view.label(space.read_truth(item), dataset.image_digest(item))
         size = (int(label.shape[1]), int(label.shape[0]))
-        coloured = Image.fromarray(colours[own.numpy()]).resize(size, Image.Resampling.NEAREST)
-        classes = F.interpolate(classes_of[own][None, None], label.shape, mode="nearest-exact")[0, 0]
+        coloured = Image.fromarray(colours[clusters.numpy()]).resize(size, Image.Resampling.NEAREST)
+        classes = F.interpolate(classes_of[clusters][None, None], label.shape, mode="nearest-exact")[0, 0]
         picture = row([panel(dataset, space, view, item, label, classes), coloured], gap=4)
         save(picture, folder / f"{item.name.replace('/', '-')}.png")
     notice(f"pictures of {len(chosen)} images are in {folder}")

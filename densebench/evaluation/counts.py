@@ -11,6 +11,7 @@ from torch import Tensor
 
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.bootstrap import bootstrap_mean_iou, interval
 from densebench.results.score import Point, Score
 
 
@@ -25,32 +26,32 @@ class Counts:
         return image in self._pairs
 
     def add(self, image: str, confusions: Int[Tensor, "subsets c c"]) -> Int[Tensor, "2 nonzero"]:
-        """Take the confusion matrices of one image and return what is kept of them: flat places and counts."""
+        """Take the confusion matrices of one image and return what is kept of them: flat indices and counts."""
         flat = confusions.flatten().cpu()
-        places = flat.nonzero()[:, 0]
-        return self.restore(image, torch.stack([places, flat[places]]))
+        index = flat.nonzero()[:, 0]
+        return self.restore(image, torch.stack([index, flat[index]]))
 
     def restore(self, image: str, pairs: Int[Tensor, "2 nonzero"]) -> Int[Tensor, "2 nonzero"]:
-        """Take what an earlier run kept."""
+        """Take what an earlier run saved: what `add` returned."""
         self._pairs[image] = pairs
         return pairs
 
     def confusion(self, images: Iterable[str]) -> Int[Tensor, "subsets c c"]:
-        """The confusion matrices of the whole set."""
+        """Return the confusion matrices of the whole set."""
         total = torch.zeros(self.subsets * self.classes**2, dtype=torch.int64)
         for image in images:
-            places, counts = self._pairs[image]
-            total.index_add_(0, places, counts)
+            index, counts = self._pairs[image]
+            total.index_add_(0, index, counts)
         return total.view(self.subsets, self.classes, self.classes)
 
     def tallies(self, images: Sequence[str], subset: int, renamed: Int[Tensor, "c"]) -> Int[Tensor, "n 3 c"]:
-        """Per image and class: pixels that agree, of the truth, of the prediction, after predicted classes are renamed."""
+        """Return, for each image and class, pixels that agree, of the truth and predicted, once predicted classes are renamed."""
         size = self.classes**2
         result = torch.zeros(len(images), 3, self.classes, dtype=torch.int64)
         for row, image in zip(result, images, strict=True):
-            places, counts = self._pairs[image]
-            inside = (places >= subset * size) & (places < (subset + 1) * size)
-            pair, count = places[inside] - subset * size, counts[inside]
+            index, counts = self._pairs[image]
+            inside = (index >= subset * size) & (index < (subset + 1) * size)
+            pair, count = index[inside] - subset * size, counts[inside]
             truth, prediction = pair // self.classes, renamed[pair % self.classes]
             agree = truth == prediction
             row[0].index_add_(0, truth[agree], count[agree])
@@ -67,17 +68,17 @@ class Counts:
         point: Point,
         details: dict[str, Any],
     ) -> list[Score]:
-        """mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy."""
+        """Return mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy."""
         confusion = self.confusion(images)[subset]
         if not confusion.any():
             raise UserError(f"no pixel of the {len(images)} images that are scored has a class; check their label maps")
-        found = []
+        scores = []
         for variant in ("identity", "hungarian"):
             renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)
-            found.append(miou_score(self.tallies(images, subset, renamed), variant, names, absent, point, details))
+            scores.append(miou_score(self.tallies(images, subset, renamed), variant, names, absent, point, details))
         accuracy = round(100 * metrics.pixel_accuracy(confusion), 4)
         right = Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details, direction="higher")
-        return [*found, right]
+        return [*scores, right]
 
 
 def miou_score(
@@ -88,10 +89,10 @@ def miou_score(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """mIoU in % of n images together, with its bootstrap over images. `tally`: pixels that agree, of truth, of prediction."""
+    """Return mIoU in % of n images together, with its bootstrap over images. `tally`: pixels that agree, of truth, predicted."""
     ious = 100 * metrics.iou(tally.sum(0))
-    resampled = 100 * metrics.bootstrap_mean_iou(tally, absent)
-    low, high = metrics.interval(resampled)
+    resampled = 100 * bootstrap_mean_iou(tally, absent)
+    low, high = interval(resampled)
     return Score(
         "miou",
         variant,

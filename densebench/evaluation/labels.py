@@ -1,4 +1,4 @@
-"""Label spaces: what a protocol takes for a class, for void and for the truth, on one data set."""
+"""Label spaces: which classes a protocol predicts on a data set, what is void, and what the truth is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
-from densebench.evaluation.bank import Unit
-
-IGNORED = 255
+from densebench.datasets.dataset import IGNORED
 
 
 class LabelSpace:
@@ -34,38 +32,27 @@ class LabelSpace:
         return len(self.names)
 
     def read(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """The label map in this space; void is 255."""
+        """Return the label map in this space; void is 255."""
         label = self.dataset.label(item)
         return label if self.other == "off" else np.where(label == IGNORED, 0, label + 1).astype(np.uint8)
 
     def read_memory(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """The label map that the memory takes."""
+        """Return the label map that is learned from."""
         label = self.read(item)
         return np.where(label == IGNORED, 0, label).astype(np.uint8) if self.void == "background" else label
 
     def read_truth(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """The label map that is scored; pixels of 255 are not."""
+        """Return the label map that is scored; pixels of 255 are not."""
         label = self.read(item)
         return np.where(label == 0, IGNORED, label).astype(np.uint8) if self.other == "dead" else label
 
-    def census(self, units: Sequence[Unit]) -> dict[str, Any]:
-        """How many images a memory has, and the classes that none of its patches shows."""
-        shown = np.zeros(self.classes, dtype=bool)
-        for unit in units:
-            if unit.labels.is_floating_point():
-                shown |= unit.labels.any(0).numpy()
-            else:
-                present = unit.labels.unique().numpy()
-                shown[present[present < self.classes]] = True
-        return {"images": len({unit.item.name for unit in units}), "absent": self.absent(shown)}
-
     def absent(self, shown: Bool[np.ndarray, "classes"]) -> list[str]:
-        """The names of the classes that are not shown."""
-        return [name for name, there in zip(self.names, shown, strict=True) if not there]
+        """Return the names of the classes that are not shown."""
+        return [name for name, is_shown in zip(self.names, shown, strict=True) if not is_shown]
 
 
 def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, label: str = "training labels") -> np.ndarray:
-    """Which classes each image shows: bool [images, classes], False for images that are not used (None: all are).
+    """Return which classes each image shows: bool [images, classes], False for images that are not used (None: all are).
 
     Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
     """

@@ -21,17 +21,17 @@ VOID_COLOUR = (224, 224, 192)
 
 
 def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
-    """A label map in the data set's colours; what is not scored is pale."""
+    """Return a label map in the data set's colours; what is not scored is pale."""
     table = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
     table[: len(palette)] = palette
     return Image.fromarray(table[label.numpy()])
 
 
 def panel(dataset: Dataset, space: LabelSpace, view: View, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
-    """Image, truth and prediction in one row, at the size of the view."""
+    """Return image, truth and prediction in one row, at the size of the view."""
     height, width = view.shape(*dataset.image_size(item))
-    own = dataset.palette()
-    palette = [VOID_COLOUR, *own] if len(space.names) > len(own) else own
+    colours = dataset.palette()
+    palette = [VOID_COLOUR, *colours] if len(space.names) > len(colours) else colours
     parts = [dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
     parts += [colour(label, palette).resize((width, height), Image.Resampling.NEAREST) for label in (truth, prediction)]
     return row(parts, gap=4)

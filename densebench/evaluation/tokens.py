@@ -19,31 +19,30 @@ Projection = Callable[[Float[Tensor, "gh gw d"]], Float[Tensor, "gh gw p"]]
 def tokens_of(
     options: Clustered, features: Features, items: Sequence[Item], shape: Projection | None = None
 ) -> tuple[Float[Tensor, "n p"], tuple[int, int]]:
-    """The tokens of all images, image by image and row by row, and the grid that those of one image form.
+    """Return the tokens of all images, image by image and row by row, and the grid that those of one image form.
 
-    `shape` does something more to each grid. Raises UserError for features that are not finite.
+    `shape` changes each grid further. Raises UserError for features that are not finite.
     """
     project = projection(options, features, items)
     parts = []
     for item in items:
-        own = project(features[item].float())
-        own = own if shape is None else shape(own)
-        if not own.isfinite().all():
+        grid = project(features[item].float())
+        grid = grid if shape is None else shape(grid)
+        if not grid.isfinite().all():
             raise UserError(f"the features of {item.name} are not finite numbers; check the weights, or use --precision fp32")
-        parts.append(own)
-    grid = (int(parts[0].shape[0]), int(parts[0].shape[1]))
-    return torch.cat([part.flatten(0, 1) for part in parts]), grid
+        parts.append(grid)
+    return torch.cat([part.flatten(0, 1) for part in parts]), (int(parts[0].shape[0]), int(parts[0].shape[1]))
 
 
 def projection(options: Clustered, features: Features, items: Sequence[Item]) -> Projection:
-    """Standardisation and PCA of all tokens as one affine map."""
+    """Return the standardisation and PCA of all tokens as one affine map."""
     width = features[items[0]].shape[-1]
     if options.pca is not None and options.pca > width:
         raise UserError(f"--pca {options.pca}: the features have {width} dimensions; give {width} at most, or none")
     total, outer, count = torch.zeros(width).double(), torch.zeros(width, width).double(), 0
     for item in items if options.standardise or options.pca else ():
-        own = features[item].flatten(0, 1).double()
-        total, outer, count = total + own.sum(0), outer + own.T @ own, count + len(own)
+        rows = features[item].flatten(0, 1).double()
+        total, outer, count = total + rows.sum(0), outer + rows.T @ rows, count + len(rows)
     if not count:
         return lambda grid: grid
     mean = total / count

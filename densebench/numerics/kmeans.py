@@ -6,14 +6,18 @@ defaults, of which one decides much: of n points at most 256 a cluster are used 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from densebench.errors import UserError
 
 Init = Literal["points", "k-means++"]
 BLOCK = 2**21  # scores held at once: few enough for the caches of a processor
@@ -29,7 +33,7 @@ class Clusters:
 
 
 def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int[Tensor, "m"]:
-    """The points that are trained on: `per_cluster` a cluster drawn without replacement, or all (None, or if there are fewer)."""
+    """Return the indices of the points that are trained on: `per_cluster` a cluster, drawn without replacement; None: all."""
     if per_cluster is None or count <= clusters * per_cluster:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: clusters * per_cluster]
@@ -54,7 +58,11 @@ def kmeans(
     spherical: bool = False,
     tolerance: float = 1e-4,
 ) -> Clusters:
-    """The best of several restarts by inertia (sum of squared distances), all fitted in the same passes over the points.
+    """Return the best of several restarts by inertia, all fitted in the same passes over the points. One iteration:
+
+        nearest  = for each point the centroid of least |point - centroid|^2
+        inertia  = sum over points of |point - centroid[nearest]|^2
+        centroid = mean of the points that it is nearest to
 
     init: distinct random points, or k-means++ (Arthur and Vassilvitskii, SODA 2007). spherical: centroids have length one, as
     those of faiss' spherical K-means; points are taken as they are. tolerance: a restart ends when its inertia falls by less than
@@ -101,7 +109,7 @@ def minibatch(
     tolerance: float = 1e-4,
     batch: int = 2**14,
 ) -> Clusters:
-    """K-means in mini-batches (Sculley, WWW 2010): each centroid is the running mean of the points that it was nearest to.
+    """Return clusters by mini-batches (Sculley, WWW 2010): each centroid is the running mean of its points.
 
     For so many points that whole iterations take too long. The other arguments are those of `kmeans`; a restart ends when a
     pass over all batches lowers the inertia by less than `tolerance`. The inertia is that of all points that were trained on.
@@ -119,8 +127,8 @@ def minibatch(
     while done < passes:
         centroids = F.normalize(centroids, dim=2) if spherical else centroids
         order = torch.randperm(len(chosen), generator=generator).to(points.device)
-        for places in order.split(batch):
-            centroids, counts = _running_means(chosen[places], centroids, counts)
+        for batch_index in order.split(batch):
+            centroids, counts = _running_means(chosen[batch_index], centroids, counts)
         centroids = F.normalize(centroids, dim=2) if spherical else centroids
         inertia = (squares - assign(chosen, centroids)[1]).clamp(min=0)
         best, done = int(inertia.argmin()), done + 1
@@ -134,14 +142,17 @@ def _running_means(
     points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"], counts: Float[Tensor, "r k"]
 ) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
     """Move each centroid to the mean of all points that it ever took, those of this batch among them."""
-    total, own = sums(points, assign(points, centroids)[0], centroids.shape[1])
-    counts = counts + own
-    moved = (total - own[:, :, None] * centroids) / counts.clamp(min=1)[:, :, None]
+    total, added_counts = sums(points, assign(points, centroids)[0], centroids.shape[1])
+    counts = counts + added_counts
+    moved = (total - added_counts[:, :, None] * centroids) / counts.clamp(min=1)[:, :, None]
     return centroids + moved, counts
 
 
 def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
-    """The nearest centroid of every point, for each of r sets, and the sum of 2 x.c - |c|^2 over points (|x|^2 less distance)."""
+    """Return the nearest centroid c of every point x, for each of r sets, and the sum over points of |x|^2 - |x - c|^2.
+
+    |x - c|^2 = |x|^2 - (2 x.c - |c|^2),    so the nearest centroid has the greatest 2 x.c - |c|^2
+    """
     restarts, clusters, _ = centroids.shape
     flat, bias = centroids.flatten(0, 1), -centroids.square().sum(2)
     nearest = torch.empty(restarts, len(points), dtype=torch.int64, device=points.device)
@@ -157,7 +168,7 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
 
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: Float[Tensor, "r k d"]) -> Float[Tensor, "r k d"]:
-    """The mean of the points of every cluster; empty ones are put elsewhere (`refill`)."""
+    """Return the mean of the points of every cluster; empty ones are put elsewhere (`refill`)."""
     total, counts = sums(points, nearest, centroids.shape[1])
     result = total / counts.clamp(min=1)[:, :, None]
     for r in (counts == 0).any(1).nonzero()[:, 0].tolist():
@@ -169,9 +180,9 @@ def sums(
     points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int
 ) -> tuple[Float[Tensor, "r k d"], Int[Tensor, "r k"]]:
     """Return the sum and the number of the points of every cluster, for each of r sets."""
-    restarts, places = len(nearest), nearest + clusters * torch.arange(len(nearest), device=points.device)[:, None]
-    total = torch.stack([added(points, own, clusters) for own in nearest])
-    return total, torch.bincount(places.flatten(), minlength=restarts * clusters).view(restarts, clusters)
+    restarts, flat = len(nearest), nearest + clusters * torch.arange(len(nearest), device=points.device)[:, None]
+    total = torch.stack([added(points, index, clusters) for index in nearest])
+    return total, torch.bincount(flat.flatten(), minlength=restarts * clusters).view(restarts, clusters)
 
 
 def added(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], count: int) -> Float[Tensor, "count d"]:
@@ -208,34 +219,100 @@ def refill(
 def first_points(
     points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator
 ) -> Float[Tensor, "r k d"]:
-    """Distinct random points."""
+    """Return first centroids that are distinct random points."""
     chosen = [torch.randperm(len(points), generator=generator)[:clusters] for _ in range(restarts)]
     return points[torch.stack(chosen).to(points.device)]
 
 
 def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
-    """k-means++: each next centroid is a point, drawn in proportion to its squared distance from the centroids so far.
+    """Return first centroids by k-means++: each is a point, drawn in proportion to its squared distance from those before.
 
     Distances are summed as integers, in units so large that no sum overflows: these are exact in whatever order a GPU adds.
     """
     original, points = points, points - points.mean(0)
     squares = points.square().sum(1)
     chosen = torch.randint(len(points), (restarts,), generator=generator).to(points.device)
-    found = [chosen]
+    picked = [chosen]
     distance = torch.full((restarts, len(points)), torch.inf, dtype=points.dtype, device=points.device)
     for _ in range(1, clusters):
-        newest = points[found[-1]]
+        newest = points[picked[-1]]
         to_newest = squares + newest.square().sum(1)[:, None] - 2 * newest @ points.T
         distance = torch.minimum(distance, to_newest.clamp(min=0))
         units = 2.0**62 / len(points) / distance.amax(1, keepdim=True).double().clamp(min=1e-38)
         cumulated = (distance * units).round_().long().cumsum(1)
         drawn = torch.rand(restarts, generator=generator, dtype=torch.float64).to(points.device) * cumulated[:, -1]
         chosen = torch.searchsorted(cumulated, drawn.long()[:, None], right=True)[:, 0].clamp(max=len(points) - 1)
-        found.append(chosen)
-    return original[torch.stack(found, dim=1)]
+        picked.append(chosen)
+    return original[torch.stack(picked, dim=1)]
 
 
-def labels(points: Float[Tensor, "n d"], found: Clusters) -> Int[Tensor, "n"]:
-    """The nearest centroid of every point."""
-    centre = found.centroids.mean(0)  # far from the origin distances would lose digits
-    return assign(points - centre, (found.centroids - centre)[None])[0][0]
+def labels(points: Float[Tensor, "n d"], clusters: Clusters) -> Int[Tensor, "n"]:
+    """Return the nearest centroid of every point."""
+    centre = clusters.centroids.mean(0)  # far from the origin distances would lose digits
+    return assign(points - centre, (clusters.centroids - centre)[None])[0][0]
+
+
+@runtime_checkable
+class KMeansSettings(Protocol):
+    """The settings of K-means: see those of the same names in `kmeans`."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def init(self) -> str: ...
+    @property
+    def per_cluster(self) -> int | None: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
+
+
+def cluster(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed: int, *, spherical: bool = False) -> Clusters:
+    """Return clusters of points by the engine that the settings name; spherical: centroids have length one.
+
+    The inertia is that of the points that were trained on, the same measure for every engine.
+    Raises UserError for a setting that an engine does not have.
+    """
+    if settings.engine == "torch":
+        return kmeans(
+            points, k, seed=seed, restarts=settings.restarts, iterations=settings.iterations, init=settings.init,  # type: ignore[arg-type]
+            per_cluster=settings.per_cluster, spherical=spherical,
+        )  # fmt: skip
+    if settings.engine == "minibatch":
+        return minibatch(
+            points, k, seed=seed, restarts=settings.restarts, passes=settings.iterations, init=settings.init,  # type: ignore[arg-type]
+            per_cluster=settings.per_cluster, spherical=spherical,
+        )  # fmt: skip
+    fit = _faiss if settings.engine == "faiss" else _sklearn
+    chosen = points[sample(len(points), k, settings.per_cluster, seed).to(points.device)]
+    array = np.ascontiguousarray(chosen.cpu().numpy())
+    centroids = torch.from_numpy(fit(settings, array, k, seed, spherical)).to(points)
+    clusters = Clusters(centroids, 0.0, settings.iterations)
+    inertia = (chosen - centroids[labels(chosen, clusters)]).square().sum(dtype=torch.float64)
+    return replace(clusters, inertia=float(inertia))
+
+
+def _faiss(settings: KMeansSettings, points: np.ndarray, k: int, seed: int, spherical: bool) -> np.ndarray:
+    import faiss
+
+    if settings.init != "points":
+        raise UserError(f"--init {settings.init}: faiss begins with random points; use --engine torch or sklearn")
+    fitted = faiss.Kmeans(
+        points.shape[1], k, niter=settings.iterations, nredo=settings.restarts, seed=seed, spherical=spherical,
+        min_points_per_centroid=1, max_points_per_centroid=len(points),
+    )  # fmt: skip
+    fitted.train(points)
+    return np.asarray(fitted.centroids)
+
+
+def _sklearn(settings: KMeansSettings, points: np.ndarray, k: int, seed: int, spherical: bool) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    if spherical:
+        raise UserError("--spherical: scikit-learn has none; use --engine torch or faiss")
+    init = "random" if settings.init == "points" else "k-means++"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct tokens than clusters: the score says it
+        fitted = KMeans(k, init=init, n_init=settings.restarts, max_iter=settings.iterations, random_state=seed).fit(points)
+    return fitted.cluster_centers_.astype(np.float32)

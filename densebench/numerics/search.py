@@ -44,18 +44,18 @@ class Neighbours:
 def nearest(
     queries: Float[Tensor, "q d"], memory: Float[Tensor, "m d"], k: int, *, engine: str = "exact", metric: Metric = "dot"
 ) -> Neighbours:
-    """The k rows of `memory` nearest to each query, best first; the row that comes first wins a tie (exact engines).
+    """Return the k rows of `memory` nearest to each query, best first; the row that comes first wins a tie (exact engines).
 
     metric: "dot" is the inner product (cosine if both are of length 1), "l2" the negative squared Euclidean distance.
     Raises UserError where k is not between 1 and m, widths differ, a value is not finite, or the engine is not installed.
     """
     whole = torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool)
-    found = Search(memory, *whole, engine=engine, metric=metric).search(queries, k)
-    return Neighbours(found.score[0], found.index[0])
+    neighbours = Search(memory, *whole, engine=engine, metric=metric).search(queries, k)
+    return Neighbours(neighbours.score[0], neighbours.index[0])
 
 
 def recall(found: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
-    """Recall@k: the share of the true neighbours that were found, over all queries."""
+    """Return recall@k: the share of the true neighbours that were found, over all queries."""
     return float((found[:, :, None] == truth[:, None, :]).any(1).float().mean())
 
 
@@ -91,7 +91,7 @@ class Search:
             self._search = lambda queries, k: _stack([index.search(queries, k) for index in indices])
 
     def search(self, queries: Float[Tensor, "q d"], k: int) -> Neighbours:
-        """The k nearest rows of every subset: score and index `[s q k]`, best first, rows numbered in the whole memory.
+        """Return the k nearest rows of every subset: score and index `[s q k]`, best first, rows numbered in the whole memory.
 
         Raises UserError where k is not between 1 and the smallest subset's size, or widths differ, or a value is not finite.
         """
@@ -108,8 +108,8 @@ def _check_finite(rows: Tensor, what: str) -> None:
         raise UserError(f"the {what} hold values that are not finite; the backbone's features overflow: try --precision fp32")
 
 
-def _stack(found: list[Neighbours]) -> Neighbours:
-    return Neighbours(torch.stack([one.score for one in found]), torch.stack([one.index for one in found]))
+def _stack(subsets: list[Neighbours]) -> Neighbours:
+    return Neighbours(torch.stack([subset.score for subset in subsets]), torch.stack([subset.index for subset in subsets]))
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ class _Exact:
             slot = start[span, None] + torch.arange(self.group)
             real = slot < segments[block[span], None]
             rows = torch.where(real, first_row[block[span], None] + slot, -1).flatten().to(self.device)
-            own = [held.nonzero()[:, 0].to(self.device) for held in members[:, block[span]]]
-            yield _Tile(rows, self._bias(rows), own)
+            of_subsets = [held.nonzero()[:, 0].to(self.device) for held in members[:, block[span]]]
+            yield _Tile(rows, self._bias(rows), of_subsets)
 
     def _bias(self, rows: Tensor) -> Tensor | None:
-        """Minus the squared lengths for distances, minus infinity for padding."""
+        """Return minus the squared lengths for distances, minus infinity for padding."""
         if self.metric == "dot" and bool((rows >= 0).all()):
             return None
         bias = torch.where(rows >= 0, 0.0, -torch.inf)
@@ -158,16 +158,16 @@ class _Exact:
         best = [[none] * self.subsets for none in nothing]
         for tile in self.tiles:
             keys = self._keys(tile)
-            for chunk, found in zip(chunks, best, strict=True):
+            for chunk, best_of_chunk in zip(chunks, best, strict=True):
                 product = torch.mm(chunk, keys.T, out=room[: len(chunk) * len(keys)].view(len(chunk), len(keys)))
-                self._visit(tile, product, found, k)
-        stacked = [_stack(found) for found in best]
-        score = torch.cat([found.score for found in stacked], 1)
+                self._visit(tile, product, best_of_chunk, k)
+        stacked = [_stack(best_of_chunk) for best_of_chunk in best]
+        score = torch.cat([neighbours.score for neighbours in stacked], 1)
         if self.metric == "l2":
             score = (score - queries.square().sum(1)[:, None]).clamp(max=0.0)  # rounding may leave a distance below zero
         if not bool(score.isfinite().all()):  # an overflow, which padding would turn to NaN and put first
             raise UserError("inner products exceed the range of float32; normalise or scale down the features")
-        return Neighbours(score, torch.cat([found.index for found in stacked], 1))
+        return Neighbours(score, torch.cat([neighbours.index for neighbours in stacked], 1))
 
     def _visit(self, tile: _Tile, product: Tensor, best: list[Neighbours], k: int) -> None:
         """Bring the best of every subset up to date with what a tile holds."""
@@ -175,9 +175,9 @@ class _Exact:
             product += tile.bias
         product = product.unflatten(1, (len(tile.rows) // self.group, self.group))
         maxima = product.amax(2)
-        for s, own in enumerate(tile.groups):
-            if len(own):
-                best[s] = _merge(best[s], _in_groups(product, maxima, own, tile.rows, k), k)
+        for s, groups in enumerate(tile.groups):
+            if len(groups):
+                best[s] = _merge(best[s], _in_groups(product, maxima, groups, tile.rows, k), k)
 
     def _keys(self, tile: _Tile) -> Tensor:
         first, last = int(tile.rows[0]), int(tile.rows[-1])
@@ -187,42 +187,42 @@ class _Exact:
 
 
 def group_size(segments: Int[Tensor, "b"]) -> int:
-    """The size among GROUPS that pads segments of these lengths least; the greatest of equals."""
+    """Return the size among GROUPS that pads segments of these lengths least; the greatest of equals."""
     return min(GROUPS, key=lambda size: (int((-segments % size).sum()), -size))
 
 
-def _in_groups(product: Tensor, maxima: Tensor, own: Tensor, rows: Tensor, k: int) -> Neighbours:
-    """The k best of a tile among the groups of one subset. Padding may be among them, with a score of -inf."""
+def _in_groups(product: Tensor, maxima: Tensor, subset: Tensor, rows: Tensor, k: int) -> Neighbours:
+    """Return the k best of a tile among the groups that a subset holds. Padding may be among them, with a score of -inf."""
     size = product.shape[2]
-    _, places = top(maxima.index_select(1, own), min(k, len(own)))
-    groups = own[places].sort(1).values  # in the order of rows, so that ties go to the first
+    _, best = top(maxima.index_select(1, subset), min(k, len(subset)))
+    groups = subset[best].sort(1).values  # in the order of rows, so that ties go to the first
     scores = product.gather(1, groups[:, :, None].expand(-1, -1, size)).flatten(1)
-    score, place = top(scores, min(k, scores.shape[1]))
-    group = groups.gather(1, place // size)
-    return Neighbours(score, rows[group * size + place % size])
+    score, index = top(scores, min(k, scores.shape[1]))
+    group = groups.gather(1, index // size)
+    return Neighbours(score, rows[group * size + index % size])
 
 
 def _merge(best: Neighbours, more: Neighbours, k: int) -> Neighbours:
-    """The k best of two lists; rows of the first come before those of the second."""
+    """Return the k best of two lists; rows of the first come before those of the second."""
     if best.score.shape[1] == 0:
         return more
     scores = torch.cat([best.score, more.score], 1)
-    score, place = top(scores, min(k, scores.shape[1]))
-    return Neighbours(score, torch.cat([best.index, more.index], 1).gather(1, place))
+    score, index = top(scores, min(k, scores.shape[1]))
+    return Neighbours(score, torch.cat([best.index, more.index], 1).gather(1, index))
 
 
 def top(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
-    """The k greatest of each row, greatest first, and their places; the first place wins a tie.
+    """Return the k greatest of each row, greatest first, and their indices; the first index wins a tie.
 
     `topk` leaves ties open, so rows where one lies among the k + 1 greatest are sorted again, stably.
     """
-    value, place = values.topk(min(k + 1, values.shape[1]), dim=1)
+    value, index = values.topk(min(k + 1, values.shape[1]), dim=1)
     tied = ((value[:, 1:] == value[:, :-1]) & value[:, 1:].isfinite()).any(1).nonzero()[:, 0]
-    value, place = value[:, :k], place[:, :k]
+    value, index = value[:, :k], index[:, :k]
     if len(tied):
         again, order = values[tied].sort(dim=1, descending=True, stable=True)
-        value, place = value.index_copy(0, tied, again[:, :k]), place.index_copy(0, tied, order[:, :k])
-    return value, place
+        value, index = value.index_copy(0, tied, again[:, :k]), index.index_copy(0, tied, order[:, :k])
+    return value, index
 
 
 class _SubsetIndex:
@@ -235,15 +235,15 @@ class _SubsetIndex:
         self.find = build(self.memory.cpu().numpy(), metric)
 
     def search(self, queries: Tensor, k: int) -> Neighbours:
-        found = torch.from_numpy(self.find(np.ascontiguousarray(queries.float().cpu().numpy()), k)).to(self.memory.device)
-        short = (found < 0).any(1).nonzero()[:, 0]
+        index = torch.from_numpy(self.find(np.ascontiguousarray(queries.float().cpu().numpy()), k)).to(self.memory.device)
+        short = (index < 0).any(1).nonzero()[:, 0]
         if len(short):
-            found[short] = nearest(queries[short].to(self.memory.device), self.memory, k, metric=self.metric).index
-        keys = self.memory[found]
-        there = queries.float().to(keys.device)[:, None]
-        score = (there * keys).sum(-1) if self.metric == "dot" else -(there - keys).square().sum(-1)
+            index[short] = nearest(queries[short].to(self.memory.device), self.memory, k, metric=self.metric).index
+        keys = self.memory[index]
+        query = queries.float().to(keys.device)[:, None]
+        score = (query * keys).sum(-1) if self.metric == "dot" else -(query - keys).square().sum(-1)
         score, order = top(score, k)
-        return Neighbours(score, self.rows[found.gather(1, order)])
+        return Neighbours(score, self.rows[index.gather(1, order)])
 
 
 SCANN_LEAST = 16  # it quantises into 16 centres, which as many rows must train
@@ -267,7 +267,7 @@ def _faiss_flat(memory: np.ndarray, metric: Metric) -> Find:
 
 
 def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
-    """Inverted lists: 4 sqrt(m) of them, as faiss advises, with 39 training points each at least; 32 are searched."""
+    """Search by inverted lists: 4 sqrt(m) of them, as faiss advises, with 39 training points each at least; 32 are searched."""
     faiss: Any = _library("faiss", "pip install faiss-cpu, or use --engine exact")
     lists = max(1, min(int(4 * len(memory) ** 0.5), len(memory) // 39))
     kind = faiss.METRIC_INNER_PRODUCT if metric == "dot" else faiss.METRIC_L2
@@ -279,7 +279,7 @@ def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
 
 
 def _scann(memory: np.ndarray, metric: Metric) -> Find:
-    """The settings of open-hummingbird-eval, whose documented 4 dimensions a block are 2 in effect.
+    """Search with the settings of open-hummingbird-eval, whose documented 4 dimensions a block are 2 in effect.
 
     512 leaves, 32 searched; fewer where the memory is small: one leaf a hundred rows, a sixteenth searched, four at least.
     """

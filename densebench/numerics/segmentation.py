@@ -1,6 +1,7 @@
-"""Segmentation metrics from one confusion matrix: IoU in the variants that the literature mixes up, and how sure we are.
+"""Segmentation metrics from one confusion matrix: IoU in the variants that the literature mixes up, and matchings of clusters.
 
-A confusion matrix counts pixels in int64: `confusion[truth, prediction]`. Everything else follows from it. The variants:
+A confusion matrix counts pixels in int64: `confusion[truth, prediction]`, or `confusion[class, cluster]`. Everything else follows
+from it. The variants:
 
 - identity: class c of the prediction is class c of the truth. Retrieval and heads are supervised, so this is the headline.
 - Hungarian: predicted classes are renamed, one to one, so that the sum of IoU is greatest (Kuhn 1955). Some public code reports
@@ -20,7 +21,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 Absent = Literal["skip", "zero"]
-DRAWS = 100  # of a bootstrap that are held at once
+Criterion = Literal["precision", "iou"]
+UNMATCHED = -1
 
 
 def confusion_matrix(
@@ -45,75 +47,55 @@ def confusion_matrix(
 
 
 def tallies(confusion: Int[Tensor, "*n c c"]) -> Int[Tensor, "*n 3 c"]:
-    """Per class: pixels that agree, pixels of the truth, pixels of the prediction. IoU needs no more."""
+    """Return, for each class, pixels that agree, pixels of the truth, pixels of the prediction. IoU needs no more."""
     return torch.stack([confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-1), confusion.sum(-2)], dim=-2)
 
 
 def iou(tally: Integer[Tensor, "*n 3 c"] | Float[Tensor, "*n 3 c"]) -> Float[Tensor, "*n c"]:
-    """Intersection over union of each class in 0..1; NaN for a class in neither truth nor prediction."""
+    """Return intersection over union of each class in 0..1; NaN for a class in neither truth nor prediction."""
     agree, truth, prediction = tally.double().unbind(-2)
     return agree / (truth + prediction - agree)
 
 
 def mean_iou(ious: Float[Tensor, "*n c"], absent: Absent = "skip") -> Float[Tensor, "*n"]:
-    """The mean over classes, absent ones (NaN) left out or counted as 0; NaN where every class is left out."""
+    """Return the mean over classes, absent ones (NaN) left out or counted as 0; NaN where every class is left out."""
     return ious.nan_to_num(0.0).mean(-1) if absent == "zero" else ious.nanmean(-1)
 
 
 def pixel_accuracy(confusion: Int[Tensor, "c c"]) -> float:
-    """The share of counted pixels whose class is right, 0..1."""
+    """Return the share of counted pixels whose class is right, 0..1."""
     return float(confusion.diagonal().sum() / confusion.sum())
 
 
-def iou_matrix(confusion: Int[Tensor, "t p"]) -> Float[Tensor, "t p"]:
-    """IoU of every class of the truth with every class of the prediction; 0 where both are empty."""
+def iou_matrix(confusion: Int[Tensor, "c k"]) -> Float[Tensor, "c k"]:
+    """Return the IoU of every class with every cluster or predicted class; 0 where both are empty."""
     counts = confusion.double()
     union = counts.sum(1, keepdim=True) + counts.sum(0, keepdim=True) - counts
     return counts / union.clamp(min=1)
 
 
-def hungarian(confusion: Int[Tensor, "c c"]) -> Int[Tensor, "c"]:
-    """The one-to-one renaming of predicted classes with the greatest sum of IoU: `renamed[prediction] = truth`."""
-    truth, prediction = linear_sum_assignment(iou_matrix(confusion).cpu().numpy(), maximize=True)
-    renamed = torch.empty(len(prediction), dtype=torch.int64)
-    renamed[torch.from_numpy(prediction)] = torch.from_numpy(truth)
-    return renamed
+def hungarian(confusion: Int[Tensor, "c k"]) -> Int[Tensor, "k"]:
+    """Return the class of every cluster (or predicted class) by the one-to-one matching with the greatest sum of IoU (Kuhn 1955).
 
-
-def rename(confusion: Int[Tensor, "c c"], renamed: Int[Tensor, "c"]) -> Int[Tensor, "c c"]:
-    """The confusion matrix after predicted classes are renamed one to one."""
-    result = torch.empty_like(confusion)
-    result[:, renamed] = confusion
-    return result
-
-
-def bootstrap_mean_iou(
-    tally: Int[Tensor, "n 3 c"], absent: Absent = "skip", resamples: int = 1000, seed: int = 0
-) -> Float[Tensor, "resamples"]:
-    """Mean IoU of the whole set for `resamples` draws of its n images with replacement (percentile bootstrap, Efron 1979).
-
-    The draws depend on n and the seed alone. So two backbones scored on the same images share them, and the differences of
-    their values, draw by draw, are a paired bootstrap.
+    With fewer classes than clusters some clusters get none: UNMATCHED.
     """
-    weighted = _resampled(tally.double().flatten(1).cpu(), resamples, seed)
-    return mean_iou(iou(weighted.view(resamples, *tally.shape[1:])), absent)
+    classes, clusters = linear_sum_assignment(iou_matrix(confusion).cpu().numpy(), maximize=True)
+    matching = torch.full((confusion.shape[1],), UNMATCHED, dtype=torch.int64)
+    matching[torch.from_numpy(clusters)] = torch.from_numpy(classes)
+    return matching
 
 
-def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int = 0) -> Float[Tensor, "resamples"]:
-    """The mean of one value an image, such as whether it is right, for the same draws as `bootstrap_mean_iou`."""
-    return _resampled(values.double().cpu()[:, None], resamples, seed)[:, 0] / len(values)
+def many_to_one(confusion: Int[Tensor, "c k"], by: Criterion = "precision") -> Int[Tensor, "k"]:
+    """Return, for every cluster, the class with the greatest precision (its most frequent one) or IoU; of equals the first class.
+
+    A cluster without a counted pixel takes class 0, as the first of equals: it changes no count.
+    """
+    values = confusion if by == "precision" else iou_matrix(confusion)
+    return values.argmax(dim=0).cpu()
 
 
-def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Float[Tensor, "resamples m"]:
-    """The sums of the rows that each draw takes; a few draws at a time, so that memory does not grow with both."""
-    images = len(rows)
-    generator, shares = np.random.Generator(np.random.PCG64(seed)), np.full(images, 1 / images)
-    parts = [min(DRAWS, resamples - start) for start in range(0, resamples, DRAWS)]
-    return torch.cat([torch.from_numpy(generator.multinomial(images, shares, size=part)).double() @ rows for part in parts])
-
-
-def interval(values: Float[Tensor, "n"], level: float = 0.95) -> tuple[float, float]:
-    """The central interval that holds `level` of the values; values that are NaN (nothing to score) are left out."""
-    kept = values[~values.isnan()].numpy()
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def merged(confusion: Int[Tensor, "c k"], matching: Int[Tensor, "k"], unmatched: int = 0) -> Int[Tensor, "c c"]:
+    """Return the confusion matrix of classes once every cluster is called by its class; those without one are `unmatched`."""
+    target = torch.where(matching == UNMATCHED, unmatched, matching).to(confusion.device)
+    result = confusion.new_zeros(confusion.shape[0], confusion.shape[0])
+    return result.index_add_(1, target, confusion)

@@ -19,7 +19,10 @@ def sinkhorn(
     sharpness: float = 20.0,
     iterations: int = 5,
 ) -> Float[Tensor, "p n k"]:
-    """Transport plans of p problems: exp(-sharpness cost), scaled in turns to the row and to the column marginals.
+    """Return the transport plans of p problems:
+
+        plan = exp(-sharpness cost)
+        repeat: plan *= rows / (sum of each row);  plan *= columns / (sum of each column)
 
     Costs should lie in [0, 1] (`rescaled` sees to that), so that exp does not underflow; what is 0 / 0 counts as 0.
     """
@@ -33,7 +36,7 @@ def sinkhorn(
 
 
 def rescaled(cost: Float[Tensor, "p n k"], group: int = 0) -> Float[Tensor, "p n k"]:
-    """Costs mapped to [0, 1] by one minimum and one maximum per group of `group` consecutive problems; 0: one for all.
+    """Return costs mapped to [0, 1] by one minimum and one maximum per group of `group` consecutive problems; 0: one for all.
 
     The official codes take the extremes over all images (and heads) on a GPU, so that an image's clusters depend on its
     batch-mates.
@@ -44,10 +47,10 @@ def rescaled(cost: Float[Tensor, "p n k"], group: int = 0) -> Float[Tensor, "p n
 
 
 def extremes(values: Float[Tensor, " p"], group: int, *, smallest: bool) -> Float[Tensor, " p"]:
-    """For each entry the smallest (or largest) of its group of consecutive entries; the last group may be smaller."""
+    """Return, for each entry, the smallest (or largest) of its group of consecutive entries; the last group may be smaller."""
     count = len(values)
     size = min(group or count, count)
     fill = torch.inf if smallest else -torch.inf
     padded = torch.nn.functional.pad(values, (0, -count % size), value=fill).view(-1, size)
-    found = padded.amin(dim=1) if smallest else padded.amax(dim=1)
-    return found.repeat_interleave(size)[:count]
+    extreme = padded.amin(dim=1) if smallest else padded.amax(dim=1)
+    return extreme.repeat_interleave(size)[:count]

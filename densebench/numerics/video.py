@@ -5,7 +5,7 @@ Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object 
 (boundary maps). What the official code does and the papers do not say:
 
 - the first frame (it is given) and the last one are not scored;
-- the objects of a sequence are numbered up to the greatest id in its first mask; an id in between that is never there counts too;
+- the objects of a sequence are numbered up to the greatest id in its first mask; an id in between that never appears counts too;
 - void is background in the truth and is not left out of the prediction;
 - means are over all objects of all sequences alike, not over sequences.
 """
@@ -24,7 +24,7 @@ BINS = 4
 
 
 class Statistics(NamedTuple):
-    """Of one object over its frames: the mean, the share of frames above a half, and what is lost from first to last."""
+    """Statistics of one object over its frames: the mean, the share of frames above a half, the loss from first to last."""
 
     mean: float
     recall: float
@@ -32,39 +32,40 @@ class Statistics(NamedTuple):
 
 
 def jaccard(prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"]) -> float:
-    """Region similarity J, 0..1: intersection over union; 1 where both are empty."""
+    """Return region similarity J, 0..1: intersection over union; 1 where both are empty."""
     union = np.count_nonzero(prediction | truth)
     return np.count_nonzero(prediction & truth) / union if union else 1.0
 
 
 def boundary_map(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """The pixels that differ from their right, lower or lower right neighbour.
+    """Return the pixels that differ from their right, lower or lower right neighbour.
 
-    In the last row only the right neighbour counts, in the last column only the lower one; the last pixel is none.
+    In the last row only the right neighbour counts, in the last column only the lower one; the last pixel is no boundary.
     """
-    found = np.zeros_like(mask)
+    differs = np.zeros_like(mask)
     right, below = mask[:, :-1] != mask[:, 1:], mask[:-1] != mask[1:]
-    found[:, :-1] = right
-    found[:-1] |= below
-    found[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
-    return found
+    differs[:, :-1] = right
+    differs[:-1] |= below
+    differs[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return differs
 
 
 def boundary_f(prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], tolerance: float = TOLERANCE) -> float:
-    """Contour accuracy F, 0..1: precision and recall of boundary pixels that have one of the other mask near, harmonic mean.
+    """Return contour accuracy F, 0..1: the harmonic mean of precision and recall of boundary pixels with one of the other near.
 
-    Near is within a disk of radius ceil(`tolerance` x diagonal) pixels. Without a boundary in either mask F is 1, in one alone 0.
+    Near is within a disk of radius ceil(`tolerance` x diagonal) pixels. Where neither mask has a boundary F is 1,
+    where one of them has none it is 0.
     """
     radius = math.ceil(tolerance * math.hypot(*truth.shape))
-    own, there = (np.argwhere(boundary_map(mask)) for mask in (prediction, truth))
-    if not len(own) or not len(there):
-        return float(len(own) == len(there))
-    precision, recall = _near(own, there, radius), _near(there, own, radius)
+    predicted, true = (np.argwhere(boundary_map(mask)) for mask in (prediction, truth))
+    if not len(predicted) or not len(true):
+        return float(len(predicted) == len(true))
+    precision, recall = _near(predicted, true, radius), _near(true, predicted, radius)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _near(points: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], radius: int) -> float:
-    """The share of points with another one within the radius; distances of whole numbers are exact."""
+    """Return the share of points with another one within the radius; distances of whole numbers are exact."""
     distances, _ = cKDTree(others).query(points, distance_upper_bound=radius + 0.5)
     return float((distances <= radius).mean())
 
@@ -72,13 +73,13 @@ def _near(points: Int[np.ndarray, "n 2"], others: Int[np.ndarray, "m 2"], radius
 def object_scores(
     prediction: UInt8[np.ndarray, "h w"], truth: UInt8[np.ndarray, "h w"], objects: int
 ) -> Float[np.ndarray, "objects 2"]:
-    """J and F of each object in one frame. An object that is in neither map scores 1, one that is only in one of them 0."""
+    """Return J and F of each object in one frame. An object that is in neither map scores 1, one that is in only one map 0."""
     masks = [(prediction == number, truth == number) for number in range(1, objects + 1)]
-    return np.array([(jaccard(own, there), boundary_f(own, there)) for own, there in masks])
+    return np.array([(jaccard(predicted, true), boundary_f(predicted, true)) for predicted, true in masks])
 
 
 def statistics(values: Float[np.ndarray, "frames"]) -> Statistics:
-    """Mean, recall and decay over the scored frames of a sequence (at least one), in order; NaN is left out of means.
+    """Return mean, recall and decay over the scored frames of a sequence (at least one), in order; NaN is left out of means.
 
     Decay is the mean of the first of four bins less that of the last; neighbouring bins share their edge. A NaN counts as a
     frame that is not above a half. (The official bin edges are 8-bit numbers; up to 255 frames these are the same.)
@@ -91,17 +92,3 @@ def statistics(values: Float[np.ndarray, "frames"]) -> Statistics:
 def _mean(values: Float[np.ndarray, "n"]) -> float:
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if len(kept) else float("nan")
-
-
-def bootstrap_mean(
-    sums: Float[np.ndarray, "sequences"], objects: Int[np.ndarray, "sequences"], resamples: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "resamples"]:
-    """The mean over all objects for `resamples` draws of the sequences with replacement (percentile bootstrap, Efron 1979).
-
-    `sums`: the values of each sequence's objects together. The draws depend on the number of sequences and the seed alone, so
-    that two sets of scores of the same sequences are compared in pairs.
-    """
-    count = len(sums)
-    generator = np.random.Generator(np.random.PCG64(seed))
-    times = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return (times @ sums) / (times @ objects)

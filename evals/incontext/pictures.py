@@ -2,73 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from densebench.evals.incontext.voting import Queries, Voter
+from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from densebench.console import notice
-from densebench.datasets import Item, limited
+from densebench.datasets import Dataset, Item, limited
 from densebench.evaluation.pictures import panel
+from densebench.features.views import View
 from densebench.pictures.canvas import row, save
-from densebench.results.score import Point
 
-if TYPE_CHECKING:
-    from densebench.evals.incontext.scoring import Reader
-
-QUERIES, SHOWN = 4, 8  # query patches an image, neighbours a query
+POINTS = ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))  # where the query patches of an image lie, as shares of its sides
+SHOWN = 8  # neighbours a query
 CONTEXT = 2  # a patch is shown with so many patches around it
 TILE = 112  # px of a shown patch
 
 
-def draw(reader: Reader, k: int, folder: Path, points: Sequence[Point]) -> None:
+def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path) -> None:
     """Write `<image>.png` (image | truth | prediction) and `<image>-neighbours.png` for evenly spaced validation images.
 
     The memory shown is the largest one.
     """
-    task = reader.task
-    largest = max(range(len(points)), key=lambda s: reader.bank.layout.sizes()[s])
-    chosen = limited(task.images, task.options.visualise)
+    sizes = voter.memory.layout.sizes()
+    largest = max(range(len(sizes)), key=lambda subset: sizes[subset])
+    chosen = limited(queries.items, count)
     for item in chosen:
-        grid, truth = task.queries[item], task.truth(item)
-        maps = next(iter(reader.label_maps([grid], [(int(truth.shape[0]), int(truth.shape[1]))], k)))
+        grid, truth = queries.features[item], queries.truth(item)
+        maps = next(iter(voter.label_maps([grid], [(int(truth.shape[0]), int(truth.shape[1]))], k)))
         name = item.name.replace("/", "-")
-        save(panel(task.dataset, task.space, task.view, item, truth, maps[largest].cpu()), folder / f"{name}.png")
-        save(neighbours(reader, item, grid, largest), folder / f"{name}-neighbours.png")
+        picture = panel(queries.space.dataset, queries.space, queries.view, item, truth, maps[largest].cpu())
+        save(picture, folder / f"{name}.png")
+        save(neighbours(voter, queries, item, grid, largest), folder / f"{name}-neighbours.png")
     notice(f"pictures of {len(chosen)} images are in {folder}")
 
 
-def neighbours(reader: Reader, item: Item, grid: Tensor, subset: int) -> Image.Image:
-    """For a few patches of an image, one row each: the patch in a frame, then its nearest neighbours in the memory."""
-    task, bank = reader.task, reader.bank
+def neighbours(voter: Voter, queries: Queries, item: Item, grid: Float[Tensor, "gh gw d"], subset: int) -> Image.Image:
+    """Return a row for each of a few patches of an image: the patch in a frame, then its nearest neighbours in the memory."""
+    memory, patch, dataset = voter.memory, queries.view.stride, queries.space.dataset
     gh, gw = grid.shape[:2]
-    places = [(int(gh * y), int(gw * x)) for y, x in ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))][:QUERIES]
-    queries = reader.prepare(grid)[[i * gw + j for i, j in places]]
-    index = reader.search.search(queries, min(SHOWN, bank.layout.sizes()[subset])).index[subset].cpu()
+    cells = [(int(gh * y), int(gw * x)) for y, x in POINTS]
+    features = voter.queries([grid])[[i * gw + j for i, j in cells]]
+    index = voter.search.search(features, min(SHOWN, memory.layout.sizes()[subset])).index[subset].cpu()
     rows = []
-    for (i, j), found in zip(places, index.tolist(), strict=True):
-        tiles = [crop(_view(reader, item, -1), i, j, task.patch)]
-        for key in found:
-            unit = int(bank.unit[key])
-            image = _view(reader, bank.units[unit].item, unit)
-            i, j = divmod(int(bank.patch[key]), image.width // task.patch)
-            tiles.append(crop(image, i, j, task.patch))
+    for (i, j), nearest in zip(cells, index.tolist(), strict=True):
+        tiles = [crop(_seen(dataset, item, queries.view), i, j, patch)]
+        for key in nearest:
+            source = memory.labelled[int(memory.view[key])]
+            image = _seen(dataset, source.item, source.view)
+            tiles.append(crop(image, *divmod(int(memory.patch[key]), image.width // patch), patch))
         rows.append(row(tiles, gap=4))
     return row(rows, gap=4, down=True)
 
 
-def _view(reader: Reader, item: Item, unit: int) -> Image.Image:
-    task = reader.task
-    view = task.view if unit < 0 else reader.bank.units[unit].view
-    pixels = view.image(task.dataset.image(item), task.dataset.image_digest(item))
+def _seen(dataset: Dataset, item: Item, view: View) -> Image.Image:
+    """Return an image under a view."""
+    pixels = view.image(dataset.image(item), dataset.image_digest(item))
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def crop(image: Image.Image, i: int, j: int, patch: int) -> Image.Image:
-    """The patch at row i and column j of the grid with its surroundings; a frame marks the patch."""
+    """Return the patch at row i and column j of the grid with its surroundings; a frame marks the patch."""
     left, top, side = (j - CONTEXT) * patch, (i - CONTEXT) * patch, (2 * CONTEXT + 1) * patch
     tile = image.crop((left, top, left + side, top + side)).resize((TILE, TILE), Image.Resampling.BILINEAR)
     near, far = TILE * CONTEXT // (2 * CONTEXT + 1), TILE * (CONTEXT + 1) // (2 * CONTEXT + 1)

@@ -31,28 +31,40 @@ Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DIN
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from densebench.evals.incontext.scoring import Retriever, Task
+from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
+from densebench.evals.incontext.pictures import draw
+from densebench.evals.incontext.voting import Queries, Voter, Voting
+from jaxtyping import Bool
+from torch import Tensor
 
 from densebench.backbones import Backbone
+from densebench.console import progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.errors import UserError
-from densebench.evaluation.bank import Labelling, Unit, lay_out, read_units, row_limits, unit_limits
+from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.patch_labels import census, held_out, read_labelled_views
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot
 from densebench.features.extract import DTYPES, Features, Normalisation, extract
 from densebench.features.views import View
+from densebench.files.atomic import digest
+from densebench.files.store import Store
+from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
+from densebench.numerics.segmentation import iou, mean_iou, tallies
 from densebench.options import setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
+KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 STATISTICS = {
     "imagenet": Normalisation(IMAGENET_MEAN, (0.229, 0.224, 0.225)),
@@ -145,15 +157,15 @@ class InContext(FewShot):
     engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
 
     def headline(self) -> dict[str, str]:
-        """mIoU in the preset's variant."""
+        """Return what tables show: mIoU in the preset's variant."""
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """Return the settings by meaning: engines that find the same neighbours are one setting; native images have no size,
         and views that are not augmented have no hue."""
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
-        found = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
-        return {**found, "image_size": None} if self.resize == "native" else found
+        settings = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
+        return {**settings, "image_size": None} if self.resize == "native" else settings
 
     def resolve(self, dataset: Dataset) -> InContext:
         """Name the splits; refuse settings that contradict each other."""
@@ -176,21 +188,43 @@ class InContext(FewShot):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
-            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
-            held = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
-            limits = unit_limits(held, row_limits(held, self.memory_size))
-            units = read_units(dataset, used, views, labelling, limits)
-            self.check_sizes(points, lay_out(units, held, self.memory_size).sizes())
+            subsets = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
+            limits = view_limits(subsets, row_limits(subsets, self.memory_size))
+            labelling = Labelling(backbone.stride, space.classes, self.labels)
+            labelled = read_labelled_views(space, used, views, labelling, limits)
+            self.check_sizes(points, layout_of(labelled, subsets, self.memory_size).sizes())
+        names = (*space.names, "void") if self.labels == "pixels" else space.names  # void is never right (CAPI)
         with run.stage("features"):
-            features = self.features(backbone, dataset, used, views)
-            queries = self.features(backbone, dataset, val, [plain])[plain]
-        task = Task(self, dataset, space, val, plain, queries, resolve_device(self.device), run)
+            patches = TrainingPatches(labelled, self.features(backbone, dataset, used, views))
+            of_val = self.features(backbone, dataset, val, [plain])[plain]
+            queries = Queries(val, plain, of_val, space, len(names), self.score_at)
         for group in self.groups(len(points)):
-            retriever = Retriever(task, units, held[group], features)
-            yield from retriever.scores([points[i] for i in group], [self.details(space, held[i], units) for i in group])
+            k, metric, selected = self.neighbours[0], self.metric[0], {}
+            if len(self.neighbours) * len(self.metric) > 1:
+                with run.stage("selection"):
+                    k, metric = self.select(patches, subsets[group], queries)
+                selected = {"neighbours": k, "metric": metric}
+            with run.stage("memory"):
+                voter = self.voter(patches, subsets[group], metric, space)
+                recalls = voter.recall(queries, k)
+            with run.stage("search"):
+                counts = self.count(voter, queries, k, [points[i] for i in group], run)
+            with run.stage("metrics"):
+                for row, i in enumerate(group):
+                    details = {
+                        **census(space, patches.held(subsets[[i]])),
+                        "patches": voter.memory.layout.sizes()[row],
+                        **selected,
+                    }
+                    details |= {"engine": self.engine} if self.engine != "exact" else {}
+                    details |= {"recall": recalls[row]} if recalls[row] is not None else {}
+                    scores = counts.scores([item.name for item in val], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
+                    yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", self.variant))
+            if self.visualise and run.pictures is not None:
+                draw(voter, queries, k, self.visualise, run.pictures)
 
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
-        """The view of a validation image.
+        """Return the view of a validation image.
 
         A size that the user gave must fit the backbone (else UserError with the nearest two); the usual 512 is rounded down to
         the stride, 504 for patches of 14, as the papers do.
@@ -215,7 +249,7 @@ class InContext(FewShot):
     def features(
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
     ) -> dict[View, Features]:
-        """Features of the items under each view."""
+        """Return features of the items under each view."""
         device = resolve_device(self.device)
         return {
             view: extract(
@@ -227,15 +261,53 @@ class InContext(FewShot):
         }  # fmt: skip
 
     def groups(self, points: int) -> list[list[int]]:
-        """Points that one memory can serve: all, unless the memory's rows depend on the subset itself."""
+        """Return groups of points that one memory can serve: all in one, unless the memory's rows depend on the subset itself."""
         alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
         return [[point] for point in range(points)] if alone else [list(range(points))]
 
-    def details(self, space: LabelSpace, held: torch.Tensor, units: Sequence[Unit]) -> dict[str, Any]:
-        """What a subset is made of: its number of images, and the classes that none of them shows."""
-        return space.census([unit for unit, inside in zip(units, held.tolist(), strict=True) if inside])
+    def voter(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], metric: str, space: LabelSpace) -> Voter:
+        """Fill the memory that the subsets need, and make it ready to be searched."""
+        layout = layout_of(patches.labelled, subsets, self.memory_size)
+        scaling = Scaling(metric, self.memory_norm, patches.statistics(subsets) if self.standardise else None)
+        voting = Voting(self.labels, self.weighting, self.temperature, self.engine, space.classes)
+        return Voter(patches.fill(layout, scaling, DTYPES[self.precision]), voting, resolve_device(self.device))
 
-    @property
-    def row_dtype(self) -> torch.dtype:
-        """The type of the memory's rows."""
-        return DTYPES[self.precision]
+    def select(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries) -> tuple[int, str]:
+        """Choose k and the distance by mIoU on a tenth of the subsets' images; the others are the memory."""
+        images = sorted({view.item.name for view in patches.held(subsets)})
+        if len(images) < 2:
+            raise UserError(f"choosing among --neighbours {self.neighbours} takes two training images; give one number")
+        names = {images[i] for i in held_out(len(images))}
+        rest = subsets & torch.tensor([view.item.name not in names for view in patches.labelled])
+        items = list({view.item.name: view.item for view in patches.labelled if view.item.name in names}.values())
+        view = patches.labelled[0].view
+        queries = replace(queries, items=items, view=view, features=patches.features[view])
+        best = (-1.0, self.neighbours[0], self.metric[0])
+        for metric in self.metric:
+            voter = self.voter(patches, rest, metric, queries.space)
+            for k in self.neighbours:
+                if k <= min(voter.memory.layout.sizes()):
+                    confusion = torch.stack([counted[0] for _, counted in queries.confusions(voter, items, k)]).sum(0)
+                    value = float(mean_iou(iou(tallies(confusion)), "skip"))
+                    best = max(best, (value, k, metric), key=lambda entry: entry[0])
+        return best[1], best[2]
+
+    def count(self, voter: Voter, queries: Queries, k: int, points: Sequence[Point], run: Run) -> Counts:
+        """Label and count all images, saving the work in progress on disk, so that a killed run resumes there."""
+        counts = Counts(len(points), queries.classes)
+        with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
+            store = Store(folder, {"points": [dict(point) for point in points]})
+            known = {item.name for item in queries.items if item.name in store}
+            for name in known:
+                counts.restore(name, store[name].clone())
+            left = [item for item in queries.items if item.name not in known]
+            unsaved: dict[str, Tensor] = {}
+            saved = time.monotonic()
+            with progress("search and scoring", len(left)) as bar:
+                for item, confusions in queries.confusions(voter, left, k):
+                    unsaved[item.name] = counts.add(item.name, confusions)
+                    bar.advance()
+                    if time.monotonic() - saved > KEEP_EVERY:
+                        store.add(unsaved)
+                        unsaved, saved = {}, time.monotonic()
+        return counts

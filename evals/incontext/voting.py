@@ -1,42 +1,196 @@
-"""A classifier of k nearest neighbours whose votes are weighted: where the true class comes in the vote."""
+"""Voting: the nearest neighbours of a query in the memory become a label for each of its pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from densebench.evals.incontext.memory import Memory
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-NOWHERE = torch.iinfo(torch.int64).max
+from densebench.datasets import Item
+from densebench.datasets.dataset import IGNORED
+from densebench.evaluation.labels import LabelSpace
+from densebench.features.extract import Features
+from densebench.features.views import View
+from densebench.numerics.patch_labels import majority_labels, patch_counts
+from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
+from densebench.numerics.segmentation import confusion_matrix
+
+QUERIES = 4096  # at once; bounds the memory of the search and changes nothing else
+RECALL_QUERIES = 1024
 
 
-def places(
-    cosine: Float[Tensor, "q n"],
-    classes: Int[Tensor, "q n"],
-    truth: Int[Tensor, "q"],
-    neighbours: Sequence[int],
-    temperature: float,
-    count: int,
-) -> Int[Tensor, "ks q"]:
-    """How many classes come before the true one when the k nearest neighbours vote, for each k of `neighbours`.
+def attend(
+    cosine: Float[Tensor, "q k"], index: Int[Tensor, "q k"], labels: Float[Tensor, "m c"], temperature: float
+) -> Float[Tensor, "q c"]:
+    """Return the cross-attention of queries to their k neighbours (Balažević et al. 2023, eq. 2 over the retrieved keys):
 
-    cosine, classes: of the n neighbours of every query, nearest first; n is at least the largest k. A neighbour's vote weighs
-    exp(cosine / temperature) (Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018),
-    here over that of the nearest, which overflows at no temperature. Of equal classes the lower one comes first. A true class
-    that no neighbour has is at place NOWHERE. count: the number of classes.
+    sum over the k neighbours j of  softmax_j(cosine_j / temperature) labels_j
     """
-    weights = ((cosine - cosine[:, :1]) / temperature).double().exp()
-    votes = weights.new_zeros(len(cosine), count)
-    found = {}
-    last = 0
-    for k in sorted(set(neighbours)):
-        for rank in range(last, k):  # neighbour by neighbour: a GPU adds several of one class in any order
-            votes.scatter_add_(1, classes[:, rank : rank + 1], weights[:, rank : rank + 1])
-        own = votes.gather(1, truth[:, None])
-        lower = torch.arange(count, device=votes.device) < truth[:, None]
-        before = ((votes > own) | ((votes == own) & lower)).sum(1)
-        voted = (classes[:, :k] == truth[:, None]).any(1)
-        found[k] = torch.where(voted, before, NOWHERE)
-        last = k
-    return torch.stack([found[k] for k in neighbours])
+    weights = (cosine / temperature).softmax(1)
+    return F.embedding_bag(index, labels, mode="sum", per_sample_weights=weights)
+
+
+def cosines(
+    score: Float[Tensor, "q k"],
+    query_norm: Float[Tensor, "q"],
+    key_norm: Float[Tensor, "q k"],
+    metric: str,
+) -> Float[Tensor, "q k"]:
+    """Return the cosines of queries with their neighbours from what the search returned, so that no key is gathered again.
+
+    `score` is the inner product ("dot") or the negative squared distance ("l2": q.k = (|q|^2 + |k|^2 + score) / 2).
+    """
+    product = score if metric == "dot" else (query_norm[:, None].square() + key_norm.square() + score) / 2
+    return product / (query_norm[:, None] * key_norm).clamp(min=1e-12)
+
+
+def vote(index: Int[Tensor, "q k"], labels: Float[Tensor, "m c"]) -> Float[Tensor, "q c"]:
+    """Return the mean of the neighbours' labels: every neighbour counts the same (a k-NN classifier)."""
+    return F.embedding_bag(index, labels, mode="mean")
+
+
+def vote_pixels(index: Int[Tensor, "q k"], pixels: UInt8[Tensor, "m p"]) -> UInt8[Tensor, "q p"]:
+    """Return, pixel by pixel, the most frequent label among the neighbours' patches; the lowest label wins a tie (CAPI)."""
+    return pixels[index].mode(dim=1).values
+
+
+def segment(scores: Float[Tensor, "gh gw c"], height: int, width: int) -> UInt8[Tensor, "height width"]:
+    """Return the label map of an image: class scores upsampled bilinearly (pixel centres aligned), then the best class.
+
+    The lowest class wins a tie. Classes that score zero everywhere cannot win and are left out of the work.
+    """
+    active = scores.flatten(0, 1).amax(0).nonzero()[:, 0]
+    if len(active) == 0:
+        return torch.zeros(height, width, dtype=torch.uint8, device=scores.device)
+    grids = scores[..., active].movedim(-1, 0)[None]
+    large = F.interpolate(grids, (height, width), mode="bilinear", align_corners=False)[0]
+    return active[large.max(0).indices].to(torch.uint8)  # many times faster than argmax
+
+
+def unfold_pixels(patches: UInt8[Tensor, "n p"], gh: int, gw: int) -> UInt8[Tensor, "h w"]:
+    """Put patches of pixels, row by row, back together as a label map: the inverse of `patch_pixels`."""
+    side = int(patches.shape[1] ** 0.5)
+    return patches.view(gh, gw, side, side).transpose(1, 2).reshape(gh * side, gw * side)
+
+
+@dataclass(frozen=True)
+class Voting:
+    """How neighbours vote: the settings of the same names, and the number of classes; void is one more where pixels vote."""
+
+    labels: str
+    weighting: str
+    temperature: float
+    engine: str
+    classes: int
+
+
+class Voter:
+    """A memory on a device, ready to be searched: features in, label maps out."""
+
+    def __init__(self, memory: Memory, voting: Voting, device: torch.device) -> None:
+        self.memory, self.voting, self.device = memory, voting, device
+        self.scaling = memory.scaling.to(device)
+        self.metric: Metric = "dot" if memory.scaling.metric == "cosine" else "l2"
+        self.norms, self.labels = memory.norms.to(device), memory.labels.to(device)
+        self.search = self._search(voting.engine)
+
+    def _search(self, engine: str) -> Search:
+        layout = self.memory.layout
+        rows = self.memory.features.to(self.device)
+        return Search(rows, layout.segments, layout.members, engine=engine, metric=self.metric)
+
+    def queries(self, grids: Sequence[Float[Tensor, "_ _ d"]]) -> Float[Tensor, "n d"]:
+        """Return the patches of images as the search takes them: image by image, row by row."""
+        return self.scaling.queries(torch.cat([grid.flatten(0, 1).float() for grid in grids]).to(self.device))
+
+    def label_maps(
+        self, grids: Sequence[Float[Tensor, "_ _ d"]], shapes: Sequence[tuple[int, int]], k: int
+    ) -> Iterator[UInt8[Tensor, "subsets h w"]]:
+        """Yield the label maps of each image, one for every subset, by the k nearest neighbours of its patches."""
+        queries = self.queries(grids)
+        neighbours = self.search.search(queries, k)
+        labels = [self._vote(queries, *subset) for subset in zip(neighbours.score, neighbours.index, strict=True)]
+        start = 0
+        for grid, shape in zip(grids, shapes, strict=True):
+            gh, gw = grid.shape[:2]
+            span = slice(start, start := start + gh * gw)
+            if self.voting.labels == "pixels":
+                yield torch.stack([unfold_pixels(rows[span], gh, gw) for rows in labels])
+            else:
+                yield torch.stack([segment(rows[span].view(gh, gw, -1), *shape) for rows in labels])
+
+    def _vote(self, queries: Float[Tensor, "q d"], score: Float[Tensor, "q k"], index: Int[Tensor, "q k"]) -> Tensor:
+        if self.voting.labels == "pixels":
+            return vote_pixels(index, self.labels).clamp(max=self.voting.classes)
+        if self.voting.weighting == "equal":
+            return vote(index, self.labels)
+        cosine = cosines(score, queries.norm(dim=1), self.norms[index], self.metric)
+        return attend(cosine, index, self.labels, self.voting.temperature)
+
+    def recall(self, queries: Queries, k: int) -> list[float | None]:
+        """Return, for each subset, the recall@k of an approximate engine against exact search, on a sample of the patches.
+
+        None where the engine is exact.
+        """
+        if self.voting.engine in EXACT_ENGINES:
+            return [None] * len(self.memory.layout.members)
+        sample = queries.items[:: max(1, len(queries.items) // 16)]
+        rows = self.queries([queries.features[item] for item in sample])
+        rows = rows[torch.linspace(0, len(rows) - 1, min(RECALL_QUERIES, len(rows))).long()]
+        found, truth = self.search.search(rows, k).index, self._search("exact").search(rows, k).index
+        return [round(recall(f, t), 4) for f, t in zip(found, truth, strict=True)]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The images that are labelled, their features, and the truth that label maps are compared with."""
+
+    items: Sequence[Item]
+    view: View
+    features: Features
+    space: LabelSpace
+    classes: int
+    """Classes that are counted; void is the last of them where neighbours can vote for it."""
+    score_at: str
+
+    def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
+        """Return the label map of an image at the resolution that is scored."""
+        label = self.space.read_truth(item)
+        if self.score_at == "native":
+            return torch.from_numpy(label)
+        pixels = self.view.label(label, self.space.dataset.image_digest(item))
+        if self.score_at == "view":
+            return pixels
+        patch = self.view.stride
+        counts = patch_counts(pixels, patch, self.space.classes)
+        winner = torch.where(counts.any(1), majority_labels(counts).argmax(1), IGNORED)
+        return winner.to(torch.uint8).view(pixels.shape[0] // patch, pixels.shape[1] // patch)
+
+    def batches(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Float[Tensor, "_ _ d"]]]]:
+        """Yield images and their features in order, in runs that have QUERIES patches or just above."""
+        batch: list[tuple[Item, Tensor]] = []
+        patches = 0
+        for item in items:
+            grid = self.features[item]
+            batch.append((item, grid))
+            patches += grid.shape[:2].numel()
+            if patches >= QUERIES:
+                yield batch
+                batch, patches = [], 0
+        if batch:
+            yield batch
+
+    def confusions(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[Item, Int[Tensor, "subsets c c"]]]:
+        """Label images in batches, and yield the confusion matrices of each: one for every subset."""
+        for batch in self.batches(items):
+            truths = [self.truth(item) for item, _ in batch]
+            shapes = [(int(truth.shape[0]), int(truth.shape[1])) for truth in truths]
+            maps = voter.label_maps([grid for _, grid in batch], shapes, k)
+            for (item, _), truth, labels in zip(batch, truths, maps, strict=True):
+                there = truth.to(labels.device)
+                yield item, torch.stack([confusion_matrix(label, there, self.classes) for label in labels])

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from densebench.evals.linear.layers import Layers
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,23 +28,23 @@ from densebench.backbones import Backbone
 from densebench.console import notice
 from densebench.datasets import Dataset, limited
 from densebench.errors import UserError
-from densebench.evaluation.bank import Labelling, Unit, read_units
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import Layers, features_of, whole_view
+from densebench.evaluation.patch_labels import LabelledView, census, held_out, read_labelled_views
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot
+from densebench.evaluation.whole_images import features_of, whole_view
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
-from densebench.numerics.lbfgs import Minimum
-from densebench.numerics.logistic import Rows, fit
+from densebench.numerics.logistic import Minimum, Rows, fit
+from densebench.numerics.moments import mean_and_variance
+from densebench.numerics.patch_labels import Labelling
 from densebench.options import setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
-HOLDOUT = 10  # one in so many training images chooses the regularisation
 CHUNK = 65536  # rows at once
 IN_MEMORY = 4 * 2**30  # bytes of rows that are kept between passes
 
@@ -71,24 +72,24 @@ class Linear(FewShot):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
-            labelling = Labelling(backbone.stride, space.classes, self.labels, space.read_memory)
-            units = read_units(dataset, used, [view], labelling, [None] * len(used))
+            labelling = Labelling(backbone.stride, space.classes, self.labels)
+            labelled = read_labelled_views(space, used, [view], labelling, [None] * len(used))
         with run.stage("features"):
             rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
-        held = [[unit for unit, inside in zip(units, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
+        held = [[own for own, inside in zip(labelled, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"), run.workspace("linear") as folder:
             store = Store(folder, {"protocol": "linear"})
-            fitted = [probe.fitted(point, own, store) for point, own in zip(points, held, strict=True)]
+            fitted = [probe.fitted(point, views, store) for point, views in zip(points, held, strict=True)]
         with run.stage("scoring"):
-            weights = torch.stack([one.weights for one in fitted])
+            weights = torch.stack([layer.weights for layer in fitted])
             layers = replace(probe.layers, features=queries)
             counts = layers.count(val, weights)
         names = [item.name for item in val]
-        for number, (point, one) in enumerate(zip(points, fitted, strict=True)):
-            details = {**space.census(held[number]), **one.details}
-            found = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
-            yield from sorted(found, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
+        for number, (point, layer) in enumerate(zip(points, fitted, strict=True)):
+            details = {**census(space, held[number]), **layer.details}
+            scores = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
+            yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
         if self.visualise and run.pictures is not None:
             largest = max(range(len(points)), key=lambda number: len(held[number]))
             layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
@@ -96,7 +97,7 @@ class Linear(FewShot):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A linear layer on features as they are, and how it came about."""
+    """A linear layer on features as they are, and how it was fitted."""
 
     weights: Float[Tensor, "d_plus_1 c"]
     details: dict[str, Any]
@@ -118,59 +119,61 @@ class Probe:
         """Layers on the training images' features."""
         return Layers(self.dataset, self.space, self.view, self.features, self.device)
 
-    def fitted(self, point: Point, units: Sequence[Unit], store: Store) -> Fitted:
-        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted is taken from the store."""
-        name = digest([list(point), [unit.item.name for unit in units]], 16)
-        if not any(len(unit.order) for unit in units):
-            raise UserError(f"no patch of the {len(units)} training images of {dict(point)} has a class; check their label maps")
+    def fitted(self, point: Point, labelled: Sequence[LabelledView], store: Store) -> Fitted:
+        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted comes from the store."""
+        name = digest([list(point), [view.item.name for view in labelled]], 16)
+        if not any(len(view.patches) for view in labelled):
+            raise UserError(
+                f"no patch of the {len(labelled)} training images of {dict(point)} has a class; check their label maps"
+            )
         if name not in store:
             values, near, best = torch.zeros(len(self.options.l2)), None, 0
             if len(self.options.l2) > 1:
-                values, candidates = self.select(units)
+                values, candidates = self.select(labelled)
                 best = int(values.argmax())
                 near = candidates[[best]]
             l2 = self.options.l2[best]
-            weights, found = self.fit(units, (l2,), near)
-            if not bool(found.converged[0]):
+            weights, minimum = self.fit(labelled, (l2,), near)
+            if not bool(minimum.converged[0]):
                 notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
             facts = torch.tensor(
-                [l2, float(found.iterations[0]), float(found.converged[0]), *values.tolist()], dtype=torch.float64
+                [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()], dtype=torch.float64
             )
             store.add({name: weights[0].cpu(), f"{name} facts": facts})
-        kept: list[float] = store[f"{name} facts"].tolist()
-        details: dict[str, Any] = {"l2": kept[0], "iterations": int(kept[1]), "converged": bool(kept[2])}
+        saved: list[float] = store[f"{name} facts"].tolist()
+        details: dict[str, Any] = {"l2": saved[0], "iterations": int(saved[1]), "converged": bool(saved[2])}
         if len(self.options.l2) > 1:
-            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, kept[3:], strict=True)}
+            details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, saved[3:], strict=True)}
         return Fitted(store[name].clone().to(self.device), details)
 
-    def select(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
-        """The mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
+    def select(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
+        """Return the mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
 
         Raises UserError where there are not two images.
         """
-        if len(units) < 2:
+        if len(labelled) < 2:
             raise UserError(
                 f"choosing among --l2 {','.join(f'{v:g}' for v in self.options.l2)} takes two training images; give one"
             )
-        order = torch.randperm(len(units), generator=torch.Generator().manual_seed(0)).tolist()
-        asked, rest = order[: max(1, len(units) // HOLDOUT)], order[max(1, len(units) // HOLDOUT) :]
-        weights, _ = self.fit([units[i] for i in sorted(rest)], self.options.l2)
+        chosen = held_out(len(labelled))
+        rest = sorted(set(range(len(labelled))) - set(chosen))
+        weights, _ = self.fit([labelled[i] for i in rest], self.options.l2)
         layers = self.layers
-        confusion = sum(layers.confusions(units[i].item, weights) for i in asked)
+        confusion = sum(layers.confusions(labelled[i].item, weights) for i in chosen)
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
         return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
     def fit(
-        self, units: Sequence[Unit], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
+        self, labelled: Sequence[LabelledView], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
     ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-        """Weights on features as they are, for each strength; standardisation is folded in. near: where the search begins."""
-        mean, scale = self.statistics(units)
+        """Return weights on features as they are, for each strength; standardisation is folded in. near: first weights."""
+        mean, scale = self.statistics(labelled)
         if near is not None:
             bias = near[:, -1:] + (mean[:, None] * near[:, :-1]).sum(dim=1, keepdim=True)
             near = torch.cat([near[:, :-1] * scale[:, None], bias], dim=1)
-        rows = self.rows(units, mean, scale)
+        rows = self.rows(labelled, mean, scale)
         options = self.options
-        weights, found = fit(
+        weights, minimum = fit(
             rows,
             len(mean),
             self.space.classes,
@@ -182,40 +185,39 @@ class Probe:
         )
         slopes = weights[:, :-1] / scale[:, None]
         bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)
-        return torch.cat([slopes, bias], dim=1), found
+        return torch.cat([slopes, bias], dim=1), minimum
 
-    def statistics(self, units: Sequence[Unit]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        """Mean and standard deviation of each feature over the rows that are fitted; 0 and 1 where they stay as they are."""
-        width = self.features[units[0].item].shape[-1]
-        total, squares, count = torch.zeros(width).double(), torch.zeros(width).double(), 0
-        for unit in units if self.options.standardise else ():
-            own = self.features[unit.item].flatten(0, 1)[unit.order].double()
-            total, squares, count = total + own.sum(0), squares + own.square().sum(0), count + len(own)
-        mean = total / max(count, 1)
-        scale = (squares / count - mean.square()).clamp(min=1e-12).sqrt() if count else torch.ones(width).double()
-        return mean.float().to(self.device), scale.float().to(self.device)
+    def statistics(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Return mean and deviation of each feature over the rows that are fitted; 0 and 1 where features stay as they are."""
+        width = self.features[labelled[0].item].shape[-1]
+        if not self.options.standardise or not any(len(view.patches) for view in labelled):
+            return torch.zeros(width, device=self.device), torch.ones(width, device=self.device)
+        mean, variance = mean_and_variance(self.features[view.item].flatten(0, 1)[view.patches] for view in labelled)
+        return mean.float().to(self.device), variance.clamp(min=1e-12).sqrt().float().to(self.device)
 
-    def rows(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> Rows:
-        """The rows of all units, some images at a time: in memory where they fit, else read again in every pass."""
+    def rows(self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor) -> Rows:
+        """Return the rows of all images, some images at a time: in memory where they fit, else read again in every pass."""
 
         def read() -> Iterator[tuple[Tensor, Tensor]]:
-            batch: list[Unit] = []
-            for unit in units:
-                batch.append(unit)
-                if sum(len(one.order) for one in batch) >= CHUNK:
+            batch: list[LabelledView] = []
+            for view in labelled:
+                batch.append(view)
+                if sum(len(view.patches) for view in batch) >= CHUNK:
                     yield self.chunk(batch, mean, scale)
                     batch = []
             if batch:
                 yield self.chunk(batch, mean, scale)
 
         width = len(mean) + self.space.classes
-        if 4 * width * sum(len(unit.order) for unit in units) > IN_MEMORY:
+        if 4 * width * sum(len(view.patches) for view in labelled) > IN_MEMORY:
             return read
         held = list(read())
         return lambda: held
 
-    def chunk(self, units: Sequence[Unit], mean: Tensor, scale: Tensor) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
-        """Standardised features and labels of a few images."""
-        x = torch.cat([self.features[unit.item].flatten(0, 1)[unit.order].float() for unit in units]).to(self.device)
-        y = torch.cat([unit.labels.float() for unit in units]).to(self.device)
+    def chunk(
+        self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
+        """Return standardised features and labels of a few images."""
+        x = torch.cat([self.features[view.item].flatten(0, 1)[view.patches].float() for view in labelled]).to(self.device)
+        y = torch.cat([view.labels.float() for view in labelled]).to(self.device)
         return (x - mean) / scale, y

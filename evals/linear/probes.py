@@ -25,13 +25,14 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from densebench.evals.linear.layers import Layers
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -41,10 +42,10 @@ from densebench.console import notice, progress
 from densebench.datasets import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace, classes_shown
-from densebench.evaluation.layers import Layers, features_of, truth_map, whole_view
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.supervised import FewShot, check_rates
+from densebench.evaluation.whole_images import features_of, truth_map, whole_view
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
@@ -234,13 +235,13 @@ class Source:
         options = self.options
         if self.cached is not None:
             for item, view in wanted:
-                yield self.cached[item].float(), self.label(item, view)
+                yield self.cached[item].float(), label_of(options, self.space, item, view)
             return
         device = resolve_device(options.device)
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
         loader = DataLoader(
-            _Crops(self, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
+            _Crops(options, self.space, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
             multiprocessing_context=worker_context(workers), pin_memory=device.type == "cuda",
         )  # fmt: skip
         for batch in loader:
@@ -253,25 +254,27 @@ class Source:
             for grid, label in zip(grids.float(), labels, strict=True):
                 yield grid.clone(), label
 
-    def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """Return the label map that a training image is compared with."""
-        return truth_map(self.space, view, item, self.options.mask_size, self.options.mask_resample)
+
+def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
+    """Return the label map that a training image is compared with."""
+    return truth_map(space, view, item, options.mask_size, options.mask_resample)
 
 
 class _Crops(torch.utils.data.Dataset[Any]):
     """Images and label maps under random views, decoded in worker processes."""
 
-    def __init__(self, source: Source, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
-        self.source, self.wanted = replace(source, backbone=None, cached=None), wanted  # type: ignore[arg-type]
+    def __init__(self, options: LinearProbes, space: LabelSpace, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
+        self.options, self.space, self.wanted = options, space, wanted
 
     def __len__(self) -> int:
         return len(self.wanted)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | UserError:
         item, view = self.wanted[index]
-        dataset = self.source.space.dataset
+        dataset = self.space.dataset
         try:
-            return view.image(dataset.image(item), dataset.image_digest(item)), self.source.label(item, view)
+            image = view.image(dataset.image(item), dataset.image_digest(item))
+            return image, label_of(self.options, self.space, item, view)
         except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
             return error
 

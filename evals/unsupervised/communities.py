@@ -35,7 +35,7 @@ RESOLUTIONS = tuple(2.0**exponent for exponent in [number / 4 for number in rang
 
 
 def offsets(distances: Sequence[int] = (1, 2), angles: str = "eight") -> tuple[Offset, ...]:
-    """The neighbours (rows down, columns right) that count, one for each distance and angle; some are counted twice.
+    """Return the neighbours (rows down, columns right) that count, one for each distance and angle; some are counted twice.
 
     Distances are along the ray, rounded to whole pixels as scikit-image does: at distance 2 the diagonal neighbour is the one
     at (1, 1). angles: "eight" directions; "leopart" has 240 degrees in place of 225, as the reference by a slip.
@@ -48,14 +48,14 @@ def _rounded(value: float) -> int:
 
 
 def cooccurrence(clusters: Int[Tensor, "n h w"], k: int, neighbours: Sequence[Offset]) -> Float[Tensor, "k k"]:
-    """How the neighbours of each cluster are shared among the others: rows sum to 1, or to 0 for a cluster that has none.
+    """Return how the neighbours of each cluster are shared among the others: rows sum to 1, or to 0 for a cluster that has none.
 
     Shares are taken image by image and averaged over the images in which a cluster has a neighbour of another one.
     """
     total, images = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
-    for own in clusters:
-        names, here = own.unique(return_inverse=True)
-        pairs = torch.cat([(a * len(names) + b).flatten() for a, b in (_shifted(here, offset) for offset in neighbours)])
+    for image in clusters:
+        names, index = image.unique(return_inverse=True)
+        pairs = torch.cat([(a * len(names) + b).flatten() for a, b in (_shifted(index, offset) for offset in neighbours)])
         counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), -1).double().cpu()
         counts.fill_diagonal_(0)
         rows, names = counts.sum(1), names.cpu()
@@ -65,19 +65,19 @@ def cooccurrence(clusters: Int[Tensor, "n h w"], k: int, neighbours: Sequence[Of
 
 
 def _shifted(image: Tensor, offset: Offset) -> tuple[Tensor, Tensor]:
-    """The pixels that have a neighbour at an offset, and these neighbours."""
+    """Return the pixels that have a neighbour at an offset, and these neighbours."""
     height, width = image.shape
     dy, dx = offset
-    here = image[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
-    there = image[max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
-    return here, there
+    pixels = image[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
+    neighbours = image[max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)]
+    return pixels, neighbours
 
 
 def graph(matrix: Float[Tensor, "k k"], threshold: float) -> list[Edge]:
-    """Clusters that each have at least `threshold` of the other's neighbourhood; the weight is the smaller share."""
+    """Return clusters that each have at least `threshold` of the other's neighbourhood; the weight is the smaller share."""
     least = torch.minimum(matrix, matrix.T)
-    places = ((least >= threshold) & (least > 0)).triu(1).nonzero()
-    return [(i, j, float(least[i, j])) for i, j in places.tolist()]
+    pairs = ((least >= threshold) & (least > 0)).triu(1).nonzero()
+    return [(i, j, float(least[i, j])) for i, j in pairs.tolist()]
 
 
 def communities(
@@ -90,7 +90,7 @@ def communities(
     markov_time: float = 1.0,
     wanted: int | None = None,
 ) -> Int[Tensor, "k"]:
-    """The community of each cluster, 1, 2, ... by its smallest cluster; 0 for clusters without an edge.
+    """Return the community of each cluster, 1, 2, ... by its smallest cluster; 0 for clusters without an edge.
 
     resolution (Louvain): higher values give more communities; None takes the one of a grid whose number of communities is
     nearest to `wanted`. markov_time (Infomap): lower values give more communities.
@@ -102,8 +102,8 @@ def communities(
         groups = _infomap(edges, seed, markov_time, wanted)
     else:
         tried = [resolution] if resolution is not None else RESOLUTIONS
-        found = [_louvain(edges, seed, one) for one in tried]
-        groups = min(found, key=lambda groups: abs(len(groups) - (wanted or len(groups))))
+        partitions = [_louvain(edges, seed, value) for value in tried]
+        groups = min(partitions, key=lambda groups: abs(len(groups) - (wanted or len(groups))))
     result = torch.zeros(k, dtype=torch.int64)
     for number, group in enumerate(sorted((sorted(group) for group in groups), key=lambda group: group[0]), start=1):
         result[torch.tensor(group)] = number

@@ -36,9 +36,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from densebench.evals.unsupervised.cluster_foreground import best_cut, jaccard, mask_of, precisions
+from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
 from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
-from densebench.evals.unsupervised.two_splits import TwoSplits, enlarged
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,14 +46,13 @@ from densebench.datasets import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.clustered import Clustered
-from densebench.evaluation.engines import cluster
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.layers import features_of, whole_size
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
+from densebench.evaluation.whole_images import features_of, whole_size
 from densebench.features.views import View
-from densebench.numerics.foreground import foreground, without_specks
-from densebench.numerics.kmeans import labels, sample
+from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
+from densebench.numerics.kmeans import cluster, labels, sample
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
@@ -99,16 +97,16 @@ class Unsupervised(Clustered):
     seeds: int = axis(10, "runs", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
-        """mIoU of foreground and communities together."""
+        """Return mIoU of foreground and communities together."""
         return {"metric": "miou", "variant": BOTH}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Both are clustered; train is VOC's 1464 images where it exists, not the 10,582 of trainaug."""
-        own = "train" if "train" in dataset.splits else dataset.train_split
-        return self.train_split or own, self.eval_split or dataset.val_split
+        """Return the split that is clustered too and the scored one; the first is train, of VOC 1464 images, not trainaug."""
+        usual = "train" if "train" in dataset.splits else dataset.train_split
+        return self.train_split or usual, self.eval_split or dataset.val_split
 
     def resolve(self, dataset: Dataset) -> Unsupervised:
-        """Name the splits. Raises UserError for a cut that is none, and for data without a background class."""
+        """Name the splits. Raises UserError for a cut that is no number from 0 to 1, and for data without a background class."""
         cut = self.cut if self.cut in ("labels", "attention") else f"{self.threshold():g}"
         if self.engine == "sklearn":
             raise UserError("--engine sklearn: it has no spherical K-means, which finds the foreground; take torch or faiss")
@@ -126,14 +124,14 @@ class Unsupervised(Clustered):
         return replace(self, cut=cut, train_split=train, eval_split=scored)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings by what they mean: another backbone's attention is its weights."""
-        found = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
+        """Return the settings by meaning: another backbone's attention is its weights."""
+        settings = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
         if (other := self.other_attention()) is not None:
-            found |= {"attention_from": without_labels(other.identity()), "attention_weights": None}
-        return found
+            settings |= {"attention_from": without_labels(other.identity()), "attention_weights": None}
+        return settings
 
     def threshold(self) -> float:
-        """The cut as a number. Raises UserError for what is none between 0 and 1."""
+        """Return the cut as a number. Raises UserError where it is no number from 0 to 1."""
         try:
             value = float(self.cut)
         except ValueError:
@@ -143,16 +141,16 @@ class Unsupervised(Clustered):
         return value
 
     def chosen_with_labels(self) -> list[str]:
-        """The settings that are not those of the label-free variant: labels chose them, here or when they were published."""
+        """Return the settings that labels chose, here or before publication: those unlike the label-free variant's."""
         names = ["cut", "community_clusters", "weight_threshold", "markov_time" if self.method == "infomap" else "resolution"]
         return [name for name in names if getattr(self, name) != LABEL_FREE.get(name)]
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """One for each seed."""
+        """Return a point for each seed."""
         return [(("seed", seed),) for seed in range(self.seeds)]
 
     def other_attention(self) -> Backbone | None:
-        """The other backbone whose attention counts, if one was named."""
+        """Return the other backbone whose attention counts, if one was named."""
         if self.attention_from is None:
             return None
         weights = Path(self.attention_weights) if self.attention_weights else None
@@ -176,72 +174,73 @@ class Unsupervised(Clustered):
             tokens, grid = tokens_of(self, features, items)
             tokens = tokens.to(resolve_device(self.device))
         side = self.mask_size or int(truth[0].shape[0])
-        images = TwoSplits(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
+        images = ClusteredImages(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
         known: dict[int, Fine] = {}
         for point in (point for point in self.points(dataset) if point not in run.known):
             seed = dict(point)["seed"]
             with run.stage("clustering"):
-                own = seed if self.clustering_seed is None else self.clustering_seed
-                known = {own: known[own] if own in known else self.fine(images, own)}
+                fine_seed = seed if self.clustering_seed is None else self.clustering_seed
+                known = {fine_seed: known[fine_seed] if fine_seed in known else self.fine(images, fine_seed)}
             with run.stage("scoring"):
-                scores, named = self.scores(images, known[own], point)
+                scores, named = self.scores(images, known[fine_seed], point)
             yield from scores
             if self.visualise and run.pictures is not None and seed == 0:
-                draw(space, view, val, known[own].parts[len(train) :], named, self.visualise, run.pictures)
+                draw(space, view, val, known[fine_seed].parts[len(train) :], named, self.visualise, run.pictures)
 
     def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:
-        """Where the class token looks: heads averaged, smoothed, the patches that hold most, without specks."""
+        """Return the masks of attention: heads averaged, smoothed, the patches that hold most of it, without specks."""
         view = View(source.stride, whole_size(self.image_size, source, dataset))
         maps = features_of(self, source, dataset, items, view)
         heads = torch.stack([maps[item].float().mean(dim=2) for item in items])
         grid = (int(heads.shape[1]), int(heads.shape[2]))
         return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))
 
-    def fine(self, images: TwoSplits, seed: int) -> Fine:
-        """The foreground and its fine clusters, the fine clusters of everything, and who lies beside whom."""
+    def fine(self, images: ClusteredImages, seed: int) -> Fine:
+        """Return the foreground and its fine clusters, the fine clusters of everything, and which lie side by side."""
         k, fewer = self.community_clusters, self.foreground_clusters
         for name, count in (("community", k), ("foreground", fewer)):
             if count > len(images.tokens):
                 raise UserError(f"--{name}-clusters {count}: there are {len(images.tokens)} tokens; ask for fewer")
         coarse = images.maps(cluster(self, images.tokens, fewer, seed, spherical=True))
         large = images.halves(enlarged(coarse, images.side))
-        precision = [precisions(own, there, fewer) for own, there in large]
+        precision = [precisions(clusters, attention, fewer) for clusters, attention in large]
         threshold = self.chosen(images, precision[0], large[0][0])
-        mask = torch.cat([mask_of(own, p, threshold) for (own, _), p in zip(images.halves(coarse), precision, strict=True)])
+        halves = zip(images.halves(coarse), precision, strict=True)
+        mask = torch.cat([mask_of(clusters, of_half, threshold) for (clusters, _), of_half in halves])
         parts = self.inside(images, mask, k, seed)
         everything = images.maps(cluster(self, images.tokens, k, seed))
         edges = [self.edges(enlarged(maps, images.side), nodes) for maps, nodes in ((parts, k + 1), (everything, k))]
         return Fine(threshold, mask, parts, edges[0], everything, edges[1])
 
-    def chosen(self, images: TwoSplits, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
-        """The least precision of a foreground cluster."""
+    def chosen(self, images: ClusteredImages, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
+        """Return the least precision of a foreground cluster."""
         if self.cut == "labels":
             return best_cut(precision, clusters, images.labelled()[: images.train])
         if self.cut == "attention":
             return best_cut(precision, clusters, images.attention[: images.train])
         return self.threshold()
 
-    def inside(self, images: TwoSplits, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
-        """Clusters 0 to k - 1 of the foreground; k is the background.
+    def inside(self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
+        """Return clusters of the foreground, 0 to k - 1; the background is k.
 
         Tokens count as often as the enlarged map shows them, as the reference clusters enlarged maps.
         """
-        places = mask.flatten().nonzero()[:, 0]
-        pixels = places.repeat_interleave(images.pixels()[places % mask[0].numel()])
-        if k > len(places):
-            raise UserError(f"{k} clusters of {len(places)} foreground tokens: lower --cut or --community-clusters")
+        index = mask.flatten().nonzero()[:, 0]
+        pixels = index.repeat_interleave(images.pixels()[index % mask[0].numel()])
+        if k > len(index):
+            raise UserError(f"{k} clusters of {len(index)} foreground tokens: lower --cut or --community-clusters")
         trained = pixels[sample(len(pixels), k, self.per_cluster, seed).to(pixels.device)].to(images.tokens.device)
-        found = cluster(replace(self, per_cluster=None), images.tokens[trained], k, seed)
+        clusters = cluster(replace(self, per_cluster=None), images.tokens[trained], k, seed)
         result = torch.full((mask.numel(),), k, dtype=torch.int64)
-        result[places] = labels(images.tokens[places.to(images.tokens.device)], found).cpu()
+        result[index] = labels(images.tokens[index.to(images.tokens.device)], clusters).cpu()
         return result.view(mask.shape)
 
     def edges(self, maps: Int[Tensor, "n h w"], nodes: int) -> list[Edge]:
-        """Which clusters lie side by side often enough."""
+        """Return the pairs of clusters that lie side by side often enough."""
         return graph(cooccurrence(maps, nodes, offsets(angles=self.angles)), self.weight_threshold)
 
-    def scores(self, images: TwoSplits, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
-        """The scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
+    def scores(self, images: ClusteredImages, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
+        """Return the scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
         seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
         of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)
         of_all = self.groups(fine.all_edges, k, seed, classes - 1)
@@ -259,43 +258,15 @@ class Unsupervised(Clustered):
             "overclustering": (fine.parts, k + 1),
             BOTH: (of_parts[fine.parts], int(of_parts.max()) + 1),
         }
-        truth, found = images.scored_truth(), foreground_scores(images, fine.mask, point)
-        for variant, (own, count) in maps.items():
-            counted = confusions(own[images.train :], truth, count, classes)
+        truth, scores = images.scored_truth(), images.foreground_scores(fine.mask, point)
+        for variant, (of_all_images, count) in maps.items():
+            counted = confusions(of_all_images[images.train :], truth, count, classes)
             named = matched(counted.sum(0), "precision" if variant == "overclustering" else "hungarian")
-            found.append(score(counted, named, variant, images.space, self.absent, point, details if variant == BOTH else {}))
-        return found, named[of_parts]
+            scores.append(score(counted, named, variant, images.space, self.absent, point, details if variant == BOTH else {}))
+        return scores, named[of_parts]
 
     def groups(self, edges: list[Edge], nodes: int, seed: int, wanted: int) -> Int[Tensor, "nodes"]:
-        """The community of each cluster."""
+        """Return the community of each cluster."""
         return communities(
             edges, nodes, method=self.method, seed=seed, resolution=self.resolution, markov_time=self.markov_time, wanted=wanted
         )
-
-
-@dataclass(frozen=True)
-class Fine:
-    """Fine clusters of the foreground (`parts`, the last one is the background) and of everything, with their neighbourhoods."""
-
-    threshold: float
-    mask: Bool[Tensor, "n gh gw"]
-    parts: Int[Tensor, "n gh gw"]
-    edges: list[Edge]
-    everything: Int[Tensor, "n gh gw"]
-    all_edges: list[Edge]
-
-
-def foreground_scores(images: TwoSplits, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
-    """IoU of the foreground in %, the mean over the scored images, of attention masks and of clusters."""
-    truth = images.labelled()[images.train - len(mask) :]
-    masks = {"attention": images.attention, "cbfe": enlarged(mask, images.side)}
-    return [
-        Score(
-            "foreground_iou",
-            name,
-            round(100 * jaccard(own[images.train :], truth), 4),
-            axes=dict(point),
-            direction="higher",
-        )
-        for name, own in masks.items()
-    ]

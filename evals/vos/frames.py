@@ -36,7 +36,7 @@ class FrameSize:
     stride: int
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """Height and width of a resized frame; a square one counts as wide. Raises UserError where nothing is left of a side."""
+        """Return height and width of a resized frame; a square one counts as wide. Raises UserError where a side becomes 0."""
         low, high = (width, height) if height > width else (height, width)
         if self.rounding == "up":
             short = math.ceil(self.short_side / self.stride) * self.stride
@@ -51,17 +51,17 @@ class FrameSize:
 
 
 def resized(image: Image.Image, shape: tuple[int, int], resample: str) -> Float[Tensor, "3 h w"]:
-    """An RGB frame at (height, width), 0..1 in steps of 1/255; bilinear without antialiasing, or PIL's bicubic."""
+    """Return an RGB frame at (height, width), 0..1 in steps of 1/255; bilinear without antialiasing, or PIL's bicubic."""
     if resample == "bicubic":
         return to_tensor(image.resize(shape[::-1], Image.Resampling.BICUBIC))
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)[None].float()
     return F.interpolate(pixels, shape, mode="bilinear", align_corners=False)[0].add_(0.5).floor_().div_(255)
 
 
-def statistics(own: Normalisation, colour: str) -> Normalisation:
-    """The colour statistics: the backbone's own; for "dino" with 0.228 for red where they are ImageNet's."""
-    imagenet = (tuple(own.mean), tuple(own.std)) == (IMAGENET_MEAN, IMAGENET_STD)
-    return Normalisation(own.mean, DINO_STD) if imagenet and colour == "dino" else own
+def statistics(of_backbone: Normalisation, colour: str) -> Normalisation:
+    """Return the colour statistics: the backbone's own; for "dino" with 0.228 for red where they are ImageNet's."""
+    imagenet = (tuple(of_backbone.mean), tuple(of_backbone.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+    return Normalisation(of_backbone.mean, DINO_STD) if imagenet and colour == "dino" else of_backbone
 
 
 class _Frames(torch.utils.data.Dataset[Any]):
@@ -87,7 +87,7 @@ class _Frames(torch.utils.data.Dataset[Any]):
 def steps(
     videos: Videos, sequences: Sequence[Sequence[Item]], shape: tuple[int, int], resample: str, workers: int, pin: bool = False
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
-    """The first frames of the sequences, then the second ones, and so on; longest sequences first, those that end drop out.
+    """Yield the first frames of the sequences as a batch, then the second ones, and so on: longest sequences first.
 
     pin: in page-locked memory, for a GPU.
     Raises UserError naming the file of a frame that cannot be read or has another size than the first one.

@@ -35,7 +35,7 @@ class GivenMasks:
         self.folder = folder
 
     def stand_in(self) -> Backbone:
-        """What a record calls a backbone: its digest is of the masks. Raises UserError for a folder without any."""
+        """Return what stands for the masks in place of a backbone, with their digest. Raises UserError where there are none."""
         paths = sorted(self.folder.rglob("*.png"))
         if not paths:
             raise UserError(f"--predictions {self.folder}: it holds no mask; give a folder of <sequence>/<frame>.png")
@@ -43,19 +43,19 @@ class GivenMasks:
         return Backbone(nn.Identity(), Facts(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
 
     def path(self, item: Item) -> Path:
-        """Where the mask of a frame is."""
+        """Return where the mask of a frame is."""
         return self.folder / f"{item.name}.png"
 
     def read(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int]) -> Iterator[Tracking]:
-        """The masks of all frames. Raises UserError for those that are missing, of a wrong size or with an id too many."""
+        """Yield the masks of all frames. Raises UserError where one is missing, has a wrong size or too high an id."""
         scored = [item for frames in sequences.values() for item in frames[1:-1]]
         if missing := [self.path(item) for item in scored if not self.path(item).is_file()]:
             raise UserError(f"{len(missing)} of {len(scored)} predicted masks are missing, the first is {missing[0]}; add them")
         for name, frames in sequences.items():
-            for place, item in enumerate(frames):
-                inner = 0 < place < len(frames) - 1
+            for number, item in enumerate(frames):
+                inner = 0 < number < len(frames) - 1
                 mask = self._mask(videos, item, objects[name]) if inner else videos.label(item)
-                yield Tracking(name, place, item, mask)
+                yield Tracking(name, number, item, mask)
 
     def _mask(self, videos: Videos, item: Item, objects: int) -> UInt8[np.ndarray, "h w"]:
         path, (width, height) = self.path(item), videos.image_size(item)
@@ -83,16 +83,16 @@ class SavedMasks:
         write_text(note, text)
 
     def path(self, item: Item) -> Path:
-        """Where the map of a frame goes."""
+        """Return where the map of a frame goes."""
         return self.folder / f"{item.name}.png"
 
     def has(self, items: Iterable[Item]) -> bool:
-        """Whether the maps of all these frames are there."""
+        """Return whether the maps of all these frames are saved."""
         return all(self.path(item).is_file() for item in items)
 
-    def write(self, found: Tracking) -> None:
+    def write(self, tracking: Tracking) -> None:
         """Write the map of a frame."""
-        save(paletted(found.prediction), self.path(found.item))
+        save(paletted(tracking.prediction), self.path(tracking.item))
 
 
 def _spec(note: Path) -> str:
@@ -103,7 +103,7 @@ def _spec(note: Path) -> str:
 
 
 def paletted(mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
-    """A mask with the colours of DAVIS, which are those of VOC."""
+    """Return a mask with the colours of DAVIS, which are those of VOC."""
     picture = Image.fromarray(mask)
     picture.putpalette(PALETTE.tobytes())
     return picture
@@ -119,28 +119,29 @@ class Sheets:
         self._columns: dict[str, list[Image.Image]] = {name: [] for name in names}
 
     def path(self, name: str) -> Path:
-        """Where the sheet of a sequence goes."""
+        """Return where the sheet of a sequence goes."""
         assert self.folder is not None
         return self.folder / f"{name}.png"
 
     def drawn(self, name: str) -> bool:
-        """Whether a sequence needs no sheet, or has one."""
+        """Return whether a sequence needs no sheet, or has one."""
         return name not in self.chosen or self.path(name).is_file()
 
-    def add(self, found: Tracking) -> None:
-        """Take the map of a frame; write the sheet with the last one."""
-        places = self.chosen.get(found.sequence, [])
-        if found.place not in places:
+    def add(self, tracking: Tracking) -> None:
+        """Take the map of a frame; write the sheet after the last frame."""
+        numbers = self.chosen.get(tracking.sequence, [])
+        if tracking.number not in numbers:
             return
-        image, columns = self.videos.image(found.item), self._columns[found.sequence]
-        columns.append(row([overlaid(image, mask) for mask in (self.videos.label(found.item), found.prediction)], 4, down=True))
-        if found.place == places[-1]:
-            save(row(columns, gap=4), self.path(found.sequence))
+        image, columns = self.videos.image(tracking.item), self._columns[tracking.sequence]
+        masks = self.videos.label(tracking.item), tracking.prediction
+        columns.append(row([overlaid(image, mask) for mask in masks], 4, down=True))
+        if tracking.number == numbers[-1]:
+            save(row(columns, gap=4), self.path(tracking.sequence))
             columns.clear()
 
 
 def overlaid(image: Image.Image, mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
-    """A small frame with its objects in colour."""
+    """Return a small frame with its objects in colour."""
     pixels = np.array(image)
     shown = mask > 0
     pixels[shown] = (pixels[shown] // 2) + (PALETTE[mask[shown]] // 2)

@@ -41,7 +41,7 @@ from densebench.datasets import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
-from densebench.numerics.propagation import Reach
+from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
@@ -84,21 +84,21 @@ class Vos(Evaluator):
     visualise: int = runtime(0, "draw so many sequences: truth above, prediction below", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
-        """The mean of J and F."""
+        """Return the mean of J and F."""
         return {"metric": "jf_mean", "variant": "official"}
 
     def stand_in(self) -> Backbone | None:
-        """Masks that exist."""
+        """Return what stands for the masks that --predictions names, in place of a backbone."""
         return None if self.predictions is None else GivenMasks(Path(self.predictions)).stand_in()
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings; of masks that exist the measure alone."""
-        found = super().settings(dataset)
-        del found["predictions"]
-        return found if self.predictions is None else {"eval_split": self.eval_split, "masks": "given"}
+        """Return the settings; for masks that exist, only what decides the measure."""
+        settings = super().settings(dataset)
+        del settings["predictions"]
+        return settings if self.predictions is None else {"eval_split": self.eval_split, "masks": "given"}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Only the scored split is looked at."""
+        """Return the scored split twice: there is no training."""
         split = self.eval_split or dataset.val_split
         return split, split
 
@@ -112,26 +112,22 @@ class Vos(Evaluator):
         """Raise UserError for options that would change nothing about masks that exist."""
         if self.save_predictions is not None:
             raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
-        own, usual = (select(one, "setting") for one in (self, Vos()))
-        idle = [name for name in own if own[name] != usual[name] and name not in ("predictions", "eval_split")]
+        given, usual = (select(options, "setting") for options in (self, Vos()))
+        idle = [name for name in given if given[name] != usual[name] and name not in ("predictions", "eval_split")]
         if idle:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
             raise UserError(f"{names} (or a preset other than dino) changes nothing about --predictions; leave it out")
 
     def alone(self) -> str:
-        """Masks are saved of one run."""
+        """Return --save-predictions where it is given: a folder holds the masks of one run."""
         return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """One."""
+        """Return the one point: nothing is swept."""
         return [()]
 
-    def reach(self) -> Reach:
-        """Where labels are taken from."""
-        return Reach(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
-
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """First masks first (they fail early), then frame by frame; sequences that an earlier run finished are not done again."""
+        """Score: first masks first (they fail early), then frame by frame; finished sequences of an earlier run are kept."""
         videos = cast(Videos, dataset)
         split = self.splits(dataset)[1]
         items = dataset.part(split, run.limit)
@@ -154,13 +150,13 @@ class Vos(Evaluator):
         ]
         maps = self.maps(backbone, videos, {name: sequences[name] for name in open_}, objects, run)
         with progress("frames", sum(len(sequences[name]) for name in open_), "frames") as bar:
-            for found in maps:
+            for tracking in maps:
                 with run.stage("scoring"):
-                    tally.add(found)
+                    tally.add(tracking)
                 with run.stage("pictures"):
-                    sheets.add(found)
+                    sheets.add(tracking)
                     if saved is not None:
-                        saved.write(found)
+                        saved.write(tracking)
                 bar.advance()
         if vanished := tally.vanished():
             notice(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
@@ -168,10 +164,10 @@ class Vos(Evaluator):
             notice(f"pictures of {len(sheets.chosen)} sequences are in {run.pictures}")
         if run.drawing:
             return
-        yield from scores(tally.values(), {**tally.details(), **self.seen(backbone, videos, sequences)})
+        yield from scores(tally.values(), {**tally.details(), **self.sizes(backbone, videos, sequences)})
 
-    def seen(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
-        """The sizes at which the backbone sees frames."""
+    def sizes(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
+        """Return the sizes at which the backbone sees frames."""
         if self.predictions is not None:
             return {}
         size = FrameSize(self.short_side, self.rounding, backbone.stride)
@@ -181,15 +177,16 @@ class Vos(Evaluator):
     def maps(
         self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run
     ) -> Iterator[Tracking]:
-        """The label maps of all frames, those of a sequence in order."""
+        """Yield the label maps of all frames, those of a sequence in order."""
         if self.predictions is not None:
             yield from GivenMasks(Path(self.predictions)).read(videos, sequences, objects)
             return
         device = resolve_device(self.device)
+        window = Window(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
         tracker = Tracker(
             backbone.to(device), videos, device,
             size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
-            precision=self.precision, reach=self.reach(), context=self.context, upsample=self.upsample,
+            precision=self.precision, window=window, context=self.context, upsample=self.upsample,
             batch_size=self.batch_size, workers=resolve_workers(self.workers, sum(map(len, sequences.values()))),
         )  # fmt: skip
         yield from tracker.follow(sequences, objects, run)

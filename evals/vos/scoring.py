@@ -1,4 +1,4 @@
-"""J and F of label maps while they come, kept for a run that goes on, and the scores that follow from them."""
+"""J and F of label maps frame by frame, saved for a run that is resumed, and the scores that follow from them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from densebench.datasets.videos import Videos
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import cache_root, canonical_json, read_checked, write_checked
 from densebench.files.cache import Hold
-from densebench.numerics import segmentation as metrics
 from densebench.numerics import video as video_metrics
+from densebench.numerics.bootstrap import bootstrap_mean_of_objects, interval
 from densebench.results.score import Score
 
 VARIANT = "official"
@@ -25,7 +25,7 @@ STATISTICS = ("mean", "recall", "decay")
 
 
 class Tally:
-    """J and F by sequence, frame and object. A sequence that is whole is written where a run that was killed finds it."""
+    """J and F by sequence, frame and object. Whole sequences are saved, so that a killed run resumes after them."""
 
     def __init__(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int], run: Run) -> None:
         self.videos, self.sequences, self.objects = videos, sequences, objects
@@ -36,81 +36,82 @@ class Tally:
         self._hold = Hold(self._folder, {"protocol": "vos"}) if self._folder is not None else None
         for name in sequences:
             if self._folder is not None and (content := read_checked(self._folder / f"{name}.scores.json")) is not None:
-                kept = json.loads(content)
-                self._values[name], self._vanished[name] = kept["values"], kept["vanished"]
+                saved = json.loads(content)
+                self._values[name], self._vanished[name] = saved["values"], saved["vanished"]
                 self._finished.add(name)
 
     def finished(self, name: str) -> bool:
-        """Whether all frames of a sequence are scored."""
+        """Return whether all frames of a sequence are scored."""
         return name in self._finished
 
-    def add(self, found: Tracking) -> None:
+    def add(self, tracking: Tracking) -> None:
         """Score the map of a frame; the first and the last one of a sequence are not scored."""
-        name, last = found.sequence, len(self.sequences[found.sequence]) - 1
-        if found.place == 0:
-            self._values[name], self._vanished[name] = [], list(found.vanished)
-        elif found.place < last:
-            truth = self.videos.label(found.item)
-            own = video_metrics.object_scores(found.prediction, truth, self.objects[name])
-            self._values[name].append(own.tolist())
+        name, last = tracking.sequence, len(self.sequences[tracking.sequence]) - 1
+        if tracking.number == 0:
+            self._values[name], self._vanished[name] = [], list(tracking.vanished)
+        elif tracking.number < last:
+            truth = self.videos.label(tracking.item)
+            of_objects = video_metrics.object_scores(tracking.prediction, truth, self.objects[name])
+            self._values[name].append(of_objects.tolist())
         else:
             self._finished.add(name)
             if self._folder is not None:
-                kept = {"values": self._values[name], "vanished": self._vanished[name]}
-                write_checked(self._folder / f"{name}.scores.json", canonical_json(kept).encode())
+                saved = {"values": self._values[name], "vanished": self._vanished[name]}
+                write_checked(self._folder / f"{name}.scores.json", canonical_json(saved).encode())
 
     def values(self) -> dict[str, Float[np.ndarray, "frames objects 2"]]:
-        """J and F of every sequence."""
+        """Return J and F of every sequence."""
         return {name: np.array(values) for name, values in self._values.items()}
 
     def vanished(self) -> list[str]:
-        """The objects that no patch of the first frame shows."""
+        """Return the objects that no patch of the first frame shows."""
         return [f"{name}_{number}" for name, lost in self._vanished.items() for number in lost]
 
     def details(self) -> dict[str, Any]:
-        """What was scored."""
+        """Return how many sequences, objects and frames were scored, and the objects that vanished."""
         frames = sum(len(values) for values in self._values.values())
         counts = {"sequences": len(self.sequences), "objects": sum(self.objects.values()), "frames": frames}
         return counts | ({"vanished": lost} if (lost := self.vanished()) else {})
 
 
 def scores(values: Mapping[str, Float[np.ndarray, "frames objects 2"]], details: dict[str, Any]) -> list[Score]:
-    """Mean, recall and decay of J and of F, and last the mean of both means, in % (decay in points) over all objects.
+    """Return mean, recall and decay of J and of F, and last the mean of both means, in % (decay in points) over all objects.
 
     Intervals are a bootstrap over sequences. `values`: J and F of each sequence.
     """
-    tables = {name: 100 * _statistics(own) for name, own in values.items()}
-    found, by_sequence = [], {name: {} for name in tables}  # type: ignore[var-annotated]
+    tables = {name: 100 * _statistics(frames) for name, frames in values.items()}
+    scores_of, by_sequence = [], {name: {} for name in tables}  # type: ignore[var-annotated]
     for letter, column in METRICS.items():
-        for place, what in enumerate(STATISTICS):
-            own = {name: table[:, column, place] for name, table in tables.items()}
-            for name, of_objects in own.items():
+        for row, what in enumerate(STATISTICS):
+            of_sequences = {name: table[:, column, row] for name, table in tables.items()}
+            for name, of_objects in of_sequences.items():
                 by_sequence[name][f"{letter}_{what}"] = round(float(of_objects.mean()), 4)
-            found.append(_score(f"{letter}_{what}", own, {}))
+            scores_of.append(_score(f"{letter}_{what}", of_sequences, {}))
     both = {name: table[:, :, 0].mean(1) for name, table in tables.items()}
-    return [*found, _score("jf_mean", both, {**details, "by_sequence": by_sequence})]
+    return [*scores_of, _score("jf_mean", both, {**details, "by_sequence": by_sequence})]
 
 
 def _statistics(values: Float[np.ndarray, "frames objects 2"]) -> Float[np.ndarray, "objects 2 3"]:
-    """Mean, recall and decay of J and F of every object of a sequence."""
-    return np.array([[video_metrics.statistics(column) for column in own.T] for own in values.transpose(1, 0, 2)])
+    """Return mean, recall and decay of J and F of every object of a sequence."""
+    return np.array([[video_metrics.statistics(column) for column in frames.T] for frames in values.transpose(1, 0, 2)])
 
 
 def _score(metric: str, values: Mapping[str, Float[np.ndarray, "objects"]], details: dict[str, Any]) -> Score:
-    """The mean over all objects, and each of them; a mean with its bootstrap over sequences. `values`: of each sequence, in %."""
+    """Return the mean over all objects, and each of them; means have a bootstrap over sequences. `values`: by sequence, in %."""
     import torch
 
-    sums, counts = (np.array([of(own) for own in values.values()]) for of in (np.sum, len))
-    each = {f"{name}_{n}": round(value, 4) for name, own in values.items() for n, value in enumerate(own.tolist(), 1)}
+    sums, counts = (np.array([of(of_objects) for of_objects in values.values()]) for of in (np.sum, len))
+    each = {
+        f"{name}_{n}": round(value, 4) for name, of_objects in values.items() for n, value in enumerate(of_objects.tolist(), 1)
+    }
     mean = round(float(sums.sum() / counts.sum()), 4)
     if metric.endswith("decay"):
         return Score(metric, VARIANT, mean, "points", per_class=each, direction="lower", digits=1)
     if metric.endswith("recall"):
         return Score(metric, VARIANT, mean, per_class=each, direction="higher")
-    resampled = video_metrics.bootstrap_mean(sums, counts)
-    low, high = metrics.interval(torch.from_numpy(resampled))
-    interval = (round(low, 4), round(high, 4))
-    drawn = tuple(resampled.tolist())
+    resampled = bootstrap_mean_of_objects(sums, counts)
+    low, high = interval(torch.from_numpy(resampled))
     return Score(
-        metric, VARIANT, mean, ci95=interval, per_class=each, bootstrap=drawn, details=details, direction="higher"
+        metric, VARIANT, mean, ci95=(round(low, 4), round(high, 4)), per_class=each, bootstrap=tuple(resampled.tolist()),
+        details=details, direction="higher",
     )  # fmt: skip

@@ -19,17 +19,17 @@ from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
-from densebench.numerics.propagation import Reach, propagate, stretched, unit
+from densebench.numerics.propagation import Window, propagate, stretched
 
 AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """The label map of one frame: the sequence, the frame's place in it, and of the first one the ids that the grid lost."""
+    """The label map of one frame: its sequence, its number there from 0, and of a first frame the ids that the grid lost."""
 
     sequence: str
-    place: int
+    number: int
     item: Item
     prediction: UInt8[np.ndarray, "h w"]
     vanished: tuple[int, ...] = ()
@@ -44,8 +44,8 @@ class Context:
         self._labels = labels.new_empty(len(labels), 1 + last, *labels.shape[1:])
         self._keys[:, 0], self._labels[:, 0] = features, labels
 
-    def seen(self, sequences: int) -> tuple[Float[Tensor, "b t h w d"], Float[Tensor, "b t h w c"]]:
-        """What the next frame of the first so many sequences takes labels from."""
+    def frames(self, sequences: int) -> tuple[Float[Tensor, "b t h w d"], Float[Tensor, "b t h w c"]]:
+        """Return features and labels of the frames that the next frame of the first `sequences` sequences takes labels from."""
         filled = 1 + min(self.pushed, self.last)
         return self._keys[:sequences, :filled], self._labels[:sequences, :filled]
 
@@ -68,14 +68,14 @@ class Tracker:
     resample: str
     colour: str
     precision: str
-    reach: Reach
+    window: Window
     context: int
     upsample: str
     batch_size: int
     workers: int
 
     def follow(self, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run) -> Iterator[Tracking]:
-        """The label maps of all frames. Raises UserError where the backbone does not take the size or gives no finite numbers."""
+        """Yield the label maps of all frames. Raises UserError where a size does not fit the backbone or features are not finite."""
         sizes = {name: self.videos.image_size(frames[0]) for name, frames in sequences.items()}
         for size in dict.fromkeys(sizes.values()):
             self.backbone.check_size(*self.size.shape(*size))
@@ -88,14 +88,14 @@ class Tracker:
     def _together(
         self, sequences: dict[str, list[Item]], objects: Sequence[int], native: tuple[int, int], run: Run
     ) -> Iterator[Tracking]:
-        """Sequences of one size, longest first, frame by frame."""
+        """Yield the label maps of sequences of one size, longest first, frame by frame."""
         names, shape = list(sequences), self.size.shape(*native)
         context: Context | None = None
         pin = self.device.type == "cuda"
         images = steps(self.videos, list(sequences.values()), shape, self.resample, self.workers, pin)
-        for place in range(max(map(len, sequences.values()))):
-            active = [name for name in names if place < len(sequences[name])]
-            items = [sequences[name][place] for name in active]
+        for number in range(max(map(len, sequences.values()))):
+            active = [name for name in names if number < len(sequences[name])]
+            items = [sequences[name][number] for name in active]
             with run.stage("features"), torch.inference_mode():
                 features = self.features(next(images), items)
             if context is None:
@@ -104,44 +104,44 @@ class Tracker:
                 context = Context(features, one_hot(grids, 1 + max(objects)).to(self.device), self.context)
                 for name, item, mask, grid in zip(active, items, masks, grids, strict=True):
                     lost = np.setdiff1d(np.unique(mask), np.unique(grid))
-                    yield Tracking(name, place, item, mask, tuple(lost[lost > 0].tolist()))
+                    yield Tracking(name, number, item, mask, tuple(lost[lost > 0].tolist()))
                 continue
             with run.stage("propagation"), torch.inference_mode():
-                found = propagate(features, *context.seen(len(active)), self.reach, AT_ONCE[self.device.type])
-                context.push(features, found)
+                soft_labels = propagate(features, *context.frames(len(active)), self.window, AT_ONCE[self.device.type])
+                context.push(features, soft_labels)
                 maps = [
                     label_map(soft[..., : 1 + count], shape, native[::-1], self.upsample)
-                    for soft, count in zip(found, objects, strict=False)
+                    for soft, count in zip(soft_labels, objects, strict=False)
                 ]
             for name, item, prediction in zip(active, items, maps, strict=True):
-                yield Tracking(name, place, item, prediction)
+                yield Tracking(name, number, item, prediction)
 
     def features(self, images: Float[Tensor, "b 3 h w"], items: Sequence[Item]) -> Float[Tensor, "b gh gw d"]:
-        """Features of length one."""
+        """Return the features of frames, each of length one."""
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
             grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
-        found = unit(grids.movedim(1, -1).to(DTYPES[self.precision]).float())
-        if not found.isfinite().all():
-            broken = items[int((~found.isfinite()).flatten(1).any(1).nonzero()[0])]
+        features = F.normalize(grids.movedim(1, -1).to(DTYPES[self.precision]).float(), dim=-1)
+        if not features.isfinite().all():
+            broken = items[int((~features.isfinite()).flatten(1).any(1).nonzero()[0])]
             raise UserError(f"the features of {broken.name} are not finite numbers; check the weights, or use --precision fp32")
-        return found
+        return features
 
 
 def on_grid(mask: UInt8[np.ndarray, "h w"], grid: tuple[int, int]) -> UInt8[np.ndarray, "gh gw"]:
-    """The id under the centre of every patch."""
+    """Return the id under the centre of every patch."""
     return np.array(Image.fromarray(mask).resize((grid[1], grid[0]), Image.Resampling.NEAREST))
 
 
 def one_hot(grids: Sequence[UInt8[np.ndarray, "gh gw"]], channels: int) -> Float[Tensor, "b gh gw c"]:
-    """One channel an id, background first."""
+    """Return one channel an id, background first."""
     return F.one_hot(torch.from_numpy(np.stack(grids)).long(), channels).float()
 
 
 def label_map(
     soft: Float[Tensor, "gh gw c"], shape: tuple[int, int], native: tuple[int, int], upsample: str
 ) -> UInt8[np.ndarray, "h w"]:
-    """The ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
+    """Return the ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
 
     "bilinear": upsampled to `shape`, stretched, the greatest, then the pixel under the centre. "nearest": upsampled to `native`
     at once, the patch under the corner of each pixel; a channel that is equal everywhere is 0 then. Of equal channels the first

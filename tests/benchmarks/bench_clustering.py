@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 import torch
 
-from densebench.numerics import matching
+from densebench.numerics import segmentation
 from densebench.numerics.kmeans import kmeans, sample
 
 TOKENS, WIDTH, COMPONENTS = 1449 * 28 * 28 // 4, 50, 400
@@ -89,7 +89,7 @@ def matchings(classes=171, k=500):
     clusters = np.where(generator.random(PIXELS) < 0.5, truth * 2, generator.integers(0, k, PIXELS)) % k
     started = time.perf_counter()
     confusion = torch.from_numpy(np.bincount(truth * k + clusters, minlength=classes * k)).view(classes, k)
-    found = matching.many_to_one(confusion), matching.many_to_one(confusion, "iou"), matching.one_to_one(confusion)
+    found = segmentation.many_to_one(confusion), segmentation.many_to_one(confusion, "iou"), segmentation.hungarian(confusion)
     middle = time.perf_counter()
     expected = pairwise(truth, clusters, classes, k)
     slow, fast = time.perf_counter() - middle, middle - started

@@ -78,7 +78,7 @@ def ours(videos, folder, seconds):
     """As `evals/vos_tracking.py` and `evals/vos_scoring.py` do it; maps are kept for the comparison alone."""
     from densebench.evals.vos.tracking import AT_ONCE, Context, label_map, on_grid, one_hot
 
-    from densebench.numerics.propagation import Reach, propagate, unit
+    from densebench.numerics.propagation import Window, propagate
     from densebench.numerics.video import object_scores, statistics
 
     values, context = defaultdict(list), None
@@ -86,12 +86,12 @@ def ours(videos, folder, seconds):
     for t in range(videos.frames):
         features = torch.stack([videos.features(video, t) for video in range(videos.count)])
         with timed(seconds, "propagation"):
-            features = unit(features)
+            features = F.normalize(features, dim=-1)
             if context is None:
                 grids = [on_grid(videos.mask(video, 0), videos.grid) for video in range(videos.count)]
                 context = Context(features, one_hot(grids, videos.objects + 1), LAST)
                 continue
-            found = propagate(features, *context.seen(videos.count), Reach(RADIUS, "square", K, TEMPERATURE), AT_ONCE["cpu"])
+            found = propagate(features, *context.frames(videos.count), Window(RADIUS, "square", K, TEMPERATURE), AT_ONCE["cpu"])
             context.push(features, found)
         with timed(seconds, "maps"):
             maps = [label_map(soft, shape, videos.size, "bilinear") for soft in found]

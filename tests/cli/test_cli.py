@@ -154,8 +154,8 @@ def test_bare_run_says_what_it_takes(run):
 
 SLOW = "import time, densebench.features.views as v; p = v.View.image; v.View.image = lambda *a: (time.sleep(0.05), p(*a))[1]"
 EAGER = "import densebench.features.extract as f; f.SHARD_BYTES = 1"
-STEPS = "import time, densebench.evals.incontext.scoring as s; s.KEEP_EVERY = 0; s.QUERIES = 1; p = s.Reader.label_maps; \
-s.Reader.label_maps = lambda *a: (time.sleep(0.2), p(*a))[1]"
+STEPS = "import time, densebench.evals.incontext.protocol as r, densebench.evals.incontext.voting as s; r.KEEP_EVERY = 0; \
+s.QUERIES = 1; p = s.Voter.label_maps; s.Voter.label_maps = lambda *a: (time.sleep(0.2), p(*a))[1]"
 
 
 @pytest.mark.parametrize(

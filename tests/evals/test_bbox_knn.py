@@ -1,43 +1,29 @@
-"""The protocol `bbox-knn`: boxes followed into the crop, votes, the any-patch rule, and the whole against plain loops.
+"""The protocol `bbox-knn` as a whole: plain loops, what must not change a number, errors, files of COCO.
 
-Su et al., FLSL, NeurIPS 2023 (nine patches in the largest box); Wu et al., CVPR 2018 (weighted votes).
+Su et al., FLSL, NeurIPS 2023; Wu et al., CVPR 2018 (the weighted vote).
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from coco_files import instance, write_coco
-from densebench.evals.bbox_knn.boxes import clipped, largest, nine, patches, points, seen
-from densebench.evals.bbox_knn.protocol import NINE, BboxKnn, Boxes
-from densebench.evals.incontext.voting import NOWHERE, places
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from densebench.evals.bbox_knn import NINE, BboxKnn, Boxes
+from toy_boxes import COLOURS, DATA, SIDE, SMALL, Toys, backbone, naive_place, naive_rows, named, score
 
 from densebench import options
-from densebench.backbones.backbone import Backbone, Facts
-from densebench.backbones.weights import weights_digest
-from densebench.datasets import Item
-from densebench.datasets.boxes import Boxed, Objects
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.features.views import CentreCropView
-from densebench.files.atomic import digest
-from densebench.numerics import segmentation as metrics
-from densebench.torchvision_ops import make_importable
-
-make_importable()
-
-from torchvision.transforms import functional as TF  # noqa: E402
+from densebench.numerics import bootstrap
+from densebench.numerics.boxes import largest
+from densebench.numerics.votes import NO_VOTE
 
 
 @pytest.fixture(autouse=True)
@@ -45,324 +31,6 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("DENSEBENCH_CACHE", str(folder))
     return folder
-
-
-def boxed(*rows):
-    """Objects from rows of left, top, right, bottom, class, crowd."""
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    return Objects(table[:, :4], table[:, 4].astype(int), table[:, 5].astype(bool), np.ones(len(table)))
-
-
-# The nine points
-
-
-def test_points_are_the_centres_of_the_cells_row_by_row():
-    found = points(torch.tensor([10.0, 20.0, 16.0, 32.0]))
-    assert found.tolist() == [[x, y] for y in (22, 26, 30) for x in (11, 13, 15)]
-
-
-def test_the_largest_box_counts():
-    assert largest(boxed([0, 0, 2, 9, 0, 0], [0, 0, 5, 4, 1, 0], [3, 3, 9, 9, 2, 1], [5, 5, 9, 10, 3, 0])) == 1
-    assert largest(boxed([0, 0, 2, 9, 0, 1])) is None
-    assert largest(boxed()) is None
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "expected"),
-    [
-        # 1024 x 512 becomes 512 x 256; the crop begins at (144, 16).
-        (1024, 512, [[500 / 2 - 144, 100 / 2 - 16], [-144, -16]]),
-        # 300 x 600 becomes 256 x 512, its crop begins at (16, 144).
-        (300, 600, [[500 * 256 / 300 - 16, 100 * 256 / 300 - 144], [-16, -144]]),
-        # 500 x 375: 341.33 is cut to 341, half of 117 goes to the even 58.
-        (500, 375, [[500 * 341 / 500 - 58, 100 * 256 / 375 - 16], [-58, -16]]),
-        (512, 512, [[250 - 16, 50 - 16], [-16, -16]]),
-    ],
-)
-def test_points_follow_the_image_into_the_crop(width, height, expected):
-    where = torch.tensor([[500.0, 100.0], [0.0, 0.0]], dtype=torch.float64)
-    found = seen(where, width, height, CentreCropView())
-    assert found.dtype == torch.float64
-    assert found.flatten().tolist() == pytest.approx(torch.tensor(expected).flatten().tolist(), abs=1e-4)
-
-
-def test_flsls_code_squeezes_boxes_and_clips_them_to_the_crop():
-    """1024 x 512 is squeezed to 256 x 256, and 16 is taken off."""
-    boxes = torch.tensor([[500.0, 100, 700, 200], [0, 0, 1024, 512], [960, 0, 1000, 32]], dtype=torch.float64)
-    expected = [[500 / 4 - 16, 100 / 2 - 16, 700 / 4 - 16, 200 / 2 - 16], [0, 0, 223.999, 223.999], [224, 0, 223.999, 0]]
-    assert clipped(boxes, 1024, 512, CentreCropView()).tolist() == [pytest.approx(row) for row in expected]
-
-
-def test_the_nine_patches_of_flsls_code():
-    """A box as large as a picture of 300 x 400: patches of 16 px in the crop of 224."""
-    _, where = nine(boxed([0, 0, 299, 399, 0, 0]), 300, 400, CentreCropView(), "clipped")
-    assert patches(where, 16, (14, 14)).tolist() == [30, 34, 39, 86, 90, 95, 156, 160, 165]
-
-
-def test_flsls_code_takes_the_box_of_which_most_is_left():
-    """The first box is larger, but only 64 - 16 px of its height are in the crop; crowds never count."""
-    objects = boxed([0, 0, 256, 64, 0, 0], [60, 60, 170, 170, 1, 0], [0, 0, 256, 256, 2, 1])
-    assert [nine(objects, 256, 256, CentreCropView(), mapping)[0] for mapping in ("right", "clipped")] == [0, 1]
-
-
-def test_flsls_code_takes_the_first_of_boxes_that_the_crop_leaves_out():
-    objects = boxed([0, 0, 9, 256, 0, 1], [0, 0, 8, 128, 1, 0], [245, 0, 256, 256, 2, 0])
-    place, where = nine(objects, 256, 256, CentreCropView(), "clipped")
-    assert place == 1 and patches(where, 16, (14, 14)).tolist() == [14] * 3 + [42] * 3 + [70] * 3  # y from 0 to 112
-
-
-@settings(deadline=None)
-@given(st.integers(20, 900), st.integers(3, 300), st.integers(0, 200), st.lists(st.floats(0.3, 0.7), min_size=4, max_size=4))
-def test_mappings_agree_on_square_images_in_the_crop(side, size, more, corners):
-    view = CentreCropView(size, size + min(more, size // 2))  # of which the crop shows 0.25 to 0.75 at the least
-    (left, right), (top, bottom) = sorted(corners[:2]), sorted(corners[2:])
-    box = torch.tensor([left, top, right, bottom], dtype=torch.float64) * side
-    followed = seen(points(box), side, side, view)
-    torch.testing.assert_close(points(clipped(box[None], side, side, view)[0]), followed, rtol=0, atol=1e-6 * size)
-
-
-def test_patches_by_hand():
-    where = torch.tensor([[0.0, 0.0], [13.9, 14.0], [14.0, 13.9], [41.9, 27.9], [-0.1, -99.0], [500.0, 20.0], [-3.0, 28.0]])
-    assert patches(where, 14, (2, 3)).tolist() == [0, 3, 1, 5, 0, 5, 3]
-
-
-def test_a_box_outside_the_crop_ends_in_its_border():
-    view = CentreCropView(32, 32)  # of an image of 96 x 32 the columns 32 to 64
-    found = [patches(seen(points(torch.tensor(box)), 96, 32, view), 8, (4, 4)).tolist() for box in
-             ([0.0, 0, 24, 32], [70.0, 0, 94, 12], [26.0, 8, 44, 32])]  # fmt: skip
-    assert found[0] == [0] * 3 + [8] * 3 + [12] * 3
-    assert found[1] == [3] * 6 + [7] * 3  # y 2, 6, 10
-    # x 29, 35, 41 and y 12, 20, 28: left of the crop, its first column and its second.
-    assert found[2] == [4, 4, 5, 8, 8, 9, 12, 12, 13]
-
-
-@pytest.mark.parametrize(("width", "height"), [(300, 200), (200, 300), (256, 256), (333, 250)])
-def test_the_view_shows_a_point_where_the_mapping_says(width, height):
-    """Red tells x, green tells y: the pixel of the view at a mapped point has the colours of the point."""
-    view = CentreCropView(112, 128)
-    y, x = np.mgrid[0:height, 0:width]
-    pixels = np.stack([x / width, y / height, np.zeros_like(x)], -1)
-    shown = view.image(Image.fromarray((255 * pixels).astype(np.uint8)), "")
-    rng = np.random.default_rng(0)
-    inside = 0
-    for px, py in rng.uniform((0, 0), (width, height), (60, 2)):
-        ((u, v),) = seen(torch.tensor([[px, py]]), width, height, view).tolist()
-        if 1 <= u < 111 and 1 <= v < 111:
-            inside += 1
-            red, green, _ = shown[:, int(v), int(u)].tolist()
-            assert (red, green) == pytest.approx((px / width, py / height), abs=0.012)
-    assert inside > 15
-
-
-# The view
-
-
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (256, 256), (97, 301), (640, 427)])
-@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
-def test_the_view_is_torchvisions(width, height, resample):
-    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    found = CentreCropView(224, 256, resample).image(image, "")
-    if resample == "bicubic":
-        resized = TF.resize(image, 256, interpolation=TF.InterpolationMode.BICUBIC)
-        expected = TF.to_tensor(TF.center_crop(resized, 224))
-    else:
-        resized = TF.resize(TF.to_tensor(image), 256, interpolation=TF.InterpolationMode.BILINEAR, antialias=True)
-        expected = TF.center_crop(resized, 224)
-    assert found.shape == (3, 224, 224)
-    assert torch.allclose(found, expected, atol=1e-6)
-
-
-def test_views_differ_in_identity_wherever_their_pixels_do():
-    views = [CentreCropView(), CentreCropView(192), CentreCropView(224, 224), CentreCropView(224, 256, "bilinear")]
-    assert len({json.dumps(view.identity()) for view in views}) == 4
-    with pytest.raises(UserError, match="a crop of 257 px does not fit a short side of 256 px; use 257 or more"):
-        CentreCropView(257)
-
-
-# The vote
-
-
-def naive_place(cosine, classes, truth, k, temperature, count):
-    votes = [0.0] * count
-    for c, label in list(zip(cosine, classes, strict=True))[:k]:
-        votes[label] += math.exp(c / temperature)
-    if truth not in classes[:k]:
-        return NOWHERE
-    order = sorted(range(count), key=lambda label: (-votes[label], label))
-    return order.index(truth)
-
-
-def test_votes_by_hand():
-    cosine = torch.tensor([[0.9, 0.8, 0.8, 0.1]])
-    labels = torch.tensor([[2, 0, 0, 1]])
-    # At temperature 0.1: e^9 = 8103 for class 2, twice e^8 = 5962 for class 0, e^1 for class 1.
-    where = [places(cosine, labels, torch.tensor([c]), (1, 2, 3, 4), 0.1, 4).flatten().tolist() for c in range(4)]
-    assert where == [[NOWHERE, 1, 1, 1], [NOWHERE, NOWHERE, NOWHERE, 2], [0, 0, 0, 0], [NOWHERE] * 4]
-    # At temperature 1 two are more than one.
-    assert places(cosine, labels, torch.tensor([0]), (2, 3), 1.0, 4).flatten().tolist() == [1, 0]
-
-
-def test_equal_classes_stand_in_their_order():
-    cosine, labels = torch.tensor([[0.5, 0.5, 0.5]]), torch.tensor([[3, 1, 2]])
-    assert [int(places(cosine, labels, torch.tensor([c]), (3,), 0.07, 4)) for c in (1, 2, 3)] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("temperature", [0.07, 1.0])
-@pytest.mark.parametrize("count", [3, 12])
-def test_places_are_those_of_plain_loops(temperature, count):
-    rng = np.random.default_rng(count)
-    cosine = np.sort(rng.integers(-8, 9, (40, 15)) / 8)[:, ::-1].copy()  # eighths, so that ties are many
-    labels, truth = rng.integers(0, count, (40, 15)), rng.integers(0, count, 40)
-    ks = (1, 4, 9, 15)
-    found = places(*(torch.from_numpy(a) for a in (cosine, labels, truth)), ks, temperature, count)
-    expected = [
-        [naive_place(c, n.tolist(), t, k, temperature, count) for c, n, t in zip(cosine, labels, truth, strict=True)] for k in ks
-    ]
-    assert (found == torch.tensor(expected)).float().mean() > 0.99  # sums of exp may tie in one order and not in another
-    alone = [places(*(torch.from_numpy(a[:, :k]) for a in (cosine, labels)), torch.from_numpy(truth), (k,), temperature, count)
-             for k in ks]  # fmt: skip
-    assert torch.equal(found, torch.cat(alone))
-
-
-def test_the_order_of_k_is_kept_and_no_temperature_overflows():
-    rng = np.random.default_rng(0)
-    cosine = torch.from_numpy(np.sort(rng.uniform(-1, 1, (20, 9)))[:, ::-1].copy()).float()
-    labels, truth = torch.from_numpy(rng.integers(0, 4, (20, 9))), torch.from_numpy(rng.integers(0, 4, 20))
-    forth, back = (places(cosine, labels, truth, ks, 0.07, 4) for ks in ((2, 5, 9), (9, 5, 2)))
-    assert torch.equal(forth, back.flip(0))
-    cold = places(cosine, labels, truth, (9,), 1e-3, 4)[0]
-    assert torch.equal(cold == 0, labels[:, 0] == truth)  # the nearest alone decides
-
-
-# The whole
-
-SIDE, STRIDE, GRID = 32, 8, 4
-COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [180, 180, 40]])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Toys(Boxed):
-    """Grey noise with boxes in the colours of their classes: the largest decides; some images have none or a crowd alone."""
-
-    name: str = "toys"
-    classes: tuple[str, ...] = ("a", "b", "c", "d", "never")
-    mapping: str = "toys"
-    noise: float = 60.0
-    counts: tuple[int, int] = (14, 11)
-    bare: bool = False
-
-    def list_items(self, split):
-        return (Item(f"{split}-{i}", None, None) for i in range(self.counts[split == "val"]))
-
-    def drawn(self, item):
-        rng = np.random.default_rng(int(digest([item.name, self.bare], 8), 16))
-        width, height = [(40, 40), (64, 40), (36, 50)][rng.integers(3)]
-        pixels = np.full((height, width, 3), 120.0)
-        rows = []
-        for number in range(0 if self.bare else 3):
-            left, top = rng.uniform(0, (width - 20, height - 20))
-            w, h = rng.uniform(5, 20, 2) if number else rng.uniform(12, 20, 2)
-            label = int(rng.integers(4))
-            rows.append([left, top, left + w, top + h, label, number == 2])
-        for left, top, right, bottom, label, crowd in reversed(rows):
-            if not crowd:
-                pixels[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = COLOURS[label]
-        pixels += rng.normal(0, self.noise, pixels.shape) + rng.normal(0, self.noise, 3)
-        if item.name.endswith("3"):
-            rows = []
-        if item.name.endswith("5"):
-            rows = rows[2:]
-        return np.clip(pixels, 0, 255).astype(np.uint8), boxed(*rows)
-
-    def image(self, item):
-        return Image.fromarray(self.drawn(item)[0])
-
-    def image_size(self, item):
-        return self.image(item).size
-
-    def objects(self, item):
-        return self.drawn(item)[1]
-
-    def annotation(self, item):
-        return [item.name, self.bare]
-
-    def image_digest(self, item):
-        return digest([item.name, self.noise, self.bare])
-
-
-class Colours(torch.nn.Module):
-    """Mean colours of patches, centred, with some of their contrast."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.tensor([1.0]))
-        self.seen = 0
-
-    def forward(self, images):
-        self.seen += len(images)
-        mean = torch.nn.functional.avg_pool2d(images, STRIDE)
-        return torch.cat([mean, torch.nn.functional.max_pool2d(images, STRIDE) - mean], 1) * self.weight
-
-
-def backbone():
-    trunk = Colours()
-    return Backbone(trunk, Facts("colours", "colours", 6, STRIDE, (0.47,) * 3, (0.25,) * 3), weights_digest(trunk))
-
-
-DATA = Toys(root=Path())
-SMALL = {"image_size": SIDE, "short_side": 36, "neighbours": (1, 3, 7, 20)}
-
-
-def score(dataset=DATA, preset="flsl", model=None, run=None, **given):
-    evaluator = options.build(BboxKnn, BboxKnn.presets[preset], {**SMALL, **given}).resolve(dataset)
-    return list(evaluator.run(model or backbone(), dataset, run or Run()))
-
-
-def named(scores):
-    return {(one.axes["k"], one.metric, one.variant): one for one in scores}
-
-
-def naive_box(dataset, item, mapping, short_side=36):
-    """The place of the box that counts, and the box: of the image, or clipped and in px of the crop."""
-    width, height = dataset.image_size(item)
-    objects, best, margin = dataset.objects(item), None, (short_side - SIDE) / 2
-    for place, (row, crowd) in enumerate(zip(objects.boxes.tolist(), objects.crowd, strict=True)):
-        if mapping == "clipped":
-            row = [value * short_side / (width, height)[axis % 2] - margin for axis, value in enumerate(row)]
-            row = [0 if value < 0 else SIDE - 0.001 if value > SIDE else value for value in row]
-        area = (row[2] - row[0]) * (row[3] - row[1])
-        if not crowd and (best is None or area > best[0]):
-            best = (area, place, row)
-    return best[1:]
-
-
-def naive_patches(dataset, item, mapping, short_side=36):
-    width, height = dataset.image_size(item)
-    left, top, right, bottom = naive_box(dataset, item, mapping)[1]
-    found = []
-    for i in range(3):
-        for j in range(3):
-            x, y = left + (right - left) * (2 * j + 1) / 6, top + (bottom - top) * (2 * i + 1) / 6
-            if mapping == "right":
-                new = (short_side * width // min(width, height), short_side * height // min(width, height))
-                x, y = x * new[0] / width - round((new[0] - SIDE) / 2), y * new[1] / height - round((new[1] - SIDE) / 2)
-            row, column = (min(max(math.floor(v / STRIDE), 0), GRID - 1) for v in (y, x))
-            found.append((row, column))
-    return found
-
-
-def naive_rows(dataset, split, mapping):
-    """Features of length one [images, 9, d], and classes, of the images with a box."""
-    model, view, rows, classes = backbone(), CentreCropView(SIDE, 36), [], []
-    for item in dataset.items(split):
-        objects = dataset.objects(item)
-        if (~objects.crowd).any():
-            with torch.no_grad():
-                grid = model(((view.image(dataset.image(item), "") - 0.47) / 0.25)[None])[0]
-            own = [grid[:, r, c].double().numpy() for r, c in naive_patches(dataset, item, mapping)]
-            rows.append([one / np.sqrt((one**2).sum()) for one in own])
-            classes.append(int(objects.classes[naive_box(dataset, item, mapping)[0]]))
-    return np.array(rows), classes
 
 
 @pytest.mark.parametrize("preset", ["flsl", "flsl-code"])
@@ -386,9 +54,9 @@ def test_every_number_is_that_of_plain_loops(preset, temperature):
             for variant, own in (("patch", values.mean(1)), ("any-patch", values.max(1))):
                 one = found[k, metric, variant]
                 assert one.value == pytest.approx(100 * own.mean()), (k, metric, variant)
-                resampled = 100 * metrics.bootstrap_mean(torch.from_numpy(own))
+                resampled = 100 * bootstrap.bootstrap_mean(torch.from_numpy(own))
                 assert one.bootstrap == pytest.approx(resampled.tolist())
-                assert one.ci95 == pytest.approx(metrics.interval(resampled))
+                assert one.ci95 == pytest.approx(bootstrap.interval(resampled))
                 for c, name in enumerate(DATA.classes):
                     members = [v for v, t in zip(own, truth, strict=True) if t == c]
                     assert one.per_class[name] == (pytest.approx(100 * np.mean(members)) if members else None)
@@ -422,8 +90,8 @@ def test_features_that_tell_the_class_are_always_right(monkeypatch):
 
     def plain(self, item):  # the whole image in the colour of the class that counts
         pixels, objects = real(self, item)
-        place = largest(objects)
-        pixels[:] = 120 if place is None else COLOURS[objects.classes[place]]
+        index = largest(objects.boxes, objects.crowd)
+        pixels[:] = 120 if index is None else COLOURS[objects.classes[index]]
         return pixels, objects
 
     monkeypatch.setattr(Toys, "drawn", plain)
@@ -452,7 +120,7 @@ def test_every_k_of_one_search_is_what_it_is_alone():
 def test_the_first_five_are_five():
     """Places of the true class for each patch of three images: never among the five, fifth at one patch, first at three."""
     found = torch.full((3, NINE), 5)
-    found[0, 4], found[1, 2], found[2, :3] = NOWHERE, 4, 0
+    found[0, 4], found[1, 2], found[2, :3] = NO_VOTE, 4, 0
     own = Boxes(DATA.items("val")[:3], torch.tensor([1, 1, 2]), {}, 0)
     scores = {(one.metric, one.variant): one for one in BboxKnn().scores(found, own, DATA, (("k", 7),), {})}
     expected = {("top5", "patch"): 4 / 27, ("top5", "any-patch"): 2 / 3, ("top1", "patch"): 3 / 27, ("top1", "any-patch"): 1 / 3}
@@ -477,7 +145,7 @@ def test_runtime_options_do_not_change_the_number(runtime, cache, monkeypatch):
 
 def test_searching_few_images_at_once_does_not_change_the_number(monkeypatch):
     before = score()
-    monkeypatch.setattr("densebench.evals.bbox_knn.protocol.IMAGES", 2)
+    monkeypatch.setattr("densebench.evals.bbox_knn.IMAGES", 2)
     assert score() == before
 
 
@@ -517,17 +185,6 @@ def test_features_of_chosen_patches(cache):
             assert torch.equal(second[item], whole[item].flatten(0, 1)[[n]])
         assert model.trunk.seen == seen_before + 6
     assert torch.equal(extract(model, DATA, items, view)[items[0]], whole[items[0]])
-
-
-def test_bootstrap_draws_are_everybodys():
-    """Whether an image is right, as an IoU: one pixel that agrees or does not."""
-    right = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
-    tally = torch.stack([right, torch.ones(5), right], 1)[:, :, None].long()
-    assert torch.allclose(metrics.bootstrap_mean(right), metrics.bootstrap_mean_iou(tally))
-    assert metrics.bootstrap_mean(torch.full((4,), 100.0)).unique().tolist() == [100.0]
-
-
-# Errors
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 import pytest
-from drawn_blocks import DATA, PATCH, SIDE, drawn, values
 from linear_probes import CROP, FEW, PLAIN, TRAIN, VAL, evaluate, headlines, noted_steps, probe
 from PIL import Image
+from retrieval_by_loops import DATA, PATCH, SIDE, drawn, values
 
 from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from densebench.evals.linear.probes import LinearProbes
-from drawn_blocks import CLASSES, DATA, PATCH, Blocks, Clean, drawn, oracle, values
 from linear_probes import CROP, FEW, TRAIN, Naive, evaluate, headlines, noted_steps, orders, probe, resized
+from retrieval_by_loops import CLASSES, DATA, PATCH, Blocks, Clean, drawn, oracle, values
 from torch import nn
 
 from densebench import options

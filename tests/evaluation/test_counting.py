@@ -26,7 +26,7 @@ def test_sums_and_tallies_are_those_of_the_full_matrices():
     assert torch.equal(counts.confusion(IMAGES), confusions.sum(0))
     for s in range(2):
         renamed = torch.tensor([2, 0, 3, 1])
-        expected = torch.stack([metrics.tallies(metrics.rename(confusions[i, s], renamed)) for i in range(3)])
+        expected = torch.stack([metrics.tallies(metrics.merged(confusions[i, s], renamed)) for i in range(3)])
         assert torch.equal(counts.tallies(IMAGES, s, renamed), expected)
 
 
@@ -48,7 +48,7 @@ def test_scores_follow_from_one_confusion_matrix():
     assert accuracy.value == pytest.approx(100 * float(total.diagonal().sum() / total.sum()), abs=1e-3)
     for score in counts.scores(IMAGES, 1, ["w", "x", "y", "z"], "skip", point, {"images": 2})[:2]:
         renamed = metrics.hungarian(total) if score.variant == "hungarian" else torch.arange(4)
-        ious = 100 * metrics.iou(metrics.tallies(metrics.rename(total, renamed)))
+        ious = 100 * metrics.iou(metrics.tallies(metrics.merged(total, renamed)))
         assert score.value == pytest.approx(float(ious.mean()), abs=1e-3)
         assert list(score.per_class.values()) == pytest.approx(ious.tolist(), abs=1e-3)
         assert score.axes == {"fraction": 8, "seed": 1}

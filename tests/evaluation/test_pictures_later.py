@@ -64,7 +64,7 @@ def test_a_run_that_was_killed_before_it_drew_is_drawn_by_the_same_command(run, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("densebench.evals.incontext.pictures.draw", killed)
+        patch.setattr("densebench.evals.incontext.protocol.draw", killed)
         run("incontext", visualise="2")
     record, drawn = run("incontext", visualise="2")
     assert record["status"] == "complete" and len(drawn) == 4

@@ -7,79 +7,15 @@ Parts for Semantic Segmentation").
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from heads_alone import CLASSES, FACTORS, RATES, SEEDS, SIZE, WIDTH, alone, batch, close, heads, same, trained
 
-from densebench.numerics import sgd_layers as module
 from densebench.numerics.sgd_layers import Heads, cross_entropy, upsampled
-
-WIDTH, CLASSES, GRID, SIZE = 5, 4, (3, 2), (8, 7)
-RATES, SEEDS = [0.03, 1.0, 0.3], [11, 12]
-FACTORS = [1.0, 1.0, 0.1, 0.1, 0.5]  # as a StepLR would change it, and back up
-STEPS = range(len(FACTORS))
-
-
-def batch(step=0, problems=2, images=5, unlabelled=0.3):
-    """One batch; its images and problems differ much in how many pixels are labelled."""
-    rng = torch.Generator().manual_seed(1000 + step)
-    features = torch.randn(problems, images, *GRID, WIDTH, generator=rng) * 2 + 0.5
-    labels = torch.randint(CLASSES, (problems, images, *SIZE), generator=rng, dtype=torch.uint8)
-    share = torch.linspace(0, 2 * unlabelled, problems * images).view(problems, images, 1, 1)
-    labels[torch.rand(labels.shape, generator=rng) < share] = 255
-    labels[0, 1, 1:] = 255  # one image almost without labels
-    return features, labels
-
-
-def heads(rates=RATES, seeds=SEEDS, momentum=0.9, weight_decay=0.01):
-    return Heads(WIDTH, CLASSES, rates, seeds, momentum=momentum, weight_decay=weight_decay)
-
-
-def trained(given, steps=STEPS, change=lambda features, labels: (features, labels)):
-    """The losses of every step [s p l]; `change` alters the batches."""
-    losses = [given.step(*change(*batch(s, given.weights.shape[0])), FACTORS[s]) for s in steps]
-    return torch.stack(losses) if losses else None
-
-
-def alone(weights, rate, momentum, weight_decay, batches):
-    """One head by torch's own parts, in float64: its losses and last weights [d+1 c]; batches of (features, labels, factor)."""
-    width, classes = weights.shape[0] - 1, weights.shape[1]
-    layer = nn.Conv2d(width, classes, 1).double()
-    with torch.no_grad():
-        layer.weight.copy_(weights[:-1].T[:, :, None, None])
-        layer.bias.copy_(weights[-1])
-    optimiser = torch.optim.SGD(layer.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay)
-    losses = []
-    for features, labels, factor in batches:
-        optimiser.param_groups[0]["lr"] = rate * factor
-        x = F.interpolate(features.double().permute(0, 3, 1, 2), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        loss = nn.CrossEntropyLoss(ignore_index=255)(layer(x), labels.long())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    with torch.no_grad():
-        return losses, torch.cat([layer.weight[:, :, 0, 0].T, layer.bias[None]])
-
-
-def same(got, expected):
-    """Bit for bit, NaN with NaN."""
-    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
-
-
-def close(got, expected, tolerance=3e-6):
-    torch.testing.assert_close(got.double(), torch.as_tensor(expected).double(), rtol=tolerance, atol=tolerance)
-
-
-# Logits
-
 
 SIZES = [((3, 2), (8, 7)), ((2, 3), (8, 12)), ((1, 4), (5, 9)), ((3, 4), (3, 4)), ((4, 3), (4, 10)), ((1, 1), (3, 2))]
 
@@ -109,9 +45,6 @@ def test_upsampled_is_half_pixel_centred_by_hand():
     weights = torch.tensor([[2.0], [1.0]], dtype=torch.float64).view(1, 1, 2, 1)  # 2 x + 1
     expected = torch.tensor([1.0, 3.0, 7.0, 9.0], dtype=torch.float64).expand(2, 4)
     torch.testing.assert_close(upsampled(features, weights, (2, 4))[0, 0, 0, 0], expected, rtol=0, atol=1e-12)
-
-
-# Loss
 
 
 def naive_cross_entropy(logits, labels, pixels):
@@ -159,9 +92,6 @@ def test_cross_entropy_is_stable_and_reads_labels_without_a_sign():
     close(cross_entropy(logits, labels, torch.tensor([2.0])), [[5e3]])
 
 
-# Initial weights
-
-
 def test_initial_weights_are_uniform_as_of_conv2d_weight_and_bias():
     weights = Heads(16, 2000, [0.1, 1.0], [3, 4], momentum=0.9, weight_decay=0.0).weights
     assert weights.shape == (2, 2, 17, 2000)
@@ -197,9 +127,6 @@ def test_making_and_training_touch_no_global_generator():
     two = heads()
     trained(two, range(2))
     same(two.weights, one.weights)
-
-
-# Steps
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.05), (0.9, 0.05)])
@@ -239,156 +166,3 @@ def test_the_factor_is_one_unless_given_and_multiplies_the_rate():
     still, initial = heads(), heads().weights.clone()
     still.step(*batch(), 0.0)
     same(still.weights, initial)
-
-
-def test_a_batch_without_a_labelled_pixel_costs_nothing_and_breaks_nothing():
-    def blank(features, labels):
-        labels = labels.clone()
-        labels[0] = 255
-        return features, labels
-
-    given, usual = heads(), heads()
-    first = trained(given, [0])
-    same(first, trained(usual, [0]))
-    losses = trained(given, [1], blank)
-    same(losses[0, 0], torch.zeros(len(RATES)))
-    same(losses[0, 1], trained(usual, [1])[0, 1])
-    assert given.weights.isfinite().all()
-    same(given.weights[1], usual.weights[1])  # the other problem has learned as ever
-    unlabelled = given.step(batch(2)[0], torch.full_like(batch(2)[1], 255))
-    same(unlabelled, torch.zeros(len(SEEDS), len(RATES)))
-    assert trained(given, [3]).isfinite().all()
-    assert given.weights.isfinite().all()
-
-
-def test_a_batch_without_a_labelled_pixel_leaves_new_heads_without_decay_alone():
-    given = heads(weight_decay=0.0)
-    given.step(batch()[0], torch.full_like(batch()[1], 255))
-    same(given.weights, heads().weights)
-
-
-# Isolation
-
-
-@pytest.mark.parametrize("place", range(len(RATES) + 1))
-@pytest.mark.parametrize("chunk", [None, 700])
-def test_a_rate_that_diverges_does_to_the_others_what_one_that_does_not_would(place, chunk, monkeypatch):
-    if chunk:
-        monkeypatch.setattr(module, "CHUNK", chunk)
-    others = [n for n in range(len(RATES) + 1) if n != place]
-    with_it = heads(rates=[*RATES[:place], 1e30, *RATES[place:]])
-    instead = heads(rates=[*RATES[:place], 0.01, *RATES[place:]])
-    without = heads()
-    losses, usual, fewer = trained(with_it), trained(instead), trained(without)
-    assert not with_it.weights[:, place].isfinite().all()
-    same(losses[:, :, others], usual[:, :, others])
-    same(with_it.weights[:, others], instead.weights[:, others])
-    close(losses[:, :, others], fewer, 1e-5)
-    close(with_it.weights[:, others], without.weights, 1e-5)
-    assert without.weights.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", ["other", "nan", "huge", "blank"])
-@pytest.mark.parametrize("chunk", [None, 700])
-def test_the_data_of_a_problem_leaves_the_others_alone(kind, chunk, monkeypatch):
-    def change(features, labels):
-        features, labels = features.clone(), labels.clone()
-        features[1] = {"other": -features[1] + 1, "nan": math.nan, "huge": 1e30}.get(kind, features[1])
-        labels[1] = 255 if kind == "blank" else 3 - labels[1].clamp(max=3)
-        return features, labels
-
-    if chunk:
-        monkeypatch.setattr(module, "CHUNK", chunk)
-    usual, changed = heads(seeds=[1, 2, 3]), heads(seeds=[1, 2, 3])
-    losses, others = trained(usual), trained(changed, change=change)
-    same(others[:, [0, 2]], losses[:, [0, 2]])
-    same(changed.weights[[0, 2]], usual.weights[[0, 2]])
-    assert not torch.equal(changed.weights[1], usual.weights[1])
-
-
-# Chunks
-
-IMAGE = len(SEEDS) * len(RATES) * CLASSES * math.prod(SIZE)  # the logits of one image of every problem
-
-
-@pytest.mark.parametrize("chunk", [1, IMAGE - 1, IMAGE, 2 * IMAGE, 3 * IMAGE + 1, 5 * IMAGE])
-def test_chunks_change_nothing(chunk, monkeypatch):
-    whole, parts = heads(), heads()
-    expected = trained(whole)
-    monkeypatch.setattr(module, "CHUNK", chunk)
-    close(trained(parts), expected, 1e-5)
-    close(parts.weights, whole.weights, 1e-5)
-
-
-class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that was made."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor))])
-        return result
-
-
-def test_chunks_bound_the_logits_held(monkeypatch):
-    sizes = {}
-    for images in (1, 2, 5):
-        monkeypatch.setattr(module, "CHUNK", images * IMAGE)
-        with Largest() as largest:
-            heads().step(*batch())
-        sizes[images] = largest.numel
-    assert sizes == {images: images * IMAGE for images in sizes}
-
-
-# State
-
-
-@pytest.mark.parametrize("stop", [0, 2])
-@pytest.mark.parametrize("used", [False, True])
-def test_restored_heads_go_on_bit_for_bit(stop, used):
-    usual, interrupted, other = heads(), heads(), heads(seeds=[98, 99])
-    losses = trained(usual)
-    trained(interrupted, range(stop))
-    state = interrupted.state()
-    assert all(isinstance(value, torch.Tensor) for value in state.values())
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    if used:
-        trained(other, [4, 1])  # momentum of its own
-    other.restore(torch.load(file, weights_only=True))
-    same(other.weights, interrupted.weights)
-    same(trained(other, range(stop, len(FACTORS))), losses[stop:])
-    same(other.weights, usual.weights)
-
-
-@pytest.mark.parametrize("stop", [0, 2])
-def test_a_state_is_a_copy_both_ways(stop):
-    usual, source, other = heads(), heads(), heads(seeds=[98, 99])
-    losses = trained(usual)
-    trained(source, range(stop))
-    state = source.state()
-    kept = {name: value.clone() for name, value in state.items()}
-
-    def unchanged():
-        assert state.keys() == kept.keys()
-        for name, value in kept.items():
-            same(state[name], value)
-
-    rest = range(stop, len(FACTORS))
-    trained(source, rest)
-    unchanged()  # by the training of where it came from
-    other.restore(state)
-    trained(other, rest)
-    unchanged()  # by the training of where it went
-    other.restore(state)
-    source.restore(state)
-    third = heads(seeds=[0, 1])
-    third.restore(state)
-    taken = third.state()
-    for value in (*state.values(), *taken.values()):
-        value.zero_()
-    for given in (other, source, third):  # nor do the heads change with the state, nor with each other
-        same(trained(given, rest), losses[stop:])
-        same(given.weights, usual.weights)

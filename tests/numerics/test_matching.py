@@ -11,10 +11,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from densebench.numerics.matching import many_to_one, merged, one_to_one
+from densebench.numerics.segmentation import hungarian, many_to_one, merged
 
 MATCHINGS = {
-    "one to one": one_to_one,
+    "one to one": hungarian,
     "precision": lambda confusion: many_to_one(confusion, by="precision"),
     "iou": lambda confusion: many_to_one(confusion, by="iou"),
 }
@@ -61,7 +61,7 @@ def test_hungarian_matching_has_the_greatest_sum_of_iou(classes, clusters, seed)
         confusion[seed % classes] = 0  # an absent class
     if seed % 3 == 2:
         confusion[:, seed % clusters] = 0  # an empty cluster
-    matching = one_to_one(confusion).tolist()
+    matching = hungarian(confusion).tolist()
     assert len(matching) == clusters
     taken = [(row, column) for column, row in enumerate(matching) if row != -1]
     assert len(taken) == min(classes, clusters) == len({row for row, _ in taken})
@@ -74,26 +74,26 @@ def test_neither_pixels_nor_greed_nor_dice_decide_but_the_sum_of_iou():
     confusion = torch.tensor([[100, 60, 0], [55, 16, 0], [0, 0, 3]])
     sums = [iou(confusion, 0, 0) + iou(confusion, 1, 1), iou(confusion, 0, 1) + iou(confusion, 1, 0)]
     assert confusion[0, 0] + confusion[1, 1] > confusion[0, 1] + confusion[1, 0] and sums[0] < sums[1]
-    assert one_to_one(confusion).tolist() == [1, 0, 2]
+    assert hungarian(confusion).tolist() == [1, 0, 2]
     confusion = torch.tensor([[20, 14], [14, 0]])
     assert iou(confusion, 0, 0) == Fraction(20, 48) and iou(confusion, 0, 1) == iou(confusion, 1, 0) == Fraction(14, 34)
-    assert one_to_one(confusion).tolist() == [1, 0]  # the best pair alone would leave nothing to the other two
+    assert hungarian(confusion).tolist() == [1, 0]  # the best pair alone would leave nothing to the other two
     confusion = torch.tensor([[0, 7], [9, 23]])  # Dice: 46/62 on the diagonal, 14/37 + 18/41 off it
     assert iou(confusion, 1, 1) > iou(confusion, 0, 1) + iou(confusion, 1, 0)
-    assert one_to_one(confusion).tolist() == [0, 1]
+    assert hungarian(confusion).tolist() == [0, 1]
 
 
 def test_the_axes_are_class_then_cluster():
     confusion = torch.tensor([[0, 9, 0, 0], [0, 0, 0, 8], [7, 0, 1, 0]])
-    assert one_to_one(confusion).tolist() == [2, 0, -1, 1]
+    assert hungarian(confusion).tolist() == [2, 0, -1, 1]
     assert many_to_one(confusion).tolist() == [2, 0, 2, 1]
     assert many_to_one(confusion, by="iou").tolist() == [2, 0, 2, 1]
 
 
 def test_more_classes_than_clusters_leave_classes_out():
     confusion = torch.tensor([[5, 0], [0, 1], [1, 90], [0, 0]])
-    assert one_to_one(confusion).tolist() == [0, 2]
-    assert merged(confusion, one_to_one(confusion)).tolist() == [[5, 0, 0, 0], [0, 0, 1, 0], [1, 0, 90, 0], [0, 0, 0, 0]]
+    assert hungarian(confusion).tolist() == [0, 2]
+    assert merged(confusion, hungarian(confusion)).tolist() == [[5, 0, 0, 0], [0, 0, 1, 0], [1, 0, 90, 0], [0, 0, 0, 0]]
 
 
 # --- many to one
@@ -189,7 +189,7 @@ def test_pure_clusters_of_one_class_are_joined(by):
     confusion = torch.tensor([[5, 0, 3, 0, 0], [0, 0, 0, 8, 0], [0, 2, 0, 0, 6]])
     assert many_to_one(confusion, by=by).tolist() == [0, 2, 0, 1, 2]
     assert merged(confusion, many_to_one(confusion, by=by)).tolist() == [[8, 0, 0], [0, 8, 0], [0, 0, 8]]
-    alone = merged(confusion, one_to_one(confusion), unmatched=1)
+    alone = merged(confusion, hungarian(confusion), unmatched=1)
     assert alone.tolist() == [[5, 3, 0], [0, 8, 0], [0, 2, 6]]
 
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densebench.numerics import bootstrap
 from densebench.numerics import segmentation as metrics
 
 HAND = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])  # class 2 is absent
@@ -80,7 +81,7 @@ def test_hungarian_undoes_any_renaming_of_the_prediction(pairs, renaming):
     truth, prediction = (torch.tensor(column, dtype=torch.uint8) for column in zip(*pairs, strict=True))
     renamed = torch.tensor(renaming, dtype=torch.uint8)[prediction.long()]
     first, second = (metrics.confusion_matrix(p, truth, 5) for p in (prediction, renamed))
-    values = [metrics.iou(metrics.tallies(metrics.rename(c, metrics.hungarian(c)))).nan_to_num(0).sum() for c in (first, second)]
+    values = [metrics.iou(metrics.tallies(metrics.merged(c, metrics.hungarian(c)))).nan_to_num(0).sum() for c in (first, second)]
     assert values[0] == pytest.approx(values[1])
 
 
@@ -90,21 +91,21 @@ def test_hungarian_is_the_best_of_all_permutations():
     best = max(sum(matrix[t, p].item() for p, t in enumerate(order)) for order in itertools.permutations(range(5)))
     renamed = metrics.hungarian(confusion)
     assert sum(matrix[renamed[p], p].item() for p in range(5)) == pytest.approx(best)
-    after = metrics.iou(metrics.tallies(metrics.rename(confusion, renamed)))
+    after = metrics.iou(metrics.tallies(metrics.merged(confusion, renamed)))
     assert after.sum().item() == pytest.approx(best)
 
 
 def test_hungarian_by_hand_swaps_two_classes():
     confusion = torch.tensor([[0, 5, 0], [4, 0, 0], [0, 0, 1]])
     assert metrics.hungarian(confusion).tolist() == [1, 0, 2]
-    assert metrics.rename(confusion, metrics.hungarian(confusion)).diagonal().tolist() == [5, 4, 1]
+    assert metrics.merged(confusion, metrics.hungarian(confusion)).diagonal().tolist() == [5, 4, 1]
 
 
 def test_hungarian_can_only_raise_the_identity_score():
     for seed in range(20):
         confusion = torch.randint(0, 9, (6, 6), generator=torch.Generator().manual_seed(seed))
         identity = metrics.iou(metrics.tallies(confusion)).nan_to_num(0).sum()
-        matched = metrics.iou(metrics.tallies(metrics.rename(confusion, metrics.hungarian(confusion)))).nan_to_num(0).sum()
+        matched = metrics.iou(metrics.tallies(metrics.merged(confusion, metrics.hungarian(confusion)))).nan_to_num(0).sum()
         assert matched >= identity - 1e-12
 
 
@@ -115,7 +116,7 @@ def tally_of(images):
 def test_bootstrap_equals_resampling_images_by_hand():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 9, (7, 3, 3), generator=generator)
-    found = metrics.bootstrap_mean_iou(tally_of(images), resamples=50, seed=4)
+    found = bootstrap.bootstrap_mean_iou(tally_of(images), resamples=50, seed=4)
     times = np.random.Generator(np.random.PCG64(4)).multinomial(7, np.full(7, 1 / 7), size=50)
     for value, draw in zip(found, times, strict=True):
         confusion = sum(int(n) * image for n, image in zip(draw, images, strict=True))
@@ -124,18 +125,18 @@ def test_bootstrap_equals_resampling_images_by_hand():
 
 def test_bootstrap_of_identical_images_has_no_spread_and_holds_the_value():
     images = HAND.expand(5, 3, 3)
-    low, high = metrics.interval(metrics.bootstrap_mean_iou(tally_of(images)))
+    low, high = bootstrap.interval(bootstrap.bootstrap_mean_iou(tally_of(images)))
     assert low == pytest.approx(high) == pytest.approx(0.45)
 
 
 def test_bootstrap_draws_are_shared_by_everybody_with_as_many_images():
     images = torch.randint(0, 9, (6, 3, 3), generator=torch.Generator().manual_seed(1))
-    again = metrics.bootstrap_mean_iou(tally_of(images))
-    assert torch.equal(again, metrics.bootstrap_mean_iou(tally_of(images)))
-    assert not torch.equal(again, metrics.bootstrap_mean_iou(tally_of(images), seed=1))
+    again = bootstrap.bootstrap_mean_iou(tally_of(images))
+    assert torch.equal(again, bootstrap.bootstrap_mean_iou(tally_of(images)))
+    assert not torch.equal(again, bootstrap.bootstrap_mean_iou(tally_of(images), seed=1))
 
 
 def test_interval_is_central():
-    low, high = metrics.interval(torch.arange(1001, dtype=torch.float64))
+    low, high = bootstrap.interval(torch.arange(1001, dtype=torch.float64))
     assert (low, high) == pytest.approx((25.0, 975.0))
-    assert metrics.interval(torch.tensor([float("nan"), 1.0, 1.0], dtype=torch.float64)) == (1.0, 1.0)
+    assert bootstrap.interval(torch.tensor([float("nan"), 1.0, 1.0], dtype=torch.float64)) == (1.0, 1.0)

@@ -5,43 +5,23 @@ Jabri et al., NeurIPS 2020; Caron et al. (DINO), ICCV 2021; Simeoni et al. (DINO
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from propagation_by_loops import dino_stretch, naive
 
 from densebench.numerics import propagation
-from densebench.numerics.propagation import Reach, gathered, greatest, propagate, stretched, unit, visible
+from densebench.numerics.propagation import Window, gathered, greatest, propagate, stretched, visible
 
 
 def drawn(seed, b=1, t=3, h=5, w=7, d=6, c=3):
     generator = torch.Generator().manual_seed(seed)
-    features = unit(torch.randn(b, t + 1, h, w, d, generator=generator))
+    features = F.normalize(torch.randn(b, t + 1, h, w, d, generator=generator), dim=-1)
     labels = torch.rand(b, t, h, w, c, generator=generator)
     return features[:, 0], features[:, 1:], labels / labels.sum(-1, keepdim=True)
-
-
-def naive(queries, keys, labels, reach):
-    """One frame, query by query and key by key."""
-    (h, w, _), t = queries.shape, len(keys)
-    queries, keys, labels = queries.double().numpy(), keys.double().numpy(), labels.double().numpy()
-    found = np.zeros((h, w, labels.shape[-1]))
-    for y, x in itertools.product(range(h), range(w)):
-        seen = []
-        for f, i, j in itertools.product(range(t), range(h), range(w)):
-            if reach.radius is not None:
-                if reach.window == "square" and max(abs(i - y), abs(j - x)) > reach.radius:
-                    continue
-                if reach.window == "circle" and math.sqrt((i - y) ** 2 + (j - x) ** 2) > reach.radius:
-                    continue
-            seen.append((float(queries[y, x] @ keys[f, i, j]), labels[f, i, j]))
-        threshold = sorted((cosine for cosine, _ in seen), reverse=True)[: reach.k][-1]
-        kept = [(math.exp(cosine / reach.temperature), label) for cosine, label in seen if cosine >= threshold]
-        found[y, x] = sum(weight * label for weight, label in kept) / sum(weight for weight, _ in kept)
-    return found
 
 
 def dense(queries, keys, labels, radius, k, temperature):
@@ -57,45 +37,45 @@ def dense(queries, keys, labels, radius, k, temperature):
     return (labels.reshape(t * h * w, -1).T @ affinity).T.reshape(h, w, -1)
 
 
-REACHES = [
-    Reach(2, "square", 5, 0.1),
-    Reach(2, "circle", 5, 0.2),
-    Reach(None, "square", 4, 0.1),
-    Reach(1, "square", 1, 0.1),
-    Reach(3, "circle", 40, 0.5),
+WINDOWS = [
+    Window(2, "square", 5, 0.1),
+    Window(2, "circle", 5, 0.2),
+    Window(None, "square", 4, 0.1),
+    Window(1, "square", 1, 0.1),
+    Window(3, "circle", 40, 0.5),
 ]
 
 
-@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize(("t", "h", "w"), [(3, 5, 7), (1, 9, 4), (2, 11, 19)])
-def test_against_the_loop(reach, t, h, w):
+def test_against_the_loop(window, t, h, w):
     queries, keys, labels = drawn(h, 2, t, h, w)
-    found = propagate(queries, keys, labels, reach)
+    found = propagate(queries, keys, labels, window)
     for one in range(2):
-        np.testing.assert_allclose(found[one], naive(queries[one], keys[one], labels[one], reach), atol=2e-5)
+        np.testing.assert_allclose(found[one], naive(queries[one], keys[one], labels[one], window), atol=2e-5)
 
 
 def test_against_dino_s_dense_form_also_where_the_window_has_fewer_than_k_keys():
     for radius, k, t in ((2, 5, 3), (12, 5, 4), (1, 9, 2), (1, 20, 1)):
         queries, keys, labels = (part.double() for part in drawn(radius + k, 1, t, 10, 18))
-        found = propagate(queries, keys, labels, Reach(radius, "square", k, 0.1))[0]
+        found = propagate(queries, keys, labels, Window(radius, "square", k, 0.1))[0]
         torch.testing.assert_close(found, dense(queries[0], keys[0], labels[0], radius, k, 0.1))
 
 
 def test_the_defaults_are_dino_s():
-    assert Reach() == (12, "square", 5, 0.1)
+    assert Window() == (12, "square", 5, 0.1)
 
 
 def test_a_pattern_that_moves_takes_its_labels_along():
     generator = torch.Generator().manual_seed(0)
-    first = unit(torch.randn(1, 8, 12, 32, generator=generator))
+    first = F.normalize(torch.randn(1, 8, 12, 32, generator=generator), dim=-1)
     labels = F.one_hot(torch.randint(0, 4, (1, 8, 12), generator=generator), 4).float()
     second = first.roll((1, -2), (1, 2))
-    found = propagate(second, first[:, None], labels[:, None], Reach(2, "square", 1))
+    found = propagate(second, first[:, None], labels[:, None], Window(2, "square", 1))
     expected = labels.roll((1, -2), (1, 2))
     torch.testing.assert_close(found[:, 1:, :-2], expected[:, 1:, :-2])
-    assert not torch.equal(found, expected)  # what came in over the edge has no origin within reach
-    short = propagate(second, first[:, None], labels[:, None], Reach(1, "square", 1))
+    assert not torch.equal(found, expected)  # what came in over the edge has no origin within the window
+    short = propagate(second, first[:, None], labels[:, None], Window(1, "square", 1))
     assert (short[:, 1:, :-2] != expected[:, 1:, :-2]).any()
 
 
@@ -115,37 +95,37 @@ def test_ties_with_the_k_th_all_count():
 def test_a_still_black_video_keeps_its_labels_on_average():
     queries, keys = torch.zeros(1, 4, 4, 3), torch.zeros(1, 2, 4, 4, 3)
     labels = torch.rand(1, 2, 4, 4, 2)
-    found = propagate(queries, keys, labels, Reach(None, "square", 5))
+    found = propagate(queries, keys, labels, Window(None, "square", 5))
     torch.testing.assert_close(found, labels.mean((1, 2, 3))[:, None, None].expand(1, 4, 4, 2))
 
 
 def test_batch_mates_and_blocks_change_nothing():
     queries, keys, labels = drawn(3, 3, 4, 11, 21, c=2)
-    reach = Reach(3, "circle", 5, 0.1)
-    whole = propagate(queries, keys, labels, reach)
+    window = Window(3, "circle", 5, 0.1)
+    whole = propagate(queries, keys, labels, window)
     for at_once in (1, 5000, 10**9):
-        torch.testing.assert_close(propagate(queries, keys, labels, reach, at_once), whole)
-    alone = torch.cat([propagate(q[None], k[None], v[None], reach) for q, k, v in zip(queries, keys, labels, strict=True)])
+        torch.testing.assert_close(propagate(queries, keys, labels, window, at_once), whole)
+    alone = torch.cat([propagate(q[None], k[None], v[None], window) for q, k, v in zip(queries, keys, labels, strict=True)])
     torch.testing.assert_close(alone, whole)
 
 
 def test_tiles_change_nothing(monkeypatch):
     queries, keys, labels = drawn(4, 1, 2, 13, 17)
-    whole = propagate(queries, keys, labels, Reach(2))
+    whole = propagate(queries, keys, labels, Window(2))
     for tile in ((1, 1), (3, 5), (50, 50)):
         monkeypatch.setattr(propagation, "TILE", tile)
-        torch.testing.assert_close(propagate(queries, keys, labels, Reach(2)), whole)
+        torch.testing.assert_close(propagate(queries, keys, labels, Window(2)), whole)
 
 
 def test_frames_are_alike_and_labels_are_linear():
     queries, keys, labels = drawn(5, 1, 4)
-    reach = Reach(2)
-    found = propagate(queries, keys, labels, reach)
+    window = Window(2)
+    found = propagate(queries, keys, labels, window)
     order = [2, 0, 3, 1]
-    torch.testing.assert_close(propagate(queries, keys[:, order], labels[:, order], reach), found)
-    torch.testing.assert_close(propagate(queries, keys, 3 * labels + 1, reach), 3 * found + 1)
+    torch.testing.assert_close(propagate(queries, keys[:, order], labels[:, order], window), found)
+    torch.testing.assert_close(propagate(queries, keys, 3 * labels + 1, window), 3 * found + 1)
     torch.testing.assert_close(found.sum(-1), torch.ones(1, 5, 7))
-    turned = propagate(*(part.flip(-2) for part in (queries, keys, labels)), reach)
+    turned = propagate(*(part.flip(-2) for part in (queries, keys, labels)), window)
     torch.testing.assert_close(turned.flip(-2), found)
 
 
@@ -159,7 +139,7 @@ def test_no_matrix_of_all_by_all_is_held(monkeypatch):
 
     monkeypatch.setattr(propagation, "gathered", watched)
     queries, keys, labels = drawn(6, 1, 8, 40, 60, d=4, c=2)
-    propagate(queries, keys, labels, Reach(3))
+    propagate(queries, keys, labels, Window(3))
     assert max(held) <= 8 * 16 * 8 * (8 + 6) * (16 + 6) < 8 * (40 * 60) ** 2 / 100
 
 
@@ -182,20 +162,11 @@ def test_greatest_finds_all_in_one_group():
 
 
 def test_windows_by_hand():
-    inside = visible(slice(10, 11), slice(20, 21), slice(4, 17), slice(14, 27), Reach(5, "circle")).view(13, 13)
+    inside = visible(slice(10, 11), slice(20, 21), slice(4, 17), slice(14, 27), Window(5, "circle")).view(13, 13)
     assert inside[6 + 3, 6 + 4] and inside[6 - 5, 6] and not inside[6 + 4, 6 + 4] and not inside[6, 6 + 6]
-    inside = visible(slice(10, 11), slice(20, 21), slice(4, 17), slice(14, 27), Reach(5)).view(13, 13)
+    inside = visible(slice(10, 11), slice(20, 21), slice(4, 17), slice(14, 27), Window(5)).view(13, 13)
     assert inside[1:12, 1:12].all() and inside.sum() == 121
-    assert visible(slice(0, 2), slice(0, 3), slice(0, 2), slice(0, 3), Reach(None)).all()
-
-
-def dino_stretch(channels):
-    channels = channels.clone()
-    for own in channels:
-        if own.max() > 0:
-            own -= own.min().clone()
-            own /= own.max().clone()
-    return channels
+    assert visible(slice(0, 2), slice(0, 3), slice(0, 2), slice(0, 3), Window(None)).all()
 
 
 def test_stretching_by_hand_and_as_dino():

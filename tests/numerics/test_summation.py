@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from densebench.evals.incontext.voting import places
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from densebench.numerics import kmeans as clustering
 from densebench.numerics.kmeans import added, added_by_segments, kmeans, minibatch, plus_plus
+from densebench.numerics.votes import classes_before
 
 META = torch.device("meta")
 
@@ -82,7 +82,7 @@ def test_a_fit_by_segments_is_the_same_bit_for_bit(fit, init, monkeypatch):
     [
         lambda: added(torch.zeros(9, 2, device=META), torch.zeros(9, dtype=torch.int64, device=META), 3),
         lambda: plus_plus(torch.zeros(9, 2, device=META), 4, 1, seeded()),
-        lambda: places(
+        lambda: classes_before(
             torch.zeros(5, 8, device=META),
             torch.zeros(5, 8, dtype=torch.int64, device=META),
             torch.zeros(5, dtype=torch.int64, device=META),

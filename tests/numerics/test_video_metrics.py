@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from densebench.numerics import video as vm
+from densebench.numerics.bootstrap import bootstrap_mean_of_objects
 
 
 def mask(*rows):
@@ -185,11 +186,11 @@ def test_scores_do_not_depend_on_orientation_where_they_should_not():
 
 def test_the_bootstrap_weighs_sequences_by_their_objects():
     sums, objects = np.array([3.0, 0.5, 4.0]), np.array([3, 1, 5])
-    drawn = vm.bootstrap_mean(sums, objects, resamples=400)
+    drawn = bootstrap_mean_of_objects(sums, objects, resamples=400)
     times = np.random.Generator(np.random.PCG64(0)).multinomial(3, [1 / 3] * 3, size=400)
     expected = [
         sum(n * s for n, s in zip(t, sums, strict=True)) / sum(n * o for n, o in zip(t, objects, strict=True)) for t in times
     ]
     np.testing.assert_allclose(drawn, expected)
-    np.testing.assert_allclose(vm.bootstrap_mean(0.25 * objects, objects), 0.25)
-    np.testing.assert_allclose(vm.bootstrap_mean(2 * sums, objects, resamples=400), 2 * drawn)
+    np.testing.assert_allclose(bootstrap_mean_of_objects(0.25 * objects, objects), 0.25)
+    np.testing.assert_allclose(bootstrap_mean_of_objects(2 * sums, objects, resamples=400), 2 * drawn)

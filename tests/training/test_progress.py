@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import scoring
+from densebench.evals.incontext import protocol as incontext
+from densebench.evals.incontext import voting
 from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
 
@@ -27,14 +28,14 @@ pytestmark = QUIET
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(scoring, "KEEP_EVERY", 0.0)
-    monkeypatch.setattr(scoring, "QUERIES", 1)
+    monkeypatch.setattr(incontext, "KEEP_EVERY", 0.0)
+    monkeypatch.setattr(voting, "QUERIES", 1)
 
 
 def scored(name, preset, given, backbone, dataset):
     kind = catalog.load("protocols", name, preset)
-    protocol = options.build(kind, kind.presets[preset], given).resolve(dataset)
-    return [(score.metric, score.variant, score.value) for score in protocol.run(backbone, dataset, Run(limit=2))]
+    evaluator = options.build(kind, kind.presets[preset], given).resolve(dataset)
+    return [(score.metric, score.variant, score.value) for score in evaluator.run(backbone, dataset, Run(limit=2))]
 
 
 @pytest.mark.parametrize("name", list(PROTOCOLS))

@@ -33,22 +33,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from densebench.evals.bbox_knn.boxes import SIDE, largest, nine, patches
-from densebench.evals.incontext.scoring import unit_length
-from densebench.evals.incontext.voting import places
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from densebench.backbones import Backbone
 from densebench.console import progress
 from densebench.datasets import Dataset, Item
-from densebench.datasets.boxes import Boxed
+from densebench.datasets.boxes import Boxed, Objects
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.features.extract import DTYPES, Features, extract
 from densebench.features.views import CentreCropView
-from densebench.numerics import segmentation as metrics
+from densebench.numerics.bootstrap import bootstrap_mean, interval
+from densebench.numerics.boxes import SIDE, cell_centres, clipped_to_crop, in_crop, largest, patches_at
 from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
+from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
 from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
@@ -87,15 +87,15 @@ class BboxKnn(Evaluator):
     neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1, maximum=1_000_000)
 
     def headline(self) -> dict[str, str]:
-        """The share of images of which any patch is right."""
+        """Return the share of images of which any patch is right."""
         return {"metric": "top1", "variant": "any-patch"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """The settings by what they mean: engines that find the same neighbours are one setting."""
+        """Return the settings by meaning: engines that find the same neighbours are one setting."""
         return {**super().settings(dataset), "engine": "exact" if self.engine in EXACT_ENGINES else self.engine}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """The split of the memory and the split that is scored."""
+        """Return the split of the memory and the split that is scored."""
         return self.train_split or dataset.train_split, self.eval_split or dataset.val_split
 
     def resolve(self, dataset: Dataset) -> BboxKnn:
@@ -108,12 +108,12 @@ class BboxKnn(Evaluator):
         return replace(self, train_split=train, eval_split=scored, neighbours=tuple(dict.fromkeys(self.neighbours)))
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
-        """Those that have a box."""
+        """Return the images that have a box."""
         assert isinstance(dataset, Boxed)
-        return [item for item in items if largest(dataset.objects(item)) is not None]
+        return [item for item in items if has_box(dataset.objects(item))]
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Every k."""
+        """Return a point for every k."""
         return [(("k", k),) for k in self.neighbours]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -135,75 +135,98 @@ class BboxKnn(Evaluator):
         with run.stage("features"):
             memory, queries = (self.features(backbone, dataset, split, view) for split in (train, scored))
         with run.stage("search"):
-            found, details = self.search(train, scored, memory, queries, ks, len(dataset.classes))
+            before, details = self.search(train, scored, memory, queries, ks, len(dataset.classes))
         details |= {"memory": NINE * len(train.items), "images": len(scored.items)}
         details |= {"without_box": scored.without, "memory_without_box": train.without}
-        for k, own in zip(ks, found, strict=True):
-            yield from self.scores(own, scored, dataset, (("k", k),), details)
+        for k, of_k in zip(ks, before, strict=True):
+            yield from self.scores(of_k, scored, dataset, (("k", k),), details)
 
     def boxes(self, dataset: Boxed, split: str, items: Sequence[Item], view: CentreCropView, stride: int) -> Boxes:
-        """The nine patches of every image of a split. Raises UserError where no image has a box."""
-        found: list[Item] = []
-        classes, own = [], {}
+        """Return the nine patches of every image of a split. Raises UserError where no image has a box."""
+        boxed: list[Item] = []
+        classes, patches = [], {}
         side = view.size // stride
         with progress(f"boxes of {split}", len(items)) as bar:
             for item in items:
                 objects = dataset.objects(item)
                 bar.advance()
-                if largest(objects) is not None:
-                    place, where = nine(objects, *dataset.image_size(item), view, self.mapping)
-                    own[item.name] = patches(where, stride, (side, side))
-                    classes.append(int(objects.classes[place]))
-                    found.append(item)
-        if not found:
+                if has_box(objects):
+                    index, points = nine_points(objects, *dataset.image_size(item), view, self.mapping)
+                    patches[item.name] = patches_at(points, stride, (side, side))
+                    classes.append(int(objects.classes[index]))
+                    boxed.append(item)
+        if not boxed:
             raise UserError(f"none of the {len(items)} images of {dataset.name} {split} has a box; give more images")
-        return Boxes(found, torch.tensor(classes), own, len(items) - len(found))
+        return Boxes(boxed, torch.tensor(classes), patches, len(items) - len(boxed))
 
-    def features(self, backbone: Backbone, dataset: Dataset, own: Boxes, view: CentreCropView) -> Features:
-        """The nine vectors of every image, from the cache where it has them."""
+    def features(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Features:
+        """Return the nine vectors of every image, from the cache where it has them."""
         return extract(
-            backbone, dataset, own.items, view, patches=own.patches, precision=self.precision,
+            backbone, dataset, boxes.items, view, patches=boxes.patches, precision=self.precision,
             device=resolve_device(self.device), batch_size=self.batch_size,
-            workers=resolve_workers(self.workers, len(own.items)),
+            workers=resolve_workers(self.workers, len(boxes.items)),
         )  # fmt: skip
 
     def search(
         self, train: Boxes, scored: Boxes, memory: Features, queries: Features, ks: Sequence[int], classes: int
     ) -> tuple[Int[Tensor, "ks images 9"], dict[str, Any]]:
-        """Where the true class comes in the vote of every patch of the scored images, by k; and what to say of the search."""
+        """Return how many classes come before the true one in the vote of every patch, by k; and details of the search."""
         rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
-        for place, item in zip(rows.split(NINE), train.items, strict=True):
-            place[:] = unit_length(memory[item].float())
+        for nine, item in zip(rows.split(NINE), train.items, strict=True):
+            nine[:] = F.normalize(memory[item].float(), dim=1)
         rows = rows.to(resolve_device(self.device))
-        labels, truth = (own.classes.repeat_interleave(NINE).to(rows.device) for own in (train, scored))
+        labels, truth = (split.classes.repeat_interleave(NINE).to(rows.device) for split in (train, scored))
         search = Search(rows, torch.tensor([len(rows)]), torch.ones(1, 1, dtype=torch.bool), engine=self.engine)
 
-        def asked(images: Sequence[Item]) -> Float[Tensor, "q d"]:
-            return unit_length(torch.cat([queries[item] for item in images]).float())
+        def patches_of(images: Sequence[Item]) -> Float[Tensor, "q d"]:
+            return F.normalize(torch.cat([queries[item] for item in images]).float(), dim=1)
 
-        found = []
+        before = []
         with progress("search", len(scored.items)) as bar:
             for start in range(0, len(scored.items), IMAGES):
                 part = scored.items[start : start + IMAGES]
-                near = search.search(asked(part), max(ks))
-                own = truth[NINE * start : NINE * (start + len(part))]
-                found.append(places(near.score[0], labels[near.index[0]], own, ks, self.temperature, classes).cpu())
+                near = search.search(patches_of(part), max(ks))
+                of_part = truth[NINE * start : NINE * (start + len(part))]
+                before.append(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes).cpu())
                 bar.advance(len(part))
         about = {}
         if self.engine not in EXACT_ENGINES:
-            sample = asked(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
+            sample = patches_of(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
             hits = recall(search.search(sample, max(ks)).index[0], nearest(sample, rows, max(ks)).index)
             about = {"engine": self.engine, "recall": round(hits, 4)}
-        return torch.cat(found, 1).unflatten(1, (-1, NINE)), about
+        return torch.cat(before, 1).unflatten(1, (-1, NINE)), about
 
     def scores(
-        self, found: Int[Tensor, "images 9"], scored: Boxes, dataset: Dataset, point: Point, details: dict[str, Any]
+        self, before: Int[Tensor, "images 9"], scored: Boxes, dataset: Dataset, point: Point, details: dict[str, Any]
     ) -> list[Score]:
-        """Top-1 and top-5 of one k, patch by patch and by any patch, the headline last."""
-        first = {"top5": found < 5, "top1": found < 1}
+        """Return top-1 and top-5 of one k, patch by patch and by any patch, the headline last."""
+        first = {"top5": before < 5, "top1": before < 1}
         classes = scored.classes.numpy()
         kinds = [(name, variant) for name in first for variant in ("patch", "any-patch")]
         return [accuracy(first[name], name, variant, classes, dataset.classes, point, details) for name, variant in kinds]
+
+
+def has_box(objects: Objects) -> bool:
+    """Return whether an image has a box that counts: one with an area that is no crowd."""
+    return largest(objects.boxes, objects.crowd) is not None
+
+
+def nine_points(
+    objects: Objects, width: int, height: int, view: CentreCropView, mapping: str
+) -> tuple[int, Float[Tensor, "9 2"]]:
+    """Return the index of the object that an image of width x height px counts for, and its nine points (x, y) in its view.
+
+    mapping: "right" chooses the largest box and then follows the image; "clipped" maps and clips all boxes, and then chooses the
+    largest. Where no box counts (in the whole image, or among those that reach into the crop), the first object that is no crowd.
+    """
+    boxes, resized = torch.tensor(objects.boxes), view.resized(width, height)
+    if mapping == "clipped":
+        corner = view.corner(view.short_side, view.short_side)
+        boxes = clipped_to_crop(boxes, (width, height), view.short_side, corner, view.size)
+    index = largest(boxes.numpy(), objects.crowd)
+    index = int((~objects.crowd).argmax()) if index is None else index
+    points = cell_centres(boxes[index])
+    return index, points if mapping == "clipped" else in_crop(points, (width, height), resized, view.corner(*resized))
 
 
 def accuracy(
@@ -215,17 +238,17 @@ def accuracy(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """The share of images of which any patch is right ("any-patch"), or the mean share of right patches ("patch"), in %."""
+    """Return in % the images of which any patch is right ("any-patch"), or the mean share of right patches ("patch")."""
     values = 100 * (right.any(1) if variant == "any-patch" else right).double().view(len(right), -1).mean(1)
-    resampled = metrics.bootstrap_mean(values)
-    own = values.numpy()
+    resampled = bootstrap_mean(values)
+    of_image = values.numpy()
     return Score(
         metric,
         variant,
         float(values.mean()),
         axes=dict(point),
-        ci95=metrics.interval(resampled),
-        per_class={name: float(own[classes == c].mean()) if (classes == c).any() else None for c, name in enumerate(names)},
+        ci95=interval(resampled),
+        per_class={name: float(of_image[classes == c].mean()) if (classes == c).any() else None for c, name in enumerate(names)},
         bootstrap=tuple(resampled.tolist()),
         details=details,
         direction="higher",

@@ -6,17 +6,17 @@ import math
 
 import pytest
 import torch
-from densebench.evals.incontext import retrieval
+from densebench.evals.incontext import voting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densebench.evaluation import memory
+from densebench.numerics.patch_labels import patch_pixels
 
 
 def test_attend_by_hand():
     labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     cosine, index = torch.tensor([[0.9, 0.8]]), torch.tensor([[0, 1]])
-    found = retrieval.attend(cosine, index, labels, temperature=0.1)
+    found = voting.attend(cosine, index, labels, temperature=0.1)
     weight = math.exp(9) / (math.exp(9) + math.exp(8))
     assert found[0].tolist() == pytest.approx([weight, 1 - weight])
 
@@ -27,7 +27,7 @@ def test_attend_equals_a_loop_and_rows_sum_to_one():
     labels /= labels.sum(1, keepdim=True)
     cosine = torch.rand(6, 5, generator=g)
     index = torch.randint(0, 20, (6, 5), generator=g)
-    found = retrieval.attend(cosine, index, labels, 0.02)
+    found = voting.attend(cosine, index, labels, 0.02)
     for q in range(6):
         weights = torch.exp(cosine[q] / 0.02 - (cosine[q] / 0.02).max())
         expected = sum(w * labels[i] for w, i in zip(weights / weights.sum(), index[q], strict=True))
@@ -38,8 +38,8 @@ def test_attend_equals_a_loop_and_rows_sum_to_one():
 def test_cold_attention_takes_the_nearest_and_hot_attention_votes():
     labels = torch.eye(3)
     cosine, index = torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([[2, 0, 1]])
-    assert retrieval.attend(cosine, index, labels, 1e-4)[0].tolist() == pytest.approx([0, 0, 1])
-    torch.testing.assert_close(retrieval.attend(cosine, index, labels, 1e6), retrieval.vote(index, labels))
+    assert voting.attend(cosine, index, labels, 1e-4)[0].tolist() == pytest.approx([0, 0, 1])
+    torch.testing.assert_close(voting.attend(cosine, index, labels, 1e6), voting.vote(index, labels))
 
 
 @pytest.mark.parametrize("metric", ["dot", "l2"])
@@ -48,30 +48,30 @@ def test_cosines_need_no_keys(metric):
     queries, keys = torch.randn(4, 8, generator=g), torch.randn(4, 3, 8, generator=g)
     difference = queries[:, None] - keys
     score = (queries[:, None] * keys).sum(-1) if metric == "dot" else -difference.square().sum(-1)
-    found = retrieval.cosines(score, queries.norm(dim=1), keys.norm(dim=2), metric)
+    found = voting.cosines(score, queries.norm(dim=1), keys.norm(dim=2), metric)
     torch.testing.assert_close(found, torch.cosine_similarity(queries[:, None], keys, dim=-1))
 
 
 def test_vote_pixels_takes_the_mode_and_the_lowest_of_a_tie():
     pixels = torch.tensor([[1, 4], [1, 3], [2, 3], [2, 4]], dtype=torch.uint8)
-    assert retrieval.vote_pixels(torch.tensor([[0, 1, 2]]), pixels).tolist() == [[1, 3]]
-    assert retrieval.vote_pixels(torch.tensor([[0, 1, 2, 3]]), pixels).tolist() == [[1, 3]]
+    assert voting.vote_pixels(torch.tensor([[0, 1, 2]]), pixels).tolist() == [[1, 3]]
+    assert voting.vote_pixels(torch.tensor([[0, 1, 2, 3]]), pixels).tolist() == [[1, 3]]
 
 
 def test_unfold_is_the_inverse_of_patch_pixels():
     label = torch.randint(0, 9, (6, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert torch.equal(retrieval.unfold_pixels(memory.patch_pixels(label, 2), 3, 4), label)
+    assert torch.equal(voting.unfold_pixels(patch_pixels(label, 2), 3, 4), label)
 
 
 def test_segment_by_hand_at_the_size_of_the_grid():
     scores = torch.tensor([[[0.6, 0.4], [0.5, 0.5]], [[0.1, 0.9], [0.0, 1.0]]])
-    assert retrieval.segment(scores, 2, 2).tolist() == [[0, 0], [1, 1]]  # the tie goes to the lowest class
+    assert voting.segment(scores, 2, 2).tolist() == [[0, 0], [1, 1]]  # the tie goes to the lowest class
 
 
 def test_segment_interpolates_scores_not_labels():
     # one row: class 1 wins at both ends by different rivals; between them it wins although neither rival reaches
     scores = torch.tensor([[[0.55, 0.45, 0.0], [0.0, 0.45, 0.55]]])
-    assert retrieval.segment(scores, 1, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
+    assert voting.segment(scores, 1, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
 
 
 @settings(deadline=None, max_examples=20)
@@ -81,10 +81,10 @@ def test_segment_equals_plain_upsampling_of_all_classes(gh, gw, classes, seed):
     scores *= torch.rand(classes, generator=torch.Generator().manual_seed(seed)) > 0.4  # some classes score nowhere
     height, width = 4 * gh + 1, 3 * gw
     plain = torch.nn.functional.interpolate(scores.permute(2, 0, 1)[None], (height, width), mode="bilinear")[0]
-    found = retrieval.segment(scores, height, width)
+    found = voting.segment(scores, height, width)
     taken = plain.gather(0, found.long()[None])[0]
     torch.testing.assert_close(taken, plain.max(0).values)
 
 
 def test_segment_of_nothing_is_class_zero():
-    assert retrieval.segment(torch.zeros(1, 1, 3), 2, 2).tolist() == [[0, 0], [0, 0]]
+    assert voting.segment(torch.zeros(1, 1, 3), 2, 2).tolist() == [[0, 0], [0, 0]]

@@ -1,0 +1,74 @@
+"""Labelled patches of training images: what protocols that learn from patches read from label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from densebench.console import progress
+from densebench.datasets import Item
+from densebench.evaluation.labels import LabelSpace
+from densebench.features.views import View, named_generator
+from densebench.numerics.patch_labels import Labelling
+
+HOLDOUT = 10  # one in so many training images chooses a setting
+
+
+@dataclass(frozen=True)
+class LabelledView:
+    """One view of one training image, and those of its patches that carry a label."""
+
+    item: Item
+    view: View
+    patches: Int[Tensor, "rows"]
+    """Indices of patches, row by row, or in the order in which a bounded memory takes them."""
+    labels: Shaped[Tensor, "rows width"]
+    """Of these patches: class shares, one-hot majorities, or the labels of a patch's pixels."""
+
+
+def read_labelled_views(
+    space: LabelSpace, items: Sequence[Item], views: Sequence[View], labelling: Labelling, limits: Sequence[int | None]
+) -> list[LabelledView]:
+    """Read the label maps of `items` under every view, image by image.
+
+    `limits` are the patches that are kept of each labelled view, the rarest ones (`rarity_order`); None keeps all, row by row.
+    Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
+    """
+    labelled: list[LabelledView] = []
+    with progress("training labels", len(items)) as bar:
+        for item in items:
+            label, digest = space.read_memory(item), space.dataset.image_digest(item)
+            for view in views:
+                pixels, limit = view.label(label, digest), limits[len(labelled)]
+                uniform = None
+                if limit is not None:
+                    count = (pixels.shape[0] // labelling.patch) * (pixels.shape[1] // labelling.patch)
+                    draws = named_generator(f"rarity {view.epoch} {digest}").random(count, dtype=np.float32)
+                    uniform = torch.from_numpy(draws)
+                labelled.append(LabelledView(item, view, *labelling.label(pixels, limit, uniform)))
+            bar.advance()
+    return labelled
+
+
+def census(space: LabelSpace, labelled: Sequence[LabelledView]) -> dict[str, Any]:
+    """Return how many images are learned from ("images"), and the classes that none of their patches shows ("absent")."""
+    shown = np.zeros(space.classes, dtype=bool)
+    for view in labelled:
+        if view.labels.is_floating_point():
+            shown |= view.labels.any(0).numpy()
+        else:
+            present = view.labels.unique().numpy()
+            shown[present[present < space.classes]] = True
+    return {"images": len({view.item.name for view in labelled}), "absent": space.absent(shown)}
+
+
+def held_out(count: int) -> list[int]:
+    """Return the indices of a tenth of `count` training images, at least one, on which a setting is chosen; always the same."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[: max(1, count // HOLDOUT)].tolist()

@@ -1,0 +1,74 @@
+"""Linear layers on the features of whole images: what they label, and how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from densebench.console import notice, progress
+from densebench.datasets import Dataset, Item
+from densebench.evaluation.counts import Counts
+from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.pictures import panel
+from densebench.evaluation.whole_images import truth_map
+from densebench.features.extract import Features
+from densebench.features.views import View
+from densebench.numerics.segmentation import confusion_matrix
+from densebench.pictures.canvas import save
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Label maps by linear layers of a data set's images under one view, and their confusion matrices.
+
+    size: side of the label maps that are compared, in pixels; None: the view's own. mask_resample: how truth comes to that size.
+    """
+
+    dataset: Dataset
+    space: LabelSpace
+    view: View
+    features: Features
+    device: torch.device
+    size: int | None = None
+    mask_resample: str = "nearest-exact"
+
+    def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
+        """Return the classes of an image by each of several layers, whose last row is the bias."""
+        grid = self.features[item].float().to(self.device)
+        logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
+        size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
+        large = [F.interpolate(layer[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for layer in logits]
+        return torch.stack(large).to(torch.uint8)
+
+    def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
+        """Return the label map that predictions are compared with."""
+        return truth_map(self.space, self.view, item, self.size, self.mask_resample)
+
+    def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
+        """Return the confusion matrix of an image for each of several layers."""
+        truth = self.truth(item).to(self.device)
+        maps = self.label_maps(item, weights)
+        return torch.stack([confusion_matrix(label, truth, self.space.classes) for label in maps])
+
+    def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
+        """Return the confusion matrices of all images."""
+        counts = Counts(len(weights), self.space.classes)
+        with progress("scoring", len(items)) as bar:
+            for item in items:
+                counts.add(item.name, self.confusions(item, weights))
+                bar.advance()
+        return counts
+
+    def draw(self, items: Sequence[Item], weights: Float[Tensor, "d_plus_1 c"], folder: Path) -> None:
+        """Write `<image>.png` (image | truth | prediction) for a few images."""
+        for item in items:
+            label = self.label_maps(item, weights[None])[0].cpu()
+            picture = panel(self.dataset, self.space, self.view, item, self.truth(item), label)
+            save(picture, folder / f"{item.name.replace('/', '-')}.png")
+        notice(f"pictures of {len(items)} images are in {folder}")
