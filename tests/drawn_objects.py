@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-from densebench.backbones import Backbone
-from densebench.backbones.backbone import Facts
+from densebench.backbones.backbone import Backbone, Facts
 from densebench.backbones.timm_models import Trunk
-from densebench.datasets import Item
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.dataset import Item
 from densebench.files.atomic import digest
 from densebench.torchvision_ops import make_importable
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation import Data, History, Setup, Validation, train
 from densebench.console import notice
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown

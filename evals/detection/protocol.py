@@ -41,15 +41,15 @@ from typing import Any, ClassVar
 from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
 from densebench.evals.detection.pictures import picture_of
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.torchvision.data import check_batch
 from densebench.bridges.torchvision.detector import build
 from densebench.bridges.torchvision.inference import detect, read_detections
 from densebench.bridges.torchvision.options import Data, iterations_of
 from densebench.bridges.torchvision.training import train
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting

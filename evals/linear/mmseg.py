@@ -31,8 +31,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from densebench.backbones import Backbone
-from densebench.datasets import Dataset
+from densebench.backbones.backbone import Backbone
+from densebench.datasets.dataset import Dataset
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.sliding_window import SlidingWindow
 from densebench.evaluation.window_scores import scores, setup_of

@@ -35,11 +35,11 @@ import torch
 from densebench.evals.linear.layers import Layers
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
-from densebench.datasets import Dataset, Item, limited
+from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import Course, scores_of_rates
@@ -53,7 +53,7 @@ from densebench.files.store import Store
 from densebench.numerics.sgd_layers import Heads
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
-from densebench.processes import resolve_device, resolve_workers, worker_context
+from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
@@ -240,14 +240,9 @@ class Source:
         device = resolve_device(options.device)
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
-        loader = DataLoader(
-            _Crops(options, self.space, wanted), batch_size=options.batch_size, num_workers=workers, collate_fn=_collate,
-            multiprocessing_context=worker_context(workers), pin_memory=device.type == "cuda",
-        )  # fmt: skip
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels = batch
+        crops = _Crops(options, self.space, wanted)
+        loader = make_loader(crops, _collate, workers, device.type == "cuda", batch_size=options.batch_size)
+        for images, labels in checked(loader):
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):
                 grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
@@ -260,7 +255,7 @@ def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | 
     return truth_map(space, view, item, options.mask_size, options.mask_resample)
 
 
-class _Crops(torch.utils.data.Dataset[Any]):
+class _Crops(Samples):
     """Images and label maps under random views, decoded in worker processes."""
 
     def __init__(self, options: LinearProbes, space: LabelSpace, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
@@ -269,20 +264,16 @@ class _Crops(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.wanted)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | UserError:
-        item, view = self.wanted[index]
+    def sample(self, key: int) -> tuple[Tensor, UInt8[Tensor, "h w"]]:
+        """Return a view and its label map."""
+        item, view = self.wanted[key]
         dataset = self.space.dataset
-        try:
-            image = view.image(dataset.image(item), dataset.image_digest(item))
-            return image, label_of(self.options, self.space, item, view)
-        except UserError as error:  # carried to the main process as it is: the loader would bury it in a traceback
-            return error
+        image = view.image(dataset.image(item), dataset.image_digest(item))
+        return image, label_of(self.options, self.space, item, view)
 
 
-def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]] | UserError:
-    """Return the views and their label maps as batches, or the first problem."""
-    if error := next((sample for sample in batch if isinstance(sample, UserError)), None):
-        return error
+def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
+    """Return views as one batch, and their label maps."""
     images, labels = zip(*batch, strict=True)
     return torch.stack(images), list(labels)
 

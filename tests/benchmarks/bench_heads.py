@@ -24,7 +24,7 @@ from densebench.evals.linear.mmseg import LinearMmseg
 from measuring import peak, settle
 from torch import nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import Data, train
 from densebench.datasets import load_dataset
 from densebench.evaluation.labels import LabelSpace

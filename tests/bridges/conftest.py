@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 
 
 @pytest.fixture(scope="session")

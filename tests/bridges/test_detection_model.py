@@ -10,8 +10,8 @@ from drawn_objects import options_of, small_vit
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
-from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.torchvision.detector import Anchors, InFloat, Pooling, build
 from densebench.bridges.torchvision.pyramid import Pyramid, evenly, octaves, trained_layers
 from densebench.bridges.torchvision.training import groups, rate_at

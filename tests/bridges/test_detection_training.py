@@ -14,7 +14,7 @@ from densebench.evals.detection.average_precision import CocoPrecision, Scored
 from detector_runs import ALONE, data_of, trained, weights
 from drawn_objects import Drawn, options_of, small_vit
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.torchvision import training
 from densebench.bridges.torchvision.data import settling_batches
 from densebench.bridges.torchvision.detector import build
@@ -22,7 +22,7 @@ from densebench.bridges.torchvision.inference import detect, read_detections
 from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.options import Data
 from densebench.bridges.torchvision.training import settle, train
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.files.states import saved_states
 

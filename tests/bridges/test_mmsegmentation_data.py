@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from drawn_maps import COLOURS, MEAN, QUIET, STD, WORLD, blocks, data_of, setup_of
 from torch import nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import data, segmentor, training, validation
 from densebench.errors import UserError
 from densebench.numerics import segmentation as metrics

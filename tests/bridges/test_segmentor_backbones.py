@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from drawn_maps import QUIET, equal
 from torch import nn
 
-from densebench.backbones import load_backbone
+from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import segmentor
 
 pytestmark = QUIET

@@ -11,8 +11,8 @@ from linear_probes import CROP, FEW, PLAIN, TRAIN, VAL, evaluate, headlines, not
 from PIL import Image
 from retrieval_by_loops import DATA, PATCH, SIDE, drawn, values
 
-from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.loading import load_backbone
 from densebench.datasets.folder import open_folder
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run

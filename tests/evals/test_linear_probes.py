@@ -15,8 +15,8 @@ from retrieval_by_loops import CLASSES, DATA, PATCH, Blocks, Clean, drawn, oracl
 from torch import nn
 
 from densebench import options
-from densebench.backbones import load_backbone
 from densebench.backbones.backbone import Backbone, Facts
+from densebench.backbones.loading import load_backbone
 from densebench.evaluation.protocol import Run
 from densebench.features.views import CropView
 from densebench.files.atomic import digest

@@ -19,6 +19,7 @@ from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
+from densebench.datasets.io import loader
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
 from densebench.features.views import View
@@ -34,7 +35,7 @@ def loaders(monkeypatch):
     def spy(*arguments, pin_memory=False, **more):
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
-    for module in (features, linear_probes, vos_frames, boxes, maps):
+    for module in (features, vos_frames, loader):
         monkeypatch.setattr(module, "DataLoader", spy)
     monkeypatch.setattr(linear_probes, "resolve_device", torch.device)
 

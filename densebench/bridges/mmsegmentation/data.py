@@ -9,20 +9,20 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv.transforms import Pad, RandomFlip, RandomResize, Resize
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmseg.datasets.transforms import PackSegInputs, PhotoMetricDistortion, RandomCrop
 from torch.utils.data import DataLoader, Sampler
 
 from densebench.bridges.mmsegmentation.options import Data, Setup
+from densebench.datasets.io.loader import Samples, make_loader
 from densebench.errors import UserError
-from densebench.processes import World, worker_context
+from densebench.processes import World
 
 ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
 
 
-class Training(torch.utils.data.Dataset[dict[str, Any]]):
+class Training(Samples):
     """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, index in the split)."""
 
     def __init__(self, data: Data, setup: Setup) -> None:
@@ -38,14 +38,11 @@ class Training(torch.utils.data.Dataset[dict[str, Any]]):
             PackSegInputs(),
         ]
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        """Return the sample, or the UserError that it met: a loader would bury it in a traceback."""
+    def sample(self, key: tuple[int, int]) -> Any:
+        """Return the sample of (number in the run, index)."""
         serial, index = key
         item = self.data.train[index]
-        try:
-            sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
-        except UserError as error:
-            return {"error": error}
+        sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
         before = random.getstate(), np.random.get_state()
         seed = _seed("sample", self.seed, serial)
         random.seed(seed)
@@ -64,7 +61,7 @@ def _scale(setup: Setup) -> tuple[int, int]:
     return setup.long or ASPECT * setup.scale, setup.scale
 
 
-class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
+class Scoring(Samples):
     """Images whose short side has `scale` px, with label maps of their original size."""
 
     def __init__(self, data: Data, setup: Setup) -> None:
@@ -75,12 +72,10 @@ class Scoring(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.data.val)
 
-    def __getitem__(self, index: int) -> Any:
-        item = self.data.val[index]
-        try:
-            return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
-        except UserError as error:
-            return {"error": error}
+    def sample(self, key: int) -> Any:
+        """Return the image and the label map of an index."""
+        item = self.data.val[key]
+        return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
 
 
 class Endless(Sampler[tuple[int, int]]):
@@ -121,24 +116,15 @@ def training_loader(data: Data, setup: Setup, world: World, start: int, workers:
     if batch % world.size:
         raise UserError(f"--train-batch {batch} cannot be divided among {world.size} processes; give a multiple")
     sampler = Endless(len(data.train), batch, setup.options.train_seed, world, start)
-    return DataLoader(
-        Training(data, setup), batch_size=batch // world.size, sampler=sampler, num_workers=workers,
-        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
-    )  # fmt: skip
+    pin, share = world.device.type == "cuda", batch // world.size
+    return make_loader(Training(data, setup), pseudo_collate, workers, pin, batch_size=share, sampler=sampler)
 
 
 def scoring_loader(data: Data, setup: Setup, world: World, workers: int) -> DataLoader[Any]:
     """Return the images to score, one by one, divided among processes."""
-    dataset = Scoring(data, setup)
-    return DataLoader(
-        dataset, batch_size=1, sampler=DefaultSampler(dataset, shuffle=False), num_workers=workers,
-        collate_fn=_collate, multiprocessing_context=worker_context(workers), pin_memory=world.device.type == "cuda",
-    )  # fmt: skip
-
-
-def _collate(batch: list[dict[str, Any]]) -> Any:
-    error = next((sample["error"] for sample in batch if "error" in sample), None)
-    return {"error": error} if error else pseudo_collate(batch)
+    dataset, pin = Scoring(data, setup), world.device.type == "cuda"
+    sampler = DefaultSampler(dataset, shuffle=False)
+    return make_loader(dataset, pseudo_collate, workers, pin, batch_size=1, sampler=sampler)
 
 
 def _image(data: Data, item: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from densebench.datasets import Dataset, Item
+from densebench.datasets.dataset import Dataset, Item
 
 
 @dataclass(frozen=True)

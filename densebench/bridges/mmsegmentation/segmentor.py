@@ -17,7 +17,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.console import notice
 from densebench.features.extract import autocast

@@ -18,7 +18,7 @@ from mmengine.optim import AmpOptimWrapper, CosineAnnealingLR, LinearLR, OptimWr
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.data import scoring_loader, training_loader
 from densebench.bridges.mmsegmentation.importing import readable_checkpoints
 from densebench.bridges.mmsegmentation.options import Data, Setup
@@ -264,5 +264,5 @@ def _finite(model: Any, heads: int) -> list[bool]:
 
 
 def _raise(batch: Any) -> None:
-    if isinstance(batch, dict) and "error" in batch:
-        raise batch["error"]
+    if isinstance(batch, UserError):
+        raise batch

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from densebench.bridges.torchvision.augmentation import Sample, augment, boxes_of, fitted, masks_of, resize
 from densebench.bridges.torchvision.masks import decode
 from densebench.bridges.torchvision.options import Data, Options, iterations_of
-from densebench.datasets import Item
+from densebench.datasets.dataset import Item
+from densebench.datasets.io.loader import Batches, Samples, make_loader
 from densebench.errors import UserError
 from densebench.numerics.seeds import permutation, seed_of
-from densebench.processes import World, worker_context
+from densebench.processes import World
 
 Truth = dict[str, Tensor]
 Key = tuple[int, int]  # number in the run, index of the training image
@@ -54,20 +54,17 @@ def pixels(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-class Training(torch.utils.data.Dataset[Any]):
+class Training(Samples):
     """Augmented samples by (number in the run, index)."""
 
     def __init__(self, data: Data, options: Options, masks: bool = True) -> None:
         self.data, self.options, self.masks = data, options, masks
 
-    def __getitem__(self, key: Key) -> Any:
-        """Return the number and the sample, or the UserError that it met: a loader would bury it in a traceback."""
+    def sample(self, key: Key) -> tuple[int, Tensor, Truth]:
+        """Return the number and the sample."""
         serial, index = key
         random = np.random.Generator(np.random.PCG64(seed_of(self.options.train_seed, "sample", serial)))
-        try:
-            return serial, *training_sample(self.data, self.options, self.data.train[index], random, self.masks)
-        except UserError as error:
-            return error
+        return serial, *training_sample(self.data, self.options, self.data.train[index], random, self.masks)
 
 
 def scoring_sample(data: Data, options: Options, item: Item) -> tuple[Tensor, tuple[int, int]]:
@@ -76,18 +73,15 @@ def scoring_sample(data: Data, options: Options, item: Item) -> tuple[Tensor, tu
     return pixels(resize(sample, *fitted(*sample.size, options.short_side, options.longest)).pixels), sample.size
 
 
-class Scoring(torch.utils.data.Dataset[Any]):
+class Scoring(Samples):
     """Images to score, by index."""
 
     def __init__(self, data: Data, options: Options) -> None:
         self.data, self.options = data, options
 
-    def __getitem__(self, index: int) -> Any:
-        """Return the index, the image and its original size, or the UserError that it met."""
-        try:
-            return index, *scoring_sample(self.data, self.options, self.data.val[index])
-        except UserError as error:
-            return error
+    def sample(self, key: int) -> tuple[int, Tensor, tuple[int, int]]:
+        """Return the index, the image and its original size."""
+        return key, *scoring_sample(self.data, self.options, self.data.val[key])
 
 
 def keys(images: int, options: Options, world: World, start: int) -> Iterator[list[Key]]:
@@ -129,43 +123,21 @@ def check_batch(options: Options, processes: int) -> None:
         )
 
 
-def training_batches(data: Data, options: Options, world: World, start: int, workers: int) -> Iterator[list[Any]]:
-    """Yield the samples of each forward pass, from step `start` to the last one."""
-    batches = keys(len(data.train), options, world, start)
-    return _loaded(Training(data, options), _Keys(batches), workers, world.device.type == "cuda")
+def training_batches(data: Data, options: Options, world: World, start: int, workers: int) -> Iterator[Any]:
+    """Yield the samples of each forward pass (or the UserError that one met), from step `start` to the last one."""
+    batches, pin = Batches(keys(len(data.train), options, world, start)), world.device.type == "cuda"
+    return iter(make_loader(Training(data, options), list, workers, pin, batch_sampler=batches))
 
 
-def settling_batches(data: Data, options: Options, workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """Yield the samples of `settling_keys`, without masks. pin: in page-locked memory, for a GPU."""
-    batches = settling_keys(len(data.train), options)
-    return _loaded(Training(data, options, masks=False), _Keys(batches), workers, pin)
+def settling_batches(data: Data, options: Options, workers: int, pin: bool = False) -> Iterator[Any]:
+    """Yield the samples of `settling_keys` without masks, or the UserError that one met. pin: as in `make_loader`."""
+    batches = Batches(settling_keys(len(data.train), options))
+    return iter(make_loader(Training(data, options, masks=False), list, workers, pin, batch_sampler=batches))
 
 
-def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[list[Any]]:
-    """Yield images one by one: padded to another one's size, an image would look different to the detector.
+def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[Any]:
+    """Yield images one by one, or the UserError that one met. pin: as in `make_loader`.
 
-    pin: in page-locked memory, for a GPU.
+    Padded to another one's size, an image would look different to the detector.
     """
-    return _loaded(Scoring(data, options), [[index] for index in indices], workers, pin)
-
-
-def _loaded(dataset: Any, batches: Any, workers: int, pin: bool) -> Iterator[list[Any]]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, collate_fn=_collate,
-        multiprocessing_context=worker_context(workers), pin_memory=pin,
-    )  # fmt: skip
-    return iter(loader)
-
-
-def _collate(batch: list[Any]) -> list[Any]:
-    return batch
-
-
-class _Keys:
-    """An iterator as a batch sampler."""
-
-    def __init__(self, keys: Iterator[Any]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.keys
+    return iter(make_loader(Scoring(data, options), list, workers, pin, batch_sampler=[[index] for index in indices]))

@@ -27,7 +27,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.bridges.torchvision.options import Options
 from densebench.bridges.torchvision.pyramid import NAMES, Pyramid, trained_layers
 from densebench.bridges.torchvision.regions import Regions

@@ -57,11 +57,11 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
         path.open("a", encoding="utf-8") as stream,
         torch.inference_mode(),
     ):
-        for (sample,) in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
-            if isinstance(sample, UserError):
-                problem = sample
+        for batch in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
+            if isinstance(batch, UserError):
+                problem = batch
                 break
-            index, image, size = sample
+            [(index, image, size)] = batch
             with autocast(world.device, options.precision):
                 output = detector([image.to(world.device, non_blocking=True)])[0]
             stream.write(_sealed(_values(data.val[index].name, output, image, size)))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from densebench.datasets import Item
 from densebench.datasets.boxes import Boxed
+from densebench.datasets.dataset import Item
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from densebench.backbones import Backbone
+from densebench.backbones.backbone import Backbone
 from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, Trunk, has_equal_blocks
 from densebench.console import notice
 from densebench.errors import UserError

@@ -122,7 +122,7 @@ class Trainer:
         problem: UserError | None = None
         for _ in range(passes):
             batch = next(batches)
-            problem = problem or next((sample for sample in batch if isinstance(sample, UserError)), None)
+            problem = problem or (batch if isinstance(batch, UserError) else None)
             if problem is None:
                 loss = loss + self._pass(batch, passes)
         self._check(iteration, loss, problem)
@@ -234,9 +234,8 @@ def _forward(detector: Any, data: Data, options: Options, world: World, workers:
     """Pass samples through the backbone and its pyramid; return the first problem."""
     bar = Progress("batch norms", min(SETTLING, len(data.train)))
     for batch in settling_batches(data, options, workers, world.device.type == "cuda"):
-        for sample in batch:
-            if isinstance(sample, UserError):
-                return sample
+        if isinstance(batch, UserError):
+            return batch
         images, _ = detector.transform([image.to(world.device, non_blocking=True) for _, image, _ in batch])
         with autocast(world.device, options.precision):
             detector.backbone(images.tensors)
