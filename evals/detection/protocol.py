@@ -187,7 +187,7 @@ class Detection(Evaluator):
             if world.is_main:
                 if self.visualise and run.pictures is not None:  # before the point counts as known and is not trained again
                     draw(data, limited(val, self.visualise), folder, run.pictures)
-                details = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
+                details: dict[str, Any] = {"images": len(learned), "without_objects": len(train_items) - len(learned)}
                 details |= {"iterations": iterations, "loss": round(curve[-1][1], 4)}
                 with run.stage("scoring"):
                     yield from self.scores(data, folder, details)
