@@ -2,13 +2,8 @@
 
 The literature trains a 1 x 1 convolution on bilinearly upsampled patch features (Ziegler and Asano, Leopart, CVPR 2022). Bilinear
 weights sum to one, so upsampling the logits instead gives the same values and gradients, with as many channels as classes
-instead of as many as features:
-
-    plain   logits = conv(upsample(features))      d channels are upsampled
-    here    logits = upsample(conv(features))      c channels are upsampled
-
-Heads that share a batch differ in learning rate alone: one product serves them all, and none touches another's parameters, so
-one that diverges leaves the others as they are.
+instead of as many as features. Heads that share a batch differ in learning rate alone: one product serves them all, and none
+touches another's parameters, so one that diverges leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -27,10 +22,11 @@ CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
 def upsampled(
     features: Float[Tensor, "p b h w d"], weights: Float[Tensor, "p l d_plus_1 c"], size: tuple[int, int]
 ) -> Float[Tensor, "p l b c rows columns"]:
-    """Return the logits of linear layers (the last row of each is its bias) on grids of features, upsampled to `size`.
+    """Return the logits of linear layers (the last row of each is its bias) on grids of features, upsampled bilinearly to `size`:
 
-    There are p problems, each with grids of its own, and l layers on each.
-    Plainly: conv = features @ weights[:-1] + weights[-1] in every cell, then bilinear interpolation.
+        upsampled(features) @ weights + bias  =  upsampled(features @ weights + bias),    as bilinear weights sum to one
+
+    p problems with grids of their own, l layers on each.
     """
     p, b, h, w, _ = features.shape
     layers, c = weights.shape[1], weights.shape[3]
@@ -43,7 +39,7 @@ def upsampled(
 def cross_entropy(
     logits: Float[Tensor, "p l b c h w"], labels: UInt8[Tensor, "p b h w"], pixels: Float[Tensor, "p"], ignore_index: int = 255
 ) -> Float[Tensor, "p l"]:
-    """Return the cross-entropy of each layer in nats, summed over labelled pixels and divided by `pixels`."""
+    """Return the cross-entropy in nats of each layer, summed over labelled pixels and divided by `pixels`."""
     p, layers = logits.shape[:2]
     truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
     each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=ignore_index, reduction="none")
@@ -68,7 +64,7 @@ class Heads:
         weight_decay: float,
         device: torch.device | str = "cpu",
     ) -> None:
-        """seeds: one for each problem, of its first weights."""
+        """`seeds`: one for each problem, of its initial weights."""
         first = torch.stack([_initial(width, classes, seed) for seed in seeds])
         self._layers = [first.clone().to(device).requires_grad_() for _ in rates]
         groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, rates, strict=True)]
@@ -77,13 +73,13 @@ class Heads:
 
     @property
     def weights(self) -> Float[Tensor, "p l d_plus_1 c"]:
-        """The present layers; the last row of each is its bias."""
+        """The layers as they are; the last row of each is its bias."""
         return torch.stack([layer.detach() for layer in self._layers], dim=1)
 
     def step(
         self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
     ) -> Float[Tensor, "p l"]:
-        """Take one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
+        """Make one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
         size = (labels.shape[-2], labels.shape[-1])
         pixels = (labels != 255).flatten(1).sum(1).clamp(min=1).float()
         self.optimiser.zero_grad(set_to_none=True)

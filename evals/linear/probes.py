@@ -25,7 +25,7 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -236,12 +236,13 @@ class Source:
         options = self.options
         if self.cached is not None:
             for item, view in wanted:
-                yield self.cached[item].float(), self.label(item, view)
+                yield self.cached[item].float(), label_of(options, self.space, item, view)
             return
         device = resolve_device(options.device)
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
-        loader = make_loader(_Crops(self, wanted), _collate, workers, device.type == "cuda", batch_size=options.batch_size)
+        crops = _Crops(options, self.space, wanted)
+        loader = make_loader(crops, _collate, workers, device.type == "cuda", batch_size=options.batch_size)
         for images, labels in checked(loader):
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):
@@ -249,28 +250,31 @@ class Source:
             for grid, label in zip(grids.float(), labels, strict=True):
                 yield grid.clone(), label
 
-    def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """Return the label map that a training image is compared with."""
-        return truth_map(self.space, view, item, self.options.mask_size, self.options.mask_resample)
+
+def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
+    """Return the label map that a training image is compared with."""
+    return truth_map(space, view, item, options.mask_size, options.mask_resample)
 
 
 class _Crops(Samples):
     """Images and label maps under random views, decoded in worker processes."""
 
-    def __init__(self, source: Source, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
-        self.source, self.wanted = replace(source, backbone=None, cached=None), wanted  # type: ignore[arg-type]
+    def __init__(self, options: LinearProbes, space: LabelSpace, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
+        self.options, self.space, self.wanted = options, space, wanted
 
     def __len__(self) -> int:
         return len(self.wanted)
 
-    def sample(self, key: int) -> tuple[Tensor, Tensor]:
+    def sample(self, key: int) -> tuple[Tensor, UInt8[Tensor, "h w"]]:
+        """Return a view and its label map."""
         item, view = self.wanted[key]
-        dataset = self.source.space.dataset
-        return view.image(dataset.image(item), dataset.image_digest(item)), self.source.label(item, view)
+        dataset = self.space.dataset
+        image = view.image(dataset.image(item), dataset.image_digest(item))
+        return image, label_of(self.options, self.space, item, view)
 
 
 def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-    """Return the views and their label maps as batches."""
+    """Return views as one batch, and their label maps."""
     images, labels = zip(*batch, strict=True)
     return torch.stack(images), list(labels)
 

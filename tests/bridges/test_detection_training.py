@@ -210,19 +210,25 @@ def test_what_is_found_is_brought_to_the_size_of_the_image(tmp_path, short, long
     assert mask[40:, 48:].all() and mask.sum() == 40 * 48
 
 
+def test_the_loss_falls(tmp_path, often):
+    _, curve = trained(data_of(tmp_path, count=1), tmp_path / "run", width=8, iterations=12, train_batch=1, warmup=0, regions=8)
+    assert np.mean([loss for _, loss in curve[-3:]]) < 0.9 * np.mean([loss for _, loss in curve[:3]])
+
+
+@pytest.mark.slow
 def test_a_detector_overfits_what_it_sees(tmp_path):
     data, options = data_of(tmp_path, count=2), options_of(iterations=70)
     detector = build(small_vit(), 2, options)
     curve = train(detector, data, options, tmp_path / "run", ALONE)
     assert curve[-1][1] < 0.5 * curve[0][1]
     detect(detector, data, options, tmp_path / "run", ALONE)
-    judges = [CocoPrecision(data.dataset.classes, masks) for masks in (False, True)]
-    for own in read_detections(tmp_path / "run"):
-        for judge in judges:
-            judge.add(Scored(data.dataset.objects(Item(own.image, None, None)), own, 80, 96))
-    for judge in judges:
-        assert judge.values()["ap50"][0] > 85
-        assert judge.values()["ap"][0] > 40
+    metrics = [CocoPrecision(data.dataset.classes, masks) for masks in (False, True)]
+    for detections in read_detections(tmp_path / "run"):
+        for metric in metrics:
+            metric.add(Scored(data.dataset.objects(Item(detections.image, None, None)), detections, 80, 96))
+    for metric in metrics:
+        assert metric.values()["ap50"][0] > 85
+        assert metric.values()["ap"][0] > 40
 
 
 WORK = """
@@ -247,6 +253,7 @@ with joined(torch.device("cpu")) as world:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_work_of_one(tmp_path):
     """The same samples in the same passes: the weights are one process's, but for the order of sums."""
     for size in (1, 2):

@@ -146,6 +146,14 @@ def test_linear_heads_learn_a_handful_of_images_by_heart(head, tmp_path):
     assert found.losses[0.1][-1] < 0.3 < 0.7 * math.log(CLASSES) < found.losses[1e-5][-1]
 
 
+def test_fine_tuning_lowers_the_loss(vit, tmp_path):
+    source = repeated(data_of({"train0": (48, 48)}, side=24))
+    given = {"crop": 48, "scale": 48, "stride": 48, "optimiser": "adam", "iterations": 10, "validations": 1}
+    found = train(vit, tmp_path, (3e-4,), source, head="segmenter", trained=True, **given)
+    assert found.losses[3e-4][-1] < 0.9 * found.losses[3e-4][0]
+
+
+@pytest.mark.slow
 def test_a_fine_tuned_vit_learns_a_handful_of_images_by_heart(vit, tmp_path):
     source = repeated(data_of({f"train{n}": (96, 96) for n in range(2)}, side=48))
     given = {"crop": 96, "scale": 96, "stride": 96, "optimiser": "adam", "iterations": 60, "validations": 1, "eta_min": 0.1}

@@ -86,10 +86,10 @@ def test_one_validation_of_one_learning_rate_chooses_nothing(record_of):
 
 
 def test_the_caption_of_a_table_says_so(record_of, tmp_path):
-    record_of([(40_000, 90)], preset="dinov3")
+    record_of([(40_000, 90)], preset="dinov3", limit=4)
     assert "the best of 8 validations on the scored split, group" in leaderboard(tmp_path).tables[0].caption
 
 
 def test_nothing_is_said_of_one_validation(record_of, tmp_path):
-    record_of([(40_000, 90)], preset="dinov3", validations=1)
+    record_of([(40_000, 90)], preset="dinov3", validations=1, limit=4)
     assert "validation" not in leaderboard(tmp_path).tables[0].caption

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,7 +71,8 @@ def test_tables_of_short_runs_say_so_and_do_without_intervals(small, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_scores(small, tmp_path, monkeypatch):
-    whole = small(iterations=3, results=tmp_path / "whole")
+    given = {"iterations": 2, "model": "faster-rcnn"}
+    whole = small(**given, results=tmp_path / "whole")
     monkeypatch.setattr(training, "LEAST", 1)
 
     def killed(*_, **__):
@@ -82,9 +81,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(small, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(detection, "detect", killed)
         with pytest.raises(KeyboardInterrupt):
-            small(iterations=3)
+            small(**given)
     monkeypatch.setattr(training.Trainer, "step", killed)  # no step is left to do
-    again = small(iterations=3)
+    again = small(**given)
     assert [(s["metric"], s["variant"], s["value"]) for s in again["scores"]] == [
         (s["metric"], s["variant"], s["value"]) for s in whole["scores"]
     ]
@@ -164,8 +163,10 @@ def test_the_run_is_comparable_where_its_length_is_the_published_one(tmp_path):
     assert Detection(iterations=100).settings(dataset)["comparable"] is False
 
 
-def test_means_change_no_number(small, tmp_path):
-    one, two = (small(results=tmp_path / f"by-{size}", batch_size=size, workers=size - 1, visualise=size - 1) for size in (1, 2))
+@pytest.mark.parametrize("runtime", [{"batch_size": 2, "visualise": 1}, pytest.param({"workers": 1}, marks=pytest.mark.slow)])
+def test_runtime_options_change_no_number(runtime, small, tmp_path):
+    given = {"model": "faster-rcnn", "iterations": 1}
+    one, two = small(results=tmp_path / "one", **given), small(results=tmp_path / "two", **given, **runtime)
     assert one["id"] == two["id"]
     assert [score["value"] for score in one["scores"]] == [score["value"] for score in two["scores"]]
 
@@ -196,20 +197,15 @@ def coco_folder(root: Path) -> None:
         (root / "coco" / "annotations" / f"instances_{split}2017.json").write_text(json.dumps(content))
 
 
-def test_the_command_on_a_folder_like_cocos(tmp_path, monkeypatch):
+def test_a_folder_like_cocos(tmp_path, monkeypatch):
     coco_folder(tmp_path)
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    what = ["--protocol", "detection", "--backbone", "random:vit_tiny_patch16_224", "--dataset", "coco-boxes"]
-    where = ["--data-root", str(tmp_path), "--results", str(tmp_path / "results")]
-    command = [sys.executable, "-m", "densebench", "eval", *what, *where, "--json", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout)
+    what = {"backbones": ["random:test_vit"], "datasets": ["coco-boxes"], "data_root": tmp_path, **SMALL}
+    [record] = evaluate("detection", results=tmp_path / "results", **what)
     assert record["scores"][-1]["details"]["without_objects"] == 1
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{")
-    done = subprocess.run([*command, "--rerun"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "instances_val2017.json" in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(UserError, match=r"instances_val2017\.json"):
+        next(evaluate("detection", results=tmp_path / "again", **what))
 
 
 def test_made_up_videos_in_the_layout_of_uavdt(small, tmp_path, monkeypatch):

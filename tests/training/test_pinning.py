@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from densebench.evals.linear import probes as linear_probes
@@ -47,7 +45,7 @@ def extracting(device, _):
 
 def probing(device, _):
     dataset, view = load_dataset("scenes"), View(16, 32)
-    options = SimpleNamespace(device=device, batch_size=2, workers=0, precision="fp32", mask_size=32, mask_resample="nearest")
+    options = linear_probes.LinearProbes(device=device, batch_size=2, workers=0, mask_size=32)
     source = linear_probes.Source(options, load_backbone("pixels:16"), LabelSpace(dataset, "drop", "drop"), view, [], [], None)
     next(source.load([(item, view) for item in dataset.part("train", 2)]))
 

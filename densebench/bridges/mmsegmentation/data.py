@@ -39,7 +39,7 @@ class Training(Samples):
         ]
 
     def sample(self, key: tuple[int, int]) -> Any:
-        """Return the sample of (number in the run, index in the split)."""
+        """Return the sample of (number in the run, index)."""
         serial, index = key
         item = self.data.train[index]
         sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
@@ -73,7 +73,7 @@ class Scoring(Samples):
         return len(self.data.val)
 
     def sample(self, key: int) -> Any:
-        """Return an image and its label map."""
+        """Return the image and the label map of an index."""
         item = self.data.val[key]
         return self.pack({**self.resize(_image(self.data, item)), "gt_seg_map": self.data.read(item)})
 
@@ -116,14 +116,14 @@ def training_loader(data: Data, setup: Setup, world: World, start: int, workers:
     if batch % world.size:
         raise UserError(f"--train-batch {batch} cannot be divided among {world.size} processes; give a multiple")
     sampler = Endless(len(data.train), batch, setup.options.train_seed, world, start)
-    pin = world.device.type == "cuda"
-    return make_loader(Training(data, setup), pseudo_collate, workers, pin, batch_size=batch // world.size, sampler=sampler)
+    pin, share = world.device.type == "cuda", batch // world.size
+    return make_loader(Training(data, setup), pseudo_collate, workers, pin, batch_size=share, sampler=sampler)
 
 
 def scoring_loader(data: Data, setup: Setup, world: World, workers: int) -> DataLoader[Any]:
     """Return the images to score, one by one, divided among processes."""
-    dataset = Scoring(data, setup)
-    pin, sampler = world.device.type == "cuda", DefaultSampler(dataset, shuffle=False)
+    dataset, pin = Scoring(data, setup), world.device.type == "cuda"
+    sampler = DefaultSampler(dataset, shuffle=False)
     return make_loader(dataset, pseudo_collate, workers, pin, batch_size=1, sampler=sampler)
 
 

@@ -132,33 +132,22 @@ def _runner(
     model = build(backbone, data, setup, rates)
     counting = Counting(len(rates), len(data.classes), folder, drawn)
     optimiser = _optimiser(model, setup, rates, world.device)
+    loop = {"max_iters": setup.iterations, "val_interval": math.ceil(setup.iterations / setup.options.validations)}
+    saving = {"type": "CheckpointHook", "by_epoch": False, "interval": _interval(setup)}
+    saving |= {"max_keep_ckpts": 2}  # the older one is removed before the newer one is whole
     return _Runner(
         world.device,
         setup.trained,
         model=model,
         work_dir=str(folder),
         train_dataloader=training_loader(data, setup, world, start, workers),
-        train_cfg={
-            "type": Iterations,
-            "max_iters": setup.iterations,
-            "val_interval": math.ceil(setup.iterations / setup.options.validations),
-            "folder": folder,
-        },
+        train_cfg={"type": Iterations, "folder": folder, **loop},
         optim_wrapper=optimiser,
         param_scheduler=schedulers(setup, optimiser.optimizer),
         val_dataloader=scoring_loader(data, setup, world, workers),
         val_cfg={"type": "ValLoop"},
         val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
-        default_hooks={
-            "logger": None,
-            "sampler_seed": None,
-            "checkpoint": {
-                "type": "CheckpointHook",
-                "by_epoch": False,
-                "interval": _every(setup.iterations, POINTS),
-                "max_keep_ckpts": 2,  # the older one goes before the newer one is whole
-            },
-        },
+        default_hooks={"logger": None, "sampler_seed": None, "checkpoint": saving},
         custom_hooks=[Report(folder, setup, len(rates), world, start, counting)],
         resume=start > 0,
         launcher="pytorch" if world.size > 1 else "none",
@@ -169,8 +158,9 @@ def _runner(
     )
 
 
-def _every(iterations: int, times: int) -> int:
-    return max(1, iterations // times)
+def _interval(setup: Setup) -> int:
+    """Return how many iterations lie between states, and between points of the curves."""
+    return max(1, setup.iterations // POINTS)
 
 
 class _Runner(Runner):
@@ -223,7 +213,7 @@ class Report(Hook):
 
     def __init__(self, folder: Path, setup: Setup, heads: int, world: World, start: int, counting: Counting) -> None:
         self.folder, self.setup, self.heads, self.world, self.counting = folder, setup, heads, world, counting
-        self.every = _every(setup.iterations, POINTS)
+        self.every = _interval(setup)
         self.bar = Progress("training", setup.iterations - start, "iterations")
         self.points = [point for point in read_curves(folder) if point[0] <= start]
         self.recent: list[list[float]] = []

@@ -60,7 +60,7 @@ class Training(Samples):
     def __init__(self, data: Data, options: Options, masks: bool = True) -> None:
         self.data, self.options, self.masks = data, options, masks
 
-    def sample(self, key: Key) -> Any:
+    def sample(self, key: Key) -> tuple[int, Tensor, Truth]:
         """Return the number and the sample."""
         serial, index = key
         random = np.random.Generator(np.random.PCG64(seed_of(self.options.train_seed, "sample", serial)))
@@ -79,7 +79,7 @@ class Scoring(Samples):
     def __init__(self, data: Data, options: Options) -> None:
         self.data, self.options = data, options
 
-    def sample(self, key: int) -> Any:
+    def sample(self, key: int) -> tuple[int, Tensor, tuple[int, int]]:
         """Return the index, the image and its original size."""
         return key, *scoring_sample(self.data, self.options, self.data.val[key])
 
@@ -124,20 +124,20 @@ def check_batch(options: Options, processes: int) -> None:
 
 
 def training_batches(data: Data, options: Options, world: World, start: int, workers: int) -> Iterator[Any]:
-    """Yield the samples of each forward pass, from step `start` to the last one."""
-    pin, batches = world.device.type == "cuda", Batches(keys(len(data.train), options, world, start))
+    """Yield the samples of each forward pass (or the UserError that one met), from step `start` to the last one."""
+    batches, pin = Batches(keys(len(data.train), options, world, start)), world.device.type == "cuda"
     return iter(make_loader(Training(data, options), list, workers, pin, batch_sampler=batches))
 
 
 def settling_batches(data: Data, options: Options, workers: int, pin: bool = False) -> Iterator[Any]:
-    """Yield the samples of `settling_keys`, without masks. pin: in page-locked memory, for a GPU."""
+    """Yield the samples of `settling_keys` without masks, or the UserError that one met. pin: as in `make_loader`."""
     batches = Batches(settling_keys(len(data.train), options))
     return iter(make_loader(Training(data, options, masks=False), list, workers, pin, batch_sampler=batches))
 
 
 def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[Any]:
-    """Yield images one by one: padded to another one's size, an image would look different to the detector.
+    """Yield images one by one, or the UserError that one met. pin: as in `make_loader`.
 
-    pin: in page-locked memory, for a GPU.
+    Padded to another one's size, an image would look different to the detector.
     """
     return iter(make_loader(Scoring(data, options), list, workers, pin, batch_sampler=[[index] for index in indices]))

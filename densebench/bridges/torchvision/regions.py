@@ -1,8 +1,8 @@
 """Boxes, classes and masks of regions. Masks are grids over boxes, whose edges may lie between pixels.
 
 He et al., Mask R-CNN, ICCV 2017. torchvision takes pixel centres for whole numbers when it cuts the grids to learn from out of
-masks, learns from shares between 0 and 1, and pastes found grids into boxes of whole pixels: a shift of half a pixel, much for
-small objects. Here, as in MMDetection and detectron2, pixel centres lie at halves, grids are 0 or 1, and boxes are exact.
+masks, learns from shares between 0 and 1, and pastes predicted grids into boxes of whole pixels: a shift of half a pixel, much
+for small objects. Here, as in MMDetection and detectron2, pixel centres lie at halves, grids are 0 or 1, and boxes are exact.
 """
 
 from __future__ import annotations
