@@ -291,8 +291,8 @@ def test_the_recipes_kernel_is_used():
             torch.zeros(1, 2),
             draws_of(row((0, 0, 40, 40))),
             ViewSpec(24, (1.0, 1.0), kernel=kernel),
-            (0, 0, 0),
-            (1, 1, 1),
+            (0.0, 0.0, 0.0),
+            (1.0, 1.0, 1.0),
         )
         for kernel in ("bicubic", "bilinear")
     ]
@@ -316,7 +316,13 @@ def near(flags, probability):
 
 @pytest.mark.parametrize(
     "chances",
-    [(0.5, 0.8, 0.2, 1.0, 0.0), (0.5, 0.8, 0.2, 0.1, 0.2), (0.5, 0.8, 0.2, 0.5, 0.0), (0, 0, 0, 0, 1), (1, 1, 1, 0.3, 0.7)],
+    [
+        (0.5, 0.8, 0.2, 1.0, 0.0),
+        (0.5, 0.8, 0.2, 0.1, 0.2),
+        (0.5, 0.8, 0.2, 0.5, 0.0),
+        (0.0, 0.0, 0.0, 0.0, 1.0),
+        (1.0, 1.0, 1.0, 0.3, 0.7),
+    ],
 )
 def test_flags_are_drawn_with_their_probabilities_and_apart(chances):
     flip, jitter, grey, blurs, solarise = chances

@@ -211,7 +211,7 @@ def test_image_loss_is_the_mean_over_pairs_of_different_views(seen, taught):
     centre = Centre(k, 0.9)
     centre.value.copy_(0.2 * random(k, seed=4))
     rows.requires_grad_()
-    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    context = StepContext(step=0, epoch=0, epochs=1.0, scheduled={"teacher_temp": 0.05})
     loss = image_loss(rows, targets, Fixed(own), Fixed(other), centre, 0.1, context)
     total, pairs = 0.0, 0
     for t in range(taught):
@@ -231,7 +231,7 @@ def test_image_loss_is_the_mean_over_pairs_of_different_views(seen, taught):
 
 def test_image_loss_keeps_images_apart_and_does_not_care_for_their_order():
     rows, targets, own = unit(4, 3, 5), unit(4, 2, 5, seed=1), unit(8, 5, seed=2)
-    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    context = StepContext(step=0, epoch=0, epochs=1.0, scheduled={"teacher_temp": 0.05})
 
     def loss(chosen):
         return image_loss(rows[chosen], targets[chosen], Fixed(own), Fixed(own), Centre(8, 0.9), 0.1, context)
@@ -245,7 +245,7 @@ def test_image_loss_keeps_images_apart_and_does_not_care_for_their_order():
 def test_image_loss_through_real_heads_never_reaches_the_teacher():
     student, teacher = (Head(6, {"image": 9}, hidden=8, bottleneck=4, fixed_norm=False) for _ in range(2))
     network, other = SimpleNamespace(head=student), SimpleNamespace(head=teacher)
-    context = StepContext(step=0, epoch=0, epochs=1, scheduled={"teacher_temp": 0.05})
+    context = StepContext(step=0, epoch=0, epochs=1.0, scheduled={"teacher_temp": 0.05})
     loss = image_loss(student(random(3, 2, 6)), teacher(random(3, 2, 6)), network, other, Centre(9, 0.9), 0.1, context)
     loss.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
