@@ -85,7 +85,7 @@ class CrIBo(PrototypePretrainer):
     cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
     neighbour_norm: str = setting(
         "official",
-        "number of matches by which the loss across images is divided: the first direction's (official), or each one's own (paper)",
+        "divisor of the loss across images: matches of the first direction (official), of each (paper)",
         choices=("official", "paper"),
     )
     bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)

@@ -25,11 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.neco.alignment import align, overlaps
+from densebench.pretrain.neco.alignment import Pair, align, shared_parts
 from densebench.pretrain.neco.pictures import Shown, neighbours_picture
 from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from jaxtyping import Bool, Float
@@ -108,7 +108,7 @@ class NeCo(Pretrainer):
     teacher: bool = setting(True, "train against a moving average of the student; no: against the student of the step before")
     region_size: int = setting(7, "side of the grid to which shared parts are aligned", minimum=1, maximum=1024)
     references: str = setting(
-        "batch", "source of reference patches: dealt out from the batch; the teacher's queue; a fraction of the batch, for all images",
+        "batch", "where references come from: the batch, dealt out; a queue of the teacher; a fraction of the batch",
         choices=("batch", "queue", "fraction"),
     )  # fmt: skip
     reference_count: int = setting(
@@ -158,15 +158,6 @@ class NeCo(Pretrainer):
         return {} if self.teacher else {"momentum": np.zeros(steps)}
 
 
-class Pair(NamedTuple):
-    """The part of every image that global view g and another view v share: its box in the cells of either, if it exists."""
-
-    g: int
-    v: int
-    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
-    exists: Bool[Tensor, " b"]
-
-
 class OrderConsistency(Objective):
     """L = mean over pairs of a global view g and another view v of CE(P(D_t), P(D_s)) (section 3)."""
 
@@ -212,12 +203,7 @@ class OrderConsistency(Objective):
 
     def pairs(self, views: Views) -> list[Pair]:
         """Return all pairs of a global view and another one. What they share is known before any network runs."""
-        numbers = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
-        shared = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
-        device = views.pixels[0].device
-        boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)
-        exist = torch.stack([exists for _, exists in shared]).to(device, non_blocking=True)
-        return [Pair(g, v, (both[0], both[1]), exists) for (g, v), both, exists in zip(numbers, boxes, exist, strict=True)]
+        return shared_parts([params.boxes for params in views.draws], self.grids, GLOBALS, views.pixels[0].device)
 
     def projected(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
         """Return the student's projected patches of every view; views of one size in one pass."""
@@ -348,4 +334,4 @@ def _check(options: NeCo, count: int, encoder: Encoder) -> None:
     if options.references != "batch" and options.reference_images == "intra":
         raise UserError(f"--reference-images intra does not go with --references {options.references}; use --references batch")
     if options.references == "batch" and options.reference_images == "inter" and 1 in (options.batch_size, options.group_size):
-        notice("an image that is alone in its batch or group has no others to take references from: it gets its own patches")
+        notice("an image alone in its batch or group cannot take references from others: it gets its own patches")
