@@ -140,7 +140,7 @@ def _sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
 
 
 def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
-    """Return the centroids' marginal: the mean weight of their patches, made to sum to 1; its softmax when tokens are followed."""
+    """Return the marginal of centroids: the mean weight of their patches, summing to 1; its softmax when tokens are followed."""
     if rules.uniform:
         return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
     means = torch.einsum("pn,pnk->pk", rows, _columns_to_one(plan))

@@ -22,7 +22,7 @@ def deal(
 
     Patches are dealt out like cards: no patch is dealt twice to the same image before all were, and no image gets its own.
     noise (uniform) shuffles the patches of each image; shifts (uniform, b - 1 columns) decide from which of the other
-    images each card of a hand comes, in turn; without columns each image gets its own patches. wanted: patches that may be dealt; an
+    images each card of a hand comes, in turn; without columns an image gets its own. wanted: patches that may be dealt; an
     image with too few of them repeats them.
     """
     b, p = noise.shape
