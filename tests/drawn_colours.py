@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import torch
-from torchvision.transforms import functional as TF
 
 from densebench.torchvision_ops import make_importable
 from densebench.training.augmentation import (
@@ -18,7 +17,7 @@ from densebench.training.augmentation import (
 )
 
 make_importable()
-
+from torchvision.transforms import functional as TF  # noqa: E402
 
 ORDERS = list(itertools.permutations(range(4)))
 

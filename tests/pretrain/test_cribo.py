@@ -59,10 +59,8 @@ def test_the_two_norms_differ_where_the_directions_match_unequally():
     for norm in ("official", "paper"):
         objective, student, teacher = remembered(neighbour_norm=norm)
         batch = views(5)
-        counts = {
-            step: list(map(len, Naive(objective, student, teacher, batch, context(step=step)).matches())) for step in range(20)
-        }
-        unequal = next(step for step, (one, two) in counts.items() if 0 < one != two > 0)
+        counts = (list(map(len, Naive(objective, student, teacher, batch, context(step=step)).matches())) for step in range(20))
+        unequal = next(step for step, (one, two) in enumerate(counts) if 0 < one != two > 0)
         losses[norm] = objective(student, teacher, batch, context(step=unequal)).terms["neighbour"].item()
     assert losses["paper"] != pytest.approx(losses["official"], rel=1e-3)
 

@@ -11,10 +11,9 @@ import torch
 from drawn_colours import OPERATIONS, ORDERS, crowd, draws_of, row
 from PIL import Image
 from scipy import stats
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms import functional as TF
 
 from densebench.numerics.crops import Pictures
+from densebench.torchvision_ops import make_importable
 from densebench.training import augmentation
 from densebench.training.augmentation import (
     AugmentParams,
@@ -22,6 +21,10 @@ from densebench.training.augmentation import (
     recolour,
     render,
 )
+
+make_importable()
+from torchvision.transforms import RandomResizedCrop  # noqa: E402
+from torchvision.transforms import functional as TF  # noqa: E402
 
 
 def pictures(images):

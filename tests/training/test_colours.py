@@ -11,8 +11,8 @@ import pytest
 import torch
 from drawn_colours import OPERATIONS, ORDERS, crowd, draws_of, images, random, row
 from PIL import Image, ImageOps
-from torchvision.transforms import functional as TF
 
+from densebench.torchvision_ops import make_importable
 from densebench.training.augmentation import (
     blur,
     brightness,
@@ -21,6 +21,9 @@ from densebench.training.augmentation import (
     recolour,
     saturation,
 )
+
+make_importable()
+from torchvision.transforms import functional as TF  # noqa: E402
 
 
 def column(*values):
