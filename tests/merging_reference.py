@@ -144,8 +144,8 @@ class Problem:
 
 def naive(tokens, positions, scores, noise, rules):
     """The clusters of every problem; problems meet only in the extremes of their group's costs."""
-    shares = merging._shares(scores, rules)
-    start = merging._sample(shares, noise, rules.start).tolist()
+    shares = merging.patch_marginal(scores, rules)
+    start = merging.sample(shares, noise, rules.start).tolist()
     p = len(tokens)
     single = [Problem(tokens[i].tolist(), positions[i].tolist(), scores[i].tolist(), start[i], rules) for i in range(p)]
     size = rules.group or p

@@ -134,7 +134,7 @@ def run(training: Training, last: int) -> Iterator[Report]:
     try:
         while training.step < last:
             with float32(tf32=training.options.precision != "fp32"):  # not around the yield, where a probe may be scored
-                report = _step(training, batches, specs)
+                report = train_step(training, batches, specs)
             yield report
     finally:
         close = getattr(batches, "close", None)
@@ -142,7 +142,8 @@ def run(training: Training, last: int) -> Iterator[Report]:
             close()
 
 
-def _step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, ...]) -> Report:
+def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, ...]) -> Report:
+    """Take one optimiser step over all micro-batches of this process."""
     options, world = training.options, training.world
     logging = (training.step + 1) % options.log_every == 0 or training.step + 1 == training.steps
     losses: list[Loss] = []
@@ -155,13 +156,13 @@ def _step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, .
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
-    _update(training, losses)
+    update(training, losses)
     training.step += 1
     epoch = (training.step - 1) // training.order.steps
     return Report(training.step, epoch, _figures(training, losses), views) if logging else Report(training.step, epoch, {})
 
 
-def _update(training: Training, losses: list[Loss]) -> None:
+def update(training: Training, losses: list[Loss]) -> None:
     """The optimiser's step, then the memory's, then the teacher's; or none of them when anything is not finite."""
     options, step = training.options, training.step
     scheduled = training.scheduled(step)

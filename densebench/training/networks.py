@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
         """Return the tokens of normalised images."""
-        x = self._embed(images)
+        x = self.embed(images)
         *blocks, last = self.model.blocks
         for block in blocks:
             x = block(x)
@@ -60,7 +60,8 @@ class Encoder(nn.Module):
         patches = x[:, self.prefix :]
         return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts, self.prefix)
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the input tokens of the first block: patches with their positions after class token and registers."""
         model = self.model
         patches = model.patch_embed(images).flatten(1, -2)
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)

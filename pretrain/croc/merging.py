@@ -98,34 +98,35 @@ def steps(
 ) -> Iterator[Step]:
     """Yield the clusterings into start, start - 1, ..., 2 clusters; for the arguments see `merge_clusters`."""
     tokens = F.normalize(tokens.float(), dim=2)
-    rows = _shares(scores, rules)
-    chosen = _sample(rows, noise, rules.start)
+    rows = patch_marginal(scores, rules)
+    chosen = sample(rows, noise, rules.start)
     source = (
         F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)
     )  # Y: columns are the tokens that a centroid began as
     plan = source
     if rules.uniform or rules.scores_are_shares or rules.follow == "tokens":
-        columns = _marginal(source, rows, rules)
+        columns = centroid_marginal(source, rows, rules)
     else:
         columns = torch.softmax(scores.gather(1, chosen) / rules.score_temp, dim=1)
     for count in range(rules.start, 1, -1):
         weights = _columns_to_one(plan)
         centroids = torch.bmm(weights.transpose(1, 2), tokens)
         centres = torch.bmm((weights if rules.follow == "plan" else source).transpose(1, 2), positions)
-        plan, quality = _transport(tokens, positions, centroids, centres, rows, columns, rules)
+        plan, quality = transport(tokens, positions, centroids, centres, rows, columns, rules)
         yield Step(plan, quality)
         if count > 2:
-            pair = _closest(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
-            plan = _merge(plan, pair, 1.0)
-            source = _merge(source, pair, 0.5)
-            columns = _marginal(plan if rules.follow == "plan" else source, rows, rules)
+            pair = closest_pair(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
+            plan = merge_pair(plan, pair, 1.0)
+            source = merge_pair(source, pair, 0.5)
+            columns = centroid_marginal(plan if rules.follow == "plan" else source, rows, rules)
 
 
 def _columns_to_one(plan: Tensor) -> Tensor:
     return plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def _shares(scores: Tensor, rules: Rules) -> Tensor:
+def patch_marginal(scores: Tensor, rules: Rules) -> Tensor:
+    """Return the marginal of patches, `[p joint]`, which sums to 1."""
     if rules.uniform:
         return torch.full_like(scores, 1.0 / scores.shape[1])
     if rules.scores_are_shares:
@@ -133,13 +134,13 @@ def _shares(scores: Tensor, rules: Rules) -> Tensor:
     return torch.softmax(scores / rules.score_temp, dim=1)
 
 
-def _sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
-    """Draw `count` tokens without replacement, in proportion to their shares: the smallest of exponential waiting times."""
+def sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
+    """Return `count` tokens drawn without replacement, in proportion to their shares: the smallest exponential waiting times."""
     waiting = -torch.log1p(-noise) / shares.clamp(min=1e-12)
     return waiting.topk(count, dim=1, largest=False).indices
 
 
-def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
+def centroid_marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
     """Return the marginal of centroids: the mean weight of their patches, summing to 1; its softmax when tokens are followed."""
     if rules.uniform:
         return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
@@ -149,7 +150,7 @@ def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
     return means / means.sum(dim=1, keepdim=True)
 
 
-def _transport(
+def transport(
     tokens: Tensor, positions: Tensor, centroids: Tensor, centres: Tensor, rows: Tensor, columns: Tensor, rules: Rules
 ) -> tuple[Tensor, Tensor]:
     """Return the unconverged plan (equation 11) and its cost per problem (equation 13)."""
@@ -173,7 +174,7 @@ def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules
     return chosen, torch.where(cheaper, step.quality, best[1]), torch.where(cheaper, counts, best[2])
 
 
-def _closest(centroids: Tensor, measure: str) -> Tensor:
+def closest_pair(centroids: Tensor, measure: str) -> Tensor:
     """Return the two most similar centroids of each problem, `[p 2]`; the first pair in row order on a tie."""
     if measure == "cosine":
         centroids = F.normalize(centroids, dim=2)
@@ -184,8 +185,8 @@ def _closest(centroids: Tensor, measure: str) -> Tensor:
     return torch.stack([flat // count, flat % count], dim=1)
 
 
-def _merge(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
-    """Take two columns out and put `factor` times their sum at the end: `[p n k]` to `[p n k-1]`."""
+def merge_pair(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
+    """Return the columns without two, and `factor` times their sum at the end: `[p n k]` to `[p n k-1]`."""
     count = columns.shape[2]
     number = torch.arange(count, device=columns.device)
     merged = (number == pair[:, :1]) | (number == pair[:, 1:])

@@ -105,7 +105,7 @@ def test_kill_9_and_resume_end_like_an_uninterrupted_run(start, run, tmp_path):
     assert process.returncode == -signal.SIGKILL
     done = run("pretrain", "cribo", "--output", "cut", "--resume")
     assert done.returncode == 0, done.stderr
-    assert "going on with" in done.stderr
+    assert "resuming from" in done.stderr
     assert equal(backbone(tmp_path / "whole"), backbone(tmp_path / "cut"))
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_saves_and_exits_with_130(start, run, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "`densebench pretrain cribo --output cut --resume` goes on from there" in err
+    assert "`densebench pretrain cribo --output cut --resume` resumes from there" in err
     assert list((tmp_path / "cut" / "states").glob("*.safetensors"))
 
 
@@ -154,7 +154,7 @@ def test_a_sweep_runs_a_grid_and_tabulates_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a method: densebench pretrain"),
+        ([], "give a method: densebench pretrain"),
         (["crib"], "unknown method 'crib': did you mean 'cribo'?"),
         (["cribo", "--lambda", "2"], "unknown option '--lambda': did you mean '--lambda-pos'?"),
         (["cribo", "--objects", "many"], "--objects many: it takes N"),

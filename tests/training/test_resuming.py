@@ -31,17 +31,17 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(method, tmp_path, mon
     class Killed(BaseException):
         pass
 
-    step = loop._step
+    step = loop.train_step
 
     def killed(training, *rest):
         if training.step == 4:
             raise Killed
         return step(training, *rest)
 
-    monkeypatch.setattr(loop, "_step", killed)
+    monkeypatch.setattr(loop, "train_step", killed)
     with pytest.raises(Killed):
         train(method, tmp_path / "cut", drop_path=0.2, save_steps=3)
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "train_step", step)
     cut = go_on(method, tmp_path / "cut")
     same(tensors(whole), tensors(cut))
     same(load_file(whole / "backbone.safetensors"), load_file(cut / "backbone.safetensors"))
@@ -58,7 +58,7 @@ def test_resume_with_other_settings_is_refused_and_names_them(tmp_path):
         go_on("dino", tmp_path / "run", limit=16)
 
 
-def test_resume_may_change_the_means(tmp_path):
+def test_resume_may_change_runtime_options(tmp_path):
     train("dino", tmp_path / "run", steps=3)
     go_on("dino", tmp_path / "run", log_every=2, workers=0, cache="ram")
 
@@ -106,17 +106,17 @@ def test_a_broken_state_is_named(tmp_path):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, monkeypatch):
     whole = train("cribo", tmp_path / "whole")
-    step = loop._step
+    step = loop.train_step
 
     def interrupted(training, *rest):
         if training.step == 2:
             signal.raise_signal(signal.SIGINT)
         return step(training, *rest)
 
-    monkeypatch.setattr(loop, "_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Stopped, match=r"stopped after step 3; `densebench pretrain cribo --output .* --resume`"):
         train("cribo", tmp_path / "cut")
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "train_step", step)
     same(tensors(whole), tensors(go_on("cribo", tmp_path / "cut")))
 
 

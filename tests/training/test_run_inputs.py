@@ -19,7 +19,7 @@ from densebench.training.logs import read_log
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
-    step = loop._step
+    step = loop.train_step
 
     def poisoned(training, batches, recipes):
         if training.step == 3:
@@ -35,7 +35,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch,
         return step(training, batches, recipes)
 
     render = loop.render
-    monkeypatch.setattr(loop, "_step", poisoned)
+    monkeypatch.setattr(loop, "train_step", poisoned)
     run = train("cribo", tmp_path / "run")
     assert "step 4: the loss or a gradient is not finite; the step is skipped (1 so far)" in capsys.readouterr().err
     assert [row["skipped"] for row in read_log(run / "log.csv")] == ["0", "0", "0", "1", "1", "1"]

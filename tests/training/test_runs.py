@@ -167,14 +167,14 @@ def test_accumulation_changes_no_gradient_of_dino(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_teacher_receives_no_gradient(method, tmp_path, monkeypatch):
     seen = []
-    update = loop._update
+    update = loop.update
 
     def spy(training, losses):
         seen.append([p.grad is None and not p.requires_grad for p in training.teacher.parameters()])
         assert any(p.grad is not None for p in training.student.encoder.parameters())
         update(training, losses)
 
-    monkeypatch.setattr(loop, "_update", spy)
+    monkeypatch.setattr(loop, "update", spy)
     train(method, tmp_path / "run", steps=2)
     assert all(map(all, seen))
 
