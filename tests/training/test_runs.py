@@ -105,18 +105,18 @@ OTHER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        (method, flag.name)
-        for method in METHODS
-        for flag in options.flags(catalog.load("methods", method))
-        if flag.kind == "setting"
-        and flag.annotation.split()[0] in ("int", "float")
-        and flag.name not in IRRELEVANT
-        and (method, flag.name) not in NOT_USED
-    ],
-)
+def numbers():
+    """Every method and number that it uses; what DINO shows of the numbers that all methods inherit, the others show slowly."""
+    for method in METHODS:
+        kind = catalog.load("methods", method)
+        for flag in options.flags(kind):
+            number = flag.kind == "setting" and flag.annotation.split()[0] in ("int", "float")
+            if number and flag.name not in IRRELEVANT and (method, flag.name) not in NOT_USED:
+                inherited = method != "dino" and flag.name not in vars(kind).get("__annotations__", {})
+                yield pytest.param(method, flag.name, marks=pytest.mark.slow if inherited else ())
+
+
+@pytest.mark.parametrize(("method", "name"), list(numbers()))
 def test_every_number_changes_something(method, name, tmp_path, reference):
     needed = USED_WITH.get((method, name), {})
     first = reference(method, **needed)
