@@ -49,8 +49,8 @@ class DINO(PrototypePretrainer):
         "imagenet-100": {"epochs": 100, "batch_size": 512},
     }  # fmt: skip
 
-    global_scale: tuple[float, float] = setting((0.4, 1.0), "share of the image that a global view shows, from,to")
-    local_scale: tuple[float, float] = setting((0.05, 0.4), "share of the image that a local view shows, from,to")
+    global_scale: tuple[float, float] = setting((0.4, 1.0), "smallest and largest share of the image that a global view shows")
+    local_scale: tuple[float, float] = setting((0.05, 0.4), "smallest and largest share of the image that a local view shows")
     local_crops: int = setting(8, "local views of an image", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the local views, px", minimum=8, maximum=16_384)
 

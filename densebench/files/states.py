@@ -1,8 +1,8 @@
-"""Saved states: everything that a run needs to go on as if it had never stopped, in one file a state.
+"""Saved states: everything that a run needs to be resumed as if it had never stopped, in one file a state.
 
 A state is a safetensors file with a checksum; its numbers (step, optimiser groups, ...) are JSON in the file's metadata. So a
-state is there whole or not at all, and one damaged since is never resumed. Randomness has no state to save: every draw
-is a function of seed, step and image.
+state is written whole or not at all, and a damaged one is never resumed from. Randomness has no state to save: every draw is a
+function of seed, step and image.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def save_state(
 def load_newest(
     folder: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Put the newest state that is whole back into the modules and the optimiser; returns its path and its facts.
+    """Load the newest undamaged state into the modules and the optimiser; return its path and its facts, None without any state.
 
-    One line says which states are damaged. None where there is no state at all. Raises Damaged where all are
-    damaged, and UserError for one that cannot be read or is of another network.
+    A notice names each damaged state. Raises Damaged where all are damaged, and UserError for one that cannot be read or is of
+    another network.
     """
     damage: Damaged | None = None
     for path in reversed(saved_states(folder)):
@@ -94,7 +94,7 @@ def _restore(
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """The states of a run, oldest first."""
+    """Return the paths of a run's states, oldest first."""
     return sorted((folder / FOLDER).glob("step-*.safetensors"))
 
 

@@ -111,7 +111,7 @@ def _chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int
 def patch_positions(
     boxes: Float[Tensor, "b 4"], flips: Bool[Tensor, " b"], grid: tuple[int, int]
 ) -> Float[Tensor, "b patches 2"]:
-    """Where the centre of each patch lies in the original image: x and y in pixels, row by row.
+    """Return the centre of each patch in the original image: x and y in pixels, row by row.
 
     boxes: top, left, height, width of the crop. Pixel (0, 0) of the image has its centre at x = 0, y = 0.
     """
@@ -128,7 +128,7 @@ def patch_positions(
 def resampling_weights(
     start: Float[Tensor, " b"], length: Float[Tensor, " b"], size: int, extent: int, kernel: str
 ) -> Float[Tensor, "b size extent"]:
-    """How much each of `extent` source pixels gives to each of `size` output pixels, for a crop [start, start + length).
+    """Return the weight of each of `extent` source pixels in each of `size` output pixels, for a crop [start, start + length).
 
     The antialiased filters of Pillow: the kernel is stretched where the image shrinks, and pixels outside the crop do not
     exist. Rows sum to 1.
@@ -143,7 +143,7 @@ def resampling_weights(
 
 
 def _filter(x: Tensor, kernel: str) -> Tensor:
-    """The triangle (bilinear), or Keys' cubic with a = -1/2 (bicubic)."""
+    """Return the triangle (bilinear), or Keys' cubic with a = -1/2 (bicubic)."""
     x = x.abs()
     if kernel == "bilinear":
         return (1 - x).clamp(min=0)
@@ -159,7 +159,7 @@ def resized_crops(
     size: int,
     kernel: str = "bicubic",
 ) -> Float[Tensor, "b 3 size size"]:
-    """Cut boxes (top, left, height, width) out of padded images, resize them to a square and mirror some; values in 0..1.
+    """Return boxes (top, left, height, width) of padded images, resized to a square, some mirrored; values in 0..1.
 
     Equal to cropping, resizing with Pillow's antialiased filter and flipping, but for Pillow's rounding to bytes after each
     pass. On a GPU the whole batch is two matrix products; on the CPU, where most of their zeros would cost time, it is one
@@ -183,7 +183,7 @@ def _one_by_one(images: Tensor, boxes: Tensor, flips: Tensor, size: int, kernel:
 def matrix_crops(
     images: UInt8[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"], flips: Bool[Tensor, " b"], size: int, kernel: str
 ) -> Float[Tensor, "b 3 size size"]:
-    """`resized_crops` as products with banded matrices, with no look at the boxes' values."""
+    """Return `resized_crops` as products with banded matrices, without reading the boxes' values."""
     rows = max(1, CHUNK_BYTES // (12 * images.shape[2] * images.shape[3]))
     parts = []
     for chunk, box, flip in zip(images.split(rows), boxes.split(rows), flips.split(rows), strict=True):

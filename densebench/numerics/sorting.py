@@ -9,7 +9,7 @@ the permutation matrix, by one share alpha:
 
     low' = alpha low + (1 - alpha) high,    high' = (1 - alpha) low + alpha high,    alpha = f(beta (high - low)).
 
-Nothing else is computed: matrices are kept as columns `[wire, row, input]`, so a layer touches each column once, two at a time,
+Nothing else is computed: matrices are stored as columns `[wire, row, input]`, so a layer touches each column once, two at a time,
 and a layer's own (dense) permutation matrix never exists. Columns are as wide as the block that a layer works in, not wider.
 The backward pass needs the differences at the comparators, one number each, and recomputes the columns, some rows at a time.
 """
@@ -27,60 +27,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from densebench.errors import UserError, unknown
+from densebench.errors import unknown
+from densebench.numerics.sorting_networks import Layers, comparators
 
 CHUNK_BYTES = 12 * 2**20  # of the columns of all layers: what a CPU's cache holds
 ON_GPU = 64  # times as much on a GPU, where fewer and larger kernels are faster
 TINY = 1e-10  # added to differences of the logistic_phi swap, as diffsort does
 FLOOR = 1e-20  # entries below it count as it in a logarithm
 
-Layers = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-NETWORKS = ("bitonic", "odd-even")
 SWAPS = ("cauchy", "logistic", "logistic_phi")
-
-
-@functools.cache
-def comparators(network: str, count: int) -> Layers:
-    """The layers of a sorting network for `count` wires: (low wires, high wires), equally many; low ones get the smaller value.
-
-    odd-even: `count` layers of neighbours (Habermann 1972). bitonic (Batcher 1968): k (k + 1) / 2 layers for 2^k wires, all
-    comparators the same way up; so for other counts the first wires of the next larger network can be left out, as if they held
-    values below all others, and what is left sorts. The common drawing turns every other block upside down: the same network
-    for 2^k wires, but cut in this way it does not sort 22, 38, 42 to 46 or 54 values (diffsort 0.2.0 does so), and mixes some
-    other counts differently. Both agree for 49, which NeCo sorts.
-
-    Raises UserError for another name or fewer than two wires.
-    """
-    if network not in NETWORKS:
-        raise unknown("sorting network", network, NETWORKS, f"it is one of {', '.join(NETWORKS)}")
-    if count < 2:
-        raise UserError(f"a sorting network of {count} wires: give it at least 2 values to sort")
-    return tuple(_odd_even(count) if network == "odd-even" else _bitonic(count))
-
-
-def _odd_even(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    layers = []
-    for number in range(count):
-        low = tuple(range(number % 2, count - 1, 2))
-        layers.append((low, tuple(wire + 1 for wire in low)))
-    return layers
-
-
-def _bitonic(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    depth = math.ceil(math.log2(count))
-    left_out = 2**depth - count
-    layers = []
-    for block in range(1, depth + 1):
-        for step in reversed(range(block)):
-            layer = []
-            for wire in range(2**depth):
-                # a block begins by comparing mirror images, so that its two ascending halves form a bitonic sequence
-                other = wire ^ (2**block - 1) if step == block - 1 else wire + 2**step
-                if wire >> step & 1 == 0 and wire >= left_out:
-                    layer.append((wire - left_out, other - left_out))
-            low, high = zip(*layer, strict=True)
-            layers.append((low, high))
-    return layers
 
 
 def _cauchy(scaled: Tensor) -> Tensor:
@@ -106,12 +61,12 @@ class _Swap:
         self.slope: Callable[[Tensor], Tensor] = _cauchy_slope if name == "cauchy" else _logistic_slope
 
     def shares(self, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Of its own value what a wire keeps, and what it gives away, each with all its digits."""
+        """Return the share of its own value that a wire keeps and the share that it gives away, each with all its digits."""
         scaled = self._scaled(difference)
         return self.share(scaled), self.share(-scaled)
 
     def alpha_slope(self, difference: Tensor) -> Tensor:
-        """d alpha / d difference."""
+        """Return d alpha / d difference."""
         inner = self.steepness * self.slope(self._scaled(difference))
         size = difference.abs()
         return inner * self._flat(difference) * (1 - 0.25 * size / (size + TINY)) if self.phi else inner
@@ -124,33 +79,33 @@ class _Swap:
 
 
 def _mixed(a: Tensor, c: Tensor, shares: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """alpha a + (1 - alpha) c and (1 - alpha) a + alpha c."""
+    """Return alpha a + (1 - alpha) c and (1 - alpha) a + alpha c."""
     keep, give = (share.view(*share.shape, *[1] * (a.ndim - share.ndim)) for share in shares)
     return (a * keep).addcmul_(c, give), (a * give).addcmul_(c, keep)
 
 
 class _Stage:
-    """Some layers, and the width of the columns that they mix: the inputs that can have come to their wires by then.
+    """Some layers, and the width of the columns that they mix: the inputs that can have reached their wires by then.
 
     A bitonic network sorts blocks of 2, 4, 8, ... wires, so its first layers know few inputs. A block's columns are those of its
-    two halves, side by side with zeros. A wire that was left out keeps its place in the block until the last stage.
+    two halves, side by side with zeros. A wire that was left out keeps its index in the block until the last stage.
     """
 
     def __init__(self, layers: Layers, halves: list[int] | None, left_out: int, device: torch.device) -> None:
-        """halves: for each wire, whether it lies in the upper half of its block; none where columns do not grow."""
+        """halves: for each wire, whether it lies in the upper half of its block; None where columns do not grow."""
         self.layers = [tuple(torch.tensor(w, dtype=torch.long, device=device) for w in layer) for layer in layers]
         self.left_out = left_out
         self.upper = None if halves is None else torch.tensor(halves, device=device).view(-1, 1, 1)
 
     def widen(self, columns: Tensor) -> Tensor:
-        """Columns `[wires, n, inputs]` of halves as columns of blocks."""
+        """Return columns `[wires, n, inputs]` of halves as columns of blocks."""
         if self.upper is None:
             return columns
         wide = torch.cat([columns * (1 - self.upper), columns * self.upper], dim=2)
         return wide[..., self.left_out :].contiguous() if self.left_out else wide
 
     def narrow(self, grad: Tensor) -> Tensor:
-        """The gradient by columns of halves, from that by columns of blocks."""
+        """Return the gradient by columns of halves, from that by columns of blocks."""
         if self.upper is None:
             return grad
         low, high = F.pad(grad, (self.left_out, 0)).chunk(2, dim=2)
@@ -159,17 +114,17 @@ class _Stage:
 
 @functools.cache
 def _stages(network: str, count: int, device: torch.device) -> tuple[_Stage, ...]:
-    """The network in stages, with its index tensors on the device, where they stay."""
+    """Return the network in stages, with its index tensors on the device, where they stay."""
     layers = comparators(network, count)
     if network == "odd-even":
         return (_Stage(layers, None, 0, device),)
-    depth, found = math.ceil(math.log2(count)), []
+    depth, stages = math.ceil(math.log2(count)), []
     left_out = 2**depth - count
     for block in range(1, depth + 1):
         halves = [wire >> (block - 1) & 1 for wire in range(left_out, 2**depth)]
-        own = layers[block * (block - 1) // 2 : block * (block + 1) // 2]
-        found.append(_Stage(own, halves, left_out if block == depth else 0, device))
-    return tuple(found)
+        part = layers[block * (block - 1) // 2 : block * (block + 1) // 2]
+        stages.append(_Stage(part, halves, left_out if block == depth else 0, device))
+    return tuple(stages)
 
 
 class _Sorter:
@@ -180,16 +135,16 @@ class _Sorter:
         self.layers = [layer for stage in self.stages for layer in stage.layers]
 
     def differences(self, values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Sorted values [r, n], and per layer high - low at its comparators [pairs, n]."""
-        wires, found = values.T.clone(), []
+        """Return sorted values [r, n], and per layer high - low at its comparators [pairs, n]."""
+        wires, differences = values.T.clone(), []
         for low, high in self.layers:
             a, c = wires[low], wires[high]
-            found.append(c - a)
-            wires[low], wires[high] = _mixed(a, c, self.swap.shares(found[-1]))
-        return wires, found
+            differences.append(c - a)
+            wires[low], wires[high] = _mixed(a, c, self.swap.shares(differences[-1]))
+        return wires, differences
 
     def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
-        """The matrix as columns [rank, n, input], and (if kept) per layer high - low of the columns at its comparators."""
+        """Return the matrix as columns [rank, n, input], and (if `keep`) per layer high - low of columns at its comparators."""
         like, kept, left = differences[0], [], iter(differences)
         if self.stages[0].upper is None:
             columns = torch.eye(self.count, dtype=like.dtype, device=like.device)[:, None].repeat(1, rows, 1)
@@ -206,24 +161,24 @@ class _Sorter:
         return columns, kept
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
-        """Gradient by the values [n, r], from those by columns [rank, n, input] (used up) and by sorted values [r, n]."""
+        """Return the gradient by values [n, r], from those by columns [rank, n, input] (overwritten) and sorted values [r, n]."""
         wires, left = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
         for stage in reversed(self.stages):
             for low, high in reversed(stage.layers):
                 delta, difference = next(left)
                 shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
                 g, h = grad.index_select(0, low), grad.index_select(0, high)
-                own, other = wires[low], wires[high]
-                push = ((h - g).mul_(delta).sum(dim=2) + difference * (other - own)) * slope  # no product that may be TF32
+                x, y = wires[low], wires[high]
+                push = ((h - g).mul_(delta).sum(dim=2) + difference * (y - x)) * slope  # no product that may be TF32
                 g, h = _mixed(g, h, shares)
                 grad.index_copy_(0, low, g).index_copy_(0, high, h)
-                own, other = _mixed(own, other, shares)
-                wires[low], wires[high] = own - push, other + push
+                x, y = _mixed(x, y, shares)
+                wires[low], wires[high] = x - push, y + push
             grad = stage.narrow(grad)
         return wires.T
 
     def parts(self, values: Tensor) -> list[slice]:
-        """The rows in chunks, of which the columns of all layers fit into memory."""
+        """Return the rows in chunks, of which the columns of all layers fit into memory."""
         width, numbers = 1, 4 * self.count**2
         for stage in self.stages:
             width = self.count if stage.upper is None else min(2 * width, self.count)
@@ -251,17 +206,17 @@ class _SoftSort(torch.autograd.Function):
         grad_sorted, grad_matrix = grads
         parts = []
         for part in sorter.parts(grad_sorted):
-            own = [d[:, part] for d in differences]
-            apart = sorter.columns(own, len(grad_sorted[part]), keep=True)[1]
+            chunk = [d[:, part] for d in differences]
+            apart = sorter.columns(chunk, len(grad_sorted[part]), keep=True)[1]
             grad = grad_matrix[part].permute(2, 0, 1).contiguous()
-            parts.append(sorter.pull(apart, own, grad, grad_sorted[part].T))
+            parts.append(sorter.pull(apart, chunk, grad, grad_sorted[part].T))
         return torch.cat(parts), None
 
 
 def soft_sort(
     values: Float[Tensor, "*n r"], steepness: float, *, network: str = "bitonic", swap: str = "cauchy"
 ) -> tuple[Float[Tensor, "*n r"], Float[Tensor, "*n r r"]]:
-    """Sorted values, ascending, and the relaxed permutation matrix P with values @ P = sorted.
+    """Return the sorted values, ascending, and the relaxed permutation matrix P with values @ P = sorted.
 
     P[i, j] is the share of input i at rank j; rows and columns sum to 1. As steepness grows P becomes the permutation of
     argsort. swap: "cauchy" atan(beta d) / pi + 1/2, "logistic" 1 / (1 + exp(-beta d)), "logistic_phi" the logistic of
@@ -277,7 +232,7 @@ def soft_sort(
 
 
 class _OrderLoss(torch.autograd.Function):
-    """Loss and gradient chunk by chunk, so that no matrix outlives its chunk."""
+    """`order_loss` chunk by chunk, with the gradient taken in the forward pass, so that no matrix outlives its chunk."""
 
     @staticmethod
     def forward(
@@ -285,8 +240,8 @@ class _OrderLoss(torch.autograd.Function):
     ) -> Tensor:
         loss, gradient = student.new_zeros(()), torch.empty_like(student)
         for part in ours.parts(student):
-            values, taught, weight = student[part], teacher[part], weights[part]
-            target = theirs.columns(theirs.differences(taught)[1], len(taught), keep=False)[0][ranks]
+            values, weight = student[part], weights[part]
+            target = theirs.columns(theirs.differences(teacher[part])[1], len(values), keep=False)[0][ranks]
             wires, differences = ours.differences(values)
             columns, apart = ours.columns(differences, len(values), keep=True)
             shares = columns[ranks]
@@ -320,10 +275,14 @@ def order_loss(
     ranks: slice = slice(None),
     both: bool = False,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the student's permutation matrices with the teacher's, sum over rows of weights * CE (NeCo, section 3).
+    """Return the cross-entropy of the student's permutation matrices with the teacher's (NeCo, section 3).
 
-    CE = -sum over inputs i and `ranks` j of P_t[i, j] ln P_s[i, j], divided by the number of ranks; `both` adds the same with
-    the roles exchanged. The gradient, taken in the forward pass, reaches `student` only. Entries below 1e-20 count as that.
+        p_s = soft_sort(student, steepness)[1][:, :, ranks]              # [n r ranks]
+        p_t = soft_sort(teacher, teacher_steepness)[1][:, :, ranks]      # a constant
+        cross_entropy = -(p_t * p_s.clamp(min=1e-20).log()).sum(1).mean(1)
+        return (weights * cross_entropy).sum()
+
+    both: add the same with the roles exchanged. The gradient reaches `student` only.
 
     Raises UserError for an unknown network or swap, or fewer than two values.
     """

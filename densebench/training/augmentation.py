@@ -1,4 +1,4 @@
-"""Augmentation: what is done to a view's colours, drawn per image on the CPU and applied to whole batches on the device.
+"""Augmentation: boxes and colours of views, drawn per image on the CPU and applied to whole batches on the device.
 
 Source: the data augmentation of DINO's official code (BYOL's), on floating-point tensors instead of bytes: nothing is rounded
 between the steps. Blur is a true Gaussian where Pillow approximates one by box filters.
@@ -32,11 +32,11 @@ class ViewSpec:
     strengths: of brightness, contrast, saturation (factors in 1 - s .. 1 + s) and hue (turns in -s .. s).
     sigma: range of the blur's standard deviation in px. other: probabilities of blur and solarise for a random half of all draws.
 
-    How views of one image depend on each other (numbers of earlier views): each of `meets` shares more than `overlap` of the
-    image's area with this one, drawn again up to ATTEMPTS times, then moved there; `inside` is the view out of which this
-    one is cut; `like` the one whose box (and flip) it repeats.
+    Views of one image may depend on earlier ones, given by their index. meets: views with which this one shares more than
+    `overlap` of the image's area; it is drawn again up to ATTEMPTS times, then moved to overlap them. inside: the view out of
+    which this one is cut. like: the view whose box and flip this one repeats.
 
-    Raises UserError where the smallest view could not overlap as much as asked for.
+    Raises UserError where the smallest view could not overlap as much as requested.
     """
 
     size: int
@@ -63,11 +63,11 @@ class ViewSpec:
             )
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """One view of an image of that size by itself, as the float32 numbers that `AugmentParams` names, [17]."""
+        """Return one independent view of an image of that size, as the float32 numbers that `AugmentParams` names, [17]."""
         return np.array([*random_crop(width, height, generator, self.scale), *self._colours(generator)], dtype=np.float32)
 
     def _colours(self, generator: np.random.Generator) -> list[float]:
-        """All but the box: flip, jitter, three factors, hue, the order of four operations, grey, sigma, solarise."""
+        """Return all but the box: flip, jitter, three factors, hue, the order of four operations, grey, sigma, solarise."""
         blur, solarise = self.blur, self.solarise
         if self.other is not None and generator.random() < 0.5:
             blur, solarise = self.other
@@ -82,7 +82,7 @@ class ViewSpec:
 def draw_views(
     specs: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "views 17"]:
-    """All views of one image, each as the numbers that `AugmentParams` names; later ones may depend on where earlier ones lie."""
+    """Return all views of one image, each as the numbers that `AugmentParams` names."""
     tables: list[np.ndarray] = []
     for spec in specs:
         if spec.like is not None:
@@ -98,7 +98,7 @@ def draw_views(
 def _place(
     spec: ViewSpec, specs: Sequence[ViewSpec], before: list[Crop], width: int, height: int, generator: np.random.Generator
 ) -> Crop:
-    """The box of a view, given those of the views before it."""
+    """Return the box of a view, given those of the views before it."""
     if spec.inside is not None:
         return _cut_out(before[spec.inside], specs[spec.inside].size, spec.scale, generator)
     others = [before[number] for number in spec.meets]
@@ -113,7 +113,7 @@ def _place(
 
 
 def _cut_out(outer: Crop, size: int, scale: tuple[float, float], generator: np.random.Generator) -> Crop:
-    """A crop of a view of `size` px that shows `outer`, in whole pixels of the image."""
+    """Return a crop of a view of `size` px that shows `outer`, in whole pixels of the image."""
     inner = random_crop(size, size, generator, scale)
     top, bottom = (outer.top + round(edge * outer.height / size) for edge in (inner.top, inner.top + inner.height))
     left, right = (outer.left + round(edge * outer.width / size) for edge in (inner.left, inner.left + inner.width))
@@ -122,7 +122,7 @@ def _cut_out(outer: Crop, size: int, scale: tuple[float, float], generator: np.r
 
 
 def shared(one: Crop, other: Crop) -> int:
-    """The area that two boxes have in common, px."""
+    """Return the area that two boxes share, px."""
     down = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
     across = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
     return max(down, 0) * max(across, 0)
@@ -130,7 +130,7 @@ def shared(one: Crop, other: Crop) -> int:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """The draws of one view for a batch, `[b 17]` on the CPU, under the names of their columns."""
+    """The random parameters of one view for a batch, `[b 17]` on the CPU, with names of columns."""
 
     table: Float[Tensor, "b 17"]
 
@@ -149,15 +149,15 @@ class AugmentParams:
         return self.table[:, 4] > 0.5
 
     def jittered(self, position: int, operation: int) -> Tensor:
-        """The images whose colour operation number `position` is `operation` (0 brightness, 1 contrast, 2 saturation, 3 hue)."""
+        """Return the images whose operation at `position` is `operation`: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
         return ((self.table[:, 5] > 0.5) & (self.table[:, 10 + position] == operation)).nonzero()[:, 0]
 
     def strength(self, operation: int) -> Tensor:
-        """The factor (or the hue's turn) of an operation, [b]."""
+        """Return the factor (or the hue's turn) of an operation, [b]."""
         return self.table[:, 6 + operation]
 
     def where(self, column: int) -> Tensor:
-        """The images whose flag (14 grey, 15 blur, 16 solarise) is set."""
+        """Return the images whose flag (14 grey, 15 blur, 16 solarise) is set."""
         return (self.table[:, column] > 0).nonzero()[:, 0]
 
     @property
@@ -172,7 +172,7 @@ GREY_FLAG, BLUR_FLAG, SOLARISE_FLAG = 14, 15, 16
 def render(
     images: Pictures, offsets: Tensor, draws: AugmentParams, view: ViewSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b 3 size size"]:
-    """Cut, colour and normalise one view of every image on the images' device.
+    """Return one view of every image, cut out, recoloured and normalised on the images' device.
 
     images: parts of the originals that begin at `offsets` `[b 2]` (top, left). The CPU knows which images an operation
     applies to, so it never waits for the device.
@@ -213,23 +213,23 @@ def _grey(x: Tensor) -> Tensor:
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards black (factor below 1) or away from it."""
+    """Return the images moved towards black (factor below 1) or away from it."""
     return (x * factor).clamp(0, 1)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards the image's mean grey or away from it."""
+    """Return the images moved towards their mean grey or away from it."""
     mean = _grey(x).mean(dim=(2, 3), keepdim=True)
     return torch.lerp(mean.expand_as(x), x, factor).clamp(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Towards each pixel's grey or away from it."""
+    """Return the images moved towards each pixel's grey or away from it."""
     return torch.lerp(_grey(x).expand_as(x), x, factor).clamp(0, 1)
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of the HSV model by a share of the circle; value and saturation stay."""
+    """Return the images with the hue of the HSV model turned by a share of the circle; value and saturation stay."""
     top, low = x.amax(dim=1), x.amin(dim=1)
     spread = (top - low).clamp(min=1e-12)
     red, green, blue = x.unbind(1)
@@ -246,7 +246,7 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b 3 h w"]:
-    """A separable Gaussian of each image's own standard deviation; edges are extended."""
+    """Return the images under a separable Gaussian of each one's own standard deviation; edges are extended."""
     steps = torch.arange(TAPS, device=x.device) - TAPS // 2
     taps = torch.exp(-0.5 * (steps / sigma.view(-1, 1)) ** 2)
     taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]

@@ -1,7 +1,7 @@
-"""Batches: which images a step sees, decoded, and how each of its views is drawn.
+"""Batches: which images each step takes, decoded, and how each of their views is drawn.
 
 Nothing here has a state. The order of an epoch is a function of (seed, epoch), the draws of an image of (seed, epoch, image).
-So a run that was killed goes on with the very same batches, on any number of processes and with any number of workers.
+So a resumed run gets the very same batches, on any number of processes and with any number of workers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Batch:
 
     pixels: the part of each image that its views show, without padding: 3 bytes for each pixel of these parts and no more. So
     1,024 images of 500 x 375 px take at most 576 MB, and one of 2,500 x 2,500 px among them adds 19 MB. offsets: where that part
-    begins in the image (top, left). draws[v]: how view v is drawn. numbers: which images. broken: titles of files that were
-    replaced.
+    begins in the image (top, left). draws[v]: how view v is drawn. numbers: of the images in the set. broken: titles of files
+    that could not be decoded.
     """
 
     pixels: Pictures
@@ -45,7 +45,7 @@ class Batch:
     broken: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its pixels on a device; draws stay on the CPU."""
+        """Return the batch with its pixels on a device; draws stay on the CPU."""
         return replace(self, pixels=self.pixels.to(device))
 
     def pin_memory(self) -> Batch:
@@ -56,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """Which images each step sees: whole batches of a permutation an epoch, each split over processes and micro-batches."""
+    """Which images each step takes: whole batches of a permutation an epoch, each split over processes and micro-batches."""
 
     images: int
     batch_size: int
@@ -78,23 +78,23 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch; the images that fill no batch wait for another epoch's permutation."""
+        """Steps of an epoch; images left over by the last whole batch are not used in it."""
         return self.images // self.batch_size
 
     def micro_batches(self, first: int, last: int) -> Iterator[list[Key]]:
-        """The keys of this process's micro-batches for steps first .. last - 1."""
-        own = self.batch_size // self.world
-        part = own // self.accumulate
+        """Yield the keys of this process's micro-batches for steps first .. last - 1."""
+        share = self.batch_size // self.world
+        part = share // self.accumulate
         for step in range(first, last):
             epoch, number = divmod(step, self.steps)
-            start = number * self.batch_size + self.rank * own
-            chosen = permutation(self.images, self.seed, epoch)[start : start + own].tolist()
-            for begin in range(0, own, part):
+            start = number * self.batch_size + self.rank * share
+            chosen = permutation(self.images, self.seed, epoch)[start : start + share].tolist()
+            for begin in range(0, share, part):
                 yield [(epoch, image) for image in chosen[begin : begin + part]]
 
 
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):
-    """Decode an image and draw its views; a broken file is replaced by the next one and reported."""
+    """Decodes an image and draws its views; a broken file is reported and replaced by the next one."""
 
     def __init__(self, images: Images, specs: Sequence[ViewSpec], seed: int) -> None:
         self.images, self.specs, self.seed = images, tuple(specs), seed
@@ -124,7 +124,7 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
 
 
 def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]) -> Batch:
-    """Join samples: of each image only the rectangle around its views is kept."""
+    """Return samples as a batch: of each image only the rectangle around its views."""
     boxes = np.stack([draws[:, :4] for _, draws, _, _ in samples]).astype(np.int64)
     low, high = boxes[:, :, :2].min(axis=1), (boxes[:, :, :2] + boxes[:, :, 2:]).max(axis=1)
     rectangles = zip(samples, low, high, strict=True)
@@ -143,7 +143,7 @@ def join(parts: Sequence[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
     draws = tuple(
-        AugmentParams(torch.cat([one.table for one in view])) for view in zip(*(part.draws for part in parts), strict=True)
+        AugmentParams(torch.cat([params.table for params in view])) for view in zip(*(part.draws for part in parts), strict=True)
     )
     offsets, numbers = (torch.cat([getattr(part, name) for part in parts]) for name in ("offsets", "numbers"))
     broken = tuple(title for part in parts for title in part.broken)
@@ -163,9 +163,9 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
     size = PIECE if workers else len(first)
     ahead = max(2, math.ceil(2 * len(first) / (PIECE * workers))) if workers else None
     batches = Batches(_cut(itertools.chain([first], keys), size, pieces))
-    found = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, prefetch_factor=ahead))
-    for part in found:
-        rest = itertools.islice(found, pieces.popleft() - 1)
+    decoded = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, prefetch_factor=ahead))
+    for part in decoded:
+        rest = itertools.islice(decoded, pieces.popleft() - 1)
         yield join([part, *rest])
 
 

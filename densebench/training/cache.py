@@ -1,4 +1,4 @@
-"""Decoded images kept in memory, the machine's or the GPU's: `--cache ram` and `--cache gpu`."""
+"""Decoded images cached in the machine's memory or the GPU's: `--cache ram` and `--cache gpu`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from densebench.training.batches import Batch
 
 
 class Cache(Images):
-    """All images decoded once, as bytes in shared memory, with a short side of at most `side` px.
+    """All images of a set, decoded once, as bytes in shared memory, with a short side of at most `side` px.
 
     Crops of a small part of a larger image are then enlarged from that size: small objects may lose some detail.
     """
@@ -39,31 +39,31 @@ class Cache(Images):
         return len(self.images)
 
     def title(self, index: int) -> str:
-        """As in the set."""
+        """Return the title that the image has in the set."""
         return self.images.title(index)
 
     def open(self, index: int) -> Image.Image:
-        """The kept image."""
+        """Return the cached image."""
         return Image.fromarray(self.pixels(index))
 
     def pixels(self, index: int) -> np.ndarray:
-        """The kept bytes, uint8 [h, w, 3], wherever they are."""
+        """Return the cached bytes, uint8 [h, w, 3], from whichever device they are on."""
         return self.tensor(index).cpu().numpy()
 
     def tensor(self, index: int) -> Tensor:
-        """The kept bytes where they are, uint8 [h, w, 3]. Raises UserError for a file that could not be decoded."""
+        """Return the cached bytes on their device, uint8 [h, w, 3]. Raises UserError for a file that could not be decoded."""
         height, width = self.shapes[index]
         if not height:
             raise UserError(f"the image {self.title(index)} cannot be decoded; fetch it again")
         return self.bytes[self.starts[index] : self.starts[index + 1]].view(height, width, 3)
 
     def on(self, device: torch.device) -> tuple[Images, Cache]:
-        """Move the bytes to a device. What is left here are the shapes, from which views are drawn."""
+        """Move the bytes to a device; return the shapes, from which views are drawn, and the moved cache."""
         self.bytes = self.bytes.to(device)
         return Shapes(self), self
 
     def fill(self, batch: Batch) -> Batch:
-        """Give a batch that was drawn from shapes its pixels: where they lie among the kept bytes. No pixel is copied."""
+        """Return a batch that was drawn from shapes with its pixels, a layout of the cached bytes. No pixel is copied."""
         layout = []
         for number, (top, left) in zip(batch.numbers.tolist(), batch.offsets.long().tolist(), strict=True):
             row = 3 * self.shapes[number][1]
@@ -72,7 +72,7 @@ class Cache(Images):
 
 
 class Shapes(Images):
-    """The shapes of images whose pixels are elsewhere: enough to draw views."""
+    """The shapes of images whose pixels are on another device: enough to draw views."""
 
     def __init__(self, cache: Cache) -> None:
         self.name, self.shapes = cache.name, cache.shapes
@@ -82,15 +82,15 @@ class Shapes(Images):
         return len(self.shapes)
 
     def title(self, index: int) -> str:
-        """As in the set."""
+        """Return the title that the image has in the set."""
         return self.titles[index]
 
     def open(self, index: int) -> Image.Image:
-        """There is nothing to open."""
+        """Raise NotImplementedError: the pixels are elsewhere."""
         raise NotImplementedError
 
     def pixels(self, index: int) -> np.ndarray:
-        """No channel: uint8 [h, w, 0]. Raises UserError for a file that could not be decoded."""
+        """Return an array without channels, uint8 [h, w, 0]. Raises UserError for a file that could not be decoded."""
         height, width = self.shapes[index]
         if not height:
             raise UserError(f"the image {self.title(index)} cannot be decoded; fetch it again")

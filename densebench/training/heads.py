@@ -26,12 +26,12 @@ class Prototypes(nn.Module):
 
     @property
     def weight(self) -> Float[Tensor, "k d"]:
-        """The normed rows."""
+        """The weight-normed rows."""
         return self.weight_g * F.normalize(self.weight_v.float(), dim=1)
 
 
 class Head(nn.Module):
-    """d -> hidden -> hidden -> bottleneck with GELU, then length 1; under it one set of prototypes per name of `outputs`."""
+    """d -> hidden -> hidden -> bottleneck with GELU, then unit length; with one set of prototypes per name of `outputs`."""
 
     def __init__(
         self, dim: int, outputs: Mapping[str, int], *, hidden: int = 2048, bottleneck: int = 256, fixed_norm: bool = True
@@ -49,11 +49,11 @@ class Head(nn.Module):
         )
 
     def forward(self, vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n bottleneck"]:
-        """Points on the unit sphere of the bottleneck; `prototypes` turn them into logits."""
+        """Return unit vectors of the bottleneck; their products with `prototypes` are logits."""
         return F.normalize(self.mlp(vectors).float(), dim=-1)
 
     def prototypes(self, name: str) -> Float[Tensor, "k bottleneck"]:
-        """The normed prototypes of one kind of input."""
+        """Return the weight-normed prototypes of one kind of input."""
         layer = self.last_layer[name]
         assert isinstance(layer, Prototypes)
         return layer.weight

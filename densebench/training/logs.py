@@ -24,7 +24,7 @@ LINE_SECONDS = 10.0
 
 
 class Log:
-    """Appends one row a logged step. Rows from after the step at which a run goes on are dropped, so that none is there twice."""
+    """Appends one row a logged step. Rows after the step at which a run is resumed are dropped, so that none appears twice."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / NAME
@@ -67,7 +67,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """`step`: the first one that is written; TensorBoard forgets what other files say about it and later ones."""
+        """step: the first that will be written; TensorBoard ignores what earlier files say of it and of later steps."""
         stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"  # TensorBoard goes by it
         names = (folder / f"{stem}.{number}" for number in itertools.count())
         self.path: Path | None = next(path for path in names if not path.exists())
@@ -92,7 +92,7 @@ class Board:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """The rows of a log; a row cut short by a kill is left out, and so are empty cells."""
+    """Return the rows of a log without empty cells; a row that a kill cut short is left out."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -102,15 +102,14 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 class Ticker:
-    """The line on the screen: step, losses, images per second, time left. A live line on a terminal, else one every ten
-    seconds."""
+    """The progress line: step, losses, images per second, time left. Live on a terminal, else a new line every ten seconds."""
 
     def __init__(self, step: int, steps: int, images: int) -> None:
         self.first, self.steps, self.images = step, steps, images
         self.started = self.printed = time.monotonic()
 
     def rate(self, step: int) -> float:
-        """Images per second since the start."""
+        """Return images per second since the start."""
         return (step - self.first) * self.images / max(time.monotonic() - self.started, 1e-9)
 
     def show(self, step: int, epoch: int, terms: Mapping[str, float]) -> None:

@@ -1,7 +1,7 @@
 """The training loop, to be read at one sitting.
 
 Every random draw is a function of (seed, step) or (seed, epoch, image). So a state is weights, moments, memory and a step number,
-and a run that goes on from one is bit for bit the run that was never stopped (on the CPU).
+and a resumed run is bit for bit the run that was never stopped (on the CPU).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Training:
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
-        """What a state holds, besides the optimiser."""
+        """The modules of a saved state, which also holds the optimiser."""
         return {"student": self.student, "teacher": self.teacher, "objective": self.objective}
 
     @property
@@ -89,19 +89,18 @@ class Training:
         return step % (options.save_every * self.order.steps) == 0
 
     def context(self, part: int, logging: bool) -> StepContext:
-        """Where the run is, for the objective."""
-        w, o = self.world, self.options
+        """Return the position of the next step, for the objective."""
         scheduled = self.scheduled(min(self.step, self.steps - 1))
-        where = (self.step, self.epoch, self.steps / self.order.steps, scheduled, self.seed)
-        return StepContext(*where, w.rank, w.size, part, o.accumulate, logging)
+        position = (self.step, self.epoch, self.steps / self.order.steps, scheduled, self.seed)
+        return StepContext(*position, self.world.rank, self.world.size, part, self.options.accumulate, logging)
 
     def scheduled(self, step: int) -> dict[str, float]:
-        """The values of all schedules at a step."""
+        """Return the values of all schedules at a step."""
         return {name: float(values[step]) for name, values in self.schedules.items()}
 
 
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
-    """Put a run together at step 0. Raises UserError where batch and data do not fit."""
+    """Return a run at step 0. Raises UserError where batch and data do not fit."""
     order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
     student = Network(encoder, options.head(encoder.dim), options.precision).to(world.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -109,8 +108,8 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
         if type(module).__name__ == "DropPath":
             module.drop_prob = 0.0  # type: ignore[assignment]
     objective = options.objective(encoder).to(world.device)
-    apart = {"lr": [student]} if options.head_lr is None else {"lr": [student.encoder], "head_lr": [student.head]}
-    groups = [{**group, "rate": rate} for rate, modules in apart.items() for group in parameter_groups(modules)]
+    parts = {"lr": [student]} if options.head_lr is None else {"lr": [student.encoder], "head_lr": [student.head]}
+    groups = [{**group, "rate": rate} for rate, modules in parts.items() for group in parameter_groups(modules)]
     optimiser = torch.optim.AdamW(groups, lr=0.0, fused=world.device.type == "cuda" or None)
     if options.compile:
         for block in (*student.encoder.model.blocks, *teacher.encoder.model.blocks):
@@ -121,7 +120,7 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
 
 @dataclass(frozen=True)
 class Report:
-    """What a step tells the log: figures of this process's micro-batches, averaged, on steps that are logged; else nothing."""
+    """The outcome of a step. On logged steps it has figures, averaged over micro-batches and processes, and the last views."""
 
     step: int
     epoch: int
@@ -130,13 +129,13 @@ class Report:
 
 
 def run(training: Training, last: int) -> Iterator[Report]:
-    """Train up to step `last`, yielding after every step."""
+    """Train up to step `last`, and yield a report after every step."""
     batches = _batches(training, last)
     specs = training.options.views()
     try:
         while training.step < last:
             with float32(tf32=training.options.precision != "fp32"):  # not around the yield, where a probe may be scored
-                report = _step(training, batches, specs)
+                report = train_step(training, batches, specs)
             yield report
     finally:
         close = getattr(batches, "close", None)
@@ -144,7 +143,8 @@ def run(training: Training, last: int) -> Iterator[Report]:
             close()
 
 
-def _step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, ...]) -> Report:
+def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, ...]) -> Report:
+    """Take one optimiser step over all micro-batches of this process."""
     options, world = training.options, training.world
     logging = (training.step + 1) % options.log_every == 0 or training.step + 1 == training.steps
     losses: list[Loss] = []
@@ -157,13 +157,13 @@ def _step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSpec, .
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
-    _update(training, losses)
+    update(training, losses)
     training.step += 1
     epoch = (training.step - 1) // training.order.steps
     return Report(training.step, epoch, _figures(training, losses), views) if logging else Report(training.step, epoch, {})
 
 
-def _update(training: Training, losses: list[Loss]) -> None:
+def update(training: Training, losses: list[Loss]) -> None:
     """The optimiser's step, then the memory's, then the teacher's; or none of them when anything is not finite."""
     options, step = training.options, training.step
     scheduled = training.scheduled(step)
@@ -191,14 +191,14 @@ def _update(training: Training, losses: list[Loss]) -> None:
 
 
 def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
-    """Terms and figures, averaged over micro-batches and processes, with the state of the schedules."""
-    step, found = training.step - 1, {}
+    """Return terms and figures, averaged over micro-batches and processes, with the values of the schedules."""
+    step, means = training.step - 1, {}
     for kind in ("terms", "figures"):
         for name in getattr(losses[0], kind):
-            found[name] = torch.stack([getattr(loss, kind)[name].float() for loss in losses]).mean()
-    found = {"loss": torch.stack([loss.total.detach().float() for loss in losses]).mean(), **found}
-    values: list[Any] = (total(torch.stack(list(found.values()))) / training.world.size).tolist()
-    figures = dict(zip(found, values, strict=True))
+            means[name] = torch.stack([getattr(loss, kind)[name].float() for loss in losses]).mean()
+    means = {"loss": torch.stack([loss.total.detach().float() for loss in losses]).mean(), **means}
+    values: list[Any] = (total(torch.stack(list(means.values()))) / training.world.size).tolist()
+    figures = dict(zip(means, values, strict=True))
     training.monitor.watch(training.step, figures, warmed_up=step >= training.warmup)
     counts = {"skipped": float(training.monitor.skipped), "broken_files": float(len(training.broken))}
     return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}
@@ -230,7 +230,7 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
 
 
 def default_workers(world: World) -> int:
-    """Processes that decode: none on the CPU, where they would take the cores that train; else up to 12 a GPU."""
+    """Return the number of decoding processes: none on the CPU, whose cores the training needs; else up to 12 a GPU."""
     if world.device.type == "cpu":
         return 0
     return max(1, min(12, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
@@ -250,18 +250,17 @@ def _count_broken(training: Training, batch: Batch) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a question that the loop asks after each step; the second one interrupts
-    at once."""
-    asked: list[int] = []
+    """Yield a function that returns whether a Ctrl-C (or SIGTERM) has come, for the loop; a second one interrupts at once."""
+    signals: list[int] = []
 
-    def ask(number: int, _frame: Any) -> None:
-        if asked:
+    def note(number: int, _frame: Any) -> None:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(signals)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,5 +1,5 @@
-"""A pretraining method is a value: a frozen dataclass of hyper-parameters that says which views it takes, which head stands on
-the encoder, and what the objective is. The engine in `densebench.training` does the rest."""
+"""A pretraining method: a frozen dataclass of hyper-parameters that says which views it takes, which head its encoder gets, and
+what the objective is. `densebench.training` does the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_STEPS = 100_000_000
-"""Steps of a run at most: every schedule is an array that holds a value for each."""
+"""The most steps of a run: every schedule is an array with a value for each."""
 
 
 TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images such as those of `scenes`
@@ -32,110 +32,123 @@ TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images su
 
 @dataclass(frozen=True)
 class Pretrainer(ABC):
-    """Base of all methods. Settings change what is learned; means do not, and only they may change when a run goes on."""
+    """Base of all methods. Settings change what is learned; runtime options do not, and only they may change on resuming."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Named settings; the first is the default."""
     paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """What `--variant paper` changes, per preset: where the text and the code that made the numbers part."""
+    """What `--variant paper` changes, by preset ("": in all): where the text differs from the code that made the numbers."""
     class_token: ClassVar[bool] = True
-    """Whether the objective looks at the class token, so that a ViT without one cannot be trained."""
+    """Whether the objective needs a class token, so that a ViT without one cannot be trained."""
 
     post_pretraining: ClassVar[bool] = False
-    """Whether the method is made to go on from a pretrained backbone, so that a run from scratch is worth a word."""
+    """Whether the method is made to train a pretrained backbone further. A run from random weights prints a notice then."""
 
     arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
     image_size: int = setting(224, "side of the global views, px", minimum=8, maximum=16_384)
-    global_scale: tuple[float, float] = setting((0.25, 1.0), "share of the image that a global view shows, from,to")
+    global_scale: tuple[float, float] = setting((0.25, 1.0), "smallest and largest share of the image that a global view shows")
     colour_jitter: tuple[float, float, float, float] = setting(
         (0.4, 0.4, 0.2, 0.1), "strengths of brightness, contrast, saturation, hue", minimum=0
     )
     grey: float = setting(0.2, "probability that a view loses its colours", minimum=0, maximum=1)
-    blur_sigma: tuple[float, float] = setting((0.1, 2.0), "standard deviation of the blur, px, from,to", minimum=0)
+    blur_sigma: tuple[float, float] = setting((0.1, 2.0), "smallest and largest standard deviation of the blur, px", minimum=0)
     epochs: int = setting(300, "passes over the data", minimum=1, maximum=1_000_000)
     steps: int | None = setting(None, "optimiser steps, instead of epochs", minimum=1, maximum=MOST_STEPS)
     batch_size: int = setting(256, "images a step, over all processes", minimum=1, maximum=65_536)
-    accumulate: int = setting(1, "parts in which a process works through its share of a batch", minimum=1, maximum=65_536)
+    accumulate: int = setting(
+        1, "parts into which a process divides its share of a batch, to need less memory", minimum=1, maximum=65_536
+    )
     group_size: int = setting(
-        0, "images that share statistics, as those of one GPU in the paper; 0: a whole part", minimum=0, maximum=65_536
+        0, "images over which statistics are taken, as those of one GPU in the paper; 0: a whole part", minimum=0, maximum=65_536
     )
     lr: float = setting(5e-4, "learning rate for a batch of --lr-batch images", minimum=0)
-    head_lr: float | None = setting(None, "learning rate of the head, likewise; none: the same", minimum=0)
+    head_lr: float | None = setting(None, "learning rate of the head for such a batch; none: --lr", minimum=0)
     lr_batch: int = setting(
-        256, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
+        256,
+        "batch size that learning rates are given for; for others they are scaled linearly; 0: they are not",
+        minimum=0,
+        maximum=65_536,
     )
     min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
     warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
     weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
-    momentum: float = setting(0.996, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
-    clip_grad: float = setting(3.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
-    drop_path: float = setting(0.1, "stochastic depth of the student", minimum=0)
-    hidden_dim: int = setting(2048, "width of the head's MLP", minimum=1, maximum=65_536)
-    bottleneck_dim: int = setting(256, "width of what the head puts out", minimum=1, maximum=65_536)
-    precision: str = setting("fp32", "arithmetic of the networks; clusters and losses are fp32", choices=("fp32", "bf16", "fp16"))
-    device: str = runtime("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
-    workers: int | None = runtime(None, "processes that decode images; none chooses", minimum=0, maximum=1024)
-    cache: str = runtime(
-        "none", "keep decoded images (short side at most --cache-side) in memory", choices=("none", "ram", "gpu")
+    momentum: float = setting(0.996, "momentum of the teacher at the start; it ends at 1 (cosine)", minimum=0)
+    clip_grad: float = setting(3.0, "norm to which the gradient of each parameter is clipped; 0: no clipping", minimum=0)
+    drop_path: float = setting(0.1, "probability of stochastic depth in the student's last block", minimum=0)
+    hidden_dim: int = setting(2048, "width of the hidden layers of the head", minimum=1, maximum=65_536)
+    bottleneck_dim: int = setting(256, "width of the head's output", minimum=1, maximum=65_536)
+    precision: str = setting(
+        "fp32", "arithmetic of the networks; clustering and losses are always fp32", choices=("fp32", "bf16", "fp16")
     )
-    cache_side: int = runtime(256, "short side of kept images, px", minimum=16, maximum=16_384)
+    device: str = runtime("auto", "where to train; auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
+    workers: int | None = runtime(None, "processes that decode images; none: chosen by the machine", minimum=0, maximum=1024)
+    cache: str = runtime(
+        "none",
+        "where decoded images (short side at most --cache-side) are cached: the machine's memory or the GPU's",
+        choices=("none", "ram", "gpu"),
+    )
+    cache_side: int = runtime(256, "largest short side of cached images, px", minimum=16, maximum=16_384)
     compile: bool = runtime(False, "compile the blocks of the networks with torch.compile")
     log_every: int = runtime(10, "steps between log lines", minimum=1)
     save_every: int = runtime(1, "epochs between saved states", minimum=1)
     save_steps: int | None = runtime(None, "steps between saved states, instead of epochs", minimum=1)
-    keep: int = runtime(2, "saved states that stay", minimum=1)
-    keep_every: int | None = runtime(None, "epochs between backbones that stay, under epochs/; none: none stay", minimum=1)
-    visualise: int = runtime(
-        0, "images in the pictures of clusters and matches at every save; 0: none", minimum=0, maximum=100_000
+    keep: int = runtime(2, "number of saved states; older ones are removed", minimum=1)
+    keep_every: int | None = runtime(
+        None, "epochs between backbones saved for good, under epochs/; none: no such backbones", minimum=1
     )
-    probe: str | None = runtime(None, "score the teacher while training: scenes, or a data set and a limit such as voc:200")
+    visualise: int = runtime(
+        0, "images in the pictures that show at every save how the method sees them; 0: no pictures", minimum=0, maximum=100_000
+    )
+    probe: str | None = runtime(
+        None, "data set that the teacher is scored on while it trains, such as scenes, or voc:200 for at most 200 images"
+    )
     probe_every: int = runtime(10, "epochs between two probes", minimum=1)
-    max_broken: int = runtime(100, "images that may fail to decode before the run stops", minimum=0)
+    max_broken: int = runtime(100, "images that may fail to decode; with more the run stops", minimum=0)
 
     @abstractmethod
     def views(self) -> tuple[ViewSpec, ...]:
-        """The views of an image, in the order in which the objective meets them."""
+        """Return how the views of an image are drawn, in the order in which the objective gets them."""
 
     @abstractmethod
     def head(self, dim: int) -> nn.Module:
-        """The head on an encoder of width `dim`; student and teacher get one each, with equal weights."""
+        """Return the head on an encoder of width `dim`; student and teacher get one each, with equal weights."""
 
     @abstractmethod
     def objective(self, encoder: Encoder) -> Objective:
-        """The loss, with what it remembers between steps (centres, queues) as buffers."""
+        """Return the loss, with its memory between steps (centres, queues) as buffers."""
 
     def encoder(self) -> Encoder:
-        """A new backbone, where the run does not start from given weights."""
+        """Return a new backbone, for a run that does not start from given weights."""
         from densebench.training.networks import create_encoder
 
         return create_encoder(self.arch, self.image_size, self.drop_path)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """What else changes from step to step, float64 [steps] by name: logged, and told to the objective as `context.scheduled`.
+        """Return further schedules by name, float64 [steps]: they are logged, and the objective gets them as `context.scheduled`.
 
-        `lr`, `weight_decay` and `momentum` under these names replace the engine's.
+        `lr`, `weight_decay` and `momentum` replace the schedules of these names.
         """
         return {}
 
 
 @dataclass(frozen=True)
 class PrototypePretrainer(Pretrainer):
-    """Base of methods that compare distributions over prototypes, with the schedule of the teacher's temperature."""
+    """Base of methods that compare distributions over prototypes; it schedules the teacher's temperature."""
 
-    out_dim: int = setting(65536, "prototypes", minimum=2, maximum=10_000_000)
+    out_dim: int = setting(65536, "number of prototypes", minimum=2, maximum=10_000_000)
     norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
-    freeze_last_layer: int = setting(1, "epochs in which the prototypes do not move", minimum=0)
+    freeze_last_layer: int = setting(1, "epochs at the start in which the prototypes are not trained", minimum=0)
     student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
     teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
     teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)
     teacher_temp_epochs: int = setting(
         0, "epochs in which the teacher's temperature moves from start to end", minimum=0, maximum=1_000_000
     )
-    centre_momentum: float = setting(0.9, "of the teacher's centre", minimum=0)
+    centre_momentum: float = setting(0.9, "momentum of the centre of the teacher's logits", minimum=0)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """The teacher's temperature."""
+        """Return the schedule of the teacher's temperature."""
         from densebench.training.optimisation import stairs
 
         return {"teacher_temp": stairs(self.teacher_temp_start, self.teacher_temp, steps, per_epoch, self.teacher_temp_epochs)}

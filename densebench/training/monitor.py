@@ -1,4 +1,4 @@
-"""Watching a run: steps whose loss is not finite are skipped and counted, and a collapse is called out with what helps."""
+"""Watching a run: steps whose loss is not finite are skipped and counted, and a notice of a collapse says what helps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from densebench.errors import UserError
 
 PATIENCE = 5  # logged steps in a row
 SAME = 0.02  # feature_std below this: all images look the same to the teacher
-UNIFORM, NEARLY_UNIFORM = 0.999, 0.98  # shares of ln K: the teacher says nothing, or next to nothing
+UNIFORM, NEARLY_UNIFORM = 0.999, 0.98  # shares of ln K above which the teacher's entropy counts as (nearly) uniform
 MAX_SKIPPED_IN_A_ROW = 50
 
 
@@ -23,7 +23,7 @@ class Monitor:
         self._signs: dict[str, int] = {}
 
     def skip(self, step: int) -> None:
-        """A step was not finite. Raises UserError when it happens again and again."""
+        """Count a step that was not finite. Raises UserError after MAX_SKIPPED_IN_A_ROW in a row."""
         self.skipped += 1
         self.in_a_row += 1
         notice(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
@@ -34,11 +34,11 @@ class Monitor:
             )
 
     def passed(self) -> None:
-        """A step was finite."""
+        """Count a step that was finite."""
         self.in_a_row = 0
 
     def watch(self, step: int, figures: Mapping[str, float], warmed_up: bool) -> list[str]:
-        """Look at the figures of a logged step; returns the warnings that were printed, each of which is printed once."""
+        """Check the figures of a logged step; return the warnings that were printed, each of which is printed once."""
         if not warmed_up:
             return []
         signs = {}
@@ -50,8 +50,8 @@ class Monitor:
         if "feature_std" in figures:
             signs["equal"] = figures["feature_std"] < SAME
         warnings = []
-        for sign, seen in signs.items():
-            self._signs[sign] = self._signs.get(sign, 0) + 1 if seen else 0
+        for sign, present in signs.items():
+            self._signs[sign] = self._signs.get(sign, 0) + 1 if present else 0
             if self._signs[sign] == PATIENCE:
                 warnings.append(self._warning(sign, step, figures))
                 notice(warnings[-1])

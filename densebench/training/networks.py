@@ -23,7 +23,7 @@ CONVENTION = "offset"  # how DINO and its descendants resize position tables
 
 @dataclass
 class Tokens:
-    """What an encoder says of b images: the class token (the mean patch where there is none), the patch tokens (both after
+    """An encoder's output for b images: the class token (the mean patch where there is none), the patch tokens (both after
     the last norm), and on demand the queries, keys and values of the last block, heads apart, of all tokens: `prefix` of them
     (class token, registers) come before the patches."""
 
@@ -46,12 +46,12 @@ class Encoder(nn.Module):
         model.patch_embed.strict_img_size = False
 
     def grid(self, size: int) -> tuple[int, int]:
-        """Rows and columns of patches of a square image."""
+        """Return rows and columns of patches of a square image."""
         return size // self.patch, size // self.patch
 
     def forward(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
-        """Tokens of normalised images."""
-        x = self._embed(images)
+        """Return the tokens of normalised images."""
+        x = self.embed(images)
         *blocks, last = self.model.blocks
         for block in blocks:
             x = block(x)
@@ -60,7 +60,8 @@ class Encoder(nn.Module):
         patches = x[:, self.prefix :]
         return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts, self.prefix)
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the input tokens of the first block: patches with their positions after class token and registers."""
         model = self.model
         patches = model.patch_embed(images).flatten(1, -2)
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
@@ -76,8 +77,7 @@ class Encoder(nn.Module):
 
 
 class Network(nn.Module):
-    """An encoder and a head, in the arithmetic of `precision`. What is done with their outputs is fp32 unless it says
-    otherwise."""
+    """An encoder and a head, in the arithmetic of `precision`. Their outputs are fp32."""
 
     def __init__(self, encoder: Encoder, head: nn.Module, precision: str = "fp32") -> None:
         super().__init__()
@@ -85,14 +85,14 @@ class Network(nn.Module):
         self.head: Any = head
 
     def encode(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
-        """The tokens of normalised images, fp32."""
+        """Return the tokens of normalised images, fp32."""
         with self._arithmetic(images.device):
             tokens = self.encoder(images, qkv=qkv)
         parts = tokens.qkv if tokens.qkv is None else tokens.qkv.float()
         return Tokens(tokens.image.float(), tokens.patches.float(), parts, tokens.prefix)
 
     def project(self, vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
-        """What the head makes of vectors, fp32; prototypes are multiplied elsewhere."""
+        """Return the head's output for vectors, fp32, before the prototypes."""
         with self._arithmetic(vectors.device):
             projected: Tensor = self.head(vectors)
         return projected.float()
@@ -102,7 +102,7 @@ class Network(nn.Module):
 
 
 def class_attention(tokens: Tokens) -> Float[Tensor, "b heads patches"]:
-    """The attention of the class token (the first) to the patches in the last block, softmax over all tokens."""
+    """Return the attention of the class token (the first) to the patches in the last block, softmax over all tokens."""
     assert tokens.qkv is not None
     query, key, _ = tokens.qkv
     logits = torch.einsum("bhd,bhnd->bhn", query[:, :, 0], key) / query.shape[-1] ** 0.5
@@ -110,7 +110,7 @@ def class_attention(tokens: Tokens) -> Float[Tensor, "b heads patches"]:
 
 
 def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
-    """A ViT as timm initialises it, its position table made for images of `size` px.
+    """Return a ViT as timm initialises it, its position table made for images of `size` px.
 
     Raises UserError for a name that timm does not have, a model that is no plain ViT with a class token, or a size that the
     patch does not divide.
@@ -123,7 +123,7 @@ def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
 
 
 def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
-    """A ViT without class token whose positions are fixed sines and cosines, otherwise as timm initialises it.
+    """Return a ViT without class token whose positions are fixed sines and cosines, otherwise as timm initialises it.
 
     Raises UserError as `create_encoder` does.
     """
@@ -139,8 +139,11 @@ def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "1 patches dim"]:
-    """The two-dimensional sine-cosine table of MAE (He et al., CVPR 2022): columns in the first half of the channels, rows in
-    the second, each half sines, then cosines, of position / 10000^(4i / dim). Raises UserError where 4 does not divide `dim`."""
+    """Return the two-dimensional sine-cosine table of MAE (He et al., CVPR 2022).
+
+    Columns fill the first half of the channels, rows the second, each half sines, then cosines, of position / 10000^(4i / dim).
+    Raises UserError where 4 does not divide `dim`.
+    """
     if dim % 4:
         raise UserError(f"sine-cosine positions of {dim} channels: 4 must divide them; choose another --arch")
     speeds = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
@@ -160,10 +163,10 @@ def initial_encoder(
     class_token: bool = True,
     flag: str = "--init",
 ) -> Encoder:
-    """A ViT with the weights of a backbone spec, its own position table and way of resizing it.
+    """Return a ViT with the weights, the position table and the resizing of positions of a backbone spec.
 
-    class_token: whether it must have one. flag: what messages call the spec. Raises UserError where it lacks that, where the
-    spec is no plain ViT, or is another architecture than `arch`.
+    class_token: whether it must have one. flag: the option that messages name. Raises UserError where the class token is missing,
+    where the spec is no plain ViT, or is another architecture than `arch`.
     """
     backbone = load_backbone(spec, weights=weights)
     if not isinstance(backbone.trunk, TimmTrunk):
@@ -194,7 +197,7 @@ def _create(arch: str, size: int, drop_path: float, *, class_token: bool = True)
 
 
 def arch_of(spec: str, flag: str = "--init") -> str:
-    """The timm name behind a backbone spec, without loading weights. Raises UserError where the spec does not say."""
+    """Return the timm name of a backbone spec, without loading weights. Raises UserError for a spec without one."""
     from densebench.backbones.checkpoint import read_checkpoint
 
     kind, _, name = spec.partition(":")

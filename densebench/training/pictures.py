@@ -1,4 +1,4 @@
-"""Pictures of what a method sees: views with their clusters painted over them, and objects beside what they were matched with."""
+"""Parts of a method's pictures: views with their clusters painted over them, views dark but for an object, and frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RIGHT, WRONG = (40, 170, 70), (210, 50, 50)
 
 
 def bytes_of(pixels: Float[Tensor, "3 s s"]) -> np.ndarray:
-    """A normalised view as bytes, uint8 [SIDE, SIDE, 3]."""
+    """Return a normalised view as bytes, uint8 [SIDE, SIDE, 3]."""
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     shown = F.interpolate((pixels * std + mean)[None].float(), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
     return (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
@@ -28,7 +28,7 @@ def bytes_of(pixels: Float[Tensor, "3 s s"]) -> np.ndarray:
 def painted(
     pixels: Float[Tensor, "3 s s"], labels: Int[Tensor, "gh gw"], valid: Bool[Tensor, " k"], share: float = 0.55
 ) -> Image.Image:
-    """A view with one colour a cluster; clusters that were dropped are grey."""
+    """Return a view with one colour a cluster; clusters that were dropped are grey."""
     table = np.array(distinct_palette(len(valid)), dtype=np.float64)
     table[~valid.cpu().numpy()] = PRUNED
     colours = table[enlarged(labels)]
@@ -36,7 +36,7 @@ def painted(
 
 
 def lit(pixels: np.ndarray, mask: Bool[Tensor, "gh gw"], frame: tuple[int, int, int] | None = None) -> Image.Image:
-    """A view, uint8 [SIDE, SIDE, 3], dark but for one object, in a frame."""
+    """Return a view, uint8 [SIDE, SIDE, 3], dark but for one object, in a frame."""
     bright = np.where(enlarged(mask)[..., None], 1.0, 0.4)
     shown = (pixels * bright).astype(np.uint8)
     if frame is not None:
@@ -47,27 +47,27 @@ def lit(pixels: np.ndarray, mask: Bool[Tensor, "gh gw"], frame: tuple[int, int, 
 
 
 def framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """A picture inside a frame."""
+    """Return a picture inside a frame."""
     result = Image.new("RGB", (picture.width, picture.height), colour)
     result.paste(picture.crop((5, 5, picture.width - 5, picture.height - 5)), (5, 5))
     return result
 
 
 def enlarged(grid: Tensor) -> np.ndarray:
-    """A grid of patches at the size of a shown view."""
+    """Return a grid of patches at the size of a shown view."""
     rows, columns = (np.arange(SIDE) * side // SIDE for side in grid.shape)
     return grid.cpu().numpy()[np.ix_(rows, columns)]
 
 
 def cut(image: Image.Image, crop: Sequence[float]) -> np.ndarray:
-    """The part of an image that a view showed (top, left, height, width, flipped), uint8 [SIDE, SIDE, 3]."""
+    """Return the part of an image that a view showed (top, left, height, width, flipped), uint8 [SIDE, SIDE, 3]."""
     top, left, height, width, flipped = crop
     part = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
     return np.asarray(part)[:, ::-1] if flipped else np.asarray(part)
 
 
 def first(views: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
-    """The views of the first images, image by image."""
+    """Return the views of the first images, image by image."""
     return list(zip(*(view[:count].unbind() for view in views), strict=True))
 
 

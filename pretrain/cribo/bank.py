@@ -18,7 +18,7 @@ TILE_BYTES = 128 * 2**20  # of one array of similarities
 class Bank(nn.Module):
     """A ring of the teacher's objects of the last `images` images, in both views, with room for `count` objects an image.
 
-    A place that holds no object is never found, and neither is the image itself when it comes by again. Adding costs O(batch).
+    An empty row is never matched, and neither is an object of the same image from an earlier epoch. Adding costs O(batch).
     """
 
     objects: Tensor
@@ -70,39 +70,39 @@ class Bank(nn.Module):
         numbers: Int[Tensor, " b"],
         valid: Bool[Tensor, "b k"] | None = None,
     ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
-        """The place (slot * count + object) of the most similar object by cosine, and whether there is any (equation 2).
+        """Return the index (slot * count + object) of the most similar object by cosine, and whether there is one (equation 2).
 
-        numbers: which images the queries are of; objects of the same image are passed over. valid: queries that are asked for;
-        others find nothing. Ties go to the first place.
+        numbers: of the queries' images; objects of the same image are passed over. valid: queries to search for; the others have
+        no match. Ties go to the first index.
         """
         b, k, _ = queries.shape
-        asked = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
-        wanted = F.normalize(queries.flatten(0, 1)[asked].float(), dim=1)
-        image = numbers[asked // k]
-        best = wanted.new_full((len(asked),), -torch.inf)
-        place = torch.zeros_like(asked)
-        step = max(1, TILE_BYTES // (4 * max(1, len(asked))))
+        requested = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
+        unit = F.normalize(queries.flatten(0, 1)[requested].float(), dim=1)
+        image = numbers[requested // k]
+        best = unit.new_full((len(requested),), -torch.inf)
+        nearest = torch.zeros_like(requested)
+        step = max(1, TILE_BYTES // (4 * max(1, len(requested))))
         for rows in self.rows.split(step) if len(self.rows) else ():
             keys = self.objects[view].flatten(0, 1)[rows].float() * self.inverse_lengths[view].flatten()[rows, None]
-            similar = wanted @ keys.T
+            similar = unit @ keys.T
             similar.masked_fill_(image[:, None] == self.numbers[rows // self.valid.shape[1]], -torch.inf)
             value, index = similar.max(dim=1)
             better = value > best
-            best, place = torch.where(better, value, best), torch.where(better, rows[index], place)
-        places, found = place.new_zeros(b * k), best.new_zeros(b * k, dtype=torch.bool)
-        places[asked], found[asked] = place, best > -torch.inf
-        return places.view(b, k), found.view(b, k)
+            best, nearest = torch.where(better, value, best), torch.where(better, rows[index], nearest)
+        indices, matched = nearest.new_zeros(b * k), best.new_zeros(b * k, dtype=torch.bool)
+        indices[requested], matched[requested] = nearest, best > -torch.inf
+        return indices.view(b, k), matched.view(b, k)
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The places that hold an object; read once after each `add`."""
+        """The indices that hold an object; read once after each `add`."""
         if self._rows is None:
             self._rows = self.valid.flatten().nonzero()[:, 0]
         return self._rows
 
-    def at(self, view: int, places: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        """The objects at places, not normalised."""
-        return self.objects[view].flatten(0, 1)[places].float()
+    def at(self, view: int, indices: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """Return the objects at these indices, not normalised."""
+        return self.objects[view].flatten(0, 1)[indices].float()
 
 
 def cycle_consistent(
@@ -118,7 +118,7 @@ def cycle_consistent(
     """
     size = group or len(valid)
     groups = zip(jumped.split(size), objects.split(size), valid.split(size), strict=True)
-    return torch.cat([cycle_closes(back, keys, there) for back, keys, there in groups])
+    return torch.cat([cycle_closes(*parts) for parts in groups])
 
 
 def cycle_closes(
@@ -129,11 +129,10 @@ def cycle_closes(
     jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
     """
     b, k, _ = jumped.shape
-    keys, there = F.normalize(objects.float(), dim=2).flatten(0, 1), valid.flatten()
+    keys, held = F.normalize(objects.float(), dim=2).flatten(0, 1), valid.flatten()
     back = F.normalize(jumped.float(), dim=2).flatten(0, 1)
-    found = [
-        (rows @ keys.T).masked_fill(~there, -torch.inf).argmax(dim=1)
-        for rows in back.split(max(1, TILE_BYTES // (4 * len(keys))))
+    nearest = [
+        (rows @ keys.T).masked_fill(~held, -torch.inf).argmax(dim=1) for rows in back.split(max(1, TILE_BYTES // (4 * len(keys))))
     ]
     itself = first * k + torch.arange(b * k, device=keys.device)
-    return (torch.cat(found) == itself).view(b, k) & valid[first : first + b]
+    return (torch.cat(nearest) == itself).view(b, k) & valid[first : first + b]

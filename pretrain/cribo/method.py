@@ -81,14 +81,18 @@ class CrIBo(PrototypePretrainer):
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
     object_weight: float = setting(1.0, "weight of the loss between the two views of an object; 0 switches it off", minimum=0)
     neighbour_weight: float = setting(1.0, "weight of the loss across images; 0 switches it off", minimum=0)
-    cycle: bool = setting(True, "use only cycle-consistent matches; no: every object is matched")
+    cycle: bool = setting(True, "use only cycle-consistent matches; no: use all matches")
     cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
-    neighbour_norm: str = setting("official", "what the loss across images is divided by", choices=("official", "paper"))
+    neighbour_norm: str = setting(
+        "official",
+        "divisor of the loss across images: matches of the first direction (official), of each (paper)",
+        choices=("official", "paper"),
+    )
     bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)
     rounds: int = setting(5, "rounds of the clustering", minimum=1, maximum=10_000)
     sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
     sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1, maximum=10_000)
-    update_marginal: bool = setting(True, "let the sizes of clusters follow their patches")
+    update_marginal: bool = setting(True, "update the marginal of clusters by their patches")
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return two global views: the first always blurred, the second sometimes blurred and solarised."""

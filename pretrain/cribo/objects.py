@@ -17,22 +17,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objects:
-    """Which patches make up the objects of b images with room for k each, and which of these places hold one.
+    """The patches that make up the objects of b images, with room for k objects each.
 
-    weights: how much each patch gives to each object in views 1 and 2. valid: objects that both views show; the weights of
-    others are 0.
+    weights: of each patch in each object, in views 1 and 2. valid: objects that both views show; the weights of others are 0.
     """
 
     weights: tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]
     valid: Bool[Tensor, "b k"]
 
     def vectors(self, view: int, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The weighted sums of the tokens of a view; gradients reach the tokens."""
+        """Return the weighted sums of the tokens of a view; gradients reach the tokens."""
         return torch.bmm(self.weights[view].transpose(1, 2), tokens)
 
 
 def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
-    """Objects of a hard partition of the joint axis into `count` clusters: means over the patches of a view.
+    """Return the objects of a hard partition of the joint axis into `count` clusters: means over the patches of a view.
 
     Labels that are `count` or more belong to no object.
     """

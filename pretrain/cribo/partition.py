@@ -29,7 +29,7 @@ def partition(
     group: int = 0,
     update_marginal: bool = True,
 ) -> Int[Tensor, "b joint"]:
-    """The cluster 0 .. count - 1 of each patch on the joint axis, for b images at once.
+    """Return the cluster 0 .. count - 1 of each patch on the joint axis, for b images at once.
 
     tokens: the teacher's, of view 1 then view 2. positions: of the patches in the original image, px. noise: uniform; the
     patches with the `count` largest values start the clusters. group: images that share the extremes of the cost (0: all).
@@ -59,10 +59,10 @@ def partition(
 
 
 def linkage(distances: Float[Tensor, "b n m"], labels: Int[Tensor, "b m"], count: int) -> Float[Tensor, "b n count"]:
-    """The distance of each patch to the nearest other patch of each cluster, as a share of the image's largest.
+    """Return the distance of each patch to the nearest other patch of each cluster, as a share of the image's largest.
 
-    distances: infinite where two patches are the same or lie at the same place, which does not count. labels: `count` for patches
-    without a cluster. Where a cluster has no patch to measure, the image's mean (taken with zeros there) stands in.
+    distances: infinite between a patch and itself, and between patches at the same position. labels: `count` for patches without
+    a cluster. A cluster without a patch to measure gets the image's mean, in which it counts as 0.
     """
     nearest = distances.new_full((*distances.shape[:2], count + 1), torch.inf)
     nearest = nearest.scatter_reduce(2, labels[:, None, :].expand_as(distances), distances, "amin")[:, :, :count]

@@ -18,12 +18,12 @@ PAIRS = 4  # matches shown for an image
 def clusters_picture(
     views: Views, labels: Int[Tensor, "b joint"], valid: Bool[Tensor, "b k"], grid: tuple[int, int]
 ) -> Image.Image:
-    """One row an image: both views, and both with their clusters; a colour is the same object, grey is in one view only."""
+    """Return one row an image: both views, and both with their clusters; a colour is an object, grey is in one view only."""
     rows = []
-    for pair, label, there in zip(first(views.pixels, len(views)), labels, valid, strict=True):
+    for pair, label, shared in zip(first(views.pixels, len(views)), labels, valid, strict=True):
         maps = [part.view(grid) for part in label.chunk(2)]
         plain = [Image.fromarray(bytes_of(view)) for view in pair]
-        rows.append(row([*plain, *(painted(view, part, there) for view, part in zip(pair, maps, strict=True))], gap=4))
+        rows.append(row([*plain, *(painted(view, part, shared) for view, part in zip(pair, maps, strict=True))], gap=4))
     return row(rows, gap=4, down=True)
 
 
@@ -32,30 +32,29 @@ def matches_picture(
     views: Views,
     labels: Int[Tensor, "b joint"],
     valid: Bool[Tensor, "b k"],
-    places: Int[Tensor, "b k"],
+    indices: Int[Tensor, "b k"],
     masks: Bool[Tensor, "b k"],
     grid: tuple[int, int],
     images: Images,
 ) -> Image.Image:
-    """One row an image: up to four pairs of an object of view 1 and its match in the bank; green where the cycle closes, else
-    red.
+    """Return one row an image: up to four objects of view 1, each beside its match in the bank.
 
-    Matches that hold come first.
+    Frames are green where the cycle closes, else red. Matches that hold come first.
     """
     count = valid.shape[1]
     rows = []
-    for pixels, label, there, place, mask in zip(views.pixels[0], labels, valid, places, masks, strict=True):
-        shown, own = bytes_of(pixels), label.chunk(2)[0].view(grid)
-        order = (there.int() + mask.int()).argsort(descending=True, stable=True)[:PAIRS].tolist()
+    for pixels, label, held, index, mask in zip(views.pixels[0], labels, valid, indices, masks, strict=True):
+        shown, objects = bytes_of(pixels), label.chunk(2)[0].view(grid)
+        order = (held.int() + mask.int()).argsort(descending=True, stable=True)[:PAIRS].tolist()
         parts = []
-        for number in (k for k in order if there[k]):
-            slot, found = divmod(int(place[number]), count)
+        for number in (k for k in order if held[k]):
+            slot, neighbour = divmod(int(index[number]), count)
             if bank.numbers[slot] < 0:
                 continue
             colour = RIGHT if mask[number] else WRONG
             match = cut(images.open(int(bank.numbers[slot])), bank.crops[slot, 0].tolist())
-            theirs = bank.labels[slot].chunk(2)[0].view(grid) == found
-            parts += [lit(shown, own == number, colour), lit(match, theirs, colour)]
+            matched = bank.labels[slot].chunk(2)[0].view(grid) == neighbour
+            parts += [lit(shown, objects == number, colour), lit(match, matched, colour)]
         if parts:
             rows.append(row(parts, gap=4))
     return row(rows, gap=6, down=True) if rows else Image.new("RGB", (1, 1), "white")

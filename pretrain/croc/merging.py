@@ -24,7 +24,7 @@ from densebench.numerics.sinkhorn import rescaled, sinkhorn
 class Rules:
     """How clusters are merged, weighed and chosen.
 
-    start: centroids at the beginning (K_start). most: the largest number that may be chosen. lambda_pos: weight of the
+    start: centroids at the beginning (K_start). most: the largest number to choose from. lambda_pos: weight of the
     positional cost. score_temp: of the softmax that makes marginals of scores. uniform: all patches and centroids weigh the
     same. scores_are_shares: scores are attention already, no softmax. merge: "dot" of unnormalised means, or "cosine".
     follow: centroid marginals and positions from the "plan", or from the averaged "tokens" of the start (the paper's Y).
@@ -50,8 +50,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Clusters:
-    """What is found for p problems: weights of the patches in their clusters, split over views (0 for pruned clusters), which
-    of the `most` places hold a cluster that both views show, and the number of clusters before pruning."""
+    """The clusters of p problems, with room for `most` each.
+
+    weights: of the patches in their clusters, in views 1 and 2; 0 for pruned clusters. valid: clusters that both views show.
+    count: clusters before pruning.
+    """
 
     weights: tuple[Float[Tensor, "p n most"], Float[Tensor, "p n most"]]
     valid: Bool[Tensor, "p most"]
@@ -65,7 +68,7 @@ def merge_clusters(
     noise: Float[Tensor, "p joint"],
     rules: Rules,
 ) -> Clusters:
-    """Cluster the joint axis (view 1, then view 2) of every problem.
+    """Return the clusters on the joint axis (view 1, then view 2) of every problem.
 
     tokens: keys, queries, values or last tokens. positions: px in the original image. scores: how much a patch matters to the
     class token. noise: uniform, to sample the first centroids without replacement.
@@ -93,36 +96,37 @@ def steps(
     noise: Float[Tensor, "p joint"],
     rules: Rules,
 ) -> Iterator[Step]:
-    """The clusterings into start, start - 1, ..., 2 clusters; arguments as of `merge_clusters`."""
+    """Yield the clusterings into start, start - 1, ..., 2 clusters; for the arguments see `merge_clusters`."""
     tokens = F.normalize(tokens.float(), dim=2)
-    rows = _shares(scores, rules)
-    chosen = _sample(rows, noise, rules.start)
+    rows = patch_marginal(scores, rules)
+    chosen = sample(rows, noise, rules.start)
     source = (
         F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)
     )  # Y: columns are the tokens that a centroid began as
     plan = source
     if rules.uniform or rules.scores_are_shares or rules.follow == "tokens":
-        columns = _marginal(source, rows, rules)
+        columns = centroid_marginal(source, rows, rules)
     else:
         columns = torch.softmax(scores.gather(1, chosen) / rules.score_temp, dim=1)
     for count in range(rules.start, 1, -1):
         weights = _columns_to_one(plan)
         centroids = torch.bmm(weights.transpose(1, 2), tokens)
-        places = torch.bmm((weights if rules.follow == "plan" else source).transpose(1, 2), positions)
-        plan, quality = _transport(tokens, positions, centroids, places, rows, columns, rules)
+        centres = torch.bmm((weights if rules.follow == "plan" else source).transpose(1, 2), positions)
+        plan, quality = transport(tokens, positions, centroids, centres, rows, columns, rules)
         yield Step(plan, quality)
         if count > 2:
-            pair = _closest(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
-            plan = _merge(plan, pair, 1.0)
-            source = _merge(source, pair, 0.5)
-            columns = _marginal(plan if rules.follow == "plan" else source, rows, rules)
+            pair = closest_pair(torch.bmm(_columns_to_one(plan).transpose(1, 2), tokens), rules.merge)
+            plan = merge_pair(plan, pair, 1.0)
+            source = merge_pair(source, pair, 0.5)
+            columns = centroid_marginal(plan if rules.follow == "plan" else source, rows, rules)
 
 
 def _columns_to_one(plan: Tensor) -> Tensor:
     return plan / plan.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def _shares(scores: Tensor, rules: Rules) -> Tensor:
+def patch_marginal(scores: Tensor, rules: Rules) -> Tensor:
+    """Return the marginal of patches, `[p joint]`, which sums to 1."""
     if rules.uniform:
         return torch.full_like(scores, 1.0 / scores.shape[1])
     if rules.scores_are_shares:
@@ -130,14 +134,14 @@ def _shares(scores: Tensor, rules: Rules) -> Tensor:
     return torch.softmax(scores / rules.score_temp, dim=1)
 
 
-def _sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
-    """Draw `count` tokens without replacement, in proportion to their shares: the smallest of exponential waiting times."""
+def sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
+    """Return `count` tokens drawn without replacement, in proportion to their shares: the smallest exponential waiting times."""
     waiting = -torch.log1p(-noise) / shares.clamp(min=1e-12)
     return waiting.topk(count, dim=1, largest=False).indices
 
 
-def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
-    """The centroids' marginal: the mean weight of their patches, made to sum to 1; a softmax of it when tokens are followed."""
+def centroid_marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
+    """Return the marginal of centroids: the mean weight of their patches, summing to 1; its softmax when tokens are followed."""
     if rules.uniform:
         return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
     means = torch.einsum("pn,pnk->pk", rows, _columns_to_one(plan))
@@ -146,12 +150,12 @@ def _marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
     return means / means.sum(dim=1, keepdim=True)
 
 
-def _transport(
-    tokens: Tensor, positions: Tensor, centroids: Tensor, places: Tensor, rows: Tensor, columns: Tensor, rules: Rules
+def transport(
+    tokens: Tensor, positions: Tensor, centroids: Tensor, centres: Tensor, rows: Tensor, columns: Tensor, rules: Rules
 ) -> tuple[Tensor, Tensor]:
-    """The unconverged plan (equation 11) and its cost per problem (equation 13)."""
+    """Return the unconverged plan (equation 11) and its cost per problem (equation 13)."""
     semantic = -torch.bmm(tokens, F.normalize(centroids, dim=2).transpose(1, 2))
-    away = torch.cdist(positions, places, compute_mode="donot_use_mm_for_euclid_dist")
+    away = torch.cdist(positions, centres, compute_mode="donot_use_mm_for_euclid_dist")
     away = away / away.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     cost = rescaled(semantic + rules.lambda_pos * away, rules.group)
     plan = sinkhorn(cost, rows, columns, rules.sharpness, rules.iterations)
@@ -159,7 +163,7 @@ def _transport(
 
 
 def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
-    """The cheaper of two clusterings per problem; the larger number of clusters on a tie. Plans are padded to the widest."""
+    """Return the cheaper of two clusterings per problem; the larger number on a tie. Plans are padded to the widest."""
     count = step.plan.shape[2]
     padded = F.pad(step.plan, (0, rules.most - count))
     counts = torch.full_like(step.quality, count, dtype=torch.long)
@@ -170,8 +174,8 @@ def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules
     return chosen, torch.where(cheaper, step.quality, best[1]), torch.where(cheaper, counts, best[2])
 
 
-def _closest(centroids: Tensor, measure: str) -> Tensor:
-    """The two most similar centroids of each problem, `[p 2]`; the first pair in row order on a tie."""
+def closest_pair(centroids: Tensor, measure: str) -> Tensor:
+    """Return the two most similar centroids of each problem, `[p 2]`; the first pair in row order on a tie."""
     if measure == "cosine":
         centroids = F.normalize(centroids, dim=2)
     similar = torch.bmm(centroids, centroids.transpose(1, 2))
@@ -181,15 +185,15 @@ def _closest(centroids: Tensor, measure: str) -> Tensor:
     return torch.stack([flat // count, flat % count], dim=1)
 
 
-def _merge(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
-    """Take two columns out and put `factor` times their sum at the end: `[p n k]` to `[p n k-1]`."""
+def merge_pair(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
+    """Return the columns without two, and `factor` times their sum at the end: `[p n k]` to `[p n k-1]`."""
     count = columns.shape[2]
     number = torch.arange(count, device=columns.device)
-    gone = (number == pair[:, :1]) | (number == pair[:, 1:])
-    kept = (number + count * gone).argsort(dim=1)[:, : count - 2]
+    merged = (number == pair[:, :1]) | (number == pair[:, 1:])
+    others = (number + count * merged).argsort(dim=1)[:, : count - 2]
     n = columns.shape[1]
     both = columns.gather(2, pair[:, None].expand(-1, n, -1)).sum(dim=2, keepdim=True)
-    return torch.cat([columns.gather(2, kept[:, None].expand(-1, n, -1)), factor * both], dim=2)
+    return torch.cat([columns.gather(2, others[:, None].expand(-1, n, -1)), factor * both], dim=2)
 
 
 def _split(plan: Tensor, count: Tensor, rules: Rules) -> Clusters:
@@ -198,9 +202,8 @@ def _split(plan: Tensor, count: Tensor, rules: Rules) -> Clusters:
     views = [_columns_to_one(part) for part in (first, second)]
     if rules.assign == "row":
         views = [part / part.sum(dim=2, keepdim=True).clamp(min=1e-12) for part in (first, second)]
-    places = torch.arange(plan.shape[2], device=plan.device)
-    there = places < count[:, None]
-    masks = [F.one_hot(v.masked_fill(~there[:, None], -1.0).argmax(dim=2), plan.shape[2]).to(plan.dtype) for v in views]
+    used = torch.arange(plan.shape[2], device=plan.device) < count[:, None]
+    masks = [F.one_hot(v.masked_fill(~used[:, None], -1.0).argmax(dim=2), plan.shape[2]).to(plan.dtype) for v in views]
     sizes = [mask.sum(dim=1) for mask in masks]
     valid = (sizes[0] > 0) & (sizes[1] > 0)
     if rules.assign == "column":

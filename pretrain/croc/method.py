@@ -64,24 +64,26 @@ class CrOC(PrototypePretrainer):
     }  # fmt: skip
 
     object_dim: int = setting(8192, "prototypes for objects", minimum=2, maximum=10_000_000)
-    object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0 switches it off", minimum=0)
+    object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0: none", minimum=0)
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
-    tokens: str = setting("value", "what is clustered, of the last block", choices=("query", "key", "value", "last"))
+    tokens: str = setting("value", "vectors that are clustered, from the last block", choices=("query", "key", "value", "last"))
     k_start: int = setting(12, "centroids at the start of the clustering", minimum=2, maximum=65_536)
     k_max: int = setting(12, "largest number of clusters that may be chosen", minimum=2, maximum=65_536)
     lambda_pos: float = setting(4.0, "weight of the positional cost in the clustering", minimum=0)
     sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
     sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a step", minimum=1, maximum=10_000)
     marginals: str = setting(
-        "similarity", "what weighs patches: similarity to the class token, its attention, or nothing",
+        "similarity", "weights of patches: by similarity to the class token, by its attention, or equal",
         choices=("similarity", "attention", "uniform"),
     )  # fmt: skip
     marginal_temp: float = setting(2.0, "temperature of the softmax over similarities", minimum=1e-4)
     merge: str = setting("dot", "similarity by which centroids are merged", choices=("dot", "cosine"))
-    follow: str = setting("plan", "where merged centroids take marginal and position from", choices=("plan", "tokens"))
-    quality: str = setting("total", "transport cost by which the number is chosen", choices=("total", "semantic"))
+    follow: str = setting("plan", "source of a merged centroid's marginal and position", choices=("plan", "tokens"))
+    quality: str = setting("total", "transport cost by which the number of clusters is chosen", choices=("total", "semantic"))
     assign: str = setting("column", "how the plan is normalised before patches are assigned", choices=("column", "row"))
-    object_norm: str = setting("class", "length of cluster vectors: that of class tokens, or as it is", choices=("class", "none"))
+    object_norm: str = setting(
+        "class", "norm of cluster vectors: the class tokens' mean, or unchanged", choices=("class", "none")
+    )
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return two global views: the first always blurred, the second sometimes blurred and solarised."""

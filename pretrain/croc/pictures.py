@@ -19,8 +19,10 @@ HEADS, STEPS = 3, 7
 def merging_picture(
     views: Views, plans: Sequence[Float[Tensor, "b heads joint k"]], chosen: Float[Tensor, "b heads"], grid: tuple[int, int]
 ) -> Image.Image:
-    """For each image and a few heads two rows, one a view: the view, then its clusters at the last steps; the chosen one
-    is framed."""
+    """Return two rows, one a view, for a few heads of each image: the view, then its clusters at the last steps.
+
+    The chosen step is framed.
+    """
     rows = []
     for number, pair in enumerate(first(views.pixels, len(views))):
         for head in range(min(HEADS, chosen.shape[1])):
@@ -36,5 +38,5 @@ def merging_picture(
 
 
 def _labels(plan: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-    """The cluster of each patch of both views."""
+    """Return the cluster of each patch, by view."""
     return [part.div(part.sum(dim=0).clamp(min=1e-12)).argmax(dim=1).view(grid) for part in plan.chunk(2)]

@@ -13,23 +13,23 @@ from densebench.errors import UserError
 
 
 def attention(queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"], scale: float) -> Float[Tensor, "b q n"]:
-    """softmax(scale * z . t) over the tokens t: how much each belongs to the cluster of the query z."""
+    """Return softmax(scale * z . t) over the tokens t: how much each belongs to the cluster of the query z."""
     return (scale * torch.bmm(queries, tokens.transpose(1, 2))).softmax(dim=2)
 
 
 def mean_shift(queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"], scale: float) -> Float[Tensor, "b q d"]:
-    """The mode to which one step takes each query: the mean token for scale 0, the token of greatest dot product for infinity."""
+    """Return the mode to which one step takes each query: for scale 0 the mean token, for infinity the nearest one."""
     return torch.bmm(attention(queries, tokens, scale), tokens)
 
 
 def sharpened(weights: Float[Tensor, "b q n"], sharpness: float) -> Float[Tensor, "b q n"]:
-    """Attention as a near-binary mask, of sum 1: what is above a query's mean weight counts alike, the rest hardly at all."""
+    """Return attention as a near-binary mask of sum 1: equal weights above a query's mean weight, almost none below."""
     mask = (sharpness * (weights - weights.mean(dim=2, keepdim=True))).sigmoid()
     return mask / mask.sum(dim=2, keepdim=True)
 
 
 def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], window: int, pick: str) -> Int[Tensor, "b cells"]:
-    """One patch of each window of a grid, as flat numbers row by row: the queries of FLSL.
+    """Return one patch of each window of a grid as a flat index, row by row: the queries of FLSL.
 
     noise: uniform in [0, 1), two columns and one for each window. Where the window does not divide the grid, the block of
     windows lies in one of the corners: at the top where the first column is below 1/2, at the left where the second is.
@@ -45,13 +45,13 @@ def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], windo
     row = torch.arange(rows, device=device).repeat_interleave(columns) * window + top[:, None]
     column = torch.arange(columns, device=device).repeat(rows) * window + left[:, None]
     if pick == "random":
-        place = (noise[:, 2:] * window**2).long().clamp(max=window**2 - 1)
-        row, column = row + place // window, column + place % window
+        cell = (noise[:, 2:] * window**2).long().clamp(max=window**2 - 1)
+        row, column = row + cell // window, column + cell % window
     return row * grid[1] + column
 
 
 def windows(grid: tuple[int, int], window: int) -> int:
-    """How many queries `grid_queries` takes from a view. Raises UserError where no window fits into the grid."""
+    """Return how many queries `grid_queries` takes from a view. Raises UserError where no window fits into the grid."""
     if window > min(grid):
         raise UserError(
             f"a window of {window} x {window} patches does not fit into views of {grid[0]} x {grid[1]}; use a smaller one"

@@ -77,9 +77,11 @@ class FLSL(PrototypePretrainer):
     paper: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {"queries": "random"}}
     class_token: ClassVar[bool] = False
 
-    global_scale: tuple[float, float] = setting((0.8, 1.0), "share of the image that the teacher sees, from,to")
-    student_scale: tuple[float, float] = setting((0.5, 1.0), "share of the teacher's view in the student's large crop, from,to")
-    local_scale: tuple[float, float] = setting((0.1, 0.4), "share of the teacher's view in a small crop, from,to")
+    global_scale: tuple[float, float] = setting((0.8, 1.0), "smallest and largest share of the image that the teacher sees")
+    student_scale: tuple[float, float] = setting(
+        (0.5, 1.0), "smallest and largest share of the teacher's view in the student's large crop"
+    )
+    local_scale: tuple[float, float] = setting((0.1, 0.4), "smallest and largest share of the teacher's view in a small crop")
     local_crops: int = setting(2, "small crops of the student", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the small crops, px", minimum=8, maximum=16_384)
     batch_size: int = setting(512, "images a step, over all processes", minimum=1, maximum=65_536)
@@ -91,16 +93,18 @@ class FLSL(PrototypePretrainer):
     )
     intra_weight: float = setting(0.03, "v: weight of the distance to the mode in the own view", minimum=0)
     inter_weight: float = setting(1.0, "eta: weight of the cross-entropy between modes in two views", minimum=0)
-    volume_weight: float = setting(5.0, "gamma: weight of the divergence of centroids' use from uniform", minimum=0)
+    volume_weight: float = setting(5.0, "gamma: weight of the divergence of the use of centroids from uniform", minimum=0)
     self_attention: float = setting(0.1, "inverse temperature of the mean shift in the own view, times sqrt(384)", minimum=0)
-    cross_attention: float = setting(0.2, "inverse temperature of the mean shift in the teacher's view, likewise", minimum=0)
+    cross_attention: float = setting(
+        0.2, "inverse temperature of the mean shift in the teacher's view, times sqrt(384)", minimum=0
+    )
     queries: str = setting("first", "patch of each window that is a query", choices=("first", "random"))
     window: int = setting(3, "side of the windows of large crops, in patches", minimum=1, maximum=1024)
     local_window: int = setting(2, "side of the windows of small crops, in patches", minimum=1, maximum=1024)
     centre: bool = setting(False, "subtract a moving centre from the teacher's logits")
     sinkhorn: int = setting(0, "Sinkhorn iterations that spread the teacher's targets evenly; 0: none", minimum=0, maximum=10_000)
     previous: str | None = setting(None, "ckpt:DIR of a first stage, whose attention guides this second one")
-    previous_attention: float = setting(0.2, "inverse temperature of the first stage's attention, likewise", minimum=0)
+    previous_attention: float = setting(0.2, "inverse temperature of the first stage's attention, times sqrt(384)", minimum=0)
     previous_share: float = setting(1.0, "share of the first stage's attention at the end; 1 at the start", minimum=0)
 
     def views(self) -> tuple[ViewSpec, ...]:

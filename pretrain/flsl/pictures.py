@@ -22,8 +22,10 @@ def modes_picture(
     maps: tuple[Float[Tensor, "b q n"], Float[Tensor, "b q n"]],
     grid: tuple[int, int],
 ) -> Image.Image:
-    """One row an image: teacher's view and large crop, plain and with one colour a centroid; then for a few queries the crop
-    (the query in white) and the teacher's view, bright where the query looks."""
+    """Return one row an image: teacher's view and large crop, plain and with one colour a centroid; then a few queries.
+
+    Of each query: the crop (the query in white) and the teacher's view, both bright where the query looks.
+    """
     rows = []
     for number in range(len(views)):
         pair = [views.pixels[view][number] for view in (0, 1)]
@@ -32,14 +34,14 @@ def modes_picture(
         parts = [Image.fromarray(bytes_of(pixels)) for pixels in pair]
         parts += [painted(pixels, part.view(grid), colours) for pixels, part in zip(pair, flat.chunk(2), strict=True)]
         for query in np.linspace(0, chosen.shape[1] - 1, min(QUERIES, chosen.shape[1])).astype(int):
-            own = _lit(pair[1], maps[0][number, query].view(grid), int(chosen[number, query]))
-            parts += [own, _lit(pair[0], maps[1][number, query].view(grid))]
+            parts.append(_lit(pair[1], maps[0][number, query].view(grid), int(chosen[number, query])))
+            parts.append(_lit(pair[0], maps[1][number, query].view(grid)))
         rows.append(row(parts, gap=4))
     return row(rows, gap=4, down=True)
 
 
 def _lit(pixels: Tensor, weights: Float[Tensor, "rows columns"], query: int | None = None) -> Image.Image:
-    """A view, bright in proportion to a map; the query's patch, which looks most of all at itself, white."""
+    """Return a view, bright in proportion to a map, with the query's patch, whose own weight is the largest, in white."""
     if query is not None:
         weights = weights.flatten().index_fill(0, torch.tensor(query, device=weights.device), 0.0).view(weights.shape)
         others = weights[weights > 0]

@@ -8,6 +8,9 @@ is for any number of regions a map and gives the numbers of torchvision's kernel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -50,6 +53,26 @@ def sampling_weights(
     at = at.clamp(0, cells - 1)
     near = (1 - (at[..., None] - torch.arange(cells, device=start.device)).abs()).clamp(min=0)
     return (near * used[..., None]).sum(dim=2) / counts[:, None, None]
+
+
+class Pair(NamedTuple):
+    """The part of every image that global view g and another view v share: its box in the cells of either, if it exists."""
+
+    g: int
+    v: int
+    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
+    exists: Bool[Tensor, " b"]
+
+
+def shared_parts(
+    crops: Sequence[Float[Tensor, "b 4"]], grids: Sequence[tuple[int, int]], first: Sequence[int], device: torch.device
+) -> list[Pair]:
+    """Return what each view of `first` shares with every other view. crops: of the views, on the CPU; grids: of their patches."""
+    numbers = [(g, v) for g in first for v in range(len(grids)) if v != g]
+    shared = [overlaps(crops[g], crops[v], grids[g], grids[v]) for g, v in numbers]
+    boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)
+    exist = torch.stack([exists for _, exists in shared]).to(device, non_blocking=True)
+    return [Pair(g, v, (both[0], both[1]), exists) for (g, v), both, exists in zip(numbers, boxes, exist, strict=True)]
 
 
 def overlaps(

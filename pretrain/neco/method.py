@@ -25,11 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.neco.alignment import align, overlaps
+from densebench.pretrain.neco.alignment import Pair, align, shared_parts
 from densebench.pretrain.neco.pictures import Shown, neighbours_picture
 from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from jaxtyping import Bool, Float
@@ -82,34 +82,45 @@ class NeCo(Pretrainer):
     colour_jitter: tuple[float, float, float, float] = setting(
         (0.8, 0.8, 0.8, 0.2), "strengths of brightness, contrast, saturation, hue", minimum=0
     )
-    local_scale: tuple[float, float] = setting((0.05, 0.25), "share of the image that a local view shows, from,to")
+    local_scale: tuple[float, float] = setting((0.05, 0.25), "smallest and largest share of the image that a local view shows")
     local_crops: int = setting(4, "local views of an image", minimum=0, maximum=1000)
     local_size: int = setting(98, "side of the local views, px", minimum=8, maximum=16_384)
     overlap: float = setting(
-        0.01, "share of the image that a view has in common with a global one; twice that of two globals", minimum=0
+        0.01,
+        "least share of the image that a local view shares with each global one; two global ones share twice that",
+        minimum=0,
     )
     epochs: int = setting(25, "passes over the data", minimum=1, maximum=1_000_000)
     batch_size: int = setting(64, "images a step, over all processes", minimum=1, maximum=65_536)
     lr: float = setting(1e-6, "learning rate of the backbone; the paper's for DINOv2, 1e-5 for others", minimum=0)
-    head_lr: float | None = setting(1e-4, "learning rate of the head; none: as the backbone's", minimum=0)
+    head_lr: float | None = setting(1e-4, "learning rate of the head; none: --lr", minimum=0)
     lr_batch: int = setting(
-        0, "batch that learning rates are given for; they are scaled linearly; 0: never", minimum=0, maximum=65_536
+        0,
+        "batch size that learning rates are given for; for others they are scaled linearly; 0: they are not",
+        minimum=0,
+        maximum=65_536,
     )
     min_lr: float = setting(0.0, "learning rate at the end, not scaled", minimum=0)
     warmup_epochs: float = setting(0.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay_end: float = setting(0.5, "weight decay at the end (cosine)", minimum=0)
-    momentum: float = setting(0.9995, "of the teacher at the start; 1 at the end (cosine)", minimum=0)
-    clip_grad: float = setting(0.0, "length to which each gradient tensor is clipped; 0: not at all", minimum=0)
-    teacher: bool = setting(True, "a teacher that follows slowly; no: the student of the last step teaches")
-    region_size: int = setting(7, "side of the grid to which common parts are aligned", minimum=1, maximum=1024)
+    momentum: float = setting(0.9995, "momentum of the teacher at the start; it ends at 1 (cosine)", minimum=0)
+    clip_grad: float = setting(0.0, "norm to which the gradient of each parameter is clipped; 0: no clipping", minimum=0)
+    teacher: bool = setting(True, "train against a moving average of the student; no: against the student of the step before")
+    region_size: int = setting(7, "side of the grid to which shared parts are aligned", minimum=1, maximum=1024)
     references: str = setting(
-        "batch", "reference patches: the batch's, dealt out; a queue of the teacher's; a fraction of the batch, for all",
+        "batch", "where references come from: the batch, dealt out; a queue of the teacher; a fraction of the batch",
         choices=("batch", "queue", "fraction"),
     )  # fmt: skip
-    reference_count: int = setting(49, "R: reference patches of an image, unless a fraction", minimum=2, maximum=1_000_000)
-    reference_fraction: float = setting(0.003, "f: share of the batch's patches that are references, if a fraction", minimum=0)
+    reference_count: int = setting(
+        49, "R: reference patches of an image, unless --references fraction", minimum=2, maximum=1_000_000
+    )
+    reference_fraction: float = setting(
+        0.003, "f: share of the batch's patches that are references, with --references fraction", minimum=0
+    )
     reference_images: str = setting(
-        "inter", "the batch's references are other images' patches, or (intra) the image's own", choices=("inter", "intra")
+        "inter",
+        "with --references batch: patches of other images (inter) or of the image itself (intra)",
+        choices=("inter", "intra"),
     )
     queue_size: int = setting(8192, "patches in the queue of a global view", minimum=2, maximum=100_000_000)
     queue_patches: int = setting(10, "patches of an image that enter the queue", minimum=1, maximum=1_000_000)
@@ -118,7 +129,7 @@ class NeCo(Pretrainer):
     steepness: float = setting(100.0, "beta: inverse temperature of the student's sorting", minimum=1e-4)
     teacher_steepness: float = setting(100.0, "beta of the teacher's sorting", minimum=1e-4)
     sort: str = setting("similarity", "what is sorted, ascending", choices=("similarity", "distance"))
-    both_directions: bool = setting(False, "also the cross-entropy of the teacher's order with the student's")
+    both_directions: bool = setting(False, "add the cross-entropy of the teacher's order with the student's")
     nearest: int = setting(0, "nearest neighbours whose ranks count; 0: all", minimum=0, maximum=1_000_000)
     patches: str = setting("both", "patches that count, by the teacher's attention", choices=("both", "foreground", "background"))
     attention_mass: float = setting(0.6, "share of the attention that the foreground holds", minimum=0)
@@ -145,15 +156,6 @@ class NeCo(Pretrainer):
         import numpy as np
 
         return {} if self.teacher else {"momentum": np.zeros(steps)}
-
-
-class Pair(NamedTuple):
-    """The part of every image that global view g and another view v share: its box in the cells of either, if it exists."""
-
-    g: int
-    v: int
-    boxes: tuple[Float[Tensor, "b 4"], Float[Tensor, "b 4"]]
-    exists: Bool[Tensor, " b"]
 
 
 class OrderConsistency(Objective):
@@ -201,12 +203,7 @@ class OrderConsistency(Objective):
 
     def pairs(self, views: Views) -> list[Pair]:
         """Return all pairs of a global view and another one. What they share is known before any network runs."""
-        numbers = [(g, v) for g in GLOBALS for v in range(len(self.grids)) if v != g]
-        shared = [overlaps(views.draws[g].boxes, views.draws[v].boxes, self.grids[g], self.grids[v]) for g, v in numbers]
-        device = views.pixels[0].device
-        boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)
-        exist = torch.stack([exists for _, exists in shared]).to(device, non_blocking=True)
-        return [Pair(g, v, (both[0], both[1]), exists) for (g, v), both, exists in zip(numbers, boxes, exist, strict=True)]
+        return shared_parts([params.boxes for params in views.draws], self.grids, GLOBALS, views.pixels[0].device)
 
     def projected(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
         """Return the student's projected patches of every view; views of one size in one pass."""
@@ -337,4 +334,4 @@ def _check(options: NeCo, count: int, encoder: Encoder) -> None:
     if options.references != "batch" and options.reference_images == "intra":
         raise UserError(f"--reference-images intra does not go with --references {options.references}; use --references batch")
     if options.references == "batch" and options.reference_images == "inter" and 1 in (options.batch_size, options.group_size):
-        notice("an image that is alone in its batch or group has no others to take references from: it gets its own patches")
+        notice("an image alone in its batch or group cannot take references from others: it gets its own patches")

@@ -26,42 +26,44 @@ class Shown(NamedTuple):
 
 
 def neighbours_picture(shown: list[Shown], firsts: Float[Tensor, "c 3 s s"], grid: tuple[int, int], size: int) -> Image.Image:
-    """Two rows an image, one a view: the view with the patch framed, then the nearest patches of other images; a neighbour that
-    both views have among their nearest has a green frame."""
+    """Return two rows an image, one a view: the view with the patch framed, then the nearest patches of other images.
+
+    A neighbour that both views have among their nearest has a green frame.
+    """
     pictures = [bytes_of(pixels) for pixels in firsts]
     rows = []
     for number in range(len(firsts)):
         query = size * size // 2
-        found = [_nearest(one.similarities[number, query], number) for one in shown]
-        for one, own, theirs in zip(shown, found, reversed(found), strict=True):
-            cell = _cell(one.boxes[number], query, size)
-            parts = [_marked(bytes_of(one.pixels[number]), cell, grid)]
-            for place in own:
-                image, patch = divmod(place, grid[0] * grid[1])
+        nearest = [_nearest(view.similarities[number, query], number) for view in shown]
+        for view, patches, others in zip(shown, nearest, reversed(nearest), strict=True):
+            cell = _cell(view.boxes[number], query, size)
+            parts = [_marked(bytes_of(view.pixels[number]), cell, grid)]
+            for index in patches:
+                image, patch = divmod(index, grid[0] * grid[1])
                 part = _patch(pictures[image], (patch // grid[1], patch % grid[1]), grid)
-                parts.append(framed(part, RIGHT) if place in theirs else part)
+                parts.append(framed(part, RIGHT) if index in others else part)
             rows.append(row(parts, gap=4))
     return row(rows, gap=4, down=True)
 
 
-def _nearest(similarities: Float[Tensor, "c n"], own: int) -> list[int]:
-    """Flat numbers of the nearest patches, none of the image itself unless it is alone."""
-    others = torch.arange(len(similarities), device=similarities.device) != own
-    places = torch.arange(similarities.numel()).view(similarities.shape)
+def _nearest(similarities: Float[Tensor, "c n"], image: int) -> list[int]:
+    """Return the flat indices of the nearest patches, none of the image itself unless it is alone."""
+    others = torch.arange(len(similarities), device=similarities.device) != image
+    indices = torch.arange(similarities.numel()).view(similarities.shape)
     if len(similarities) > 1:
-        similarities, places = similarities[others], places[others.cpu()]
+        similarities, indices = similarities[others], indices[others.cpu()]
     best = similarities.flatten().topk(min(NEAREST, similarities.numel())).indices.cpu()
-    return places.flatten()[best].tolist()
+    return indices.flatten()[best].tolist()
 
 
 def _cell(box: Tensor, query: int, size: int) -> tuple[float, float, float, float]:
-    """Top, left, height, width of an aligned patch, in cells of its view."""
+    """Return top, left, height, width of an aligned patch, in cells of its view."""
     top, left, height, width = box.tolist()
     return top + query // size * height / size, left + query % size * width / size, height / size, width / size
 
 
 def _marked(pixels: np.ndarray, cell: tuple[float, float, float, float], grid: tuple[int, int]) -> Image.Image:
-    """A view with a frame around a part."""
+    """Return a view with a frame around a part."""
     top, left, height, width = cell
     y, x = top * SIDE / grid[0], left * SIDE / grid[1]
     high, wide = max(height * SIDE / grid[0], 6), max(width * SIDE / grid[1], 6)
@@ -73,10 +75,10 @@ def _marked(pixels: np.ndarray, cell: tuple[float, float, float, float], grid: t
     return Image.fromarray(shown)
 
 
-def _patch(pixels: np.ndarray, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
-    """A patch and a little around it, enlarged."""
+def _patch(pixels: np.ndarray, cell: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """Return a patch with MARGIN cells around it, enlarged."""
     high, wide = SIDE / grid[0], SIDE / grid[1]
-    top, left = place[0] * high, place[1] * wide
+    top, left = cell[0] * high, cell[1] * wide
     box = (
         max(left - MARGIN * wide, 0), max(top - MARGIN * high, 0),
         min(left + (1 + MARGIN) * wide, SIDE), min(top + (1 + MARGIN) * high, SIDE),

@@ -1,4 +1,4 @@
-"""Reference patches of NeCo: the patches against which those of an image are put in order.
+"""Reference patches of NeCo, which are ordered by their similarity to each patch of an image.
 
 Three sources: patches of the other images of the batch, dealt out as the official code does (but never to the image that they
 come from); a queue of the teacher's patches; or one random fraction of the batch for all, as in the paper's text.
@@ -18,27 +18,28 @@ from densebench.processes import gather
 def deal(
     noise: Float[Tensor, "b p"], shifts: Float[Tensor, "p others"], count: int, wanted: Bool[Tensor, "b p"] | None = None
 ) -> Int[Tensor, "b count"]:
-    """Deal the patches of b images out to each other: `count` flat indices (image * p + patch) for each image.
+    """Return `count` patches of the other images for each of b images, as flat indices (image * p + patch).
 
-    As far as count goes every patch is dealt once to each of the others, and no image gets its own. noise (uniform) shuffles
-    the patches of each image; shifts (uniform, b - 1 columns) says for each place in a hand which of the other images fill it,
-    in turn; no columns deal each image its own patches. wanted: patches that may be dealt; an image with too few repeats them.
+    Patches are dealt out like cards: no patch is dealt twice to the same image before all were, and no image gets its own.
+    noise (uniform) shuffles the patches of each image; shifts (uniform, b - 1 columns) decide from which of the other
+    images each card of a hand comes, in turn; without columns an image gets its own. wanted: patches that may be dealt; an
+    image with too few of them repeats them.
     """
     b, p = noise.shape
-    places = torch.arange(count, device=noise.device) % p
+    card = torch.arange(count, device=noise.device) % p
     turns = torch.arange(count, device=noise.device) // p
     image = torch.arange(b, device=noise.device)[:, None].expand(b, count)
     if shifts.shape[1]:
-        image = (image + 1 + shifts.argsort(dim=1)[places, turns % shifts.shape[1]]) % b
+        image = (image + 1 + shifts.argsort(dim=1)[card, turns % shifts.shape[1]]) % b
     if wanted is None:
-        return image * p + noise.argsort(dim=1)[image, places]
+        return image * p + noise.argsort(dim=1)[image, card]
     shuffled = (noise + (~wanted).float()).argsort(dim=1)  # noise is below 1: wanted patches come first
     enough = wanted.sum(dim=1).clamp(min=1)
-    return image * p + shuffled[image, places % enough[image]]
+    return image * p + shuffled[image, card % enough[image]]
 
 
 def draw(noise: Float[Tensor, "b n"], count: int) -> Int[Tensor, " count"]:
-    """`count` random patches of a batch, as flat indices, those of least noise; they repeat if there are too few."""
+    """Return the `count` patches of a batch with the least noise, as flat indices; they repeat if there are too few."""
     order = noise.flatten().argsort()
     return order[torch.arange(count, device=noise.device) % len(order)]
 
@@ -46,7 +47,7 @@ def draw(noise: Float[Tensor, "b n"], count: int) -> Int[Tensor, " count"]:
 class PatchQueue(nn.Module):
     """The teacher's patches of recent images, newest first, one queue a global view: `[views, size, e]`.
 
-    Nothing is read of a place that was never written.
+    Rows that were never written are never read.
     """
 
     rows: Tensor
@@ -63,9 +64,9 @@ class PatchQueue(nn.Module):
     def see(
         self, patches: Float[Tensor, "views b n e"], noise: Float[Tensor, "views b n"], each: int
     ) -> Float[Tensor, "views r e"]:
-        """Take `each` random patches of every image (all processes' images) and return them with what the queue held before.
+        """Return the `each` patches of least noise of every image of all processes, before the rows that the queue holds.
 
-        Those of least noise are taken. What is returned never has more rows than the queue.
+        They are noted for the next `commit`. The result never has more rows than the queue.
         """
         chosen = noise.topk(min(each, noise.shape[2]), dim=2, largest=False).indices
         index = chosen[..., None].expand(-1, -1, -1, patches.shape[3])
@@ -75,14 +76,14 @@ class PatchQueue(nn.Module):
 
     @property
     def stored(self) -> int:
-        """How many rows are there."""
+        """The number of rows that were written."""
         if not self._count:  # after a state was loaded
             self._count = int(self.filled)
         return self._count
 
     @torch.no_grad()
     def commit(self) -> None:
-        """What the step has seen enters, and pushes out the oldest."""
+        """Let the step's patches enter, and push out the oldest."""
         if not self._fresh:
             return
         stored = self.stored
@@ -94,7 +95,7 @@ class PatchQueue(nn.Module):
         self.filled.fill_(self._count)
 
     def discard(self) -> None:
-        """Forget what the step has seen: it was broken."""
+        """Forget the step's patches, because it was broken."""
         self._fresh.clear()
 
     def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
@@ -105,10 +106,13 @@ class PatchQueue(nn.Module):
 def pick(
     pool: Float[Tensor, "r e"], order: Int[Tensor, " r"], first: int, images: int, count: int
 ) -> Float[Tensor, "images count e"]:
-    """`count` rows of a pool for each image, by a random order that all images share: image i of the whole batch takes the
-    entries from i * count on, and begins again where the order ends. first: the number of the first of `images`."""
-    places = torch.arange(first * count, (first + images) * count, device=order.device) % len(order)
-    return pool[order[places]].view(images, count, -1)
+    """Return `count` rows of a pool for each image, by a random order that all images share.
+
+    Image i of the whole batch takes the entries from i * count on, and begins again where the order ends. first: the index of
+    the first of `images` in the batch.
+    """
+    entries = torch.arange(first * count, (first + images) * count, device=order.device) % len(order)
+    return pool[order[entries]].view(images, count, -1)
 
 
 __all__ = ["PatchQueue", "deal", "draw", "pick"]

@@ -23,7 +23,7 @@ from densebench.pretrain.neco.method import NeCo
 from densebench.datasets.unlabelled import Images
 from densebench.processes import World
 from densebench.training.augmentation import AugmentParams, draw_views
-from densebench.training.loop import _update, assemble
+from densebench.training.loop import assemble, update
 from densebench.training.networks import create_encoder
 from densebench.training.objective import Views
 
@@ -118,7 +118,7 @@ def main():
         torch.manual_seed(0)
         found = objective(student, teacher, views, training.now(0, False))
         found.total.backward()
-        _update(training, [found])
+        update(training, [found])
 
     def under(sort, action):
         before = neco.order_loss
@@ -149,7 +149,7 @@ def main():
             return teacher.project(teacher.encode(batch).patches)
 
     def seen():
-        sum(tokens.sum() for tokens in objective.seen(student, views)).backward()
+        sum(tokens.sum() for tokens in objective.projected(student, views)).backward()
 
     one, other = loss(), under(dense_order_loss, loss)
     objective.discard()

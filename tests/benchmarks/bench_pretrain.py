@@ -299,7 +299,7 @@ def naive_transport(cost, rows, columns, sharpness, iterations):
 # The bank
 
 
-def compare_bank(arguments, device, bank, taught, objects, labels, numbers):
+def compare_bank(arguments, device, bank, teacher_objects, objects, labels, numbers):
     """The row, and the places of the nearest neighbours."""
     valid = objects.valid
     crops = torch.zeros(len(valid), 2, 5, device=device)
@@ -307,13 +307,13 @@ def compare_bank(arguments, device, bank, taught, objects, labels, numbers):
     newest = torch.arange(len(bank.numbers) - 1, -1, -1, device=device)
 
     def ours():
-        places = torch.stack([bank.nearest(view, taught[view], numbers, valid)[0] for view in (0, 1)])
-        bank.add(taught, valid, numbers, labels, crops)
+        places = torch.stack([bank.nearest(view, teacher_objects[view], numbers, valid)[0] for view in (0, 1)])
+        bank.add(teacher_objects, valid, numbers, labels, crops)
         return places
 
     held = bank.valid[newest]
     rows = torch.stack([side[newest][held] for side in bank.objects])
-    queries = taught[:, valid]
+    queries = teacher_objects[:, valid]
 
     def naive():
         return naive_bank(rows, held.sum(dim=1), queries, valid.sum(dim=1))
@@ -345,17 +345,17 @@ def naive_bank(rows, counts, queries, added):
     return torch.stack(best), rows[:, : int(counts.sum())].clone(), counts
 
 
-def compare_cycles(arguments, device, bank, taught, objects, places):
+def compare_cycles(arguments, device, bank, teacher_objects, objects, places):
     """The row, and which matches hold."""
     valid = objects.valid
     fast, masks = measured(
-        lambda: torch.stack([cycle_consistent(bank.at(1 - v, places[v]), taught[1 - v], valid) & valid for v in (0, 1)]),
+        lambda: torch.stack([cycle_consistent(bank.at(1 - v, places[v]), teacher_objects[1 - v], valid) & valid for v in (0, 1)]),
         device,
         arguments.repeats,
     )
 
     def naive():
-        there, found = taught[:, valid], []
+        there, found = teacher_objects[:, valid], []
         for view in (0, 1):
             jumped = bank.objects[1 - view].flatten(0, 1)[places[view][valid]]
             similar = F.normalize(jumped, dim=1) @ F.normalize(there[1 - view], dim=1).T
@@ -372,8 +372,8 @@ def compare_cycles(arguments, device, bank, taught, objects, places):
 
 def compare_losses(arguments, device, options, objective, networks, vectors, images, objects, places, masks):
     """networks, vectors (of objects) and images (class tokens): the student's and the teacher's."""
-    (student, teacher), (seen, taught), (image_seen, image_taught) = networks, vectors, images
-    leaves = [seen, image_seen, *student.head.parameters()]
+    (student, teacher), (student_objects, teacher_objects), (student_views, teacher_views) = networks, vectors, images
+    leaves = [student_objects, student_views, *student.head.parameters()]
     centres = objective.image_centre, objective.object_centre
     before = [centre.value.clone() for centre in centres]
     context = StepContext(step=0, epoch=options.bootstrap_after, epochs=1.0, scheduled={"teacher_temp": options.teacher_temp})
@@ -387,15 +387,17 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
 
     def ours():
         with torch.no_grad():
-            z_t = by_image(teacher.head(image_taught), 2)
-        z_s = by_image(student.head(image_seen), 2)
+            z_t = by_image(teacher.head(teacher_views), 2)
+        z_s = by_image(student.head(student_views), 2)
         losses = [image_loss(z_s, z_t, student, teacher, centres[0], options.student_temp, context)]
         centres[0].see(z_t)
         rows = objects.valid.flatten().nonzero()[:, 0]
-        said = student.project(seen.flatten(1, 2)[:, rows])
+        student_logs = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
-        losses.append(objective.object_loss(said, taught, objects.valid, rows, prototypes, teacher, context))
-        losses.append(objective.neighbour_loss(said, taught, objects.valid, rows, None, prototypes, teacher, context)[0])
+        losses.append(objective.object_loss(student_logs, teacher_objects, objects.valid, rows, prototypes, teacher, context))
+        losses.append(
+            objective.neighbour_loss(student_logs, teacher_objects, objects.valid, rows, None, prototypes, teacher, context)[0]
+        )
         torch.stack(losses).sum().backward()
         for centre, name in zip(centres, ("image", "object"), strict=True):
             centre.commit(teacher.head.prototypes(name))
@@ -404,8 +406,8 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
     def naive():
         near = torch.stack([side.flatten(0, 1)[places] for side in objective.bank.objects], dim=1)  # [of view, in bank, b, k, d]
         held = masks[:, objects.valid]
-        rows = seen[:, objects.valid], taught[:, objects.valid], near[:, :, objects.valid]
-        losses, moved = naive_losses(options, student.head, teacher.head, image_seen, image_taught, *rows, held, before)
+        rows = student_objects[:, objects.valid], teacher_objects[:, objects.valid], near[:, :, objects.valid]
+        losses, moved = naive_losses(options, student.head, teacher.head, student_views, teacher_views, *rows, held, before)
         return outcome(losses, moved)
 
     def outcome(losses, moved):
@@ -427,7 +429,7 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
     )
 
 
-def naive_losses(options, student, teacher, image_seen, image_taught, seen, taught, near, held, centres):
+def naive_losses(options, student, teacher, student_views, teacher_views, student_objects, teacher_objects, near, held, centres):
     """The three losses, after their backward pass, and the centres that follow. Every row has its full logits."""
 
     def targets(logits, centre):
@@ -439,20 +441,20 @@ def naive_losses(options, student, teacher, image_seen, image_taught, seen, taug
     def entropies(target, prediction):
         return -(target * prediction).sum(dim=-1)
 
-    image_logits = student(image_seen) @ student.prototypes("image").T
-    logits = student(seen) @ student.prototypes("object").T
+    image_logits = student(student_views) @ student.prototypes("image").T
+    logits = student(student_objects) @ student.prototypes("object").T
     with torch.no_grad():
-        image_aims = teacher(image_taught) @ teacher.prototypes("image").T
-        aims = teacher(taught) @ teacher.prototypes("object").T
+        image_aims = teacher(teacher_views) @ teacher.prototypes("image").T
+        aims = teacher(teacher_objects) @ teacher.prototypes("object").T
         near_aims = teacher(near) @ teacher.prototypes("object").T
         asked, near_asked = targets(aims, centres[1]), targets(near_aims, centres[1])
         image_asked = targets(image_aims, centres[0]).chunk(2)
-    image_said, said = predictions(image_logits).chunk(2), predictions(logits)
+    student_view_logs, student_logs = predictions(image_logits).chunk(2), predictions(logits)
     losses = [
-        (entropies(image_asked[0], image_said[1]).mean() + entropies(image_asked[1], image_said[0]).mean()) / 2,
-        (entropies(asked[0], said[1]).mean() + entropies(asked[1], said[0]).mean()) / 2,
+        (entropies(image_asked[0], student_view_logs[1]).mean() + entropies(image_asked[1], student_view_logs[0]).mean()) / 2,
+        (entropies(asked[0], student_logs[1]).mean() + entropies(asked[1], student_logs[0]).mean()) / 2,
     ]
-    across = [entropies(near_asked[view, view], said[1 - view]) for view in (0, 1)]
+    across = [entropies(near_asked[view, view], student_logs[1 - view]) for view in (0, 1)]
     matched = int(held[0].sum())  # both directions are divided by the first one's, as in the code that was published
     losses.append((across[0][held[0]].sum() + across[1][held[1]].sum()) / matched / 2 if matched else 0 * across[0].sum())
     torch.stack(losses).sum().backward()
@@ -625,19 +627,21 @@ def main():
     rows.append(show(row))
 
     objects = from_labels(labels, options.objects)
-    taught = torch.stack([objects.vectors(view, part) for view, part in enumerate(tokens.chunk(2, dim=1))])
+    teacher_objects = torch.stack([objects.vectors(view, part) for view, part in enumerate(tokens.chunk(2, dim=1))])
     bank: Bank = objective.bank
     fill_bank(bank, concepts, float(objects.valid.float().mean()), generator)
     numbers = torch.arange(arguments.batch_size, device=device)
-    row, places = compare_bank(arguments, device, bank, taught, objects, labels, numbers)
+    row, places = compare_bank(arguments, device, bank, teacher_objects, objects, labels, numbers)
     rows.append(show(row))
-    row, masks = compare_cycles(arguments, device, bank, taught, objects, places)
+    row, masks = compare_cycles(arguments, device, bank, teacher_objects, objects, places)
     rows.append(show(row))
 
-    seen = (taught + 0.3 * torch.randn(taught.shape, generator=generator).to(device)).requires_grad_()
+    student_objects = (
+        teacher_objects + 0.3 * torch.randn(teacher_objects.shape, generator=generator).to(device)
+    ).requires_grad_()
     classes = torch.cat([part.mean(dim=1) for part in tokens.chunk(2, dim=1)])
-    said = (classes + 0.3 * torch.randn(classes.shape, generator=generator).to(device)).requires_grad_()
-    inputs = networks, (seen, taught), (said, classes), objects, places, masks
+    student_logs = (classes + 0.3 * torch.randn(classes.shape, generator=generator).to(device)).requires_grad_()
+    inputs = networks, (student_objects, teacher_objects), (student_logs, classes), objects, places, masks
     rows.append(show(compare_losses(arguments, device, options, objective, *inputs)))
     rows.append(show(compare_updates(arguments, device, student, teacher)))
     show(total("sum without the backbone", rows))

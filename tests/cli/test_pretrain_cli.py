@@ -84,7 +84,7 @@ def test_kill_9_and_resume_end_like_an_uninterrupted_run(call, tmp_path):
     assert process.returncode == -signal.SIGKILL
     done = call("pretrain", "cribo", "--output", "cut", "--resume")
     assert done.status == 0, done.err
-    assert "cut" in done.err
+    assert "resuming from" in done.err
     assert equal(backbone(tmp_path / "whole"), backbone(tmp_path / "cut"))
 
 
@@ -97,7 +97,7 @@ def test_ctrl_c_saves_and_exits_with_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "`densebench pretrain cribo --output cut --resume`" in err
+    assert "`densebench pretrain cribo --output cut --resume` resumes from there" in err
     assert list((tmp_path / "cut" / "states").glob("*.safetensors"))
 
 
@@ -133,7 +133,7 @@ def test_a_sweep_runs_a_grid_and_tabulates_it(call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a method: densebench pretrain"),
+        ([], "give a method: densebench pretrain"),
         (["crib"], "unknown method 'crib': did you mean 'cribo'?"),
         (["cribo", "--lambda", "2"], "unknown option '--lambda': did you mean '--lambda-pos'?"),
         (["cribo", "--objects", "many"], "--objects many: it takes N"),

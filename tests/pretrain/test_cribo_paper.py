@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cribo_reference import Naive, build, close, context, remembered, views
 from PIL import Image
-from test_cribo import Naive, build, close, context, remembered, views
 
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError

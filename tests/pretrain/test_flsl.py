@@ -1,8 +1,7 @@
-"""FLSL's objective on a tiny network: the three terms against loops, what reaches whom, the second stage, the encoder."""
+"""FLSL's objective on a tiny network: the three terms against loops, centres, views, and what gradients reach."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 
@@ -10,67 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.flsl.mean_shift import grid_queries, sharpened
 from densebench.pretrain.flsl.method import FLSL
-from drawn_views import drawn_views
-from safetensors.torch import load_file
+from flsl_reference import CONTEXT, IMAGES, SMALL, TEMP, build_all, restated, seen
 
 from densebench import catalog
-from densebench.backbones.loading import load_backbone
-from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
-from densebench.files.states import saved_states
 from densebench.training.augmentation import AugmentParams
-from densebench.training.networks import Network, create_encoder, sincos_positions
-from densebench.training.objective import StepContext, Views
-from densebench.training.run import build, train
-
-SIZE, LOCAL, IMAGES, TEMP = 64, 32, 3, 0.06
-SMALL = {"arch": "test_vit", "image_size": SIZE, "local_size": LOCAL, "local_crops": 2, "window": 2, "local_window": 1,
-         "out_dim": 12, "hidden_dim": 16, "bottleneck_dim": 8, "batch_size": IMAGES, "self_attention": 0.7,
-         "cross_attention": 1.3}  # fmt: skip
-CONTEXT = StepContext(step=5, epoch=0, epochs=1.0, scheduled={"teacher_temp": TEMP, "previous_share": 0.3}, seed=2, logging=True)
-
-
-def build_all(**options):
-    torch.manual_seed(0)
-    chosen = FLSL(**{**SMALL, **options})
-    student, teacher = (Network(dataclasses.replace(chosen, drop_path=0.0).encoder(), chosen.head(64)) for _ in "st")
-    objective = chosen.objective(student.encoder)
-    if chosen.centre:
-        objective.centre.value.copy_(0.1 * torch.randn(12))
-    return chosen, objective, student, teacher
-
-
-def seen(chosen, images=IMAGES, seed=0):
-    return drawn_views(chosen, images, seed)
-
-
-def restated(chosen, student, teacher, views, guide=None):
-    """Equation 13 in loops over crops, images and queries; `guide(crop, image, query)` is the first stage's mask."""
-    told = teacher.encode(views.pixels[0]).patches.detach()
-    distances, ours, theirs = [], [], []
-    for crop in range(1, 2 + chosen.local_crops):
-        window = chosen.window if crop == 1 else chosen.local_window
-        side = (SIZE if crop == 1 else LOCAL) // 16
-        noise = CONTEXT.noise(len(views), 2 + (side // window) ** 2, device=torch.device("cpu"), name=f"queries {crop}")
-        places = grid_queries(noise, (side, side), window, chosen.queries)
-        tokens = student.encode(views.pixels[crop]).patches
-        for image in range(len(views)):
-            for place in places[image].tolist():
-                z = tokens[image, place]
-                near = torch.softmax(chosen.self_attention / math.sqrt(384) * (tokens[image] @ z), dim=0)
-                mode = sum(weight * token for weight, token in zip(near, tokens[image], strict=True))
-                far = torch.softmax(chosen.cross_attention / math.sqrt(384) * (told[image] @ z.detach()), dim=0)
-                if guide is not None:
-                    far = 0.7 * far + 0.3 * guide(crop, image, place)
-                positive = sum(weight * token for weight, token in zip(far, told[image], strict=True))
-                distances.append((F.normalize(z, dim=0) - F.normalize(mode, dim=0)).square().sum())
-                ours.append(student.project(mode[None])[0])
-                theirs.append(teacher.project(positive[None])[0].detach())
-    p = torch.softmax(torch.stack(ours) @ student.head.prototypes("mode").T / chosen.student_temp, dim=1)
-    logits = torch.stack(theirs) @ teacher.head.prototypes("mode").detach().T
-    return torch.stack(distances).mean(), p, logits
+from densebench.training.objective import Views
+from densebench.training.run import build
 
 
 def volume_of(p):
@@ -186,97 +132,12 @@ def test_blur_and_solarisation_are_the_published_mixture():
     assert (blurred & solarised).mean() == pytest.approx(0.01, abs=0.006)
 
 
-@pytest.fixture(scope="module")
-def first_stage(tmp_path_factory):
-    small = {name: value for name, value in SMALL.items() if name != "batch_size"}
-    given = {**small, "batch_size": 4, "limit": 8, "device": "cpu", "log_every": 1, "drop_path": 0.0, "warmup_epochs": 0}
-    run = train("flsl", data=["scenes"], output=tmp_path_factory.mktemp("flsl") / "first", steps=2, **given)
-    return given, run
-
-
-def test_the_encoder_has_no_class_token_and_its_positions_stay(first_stage):
-    run = first_stage[1]
-    saved = load_file(run / "backbone.safetensors")
-    assert "cls_token" not in saved
-    assert torch.equal(saved["pos_embed"], sincos_positions(64, (4, 4)))
-    state = load_file(saved_states(run)[-1])
-    assert torch.equal(state["student/encoder.model.pos_embed"], saved["pos_embed"])
-    backbone = load_backbone(f"ckpt:{run}")
-    assert backbone(torch.zeros(2, 3, 64, 48)).shape == (2, 64, 4, 3)
-
-
-def test_the_saved_backbone_gives_the_teachers_tokens(first_stage):
-    run = first_stage[1]
-    teacher = FLSL(**SMALL).encoder()
-    prefix = "teacher/encoder."
-    state = load_file(saved_states(run)[-1])
-    teacher.load_state_dict({name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
-    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = load_backbone(f"ckpt:{run}")(pixels).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(found, teacher.eval()(pixels).patches, rtol=1e-4, atol=1e-4)
-
-
-def test_the_second_stage_follows_the_first_ones_attention(first_stage):
-    chosen, objective, student, teacher = build_all(previous=f"ckpt:{first_stage[1]}", previous_attention=3.0)
-    views = seen(chosen)
-    assert len(views.pixels) == 8
-    previous = FLSL(**SMALL).encoder()
-    previous.model.load_state_dict(load_file(first_stage[1] / "backbone.safetensors"))
-    previous.eval()
-
-    def features(pixels):
-        patches = previous.model.patch_embed(pixels).flatten(1, -2)
-        side = pixels.shape[2] // 16
-        x = patches + resize_position_embedding(sincos_positions(64, (4, 4)), 0, (side, side), "offset")
-        for block in previous.model.blocks[:-1]:
-            x = block(x)
-        return x
-
-    told, seen_by = features(views.pixels[4]), [features(views.pixels[4 + crop]) for crop in range(4)]
-
-    def guide(crop, image, place):
-        weights = torch.softmax(3.0 / math.sqrt(384) * (told[image] @ seen_by[crop][image, place]), dim=0)
-        return sharpened(weights[None, None], 1e4)[0, 0].detach()
-
-    loss = objective(student, teacher, views, CONTEXT)
-    _, p, logits = restated(chosen, student, teacher, views, guide)
-    inter = -(torch.softmax(logits / TEMP, dim=1) * p.log()).sum(dim=1).mean()
-    torch.testing.assert_close(loss.terms["inter"], inter.detach(), rtol=1e-3, atol=1e-4)
-    assert not any("previous" in name for name in objective.state_dict())
-
-
 def test_plain_views_repeat_boxes_without_colours():
     views = seen(FLSL(**SMALL, previous="ckpt:nowhere"), images=20)
     for one, plain in zip(views.draws[:4], views.draws[4:], strict=True):
         assert torch.equal(one.table[:, :5], plain.table[:, :5])
         assert not plain.table[:, 5].any()
         assert not plain.table[:, 14:].any()
-
-
-def test_a_second_stage_runs_and_its_share_falls(first_stage, tmp_path):
-    from densebench.training.logs import read_log
-
-    given, first = first_stage
-    more = {"previous": f"ckpt:{first}", "previous_share": 0.2}
-    run = train("flsl", data=["scenes"], output=tmp_path / "second", steps=4, **given, **more)
-    shares = [float(row["previous_share"]) for row in read_log(run / "log.csv")]
-    assert shares[0] == 1
-    assert shares == sorted(shares, reverse=True)
-    assert 0.2 < shares[-1] < 0.4
-
-
-def test_going_on_from_a_first_stage_keeps_its_positions_fixed(first_stage, tmp_path):
-    given, first = first_stage
-    more = {name: value for name, value in given.items() if name != "arch"}
-    run = train("flsl", data=["scenes"], output=tmp_path / "second", steps=2, init=f"ckpt:{first}", **{**more, "lr": 0.1})
-    assert torch.equal(load_file(run / "backbone.safetensors")["pos_embed"], sincos_positions(64, (4, 4)))
-    facts = load_backbone(f"ckpt:{run}")
-    assert facts(torch.zeros(1, 3, 64, 64)).shape == (1, 64, 4, 4)
-
-
-def test_methods_that_need_a_class_token_refuse_a_backbone_without(first_stage, tmp_path):
-    with pytest.raises(UserError, match="is no plain ViT with a class token"):
-        train("dino", data=["scenes"], limit=8, batch_size=4, init=f"ckpt:{first_stage[1]}", output=tmp_path / "run", steps=1)
 
 
 def test_equal_tokens_are_their_own_modes_and_one_centroid_costs_ln_k():
@@ -316,10 +177,3 @@ def test_weights_of_zero_leave_terms_out_of_the_gradient():
     objective(student, teacher, seen(chosen), CONTEXT).total.backward()
     assert all(p.grad is None or not p.grad.any() for p in student.head.parameters())
     assert any(p.grad is not None and p.grad.any() for p in student.encoder.parameters())
-
-
-def test_a_vit_with_a_class_token_can_be_trained_on():
-    chosen = FLSL(**SMALL)
-    student = Network(create_encoder("test_vit", SIZE, 0.0), chosen.head(64))
-    loss = chosen.objective(student.encoder)(student, copy.deepcopy(student), seen(chosen), CONTEXT)
-    assert loss.total.isfinite()

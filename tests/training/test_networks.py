@@ -34,7 +34,7 @@ def test_tokens_are_those_of_timm(registered):
 def test_attention_of_the_class_token_counts_registers(registered):
     """Against the last block's own product, head by head: what registers take is missing from the patches."""
     tokens = registered(pixels(), qkv=True)
-    x = registered._embed(pixels())
+    x = registered.embed(pixels())
     x = registered.model.blocks[0](x)
     block = registered.model.blocks[1]
     query, key, _ = block.attn.qkv(block.norm1(x)).view(2, 21, 3, 6, 64).unbind(2)

@@ -14,7 +14,7 @@ from densebench.training.augmentation import AugmentParams
 from densebench.training.objective import StepContext, Views
 
 CPU = torch.device("cpu")
-CONTEXT = StepContext(step=7, epoch=1, epochs=10, scheduled={"teacher_temp": 0.04}, seed=3)
+CONTEXT = StepContext(step=7, epoch=1, epochs=10.0, scheduled={"teacher_temp": 0.04}, seed=3)
 
 
 @settings(deadline=None, max_examples=20)

@@ -126,14 +126,14 @@ def test_what_the_user_names_again_is_loaded(here):
 
 
 def test_the_line_that_resumes_a_run_names_code_again(here, monkeypatch):
-    step = loop._step
+    step = loop.train_step
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGINT)
         return step(*arguments)
 
     (here / "mine.py").write_text(DATA)
-    monkeypatch.setattr(loop, "_step", interrupted)
+    monkeypatch.setattr(loop, "train_step", interrupted)
     with pytest.raises(Stopped, match=r"--output \S+ --resume --data ./mine.py`"):
         trained(here / "run", data=["./mine.py"])
 
