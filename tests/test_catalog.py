@@ -67,7 +67,10 @@ def test_source_and_class_describe_an_entry_alike(kind, name):
 
 
 def test_a_dropped_file_is_a_name(drop):
-    text = HEAD + '@dataclass(frozen=True)\nclass X(InContext):\n    presets = {"mine": {}}\n    shade: int = setting(3, "how dark")\n'
+    text = (
+        HEAD
+        + '@dataclass(frozen=True)\nclass X(InContext):\n    presets = {"mine": {}}\n    shade: int = setting(3, "how dark")\n'
+    )
     drop({"evals/x_y.py": text})
     entry = catalog.entries("protocols")["x-y"]
     assert (entry.title, entry.presets) == ("A protocol of one's own.", ("mine",))
@@ -89,7 +92,8 @@ FOLDER = {
     "pretrain/y/shared.py": "from densebench.pretrain.dino import DINO as Base\n\n\nclass _Shared(Base):\n    pass\n",
     "pretrain/y/first.py": '"""One."""\nfrom .shared import _Shared as S\n\n\nclass One(S):\n    presets = {"a": {}}\n\n\n'
     "def helper():\n    pass\n",
-    "pretrain/y/second.py": '"""Two."""\nfrom .shared import _Shared\n\n\nclass Two(_Shared):\n    presets = {"b": {}, "c": {}}\n',
+    "pretrain/y/second.py": '"""Two."""\nfrom .shared import _Shared\n\n\n'
+    'class Two(_Shared):\n    presets = {"b": {}, "c": {}}\n',
 }
 
 

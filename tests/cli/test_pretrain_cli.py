@@ -92,7 +92,7 @@ def test_ctrl_c_saves_and_exits_with_130(tmp_path):
     before = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a process in the background ignores it
     words = ["pretrain", "cribo", *TINY, "--epochs", "2000", "--output", "cut"]
     process = command_line.start(*words, folder=tmp_path, before=before)
-    wait_for(lambda: (tmp_path / "cut" / "log.csv").exists())
+    wait_for((tmp_path / "cut" / "log.csv").exists)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
