@@ -175,8 +175,8 @@ def _places(kind: Kind) -> dict[str, Place]:
             name = path.stem.replace("_", "-")
             found.setdefault(name, Place(name, f"{package}.{path.stem}", file))
     for point in importlib.metadata.entry_points(group=package):
-        file, _ = find_module(point.module)
-        found.setdefault(point.name, Place(point.name, point.module, file or Path(), point.attr, point))
+        source, _ = find_module(point.module)
+        found.setdefault(point.name, Place(point.name, point.module, source or Path(), point.attr, point))
     return found
 
 

@@ -202,8 +202,10 @@ def _bound(node: ast.stmt, package: str) -> dict[str, Any]:
 def _presets(node: ast.ClassDef) -> tuple[str, ...] | None:
     """Return the names of the presets that a class declares itself; None where it declares none."""
     for line in node.body:
-        targets = line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
-        if [ast.unparse(target) for target in targets] != ["presets"] or line.value is None:
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        if [ast.unparse(target) for target in targets] != ["presets"]:
             continue
         keys = line.value.keys if isinstance(line.value, ast.Dict) else [None]
         names = [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]

@@ -77,7 +77,7 @@ class Typed:
     tone: Tone = setting(Tone.WARM, "which")
     mode: Literal["x", "y"] | None = setting(None, "which")
     steps: tuple[Literal[1, 2], ...] = setting((1,), "which")
-    folder: Path | None = setting(None, "where")
+    folder: Path | None = setting(None, "where")  # noqa: RUF009
 
 
 def test_choices_come_from_literals_and_enums():
