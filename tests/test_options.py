@@ -74,7 +74,7 @@ class Tone(Enum):
 
 @dataclass(frozen=True)
 class Typed:
-    tone: Tone = setting(Tone.WARM, "which")
+    tone: Tone = setting(Tone.WARM, "which")  # noqa: RUF009
     mode: Literal["x", "y"] | None = setting(None, "which")
     steps: tuple[Literal[1, 2], ...] = setting((1,), "which")
     folder: Path | None = setting(None, "where")  # noqa: RUF009
