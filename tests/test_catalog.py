@@ -134,6 +134,13 @@ def test_a_broken_file_is_one_line_and_hides_nobody(drop, tmp_path, case):
     assert command_line.call("eval", "--protocol", "incontext", "--help", folder=tmp_path).status == 0
 
 
+def test_an_entry_that_fails_on_import_is_listed_and_one_line_when_used(drop, tmp_path):
+    drop({"evals/late.py": HEAD + 'import a_module_that_is_not_there\n\n\nclass Mine(InContext):\n    presets = {"p": {}}\n'})
+    assert catalog.find("protocols", "late").presets == ("p",)
+    done = command_line.call("eval", "--protocol", "late", "--backbone", "pixels:16", "--dataset", "scenes", folder=tmp_path)
+    assert "late.py fails on import: ModuleNotFoundError" in done.error
+
+
 def plug_in(folder, monkeypatch, **modules):
     (folder / "plug-1.0.dist-info").mkdir()
     points = "".join(f"{name} = {name}\n" for name in modules)
