@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from densebench import options
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag
-from densebench.source import NotLiteral, Source
+from densebench.source import NotLiteral, Source, SourceClass
 from densebench.user_code import file_code, find_module, folder_code, guarded, import_file, plugin_code
 
 Kind = Literal["protocols", "methods"]
@@ -80,7 +80,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where the class of a name is: a file or a package, and the name of the class where an entry point gives one."""
 
     name: str
@@ -105,53 +105,53 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 def scan(kind: Kind) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return all names of a kind, built-in ones first, and for each that cannot be read one line that says why."""
-    found, broken = {}, {}
-    for name, place in _places(kind).items():
+    readable, broken = {}, {}
+    for name, location in _locations(kind).items():
         try:
-            found[name] = _read(kind, place)
+            readable[name] = _read(kind, location)
         except UserError as error:
             broken[name] = str(error)
-    return found, broken
+    return readable, broken
 
 
 def names(kind: Kind) -> list[str]:
     """Return all names of a kind, whether they can be read or not. Nothing is opened."""
-    return list(_places(kind))
+    return list(_locations(kind))
 
 
 def find(kind: Kind, name: str) -> Entry:
     """Return the entry of a name or of a path `./mine.py`. Raises UserError where there is none or it cannot be read."""
-    return _read(kind, _place(kind, name))
+    return _read(kind, _location(kind, name))
 
 
 def load(kind: Kind, name: str, preset: str | None = None) -> Any:
     """Import the class behind a name, of the part that has the preset. Raises UserError for whatever its file raises."""
-    place = _place(kind, name)
-    part = _read(kind, place).part(preset)
-    module = place.load()
-    found = getattr(module if part.module == place.module else importlib.import_module(part.module), part.class_name)
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+    location = _location(kind, name)
+    part = _read(kind, location).part(preset)
+    module = location.load()
+    class_ = getattr(module if part.module == location.module else importlib.import_module(part.module), part.class_name)
+    if missing := sorted(getattr(class_, "__abstractmethods__", ())):
         raise UserError(f"{part.path}: {part.class_name} lacks {', '.join(missing)}; write what {BASES[kind].name} asks for")
-    return found
+    return class_
 
 
 def code_of(kind: Kind, name: str) -> str:
     """Return the digest of the user's own code behind a name (a path or an installed plug-in); "" where it is built in."""
-    place = _place(kind, name)
-    if place.is_users:
-        return folder_code(place.path.parent) if place.path.stem == "__init__" else file_code(place.path)
-    return "" if place.point is None else plugin_code(place.point)
+    location = _location(kind, name)
+    if location.is_users:
+        return folder_code(location.path.parent) if location.path.stem == "__init__" else file_code(location.path)
+    return "" if location.point is None else plugin_code(location.point)
 
 
-def _place(kind: Kind, name: str) -> Place:
+def _location(kind: Kind, name: str) -> Location:
     if is_path(name):
         path = Path(name)
         file = path / "__init__.py" if path.is_dir() else path
         if not file.is_file():
             what = f"{name} holds no __init__.py" if path.is_dir() else f"there is no file {name}"
             raise UserError(f"{what}; give the path of a Python file or a name of `densebench ls {kind}`")
-        return Place(path.resolve().stem.replace("_", "-"), f"densebench_plugin_{path.resolve().stem}", file, is_users=True)
-    known = _places(kind)
+        return Location(path.resolve().stem.replace("_", "-"), f"densebench_plugin_{path.resolve().stem}", file, is_users=True)
+    known = _locations(kind)
     if name not in known:
         raise unknown(kind.removesuffix("s"), name, known, f"there are {', '.join(known) or 'none'} (densebench ls {kind})")
     return known[name]
@@ -162,80 +162,82 @@ def is_path(name: str) -> bool:
     return name.endswith((".py", "/")) or name.startswith((".", "/"))
 
 
-def _places(kind: Kind) -> dict[str, Place]:
+def _locations(kind: Kind) -> dict[str, Location]:
     """Return where every name is, built-in ones first, in alphabetical order."""
     package = BASES[kind].package
-    found: dict[str, Place] = {}
+    locations: dict[str, Location] = {}
     for folder in map(Path, find_module(package)[1]):
         for path in sorted(folder.iterdir(), key=lambda path: path.stem):
             file = path / "__init__.py" if path.is_dir() else path
             if path.name.startswith(("_", ".")) or file.suffix != ".py" or not file.is_file():
                 continue
             name = path.stem.replace("_", "-")
-            found.setdefault(name, Place(name, f"{package}.{path.stem}", file))
+            locations.setdefault(name, Location(name, f"{package}.{path.stem}", file))
     for point in importlib.metadata.entry_points(group=package):
-        file, _ = find_module(point.module)
-        found.setdefault(point.name, Place(point.name, point.module, file or Path(), point.attr, point))
-    return found
+        source, _ = find_module(point.module)
+        locations.setdefault(point.name, Location(point.name, point.module, source or Path(), point.attr, point))
+    return locations
 
 
-def _read(kind: Kind, place: Place) -> Entry:
+def _read(kind: Kind, location: Location) -> Entry:
     """Describe a name: from its source, or from the classes where the source does not tell.
 
     Raises UserError for a file that cannot be read or imported, or that holds no entry.
     """
-    if place.point is not None and not place.path.suffix:
-        raise UserError(f"the plug-in {place.name!r} names {place.module}, which is not installed; reinstall or remove it")
-    with guarded(place.path, "to be read"):
-        parts = _from_source(kind, place)
-    parts = parts or _from_classes(kind, place)
+    if location.point is not None and not location.path.suffix:
+        raise UserError(f"the plug-in {location.name!r} names {location.module}, which is not installed; reinstall or remove it")
+    with guarded(location.path, "to be read"):
+        parts = _from_source(kind, location)
+    parts = parts or _from_classes(kind, location)
     presets = [preset for part in parts for preset in part.presets]
     if not presets:
-        raise UserError(f"{place.path} holds no class with presets that derives from {BASES[kind].name}; add one")
+        raise UserError(f"{location.path} holds no class with presets that derives from {BASES[kind].name}; add one")
     if twice := next((preset for preset in presets if presets.count(preset) > 1), None):
         both = " and ".join(part.class_name for part in parts if twice in part.presets)
-        raise UserError(f"{place.path}: {both} both have the preset {twice}; begin the name of a shared base with _")
+        raise UserError(f"{location.path}: {both} both have the preset {twice}; begin the name of a shared base with _")
     return replace(parts[0], others=tuple(parts[1:]))
 
 
-def _from_source(kind: Kind, place: Place) -> list[Entry]:
+def _from_source(kind: Kind, location: Location) -> list[Entry]:
     """Return the parts of a name by its syntax tree; none where that does not tell."""
-    source, base = Source(place.module, place.path), BASES[kind]
+    source, base = Source(location.module, location.path), BASES[kind]
     try:
-        found = [source.resolve(place.module, place.class_name.split("."))] if place.class_name else source.classes()
+        classes = [source.resolve(location.module, location.class_name.split("."))] if location.class_name else source.classes()
         return [
-            Entry(
-                place.name, each.module, source.file(each.module) or place.path, each.node.name, source.title(each), presets,
-                tuple(each.flags().values()),
-            )
-            for each in found
+            _from_node(location, source, each, presets)
+            for each in classes
             if each is not None and each.derives_from(base.module, base.name) and (presets := each.presets())
-        ]  # fmt: skip
+        ]
     except NotLiteral:
         return []
 
 
-def _from_classes(kind: Kind, place: Place) -> list[Entry]:
+def _from_node(location: Location, source: Source, node: SourceClass, presets: tuple[str, ...]) -> Entry:
+    path, flags = source.file(node.module) or location.path, tuple(node.flags().values())
+    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags)
+
+
+def _from_classes(kind: Kind, location: Location) -> list[Entry]:
     """Return the parts of a name by importing it."""
-    module = place.load()
+    module = location.load()
     base: type = getattr(importlib.import_module(BASES[kind].module), BASES[kind].name)
-    if place.class_name:
-        with guarded(place.path, "on import"):
-            found = [getattr(module, place.class_name)]
+    if location.class_name:
+        with guarded(location.path, "on import"):
+            classes = [getattr(module, location.class_name)]
     else:
         inside = {name: value for name, value in vars(module).items() if not name.startswith("_") and inspect.isclass(value)}
-        found = [value for value in inside.values() if f"{value.__module__}.".startswith(f"{module.__name__}.")]
+        classes = [value for value in inside.values() if f"{value.__module__}.".startswith(f"{module.__name__}.")]
     return [
-        described(place, each)
-        for each in dict.fromkeys(found)
+        described(location, each)
+        for each in dict.fromkeys(classes)
         if inspect.isclass(each) and issubclass(each, base) and each is not base and getattr(each, "presets", None)
     ]
 
 
-def described(place: Place, kind: type) -> Entry:
+def described(location: Location, kind: type) -> Entry:
     """Return a part by its class. Raises UserError for options or presets that are none."""
     module = sys.modules[kind.__module__]
-    path = Path(module.__file__ or place.path)
+    path = Path(module.__file__ or location.path)
     if getattr(module, kind.__name__, None) is not kind:
         raise UserError(f"{path}: the class {kind.__name__} is bound to another name; give it its own")
     presets = kind.presets  # type: ignore[attr-defined]
@@ -248,4 +250,4 @@ def described(place: Place, kind: type) -> Entry:
             raise UserError(f"{path}: {error}") from error
     own_doc = "" if (kind.__doc__ or "").startswith(f"{kind.__name__}(") else kind.__doc__ or ""
     title = inspect.cleandoc(module.__doc__ or own_doc).partition("\n")[0]
-    return Entry(place.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags)
+    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags)

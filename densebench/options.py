@@ -68,7 +68,7 @@ def flags(options: type) -> list[Flag]:
 def _declaration(options: type, field: dataclasses.Field[Any]) -> Mapping[str, Any]:
     """Return what setting, axis or runtime recorded for a field, here or in the nearest base; {} where it is no option."""
     fields = [vars(parent).get("__dataclass_fields__", {}).get(field.name) for parent in options.__mro__]
-    return next((found.metadata for found in (field, *fields) if found is not None and "kind" in found.metadata), {})
+    return next((each.metadata for each in (field, *fields) if each is not None and "kind" in each.metadata), {})
 
 
 def _flag(options: type, field: dataclasses.Field[Any], declared: Mapping[str, Any]) -> Flag:
@@ -93,9 +93,9 @@ def _check_declared(options: type) -> None:
     """Raise UserError for an option of a class that is no dataclass, and for a default without a type: neither has an effect."""
     known = {field.name for field in dataclasses.fields(options)}
     for parent in options.__mro__:
-        own = inspect.get_annotations(parent) if "__dataclass_fields__" in vars(parent) else {}
+        declared = inspect.get_annotations(parent) if "__dataclass_fields__" in vars(parent) else {}
         for name, value in vars(parent).items():
-            if name not in own and (name in known or isinstance(value, dataclasses.Field)) and not callable(value):
+            if name not in declared and (name in known or isinstance(value, dataclasses.Field)) and not callable(value):
                 raise UserError(
                     f"{parent.__name__}.{name} has no effect: write @dataclass(frozen=True) above class {parent.__name__}, and "
                     f"{name}: TYPE = setting(...)"

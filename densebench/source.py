@@ -64,10 +64,10 @@ class SourceClass:
 
     def flags(self) -> dict[str, Flag]:
         """Return the options by name, inherited ones first, in the order of a dataclass's fields."""
-        found: dict[str, Flag] = {}
+        flags: dict[str, Flag] = {}
         for base in reversed(self.mro[1:]):
-            found |= base.flags()
-        return found | {flag.name: flag for flag in flags_in_source(self.node, self._constant)}
+            flags |= base.flags()
+        return flags | {flag.name: flag for flag in flags_in_source(self.node, self._constant)}
 
     def _constant(self, name: str) -> ast.expr:
         return self.source.constant(self.module, name)
@@ -88,15 +88,15 @@ class Source:
 
     def classes(self) -> list[SourceClass]:
         """Return the classes that the module defines, and for a package those that it imports from its own modules, in order."""
-        found = []
+        classes = []
         for name, bound in self._names(self.module).items():
             if name == "*":
                 raise NotLiteral(f"{self.module} imports *")
             inside = isinstance(bound, tuple) and len(bound) > 1 and f"{bound[0]}.".startswith(f"{self.module}.")
             if not name.startswith("_") and (inside or isinstance(bound, ast.ClassDef)):
-                found.append(self.resolve(self.module, [name]))
-        own = [kind for kind in found if kind and f"{kind.module}.".startswith(f"{self.module}.")]
-        return list({id(kind): kind for kind in own}.values())
+                classes.append(self.resolve(self.module, [name]))
+        inside_only = [kind for kind in classes if kind and f"{kind.module}.".startswith(f"{self.module}.")]
+        return list({id(kind): kind for kind in inside_only}.values())
 
     def resolve(self, module: str, names: list[str], seen: frozenset[tuple[str, str]] = frozenset()) -> SourceClass | None:
         """Return the class behind a dotted name in a module; None for what is a library's, or no class.
@@ -147,10 +147,10 @@ class Source:
         """Return what the names of a module are bound to: a class, a value, a module and a name in it, OTHER or UNKNOWN."""
         file = self.file(module)
         package = module if file is not None and file.stem == "__init__" else module.rpartition(".")[0]
-        found: dict[str, Any] = {}
+        names: dict[str, Any] = {}
         for node in self._tree(module).body:
-            found |= _bound(node, package)
-        return found
+            names |= _bound(node, package)
+        return names
 
     def _tree(self, module: str) -> ast.Module:
         file = self.file(module)
@@ -202,8 +202,10 @@ def _bound(node: ast.stmt, package: str) -> dict[str, Any]:
 def _presets(node: ast.ClassDef) -> tuple[str, ...] | None:
     """Return the names of the presets that a class declares itself; None where it declares none."""
     for line in node.body:
-        targets = line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
-        if [ast.unparse(target) for target in targets] != ["presets"] or line.value is None:
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        if [ast.unparse(target) for target in targets] != ["presets"]:
             continue
         keys = line.value.keys if isinstance(line.value, ast.Dict) else [None]
         names = [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
@@ -244,15 +246,15 @@ def flags_in_source(node: ast.ClassDef, constant: Constant = _unknown) -> list[F
 
     Raises NotLiteral where values or types are not written out, or where a class's body holds more than options and methods.
     """
-    found = []
+    flags = []
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and not ast.unparse(line.annotation).startswith(("ClassVar", "typing.ClassVar")):
-            found.append(_flag_in_source(line, constant))
+            flags.append(_flag_in_source(line, constant))
         elif isinstance(line, ast.Assign) and [ast.unparse(target) for target in line.targets] != ["presets"]:
             raise NotLiteral(ast.unparse(line))
-    if found and not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+    if flags and not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         raise NotLiteral(node.name)
-    return found
+    return flags
 
 
 def _flag_in_source(line: ast.AnnAssign, constant: Constant) -> Flag:

@@ -233,9 +233,9 @@ def find_module(name: str) -> tuple[Path | None, list[str]]:
         file, folders = getattr(module, "__file__", None), list(getattr(module, "__path__", ()))
         return (Path(file) if isinstance(file, str) else None), folders
     parent = name.rpartition(".")[0]
-    folders = find_module(parent)[1] if parent else None
+    inside = find_module(parent)[1] if parent else None
     try:  # an editable install has a finder of its own
-        spec = next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, folders))), None)
+        spec = next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, inside))), None)
     except (ImportError, ValueError):
         spec = None
     if spec is None:

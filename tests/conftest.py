@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers that share the cores wait for each other's threads
-    os.environ["OMP_NUM_THREADS"] = "1"
+# Before torch is imported: the networks of tests are small, and the threads of several workers would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook

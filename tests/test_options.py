@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -45,6 +47,8 @@ def test_values_come_from_defaults_then_preset_then_the_user():
         ({"count": "2.5"}, "--count 2.5: it takes N; how many"),
         ({"count": "none"}, "--count none"),
         ({"share": "nan"}, "--share nan"),
+        ({"share": True}, "--share True: it takes NUMBER"),
+        ({"count": True}, "--count True: it takes N"),
         ({"kind": "sofd"}, "did you mean 'soft'"),
         ({"deep": "maybe"}, "yes|no"),
         ({"sizes": "1,,8"}, "--sizes"),
@@ -61,6 +65,44 @@ def test_wrong_values_are_one_line_that_names_them(given, message):
 
 def test_none_is_a_value_where_the_type_says_so():
     assert options.build(Example, {"limit": 4}, {"limit": "none"}).limit is None
+
+
+class Tone(Enum):
+    WARM = "warm"
+    COLD = "cold"
+
+
+@dataclass(frozen=True)
+class Typed:
+    tone: Tone = setting(Tone.WARM, "which")  # noqa: RUF009
+    mode: Literal["x", "y"] | None = setting(None, "which")
+    steps: tuple[Literal[1, 2], ...] = setting((1,), "which")
+    folder: Path | None = setting(None, "where")  # noqa: RUF009
+
+
+def test_choices_come_from_literals_and_enums():
+    flags = {flag.name: flag for flag in options.flags(Typed)}
+    assert [flag.choices for flag in flags.values()] == [("warm", "cold"), ("x", "y"), ("1", "2"), ()]
+    assert [flag.metavar for flag in flags.values()] == ["warm|cold", "x|y", "1|2", "PATH|none"]
+    assert flags["tone"].read("cold") is flags["tone"].read(Tone.COLD) is Tone.COLD
+    assert (flags["mode"].read("none"), flags["steps"].read("2,1"), flags["folder"].read("a/b")) == (None, (2, 1), Path("a/b"))
+    assert options.select(Typed(Tone.COLD, "x", (2,), Path("a")), "setting") == {
+        "tone": "cold", "mode": "x", "steps": [2], "folder": "a",
+    }  # fmt: skip
+    for name, wrong in {"tone": "cald", "mode": "z", "steps": "3"}.items():
+        with pytest.raises(UserError, match=f"value for --{name}"):
+            flags[name].read(wrong)
+
+
+@dataclass(frozen=True)
+class Raised(Example):
+    count: int = 7
+
+
+def test_a_new_default_keeps_what_its_option_is():
+    flag = options.flags(Raised)[0]
+    assert (flag.name, flag.kind, flag.default, flag.minimum) == ("count", "setting", 7, 1)
+    assert options.select(Raised(), "setting")["count"] == 7
 
 
 def test_kinds_are_kept_apart():

@@ -48,7 +48,8 @@ def test_it_runs_in_an_environment_of_its_own(wheel, tmp_path):
     paths = {name: sysconfig.get_path(name, vars={"base": str(tmp_path / "env")}) for name in ("purelib", "scripts")}
     install = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index", wheel]
     subprocess.run(install, check=True)
-    (Path(paths["purelib"]) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (Path(paths["purelib"]) / "borrowed.pth").write_text("\n".join(borrowed) + "\n")
     done = subprocess.run([f"{paths['scripts']}/densebench", "ls"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "incontext" in done.stdout

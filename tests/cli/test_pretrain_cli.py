@@ -75,7 +75,7 @@ def test_a_bare_run_says_what_it_does(call):
 
 
 def test_kill_9_and_resume_end_like_an_uninterrupted_run(call, tmp_path):
-    words = ["pretrain", "cribo", *TINY, "--steps", "20"]
+    words = ["pretrain", "cribo", *TINY, "--steps", "12"]
     assert call(*words, "--output", "whole").status == 0
     process = command_line.start(*words, "--output", "cut", "--save-steps", "2", folder=tmp_path)
     wait_for(lambda: len(list((tmp_path / "cut" / "states").glob("*.safetensors"))) >= 2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from command_line import call
 from PIL import Image
 
 from densebench import catalog
 from densebench.backbones.loading import load_backbone
-from densebench.cli import main
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 
@@ -80,14 +80,26 @@ def test_what_stops_or_fails_on_import_is_one_line(mine, reader, line, message):
     one_line(caught)
 
 
+PROTOCOL = """
+from dataclasses import dataclass
+from densebench.evals.incontext import InContext
+from densebench.options import setting
+
+@dataclass(frozen=True)
+class Zürich(InContext):
+    presets = {"p": {}}
+    a: int = setting(OPTION)
+"""
+
+
 def test_a_file_of_another_encoding_that_says_so_is_read(mine):
-    mine("# -*- coding: latin-1 -*-\nclass Zürich(Evaluator):\n    pass\n".encode("latin-1"))
-    assert catalog.find("protocols", "./mine.py").name == "mine"
+    mine(f"# -*- coding: latin-1 -*-{PROTOCOL.replace('OPTION', '1, chr(97)')}".encode("latin-1"))
+    assert catalog.find("protocols", "./mine.py").class_name == "Zürich"
 
 
-def test_options_that_are_not_written_out_are_one_line(mine):
-    mine("from densebench.options import setting\nclass Mine(Evaluator):\n    a: int = setting(*WHAT)\n")
-    with pytest.raises(UserError, match="mine.py fails to be read") as caught:
+def test_an_option_that_cannot_be_made_is_one_line(mine):
+    mine(PROTOCOL.replace("OPTION", "*WHAT"))
+    with pytest.raises(UserError, match="line 9, fails on import: NameError") as caught:
         catalog.find("protocols", "./mine.py")
     one_line(caught)
 
@@ -140,38 +152,32 @@ def test_what_is_no_data_set_is_one_line(mine, content):
     one_line(caught)
 
 
-def run(monkeypatch, capsys, tmp_path):
-    """The status and the last line on stderr of an evaluation with the file as backbone."""
+def run(tmp_path):
+    """Evaluate the file as a backbone on one black image."""
     for split in ("train", "val"):
         for kind in ("images", "labels"):
             folder = tmp_path / "data" / kind / split
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((32, 32), 0, np.uint8)).save(folder / "a.png")
     (tmp_path / "data" / "classes.toml").write_text('classes = ["a"]\n')
-    more = "--protocol incontext --backbone ./mine.py --device cpu --image-size 32 --neighbours 1"
-    monkeypatch.setattr("sys.argv", ["densebench", "eval", "--dataset", f"folder:{tmp_path / 'data'}", *more.split()])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code, capsys.readouterr().err.strip().splitlines()[-1]
+    more = "--protocol incontext --backbone ./mine.py --device cpu --image-size 32 --neighbours 1 --workers 0"
+    return call("eval", "--dataset", f"folder:{tmp_path / 'data'}", *more.split(), folder=tmp_path)
 
 
 @pytest.mark.parametrize("line", ["raise RuntimeError('no')", "sys.exit()", "sys.exit(0)"])
-def test_a_forward_that_fails_later_is_status_2_and_one_line(mine, monkeypatch, capsys, tmp_path, line):
+def test_a_forward_that_fails_later_is_status_2_and_one_line(mine, tmp_path, line):
     forward = f"if images.any(): {line}\n        {GOOD}"  # the black image, by which it is measured, passes
     path = mine(TRUNK.format(load="pass", forward=forward))
-    status, error = run(monkeypatch, capsys, tmp_path)
-    assert status == 2
-    assert error.startswith(f"densebench: {path}, line 7, fails: ")
+    assert run(tmp_path).error.startswith(f"densebench: {path}, line 7, fails: ")
 
 
-def test_a_load_that_exits_is_status_2(mine, monkeypatch, capsys, tmp_path):
+def test_a_load_that_exits_is_status_2(mine, tmp_path):
     mine(TRUNK.format(load="sys.exit()", forward=GOOD))
-    status, error = run(monkeypatch, capsys, tmp_path)
-    assert status == 2 and "mine.py, line 10, fails in load(): calls sys.exit" in error
+    assert "mine.py, line 10, fails in load(): calls sys.exit" in run(tmp_path).error
 
 
-def test_an_error_of_our_own_is_not_blamed_on_the_user(mine, monkeypatch, capsys, tmp_path):
+def test_an_error_of_our_own_is_not_blamed_on_the_user(mine, monkeypatch, tmp_path):
     mine(TRUNK.format(load="pass", forward=GOOD))
     monkeypatch.setattr("densebench.features.extract.Store", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(monkeypatch, capsys, tmp_path)
+        run(tmp_path)

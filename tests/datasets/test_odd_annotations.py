@@ -34,19 +34,19 @@ def cache(tmp_path_factory, monkeypatch):
     digests_module.shared_digests.cache_clear()
 
 
-def places(value, path=()):
-    """Every place in a JSON value, from the top; of a list the first entry, of a short one also the last."""
+def paths(value, path=()):
+    """Yield the path to every part of a JSON value, from the top; of a list the first entry, of a short one also the last."""
     yield path
     if isinstance(value, dict):
         for key in value:
-            yield from places(value[key], (*path, key))
+            yield from paths(value[key], (*path, key))
     elif isinstance(value, list):
         for index in sorted({0, len(value) - 1 if len(value) < 5 else 0} if value else ()):
-            yield from places(value[index], (*path, index))
+            yield from paths(value[index], (*path, index))
 
 
 def changed(value, path, odd):
-    """The value with another one at a place, or with none there."""
+    """Return the value with another one at a path, or with none there."""
     if not path:
         return odd
     value = copy.deepcopy(value)
@@ -61,7 +61,7 @@ def changed(value, path, odd):
 
 
 def every_change(content):
-    for path in places(content):
+    for path in paths(content):
         for odd in [*ODD, *([GONE] if path else [])]:
             yield path, odd, changed(content, path, odd)
 
@@ -122,9 +122,9 @@ def test_instances_json(tmp_path):
     def use():
         for item in dataset.items("val"):
             dataset.label_digest(item)
-            found = dataset.objects(item)
+            objects = dataset.objects(item)
             width, height = dataset.image(item).size
-            decode(found.masks, height, width, item.name)
+            decode(objects.masks, height, width, item.name)
 
     use()
     assert check_all(content, path, use) > 300
@@ -197,8 +197,8 @@ def test_damaged_xml_is_read_or_refused_in_one_line(imagenet):
     random = np.random.default_rng(0)
     for _ in range(500):
         content = bytearray(XML)
-        for place in random.integers(0, len(content), 2):
-            content[place] = random.integers(0, 256)
+        for index in random.integers(0, len(content), 2):
+            content[index] = random.integers(0, 256)
         path.write_bytes(bytes(content[: random.integers(1, len(content) + 1)] if random.random() < 0.3 else content))
         try:
             dataset.objects(item)

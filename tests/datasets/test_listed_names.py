@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from command_line import call
 from PIL import Image
 
 from densebench.cli import main
@@ -83,22 +84,14 @@ def videos(folder, *names):
     return folder
 
 
-def test_frames_write_nothing_outside(tmp_path, cache, monkeypatch, capsys):
+def test_frames_write_nothing_outside(tmp_path):
     folder = videos(tmp_path / "mine", "good", "../evil", "../../evil")
     write(folder / "ImageSets" / "val.txt", "good\n../evil\n")
     before = {path for path in tmp_path.rglob("*") if "evil" in path.name}
-    monkeypatch.setattr(
-        "sys.argv",
-        ["densebench", "eval", "--protocol", "vos", "--dataset", f"frames:{folder}", "--backbone", "pixels:16", "--device", "cpu",
-         "--results", str(tmp_path / "results"), "--save-predictions", str(tmp_path / "masks"), "--visualise", "2"],
-    )  # fmt: skip
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "val.txt, line 2, holds the name '../evil'" in error
+    words = ["--protocol", "vos", "--dataset", f"frames:{folder}", "--backbone", "pixels:16", "--device", "cpu"]
+    done = call("eval", *words, "--save-predictions", tmp_path / "masks", "--visualise", "2", folder=tmp_path)
+    assert "val.txt, line 2, holds the name '../evil'" in done.error
     assert {path for path in tmp_path.rglob("*") if "evil" in path.name} == before
-    assert not list(cache.rglob("*evil*"))
 
 
 @pytest.mark.parametrize("name", EVIL)
