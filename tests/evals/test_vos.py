@@ -584,13 +584,13 @@ def test_a_trained_backbone_follows_real_objects_better_than_a_random_one(shared
     [
         ({"temperature": "0.3"}, "--temperature .*changes nothing about --predictions"),
         ({"preset": "dinov3"}, "--short-side, --rounding.*preset other than dino"),
-        ({"layer": "key"}, "how to read them"),
+        ({"backbones": Backbones(layer="key")}, "how to read them"),
     ],
 )
 def test_what_changes_nothing_about_given_masks_is_refused(videos, tmp_path, given, said):
     run(videos, save_predictions=str(tmp_path / "saved"))
     with pytest.raises(UserError, match=said):
-        run(videos, backbones=(), predictions=str(tmp_path / "saved"), **given)
+        run(videos, **{"backbones": (), "predictions": str(tmp_path / "saved"), **given})
 
 
 def test_masks_of_two_runs_are_not_saved_into_one_folder(videos, tmp_path):
