@@ -66,3 +66,9 @@ def softplus_problem(number, x):
     rows = torch.randn(25, x.numel(), generator=g, dtype=f64) * torch.logspace(-1, 0.5, x.numel(), dtype=f64)
     side = torch.sign(torch.randn(25, generator=g, dtype=f64))
     return torch.nn.functional.softplus(-side * (rows @ x)).mean() + 0.5 * 10.0 ** (-number - 1) * (x * x).sum()
+
+
+def valley(number, x):
+    """Convex relative of Rosenbrock's valley: steep across, flat and quartic along; its minimum is 0 at (number, ..., number)."""
+    steep = 10.0 ** (number + 1)
+    return (steep * (x[1:] - x[:-1]) ** 2).sum() + ((x - number) ** 4).sum() + 0.01 * ((x - number) ** 2).sum()

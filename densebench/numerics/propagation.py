@@ -114,13 +114,13 @@ def gathered(
     values, index = greatest(affinity, k + 1)
     weights = (values[..., :k] / temperature).softmax(-1)
     frame = torch.arange(len(labels), device=labels.device)[:, None, None]
-    found = torch.einsum("bqk,bqkc->bqc", weights, labels[frame, index[..., :k]])
+    result = torch.einsum("bqk,bqkc->bqc", weights, labels[frame, index[..., :k]])
     if values.shape[-1] > k and bool((tied := values[..., k] == values[..., k - 1]).any()):
         frames, queries = tied.nonzero(as_tuple=True)
         chosen = affinity[frames, queries]
         chosen = chosen.masked_fill(chosen < values[frames, queries, k - 1, None], -torch.inf)
-        found[frames, queries] = torch.einsum("mn,mnc->mc", (chosen / temperature).softmax(-1), labels[frames])
-    return found
+        result[frames, queries] = torch.einsum("mn,mnc->mc", (chosen / temperature).softmax(-1), labels[frames])
+    return result
 
 
 def greatest(values: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k"], Int[Tensor, "*b k"]]:
@@ -136,8 +136,8 @@ def greatest(values: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k
     members = grouped.gather(-2, best[..., None].expand(*best.shape, GROUP)).flatten(-2)
     index = (best[..., None] * GROUP + torch.arange(GROUP, device=values.device)).flatten(-2)
     tail = torch.arange(groups * GROUP, values.shape[-1], device=values.device).expand(*best.shape[:-1], -1)
-    found, order = torch.cat([members, rest], dim=-1).topk(k, dim=-1)
-    return found, torch.cat([index, tail], dim=-1).gather(-1, order)
+    top, order = torch.cat([members, rest], dim=-1).topk(k, dim=-1)
+    return top, torch.cat([index, tail], dim=-1).gather(-1, order)
 
 
 def stretched(labels: Float[Tensor, "c h w"], constant: float = torch.inf) -> Float[Tensor, "c h w"]:

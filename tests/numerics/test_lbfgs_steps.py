@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from logistic_by_loops import f64, generator
-from smooth_problems import alone, by_autograd, largest, quadratics
+from smooth_problems import alone, by_autograd, largest, quadratics, valley
 
 from densebench.numerics.logistic import minimise
 
