@@ -14,7 +14,7 @@ from filmed import HEIGHT, LENGTHS, WIDTH, empty_cache, masks, run, values, vide
 from PIL import Image
 
 from densebench.errors import UserError
-from densebench.evaluation.run import evaluate
+from densebench.evaluation.run import Backbones, evaluate
 from densebench.pictures.palette import voc_palette
 from densebench.results import record as records
 
@@ -40,7 +40,7 @@ def test_masks_that_exist_are_scored(videos, tmp_path):
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
     for t in range(1, LENGTHS["boat"] - 1):  # the one object of boat is lost: 5 of 6 objects stay right, 2 of 3 sequences
         Image.fromarray(empty).save(given / "boat" / f"{t:05}.png")
-    again = run(videos, backbones=(), predictions=str(given), name="lost")
+    again = run(videos, Backbones(name="lost"), predictions=str(given))
     assert values(again)["jf_mean"] == pytest.approx(100 * 5 / 6, abs=1e-3)
     assert again["id"] != record["id"] and again["group"] == record["group"]
     assert again["scores"][-1]["metric"] == "jf_mean"
@@ -140,13 +140,13 @@ def test_osvos_has_its_official_scores(shared_data, tmp_path):
     [
         ({"temperature": "0.3"}, "--temperature .*changes nothing about --predictions"),
         ({"preset": "dinov3"}, "--short-side, --rounding.*preset other than dino"),
-        ({"layer": "key"}, "how to read them"),
+        ({"backbones": Backbones(layer="key")}, "how to read them"),
     ],
 )
 def test_what_changes_nothing_about_given_masks_is_refused(videos, tmp_path, given, said):
     run(videos, save_predictions=str(tmp_path / "saved"))
     with pytest.raises(UserError, match=said):
-        run(videos, backbones=(), predictions=str(tmp_path / "saved"), **given)
+        run(videos, **{"backbones": (), "predictions": str(tmp_path / "saved"), **given})
 
 
 def test_masks_of_two_runs_are_not_saved_into_one_folder(videos, tmp_path):

@@ -15,10 +15,11 @@ from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
 from densebench.training import loop
 from densebench.training.logs import read_log
+from densebench.training.method import PrototypePretrainer
 from densebench.training.run import build
 from densebench.training.run_file import is_finished
 
-WITH_PROTOTYPES = [name for name, entry in catalog.entries("methods").items() if entry.base == "PrototypePretrainer"]
+WITH_PROTOTYPES = [name for name in catalog.entries("methods") if issubclass(catalog.load("methods", name), PrototypePretrainer)]
 
 
 @pytest.mark.parametrize("method", METHODS)
