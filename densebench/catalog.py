@@ -105,10 +105,12 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 def scan(kind: Kind) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return all names of a kind, built-in ones first, and for each that cannot be read one line that says why."""
-    readable, broken = {}, {}
+    readable: dict[str, Entry] = {}
+    broken: dict[str, str] = {}
+    read: dict[tuple[str, str], Any] = {}
     for name, location in _locations(kind).items():
         try:
-            readable[name] = _read(kind, location)
+            readable[name] = _read(kind, location, read)
         except UserError as error:
             broken[name] = str(error)
     return readable, broken
@@ -179,7 +181,7 @@ def _locations(kind: Kind) -> dict[str, Location]:
     return locations
 
 
-def _read(kind: Kind, location: Location) -> Entry:
+def _read(kind: Kind, location: Location, read: dict[tuple[str, str], Any] | None = None) -> Entry:
     """Describe a name: from its source, or from the classes where the source does not tell.
 
     Raises UserError for a file that cannot be read or imported, or that holds no entry.
@@ -187,7 +189,7 @@ def _read(kind: Kind, location: Location) -> Entry:
     if location.point is not None and not location.path.suffix:
         raise UserError(f"the plug-in {location.name!r} names {location.module}, which is not installed; reinstall or remove it")
     with guarded(location.path, "to be read"):
-        parts = _from_source(kind, location)
+        parts = _from_source(kind, location, {} if read is None else read)
     parts = parts or _from_classes(kind, location)
     presets = [preset for part in parts for preset in part.presets]
     if not presets:
@@ -198,9 +200,9 @@ def _read(kind: Kind, location: Location) -> Entry:
     return replace(parts[0], others=tuple(parts[1:]))
 
 
-def _from_source(kind: Kind, location: Location) -> list[Entry]:
+def _from_source(kind: Kind, location: Location, read: dict[tuple[str, str], Any]) -> list[Entry]:
     """Return the parts of a name by its syntax tree; none where that does not tell."""
-    source, base = Source(location.module, location.path), BASES[kind]
+    source, base = Source(location.module, location.path, read), BASES[kind]
     try:
         classes = [source.resolve(location.module, location.class_name.split("."))] if location.class_name else source.classes()
         return [
@@ -213,7 +215,7 @@ def _from_source(kind: Kind, location: Location) -> list[Entry]:
 
 
 def _from_node(location: Location, source: Source, node: SourceClass, presets: tuple[str, ...]) -> Entry:
-    path, flags = source.file(node.module) or location.path, tuple(node.flags().values())
+    path, flags = source.file(node.module) or location.path, tuple(node.flags.values())
     return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags)
 
 

@@ -62,11 +62,12 @@ class SourceClass:
         """Return the names of the presets, its own or inherited; None where there are none."""
         return next((names for kind in self.mro if (names := _presets(kind.node)) is not None), None)
 
+    @functools.cached_property
     def flags(self) -> dict[str, Flag]:
-        """Return the options by name, inherited ones first, in the order of a dataclass's fields."""
+        """The options by name, inherited ones first, in the order of a dataclass's fields."""
         flags: dict[str, Flag] = {}
         for base in reversed(self.mro[1:]):
-            flags |= base.flags()
+            flags |= base.flags
         return flags | {flag.name: flag for flag in flags_in_source(self.node, self._constant)}
 
     def _constant(self, name: str) -> ast.expr:
@@ -79,7 +80,8 @@ class Source:
 
     module: str
     path: Path
-    _classes: dict[tuple[str, str], SourceClass] = field(default_factory=dict)
+    read: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What was read before: classes by module and name, names by module. Sources of one catalogue share it."""
 
     def title(self, kind: SourceClass) -> str:
         """Return the first line of the docstring of a class's module, else of the class."""
@@ -132,7 +134,7 @@ class Source:
         raise NotLiteral(f"{module}.{name}")
 
     def _class(self, module: str, node: ast.ClassDef, seen: frozenset[tuple[str, str]]) -> SourceClass:
-        if (module, node.name) not in self._classes:
+        if (module, node.name) not in self.read:
             bases = []
             for base in node.bases:
                 dotted = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)  # Generic[T] is Generic
@@ -140,17 +142,20 @@ class Source:
                     raise NotLiteral(dotted)
                 if not hasattr(builtins, dotted):
                     bases.append(self.resolve(module, dotted.split("."), seen))
-            self._classes[module, node.name] = SourceClass(module, node, tuple(base for base in bases if base), self)
-        return self._classes[module, node.name]
+            self.read[module, node.name] = SourceClass(module, node, tuple(base for base in bases if base), self)
+        return self.read[module, node.name]
 
     def _names(self, module: str) -> dict[str, Any]:
         """Return what the names of a module are bound to: a class, a value, a module and a name in it, OTHER or UNKNOWN."""
-        file = self.file(module)
-        package = module if file is not None and file.stem == "__init__" else module.rpartition(".")[0]
-        names: dict[str, Any] = {}
-        for node in self._tree(module).body:
-            names |= _bound(node, package)
-        return names
+        if (module, "") not in self.read:
+            file = self.file(module)
+            package = module if file is not None and file.stem == "__init__" else module.rpartition(".")[0]
+            names: dict[str, Any] = {}
+            for node in self._tree(module).body:
+                names |= _bound(node, package)
+            self.read[module, ""] = names
+        names_read: dict[str, Any] = self.read[module, ""]
+        return names_read
 
     def _tree(self, module: str) -> ast.Module:
         file = self.file(module)
