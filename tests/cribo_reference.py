@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.cribo.method import CrIBo
 
+from densebench.pretrain.cribo.method import CrIBo
 from densebench.training.augmentation import AugmentParams
 from densebench.training.networks import Network, create_encoder
 from densebench.training.objective import StepContext, Views

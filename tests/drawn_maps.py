@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.linear.mmseg import LinearMmseg
 from PIL import Image
 
 import densebench.bridges.mmsegmentation as bridge  # before mmseg, which it makes importable
 from densebench.datasets.dataset import Dataset, Item
+from densebench.evals.linear.mmseg import LinearMmseg
 from densebench.processes import World
 
 REMARKS = ("``build_loss`` would be deprecated", "Default ``avg_non_ignore`` is False")  # of mmseg, on every head that it builds

@@ -7,10 +7,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.flsl.mean_shift import grid_queries
-from densebench.pretrain.flsl.method import FLSL
 from drawn_views import drawn_views
 
+from densebench.pretrain.flsl.mean_shift import grid_queries
+from densebench.pretrain.flsl.method import FLSL
 from densebench.training.networks import Network
 from densebench.training.objective import StepContext
 

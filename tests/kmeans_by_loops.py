@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densebench.evals.kmeans import KMeans
 from PIL import Image
 
 from densebench import options
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.datasets.dataset import Dataset, Item
+from densebench.evals.kmeans import KMeans
 from densebench.evaluation.protocol import Run
 from densebench.features.views import View
 from densebench.files.atomic import digest

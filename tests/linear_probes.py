@@ -10,11 +10,11 @@ import itertools
 import numpy as np
 import torch
 import torch.nn.functional as F
-from densebench.evals.linear.probes import LinearProbes
 from retrieval_by_loops import CLASSES, COUNTS, DATA, PATCH, SIDE, drawn, patches_of
 from torch import nn
 
 from densebench import options
+from densebench.evals.linear.probes import LinearProbes
 from densebench.evaluation.protocol import Run
 from densebench.numerics.sgd_layers import Heads
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import torch
+
 from densebench.pretrain.croc import merging
 from densebench.pretrain.croc.merging import Rules
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from densebench.pretrain.neco.method import NeCo
 from drawn_views import drawn_views
 
+from densebench.pretrain.neco.method import NeCo
 from densebench.training.networks import Network, create_encoder
 from densebench.training.objective import StepContext
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.incontext.protocol import InContext
 from PIL import Image
 
 from densebench import options
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.loading import load_backbone
 from densebench.datasets.dataset import Dataset, Item
+from densebench.evals.incontext.protocol import InContext
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import digest
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from densebench.evals.incontext import voting
 from densebench.evals.incontext.memory import Scaling
-
 from densebench.numerics import patch_labels
 from densebench.numerics.moments import standard_scores
 

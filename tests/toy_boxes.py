@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from densebench.evals.bbox_knn import BboxKnn
 from PIL import Image
 
 from densebench import options
@@ -16,6 +15,7 @@ from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.weights import weights_digest
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item
+from densebench.evals.bbox_knn import BboxKnn
 from densebench.evaluation.protocol import Run
 from densebench.features.views import CentreCropView
 from densebench.files.atomic import digest

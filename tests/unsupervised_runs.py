@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from densebench.evals.unsupervised.protocol import Unsupervised
 from drawn_parts import DATA, SIDE, seeing
 
 from densebench import options
+from densebench.evals.unsupervised.protocol import Unsupervised
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import digest
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from densebench.evals.detection.average_precision import Scored
 from PIL import Image, ImageDraw
 
 from densebench.bridges.torchvision.masks import pixels, run_lengths
+from densebench.evals.detection.average_precision import Scored
 from densebench.pictures.canvas import row
 from densebench.pictures.palette import distinct_palette
 

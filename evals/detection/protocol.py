@@ -38,9 +38,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
-from densebench.evals.detection.pictures import picture_of
-
 from densebench.backbones.backbone import Backbone
 from densebench.bridges.torchvision.data import check_batch
 from densebench.bridges.torchvision.detector import build
@@ -51,6 +48,8 @@ from densebench.console import notice, progress
 from densebench.datasets.boxes import Boxed
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
+from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
+from densebench.evals.detection.pictures import picture_of
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save

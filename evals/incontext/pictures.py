@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from densebench.evals.incontext.voting import Queries, Voter
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.evals.incontext.voting import Queries, Voter
 from densebench.evaluation.pictures import panel
 from densebench.features.views import View
 from densebench.pictures.canvas import row, save

@@ -37,15 +37,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
-from densebench.evals.incontext.pictures import draw
-from densebench.evals.incontext.voting import Queries, Voter, Voting
 from jaxtyping import Bool
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
+from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
+from densebench.evals.incontext.pictures import draw
+from densebench.evals.incontext.voting import Queries, Voter, Voting
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.patch_labels import census, held_out, read_labelled_views

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from densebench.evals.incontext.memory import Memory
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from densebench.console import progress
 from densebench.datasets.dataset import IGNORED, Item
+from densebench.evals.incontext.memory import Memory
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.protocol import Run

@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from densebench.evals.linear.layers import Layers
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import notice
 from densebench.datasets.dataset import Dataset, limited
 from densebench.errors import UserError
+from densebench.evals.linear.layers import Layers
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.patch_labels import LabelledView, census, held_out, read_labelled_views

@@ -32,7 +32,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from densebench.evals.linear.layers import Layers
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -41,6 +40,7 @@ from densebench.console import notice, progress
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
+from densebench.evals.linear.layers import Layers
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.option_groups import FewShot, check_rates

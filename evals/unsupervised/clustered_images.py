@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from densebench.evals.unsupervised.communities import Edge
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from densebench.evals.unsupervised.communities import Edge
 from densebench.evaluation.labels import LabelSpace
 from densebench.numerics.foreground import jaccard
 from densebench.numerics.kmeans import Clusters, labels

@@ -36,8 +36,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
-from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -47,6 +45,8 @@ from densebench.backbones.loading import load_backbone
 from densebench.backbones.timm_models import attention_of
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
+from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
+from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
 from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered

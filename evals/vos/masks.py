@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from densebench.evals.vos.tracking import Tracking
 from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
@@ -18,6 +17,7 @@ from densebench.datasets.dataset import Item, limited
 from densebench.datasets.io.decoding import read_mask
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
+from densebench.evals.vos.tracking import Tracking
 from densebench.files.atomic import canonical_json, digest, file_digest, write_text
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import voc_palette

@@ -30,16 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from densebench.evals.vos.frames import FrameSize
-from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
-from densebench.evals.vos.scoring import Tally, scores
-from densebench.evals.vos.tracking import Tracker, Tracking
-
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
+from densebench.evals.vos.frames import FrameSize
+from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
+from densebench.evals.vos.scoring import Tally, scores
+from densebench.evals.vos.tracking import Tracker, Tracking
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from densebench.evals.vos.tracking import Tracking
 from jaxtyping import Float
 
 from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
+from densebench.evals.vos.tracking import Tracking
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import cache_root, canonical_json, read_checked, write_checked
 from densebench.files.cache import Hold

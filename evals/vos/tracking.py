@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from densebench.evals.vos.frames import FrameSize, statistics, steps
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -17,6 +16,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
+from densebench.evals.vos.frames import FrameSize, statistics, steps
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
 from densebench.numerics.propagation import Window, propagate, stretched

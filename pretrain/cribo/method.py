@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from densebench.pretrain.cribo.bank import Bank, cycle_closes, cycle_consistent
-from densebench.pretrain.cribo.objects import Objects, from_labels
-from densebench.pretrain.cribo.partition import partition
-from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
 from torch import Tensor
 
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.options import setting
+from densebench.pretrain.cribo.bank import Bank, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.objects import Objects, from_labels
+from densebench.pretrain.cribo.partition import partition
+from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
 from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil

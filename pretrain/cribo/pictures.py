@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from densebench.pretrain.cribo.bank import Bank
 from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
 from densebench.datasets.unlabelled import Images
 from densebench.pictures.canvas import row
+from densebench.pretrain.cribo.bank import Bank
 from densebench.training.objective import Views
 from densebench.training.pictures import RIGHT, WRONG, bytes_of, cut, first, lit, painted
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.croc.merging import Clusters, Rules, merge_clusters, steps
-from densebench.pretrain.croc.pictures import merging_picture
 from jaxtyping import Float
 from torch import Tensor
 
 from densebench.errors import UserError
 from densebench.options import setting
+from densebench.pretrain.croc.merging import Clusters, Rules, merge_clusters, steps
+from densebench.pretrain.croc.pictures import merging_picture
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head

@@ -37,14 +37,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows
-from densebench.pretrain.flsl.pictures import modes_picture
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.errors import UserError
 from densebench.options import setting
+from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows
+from densebench.pretrain.flsl.pictures import modes_picture
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, balance, distil, entropy, volume
 from densebench.training.heads import Head

@@ -29,9 +29,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.neco.alignment import Pair, align, shared_parts
-from densebench.pretrain.neco.pictures import Shown, neighbours_picture
-from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -40,6 +37,9 @@ from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
 from densebench.numerics.sorting import order_loss
 from densebench.options import setting
+from densebench.pretrain.neco.alignment import Pair, align, shared_parts
+from densebench.pretrain.neco.pictures import Shown, neighbours_picture
+from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 from densebench.processes import gather
 from densebench.training.augmentation import ViewSpec
 from densebench.training.heads import Head

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from densebench.evals.linear.mmseg import LinearMmseg
 from measuring import peak, settle
 from torch import nn
 
 from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import Data, train
 from densebench.datasets import load_dataset
+from densebench.evals.linear.mmseg import LinearMmseg
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.window_scores import setup_of
 from densebench.numerics.sgd_layers import Heads

@@ -27,9 +27,8 @@ STAGES = ("labels", "features", "memory", "search", "metrics")
 
 
 def options(arguments):
-    from densebench.evals.incontext.protocol import InContext
-
     from densebench import options as densebench_options
+    from densebench.evals.incontext.protocol import InContext
 
     given = {"fractions": arguments.fractions, "seeds": arguments.seeds, "augment_epochs": 0, "image_size": arguments.image_size}
     given["memory_size"] = None

@@ -17,10 +17,10 @@ import time
 import bench_sorting
 import numpy as np
 import torch
-from densebench.pretrain.neco import method as neco
-from densebench.pretrain.neco.method import NeCo
 
 from densebench.datasets.unlabelled import Images
+from densebench.pretrain.neco import method as neco
+from densebench.pretrain.neco.method import NeCo
 from densebench.processes import World
 from densebench.training.augmentation import AugmentParams, draw_views
 from densebench.training.loop import assemble, update

@@ -31,17 +31,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.cribo.bank import Bank, cycle_consistent
-from densebench.pretrain.cribo.method import CrIBo
-from densebench.pretrain.cribo.objects import from_labels
-from densebench.pretrain.cribo.partition import partition
-from densebench.pretrain.croc.merging import Rules, merge_clusters
 from measuring import peak, settle
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from densebench import options as densebench_options
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.numerics.crops import patch_positions
+from densebench.pretrain.cribo.bank import Bank, cycle_consistent
+from densebench.pretrain.cribo.method import CrIBo
+from densebench.pretrain.cribo.objects import from_labels
+from densebench.pretrain.cribo.partition import partition
+from densebench.pretrain.croc.merging import Rules, merge_clusters
 from densebench.training.augmentation import BLUR_FLAG, GREY_FLAG, SOLARISE_FLAG, render
 from densebench.training.batches import collate
 from densebench.training.image_level import by_image, image_loss

@@ -77,7 +77,6 @@ def timed(seconds, stage):
 def ours(videos, folder, seconds):
     """As `evals/vos_tracking.py` and `evals/vos_scoring.py` do it; maps are kept for the comparison alone."""
     from densebench.evals.vos.tracking import AT_ONCE, Context, label_map, on_grid, one_hot
-
     from densebench.numerics.propagation import Window, propagate
     from densebench.numerics.video import object_scores, statistics
 

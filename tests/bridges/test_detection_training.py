@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.detection.average_precision import CocoPrecision, Scored
 from detector_runs import ALONE, data_of, trained, weights
 from drawn_objects import Drawn, options_of, small_vit
 
@@ -24,6 +23,7 @@ from densebench.bridges.torchvision.options import Data
 from densebench.bridges.torchvision.training import settle, train
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
+from densebench.evals.detection.average_precision import CocoPrecision, Scored
 from densebench.files.states import saved_states
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from densebench.evals.detection.average_precision import Scored, agnostic_precision
-from densebench.evals.detection.protocol import scored_images
 from PIL import Image
 
 from densebench.bridges.torchvision.inference import Detections
 from densebench.bridges.torchvision.options import Data
 from densebench.datasets import uavdt
 from densebench.datasets.uavdt import Uavdt
+from densebench.evals.detection.average_precision import Scored, agnostic_precision
+from densebench.evals.detection.protocol import scored_images
 
 WHOLE = "1,1,10,20,30,5,1,1,1\n1,2,90,40,30,30,2,1,2\n1,3,100,40,30,30,1,1,2\n"  # the second reaches out, the third is out
 IGNORED = "1,1,-5,-5,50,15,1,-1,-1\n"

@@ -11,6 +11,13 @@ import json
 
 import numpy as np
 import pytest
+from drawn_objects import boxes_of
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from densebench.bridges.torchvision.inference import Detections
+from densebench.bridges.torchvision.masks import encode
+from densebench.datasets.boxes import Objects
 from densebench.evals.detection.average_precision import (
     CocoPrecision,
     Scored,
@@ -20,13 +27,6 @@ from densebench.evals.detection.average_precision import (
     matched,
     overlaps,
 )
-from drawn_objects import boxes_of
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
-from densebench.bridges.torchvision.inference import Detections
-from densebench.bridges.torchvision.masks import encode
-from densebench.datasets.boxes import Objects
 
 # UAVDT
 

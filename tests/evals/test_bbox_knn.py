@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from coco_files import instance, write_coco
-from densebench.evals.bbox_knn import NINE, BboxKnn, Boxes
 from toy_boxes import COLOURS, DATA, SIDE, SMALL, Toys, backbone, naive_place, naive_rows, named, score
 
 from densebench import options
 from densebench.errors import UserError
+from densebench.evals.bbox_knn import NINE, BboxKnn, Boxes
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract

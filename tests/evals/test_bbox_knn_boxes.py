@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from densebench.evals.bbox_knn import nine_points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from toy_boxes import boxed
 
 from densebench.errors import UserError
+from densebench.evals.bbox_knn import nine_points
 from densebench.features.views import CentreCropView
 from densebench.numerics.boxes import cell_centres, clipped_to_crop, in_crop, largest, patches_at
 from densebench.torchvision_ops import make_importable

@@ -15,9 +15,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from densebench.evals.unsupervised.communities import communities, cooccurrence, graph, offsets
 
 from densebench.errors import UserError
+from densebench.evals.unsupervised.communities import communities, cooccurrence, graph, offsets
 
 NEAR = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
 FAR = [(0, 2), (1, 1), (2, 0), (1, -1), (0, -2), (-1, -1), (-2, 0), (-1, 1)]  # on the ray, so diagonals are counted again

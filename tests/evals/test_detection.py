@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from densebench.evals.detection import protocol as detection
-from densebench.evals.detection.protocol import Detection
 from drawn_objects import Drawn, boxes_of, scene, small_vit
 from PIL import Image
 
@@ -17,6 +15,8 @@ from densebench.bridges.torchvision.masks import encode
 from densebench.bridges.torchvision.options import iterations_of
 from densebench.datasets import uavdt
 from densebench.errors import UserError
+from densebench.evals.detection import protocol as detection
+from densebench.evals.detection.protocol import Detection
 from densebench.evaluation import run as evaluation
 from densebench.evaluation.run import Backbones, evaluate
 from densebench.results.leaderboard import leaderboard

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import voting
-from densebench.evals.incontext.protocol import InContext
 from retrieval_by_loops import DATA, PLAIN, SIDE, TRAIN, backbone, empty_cache, evaluate, naive, naive_pixels, values
 
+from densebench.evals.incontext import voting
+from densebench.evals.incontext.protocol import InContext
 from densebench.evaluation.protocol import Run
 
 __all__ = ["backbone", "empty_cache"]  # fixtures

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densebench.evals.incontext.protocol import InContext
 from PIL import Image
 from retrieval_by_loops import (
     DATA,
@@ -25,6 +24,7 @@ from retrieval_by_loops import (
 )
 
 from densebench.errors import UserError
+from densebench.evals.incontext.protocol import InContext
 from densebench.evaluation.protocol import Run
 
 __all__ = ["backbone", "empty_cache"]  # fixtures

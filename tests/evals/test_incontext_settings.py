@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext.protocol import InContext
 
 from densebench import options
 from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
+from densebench.evals.incontext.protocol import InContext
 from densebench.evaluation.protocol import Run
 
 SCENES = load_dataset("scenes")

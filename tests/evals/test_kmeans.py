@@ -11,7 +11,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from densebench.evals.kmeans import KMeans
 from kmeans_by_loops import (
     ALIGNED,
     CLASSES,
@@ -35,6 +34,7 @@ from kmeans_by_loops import (
 )
 
 from densebench import options
+from densebench.evals.kmeans import KMeans
 from densebench.evaluation.labels import LabelSpace
 from densebench.numerics import bootstrap
 from densebench.numerics import kmeans as clustering

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from densebench.evals.kmeans import KMeans
 from kmeans_by_loops import (
     DATA,
     NO_PCA,
@@ -26,6 +25,7 @@ from kmeans_by_loops import (
 from densebench import options
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
+from densebench.evals.kmeans import KMeans
 from densebench.evaluation.protocol import Run
 
 __all__ = ["backbone", "empty_cache"]  # fixtures

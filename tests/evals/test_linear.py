@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densebench.evals.linear import logistic as module
-from densebench.evals.linear.logistic import Linear
 from retrieval_by_loops import CLASSES, COUNTS, DATA, PATCH, SIDE, backbone, drawn, empty_cache, histogram, patches_of, values
 from sklearn.linear_model import LogisticRegression
 
 from densebench import options
 from densebench.errors import UserError
+from densebench.evals.linear import logistic as module
+from densebench.evals.linear.logistic import Linear
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import digest
 

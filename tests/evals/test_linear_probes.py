@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from densebench.evals.linear.probes import LinearProbes
 from linear_probes import CROP, FEW, TRAIN, Naive, evaluate, headlines, noted_steps, orders, probe, resized
 from retrieval_by_loops import CLASSES, DATA, PATCH, Blocks, Clean, drawn, oracle, values
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from densebench import options
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.loading import load_backbone
+from densebench.evals.linear.probes import LinearProbes
 from densebench.evaluation.protocol import Run
 from densebench.features.views import CropView
 from densebench.files.atomic import digest

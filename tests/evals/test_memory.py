@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from densebench.evals.incontext.memory import Scaling, layout, row_limits, view_limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from densebench.evals.incontext.memory import Scaling, layout, row_limits, view_limits
 
 cases = st.tuples(
     st.lists(st.integers(0, 6), min_size=1, max_size=5),

@@ -13,9 +13,10 @@ import drawn_parts as naive
 import numpy as np
 import pytest
 import torch
-from densebench.evals.unsupervised.communities import cooccurrence, graph, offsets
 from drawn_parts import DATA, NOISY, WORLDS, attention_masks, parts_of
 from unsupervised_runs import COMMUNITY, EXACT, LOOSE, by_variant, check, empty_cache, evaluate
+
+from densebench.evals.unsupervised.communities import cooccurrence, graph, offsets
 
 __all__ = ["empty_cache"]  # fixture
 

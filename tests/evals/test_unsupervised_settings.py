@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from densebench.evals.unsupervised.protocol import Unsupervised
 from drawn_parts import DATA, NOISY, seeing
 from unsupervised_runs import EXACT, LOOSE, VARIANTS, by_variant, empty_cache, evaluate, values
 
 from densebench import options
 from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
+from densebench.evals.unsupervised.protocol import Unsupervised
 from densebench.evaluation.protocol import Run
 
 __all__ = ["empty_cache"]  # fixture

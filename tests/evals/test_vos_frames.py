@@ -7,14 +7,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from densebench.evals.vos.frames import FrameSize, resized, statistics
-from densebench.evals.vos.scoring import scores
-from densebench.evals.vos.tracking import Context, label_map, on_grid
 from filmed import empty_cache, run, videos
 from PIL import Image
 
 from densebench.backbones.adapters import Pixels
 from densebench.errors import UserError
+from densebench.evals.vos.frames import FrameSize, resized, statistics
+from densebench.evals.vos.scoring import scores
+from densebench.evals.vos.tracking import Context, label_map, on_grid
 from densebench.features.extract import Normalisation
 
 __all__ = ["empty_cache", "videos"]  # fixtures

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from densebench.evals.incontext import voting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from densebench.evals.incontext import voting
 from densebench.numerics.patch_labels import patch_pixels
 
 

@@ -10,9 +10,9 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.neco.alignment import align, overlaps
 from torch.nn import functional as F
 
+from densebench.pretrain.neco.alignment import align, overlaps
 from densebench.torchvision_ops import make_importable
 
 make_importable()

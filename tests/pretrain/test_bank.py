@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 from bank_reference import PATCHES, fill, random
-from densebench.pretrain.cribo import bank as module
-from densebench.pretrain.cribo.bank import Bank
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from densebench.pretrain.cribo import bank as module
+from densebench.pretrain.cribo.bank import Bank
 
 
 def numbered(numbers, k=2, d=3):

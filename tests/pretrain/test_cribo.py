@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from cribo_reference import Naive, build, close, context, gradients, remembered, views
-from densebench.pretrain.cribo import method as module
 
 from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
+from densebench.pretrain.cribo import method as module
 
 VARIANTS = {
     "default": {},

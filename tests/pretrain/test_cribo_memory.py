@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 from cribo_reference import Naive, build, close, context, gradients, remembered, views
-from densebench.pretrain.cribo import method as module
 
+from densebench.pretrain.cribo import method as module
 from densebench.training.augmentation import AugmentParams
 from densebench.training.objective import Views
 

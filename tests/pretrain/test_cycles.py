@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from bank_reference import PATCHES, fill, random
-from densebench.pretrain.cribo.bank import Bank, cycle_consistent
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from densebench.pretrain.cribo.bank import Bank, cycle_consistent
 
 BATCH = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # two images with an object each
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.flsl.method import FLSL
 from flsl_reference import CONTEXT, IMAGES, SMALL, TEMP, build_all, restated, seen
 
 from densebench import catalog
 from densebench.errors import UserError
+from densebench.pretrain.flsl.method import FLSL
 from densebench.training.augmentation import AugmentParams
 from densebench.training.objective import Views
 from densebench.training.run import build

@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.flsl.mean_shift import sharpened
-from densebench.pretrain.flsl.method import FLSL
 from flsl_reference import CONTEXT, SIZE, SMALL, TEMP, build_all, restated, seen
 from safetensors.torch import load_file
 
@@ -16,6 +14,8 @@ from densebench.backbones.loading import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.errors import UserError
 from densebench.files.states import saved_states
+from densebench.pretrain.flsl.mean_shift import sharpened
+from densebench.pretrain.flsl.method import FLSL
 from densebench.training.networks import Network, create_encoder, sincos_positions
 from densebench.training.run import train
 

@@ -10,11 +10,11 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.flsl.mean_shift import grid_queries, mean_shift
 from scipy import stats
 from torch.nn import functional as F
 
 from densebench.errors import UserError
+from densebench.pretrain.flsl.mean_shift import grid_queries, mean_shift
 from densebench.training.networks import sincos_positions
 
 GRIDS = [((14, 14), 3), ((6, 6), 2), ((14, 14), 2), ((5, 8), 3), ((8, 5), 3), ((7, 4), 2), ((4, 9), 4), ((3, 2), 1), ((5, 5), 5)]

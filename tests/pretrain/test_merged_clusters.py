@@ -6,11 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-from densebench.pretrain.croc.merging import Rules, merge_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging_reference import CODE, PAPER, VARIANTS, check, naive, problem
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from densebench.pretrain.croc.merging import Rules, merge_clusters
 
 
 def test_two_objects_of_one_place_each():

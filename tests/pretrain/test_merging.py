@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.croc import merging
-from densebench.pretrain.croc.merging import Rules, merge_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging_reference import CODE, PAPER, VARIANTS, check, naive, problem
+
+from densebench.pretrain.croc import merging
+from densebench.pretrain.croc.merging import Rules, merge_clusters
 
 
 @pytest.mark.parametrize("rules", VARIANTS.values(), ids=VARIANTS.keys())

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from densebench.pretrain.neco.alignment import align, overlaps
-from densebench.pretrain.neco.references import deal
 from neco_reference import CONTEXT, IMAGES, build_all, seen
 
 from densebench.numerics.sorting import soft_sort
+from densebench.pretrain.neco.alignment import align, overlaps
+from densebench.pretrain.neco.references import deal
 from densebench.training.augmentation import AugmentParams
 from densebench.training.objective import Views
 

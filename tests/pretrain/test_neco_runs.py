@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.neco.method import NeCo
 from neco_reference import CONTEXT, SIZE, SMALL, build_all, seen
 
 from densebench import catalog
 from densebench.errors import UserError
 from densebench.files.states import saved_states
+from densebench.pretrain.neco.method import NeCo
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
 from densebench.training.objective import Views
 from densebench.training.run import build, train

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from densebench.pretrain.cribo.objects import from_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from densebench.pretrain.cribo.objects import from_labels
 
 LABELS = torch.tensor([[0, 0, 1, 3, 0, 1, 1, 2]])  # views (0, 0, 1, 3) and (0, 1, 1, 2)
 

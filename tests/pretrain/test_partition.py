@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from densebench.pretrain.cribo.partition import linkage, partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from densebench.pretrain.cribo.partition import linkage, partition
 
 
 def problem(b, joint, d=5, seed=0):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 
 from densebench.numerics.foreground import foreground
+from densebench.pretrain.neco.references import PatchQueue, deal, draw, pick
 
 
 def hands(b, p, count, others=None, wanted=None, seed=0):

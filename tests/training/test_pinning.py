@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from densebench.evals.linear import probes as linear_probes
-from densebench.evals.vos import frames as vos_frames
 from drawn_maps import data_of
 from drawn_maps import setup_of as segmentation
 from drawn_objects import Drawn
@@ -19,6 +17,8 @@ from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
+from densebench.evals.linear import probes as linear_probes
+from densebench.evals.vos import frames as vos_frames
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
 from densebench.features.views import View

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from densebench.evals.incontext import voting
 from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
 
@@ -11,6 +10,7 @@ from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
+from densebench.evals.incontext import voting
 from densebench.evaluation.protocol import Run
 from densebench.files.atomic import cache_root
 
