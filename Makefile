@@ -47,4 +47,4 @@ wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf .venv build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo docs/_build docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_batches import RECIPES, Few
+from few_images import VIEWS, Few
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from densebench.numerics import crops
@@ -77,7 +77,7 @@ def test_joined_pictures_are_those_of_the_parts():
 
 def test_batches_that_workers_decode_in_pieces_are_whole():
     keys = Order(90, 80, seed=2).micro_batches(0, 2)
-    reader = Reader(Few(90, broken=(9,)), RECIPES, seed=0)
+    reader = Reader(Few(90, broken=(9,)), VIEWS, seed=0)
     for batch, part in zip(load_batches(reader, keys, 2, pin=False), Order(90, 80, seed=2).micro_batches(0, 2), strict=True):
         wanted = collate([reader[key] for key in part])
         assert torch.equal(batch.numbers, wanted.numbers)
@@ -96,7 +96,7 @@ def test_two_batches_are_decoded_ahead_and_not_more_for_every_worker():
             asked.append(part)
             yield part
 
-    batches = load_batches(Reader(Few(200), RECIPES, seed=0), keys(), workers=2, pin=False)
+    batches = load_batches(Reader(Few(200), VIEWS, seed=0), keys(), workers=2, pin=False)
     next(batches)
     assert len(asked) <= 4  # this one, two ahead, and a part of the next
     batches.close()
@@ -106,7 +106,7 @@ def test_a_batch_is_page_locked_whole(monkeypatch):
     """A loader with `pin_memory=True` pins each tensor that goes to the device, and nothing of the batch is lost."""
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.data_ptr()) or self.clone())
-    batch = collate(samples(SIZES, RECIPES))
+    batch = collate(samples(SIZES, VIEWS))
     found = pin_memory(batch)
     there = [*batch.pixels.buffers, batch.offsets, batch.numbers, *(draws.table for draws in batch.draws)]
     assert set(pinned) == {tensor.data_ptr() for tensor in there}

@@ -10,46 +10,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from few_images import VIEWS, Few
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.numerics.seeds import permutation, seed_of
-from densebench.training.augmentation import ViewSpec, render
+from densebench.training.augmentation import render
 from densebench.training.batches import Order, Reader, collate, load_batches
-
-
-class Few(Images):
-    """Images of different sizes, each of which says in its colours which it is; some cannot be decoded."""
-
-    name = "few"
-
-    def __init__(self, count, broken=()):
-        self.count, self.bad = count, set(broken)
-
-    def __len__(self):
-        return self.count
-
-    def title(self, index):
-        return f"image {index}"
-
-    def open(self, index):
-        if index in self.bad:
-            raise UserError(f"image {index} is broken")
-        rng = np.random.default_rng(index)
-        pixels = rng.integers(0, 256, (40 + 7 * (index % 5), 60 - 4 * (index % 7), 3), dtype=np.uint8)
-        pixels[..., 2] = index
-        return Image.fromarray(pixels)
-
-
-RECIPES = (
-    ViewSpec(32, (0.25, 1.0), blur=1.0),
-    ViewSpec(32, (0.25, 1.0), blur=0.1, solarise=0.2),
-    ViewSpec(16, (0.05, 0.4)),
-)
 
 
 def keys(order, first, last):
@@ -142,7 +111,7 @@ def test_a_permutation_is_a_permutation():
 
 
 def test_a_sample_depends_on_seed_epoch_and_image_alone():
-    reader = Reader(Few(20), RECIPES, seed=0)
+    reader = Reader(Few(20), VIEWS, seed=0)
     pixels, draws, number, broken = reader[0, 5]
     assert pixels.dtype == np.uint8
     assert pixels.shape == (40, 40, 3)
@@ -153,21 +122,21 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone():
     for other in ((0, 6), (3, 5), (1, 0)):
         reader[other]
     assert np.array_equal(reader[0, 5][1], draws)
-    assert np.array_equal(Reader(Few(20), RECIPES, seed=0)[0, 5][1], draws)
-    assert not np.array_equal(Reader(Few(20), RECIPES, seed=1)[0, 5][1], draws)
+    assert np.array_equal(Reader(Few(20), VIEWS, seed=0)[0, 5][1], draws)
+    assert not np.array_equal(Reader(Few(20), VIEWS, seed=1)[0, 5][1], draws)
     assert not np.array_equal(reader[1, 5][1], draws)
     twin = Few(20)
     twin.open = lambda index: Few(20).open(5)  # all images equal: only their numbers tell their draws apart
-    assert not np.array_equal(Reader(twin, RECIPES, seed=0)[0, 6][1], draws)
+    assert not np.array_equal(Reader(twin, VIEWS, seed=0)[0, 6][1], draws)
 
 
 def test_views_of_an_image_are_drawn_apart():
-    _, draws, _, _ = Reader(Few(20), (RECIPES[0], RECIPES[0]), seed=0)[0, 5]
+    _, draws, _, _ = Reader(Few(20), (VIEWS[0], VIEWS[0]), seed=0)[0, 5]
     assert not np.array_equal(draws[0], draws[1])
 
 
 def test_boxes_lie_in_the_image_that_is_shown():
-    reader = Reader(Few(20), RECIPES, seed=0)
+    reader = Reader(Few(20), VIEWS, seed=0)
     for number in range(20):
         pixels, draws, _, _ = reader[0, number]
         height, width = pixels.shape[:2]
@@ -176,7 +145,7 @@ def test_boxes_lie_in_the_image_that_is_shown():
 
 
 def test_a_broken_file_is_replaced_by_the_next_and_reported():
-    reader = Reader(Few(20, broken=(4, 5, 19)), RECIPES, seed=0)
+    reader = Reader(Few(20, broken=(4, 5, 19)), VIEWS, seed=0)
     pixels, draws, number, broken = reader[2, 4]
     assert number == 6
     assert broken == ("image 4", "image 5")
@@ -189,14 +158,14 @@ def test_a_broken_file_is_replaced_by_the_next_and_reported():
 
 
 def test_a_batch_reports_all_broken_files():
-    reader = Reader(Few(20, broken=(4, 19)), RECIPES, seed=0)
+    reader = Reader(Few(20, broken=(4, 19)), VIEWS, seed=0)
     batch = collate([reader[0, 4], reader[0, 7], reader[0, 19]])
     assert batch.numbers.tolist() == [5, 7, 0]
     assert batch.broken == ("image 4", "image 19")
 
 
 def test_only_the_rectangle_around_the_views_is_kept():
-    samples = [Reader(Few(20), RECIPES, seed=0)[1, number] for number in (3, 11, 8, 16)]
+    samples = [Reader(Few(20), VIEWS, seed=0)[1, number] for number in (3, 11, 8, 16)]
     batch = collate(samples)
     assert batch.numbers.tolist() == [3, 11, 8, 16]
     assert len(batch.draws) == 3
@@ -216,10 +185,10 @@ def test_only_the_rectangle_around_the_views_is_kept():
 
 
 def test_kept_parts_render_like_whole_images():
-    samples = [Reader(Few(20), RECIPES, seed=0)[1, number] for number in (3, 11, 8, 16)]
+    samples = [Reader(Few(20), VIEWS, seed=0)[1, number] for number in (3, 11, 8, 16)]
     batch = collate(samples)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    for view, recipe in enumerate(RECIPES):
+    for view, recipe in enumerate(VIEWS):
         together = render(batch.pixels, batch.offsets, batch.draws[view], recipe, mean, std)
         for i, sample in enumerate(samples):
             alone = render(Pictures.of([sample[0]]), torch.zeros(1, 2), collate([sample]).draws[view], recipe, mean, std)
@@ -229,7 +198,7 @@ def test_kept_parts_render_like_whole_images():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_loaded_batches_follow_the_keys(workers):
     order = Order(20, 4, seed=2)
-    reader = Reader(Few(20, broken=(9,)), RECIPES, seed=0)
+    reader = Reader(Few(20, broken=(9,)), VIEWS, seed=0)
     loaded = list(load_batches(reader, order.micro_batches(2, 6), workers, pin=False))
     assert len(loaded) == 4
     for batch, part in zip(loaded, order.micro_batches(2, 6), strict=True):

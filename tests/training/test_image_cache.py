@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from test_batches import RECIPES, Few
+from few_images import VIEWS, Few
 
 from densebench.training.augmentation import render
 from densebench.training.batches import Reader, collate
@@ -35,9 +35,9 @@ def test_views_of_kept_images_are_those_of_the_images():
     cache = Cache(Few(5), side=1000)
     shapes, kept = cache.on(torch.device("cpu"))
     keys = [(1, number) for number in range(5)]
-    found, wanted = (collate([Reader(images, RECIPES, seed=0)[key] for key in keys]) for images in (shapes, Few(5)))
+    found, wanted = (collate([Reader(images, VIEWS, seed=0)[key] for key in keys]) for images in (shapes, Few(5)))
     assert found.pixels.nbytes == 0
     found = kept.fill(found)
-    for view, recipe in enumerate(RECIPES):
+    for view, recipe in enumerate(VIEWS):
         one, other = (render(batch.pixels, batch.offsets, batch.draws[view], recipe, MEAN, STD) for batch in (found, wanted))
         assert torch.equal(one, other)
