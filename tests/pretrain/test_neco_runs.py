@@ -99,9 +99,9 @@ def test_what_does_not_fit_is_said(given, message):
         chosen.objective(create_encoder("test_vit", SIZE, 0.0))
 
 
-def test_an_image_alone_is_told_of(capsys):
+def test_an_image_alone_gets_a_notice(capsys):
     _, objective, student, teacher = build_all(group_size=1)
-    assert "an image that is alone in its batch or group" in capsys.readouterr().err
+    assert "an image alone in its batch or group" in capsys.readouterr().err
     assert objective(student, teacher, seen(objective.options), CONTEXT).total.isfinite()
 
 
