@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +17,7 @@ HEADS, STEPS = 3, 7
 
 
 def merging_picture(
-    views: Views, plans: Sequence[Float[Tensor, "b heads joint k"]], chosen: Float[Tensor, "b heads"], grid: tuple[int, int]
+    views: Views, plans: Sequence[Float[Tensor, "b heads joint _"]], chosen: Int[Tensor, "b heads"], grid: tuple[int, int]
 ) -> Image.Image:
     """Return two rows, one a view, for a few heads of each image: the view, then its clusters at the last steps.
 

@@ -118,12 +118,12 @@ def test_tables_stand_beside_the_published_ones(videos, tmp_path, monkeypatch):
     assert "J&amp;F in % by object" in report()
 
 
-def test_means_change_no_number(videos, tmp_path):
+def test_runtime_options_change_no_number(videos, tmp_path):
     plain = values(run(videos))
-    for number, means in enumerate((
+    for number, runtime in enumerate((
         {"batch_size": "1"}, {"batch_size": "2", "workers": "1"}, {"visualise": "2", "save_predictions": str(tmp_path / "saved")},
     )):  # fmt: skip
-        assert values(run(videos, results=tmp_path / str(number), **means)) == pytest.approx(plain, abs=0.05)
+        assert values(run(videos, results=tmp_path / str(number), **runtime)) == pytest.approx(plain, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_sweep_says_the_best_by_the_direction_of_the_score(tmp_path, monkeypat
         yield {"protocol": {"headline": {"metric": "rmse", "variant": "plain"}}, "scores": [score]}
 
     monkeypatch.setattr(sweep, "evaluate", evaluate)
-    monkeypatch.setattr(sweep, "pretrain", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "train", lambda *_, **__: None)
     monkeypatch.setattr("densebench.backbones.checkpoint.read_checkpoint", lambda _: {"dataset": "scenes"})
     asked = {"output": tmp_path / "grid", "dry_run": False, "data_root": None}
     text = sweep.sweep("cribo", ["objects=2,3,4"], asked, {})
