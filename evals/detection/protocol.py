@@ -89,7 +89,7 @@ class Detection(Evaluator):
             "short_side": 600,
             "long_side": 1000,
             "detections": 500,
-            "judge": "uavdt",
+            "metric": "uavdt",
         },
     }
 
@@ -97,7 +97,7 @@ class Detection(Evaluator):
     pyramid: str = setting("fpn", "built on four layers (fpn), or on the last one alone (simple)", choices=("fpn", "simple"))
     width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
     heads: str = setting("plain", "plain, or ViTDet's with layer norm (normed)", choices=("plain", "normed"))
-    judge: str = setting("coco", "metric: COCO's AP, or UAVDT's AP of all classes as one", choices=("coco", "uavdt"))
+    metric: str = setting("coco", "COCO's AP, or UAVDT's AP of all classes as one", choices=("coco", "uavdt"))
     iou: float = setting(0.7, "least overlap of a right detection (UAVDT)", minimum=0)
     iterations: int | None = setting(
         None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
@@ -127,7 +127,7 @@ class Detection(Evaluator):
 
     def headline(self) -> dict[str, str]:
         """Return AP of boxes, or of all classes as one."""
-        return {"metric": "ap", "variant": "class-agnostic" if self.judge == "uavdt" else "box"}
+        return {"metric": "ap", "variant": "class-agnostic" if self.metric == "uavdt" else "box"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """Return the settings by what they mean, and whether the run is as long as the published ones."""
@@ -165,7 +165,7 @@ class Detection(Evaluator):
             with_objects(dataset, val, "images that are scored")
         if len(learned) < len(train_items):
             notice(f"{len(train_items) - len(learned)} of {len(train_items)} training images show no object: they are left out")
-        data = Data(dataset, learned, val, agnostic=self.judge == "uavdt")
+        data = Data(dataset, learned, val, agnostic=self.metric == "uavdt")
         iterations, world = iterations_of(self, len(learned)), here(resolve_device(self.device))
         detector = build(backbone, data.classes, self)
         with run.workspace("detection", world.size) as folder:
@@ -185,7 +185,7 @@ class Detection(Evaluator):
 
     def scores(self, data: Data, folder: Path, details: dict[str, Any]) -> Iterator[Score]:
         """Yield all scores; the headline comes last."""
-        if self.judge == "uavdt":
+        if self.metric == "uavdt":
             value, objects, away = agnostic_precision(scored_images(data, data.val, folder), self.iou)
             details = {**details, "iou": self.iou, "objects": objects, "ignored": away}
             yield Score("ap", "class-agnostic", value, details=details, direction="higher")
