@@ -22,7 +22,7 @@ from densebench.results.report import report
 from densebench.results.score import Score
 from densebench.results.summary import summary
 from densebench.training import sweep
-from densebench.training.run import train
+from densebench.training.run import Data, train
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -220,8 +220,8 @@ def test_a_sweep_says_the_best_by_the_direction_of_the_score(tmp_path, monkeypat
     monkeypatch.setattr(sweep, "evaluate", evaluate)
     monkeypatch.setattr(sweep, "train", lambda *_, **__: None)
     monkeypatch.setattr("densebench.backbones.checkpoint.read_checkpoint", lambda _: {"dataset": "scenes"})
-    asked = {"output": tmp_path / "grid", "dry_run": False, "data_root": None}
-    text = sweep.sweep("cribo", ["objects=2,3,4"], asked, {})
+    request = {"output": tmp_path / "grid", "dry_run": False, "data": Data()}
+    text = sweep.sweep("cribo", ["objects=2,3,4"], request, {})
     assert f"the best is {best}\n" in capsys.readouterr().err
     assert text.split()[:4] == ["objects", "rmse", "m", "2"] and "0.2500" in text
 
