@@ -131,18 +131,17 @@ def test_attention_leaves_the_model_and_other_images_alone():
         attention(images(1, 30, 32))
 
 
-ODD = ["pixels:16", "random:tf_efficientnet_lite0", "random:resnet10t", "random:vit_small_patch16_dinov3"]
-
-
-ODD += [
-    "random:vit_small_patch16_18x2_224",
-    "random:eva02_tiny_patch14_224",
-    "random:vit_little_patch16_reg4_gap_256",
-    "random:swin_tiny_patch4_window7_224",
+ODD = ["pixels:16", "random:tf_efficientnet_lite0", "random:vit_little_patch16_reg4_gap_256"]
+MORE = [
+    "resnet10t",
+    "vit_small_patch16_dinov3",
+    "vit_small_patch16_18x2_224",
+    "eva02_tiny_patch14_224",
+    "swin_tiny_patch4_window7_224",
 ]
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", [*ODD, *(pytest.param(f"random:{name}", marks=pytest.mark.slow) for name in MORE)])
 def test_models_without_such_attention_are_refused(name):
     backbone = load_backbone(name)
     with pytest.raises(UserError, match="--attention-from"):

@@ -74,6 +74,7 @@ def test_a_bare_run_says_what_it_does(call):
     assert done.out == ""
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_like_an_uninterrupted_run(call, tmp_path):
     words = ["pretrain", "cribo", *TINY, "--steps", "12"]
     assert call(*words, "--output", "whole").status == 0
@@ -114,6 +115,7 @@ def test_two_processes_are_started_by_gpus(call, tmp_path):
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_a_grid_and_tabulates_it(call, tmp_path):
     words = ["pretrain", "cribo", *TINY, "--steps", "1", "--output", "grid", "--sweep", "lambda_pos=0,2", "--sweep", "objects=3"]
     done = call(*words)

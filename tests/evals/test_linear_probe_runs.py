@@ -48,7 +48,10 @@ def test_a_number_does_not_depend_on_what_else_is_asked(given, backbone):
     assert values(evaluate(backbone, **given)) == {(1, 0): values(many)[1, 0]}
 
 
-@pytest.mark.parametrize("given", [PLAIN | {"train_batch": 3}, CROP | {"epochs": 1}], ids=["none", "crop"])
+CROPS = pytest.param(CROP | {"epochs": 1}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("given", [PLAIN | {"train_batch": 3}, CROPS], ids=["none", "crop"])
 def test_runtime_options_do_not_change_a_number(given, backbone, monkeypatch, tmp_path):
     expected = values(evaluate(backbone, **given, seeds=2))
     for i, runtime in enumerate([{"batch_size": 1}, {"batch_size": 3}, {"workers": int(given["augment"] == "crop")}]):

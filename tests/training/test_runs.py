@@ -107,14 +107,13 @@ OTHER = {
 
 
 def numbers():
-    """Every method and number that it uses; what DINO shows of the numbers that all methods inherit, the others show slowly."""
+    """Every method and number that it uses: DINO's fast, as most are inherited from a base; those of the others are slow."""
     for method in METHODS:
         kind = catalog.load("methods", method)
         for flag in options.flags(kind):
             number = flag.kind == "setting" and flag.annotation.split()[0] in ("int", "float")
             if number and flag.name not in IRRELEVANT and (method, flag.name) not in NOT_USED:
-                inherited = method != "dino" and flag.name not in vars(kind).get("__annotations__", {})
-                yield pytest.param(method, flag.name, marks=pytest.mark.slow if inherited else ())
+                yield pytest.param(method, flag.name, marks=() if method == "dino" else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("method", "name"), list(numbers()))
