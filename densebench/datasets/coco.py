@@ -205,7 +205,7 @@ class CocoStuff(CocoThings):
         return np.where(np.isin(np.arange(256), allowed), table[:256], INVALID).astype(np.int16)
 
     def label_identity(self, item: Item) -> str:
-        """Return the mapping and where it starts from."""
+        """Return the mapping and what it maps: pixel maps by their table, or panoptic files."""
         if self._is_pixelmap(item):
             return f"{self.mapping}:pixelmaps:{self.label_table().tolist()}"
         return f"{CocoThings.label_identity(self, item)}:panoptic"

@@ -3,8 +3,8 @@
 Every image of 128 x 128 pixels shows three kinds of stuff in bands with wavy borders and two to five objects of five classes
 that may hide each other. What a thing is lies in its texture and its shape; its colour is a hint, as in photographs: every
 class has a hue that it tends to, and neighbouring hues overlap. Scale, orientation, contrast and light vary, and strong grain
-lies over all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features
-have to be earned: they must see through the grain first.
+lies over all of it. So a patch's mean colour says something about its class but not much, single pixels say little, and good
+features must see through the grain.
 
 An image is a function of (VERSION, split, index): it is drawn when it is read. Randomness comes from the raw 64-bit words
 of PCG64, whose stream NumPy guarantees; arithmetic is in double precision and only the last step rounds to 8 bits, so that a
@@ -220,7 +220,7 @@ class Scenes(Dataset):
         return digest(["scenes image", VERSION, item.name])
 
     def label_digest(self, item: Item) -> str:
-        """Return the same for the label."""
+        """Return the digest of the generator's version and the item's name, for the label."""
         return digest(["scenes label", VERSION, item.name])
 
 

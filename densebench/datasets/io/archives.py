@@ -132,7 +132,7 @@ def _not_whole(archive: Path, error: Exception) -> UserError:
 
 
 def _check_way(archive: Path, folder: Path, names: Iterable[str]) -> None:
-    """Raise UserError where a link lies in the way of a file, itself or as a folder above it; `folder` may be one."""
+    """Raise UserError where a file below `folder`, or a folder above that file, is a link; `folder` itself may be one."""
     known = {PurePosixPath()}
     for name in names:
         for path in (PurePosixPath(name), *PurePosixPath(name).parents):
@@ -151,7 +151,7 @@ def _below(name: str, inside: str) -> str:
 
 
 def _write(path: Path, read: Callable[[], IO[bytes]]) -> None:
-    """Write a file under another name first: a damaged member harms no existing file, nor one that is linked to it."""
+    """Write a file under a temporary name, then rename it: a damaged member harms no existing file, nor one hard-linked to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".unpacking-{os.getpid()}.part")
     try:
