@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densebench.errors import UserError
 
-USUAL_HUE = 0.1  # of open-hummingbird-eval, since it was fixed
+USUAL_HUE = 0.1  # open-hummingbird-eval's, since it was corrected there
 
 
 class Crop(NamedTuple):
@@ -64,7 +64,7 @@ class View:
         return (self.size, self.size) if self.size is not None else (self.fit(height), self.fit(width))
 
     def identity(self) -> dict[str, Any]:
-        """Return what of the view shapes the pixels of the image: part of the key of cached features."""
+        """Return the fields that decide the pixels of the image: part of the key of cached features."""
         return {name: value for name, value in asdict(self).items() if name != "mask_resample"}
 
     def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 h w"]:
@@ -131,7 +131,7 @@ class CentreCropView:
     """The centre square of `size` px of an image whose short side was resized to `short_side` px, as ImageNet is evaluated.
 
     Sizes round as torchvision's do: the long side down, the crop's corner to the nearest pixel (ties to even).
-    resample: as of `View`.
+    resample: as in `View`.
     """
 
     size: int = 224
@@ -149,7 +149,7 @@ class CentreCropView:
         return self.size, self.size
 
     def identity(self) -> dict[str, Any]:
-        """Return what shapes the pixels of the image: part of the key of cached features."""
+        """Return the fields that decide the pixels of the image: part of the key of cached features."""
         return {"crop": "centre", **asdict(self)}
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -173,12 +173,12 @@ class CentreCropView:
 
 
 def named_generator(text: str) -> np.random.Generator:
-    """Return a generator that a text seeds, the same on every machine."""
+    """Return a generator seeded by a text, the same on every machine."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """Return the bytes of an RGB image divided by 255."""
+    """Return an RGB image as float32 in 0..1."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float().div_(255)
 
 
