@@ -47,9 +47,9 @@ def save_tensors(
 
 
 def check(path: Path) -> bool:
-    """Return whether a safetensors file carries our checksum; if so, it matches.
+    """Verify the checksum of a safetensors file; return whether it carries one of ours.
 
-    Raises Damaged where it does not match or the file is not one of tensors, and OSError where it cannot be read.
+    Raises Damaged where it does not match or the file is no safetensors file, and OSError where it cannot be read.
     """
     with path.open("rb") as stream:
         start, stated, computed = _checksums(path, stream)
