@@ -247,9 +247,8 @@ def find_module(name: str) -> tuple[Path | None, list[str]]:
 def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
     """Turn what the user's code raises in the block, or its sys.exit, into a UserError.
 
-    where: the file, or the spec, that is to blame for whatever happens; without it, only errors that came through a file that
-    `import_file` has imported are turned. what: what fails, such as "in load()". UserErrors, a lack of memory and Ctrl-C pass as
-    they are.
+    where: the file or the spec to name in the message; without it, only errors that came through a file that `import_file` has
+    imported are turned. what: what fails, such as "in load()". UserErrors, a lack of memory and Ctrl-C pass as they are.
     """
     try:
         yield
@@ -266,6 +265,6 @@ def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
 
 
 def _user_frame(error: BaseException) -> tuple[str, int | None] | None:
-    """Return the last line of a user's file that an error came through."""
+    """Return the user's file, and the line in it, that an error came through last; None without any."""
     frames = traceback.extract_tb(error.__traceback__)
     return next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename in _imported_files), None)

@@ -43,7 +43,7 @@ def check_convention(name: str) -> None:
 def resize_position_embedding(
     table: Float[Tensor, "1 tokens d"], prefix: int, grid: tuple[int, int], convention: str
 ) -> Float[Tensor, "1 resized d"]:
-    """Resize the patch part of a position table to a grid (rows, columns); the first `prefix` entries stay.
+    """Return a position table with its patch part resized to a grid (rows, columns); the first `prefix` entries stay.
 
     A table that has the grid already is returned as it is. Raises UserError where its patch part is not square or the convention
     is unknown.

@@ -127,6 +127,6 @@ def _report(error: BaseException, stopped: bool) -> int:
 def _stopped() -> str:
     """Return the message after Ctrl-C. An evaluation resumes without --rerun, which would discard the scores made so far."""
     if sys.argv[1:2] != ["eval"]:
-        return "stopped; what was finished is kept"
+        return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]
     return f"stopped; `{shlex.join(['densebench', *words])}` resumes from there"

@@ -75,7 +75,7 @@ def titles_of(kind: str) -> dict[str, str]:
 
 
 def fitting(kind: str) -> str:
-    """Return, in words, what may be given where a data set of a kind is needed."""
+    """Return the names of the data sets of a kind, in words for an error message."""
     return ", ".join([*titles_of(kind), *([FOLDERS[kind]] if kind in FOLDERS else [])]) or "none that is built in"
 
 

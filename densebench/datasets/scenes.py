@@ -72,42 +72,42 @@ def _sharp(wave: np.ndarray, gain: float = 3.0) -> np.ndarray:
 
 
 def clouds(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Soft blobs, two periods wide."""
+    """Return soft blobs, two periods wide: like every texture, values in [-1, 1] at coordinates u, v in periods."""
     return _sharp(value_noise(draw, u / 2, v / 2) + 0.3 * value_noise(draw, u, v), 1.5)
 
 
 def grit(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Fine grains in all directions, a third of a period wide."""
+    """Return fine grains in all directions, a third of a period wide."""
     return _sharp(value_noise(draw, 3 * u, 3 * v))
 
 
 def ripples(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Grains drawn out along one direction."""
+    """Return grains drawn out along one direction."""
     return _sharp(value_noise(draw, 0.35 * u, 2.5 * v), 2.0)
 
 
 def stripes(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Parallel bars."""
+    """Return parallel bars."""
     return _sharp(np.sin(2 * math.pi * u))
 
 
 def checks(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A chessboard."""
+    """Return a chessboard."""
     return _sharp(np.sin(math.pi * u) * np.sin(math.pi * v), 5.0)
 
 
 def dots(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Round spots on a square lattice."""
+    """Return round spots on a square lattice."""
     return _sharp(np.cos(2 * math.pi * u) + np.cos(2 * math.pi * v) - 0.9, 2.0)
 
 
 def rings(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Circles around the object's centre."""
+    """Return circles around the object's centre."""
     return _sharp(np.sin(2 * math.pi * np.hypot(u, v)))
 
 
 def bricks(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Courses of bricks, each shifted by half a brick, with thin joints."""
+    """Return courses of bricks, each shifted by half a brick, with thin joints."""
     course = np.floor(v)
     across = np.abs((u / 2 + 0.5 * (course % 2)) % 1 - 0.5) * 2
     along = np.abs(v % 1 - 0.5)

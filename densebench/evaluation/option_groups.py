@@ -33,7 +33,7 @@ class Clustered(Evaluator):
     """How tokens are made and clustered, and what the clusters are compared with."""
 
     image_size: int | None = setting(
-        None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1, maximum=16_384
+        None, "side in px, a multiple of the stride; none: the data set's usual one, rounded down", minimum=1, maximum=16_384
     )
     standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over all tokens")
     pca: int | None = setting(50, "principal components that are kept; none: all features as they are", minimum=1, maximum=65_536)
@@ -84,7 +84,7 @@ class FewShot(Supervised):
     """Which fractions of the training images are learned from, and how images are resized."""
 
     image_size: int | None = setting(
-        None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1, maximum=16_384
+        None, "side in px, a multiple of the stride; none: the data set's usual one, rounded down", minimum=1, maximum=16_384
     )
     resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))

@@ -25,8 +25,8 @@ def uniform_order(n_images: int, seed: int) -> Int[np.ndarray, "n"]:
 def balanced_order(presence: Bool[np.ndarray, "n c"], seed: int) -> Int[np.ndarray, "n"]:
     """Return an order of the images whose prefixes show the classes as evenly as the data allow.
 
-    Rounds over the classes, each in a new random order; in a round each class takes one random image that shows it and that
-    nobody took before. Classes that have run out are passed over. Images without any class come last, in random order.
+    It goes over the classes in rounds, each in a new random order; in a round each class takes one random image that shows it and
+    is not taken yet. Classes without such an image are passed over. Images without any class come last, in random order.
     `presence` says which classes each image shows (leave the background out).
     """
     rng = np.random.default_rng(seed)

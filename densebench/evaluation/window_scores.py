@@ -96,7 +96,7 @@ class Outcome:
 
     @classmethod
     def of(cls, histories: Sequence[History], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
-        """Choose among the validations by mIoU, as the reference does."""
+        """Return the outcome of several trainings, with the best validation of each rate by mIoU, as the reference chooses."""
         best: dict[float, Measured] = {}
         courses: dict[float, Course] = {}
         for history in histories:

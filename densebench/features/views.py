@@ -187,14 +187,17 @@ def _resize(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _draw_jitter(generator: np.random.Generator, hue: float = USUAL_HUE) -> list[float | None]:
-    """Draw the strengths of brightness, contrast, saturation and hue; None, with probability 0.5, leaves one out."""
+    """Return random strengths of brightness, contrast, saturation and hue; each is None (left out) with probability 0.5."""
     limits = np.array([0.1, 0.1, 0.1, hue])
     coins, strengths = generator.random(4), generator.uniform(-limits, limits)
     return [float(s) if coin < 0.5 else None for coin, s in zip(coins, strengths, strict=True)]
 
 
 def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUAL_HUE) -> Image.Image:
-    """Change brightness, contrast and saturation by a factor in 0.9..1.1, hue by -hue..hue turns, each with probability 0.5."""
+    """Return an image with random colours, each of four changes with probability 0.5.
+
+    Brightness, contrast and saturation are scaled by 0.9..1.1; the hue is shifted by -hue..hue turns.
+    """
     brightness, contrast, saturation, turn = _draw_jitter(generator, hue)
     for enhance, strength in (
         (ImageEnhance.Brightness, brightness),
@@ -212,7 +215,7 @@ def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUA
 
 
 def random_crop(width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)) -> Crop:
-    """Draw a box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
+    """Return a random box of `scale` x the image's area and aspect 3/4 to 4/3; after ten misfits, the largest centred one.
 
     The default scale is open-hummingbird-eval's: areas above 1 never fit, so that ten draws in a row fail for 15 % of the views
     of 500 x 375 px (which are the whole image then), for 28 % at 500 x 333 (its middle, 444 x 333) and for 6 % of a square.

@@ -32,7 +32,7 @@ class Pictures:
 
     @classmethod
     def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> Pictures:
-        """Copy images `[h w c]` into one buffer, channel by channel."""
+        """Return images `[h w c]` copied into one buffer, channel by channel."""
         ends = np.cumsum([image.size for image in images])
         data = np.empty(int(ends[-1]), np.uint8)
         layout = []

@@ -100,7 +100,7 @@ def minimise(
     history: int = 10,
     rounding: float = UNCERTAINTY,
 ) -> Minimum:
-    """Minimise each problem until the largest entry of its gradient is at most `tolerance`.
+    """Return the minimum of each problem, searched until the largest entry of its gradient is at most `tolerance`.
 
     rounding: the share by which values are uncertain; a step may raise a value by it, since near the minimum all changes are as
     small.

@@ -114,7 +114,7 @@ class Record:
             text = re.sub("[\ud800-\udfff]", lambda match: f"\\\\u{ord(match[0]):x}", text)
             check_record(parse(text.encode()))
         except (TypeError, ValueError) as error:
-            what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"
+            what = f"what {self.header['protocol']['name']} gave cannot be saved in {self.path}"
             raise UserError(f"{what}: the record then {error}; what was there before stays") from error
         return text
 

@@ -40,9 +40,9 @@ def unpack(archive: Path, folder: Path, inside: str = "", label: str = "") -> No
     """Write the files of a zip or tar archive below `folder`, replacing those that are there.
 
     inside: take only what lies under this folder of the archive, without the folder itself.
-    Raises UserError, before anything is written, for an archive that is broken, encrypted or cut off, holds a link, a device or a
-    path that leaves the folder, or needs more room than there is, and for a link in the folder that a file would be written
-    through; later for a member of a zip file that is damaged, and where a file cannot be written.
+    Raises UserError before anything is written where the archive is broken, encrypted or cut off, holds a link, a device or a
+    path that leaves the folder, or needs more space than is free, and where a file would be written through a link. Raises it
+    later where a member of a zip file is damaged or a file cannot be written.
     """
     try:
         with _opened(archive) as members:
