@@ -160,7 +160,7 @@ class CocoThings(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class CocoStuff(CocoThings):
-    """From annotations/stuff_{train,val}2017_pixelmaps/*.png where there are such folders, else from the panoptic files.
+    """Labels from annotations/stuff_{train,val}2017_pixelmaps/*.png where there are such folders, else from the panoptic files.
 
     The two differ: the panoptic release merged and dropped some stuff classes and leaves out small stuff segments. The
     published numbers use the pixel maps. `labels_from` says which is in use ("pixelmaps" or "panoptic"), and so does every

@@ -57,7 +57,7 @@ class Folder(Dataset):
             yield Item(image.stem, image, labels / f"{image.stem}.png")
 
     def label_table(self) -> np.ndarray:
-        """Return the table of `Dataset`, with the ignored value of classes.toml."""
+        """Return the table of `Dataset.label_table`, with the ignored value of classes.toml."""
         table = Dataset.label_table(self)
         table[self.raw_ignore] = IGNORED
         return table

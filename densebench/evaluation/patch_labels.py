@@ -27,7 +27,7 @@ class LabelledView:
     item: Item
     view: View
     patches: Int[Tensor, "rows"]
-    """Indices of patches, row by row, or in the order in which a bounded memory takes them."""
+    """Their indices in the grid (row-major), ascending, or in the order in which a bounded memory takes them."""
     labels: Shaped[Tensor, "rows width"]
     """The label of each of these patches: class shares, a one-hot majority, or the labels of its pixels."""
 

@@ -89,7 +89,7 @@ def map_tensors(path: Path) -> Any:
 
 
 def _checksums(path: Path, stream: BinaryIO) -> tuple[int, int, int]:
-    """Return where the checksum is (-1: nowhere), what the file says it is, and what it really is."""
+    """Return the position of the checksum in the file (-1: none), the stated checksum and the computed one."""
     header = _header(path, stream)
     match = _CHECKSUM.search(header)
     if match is None:

@@ -76,7 +76,7 @@ def fit(
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points [l, n] to values [l] and gradients [l, n], problem by problem."""
 
-ARMIJO = 1e-4  # share of the promised decrease that a step must keep
+ARMIJO = 1e-4  # share of the predicted decrease that a step must reach
 HALVINGS = 20
 UNCERTAINTY = 4 * torch.finfo(torch.float64).eps  # share by which values are uncertain unless the caller says
 

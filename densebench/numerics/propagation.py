@@ -4,8 +4,8 @@ Jabri et al., Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 20
 a patch takes the labels of the k most similar patches that lie near it in the context frames (the first one and the last few),
 weighted by exp(cosine / temperature). Labels stay soft from frame to frame.
 
-A query is compared with its window alone: tiles of queries meet the keys that at least one of them can see, and what is held at
-a time does not grow with the square of the image.
+A query is compared with its window alone: a tile of queries is multiplied with the keys that at least one of them can see, so
+that memory does not grow with the square of the image.
 """
 
 from __future__ import annotations

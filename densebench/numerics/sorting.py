@@ -92,7 +92,7 @@ class _Stage:
     """
 
     def __init__(self, layers: Layers, halves: list[int] | None, left_out: int, device: torch.device) -> None:
-        """halves: for each wire, whether it lies in the upper half of its block; None where columns do not grow."""
+        """Put the index tensors on the device. halves: for each wire, 1 in the upper half of its block; None: columns stay."""
         self.layers = [tuple(torch.tensor(w, dtype=torch.long, device=device) for w in layer) for layer in layers]
         self.left_out = left_out
         self.upper = None if halves is None else torch.tensor(halves, device=device).view(-1, 1, 1)
@@ -145,7 +145,7 @@ class _Sorter:
 
     def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
         """Return the matrix as columns [rank, n, input], and (if `keep`) per layer high - low of columns at its comparators."""
-        like, kept, left = differences[0], [], iter(differences)
+        like, apart, remaining = differences[0], [], iter(differences)
         if self.stages[0].upper is None:
             columns = torch.eye(self.count, dtype=like.dtype, device=like.device)[:, None].repeat(1, rows, 1)
         else:
@@ -155,17 +155,17 @@ class _Sorter:
             for low, high in stage.layers:
                 a, c = columns.index_select(0, low), columns.index_select(0, high)
                 if keep:
-                    kept.append(c - a)
-                a, c = _mixed(a, c, self.swap.shares(next(left)))
+                    apart.append(c - a)
+                a, c = _mixed(a, c, self.swap.shares(next(remaining)))
                 columns.index_copy_(0, low, a).index_copy_(0, high, c)
-        return columns, kept
+        return columns, apart
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
         """Return the gradient of values [n, r] from those of columns [rank, n, input] (overwritten) and sorted values [r, n]."""
-        wires, left = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
+        wires, remaining = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
         for stage in reversed(self.stages):
             for low, high in reversed(stage.layers):
-                delta, difference = next(left)
+                delta, difference = next(remaining)
                 shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
                 g, h = grad.index_select(0, low), grad.index_select(0, high)
                 x, y = wires[low], wires[high]

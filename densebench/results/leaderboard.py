@@ -186,8 +186,7 @@ def _side(settings: dict[str, Any]) -> float | None:
 
 
 def _remark(settings: dict[str, Any]) -> str:
-    """Return what a reader must know about a group: that its runs were cut short, and what was chosen on the scored split or
-    with labels."""
+    """Return the remark of a caption: that runs were cut short, and what was chosen on the scored split or with labels."""
     remarks = []
     if not settings.get("comparable", True):
         remarks.append(f"{settings.get('iterations')} iterations (not comparable with published runs)")

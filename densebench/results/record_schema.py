@@ -123,7 +123,7 @@ class Owner(TypedDict):
 
 @with_config(OPEN)
 class Run(TypedDict):
-    """How the record was last made."""
+    """How the record was last written: command, device, runtime options, times."""
 
     owner: NotRequired[Owner]
     was_complete: NotRequired[Flag]
