@@ -30,7 +30,7 @@ Kind = Literal["protocols", "methods"]
 
 
 class Base(NamedTuple):
-    """The package, which is also the entry-point group, where names of a kind are, and the class that marks one."""
+    """Where names of a kind come from (`package`, also the entry-point group), and their base class (`name` in `module`)."""
 
     package: str
     module: str
@@ -127,7 +127,7 @@ def find(kind: Kind, name: str) -> Entry:
 
 
 def load(kind: Kind, name: str, preset: str | None = None) -> Any:
-    """Import the class behind a name, of the part that has the preset. Raises UserError for whatever its file raises."""
+    """Import and return the class behind a name: the part with the preset. Raises UserError for whatever its file raises."""
     location = _location(kind, name)
     part = _read(kind, location).part(preset)
     module = location.load()
@@ -182,7 +182,7 @@ def _locations(kind: Kind) -> dict[str, Location]:
 
 
 def _read(kind: Kind, location: Location, read: dict[tuple[str, str], Any] | None = None) -> Entry:
-    """Describe a name: from its source, or from the classes where the source does not tell.
+    """Return the entry of a name, read from its source, or from the imported classes where the source is not literal.
 
     Raises UserError for a file that cannot be read or imported, or that holds no entry.
     """
@@ -201,7 +201,7 @@ def _read(kind: Kind, location: Location, read: dict[tuple[str, str], Any] | Non
 
 
 def _from_source(kind: Kind, location: Location, read: dict[tuple[str, str], Any]) -> list[Entry]:
-    """Return the parts of a name by its syntax tree; none where that does not tell."""
+    """Return the parts of a name, read from its syntax tree; an empty list where it is not literal."""
     source, base = Source(location.module, location.path, read), BASES[kind]
     try:
         classes = [source.resolve(location.module, location.class_name.split("."))] if location.class_name else source.classes()
@@ -237,7 +237,7 @@ def _from_classes(kind: Kind, location: Location) -> list[Entry]:
 
 
 def described(location: Location, kind: type) -> Entry:
-    """Return a part by its class. Raises UserError for options or presets that are none."""
+    """Return the entry of a class. Raises UserError for malformed options or presets."""
     module = sys.modules[kind.__module__]
     path = Path(module.__file__ or location.path)
     if getattr(module, kind.__name__, None) is not kind:

@@ -15,7 +15,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the machine or a GPU is out of memory. torch is not imported for it."""
+    """Return whether an error says that the machine or a GPU is out of memory, without importing torch."""
     phrases = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "array is too big")
     return isinstance(error, MemoryError) or any(words in str(error) for words in phrases)
 

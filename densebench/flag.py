@@ -23,7 +23,7 @@ class Flag:
     """One option: its field's name, kind, annotation and default, and the values that it takes.
 
     An annotation is a type (int, float, bool, str, Path, Enum), a list of any length (`tuple[int, ...]`) or one of a fixed
-    length (`tuple[float, float]`), with `| None` where none is a value. enum: the Enum whose members the values are.
+    length (`tuple[float, float]`), with `| None` where `none` is allowed. enum: the Enum whose members the values are.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Flag:
 
     @property
     def length(self) -> int | None:
-        """How many values a list takes; None where any number is right."""
+        """How many values a list takes; None where any number is allowed."""
         entries = self._entries
         return None if not self.is_list or "..." in entries else len(entries)
 
@@ -118,7 +118,7 @@ class Flag:
 
 
 def check_range(given: str, value: float, least: float, most: float) -> None:
-    """Raise UserError where a number is not between the two, both included; `given` is what the user wrote."""
+    """Raise UserError unless least <= value <= most; `given` is what the user wrote, for the message."""
     for wrong, word, limit in ((value < least, "least", least), (value > most, "most", most)):
         if wrong:
             raise UserError(f"{given}: it must be at {word} {f'{limit:g}' if isinstance(limit, float) else limit}")
@@ -126,7 +126,7 @@ def check_range(given: str, value: float, least: float, most: float) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def plain_annotation(text: str) -> str:
-    """Return an annotation in its usual spelling; "" unless it is made of int, float, bool, str, tuple and None alone."""
+    """Return an annotation in its usual spelling; "" unless it is made only of int, float, bool, str, tuple and None."""
     try:
         text = ast.unparse(ast.parse(text, mode="eval"))
     except SyntaxError:

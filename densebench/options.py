@@ -125,13 +125,13 @@ def _described(annotation: Any) -> tuple[str, tuple[str, ...], type[Enum] | None
 
 
 def check_run(seed: int | None, limit: int | None) -> None:
-    """Raise UserError for a seed or a limit on images that no run can have."""
+    """Raise UserError for a seed below 0 or a limit on images below 1, and for numbers that are too large; None passes."""
     check_range(f"--seed {seed}", 0 if seed is None else seed, 0, 2**63 - 1)
     check_range(f"--limit {limit}", 1 if limit is None else limit, 1, LARGEST)
 
 
 def build(options: type[Options], preset: Mapping[str, Any], given: Mapping[str, Any]) -> Options:
-    """Make the options: the defaults, then the preset, then what the user gave (texts or values), each checked.
+    """Return the options: the defaults, then the preset, then what the user gave (texts or values), each checked.
 
     Raises UserError for an unknown name or a value that the flag does not take.
     """
@@ -157,7 +157,7 @@ def _as_json(value: Any) -> Any:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read options from a TOML file; names may be written with dashes or underscores.
+    """Return the options in a TOML file; names may be written with dashes or underscores.
 
     Raises UserError where the file is missing or is not TOML.
     """

@@ -1,4 +1,4 @@
-"""Where work is done: the device, the processes that decode, and the processes that work together on one model.
+"""The device, the processes that decode images, and the processes that work together on one model.
 
 Processes that work together are started by torchrun or by `--gpus N`. In a single process every exchange is the identity.
 """
@@ -50,8 +50,8 @@ def worker_context(workers: int) -> str | None:
     if not workers:
         return None
     if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the server, and so every worker, inherits
-        sys.warnoptions.append(QUIET)  # which silences their helper's warnings about semaphores that a second Ctrl-C left to it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fork server, and so every worker, inherits it
+        sys.warnoptions.append(QUIET)  # else their helper warns about the semaphores that a second Ctrl-C leaves behind
         try:
             forkserver.ensure_running()
         finally:
@@ -68,7 +68,7 @@ def describe(device: torch.device) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """Return the peak memory of this process in MiB; on a GPU that which torch allocated on the device."""
+    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
@@ -110,7 +110,7 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def here(device: torch.device) -> World:
-    """Return this process's place among those that were joined; a world of one where none were."""
+    """Return the rank of this process, the number of processes that `joined` joined (else one), and its device."""
     if world_size() == 1:
         return World(0, 1, device)
     local = torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device

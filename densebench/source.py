@@ -1,7 +1,7 @@
-"""Classes read from source: their bases at any distance, presets and options, without importing a module.
+"""Classes read from source without importing a module: their bases at any distance, presets and options.
 
-That is how `densebench ls` and `--help` answer at once. Only what is written out is read: a class from a chain of imports, a
-dict of presets, literal defaults. For anything else NotLiteral is raised, and the module has to be imported.
+So `densebench ls` and `--help` answer at once. Only what is written out is read: a class from a chain of imports, a dict of
+presets, literal defaults. For anything else NotLiteral is raised, and the module has to be imported.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from densebench.flag import Flag, plain_annotation
 from densebench.user_code import find_module
 
 LIBRARIES = sys.stdlib_module_names | {"numpy", "pydantic", "timm", "torch", "torchvision", "typing_extensions"}
-"""Where no base of a protocol or a method is defined: these are not read."""
+"""Libraries that define no base of a protocol or a method; their files are not read."""
 
 OTHER, UNKNOWN = object(), object()
-"""What stands for a function, and for something of which the source does not tell whether it is a class."""
+"""Marks for a name that is a function, and for one that may or may not be a class."""
 
 
 class NotLiteral(Exception):  # noqa: N818
@@ -55,7 +55,7 @@ class SourceClass:
             raise NotLiteral(self.node.name) from error
 
     def derives_from(self, module: str, name: str) -> bool:
-        """Return whether a class is among the bases."""
+        """Return whether the class `name` of a module is among the bases, at any distance."""
         return any((base.module, base.node.name) == (module, name) for base in self.mro[1:])
 
     def presets(self) -> tuple[str, ...] | None:

@@ -1,7 +1,7 @@
-"""torchvision beside a CPU build of torch: its compiled operators cannot load, and importing it (hence timm) dies.
+"""torchvision beside a CPU build of torch: its compiled operators cannot load, and importing it (hence timm) fails.
 
-The registry's torchvision is built for CUDA. Declaring the two operators that its Python code names makes it importable. What
-detection needs of the others, non-maximum suppression and RoI align, is done in plain torch instead; the rest stays away.
+The registry's torchvision is built for CUDA. Declaring the two operators that its Python code names makes it importable. The
+operators that detection needs, non-maximum suppression and RoI align, run in plain torch instead; the others are left out.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def make_importable() -> Any:
 
 
 def _replace(library: Any) -> None:
-    """Give torchvision what it calls where it has no compiled operator.
+    """Register the functions in plain torch that torchvision then calls for its missing operators.
 
-    `nms` is registered as the operator itself; its guard, and the function that stands in for RoI align, are found by the names
-    that torchvision's own modules have for them.
+    `nms` is registered as the operator itself. The guard of nms and the Python version of RoI align are replaced under their
+    names in torchvision's own modules.
     """
     from densebench.numerics.nms import suppress
     from densebench.numerics.roi_align import align

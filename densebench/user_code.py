@@ -1,9 +1,9 @@
 """The user's own code: imported as it is on disk, identified by a digest of all that it runs, its errors reported in one line.
 
-A plug-in is a file `./mine.py`, a folder (a repository of torch hub) or an installed distribution. Of a file the digest covers
-the file and everything that it imports, at any depth, which is neither Python's nor installed nor densebench's: found in the
-syntax trees, so that late imports count too, and by what appears in `sys.modules`, so that imports of computed names count as
-well. Where the files lie plays no part.
+A plug-in is a file `./mine.py`, a folder (a repository of torch hub) or an installed distribution. The digest of a file covers it
+and all modules that it imports, at any depth, which are neither Python's nor installed nor densebench's. They are read from the
+syntax trees, so that late imports count, and from what appears in `sys.modules`, so that imports of computed names count too.
+The paths of the files play no part.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def class_code(kind: type) -> str:
 
 
 def import_file(path: Path, name: str) -> ModuleType:
-    """Import a Python file by its path, under a module name of its own, and what it imports from beside it as it is now.
+    """Import a Python file by its path, as the module `name`; the user's modules that it imports are run as they are on disk now.
 
     A file `__init__.py` is imported as a package. Raises UserError for whatever the file raises.
     """
@@ -99,8 +99,8 @@ def import_file(path: Path, name: str) -> ModuleType:
 def importing(path: Path) -> Iterator[None]:
     """Make the user's modules that the file `path` imports in the block run as they are on disk now.
 
-    Those that were imported before in this process are forgotten where their files have changed since, where nobody knows
-    whether they have, or where they come from elsewhere and hide one beside the file.
+    Those that this process imported before are forgotten where their files have changed since or may have, or where they come
+    from another folder and hide a module beside the file.
     """
     importlib.invalidate_caches()
     _forget_changed(path)
@@ -110,7 +110,7 @@ def importing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def noticing(path: Path) -> Iterator[None]:
-    """Remember the user's modules that the file `path` imports when the block runs more of it."""
+    """Record the user's modules that are imported while the block runs code of the file `path`."""
     before, setting = set(sys.modules), sys.dont_write_bytecode
     # Compiled files carry whole seconds: Python would run an old one for a source that was edited within the same second.
     sys.dont_write_bytecode = True
@@ -136,7 +136,7 @@ def _forget_changed(path: Path) -> None:
 
 
 def _is_stale(name: str, file: Path, folder: Path) -> bool:
-    """Return whether a module in `sys.modules` may differ from its file as it is now, or hides a module of the folder."""
+    """Return whether a module in `sys.modules` may differ from its file now, or hides a module of the folder."""
     inside = file.resolve().is_relative_to(folder)
     if not inside and any((folder / file_name).is_file() for file_name in (f"{name}.py", f"{name}/__init__.py")):
         return True
@@ -247,9 +247,8 @@ def find_module(name: str) -> tuple[Path | None, list[str]]:
 def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
     """Turn what the user's code raises in the block, or its sys.exit, into a UserError.
 
-    where: the file, or the spec, that is to blame for whatever happens; without it, only errors that came through a file that
-    `import_file` has imported are turned. what: what fails, such as "in load()". UserErrors, a lack of memory and Ctrl-C pass as
-    they are.
+    where: the file or the spec to name in the message; without it, only errors that came through a file that `import_file` has
+    imported are turned. what: what fails, such as "in load()". UserErrors, a lack of memory and Ctrl-C pass as they are.
     """
     try:
         yield
@@ -266,6 +265,6 @@ def guarded(where: Path | str | None = None, what: str = "") -> Iterator[None]:
 
 
 def _user_frame(error: BaseException) -> tuple[str, int | None] | None:
-    """Return the last line of a user's file that an error came through."""
+    """Return the user's file, and the line in it, that an error came through last; None without any."""
     frames = traceback.extract_tb(error.__traceback__)
     return next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename in _imported_files), None)

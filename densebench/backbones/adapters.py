@@ -23,7 +23,7 @@ from densebench.user_code import file_code, folder_code, guarded, import_file, i
 
 
 class Tokens(nn.Module):
-    """A model whose patch tokens `[b n d]` are taken by `take` and laid out as a grid."""
+    """A model as a trunk: `take(model, images)` returns its tokens `[b n d]`, which are laid out as a grid."""
 
     def __init__(self, model: nn.Module, patch: int, take: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
@@ -37,7 +37,10 @@ class Tokens(nn.Module):
 
 
 def from_hub(name: str) -> Backbone:
-    """Return the model `REPO:ENTRY` of torch hub; a REPO that is a folder with a hubconf.py is taken from there."""
+    """Return the model `REPO:ENTRY` of torch hub; REPO may be a local folder with a hubconf.py.
+
+    Raises UserError where it cannot be loaded or has no patch tokens to read.
+    """
     repo, _, entry = name.rpartition(":")
     if not repo or not entry:
         raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
@@ -106,14 +109,14 @@ def from_transformers(name: str) -> Backbone:
         more = {"interpolate_pos_encoding": True} if accepts else {}
         return network(pixel_values=images, **more).last_hidden_state
 
-    # its files where it is a folder, which may have changed under the same name; else the revision that was fetched
+    # a local folder's files may change under one name, so they are digested; a fetched model has a revision
     code = folder_code(Path(name), (".py", ".json")) if Path(name).is_dir() else getattr(model.config, "_commit_hash", None) or ""
     mean, std = tuple(processor.image_mean), tuple(processor.image_std)
     return measured(Tokens(model, patch, take), f"hf:{name}", type(model).__name__, 4 * patch, mean, std, code)
 
 
 def from_file(spec: str) -> Backbone:
-    """Return what the function `load()` of a Python file returns, as `adapt_module` does."""
+    """Return what the function `load()` of a Python file returns, as a backbone (`adapt_module`)."""
     path = Path(spec)
     if not path.is_file():
         raise UserError(f"there is no file {spec}; give the path of a Python file with a function load()")
@@ -129,10 +132,11 @@ def from_file(spec: str) -> Backbone:
 
 
 def adapt_module(model: Any, spec: str, maker: str, arch: str = "") -> Backbone:
-    """Return a Backbone as it is, and a module `[b 3 h w] -> [b d gh gw]` as a backbone.
+    """Return a Backbone unchanged, and a module `[b 3 h w] -> [b d gh gw]` wrapped as one.
 
-    The module may carry mean and std; its width and stride are measured, on an image whose side is a multiple of its attribute
-    stride where it has one. maker: what returned the model, for the message. Raises UserError for anything else.
+    The module may have attributes mean and std (else ImageNet's) and stride. Its width and stride are measured on a black image,
+    whose side is a multiple of 64 and of that attribute. maker: what returned the model, for the message. Raises UserError for
+    anything else.
     """
     if isinstance(model, Backbone):
         return model

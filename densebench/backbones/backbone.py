@@ -22,8 +22,8 @@ class BackboneInfo:
 
     spec: as the user gave it; arch: the architecture's name; dim: width of the features; stride: px of the image per feature;
     mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
-    "none" without one; origin: whose layout the weights had; kind: what sort of spec it is (timm, ckpt, hub, file, ...);
-    code: the digest of the user's own code that makes the features, "" where it is built in.
+    "none" without one; origin: the project whose layout the weights had; kind: the source in the spec (timm, ckpt, file, ...);
+    code: the digest of the user's own code that makes the features, "" for built-in code.
     """
 
     spec: str
@@ -91,7 +91,10 @@ class Backbone(nn.Module):
 
 
 def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
-    """Return the width of a trunk's features and its stride, measured on one black image of `side` px."""
+    """Return the width of a trunk's features and its stride, measured on one black image of `side` px.
+
+    Raises UserError where the trunk returns no square grid `[b d gh gw]`.
+    """
     with torch.inference_mode():
         grid = trunk(torch.zeros(1, 3, side, side))
     if not isinstance(grid, Tensor):

@@ -25,7 +25,7 @@ WEIGHTS, FACTS = "backbone.safetensors", "checkpoint.json"
 
 @with_config(ConfigDict(extra="allow"))
 class CheckpointInfo(TypedDict):
-    """What `checkpoint.json` holds. Keys that are not named here may stand beside the others."""
+    """The keys of `checkpoint.json`; it may hold further ones."""
 
     schema: Count
     arch: Word
@@ -53,7 +53,7 @@ def save_checkpoint(directory: Path, model: nn.Module, arch: str, **facts: Any) 
 
 
 def read_checkpoint(directory: Path) -> dict[str, Any]:
-    """Return the facts of a checkpoint, a `CheckpointInfo`. Raises UserError where the folder holds none, or broken ones."""
+    """Return the facts of a checkpoint, a `CheckpointInfo`. Raises UserError where the folder holds none that can be read."""
     path = directory / FACTS
     try:
         facts: dict[str, Any] = load(path)
@@ -68,7 +68,7 @@ def read_checkpoint(directory: Path) -> dict[str, Any]:
 
 
 def newest_checkpoint(runs: Path) -> Path | None:
-    """Return the checkpoint under a folder that was written last, or None; those inside another (best, epochs) do not count."""
+    """Return the newest checkpoint under a folder, or None; checkpoints inside another one (best, epochs) do not count."""
     paths = [path for pattern in (FACTS, f"*/{FACTS}", f"*/*/{FACTS}", f"*/*/*/{FACTS}") for path in runs.glob(pattern)]
     paths = [path for path in paths if not any((folder / FACTS).exists() for folder in path.parent.parents)]
     return max(paths, key=lambda path: path.stat().st_mtime).parent if paths else None

@@ -32,11 +32,11 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone on the CPU, float32, frozen, in evaluation mode.
 
-    spec: one of `sources()`, or PLUGIN:NAME. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0
+    spec: a form of `sources()`, or PLUGIN:NAME. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0
     ("8,9,10,11", joined over channels), "query", "key" or "value" of the last block, or "attention" of its class token.
     pos_embed: "auto" resizes position tables as the code that the weights come from does; or "antialias", "plain", "offset".
-    role: the branch of a checkpoint. seed: of random: weights.
-    Raises UserError for what is unknown, does not match, cannot be read or cannot be fetched.
+    role: the branch of a checkpoint, "teacher" or "student". seed: of the weights of random:NAME.
+    Raises UserError for an unknown name or option, and for weights that do not match or cannot be read or fetched.
     """
     check_convention(pos_embed)
     check_run(seed, None)
@@ -45,7 +45,7 @@ def load_backbone(
     if weights is not None and "weights" not in takes:
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
     if layer != "last" and "layer" not in takes:
-        raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} gives the layer that it gives")
+        raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} has no choice of layers")
     options = {"weights": weights, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
     backbone = make(name, **{option: value for option, value in options.items() if option in takes})
     backbone.info = replace(backbone.info, kind=kind, code=code or backbone.info.code)
@@ -57,7 +57,7 @@ def _source(spec: str) -> tuple[str, str, Callable[..., Backbone], str]:
     kind, _, name = spec.partition(":")
     if kind in SOURCES and kind != FILE and name:
         return kind, name, _imported(SOURCES[kind].maker), ""
-    if spec.endswith(".py"):  # after those above, whose names may come from a stored file, which must not be run
+    if spec.endswith(".py"):  # checked after those above: a stored file may name ckpt:x.py, which must not be run
         return FILE, spec, _imported(SOURCES[FILE].maker), ""
     for point in importlib.metadata.entry_points(group=GROUP, name=kind):
         make_importable()
@@ -75,7 +75,7 @@ def _imported(path: str) -> Callable[..., Backbone]:
 
 
 def _adapting(make: Callable[..., Any], spec: str) -> Callable[..., Backbone]:
-    """Return a plug-in's function, made to return a Backbone."""
+    """Return a plug-in's function, wrapped so that it returns a Backbone."""
 
     @functools.wraps(make)
     def adapted(name: str, **options: Any) -> Backbone:

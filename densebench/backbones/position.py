@@ -15,8 +15,9 @@ from torch import Tensor
 from densebench.errors import UserError, unknown
 
 CONVENTIONS = ("antialias", "plain", "offset")
-"""antialias: bicubic with antialiasing, as timm and DINOv2 with registers do. plain: bicubic to the size, without, as MAE's and
-exported graphs do. offset: bicubic without, by the factor (grid + 0.1) / native grid, as DINO and DINOv2 without registers do."""
+"""All are bicubic. antialias: antialiased, as in timm and DINOv2 with registers. plain: to the size of the grid, not antialiased,
+as in MAE and exported graphs. offset: by the factor (grid + 0.1) / native grid, not antialiased, as in DINO and DINOv2 without
+registers."""
 
 OFFSET = 0.1
 BY_ORIGIN = {
@@ -26,7 +27,7 @@ BY_ORIGIN = {
 
 
 def convention_of(origin: str) -> str:
-    """Return how the code that a checkpoint comes from resizes its table: timm's way where nothing else is known.
+    """Return the convention of the code that a checkpoint comes from; timm's ("antialias") for an unknown origin.
 
     iBOT, CrOC, CrIBo, Leopart, NeCo and FLSL share DINO's code; where a file does not tell them apart, "dino" stands for them.
     """
@@ -34,7 +35,7 @@ def convention_of(origin: str) -> str:
 
 
 def check_convention(name: str) -> None:
-    """Raise UserError for a name that is no convention."""
+    """Raise UserError unless the name is "auto" or a convention."""
     if name not in ("auto", *CONVENTIONS):
         raise unknown("value for --pos-embed", name, ("auto", *CONVENTIONS), f"it takes auto, {', '.join(CONVENTIONS)}")
 
@@ -42,10 +43,10 @@ def check_convention(name: str) -> None:
 def resize_position_embedding(
     table: Float[Tensor, "1 tokens d"], prefix: int, grid: tuple[int, int], convention: str
 ) -> Float[Tensor, "1 resized d"]:
-    """Resize the patch part of a position table to a grid (rows, columns); the first `prefix` entries stay.
+    """Return a position table with its patch part resized to a grid (rows, columns); the first `prefix` entries stay.
 
-    A table that has the grid already is returned as it is. Raises UserError where its patch part is not square, or for a name
-    that is no convention.
+    A table that has the grid already is returned as it is. Raises UserError where its patch part is not square or the convention
+    is unknown.
     """
     if convention not in CONVENTIONS:
         raise unknown("position convention", convention, CONVENTIONS, f"it is one of {', '.join(CONVENTIONS)}")

@@ -41,7 +41,7 @@ def from_random(name: str, layer: str, pos_embed: str, seed: int) -> Backbone:
 
 
 def filled(name: str, like: Any, weights: Weights) -> nn.Module:
-    """Return a timm model with weights from a file, in the shape that the file has. `like` is the model's probe."""
+    """Return a timm model with weights from a file, whose position table and class token it takes over. `like`: its probe."""
     has_token = getattr(like, "cls_token", None) is not None
     class_token = not has_token or "cls_token" in weights.tensors
     prefix = 1 if has_token and class_token and is_plain_vit(like) and not _lacks_class_position(like, weights) else 0

@@ -44,7 +44,7 @@ def probe(name: str) -> Any:
 
 
 def create(name: str, like: Any, *, pretrained: bool = False, patches: int | None = None, class_token: bool = True) -> Any:
-    """Make a timm model without its head. `like` is its probe; `patches` is what a checkpoint's position table holds.
+    """Return a timm model without its head. `like`: its probe; `patches`: how many a checkpoint's position table covers.
 
     Raises UserError where pretrained weights cannot be fetched.
     """
@@ -52,7 +52,7 @@ def create(name: str, like: Any, *, pretrained: bool = False, patches: int | Non
 
     more: dict[str, Any] = {}
     if "dynamic_img_size" in inspect.signature(type(like)).parameters:
-        more["dynamic_img_size"] = not is_plain_vit(like)  # a plain ViT's table is resized by us, and by us alone
+        more["dynamic_img_size"] = not is_plain_vit(like)  # timm must not resize a plain ViT's table: we do
     if patches is not None and is_plain_vit(like):
         more["img_size"] = math.isqrt(patches) * like.patch_embed.patch_size[0]
     if not class_token:
@@ -79,9 +79,9 @@ def is_plain_vit(model: Any) -> bool:
 class TimmTrunk(nn.Module):
     """Patch features of one or several layers of a timm model.
 
-    layers: block or stage numbers whose features are concatenated. ViT features pass the final norm; prefix tokens (CLS,
-    registers) are dropped. The learned position table of a ViT is resized to each grid by `convention`, once.
-    normed: whether ViT features pass the final norm.
+    layers: block or stage numbers whose features are concatenated. normed: whether ViT features pass the final norm, as they do
+    unless a caller sets it to False. Prefix tokens (CLS, registers) are dropped. The learned position table of a ViT is resized
+    to each grid by `convention`, once.
     """
 
     def __init__(self, model: Any, layers: Sequence[int], convention: str) -> None:
@@ -117,7 +117,7 @@ class TimmTrunk(nn.Module):
         return torch.func.functional_call(call, {"model.pos_embed": self._table(grid, images.device)}, (images, layers))
 
     def _takes_its_own_size(self, call: _Intermediates, images: Tensor) -> bool:
-        """Return whether images of the size that the model is made for pass, where that is not the size of `images`."""
+        """Return whether the model accepts its native size; False where `images` have that size."""
         size = self._own_size
         if size == images.shape[2:]:
             return False
@@ -152,7 +152,7 @@ class TimmTrunk(nn.Module):
         return outputs[0], (grid[0], grid[1])
 
     def _table(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """Return the position table for a grid: made once where it is frozen, with its gradient where it is trained."""
+        """Return the position table for a grid: cached where it is frozen, resized anew with its gradient where it is trained."""
         prefix = 0 if self.model.no_embed_class else self.model.num_prefix_tokens
         if self.model.pos_embed.requires_grad:
             return resize_position_embedding(self.model.pos_embed, prefix, grid, self.convention)
@@ -201,17 +201,17 @@ def attends(model: Any) -> bool:
 
 
 class AttentionTrunk(TimmTrunk):
-    """What the class token of a ViT attends to in the last block: one channel a head, softmax over all tokens."""
+    """The attention of a ViT's class token to each patch in the last block: one channel per head, softmax over all tokens."""
 
     def __init__(self, model: Any, convention: str) -> None:
         if not attends(model):
             raise UserError(
-                f"--layer {ATTENTION}: it is read of ViTs with a class token and learned positions; this is another model"
+                f"--layer {ATTENTION}: it is read from ViTs with a class token and learned positions; this is another model"
             )
         super().__init__(model, [len(model.blocks) - 1], convention)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
-        """Return the attention to each patch; what goes to prefix tokens is missing from its sum."""
+        """Return the attention to each patch. A head's sum is below 1, since prefix tokens take a share of it."""
         projected, grid = self._projected(images)
         attention = self.model.blocks[-1].attn
         query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -241,7 +241,7 @@ def choose_layers(model: Any, layer: str) -> list[int]:
 
 
 def has_equal_blocks(model: Any) -> bool:
-    """Return whether depth is a run of equal blocks (ViT), rather than stages of growing stride."""
+    """Return whether the model is a stack of equal blocks (ViT) rather than stages of growing stride."""
     return hasattr(model, "blocks") and hasattr(model, "num_prefix_tokens")
 
 
@@ -255,9 +255,9 @@ def make_trunk(model: Any, layer: str, convention: str) -> TimmTrunk:
 
 
 def attention_of(backbone: Backbone) -> Backbone:
-    """Return a backbone with the same weights whose features are what the class token attends to: `[b heads gh gw]`.
+    """Return a backbone with the same weights whose features are the class token's attention: `[b heads gh gw]`.
 
-    Raises UserError where that cannot be read.
+    Raises UserError where the model has none that can be read (`attends`).
     """
     trunk = backbone.trunk
     if not isinstance(trunk, TimmTrunk) or not attends(trunk.model):

@@ -1,8 +1,8 @@
 """Weights from files: the key layouts of the field, found by matching keys instead of by knowing every project.
 
-A checkpoint is flattened to dotted keys. Whatever stands before the keys that the model expects (`teacher.module.backbone.`) is a
-branch; `role` chooses among branches that match equally well. What stands under no branch (heads, decoders, optimisers, queues)
-is dropped. Read this way: DINO, DINOv2 (also in chunks and with registers), iBOT, CrOC, CrIBo, NeCo, FLSL, Leopart, MAE, timm.
+A checkpoint is flattened to dotted keys. A prefix of the keys that the model expects (`teacher.module.backbone.`) is a branch;
+`role` chooses among branches that match equally well. Keys under no branch (heads, decoders, optimisers, queues) are dropped.
+This reads DINO, DINOv2 (also in chunks and with registers), iBOT, CrOC, CrIBo, NeCo, FLSL, Leopart, MAE and timm.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ HEADS = re.compile(
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors in the model's own names, float32.
+    """Tensors of a file under the model's own names, float32.
 
-    branch: what stood before the names; origin: whose layout it is; dropped: keys under the branch that no backbone has.
+    branch: the prefix of the names in the file; origin: the project whose layout it is; dropped: keys under the branch that are
+    not loaded.
     """
 
     tensors: dict[str, Tensor]
@@ -79,8 +80,8 @@ class LoadReport:
 def read_weights(path: Path, expected: Collection[str], role: str = "teacher") -> Weights:
     """Read a checkpoint for a model whose keys are `expected`, and take the student's or the teacher's branch.
 
-    A file with one branch serves both roles. Raises UserError where the file cannot be read, nothing in it matches, or the
-    role is not there.
+    A file with one branch serves both roles. Raises UserError where the file cannot be read, nothing in it matches, or it lacks
+    the role.
     """
     if role not in ROLES:
         raise UserError(f"--role {role}: it takes {' or '.join(ROLES)}")
@@ -88,7 +89,7 @@ def read_weights(path: Path, expected: Collection[str], role: str = "teacher") -
     branch = choose_branch(path, branches(flat, expected), expected, list(flat), role)
     inside = {name[len(branch) :]: tensor for name, tensor in flat.items() if name.startswith(branch)}
     origin = origin_of(flat, inside, expected)
-    unused = {"cls_token"} if origin == "flsl" else set()  # FLSL's code keeps the token that it took out of the model
+    unused = {"cls_token"} if origin == "flsl" else set()  # FLSL saves a class token that its model does not use
     tensors = {name: tensor.float() for name, tensor in inside.items() if name in expected and name not in unused}
     return Weights(tensors, branch, origin, tuple(sorted(inside.keys() - tensors.keys())), path)
 
@@ -100,7 +101,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             check(path)
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # their saved arguments
+        with torch.serialization.safe_globals([argparse.Namespace]):  # many files also hold the arguments of their run
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Damaged as error:
         raise UserError(f"--weights {path} is not a whole checkpoint ({error.why}); fetch it again") from error
@@ -152,7 +153,7 @@ def _starts(name: str) -> list[int]:
 
 
 def branches(flat: Collection[str], expected: Collection[str]) -> dict[str, int]:
-    """Return what stands before expected keys, and how many of them it stands before."""
+    """Return each prefix of expected keys -> how many of them the file has under it."""
     prefixes = (name[:start] for name in flat for start in _starts(name) if name[start:] in expected)
     return dict(collections.Counter(prefixes))
 
@@ -160,13 +161,13 @@ def branches(flat: Collection[str], expected: Collection[str]) -> dict[str, int]
 def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str], keys: list[str], role: str) -> str:
     """Return the branch of a role among those that match best.
 
-    Raises UserError where none matches, or the role is not among several.
+    Raises UserError where none matches, or where several do and not exactly one of them has the role.
     """
     most = max(counts.values(), default=0)
     if most < 0.5 * len(expected):
         first, wanted = ", ".join(keys[:3]) or "no tensor", ", ".join(list(expected)[:3])
         raise UserError(f"--weights {path} does not match the model: it holds {first}, ...; the model wants {wanted}, ...")
-    # half of the best match is enough to be a branch: a damaged teacher is no reason to take the student
+    # half of the best match is enough to be a branch: a damaged teacher is reported later, not replaced by the student
     best = sorted(branch for branch, count in counts.items() if count > most / 2)
     if len(best) == 1:
         return best[0]
@@ -178,12 +179,12 @@ def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str],
 
 
 def origin_of(flat: Collection[str], inside: Mapping[str, Tensor], expected: Collection[str]) -> str:
-    """Return whose layout a checkpoint has, as far as its keys tell; position tables are resized as that code does (position.py).
+    """Return the project whose layout a checkpoint's keys show; its convention then resizes the position table (position.py).
 
     DINOv2's releases carry a mask token; a file of that architecture without one went through an export, which resizes by size,
     except with registers, where the releases and timm agree. With a head it is another model with layer scale, such as DeiT III.
-    FLSL trains without class token and its position, and saves the idle token.
-    A ViT file without any head is taken for one of the DINO family, whose releases are such files.
+    FLSL trains without a class token and its position, but saves the unused token.
+    A ViT file without any head counts as one of the DINO family, whose releases are such files.
     """
     every = " ".join(flat)
     if "decoder_" in every:
@@ -210,8 +211,10 @@ def _is_square(number: int) -> bool:
 
 
 def load_into(model: nn.Module, weights: Weights) -> LoadReport:
-    """Fill a model. Raises UserError where a parameter is missing or has another shape, or the checkpoint has more blocks:
-    nothing is ever left random or cut short.
+    """Load weights into a model and return a report.
+
+    Raises UserError where a parameter is missing or has another shape, or the checkpoint has more blocks: nothing is left random
+    or cut short.
     """
     state = model.state_dict()
     counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}  # old files have none
@@ -241,7 +244,7 @@ def load_into(model: nn.Module, weights: Weights) -> LoadReport:
 
 
 def _fold_class_position(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Add the position of the class token to the token where the model has no place for it (registers), as timm does."""
+    """Return the tensors with the class token's position added to the token where the model's table lacks it, as timm does."""
     table, position = tensors.get("pos_embed"), getattr(model, "pos_embed", None)
     if table is None or position is None or "cls_token" not in tensors or not getattr(model, "no_embed_class", False):
         return tensors

@@ -71,8 +71,8 @@ def _root(
 def main() -> None:
     """Run the command line.
 
-    A mistake of the user gives one line on stderr and status 2; Ctrl-C gives one line and status 130, and a second one ends at
-    once; output that cannot be written gives one line and status 1.
+    A mistake of the user gives one line on stderr and status 2; Ctrl-C gives one line and status 130, and a second one ends the
+    process at once; output that cannot be written gives one line and status 1.
     """
     output.plain_characters()
     interrupts = Interrupts()
@@ -125,8 +125,8 @@ def _report(error: BaseException, stopped: bool) -> int:
 
 
 def _stopped() -> str:
-    """Return the message after Ctrl-C. An evaluation resumes by itself, even one that was to score again what a record holds."""
+    """Return the message after Ctrl-C. An evaluation resumes without --rerun, which would discard the scores made so far."""
     if sys.argv[1:2] != ["eval"]:
-        return "stopped; what was finished is kept"
+        return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]
     return f"stopped; `{shlex.join(['densebench', *words])}` resumes from there"

@@ -27,7 +27,7 @@ def ls(
     data_root: DataRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list on stdout.")] = False,
 ) -> None:
-    """List the data sets, and which of them are here."""
+    """List the data sets, and which of them are present."""
     from densebench.datasets.catalog import every_dataset
 
     rows = [_row(dataset) for _, dataset in every_dataset(data_root)]

@@ -19,7 +19,7 @@ TITLES = {
 def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]) -> dict[str, str]:
     """Return the texts given for options of a protocol or a method, by the name of their field.
 
-    others: the options of the command itself, which are offered too where one is misspelt. Raises UserError for a word that is
+    others: the options of the command itself, among which a misspelt one is also looked up. Raises UserError for a word that is
     not an option, for an option that does not exist, and for one without a value.
     """
     by_spelling = {flag.spelling: flag for flag in known}

@@ -46,7 +46,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use so many images or videos of each split; such scores enter no table.")
+        int | None, typer.Option(min=1, help="Use at most so many images or videos of each split; such scores enter no table.")
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     config: Annotated[
@@ -58,7 +58,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
     show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of --protocol.")] = False,
 ) -> None:
-    """Score the patch features of backbones by a protocol, and keep a record of each run."""
+    """Score the patch features of backbones by a protocol, and write a record of each run."""
     if show_help:
         _help(context, protocol and protocol.partition(",")[0], preset and preset.partition(",")[0])
         return
@@ -67,7 +67,7 @@ def evaluate(
     entries = _entries(protocol, preset)
     given: dict[str, Any] = options.read_toml(config) if config else {}
     spellings = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # of the first that has it
+    flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # the first protocol that has it
     given |= entry_options.parse(context.args, flags.values(), spellings)
 
     from densebench.evaluation.run import Backbones
@@ -75,28 +75,28 @@ def evaluate(
     from densebench.results.summary import summary
 
     backbones = Backbones(backbone or [], weights, name, role=role, layer=layer, pos_embed=pos_embed, seed=seed)
-    asked: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    asked |= {"backbones": backbones, "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
+    request: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
+    request |= {"backbones": backbones, "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         from densebench.processes import launch
 
-        with contextlib.redirect_stderr(io.StringIO()):  # what is wrong is said once, here
-            list(run(protocol, preset=preset, **{**asked, "dry_run": True}, **given))
+        with contextlib.redirect_stderr(io.StringIO()):  # only errors are reported here; the others print the rest
+            list(run(protocol, preset=preset, **{**request, "dry_run": True}, **given))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    for one, chosen, own_options in _shares(entries, flags, given):
-        for record in run(one, preset=chosen, **asked, **own_options):
+    for protocol_name, preset_name, values in _shares(entries, flags, given):
+        for record in run(protocol_name, preset=preset_name, **request, **values):
             print(json.dumps(record) if as_json else summary(record), flush=True)
 
 
 def _shares(
     entries: list[tuple[str, str | None, catalog.Entry]], flags: dict[str, Flag], given: dict[str, Any]
 ) -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Return each protocol with its preset and those of the given options that it has. Nothing has run by then.
+    """Return each protocol with its preset and the given options that it has, all of them checked before anything runs.
 
-    Raises UserError for an option that no protocol has, and for a value that one of those that have it does not take.
+    Raises UserError for an option that no protocol has, and for a value that a protocol does not take.
     """
     for key in given:
         if key not in flags:

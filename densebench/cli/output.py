@@ -13,7 +13,7 @@ FULL = (errno.ENOSPC, errno.EIO, errno.EAGAIN, errno.EFBIG, errno.EDQUOT, errno.
 
 
 def plain_characters() -> None:
-    """Print ASCII in place of what stdout and stderr cannot show: "+-" for "±", "?" for what has no substitute.
+    """Make stdout and stderr print ASCII for what they cannot show: "+-" for "±", "?" for what has no substitute.
 
     A terminal with the C locale counts as ASCII, although Python writes UTF-8 there. In a file or a pipe nothing is lost: under
     the C locale such output has "+-" too, but names keep their letters.

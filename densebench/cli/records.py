@@ -18,7 +18,7 @@ Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder whose rec
 @app.command("ls")
 def ls(
     status: Annotated[
-        str | None, typer.Option(metavar="|".join(STATES), help="List only these; a stopped one was killed.")
+        str | None, typer.Option(metavar="|".join(STATES), help="List only records of this status; stopped: killed.")
     ] = None,
     results: Results = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,

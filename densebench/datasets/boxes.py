@@ -48,12 +48,12 @@ class Boxed(Dataset):
         raise NotImplementedError
 
     def truth(self, item: Item) -> Objects:
-        """Return what detections in an image are scored against: its objects, unless the official evaluation takes the boxes as
-        the files have them, even outside the image. Raises UserError as `objects` does."""
+        """Return the objects that detections in an image are scored against; boxes may reach outside the image where the official
+        evaluation takes them so. Raises UserError as `objects` does."""
         return self.objects(item)
 
     def annotation(self, item: Item) -> Any:
-        """Return what the files say of an image, as JSON values: it enters the digest of its labels."""
+        """Return what the files say about an image, as JSON values, for the digest of its labels."""
         raise NotImplementedError
 
     def label(self, item: Item) -> np.ndarray:

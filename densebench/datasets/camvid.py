@@ -45,7 +45,7 @@ class CamVid(Dataset):
     )
 
     def list_items(self, split: str) -> Iterator[Item]:
-        """Yield an item a line of <split>.txt. Only the last folder and the file count: the original lists are absolute."""
+        """Yield an item for each line of <split>.txt, by the last folder and file: the original lists hold absolute paths."""
         folder = self.root / "CamVid"
         path = folder / f"{split}.txt"
         for number, line in read_lines(path, self.remedy):

@@ -75,7 +75,7 @@ def titles_of(kind: str) -> dict[str, str]:
 
 
 def fitting(kind: str) -> str:
-    """Return, in words, what may be given where a data set of a kind is needed."""
+    """Return the names of the data sets of a kind, in words for an error message."""
     return ", ".join([*titles_of(kind), *([FOLDERS[kind]] if kind in FOLDERS else [])]) or "none that is built in"
 
 
@@ -165,7 +165,7 @@ def _classes(module: ModuleType) -> dict[str, type[Dataset]]:
     from densebench.datasets.dataset import Dataset
 
     kinds = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Dataset)]
-    kinds.sort(key=lambda kind: kind.__module__ == module.__name__)  # of one name the later one counts
+    kinds.sort(key=lambda kind: kind.__module__ == module.__name__)  # where two have one name, the later one wins
     return {kind.name: kind for kind in kinds if isinstance(kind.name, str) and kind.name}
 
 
@@ -176,7 +176,7 @@ def _class_in_file(name: str) -> type[Dataset]:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"there is no file {name}; give the path of a Python file or a name of `densebench data ls`")
-    # by its path too: other processes find the class again by the name of its module
+    # the digest of the path makes the name unique: other processes find the class again by the name of its module
     module = import_file(path, f"densebench_dataset_{path.stem}_{digest(str(path.resolve()), 8)}")
     if "DATASET" in vars(module):
         return module.DATASET
@@ -197,6 +197,6 @@ def _open(kind: type[Dataset], name: str, root: Path | None) -> Dataset:
 
 
 def _with_code(dataset: Dataset, code: str) -> Dataset:
-    """Return the data set with the digest of the user's code that it is."""
+    """Set the digest of the user's code that defines a data set, and return the data set."""
     object.__setattr__(dataset, "code", code)  # frozen; a user's class may not take such an argument
     return dataset

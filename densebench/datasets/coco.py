@@ -160,7 +160,7 @@ class CocoThings(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class CocoStuff(CocoThings):
-    """From annotations/stuff_{train,val}2017_pixelmaps/*.png where there are such folders, else from the panoptic files.
+    """Labels from annotations/stuff_{train,val}2017_pixelmaps/*.png where there are such folders, else from the panoptic files.
 
     The two differ: the panoptic release merged and dropped some stuff classes and leaves out small stuff segments. The
     published numbers use the pixel maps. `labels_from` says which is in use ("pixelmaps" or "panoptic"), and so does every
@@ -205,7 +205,7 @@ class CocoStuff(CocoThings):
         return np.where(np.isin(np.arange(256), allowed), table[:256], INVALID).astype(np.int16)
 
     def label_identity(self, item: Item) -> str:
-        """Return the mapping and where it starts from."""
+        """Return the mapping and what it maps: pixel maps by their table, or panoptic files."""
         if self._is_pixelmap(item):
             return f"{self.mapping}:pixelmaps:{self.label_table().tolist()}"
         return f"{CocoThings.label_identity(self, item)}:panoptic"

@@ -76,7 +76,7 @@ class Dataset:
     background: the id of the background class, or None.
     mapping: the identity of the mapping from label files to ids, with its version; part of every label digest.
     image_size_hint: the side in px of the square to which evaluations resize images by default.
-    code: the digest of the user's own code that the data set is; "" where it is built in.
+    code: the digest of the user's own code that defines the data set; "" for a built-in one.
     """
 
     root: Path
@@ -101,7 +101,7 @@ class Dataset:
     """What its labels are: a protocol takes one kind ("label maps", "videos", "boxes")."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By fields and source file: a class of ./mine.py is no module that a worker could import, and digests stay here.
+        # Pickled as fields and source file: a worker could not import the module of ./mine.py, and it needs no digests.
         kind = type(self)
         source = sys.modules[kind.__module__].__file__
         return _restore, (kind.__module__, source, kind.__qualname__, {f.name: getattr(self, f.name) for f in fields(self)})
@@ -133,7 +133,7 @@ class Dataset:
 
     @property
     def remedy(self) -> str:
-        """How to come by the missing files."""
+        """How to get the missing files, in words for an error message."""
         if self.sources and all(source.by_hand for source in self.sources):
             return f"see `densebench data get {self.name}` for what to fetch by hand"
         return f"run `densebench data get {self.name}` or give another --data-root"
@@ -163,7 +163,7 @@ class Dataset:
         return self.official_counts.get(split)
 
     def part(self, split: str, limit: int | None) -> list[Item]:
-        """Return the images of a split; with a limit so many, evenly spaced."""
+        """Return the images of a split; with a limit, at most that many, evenly spaced."""
         return limited(self.items(split), limit)
 
     def image(self, item: Item) -> Image.Image:
@@ -221,7 +221,7 @@ class Dataset:
         return digest([split, *(list(row) for row in rows)])
 
     def presence(self, items: Iterable[Item]) -> np.ndarray:
-        """Return which classes each image shows, bool [n, C]. Decoded once and kept in the cache folder by label digest."""
+        """Return which classes each image shows, bool [n, C]. Cached by label digests, so that label maps are decoded once."""
         items = tuple(items)
         key = digest([len(self.classes), self.label_digests(items), *([self.code] if self.code else [])], 32)
         path = cache_root() / "presence" / f"{key}.npy"

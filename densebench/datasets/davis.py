@@ -2,8 +2,8 @@
 
 Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR 2016: one mask of all objects a
 frame. Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017: more videos, every object with its own id.
-Both come as a folder DAVIS with the same names in it, so that two data roots are needed for both; DAVIS 2016 can also be read
-from what DAVIS 2017 gives: its sequences are among those, and one object is what any id marks.
+Both come as a folder DAVIS with the same names in it, so that two data roots are needed for both. DAVIS 2016 can also be read
+from the files of DAVIS 2017, which hold its sequences: any id then counts as the one object.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Davis2016(Folders):
     )
 
     def names(self, split: str) -> list[str]:
-        """Return the sequences in the list of 2016."""
+        """Return the sequences of a split, from the list of DAVIS 2016."""
         lists = self.root / "DAVIS" / "ImageSets"
         path = lists / "2016" / f"{split}.txt"
         older = lists / RESOLUTION / f"{split}.txt"
@@ -67,7 +67,7 @@ class Davis2016(Folders):
         return (raw > 0).astype(np.uint8)
 
     def predicted(self, raw: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-        """Return the same for predicted masks: those made for DAVIS 2017 count as one object."""
+        """Return 1 for any id of a predicted mask: masks made for DAVIS 2017 count as one object."""
         return self.ids(raw)
 
 
@@ -90,7 +90,7 @@ class Davis2017(Folders):
     )
 
     def names(self, split: str) -> list[str]:
-        """Return the sequences in the list of 2017."""
+        """Return the sequences of a split, from the list of DAVIS 2017."""
         return read_names(self.root / "DAVIS" / "ImageSets" / "2017" / f"{split}.txt", self.remedy)
 
     def raw_label(self, item: Item) -> UInt8[np.ndarray, "h w"]:

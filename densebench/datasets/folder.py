@@ -4,9 +4,9 @@
     DIR/images/<split>/<name>.*  jpg, jpeg, png, webp, bmp or tif
     DIR/labels/<split>/<name>.png  one id a pixel, greyscale or paletted
 
-Optional keys of classes.toml: ignore_index (the value of unlabelled pixels, 255), reduce_zero_label (classes are numbered from
-1 and 0 is unlabelled, false), splits (["train", "val"]; the first is trained on, the last evaluated), background (the name of
-the background class, none).
+Optional keys of classes.toml, with their defaults: ignore_index = 255 (the value of unlabelled pixels), reduce_zero_label = false
+(true: classes are numbered from 1, and 0 is unlabelled), splits = ["train", "val"] (the first is trained on, the last evaluated),
+background (the name of the background class; none).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Folder(Dataset):
 
     @property
     def remedy(self) -> str:
-        """Nothing can be fetched."""
+        """Where the layout is described; nothing can be fetched."""
         return "see densebench.datasets.folder for the layout"
 
     def list_items(self, split: str) -> Iterator[Item]:
@@ -57,7 +57,7 @@ class Folder(Dataset):
             yield Item(image.stem, image, labels / f"{image.stem}.png")
 
     def label_table(self) -> np.ndarray:
-        """Return the table of `Dataset`, with the ignored value of classes.toml."""
+        """Return the table of `Dataset.label_table`, with the ignored value of classes.toml."""
         table = Dataset.label_table(self)
         table[self.raw_ignore] = IGNORED
         return table

@@ -27,7 +27,7 @@ class Frames(Videos):
 
     @property
     def remedy(self) -> str:
-        """Nothing can be fetched."""
+        """Where the layout is described; nothing can be fetched."""
         return "see densebench.datasets.frames for the layout"
 
     @property

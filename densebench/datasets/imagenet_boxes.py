@@ -1,10 +1,10 @@
 """ImageNet with the boxes of its localisation task (ILSVRC CLS-LOC): 1000 classes, each called by its WordNet id.
 
 Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015. 544546 of the 1281167 train images have boxes,
-and all 50000 val images. Annotations are XML files as Pascal VOC's. Their boxes are in px of the image as it was shown to the
-annotator, whose size stands in the file and may differ from the image's; they are scaled to the image and clipped to it. Two
-corners given in the wrong order are taken in the right one, and boxes of which nothing is left are left out: so do TensorFlow's
-scripts for this data. Coordinates count from 0.
+and all 50000 val images. Annotations are XML files like Pascal VOC's. Their boxes are in px of the image as it was shown to the
+annotator, whose size is in the file and may differ from the image's; they are scaled to the image and clipped to it. Corners in
+the wrong order are swapped, and boxes of which nothing remains are left out, as in TensorFlow's scripts for this data.
+Coordinates count from 0.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 class _Builder(ET.TreeBuilder):
-    """Annotations have no document type; one could make the parser expand entities without end."""
+    """A builder that refuses a document type, which could make the parser expand entities without end."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError(f"it declares a document type {name}")

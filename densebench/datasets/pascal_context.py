@@ -60,7 +60,7 @@ class PascalContext(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class PascalContext59(PascalContext):
-    """The same files; background pixels are ignored."""
+    """The files of `PascalContext`; background pixels are ignored."""
 
     name: str = "pascal-context-59"
     title: str = "Pascal Context (59 classes)"

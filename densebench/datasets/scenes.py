@@ -3,8 +3,8 @@
 Every image of 128 x 128 pixels shows three kinds of stuff in bands with wavy borders and two to five objects of five classes
 that may hide each other. What a thing is lies in its texture and its shape; its colour is a hint, as in photographs: every
 class has a hue that it tends to, and neighbouring hues overlap. Scale, orientation, contrast and light vary, and strong grain
-lies over all of it. So a patch's mean colour tells something and far from everything, single pixels tell little, and features
-have to be earned: they must see through the grain first.
+lies over all of it. So a patch's mean colour says something about its class but not much, single pixels say little, and good
+features must see through the grain.
 
 An image is a function of (VERSION, split, index): it is drawn when it is read. Randomness comes from the raw 64-bit words
 of PCG64, whose stream NumPy guarantees; arithmetic is in double precision and only the last step rounds to 8 bits, so that a
@@ -72,42 +72,42 @@ def _sharp(wave: np.ndarray, gain: float = 3.0) -> np.ndarray:
 
 
 def clouds(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Soft blobs, two periods wide."""
+    """Return soft blobs, two periods wide: like every texture, values in [-1, 1] at coordinates u, v in periods."""
     return _sharp(value_noise(draw, u / 2, v / 2) + 0.3 * value_noise(draw, u, v), 1.5)
 
 
 def grit(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Fine grains in all directions, a third of a period wide."""
+    """Return fine grains in all directions, a third of a period wide."""
     return _sharp(value_noise(draw, 3 * u, 3 * v))
 
 
 def ripples(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Grains drawn out along one direction."""
+    """Return grains drawn out along one direction."""
     return _sharp(value_noise(draw, 0.35 * u, 2.5 * v), 2.0)
 
 
 def stripes(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Parallel bars."""
+    """Return parallel bars."""
     return _sharp(np.sin(2 * math.pi * u))
 
 
 def checks(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A chessboard."""
+    """Return a chessboard."""
     return _sharp(np.sin(math.pi * u) * np.sin(math.pi * v), 5.0)
 
 
 def dots(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Round spots on a square lattice."""
+    """Return round spots on a square lattice."""
     return _sharp(np.cos(2 * math.pi * u) + np.cos(2 * math.pi * v) - 0.9, 2.0)
 
 
 def rings(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Circles around the object's centre."""
+    """Return circles around the object's centre."""
     return _sharp(np.sin(2 * math.pi * np.hypot(u, v)))
 
 
 def bricks(draw: Draw, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Courses of bricks, each shifted by half a brick, with thin joints."""
+    """Return courses of bricks, each shifted by half a brick, with thin joints."""
     course = np.floor(v)
     across = np.abs((u / 2 + 0.5 * (course % 2)) % 1 - 0.5) * 2
     along = np.abs(v % 1 - 0.5)
@@ -220,7 +220,7 @@ class Scenes(Dataset):
         return digest(["scenes image", VERSION, item.name])
 
     def label_digest(self, item: Item) -> str:
-        """Return the same for the label."""
+        """Return the digest of the generator's version and the item's name, for the label."""
         return digest(["scenes label", VERSION, item.name])
 
 

@@ -2,8 +2,8 @@
 
 Du et al., The Unmanned Aerial Vehicle Benchmark: Object Detection and Tracking, ECCV 2018. 30 train and 20 test videos, 24143
 and 16592 frames; the test videos are those of the official evaluation code. Its categories car, truck and bus are one class
-here, "vehicle", as its detection task and the literature on it have them. Ignored regions, of which the official evaluation
-forgets all detections that lie strictly inside, are objects with `crowd` set.
+here, "vehicle", as in its detection task and the literature on it. Ignored regions are objects with `crowd` set; the official
+evaluation drops all detections that lie strictly inside one.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Uavdt(Boxed):
         return _vehicles(boxes[nonempty], whole.crowd[nonempty])
 
     def truth(self, item: Item) -> Objects:
-        """Return the same as the files have them: not clipped, none left out."""
+        """Return all vehicles and ignored regions as the files have them, neither clipped nor left out."""
         vehicles, ignored = self._rows(item, "whole"), self._rows(item, "ignore")
         rows = np.concatenate([vehicles, ignored])
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)

@@ -48,7 +48,7 @@ class Images(ABC):
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
-        """Decode one image as RGB. Raises UserError naming it where it cannot be."""
+        """Decode one image as RGB. Raises UserError, which names the image, where it cannot be decoded."""
 
     def pixels(self, index: int) -> np.ndarray:
         """Decode one image: uint8 [h, w, 3]."""
@@ -75,7 +75,7 @@ class Tree(Images):
         return self.paths[index]
 
     def open(self, index: int) -> Image.Image:
-        """Read the file."""
+        """Decode the file as RGB."""
         return read_image(self.folder / self.paths[index])
 
 
@@ -100,7 +100,7 @@ class Labelled(Images):
         return self.items[index].name
 
     def open(self, index: int) -> Image.Image:
-        """Read the file."""
+        """Decode the file as RGB."""
         return self.dataset.image(self.items[index])
 
 
@@ -111,7 +111,7 @@ class Shards(Images):
     name: str
     archives: tuple[Path, ...]
     members: tuple[tuple[int, str, int, int], ...]
-    """Number of the archive, name inside it, first byte, bytes."""
+    """Index of the archive, name inside it, first byte, number of bytes."""
 
     def __len__(self) -> int:
         return len(self.members)
@@ -122,7 +122,7 @@ class Shards(Images):
         return f"{self.archives[archive].name}/{name}"
 
     def open(self, index: int) -> Image.Image:
-        """Read the member's bytes."""
+        """Decode the member of its archive."""
         archive, _, offset, size = self.members[index]
         what = f"the image {self.title(index)}"
         try:
@@ -170,7 +170,7 @@ class Joined(Images):
 
 @dataclass(frozen=True)
 class First(Images):
-    """Evenly spaced images of a set (`--limit`)."""
+    """Evenly spaced images of a set (`--limit`), by their indices in it."""
 
     whole: Images
     numbers: tuple[int, ...]

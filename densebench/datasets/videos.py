@@ -71,7 +71,7 @@ class Videos(Dataset):
         return {name: list(frames) for name, frames in itertools.groupby(items, sequence_of)}
 
     def part(self, split: str, limit: int | None) -> list[Item]:
-        """Return the frames of a split; with a limit of so many whole sequences, evenly spaced."""
+        """Return the frames of a split; with a limit, those of at most that many whole sequences, evenly spaced."""
         chosen = limited(list(self.sequences(self.items(split)).values()), limit)
         return [item for frames in chosen for item in frames]
 
@@ -114,7 +114,7 @@ class Videos(Dataset):
             try:
                 listed = len(self.names(split))
             except UserError:
-                continue  # said already
+                continue  # reported already
             if listed != official:
                 problems.append(f"{split}: {listed} of the official {official} sequences")
         return problems
@@ -153,5 +153,5 @@ def _files(folder: Path, suffixes: tuple[str, ...], remedy: str) -> list[Path]:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Return the order of a name in which numbers count as numbers."""
+    """Return a sort key by which the numbers in a name compare as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.stem)]

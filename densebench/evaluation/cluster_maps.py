@@ -1,4 +1,4 @@
-"""Cluster maps against label maps: confusion matrices, scores and pictures of clusters that are called by classes."""
+"""Cluster maps against label maps: confusion matrices, scores and pictures of clusters that stand for classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def truth_maps(
 
 
 def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: int, classes: int) -> Int[Tensor, "c k"]:
-    """Return labelled pixels by class and cluster; the cluster map is upsampled by nearest neighbours."""
+    """Return the number of labelled pixels by class and cluster; the cluster map is upsampled by nearest neighbours."""
     large = F.interpolate(clusters[None, None].float(), truth.shape, mode="nearest")[0, 0].long().cpu()
     counted = truth != IGNORED
     pairs = truth[counted].long() * k + large[counted]
@@ -50,12 +50,12 @@ def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: in
 
 
 def confusions(maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"]], k: int, classes: int) -> Int[Tensor, "n c k"]:
-    """Return the labelled pixels of many images by class and cluster."""
+    """Return the `confusion` of each image."""
     return torch.stack([confusion(clusters, label, k, classes) for clusters, label in zip(maps, truth, strict=True)])
 
 
 def matched(whole: Int[Tensor, "c k"], name: str) -> Int[Tensor, "k"]:
-    """Return the class of every cluster by the matching of that name; -1 for none."""
+    """Return the class of every cluster by a matching ("hungarian", "precision" or "iou"); -1 where it gets none."""
     return metrics.hungarian(whole) if name == "hungarian" else metrics.many_to_one(whole, name)  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def score(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """Return mIoU of clusters that are called by `classes`; those without a class (-1) by class 0."""
+    """Return the mIoU score once every cluster counts as its class in `classes`; one without a class (-1) counts as class 0."""
     tallies = metrics.tallies(torch.stack([metrics.merged(of_image, classes) for of_image in counted]))
     return miou_score(tallies, variant, space.names, absent, point, details)  # type: ignore[arg-type]
 

@@ -26,13 +26,13 @@ class Counts:
         return image in self._pairs
 
     def add(self, image: str, confusions: Int[Tensor, "subsets c c"]) -> Int[Tensor, "2 nonzero"]:
-        """Take the confusion matrices of one image and return what is kept of them: flat indices and counts."""
+        """Add the confusion matrices of one image; return their nonzero entries as flat indices and counts."""
         flat = confusions.flatten().cpu()
         index = flat.nonzero()[:, 0]
         return self.restore(image, torch.stack([index, flat[index]]))
 
     def restore(self, image: str, pairs: Int[Tensor, "2 nonzero"]) -> Int[Tensor, "2 nonzero"]:
-        """Take what an earlier run saved: what `add` returned."""
+        """Add the entries of one image as `add` returned them in an earlier run; return them."""
         self._pairs[image] = pairs
         return pairs
 
@@ -45,7 +45,7 @@ class Counts:
         return total.view(self.subsets, self.classes, self.classes)
 
     def tallies(self, images: Sequence[str], subset: int, renamed: Int[Tensor, "c"]) -> Int[Tensor, "n 3 c"]:
-        """Return, for each image and class, pixels that agree, of the truth and predicted, once predicted classes are renamed."""
+        """Return, per image and class, pixels that agree, of the truth and of the prediction, with predicted classes renamed."""
         size = self.classes**2
         result = torch.zeros(len(images), 3, self.classes, dtype=torch.int64)
         for row, image in zip(result, images, strict=True):
@@ -68,7 +68,10 @@ class Counts:
         point: Point,
         details: dict[str, Any],
     ) -> list[Score]:
-        """Return mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy."""
+        """Return mIoU by identity and after Hungarian renaming, each with its bootstrap over images, and the pixel accuracy.
+
+        Raises UserError where no pixel has a class.
+        """
         confusion = self.confusion(images)[subset]
         if not confusion.any():
             raise UserError(f"no pixel of the {len(images)} images that are scored has a class; check their label maps")
@@ -77,8 +80,7 @@ class Counts:
             renamed = metrics.hungarian(confusion) if variant == "hungarian" else torch.arange(self.classes)
             scores.append(miou_score(self.tallies(images, subset, renamed), variant, names, absent, point, details))
         accuracy = round(100 * metrics.pixel_accuracy(confusion), 4)
-        right = Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details, direction="higher")
-        return [*scores, right]
+        return [*scores, Score("pixel_accuracy", "identity", accuracy, axes=dict(point), details=details, direction="higher")]
 
 
 def miou_score(
@@ -89,7 +91,7 @@ def miou_score(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """Return mIoU in % of n images together, with its bootstrap over images. `tally`: pixels that agree, of truth, predicted."""
+    """Return mIoU in % of n images together, with its bootstrap over images. `tally` is as of `segmentation.tallies`."""
     ious = 100 * metrics.iou(tally.sum(0))
     resampled = 100 * bootstrap_mean_iou(tally, absent)
     low, high = interval(resampled)

@@ -13,11 +13,11 @@ from densebench.datasets.dataset import IGNORED, Dataset, Item
 
 
 class LabelSpace:
-    """The classes that can be predicted, and the label maps of memory and truth in them.
+    """The classes that can be predicted, and the label maps in these classes that a protocol learns from and is scored on.
 
     On data sets whose official maps have 0 for "other" (ADE20K, Pascal Context 59), `other_class` says what becomes of it: "off"
     ignores it; "dead" makes it class 0, which can be predicted but is never scored; "class" makes it an ordinary class 0.
-    `void` says whether void pixels of the memory are dropped or taken as class 0 ("background").
+    void: "background" makes void pixels of training labels class 0; with "drop" they stay void.
     """
 
     def __init__(self, dataset: Dataset, void: str, other_class: str) -> None:
@@ -36,12 +36,12 @@ class LabelSpace:
         return label if self.other == "off" else np.where(label == IGNORED, 0, label + 1).astype(np.uint8)
 
     def read_memory(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """Return the label map that is learned from."""
+        """Return the label map to learn from, with void as `void` says."""
         label = self.read(item)
         return np.where(label == IGNORED, 0, label).astype(np.uint8) if self.void == "background" else label
 
     def read_truth(self, item: Item) -> UInt8[np.ndarray, "h w"]:
-        """Return the label map that is scored; pixels of 255 are not."""
+        """Return the label map to score against; pixels of 255 are not scored."""
         label = self.read(item)
         return np.where(label == 0, IGNORED, label).astype(np.uint8) if self.other == "dead" else label
 

@@ -17,7 +17,7 @@ SCORED = "the scored split"
 
 @dataclass(frozen=True)
 class Course:
-    """The losses of a learning rate in the course of its training, and the names of these moments."""
+    """The losses of one learning rate over its training, and the name of each moment, such as "epoch 3"."""
 
     losses: np.ndarray
     moments: Sequence[str]
@@ -37,9 +37,10 @@ def scores_of_rates(
 ) -> list[Score]:
     """Return the scores of a point; the headline (miou, identity) comes last.
 
-    `scores` returns those of each learning rate, miou by identity first. A rate that diverged is not scored. Of several rates
-    each is recorded as the variant `lr RATE`, and the best by mIoU gives the scores of the point. Their details name it with its
-    `facts`, and list under `learning_rates` the mIoU of all. Raises UserError where all diverged.
+    `scores[rate]()` returns the scores of a learning rate, miou by identity first. A rate that diverged is not scored. Where
+    there are several, the mIoU of each is recorded as the variant `lr RATE`, and the best by mIoU gives the scores of the point;
+    their details name that rate with its `facts`, and list the mIoU of all under `learning_rates`. Raises UserError where all
+    diverged.
     """
     by_rate = {rate: scores[rate]() for rate, course in courses.items() if course.diverged is None}
     if not by_rate:

@@ -3,7 +3,7 @@
 Clustered        clusters features without labels; labels only name the clusters
 Supervised       learns from labelled images, is scored on the pixels of others
   FewShot        learns from fractions of the training images, which are resized as a whole
-  SlidingWindow  trains on random crops for so many iterations, scores whole images by sliding windows
+  SlidingWindow  trains on random crops for a number of iterations, scores whole images by sliding windows
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from densebench.options import axis, runtime, setting
 from densebench.results.score import Point
 
 ITERATIONS = {"ade20k": 160_000, "coco-stuff164k": 160_000}
-"""How long the published runs with sliding windows are, by data set, where that is not `USUAL_ITERATIONS`."""
+"""Iterations of the published runs with sliding windows, by data set; `USUAL_ITERATIONS` on any other."""
 USUAL_ITERATIONS = 80_000
 
 
@@ -33,30 +33,32 @@ class Clustered(Evaluator):
     """How tokens are made and clustered, and what the clusters are compared with."""
 
     image_size: int | None = setting(
-        None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1, maximum=16_384
+        None, "side in px, a multiple of the stride; none: the data set's usual one, rounded down", minimum=1, maximum=16_384
     )
     standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over all tokens")
     pca: int | None = setting(50, "principal components that are kept; none: all features as they are", minimum=1, maximum=65_536)
-    per_cluster: int | None = setting(256, "tokens a cluster that train it; none: all", minimum=1, maximum=1_000_000)
+    per_cluster: int | None = setting(256, "training tokens per cluster, at most; none: all", minimum=1, maximum=1_000_000)
     init: str = setting("points", "first centroids: random tokens or k-means++", choices=("points", "k-means++"))
     iterations: int = setting(
-        100, "of Lloyd's algorithm at most; of minibatch: passes over the tokens", minimum=1, maximum=1_000_000
+        100, "iterations of Lloyd's algorithm, at most; with minibatch: passes over the tokens", minimum=1, maximum=1_000_000
     )
-    restarts: int = setting(5, "of which the one with the least inertia counts", minimum=1, maximum=1000)
-    engine: str = setting("torch", "which K-means; minibatch is ours too", choices=("torch", "minibatch", "faiss", "sklearn"))
+    restarts: int = setting(5, "runs from other first centroids; the one with the least inertia counts", minimum=1, maximum=1000)
+    engine: str = setting(
+        "torch", "K-means to use; torch and minibatch are densebench's own", choices=("torch", "minibatch", "faiss", "sklearn")
+    )
     mask_size: int | None = setting(
-        100, "side of the label maps that are compared; none: the view's own", minimum=1, maximum=16_384
+        100, "side in px of the label maps that clusters are compared with; none: as the view has them", minimum=1, maximum=16_384
     )
-    mask_resample: str = setting("nearest", "how label maps come to this size", choices=("nearest-exact", "nearest"))
+    mask_resample: str = setting("nearest", "how label maps are resized to mask_size", choices=("nearest-exact", "nearest"))
     other_class: str = setting(
-        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
+        "off", "label 0, 'other' (ADE20K): ignored, predicted but not scored, or a class", choices=("off", "dead", "class")
     )
-    absent: str = setting("zero", "classes in neither truth nor prediction", choices=("skip", "zero"))
-    eval_split: str | None = setting(None, "split that is clustered and scored; none: the data set's own")
-    visualise: int = runtime(0, "draw so many images: image, truth, clusters by class, clusters", minimum=0, maximum=100_000)
+    absent: str = setting("zero", "a class in neither truth nor prediction: left out of mIoU, or 0", choices=("skip", "zero"))
+    eval_split: str | None = setting(None, "split that is clustered and scored; none: the data set's default")
+    visualise: int = runtime(0, "pictures to draw: image, truth, clusters by class, clusters", minimum=0, maximum=100_000)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings, with the size of images that is meant where none is given."""
+        """Return the settings; where no image size is given, with the one that the data set suggests."""
         return {**super().settings(dataset), "image_size": self.image_size or dataset.image_size_hint}
 
 
@@ -65,12 +67,12 @@ class Supervised(Evaluator):
     """Which images are learned from, which are scored, and what counts as a class."""
 
     other_class: str = setting(
-        "off", "where 0 is 'other', not a class: off, a dead class 0, or a class", choices=("off", "dead", "class")
+        "off", "label 0, 'other' (ADE20K): ignored, predicted but not scored, or a class", choices=("off", "dead", "class")
     )
-    absent: str = setting("skip", "classes in neither truth nor prediction", choices=("skip", "zero"))
-    train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
-    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    visualise: int = runtime(0, "draw so many validation images", minimum=0, maximum=100_000)
+    absent: str = setting("skip", "a class in neither truth nor prediction: left out of mIoU, or 0", choices=("skip", "zero"))
+    train_split: str | None = setting(None, "split that is learned from; none: the data set's default")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's default")
+    visualise: int = runtime(0, "pictures of validation images to draw", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
         """Return mIoU with every predicted class compared with the class of the same number."""
@@ -82,17 +84,17 @@ class FewShot(Supervised):
     """Which fractions of the training images are learned from, and how images are resized."""
 
     image_size: int | None = setting(
-        None, "side in px, a multiple of the stride; none: 512 rounded down to it", minimum=1, maximum=16_384
+        None, "side in px, a multiple of the stride; none: the data set's usual one, rounded down", minimum=1, maximum=16_384
     )
     resample: str = setting("bilinear", "how images are resized", choices=("bilinear", "bicubic"))
     subsets: str = setting("balanced", "how fractions are drawn", choices=("balanced", "uniform"))
-    subset_dir: str | None = setting(None, "folder of lists of image names instead, as of open-hummingbird-eval")
+    subset_dir: str | None = setting(None, "folder of lists of image names to use instead, like those of open-hummingbird-eval")
     subset_missing: str = setting("error", "names of a list that are not in the data set", choices=("error", "skip"))
     fractions: tuple[int, ...] = axis((1,), "f means 1/f of the training images", minimum=1, maximum=1_000_000)
-    seeds: int = axis(5, "subsets of every fraction above 1", minimum=1, maximum=10_000)
+    seeds: int = axis(5, "random subsets for each f above 1", minimum=1, maximum=10_000)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings, with the size of images that is meant where none is given, and what the lists of names hold."""
+        """Return the settings, with the image size that the data set suggests if none is given, and the digest of the lists."""
         lists = None if self.subset_dir is None else lists_digest(Path(self.subset_dir), dataset.name)
         return {**super().settings(dataset), "image_size": self.image_size or dataset.image_size_hint, "subset_dir": lists}
 
@@ -130,30 +132,33 @@ class FewShot(Supervised):
 
 @dataclass(frozen=True)
 class SlidingWindow(Supervised):
-    """How long, on which crops, by which optimiser; the published settings are the defaults."""
+    """How long, on which crops and by which optimiser heads are trained; the published settings are the defaults."""
 
     several_processes: ClassVar[bool] = True
     draws_later: ClassVar[bool] = False
-    learning_rates: tuple[float, ...] = setting((), "of several the best on the scored split", minimum=0)
+    learning_rates: tuple[float, ...] = setting((), "learning rates; of several, the best on the scored split counts", minimum=0)
 
     iterations: int | None = setting(
-        None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
+        None,
+        "training iterations; none: as published; others are marked as not comparable",
+        minimum=1,
+        maximum=100_000_000,
     )
     crop_size: int = setting(512, "side of training crops and of sliding windows in px", minimum=16, maximum=16_384)
-    stride: int | None = setting(None, "of the sliding window in px; none: 32 less than the crop", minimum=1, maximum=16_384)
+    stride: int | None = setting(None, "step of the sliding window in px; none: 32 less than the crop", minimum=1, maximum=16_384)
     train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
-    optimiser: str = setting("adam", "of what is trained", choices=("adam", "adamw", "sgd"))
-    weight_decay: float = setting(0.01, "of the optimiser", minimum=0)
-    schedule: str = setting("poly", "of the learning rate; poly has the power 0.9", choices=("poly", "cosine"))
+    optimiser: str = setting("adam", "optimiser of the head", choices=("adam", "adamw", "sgd"))
+    weight_decay: float = setting(0.01, "weight decay of the optimiser", minimum=0)
+    schedule: str = setting("poly", "schedule of the learning rate; poly has the power 0.9", choices=("poly", "cosine"))
     eta_min: float = setting(0.1, "last learning rate as a share of the first (poly)", minimum=0)
     colour: str = setting("half", "mean and deviation of colours: 127.5, or the backbone's own", choices=("half", "backbone"))
-    quirks: bool = setting(False, "what the reference does by accident; see the module")
-    validations: int = setting(10, "times that the scored split is measured in a run; the best counts", minimum=1, maximum=1000)
-    train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
+    quirks: bool = setting(False, "repeat what the reference does by accident; see the protocol's module")
+    validations: int = setting(10, "how often a run scores the split; the best score counts", minimum=1, maximum=1000)
+    train_seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
     gpus: int = runtime(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
 
     def usual_iterations(self, dataset: Dataset) -> int:
-        """Return how long the published runs on a data set are."""
+        """Return the iterations of the published runs on a data set."""
         return ITERATIONS.get(dataset.name, USUAL_ITERATIONS)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Labelled patches of training images: what protocols that learn from patches read from label maps."""
+"""Labelled patches of training images, read from label maps for protocols that learn from patches."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LabelledView:
     item: Item
     view: View
     patches: Int[Tensor, "rows"]
-    """Indices of patches, row by row, or in the order in which a bounded memory takes them."""
+    """Their indices in the grid (row-major), ascending, or in the order in which a bounded memory takes them."""
     labels: Shaped[Tensor, "rows width"]
-    """Of these patches: class shares, one-hot majorities, or the labels of a patch's pixels."""
+    """The label of each of these patches: class shares, a one-hot majority, or the labels of its pixels."""
 
 
 def read_labelled_views(
@@ -37,7 +37,7 @@ def read_labelled_views(
 ) -> list[LabelledView]:
     """Read the label maps of `items` under every view, image by image.
 
-    `limits` are the patches that are kept of each labelled view, the rarest ones (`rarity_order`); None keeps all, row by row.
+    limits: for each view of each image in turn, how many patches to keep, the rarest ones (`rarity_order`); None: all of them.
     Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
     """
     labelled: list[LabelledView] = []

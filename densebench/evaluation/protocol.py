@@ -38,7 +38,7 @@ class Run:
     """What one run of a protocol is to do, and how long it took."""
 
     limit: int | None = None
-    """Use so many images of each split, evenly spaced; for trying things out."""
+    """Use at most this many images of each split, evenly spaced; for trying things out."""
     known: frozenset[Point] = frozenset()
     """Points that an earlier run scored: they are not scored again."""
     pictures: Path | None = None
@@ -95,7 +95,7 @@ class Evaluator(ABC):
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and only the first one gets scores."""
     published_as: ClassVar[Mapping[str, str]] = {}
-    """By preset, what the published numbers that it reproduces are called in the column `protocol` of published.csv."""
+    """Preset -> the name, in the column `protocol` of published.csv, of the published numbers that it reproduces."""
     precision: str = setting(
         "fp32",
         "arithmetic of the backbone and storage of its features; tf32: stored as fp32, all products may be TF32",
@@ -103,7 +103,7 @@ class Evaluator(ABC):
     )
     device: str = runtime("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     batch_size: int = runtime(16, "images in one forward pass", minimum=1, maximum=65_536)
-    workers: int | None = runtime(None, "processes that decode images; none chooses", minimum=0, maximum=1024)
+    workers: int | None = runtime(None, "processes that decode images; none: chosen, up to 8", minimum=0, maximum=1024)
 
     @abstractmethod
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -128,7 +128,7 @@ class Evaluator(ABC):
         return (options["train_split"] or dataset.train_split) if "train_split" in options else scored, scored
 
     def resolve(self, dataset: Dataset) -> Self:
-        """Return the protocol with the options filled in that were left to the data set: here the splits."""
+        """Return the protocol with the data set's values for options that were not given: here the splits."""
         splits = dict(zip(("train_split", "eval_split"), self.splits(dataset), strict=True))
         named: dict[str, Any] = {name: split for name, split in splits.items() if name in select(self, "setting")}
         return replace(self, **named)
@@ -138,18 +138,18 @@ class Evaluator(ABC):
         return select(self, "setting")
 
     def scored(self, items: Sequence[Item], dataset: Dataset) -> Sequence[Item]:
-        """Return those images of the scored split that are scored: all, unless a protocol leaves some out."""
+        """Return the images of the scored split that count: all, unless a protocol leaves some out."""
         return items
 
     def source_override(self) -> Backbone | None:
-        """Return what is scored in place of a backbone, if an option names it; its digest tells results apart."""
+        """Return what an option names to be scored instead of a backbone, or None; its digest tells results apart."""
         return None
 
     def alone(self) -> str:
-        """Return an option that was given and goes with one backbone and one data set only; empty where there is none."""
+        """Return a given option that allows only one backbone and one data set; "" where there is none."""
         return ""
 
     @classmethod
     def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
-        """Return what the published numbers of a preset are called, for features of one layer or of several."""
+        """Return the names of the published numbers that a preset reproduces with features of `layer` (one or several)."""
         return (cls.published_as[preset],) if preset in cls.published_as else ()

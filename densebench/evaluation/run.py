@@ -1,4 +1,4 @@
-"""Evaluation: protocols x data sets x backbones, each a record that is written after every score and can be continued."""
+"""Evaluation: protocols x data sets x backbones, each a record that is written after every score and can be resumed."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Backbones:
     layer: str = "last"
     pos_embed: str = "auto"
     seed: int = 0
-    """Of the initial weights of `random:` specs."""
+    """The seed of the initial weights of `random:` specs."""
 
     def checked(self, override: Backbone | None) -> list[str]:
-        """Return the specs, that of an override where there is one. Raises UserError for what does not go together."""
+        """Return the specs, or the spec of `override` alone. Raises UserError for fields that exclude one another."""
         if override is not None and (self.specs or replace(self, specs=(), name=None) != Backbones()):
             raise UserError(f"{override.spec} is scored as it is; leave out --backbone, --weights and how to read them")
         specs = list(self.specs) if override is None else [override.spec]
@@ -58,7 +58,7 @@ class Backbones:
         return specs
 
     def load(self, spec: str) -> Backbone:
-        """Load one of them."""
+        """Load the backbone of one spec."""
         how: dict[str, Any] = {"layer": self.layer, "pos_embed": self.pos_embed, "role": self.role, "seed": self.seed}
         return load_backbone(spec, weights=self.weights, **how)
 
@@ -141,7 +141,7 @@ def _opened(
 
 
 def _defaults(specs: list[str], datasets: Sequence[str]) -> tuple[list[str], Sequence[str]]:
-    """Return what a bare run scores, and say so in a line each; nothing else is guessed."""
+    """Return the specs and data sets, with defaults where none are given; a notice names each default."""
     if not specs:
         newest = newest_checkpoint(Path("runs"))
         if newest is None:
@@ -169,7 +169,7 @@ def _trained_on(folder: Path) -> str | None:
 def _header(
     evaluator: Evaluator, protocol: str, preset: str, backbone: Backbone, name: str | None, dataset: Dataset, limit: int | None
 ) -> dict[str, Any]:
-    """Return what a record is of: everything that its identity is made from, and names."""
+    """Return the header of a record: everything that its identity is made from, and names."""
     about = {"name": protocol, "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
     return {
         "backbone": backbone.identity() | ({"name": name} if name else {}),
@@ -203,14 +203,14 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
 
 
 def _planned(evaluator: Evaluator, header: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Return what a dry run yields: what a record would be of, and its points."""
+    """Return what a dry run yields: the header that the record would have, and its points."""
     points = evaluator.points(dataset)
     notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
     return {**header, "points": [dict(point) for point in points]}
 
 
 def _record(results: Path, header: dict[str, Any], *, rerun: bool, is_main: bool) -> records.Record:
-    """Return the record of a run. The main process opens it; the others wait until it has, and only read it."""
+    """Return the record of a run. The main process opens it; the others wait for that, and get a read-only one."""
     if is_main:
         record = records.open_or_create(results, header, rerun=rerun)
         if rerun:
@@ -255,7 +255,7 @@ class _Cell:
         return getattr(self.evaluator, "visualise", 0)
 
     def score(self, run: Run, command: str) -> None:
-        """Run the protocol, and write each score when it comes."""
+        """Run the protocol, and write each score at once."""
         evaluator, device = self.evaluator, resolve_device(self.evaluator.device)
         run.progress_key = _progress_key(self.record)
         started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()
@@ -283,7 +283,7 @@ class _Cell:
         if not self.evaluator.draws_later:
             if not any(self.pictures.glob("*.png")):  # else they were drawn before the score was written
                 remedy = "--rerun trains it again and draws them"
-                notice(f"--visualise {count}: the head that the pictures show was not kept; {remedy}")
+                notice(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
         known = frozenset(points) - {shown_in_pictures(points)}
         with float32(tf32=self.evaluator.precision == "tf32"):

@@ -25,8 +25,8 @@ def uniform_order(n_images: int, seed: int) -> Int[np.ndarray, "n"]:
 def balanced_order(presence: Bool[np.ndarray, "n c"], seed: int) -> Int[np.ndarray, "n"]:
     """Return an order of the images whose prefixes show the classes as evenly as the data allow.
 
-    Rounds over the classes, each in a new random order; in a round each class takes one random image that shows it and that
-    nobody took before. Classes that have run out are passed over. Images without any class come last, in random order.
+    It goes over the classes in rounds, each in a new random order; in a round each class takes one random image that shows it and
+    is not taken yet. Classes without such an image are passed over. Images without any class come last, in random order.
     `presence` says which classes each image shows (leave the background out).
     """
     rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def balanced_order(presence: Bool[np.ndarray, "n c"], seed: int) -> Int[np.ndarr
 
 
 def subset_size(n_images: int, fraction: int, n_classes: int | None = None) -> int:
-    """Return how many images 1/fraction is: floor(n / fraction), or for balanced subsets the nearest multiple of n_classes.
+    """Return how many images 1/fraction takes: floor(n / fraction), or for balanced subsets the nearest multiple of n_classes.
 
     The multiple applies where there is at least one image a class. It is the rule behind the published Hummingbird lists: of
     10582 images and 20 classes 80, 160 and 1320 for 1/128, 1/64 and 1/8, of 20210 and 150 classes 150, 300 and 2550 (the last

@@ -1,4 +1,4 @@
-"""Tokens: the patch features of many images as they are clustered, standardised and reduced."""
+"""Tokens: the patch features of many images, standardised and reduced by PCA to be clustered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tokens_of(
 
 
 def projection(options: Clustered, features: Features, items: Sequence[Item]) -> Projection:
-    """Return the standardisation and PCA of all tokens as one affine map."""
+    """Return the standardisation and PCA of all tokens as one affine map. Raises UserError for more components than features."""
     width = features[items[0]].shape[-1]
     if options.pca is not None and options.pca > width:
         raise UserError(f"--pca {options.pca}: the features have {width} dimensions; give {width} at most, or none")

@@ -35,7 +35,7 @@ CONTEXT = ("pascal-context", "pascal-context-59")
 
 
 def setup_of(options: SlidingWindow, backbone: Backbone, dataset: Dataset, **decided: Any) -> Setup:
-    """Return how the options are carried out with a backbone on a data set; the protocol gives what it has `decided`."""
+    """Return the training set-up that the options mean for a backbone and a data set; `decided` are the protocol's own fields."""
     sides: dict[str, Any] = {"crop": options.crop_size, "scale": options.crop_size}
     if options.quirks and options.crop_size == 512 and dataset.name in CONTEXT:
         sides = {"crop": 480, "scale": 520, "long": 520, "pad": 512, "window": 512}
@@ -74,7 +74,7 @@ def scores(
 
 @dataclass(frozen=True)
 class Measured:
-    """One head at one of its run's validations, as counts."""
+    """The scores of one head at one validation: pixel counts, and their mIoU in %."""
 
     validation: Validation
     head: int
@@ -92,11 +92,11 @@ class Outcome:
     best: dict[float, Measured]
     courses: dict[float, Course]
     validations: int
-    """How often a run was validated."""
+    """How often a run was validated, at most."""
 
     @classmethod
     def of(cls, histories: Sequence[History], space: LabelSpace, images: Sequence[str], absent: str) -> Outcome:
-        """Choose among the validations by mIoU, as the reference does."""
+        """Return the outcome of several trainings, with the best validation of each rate by mIoU, as the reference chooses."""
         best: dict[float, Measured] = {}
         courses: dict[float, Course] = {}
         for history in histories:
@@ -110,8 +110,8 @@ class Outcome:
     def scores(self, point: Point, details: dict[str, Any]) -> list[Score]:
         """Return the scores of the point.
 
-        Those of the best learning rate also say at which iteration and of how many validations it was the best, and the mIoU of
-        IoUMetric.
+        The details of the best learning rate also give the iteration of its best validation, the number of validations, and the
+        mIoU of MMSegmentation's IoUMetric.
         """
         absent: Any = self.absent
         by_rate: dict[float, Any] = {
@@ -141,7 +141,7 @@ class Outcome:
 
 
 def measure(validation: Validation, head: int, classes: int, images: Sequence[str], absent: str) -> Measured:
-    """Return the counts of one head, and their mIoU in %."""
+    """Return one head's pixel counts at a validation, with their mIoU in %."""
     counts, size = Counts(1, classes), classes**2
     for name in images:
         indices, pixels = validation.pairs[name]

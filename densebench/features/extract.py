@@ -1,8 +1,8 @@
-"""Patch features: extracted once per (weights, view, layer, precision, image bytes), kept on disk, shared by everything.
+"""Patch features: extracted once per (weights, view, layer, precision, image bytes), cached on disk, shared by all protocols.
 
-A feature is found again by digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
-...), of the view, of the code of plug-ins, and of the image's bytes. After a change of one weight, one line of such code, one
-image byte or one parameter of the view, it is not found.
+The key of a feature is made of digests alone: of the backbone (all of its identity but its names: weights, code, layer, stride,
+...), of the view, of the code of plug-ins, and of the image's bytes. A change of one weight, one line of such code, one image
+byte or one parameter of the view gives another key.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from densebench.errors import UserError
 
-USUAL_HUE = 0.1  # of open-hummingbird-eval, since it was fixed
+USUAL_HUE = 0.1  # open-hummingbird-eval's, since it was corrected there
 
 
 class Crop(NamedTuple):
@@ -64,7 +64,7 @@ class View:
         return (self.size, self.size) if self.size is not None else (self.fit(height), self.fit(width))
 
     def identity(self) -> dict[str, Any]:
-        """Return what of the view shapes the pixels of the image: part of the key of cached features."""
+        """Return the fields that decide the pixels of the image: part of the key of cached features."""
         return {name: value for name, value in asdict(self).items() if name != "mask_resample"}
 
     def image(self, image: Image.Image, digest: str) -> Float[Tensor, "3 h w"]:
@@ -131,7 +131,7 @@ class CentreCropView:
     """The centre square of `size` px of an image whose short side was resized to `short_side` px, as ImageNet is evaluated.
 
     Sizes round as torchvision's do: the long side down, the crop's corner to the nearest pixel (ties to even).
-    resample: as of `View`.
+    resample: as in `View`.
     """
 
     size: int = 224
@@ -149,7 +149,7 @@ class CentreCropView:
         return self.size, self.size
 
     def identity(self) -> dict[str, Any]:
-        """Return what shapes the pixels of the image: part of the key of cached features."""
+        """Return the fields that decide the pixels of the image: part of the key of cached features."""
         return {"crop": "centre", **asdict(self)}
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
@@ -173,12 +173,12 @@ class CentreCropView:
 
 
 def named_generator(text: str) -> np.random.Generator:
-    """Return a generator that a text seeds, the same on every machine."""
+    """Return a generator seeded by a text, the same on every machine."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16])))
 
 
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
-    """Return the bytes of an RGB image divided by 255."""
+    """Return an RGB image as float32 in 0..1."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float().div_(255)
 
 
@@ -187,14 +187,17 @@ def _resize(pixels: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _draw_jitter(generator: np.random.Generator, hue: float = USUAL_HUE) -> list[float | None]:
-    """Draw the strengths of brightness, contrast, saturation and hue; None, with probability 0.5, leaves one out."""
+    """Return random strengths of brightness, contrast, saturation and hue; each is None (left out) with probability 0.5."""
     limits = np.array([0.1, 0.1, 0.1, hue])
     coins, strengths = generator.random(4), generator.uniform(-limits, limits)
     return [float(s) if coin < 0.5 else None for coin, s in zip(coins, strengths, strict=True)]
 
 
 def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUAL_HUE) -> Image.Image:
-    """Change brightness, contrast and saturation by a factor in 0.9..1.1, hue by -hue..hue turns, each with probability 0.5."""
+    """Return an image with random colours, each of four changes with probability 0.5.
+
+    Brightness, contrast and saturation are scaled by 0.9..1.1; the hue is shifted by -hue..hue turns.
+    """
     brightness, contrast, saturation, turn = _draw_jitter(generator, hue)
     for enhance, strength in (
         (ImageEnhance.Brightness, brightness),
@@ -212,7 +215,7 @@ def jitter(image: Image.Image, generator: np.random.Generator, hue: float = USUA
 
 
 def random_crop(width: int, height: int, generator: np.random.Generator, scale: tuple[float, float] = (0.5, 2.0)) -> Crop:
-    """Draw a box of `scale` times the image's area and aspect 3/4 to 4/3: ten draws, else the largest centred box of that aspect.
+    """Return a random box of `scale` x the image's area and aspect 3/4 to 4/3; after ten misfits, the largest centred one.
 
     The default scale is open-hummingbird-eval's: areas above 1 never fit, so that ten draws in a row fail for 15 % of the views
     of 500 x 375 px (which are the whole image then), for 28 % at 500 x 333 (its middle, 444 x 333) and for 6 % of a square.

@@ -145,9 +145,10 @@ def unreadable(path: Path, error: OSError) -> UserError:
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
-    """Hold a lock of the folder; the kernel frees it when the process dies. `waiting` is printed where another process holds it.
+    """Hold a lock of the folder during the block; the kernel frees it when the process dies.
 
-    passing: remove the lock's file afterwards. Raises UserError where the folder cannot be written.
+    waiting: a notice to print while another process holds the lock. passing: remove the lock's file afterwards. Raises UserError
+    where the folder cannot be written.
     """
     path, blocked = folder / name, False
     while True:
@@ -173,14 +174,14 @@ def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool =
 
 
 def is_open(path: Path, handle: int) -> bool:
-    """Return whether a path leads to the very file that is open."""
+    """Return whether a path leads to the file that is open as `handle`."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(handle))
     return False
 
 
 def flock(handle: int, kind: int) -> bool:
-    """Lock an open file, as fcntl.flock does; False where LOCK_NB is asked for and another process holds the lock.
+    """Lock an open file, as fcntl.flock does; return False where `kind` has LOCK_NB and another process holds the lock.
 
     On a file system without locks (some network file systems) it does nothing and returns True.
     """
@@ -223,12 +224,12 @@ def file_digest(path: Path) -> str:
 
 
 def cache_root() -> Path:
-    """Return where features and file digests are kept: $DENSEBENCH_CACHE, else ~/.cache/densebench."""
+    """Return the cache folder (features, file digests, ...): $DENSEBENCH_CACHE, else ~/.cache/densebench."""
     return Path(os.environ.get("DENSEBENCH_CACHE") or Path.home() / ".cache" / "densebench")
 
 
 def _abandoned(path: Path) -> bool:
-    """Return whether a file or folder with the name of a part is abandoned: no process will finish it."""
+    """Return whether a path is a temporary part that no process will finish."""
     with suppress(OSError):  # it may be gone by now
         match = _PART.fullmatch(path.name)
         if match and match["machine"] == _machine():
@@ -250,7 +251,7 @@ def _alive(pid: int) -> bool:
 
 @functools.cache
 def _machine() -> str:
-    """Return a digest of where process numbers mean the same: this machine and, in a container, its own numbering."""
+    """Return a digest of the space in which process ids are unique: this machine and its process namespace."""
     try:
         numbering = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -44,7 +44,7 @@ class Hold:
 
 
 def _shared(folder: Path) -> int:
-    """Open the mark, making it if it is missing, and lock it for use."""
+    """Open the mark, making it if it is missing, lock it for use, and return its handle."""
     for _ in range(ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,7 +59,7 @@ def _shared(folder: Path) -> int:
 
 
 def _open(mark: Path) -> int:
-    """Return the open mark, with the text that makes it one. In a cache that only others may write, it is opened as it is."""
+    """Return a handle of the mark, its text written if need be. In a cache that only others may write, it is opened as it is."""
     try:
         handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -96,7 +96,7 @@ def usage(root: Path) -> list[Usage]:
 
 
 def clear(root: Path) -> Cleared:
-    """Remove every folder of ours under a cache that no process uses."""
+    """Remove every folder of ours under a cache that no process uses; return what was removed and what stays."""
     unmarked = [folder for folder in _folders(root, ABOUT) if not is_marked(folder)]
     freed, in_use = 0, []
     for used in usage(root):

@@ -26,7 +26,7 @@ FOLDER = "states"
 def save_state(
     folder: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, facts: dict[str, Any]
 ) -> Path:
-    """Write `states/step-00000123.safetensors` atomically.
+    """Write `states/step-00000123.safetensors` atomically and return its path.
 
     Raises UserError where it cannot be written (a full disk, say); older states stay as they are.
     """

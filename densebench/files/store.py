@@ -59,7 +59,7 @@ class Store:
         self._shard.update(dict.fromkeys(tensors, path))
 
     def _list(self, path: Path) -> None:
-        """Note which keys a shard holds."""
+        """Record which keys a shard holds."""
         try:
             self._shard.update(dict.fromkeys(keys_of(path), path))
         except FileNotFoundError:
@@ -72,7 +72,7 @@ class Store:
             raise unreadable(path, error) from error
 
     def _is_whole(self, path: Path) -> bool:
-        """Return whether a shard is as it was written, now open; else forget it. The first time, it is read from end to end."""
+        """Return whether a shard is undamaged; open it, or forget it. Its checksum is verified once, before it is opened."""
         if path in self._open:
             return True
         try:

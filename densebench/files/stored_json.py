@@ -1,4 +1,4 @@
-"""JSON files that were written earlier, read back: the values have the shape that was asked for, or one line says what is wrong.
+"""JSON files that were written earlier, read back: the values have the requested shape, or one line says what is wrong.
 
 Anything may have happened to a file since. So nesting, numbers and texts are bounded, and every field has one type.
 """
@@ -49,7 +49,7 @@ def parse(content: bytes) -> Any:
 
 
 def check(value: Any, shape: TypeAdapter[Any]) -> None:
-    """Raise ShapeError, which names the field, where JSON values are not of a shape, or hold NUL or numbers out of bounds."""
+    """Raise ShapeError, which names the field, where JSON values do not have a shape, or hold NUL or numbers out of bounds."""
     try:
         shape.validate_python(value)
     except ValidationError as error:

@@ -47,9 +47,9 @@ def save_tensors(
 
 
 def check(path: Path) -> bool:
-    """Return whether a safetensors file carries our checksum; if so, it matches.
+    """Verify the checksum of a safetensors file; return whether it carries one of ours.
 
-    Raises Damaged where it does not match or the file is not one of tensors, and OSError where it cannot be read.
+    Raises Damaged where it does not match or the file is no safetensors file, and OSError where it cannot be read.
     """
     with path.open("rb") as stream:
         start, stated, computed = _checksums(path, stream)
@@ -89,7 +89,7 @@ def map_tensors(path: Path) -> Any:
 
 
 def _checksums(path: Path, stream: BinaryIO) -> tuple[int, int, int]:
-    """Return where the checksum is (-1: nowhere), what the file says it is, and what it really is."""
+    """Return the position of the checksum in the file (-1: none), the stated checksum and the computed one."""
     header = _header(path, stream)
     match = _CHECKSUM.search(header)
     if match is None:

@@ -39,7 +39,7 @@ def _products() -> str | None:
 
 
 def _convolutions() -> bool | None:
-    """Return the switch of cuDNN's convolutions; None as above."""
+    """Return the switch of cuDNN's convolutions; None where torch cannot tell, as in `_products`."""
     try:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from densebench.numerics.segmentation import Absent, iou, mean_iou
 
-DRAWS = 100  # that are held at once
+DRAWS = 100  # resamples computed at once
 
 
 def bootstrap_mean_iou(
     tally: Int[Tensor, "n 3 c"], absent: Absent = "skip", resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "resamples"]:
-    """Return the mean IoU of the whole set for `resamples` draws of its n images with replacement.
+    """Return the mean IoU (0..1) of the whole set for `resamples` draws of its n images with replacement.
 
-    The draws depend on n and the seed alone. So two backbones scored on the same images share them, and the differences of
-    their values, draw by draw, are a paired bootstrap.
+    tally: pixels that agree, of the truth and of the prediction, per image and class (`segmentation.tallies`). The draws depend
+    on n and the seed alone (see the module).
     """
     weighted = _resampled(tally.double().flatten(1).cpu(), resamples, seed)
     return mean_iou(iou(weighted.view(resamples, *tally.shape[1:])), absent)
@@ -34,7 +34,7 @@ def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int 
 
 
 def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Float[Tensor, "resamples m"]:
-    """Return the sums of the rows that each draw takes; a few draws at a time, so that memory does not grow with both."""
+    """Return the sum of the rows of each draw, DRAWS at a time, so that memory does not grow as resamples x images."""
     images = len(rows)
     generator, shares = np.random.Generator(np.random.PCG64(seed)), np.full(images, 1 / images)
     parts = [min(DRAWS, resamples - start) for start in range(0, resamples, DRAWS)]
@@ -53,8 +53,8 @@ def bootstrap_mean_of_objects(
 ) -> Float[np.ndarray, "resamples"]:
     """Return the mean over all objects for `resamples` draws of the sequences with replacement.
 
-    `sums`: the values of each sequence's objects together. The draws depend on the number of sequences and the seed alone, so
-    that two sets of scores of the same sequences are compared in pairs.
+    sums: of the values of each sequence's objects; objects: how many it has. The draws depend on the number of sequences and the
+    seed alone, so that two sets of scores of the same sequences are compared in pairs.
     """
     count = len(sums)
     generator = np.random.Generator(np.random.PCG64(seed))

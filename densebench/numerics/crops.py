@@ -1,5 +1,5 @@
-"""Crops: which part of an image a view shows, drawn as five numbers, cut out of images of any sizes as two matrix products, and
-where its patches are.
+"""Crops: a view's part of an image is a box and a flip; it is cut out of images of any size by two matrix products, and the
+positions of its patches are computed.
 
 Source: random resized crops of DINO's official code; positions of patches as CrOC and CrIBo use them (CrOC, section 3.3.2),
 in closed form instead of a resized map of pixel indices.
@@ -32,7 +32,7 @@ class Pictures:
 
     @classmethod
     def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> Pictures:
-        """Copy images `[h w c]` into one buffer, channel by channel."""
+        """Return images `[h w c]` copied into one buffer, channel by channel."""
         ends = np.cumsum([image.size for image in images])
         data = np.empty(int(ends[-1]), np.uint8)
         layout = []
@@ -51,11 +51,11 @@ class Pictures:
 
     @property
     def nbytes(self) -> int:
-        """Return how many bytes of memory the images take."""
+        """How many bytes of memory the images take."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def pin_memory(self) -> Pictures:
-        """Return it in page-locked memory, from which a GPU copies on its own; a loader with `pin_memory=True` calls this."""
+        """Return the images in page-locked memory, which a GPU copies by itself; a loader with `pin_memory=True` calls this."""
         return Pictures(tuple(buffer.pin_memory() for buffer in self.buffers), self.layout)
 
     def to(self, device: torch.device) -> Pictures:
@@ -66,7 +66,8 @@ class Pictures:
     def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
         """Yield what lies inside the boxes (top, left, height, width; whole pixels), in the order of images, in stacks.
 
-        On the CPU a stack is one image, and none of its bytes is copied. Boxes are on the CPU, pictures in one buffer (`to`).
+        On the CPU a stack is one image, and none of its bytes is copied. The boxes must be on the CPU, the images in one buffer
+        (`to`).
         """
         [data] = self.buffers
         if data.device.type != "cpu":
@@ -76,7 +77,7 @@ class Pictures:
             yield data.as_strided((1, 3, height, width), (0, *steps), first)
 
     def stacks(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
-        """`cut` in stacks of as many images as CHUNK_BYTES allow, each at the top left; around it lie bytes of other images.
+        """Yield as `cut` does, as many images a stack as CHUNK_BYTES allow, each at the top left of bytes of other images.
 
         What is needed of the boxes is read on the CPU, so that the CPU never waits for the device.
         """
@@ -91,7 +92,7 @@ class Pictures:
             yield data[index.clamp_(max=len(data) - 1)]
 
     def _inside(self, boxes: Tensor) -> Tensor:
-        """Return the layout of what lies inside boxes."""
+        """Return the layout of the parts of the images inside the boxes."""
         top, left = boxes[:, :2].long().unbind(1)
         start, channel, row, column = self.layout.unbind(1)
         return torch.stack([start + top * row + left * column, channel, row, column], dim=1)

@@ -1,4 +1,4 @@
-"""Foreground without labels: by attention, and by clusters of patches that attention votes for.
+"""Foreground without labels: by attention, and by clusters of patches that attention covers.
 
 Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semantic Segmentation, CVPR 2022. By attention: the
 patches that hold most of what the class token looks at (NeCo uses these masks in table 5a). By clusters (section 3.3, CBFE):
@@ -37,7 +37,7 @@ def without_specks(mask: Bool[Tensor, "b h w"], size: int = 2) -> Bool[Tensor, "
 def _without_specks(mask: np.ndarray, size: int) -> np.ndarray:
     parts, _ = ndimage.label(mask, np.ones((3, 3)))
     large = np.bincount(parts.ravel()) > size
-    large[0] = False  # what is not in the mask
+    large[0] = False  # part 0 is what the mask leaves out
     return large[parts]
 
 
@@ -83,8 +83,9 @@ def best_cut(
 ) -> float:
     """Return the least precision of a foreground cluster, chosen so that the foreground agrees best with `truth` (`jaccard`).
 
-    The cuts that are tried give 55 to 75 % of the clusters to the background. The precision at the best one is rounded to a
-    multiple of `step`, as the reference does. `truth` is made of labels, or of attention where none may be used.
+    The cuts that are tried leave a share of the clusters within `shares` (55 to 75 %) to the background. The precision at the
+    best one is rounded to a multiple of `step`, as the reference does. `truth` comes from labels, or from attention where labels
+    may not be used.
     """
     known, order = precision.nan_to_num(0.0).sort(stable=True)
     rank = torch.empty_like(order)

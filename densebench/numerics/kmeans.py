@@ -20,12 +20,12 @@ from torch import Tensor
 from densebench.errors import UserError
 
 Init = Literal["points", "k-means++"]
-BLOCK = 2**21  # scores held at once: few enough for the caches of a processor
+BLOCK = 2**21  # scores computed at once: few enough for the caches of a processor
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Centroids, the inertia of the points that they were fitted on, and the iterations that it took."""
+    """Centroids, the inertia of the points that they were fitted on, and the number of iterations."""
 
     centroids: Float[Tensor, "k d"]
     inertia: float
@@ -33,7 +33,7 @@ class Clusters:
 
 
 def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int[Tensor, "m"]:
-    """Return the indices of the points that are trained on: `per_cluster` a cluster, drawn without replacement; None: all."""
+    """Return the indices of the training points: `per_cluster` x `clusters`, drawn without replacement; None: all."""
     if per_cluster is None or count <= clusters * per_cluster:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: clusters * per_cluster]
@@ -111,8 +111,9 @@ def minibatch(
 ) -> Clusters:
     """Return clusters by mini-batches (Sculley, WWW 2010): each centroid is the running mean of its points.
 
-    For so many points that whole iterations take too long. The other arguments are those of `kmeans`; a restart ends when a
-    pass over all batches lowers the inertia by less than `tolerance`. The inertia is that of all points that were trained on.
+    It is for so many points that whole iterations take too long. The other arguments are those of `kmeans`; all restarts end
+    when a pass over all batches lowers the least inertia by less than the share `tolerance`. The inertia is that of all training
+    points.
     """
     chosen = trained_on(points, clusters, per_cluster, seed)
     centre = torch.zeros_like(chosen[0]) if spherical else chosen.mean(0)
@@ -168,7 +169,7 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
 
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], centroids: Float[Tensor, "r k d"]) -> Float[Tensor, "r k d"]:
-    """Return the mean of the points of every cluster; empty ones are put elsewhere (`refill`)."""
+    """Return the mean of the points of every cluster; an empty cluster gets another centroid (`refill`)."""
     total, counts = sums(points, nearest, centroids.shape[1])
     result = total / counts.clamp(min=1)[:, :, None]
     for r in (counts == 0).any(1).nonzero()[:, 0].tolist():
@@ -205,7 +206,10 @@ def added_by_segments(values: Float[Tensor, "n d"], index: Int[Tensor, "n"], cou
 def refill(
     points: Float[Tensor, "n d"], nearest: Int[Tensor, "n"], centroids: Float[Tensor, "k d"], empty: Sequence[int]
 ) -> None:
-    """Put each empty centroid on the farthest point of the cluster with the greatest inertia, which it shares from then on."""
+    """Put each empty cluster's centroid on the farthest point of the cluster of greatest inertia, and divide that cluster.
+
+    Writes into `nearest` and `centroids`.
+    """
     distance = (points - centroids[nearest]).square().sum(1)
     for cluster in empty:
         worst = added(distance[:, None], nearest, len(centroids))[:, 0].argmax()
@@ -254,7 +258,7 @@ def labels(points: Float[Tensor, "n d"], clusters: Clusters) -> Int[Tensor, "n"]
 
 @runtime_checkable
 class KMeansSettings(Protocol):
-    """The settings of K-means: see those of the same names in `kmeans`."""
+    """The settings of `cluster`: an engine, and arguments of the same names as in `kmeans`."""
 
     @property
     def engine(self) -> str: ...
@@ -271,7 +275,7 @@ class KMeansSettings(Protocol):
 def cluster(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed: int, *, spherical: bool = False) -> Clusters:
     """Return clusters of points by the engine that the settings name; spherical: centroids have length one.
 
-    The inertia is that of the points that were trained on, the same measure for every engine.
+    The inertia is that of the training points, computed in the same way for every engine.
     Raises UserError for a setting that an engine does not have.
     """
     if settings.engine == "torch":
@@ -313,6 +317,6 @@ def _sklearn(settings: KMeansSettings, points: np.ndarray, k: int, seed: int, sp
         raise UserError("--spherical: scikit-learn has none; use --engine torch or faiss")
     init = "random" if settings.init == "points" else "k-means++"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer distinct tokens than clusters: the score says it
+        warnings.simplefilter("ignore")  # fewer distinct tokens than clusters: the score shows it
         fitted = KMeans(k, init=init, n_init=settings.restarts, max_iter=settings.iterations, random_state=seed).fit(points)
     return fitted.cluster_centers_.astype(np.float32)

@@ -23,7 +23,7 @@ from torch import Tensor
 ROUNDING = 2e-7  # of a mean over rows whose terms are float32
 
 Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
-"""Gives the features and labels of all rows, some at a time, as often as it is called."""
+"""Yields the features and labels of all rows, some at a time, each time that it is called."""
 
 
 def loss(
@@ -76,14 +76,14 @@ def fit(
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points [l, n] to values [l] and gradients [l, n], problem by problem."""
 
-ARMIJO = 1e-4  # share of the promised decrease that a step must keep
+ARMIJO = 1e-4  # share of the predicted decrease that a step must reach
 HALVINGS = 20
 UNCERTAINTY = 4 * torch.finfo(torch.float64).eps  # share by which values are uncertain unless the caller says
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where the problems ended: points, values, iterations that each used, and whether its gradient was small enough."""
+    """Where each problem ended: its point, its value, the iterations used, and whether its gradient was small enough."""
 
     points: Float[Tensor, "l n"]
     values: Float[Tensor, " l"]
@@ -100,9 +100,10 @@ def minimise(
     history: int = 10,
     rounding: float = UNCERTAINTY,
 ) -> Minimum:
-    """Minimise each problem until the largest entry of its gradient is at most `tolerance`.
+    """Return the minimum of each problem, searched until the largest entry of its gradient is at most `tolerance`.
 
-    rounding: the share by which values are uncertain; a step may raise them by that, since near the minimum no step does more.
+    rounding: the share by which values are uncertain; a step may raise a value by it, since near the minimum all changes are as
+    small.
 
     A problem that is done, or that no step improves, stays where it is while others move on. A problem whose value is not finite
     never moves away from its last finite point.
@@ -163,7 +164,7 @@ def _backtrack(
     active: Tensor,
     noise: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Halve each problem's step until it decreases enough; those that never do stay where they are."""
+    """Halve each problem's step until its value falls enough; return points, values, gradients and which problems moved."""
     took = torch.zeros_like(active)
     for _ in range(HALVINGS):
         moved = torch.where(active[:, None], points + step[:, None] * direction, points)

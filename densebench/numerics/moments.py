@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mean_and_variance(parts: Iterable[Float[Tensor, "_ d"]]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-    """Return the mean and the variance of each feature over the rows of all parts, in float64; there must be a row.
+    """Return the mean and the variance of each feature over the rows (at least one) of all parts, in float64.
 
     variance = E[x x] - E[x] E[x], which rounding may leave slightly below 0.
     """

@@ -15,9 +15,9 @@ BLOCK = 1024  # boxes whose overlaps are computed at once; it bounds the memory 
 
 @torch.no_grad()
 def suppress(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], threshold: float) -> Int[Tensor, "kept"]:
-    """Return the indices of the boxes (left, top, right, bottom) that no better one covers, best first.
+    """Return the indices of the boxes (left, top, right, bottom) without a better kept box of IoU above `threshold`, best first.
 
-    Plainly, with boxes in the order of their scores, of equal ones the first first:
+    Plainly, with boxes by descending score, and in their given order where scores are equal:
 
         kept = []
         for box in boxes:

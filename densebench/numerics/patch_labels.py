@@ -1,4 +1,4 @@
-"""Labels of patches: from the pixels of a label map to one label for each patch, and which patches a bounded memory takes first.
+"""Labels of patches: one label for each patch from the pixels of a label map, and the order in which a bounded memory takes them.
 
 Balažević et al., Towards In-Context Scene Understanding, NeurIPS 2023; the order of patches as in open-hummingbird-eval.
 Randomness comes in as an array of uniform numbers.
@@ -44,7 +44,7 @@ def patch_pixels(label: UInt8[Tensor, "h w"], patch: int) -> UInt8[Tensor, "n pi
 
 
 def rarity_order(counts: Int[Tensor, "n c"], uniform: Float[Tensor, "n"]) -> Int[Tensor, "m"]:
-    """Return the patches of one image in the order in which a bounded memory takes them, without those of no counted pixel.
+    """Return the patches of one image that have a counted pixel, in the order in which a bounded memory takes them.
 
     The score of a patch is the sum, over the classes that it shows, of the number of patches of the image that show the
     class, times a uniform number; the smallest come first. So rare classes and pure patches are favoured.
@@ -73,7 +73,7 @@ class Labelling:
     ) -> tuple[Int[Tensor, "rows"], Shaped[Tensor, "rows width"]]:
         """Return the patches of a label map that carry a label, and their labels.
 
-        With a limit these are at most so many patches, in `rarity_order` by `uniform`; without one all, row by row.
+        With a limit these are at most that many patches, in `rarity_order` by `uniform`; without one, all, row by row.
         A patch carries a label where a pixel is counted; for "pixels", where its most frequent label is a class.
         """
         counts = patch_counts(pixels, self.patch, self.classes)

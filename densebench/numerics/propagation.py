@@ -4,8 +4,8 @@ Jabri et al., Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 20
 a patch takes the labels of the k most similar patches that lie near it in the context frames (the first one and the last few),
 weighted by exp(cosine / temperature). Labels stay soft from frame to frame.
 
-A query is compared with its window alone: tiles of queries meet the keys that at least one of them can see, and what is held at
-a time does not grow with the square of the image.
+A query is compared with its window alone: a tile of queries is multiplied with the keys that at least one of them can see, so
+that memory does not grow with the square of the image.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch import Tensor
 
 Shape = Literal["square", "circle"]
 TILE = (8, 16)  # rows and columns of queries that are compared at a time, at most
-GROUP = 32  # affinities whose greatest is looked at first
+GROUP = 32  # affinities in a group, of which the maximum is looked at first
 
 
 class Window(NamedTuple):
     """Which patches of the context frames a query takes labels from, and how.
 
-    radius: of the window, in patches; None: the whole frame. shape: all within the radius in rows and in columns, or in
-    distance. k: how many, over all context frames together. temperature: cosines are divided by it.
+    radius: of the window, in patches; None: the whole frame. shape: "square" (within the radius in rows and in columns) or
+    "circle" (within it in distance). k: how many, over all context frames together. temperature: cosines are divided by it.
     """
 
     radius: int | None = 12
@@ -124,9 +124,9 @@ def gathered(
 
 
 def greatest(values: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k"], Int[Tensor, "*b k"]]:
-    """Return the k greatest values, downwards, and their indices; all values where there are fewer: `topk`, faster for large n.
+    """Return the k greatest values (all where there are fewer), in descending order, and their indices: a `topk` for large n.
 
-    The k greatest lie in the k groups whose greatest members are the greatest, so that only those are sorted.
+    The k greatest lie in the k groups with the greatest maxima, so that only those are sorted.
     """
     groups = values.shape[-1] // GROUP
     if groups <= 2 * k:

@@ -54,13 +54,13 @@ def nearest(
     return Neighbours(neighbours.score[0], neighbours.index[0])
 
 
-def recall(found: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
-    """Return recall@k: the share of the true neighbours that were found, over all queries."""
-    return float((found[:, :, None] == truth[:, None, :]).any(1).float().mean())
+def recall(index: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
+    """Return recall@k: the share of the true neighbours `truth` that are in `index`, over all queries."""
+    return float((index[:, :, None] == truth[:, None, :]).any(1).float().mean())
 
 
 class Search:
-    """A memory made ready to be searched, by any number of subsets of its rows at once.
+    """A memory prepared for search in any number of subsets of its rows at once.
 
     segments: lengths of consecutive blocks of rows; members[s, b]: whether subset s holds block b. Rows of a block always
     enter a subset together, such as the patches of one image. Engines other than "exact" build one index a subset.
@@ -143,7 +143,7 @@ class _Exact:
             yield _Tile(rows, self._bias(rows), of_subsets)
 
     def _bias(self, rows: Tensor) -> Tensor | None:
-        """Return minus the squared lengths for distances, minus infinity for padding."""
+        """Return the bias of the product: minus squared lengths for distances, minus infinity for padding; None: no bias."""
         if self.metric == "dot" and bool((rows >= 0).all()):
             return None
         bias = torch.where(rows >= 0, 0.0, -torch.inf)
@@ -153,7 +153,8 @@ class _Exact:
     def search(self, queries: Tensor, k: int) -> Neighbours:
         queries = queries.to(self.device).float()
         chunks = (queries if self.metric == "dot" else 2 * queries).split(QUERIES[self.device.type])
-        room = queries.new_empty(len(chunks[0]) * max(len(tile.rows) for tile in self.tiles))  # fresh pages cost as much as mm
+        # one buffer for all products: a fresh one costs as much as the product itself
+        room = queries.new_empty(len(chunks[0]) * max(len(tile.rows) for tile in self.tiles))
         nothing = [Neighbours(chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0).long()) for chunk in chunks]
         best = [[none] * self.subsets for none in nothing]
         for tile in self.tiles:
@@ -170,7 +171,7 @@ class _Exact:
         return Neighbours(score, torch.cat([neighbours.index for neighbours in stacked], 1))
 
     def _visit(self, tile: _Tile, product: Tensor, best: list[Neighbours], k: int) -> None:
-        """Bring the best of every subset up to date with what a tile holds."""
+        """Update the best neighbours of every subset with the rows of a tile, given the product with the queries."""
         if tile.bias is not None:
             product += tile.bias
         product = product.unflatten(1, (len(tile.rows) // self.group, self.group))
@@ -203,7 +204,7 @@ def _in_groups(product: Tensor, maxima: Tensor, subset: Tensor, rows: Tensor, k:
 
 
 def _merge(best: Neighbours, more: Neighbours, k: int) -> Neighbours:
-    """Return the k best of two lists; rows of the first come before those of the second."""
+    """Return the k best of two lists; where scores are equal, those of the first come first."""
     if best.score.shape[1] == 0:
         return more
     scores = torch.cat([best.score, more.score], 1)
@@ -226,7 +227,7 @@ def top(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q k"], Int
 
 
 class _SubsetIndex:
-    """One subset's index of another library. Queries for which it finds fewer than k rows are searched exactly."""
+    """One subset's index in faiss or ScaNN. Queries for which it finds fewer than k rows are searched exactly."""
 
     def __init__(self, engine: str, memory: Tensor, rows: Tensor, metric: Metric) -> None:
         self.rows, self.metric = rows.to(memory.device), metric
@@ -267,7 +268,7 @@ def _faiss_flat(memory: np.ndarray, metric: Metric) -> Find:
 
 
 def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
-    """Search by inverted lists: 4 sqrt(m) of them, as faiss advises, with 39 training points each at least; 32 are searched."""
+    """Return a search by inverted lists: 4 sqrt(m), as faiss advises, of at least 39 training points each; 32 are searched."""
     faiss: Any = _library("faiss", "pip install faiss-cpu, or use --engine exact")
     lists = max(1, min(int(4 * len(memory) ** 0.5), len(memory) // 39))
     kind = faiss.METRIC_INNER_PRODUCT if metric == "dot" else faiss.METRIC_L2
@@ -279,9 +280,9 @@ def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
 
 
 def _scann(memory: np.ndarray, metric: Metric) -> Find:
-    """Search with the settings of open-hummingbird-eval, whose documented 4 dimensions a block are 2 in effect.
+    """Return a search with the settings of open-hummingbird-eval (its documented 4 dimensions per block are 2 in effect).
 
-    512 leaves, 32 searched; fewer where the memory is small: one leaf a hundred rows, a sixteenth searched, four at least.
+    512 leaves, of which 32 are searched; in a small memory one leaf per hundred rows, of which a sixteenth, at least four.
     """
     scann: Any = _library("scann", "it runs on Linux x86-64 with Python below 3.14; use --engine exact or faiss")
     if len(memory) < SCANN_LEAST:

@@ -28,11 +28,10 @@ UNMATCHED = -1
 def confusion_matrix(
     prediction: UInt8[Tensor, "*shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int = 255
 ) -> Int[Tensor, "classes classes"]:
-    """Count pixels by (truth, prediction), int64.
+    """Return the number of pixels by (truth, prediction), int64.
 
-    Pixels whose truth is `ignore_index` are left out. A prediction of `ignore_index` where the truth is a class is a miss:
-    the caller passes `classes + 1` if it wants to keep those.
-    Raises ValueError where a truth or a prediction is not a class.
+    Pixels whose truth is `ignore_index` are left out. Raises ValueError where a truth or a prediction among the others is not a
+    class, `ignore_index` included.
     """
     counted = truth != ignore_index
     t, p = truth[counted].to(torch.int32), prediction[counted].to(torch.int32)
@@ -95,7 +94,7 @@ def many_to_one(confusion: Int[Tensor, "c k"], by: Criterion = "precision") -> I
 
 
 def merged(confusion: Int[Tensor, "c k"], matching: Int[Tensor, "k"], unmatched: int = 0) -> Int[Tensor, "c c"]:
-    """Return the confusion matrix of classes once every cluster is called by its class; those without one are `unmatched`."""
+    """Return the confusion matrix of classes once every cluster counts as its class; one without counts as `unmatched`."""
     target = torch.where(matching == UNMATCHED, unmatched, matching).to(confusion.device)
     result = confusion.new_zeros(confusion.shape[0], confusion.shape[0])
     return result.index_add_(1, target, confusion)

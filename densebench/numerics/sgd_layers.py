@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-CHUNK = 2**22  # logits held at once: few enough for the caches of a processor
+CHUNK = 2**22  # logits computed at once: few enough for the caches of a processor
 
 
 def upsampled(
@@ -26,7 +26,7 @@ def upsampled(
 
         upsampled(features) @ weights + bias  =  upsampled(features @ weights + bias),    as bilinear weights sum to one
 
-    p problems with grids of their own, l layers on each.
+    There are p problems with a batch of grids each, and l layers on each problem.
     """
     p, b, h, w, _ = features.shape
     layers, c = weights.shape[1], weights.shape[3]
@@ -64,7 +64,7 @@ class Heads:
         weight_decay: float,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`seeds`: one for each problem, of its initial weights."""
+        """Draw the initial weights. rates: the l learning rates; seeds: one for each of the p problems."""
         first = torch.stack([_initial(width, classes, seed) for seed in seeds])
         self._layers = [first.clone().to(device).requires_grad_() for _ in rates]
         groups = [{"params": [layer], "lr": rate} for layer, rate in zip(self._layers, rates, strict=True)]
@@ -97,7 +97,7 @@ class Heads:
         return total
 
     def state(self) -> dict[str, Tensor]:
-        """Return what training resumes from."""
+        """Return the weights and momentum, from which training resumes."""
         state = {f"layer {i}": layer.detach().clone() for i, layer in enumerate(self._layers)}
         for i, layer in enumerate(self._layers):
             buffer = self.optimiser.state[layer].get("momentum_buffer")
@@ -106,7 +106,7 @@ class Heads:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Resume from a state; one from before the first step has no momentum."""
+        """Restore a state; one from before the first step has no momentum."""
         self.optimiser.state.clear()
         for i, layer in enumerate(self._layers):
             layer.data.copy_(state[f"layer {i}"])

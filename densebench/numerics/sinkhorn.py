@@ -24,7 +24,7 @@ def sinkhorn(
         plan = exp(-sharpness cost)
         repeat: plan *= rows / (sum of each row);  plan *= columns / (sum of each column)
 
-    Costs should lie in [0, 1] (`rescaled` sees to that), so that exp does not underflow; what is 0 / 0 counts as 0.
+    Costs should lie in [0, 1] (`rescaled` maps them there), so that exp does not underflow; 0 / 0 counts as 0.
     """
     plan = torch.exp(-sharpness * cost)
     tiny = torch.finfo(plan.dtype).tiny

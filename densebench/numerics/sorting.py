@@ -33,7 +33,7 @@ from densebench.numerics.sorting_networks import Layers, comparators
 CHUNK_BYTES = 12 * 2**20  # of the columns of all layers: what a CPU's cache holds
 ON_GPU = 64  # times as much on a GPU, where fewer and larger kernels are faster
 TINY = 1e-10  # added to differences of the logistic_phi swap, as diffsort does
-FLOOR = 1e-20  # entries below it count as it in a logarithm
+FLOOR = 1e-20  # smaller entries are raised to it before a logarithm
 
 SWAPS = ("cauchy", "logistic", "logistic_phi")
 
@@ -85,14 +85,14 @@ def _mixed(a: Tensor, c: Tensor, shares: tuple[Tensor, Tensor]) -> tuple[Tensor,
 
 
 class _Stage:
-    """Some layers, and the width of the columns that they mix: the inputs that can have reached their wires by then.
+    """Some layers, and how wide the columns are that they mix: as many inputs as can have reached a wire by then.
 
     A bitonic network sorts blocks of 2, 4, 8, ... wires, so its first layers know few inputs. A block's columns are those of its
     two halves, side by side with zeros. A wire that was left out keeps its index in the block until the last stage.
     """
 
     def __init__(self, layers: Layers, halves: list[int] | None, left_out: int, device: torch.device) -> None:
-        """halves: for each wire, whether it lies in the upper half of its block; None where columns do not grow."""
+        """Put the index tensors on the device. halves: for each wire, 1 in the upper half of its block; None: columns stay."""
         self.layers = [tuple(torch.tensor(w, dtype=torch.long, device=device) for w in layer) for layer in layers]
         self.left_out = left_out
         self.upper = None if halves is None else torch.tensor(halves, device=device).view(-1, 1, 1)
@@ -105,7 +105,7 @@ class _Stage:
         return wide[..., self.left_out :].contiguous() if self.left_out else wide
 
     def narrow(self, grad: Tensor) -> Tensor:
-        """Return the gradient by columns of halves, from that by columns of blocks."""
+        """Return the gradient with respect to columns of halves, given that with respect to columns of blocks."""
         if self.upper is None:
             return grad
         low, high = F.pad(grad, (self.left_out, 0)).chunk(2, dim=2)
@@ -145,7 +145,7 @@ class _Sorter:
 
     def columns(self, differences: list[Tensor], rows: int, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
         """Return the matrix as columns [rank, n, input], and (if `keep`) per layer high - low of columns at its comparators."""
-        like, kept, left = differences[0], [], iter(differences)
+        like, apart, remaining = differences[0], [], iter(differences)
         if self.stages[0].upper is None:
             columns = torch.eye(self.count, dtype=like.dtype, device=like.device)[:, None].repeat(1, rows, 1)
         else:
@@ -155,17 +155,17 @@ class _Sorter:
             for low, high in stage.layers:
                 a, c = columns.index_select(0, low), columns.index_select(0, high)
                 if keep:
-                    kept.append(c - a)
-                a, c = _mixed(a, c, self.swap.shares(next(left)))
+                    apart.append(c - a)
+                a, c = _mixed(a, c, self.swap.shares(next(remaining)))
                 columns.index_copy_(0, low, a).index_copy_(0, high, c)
-        return columns, kept
+        return columns, apart
 
     def pull(self, apart: list[Tensor], differences: list[Tensor], grad: Tensor, grad_sorted: Tensor) -> Tensor:
-        """Return the gradient by values [n, r], from those by columns [rank, n, input] (overwritten) and sorted values [r, n]."""
-        wires, left = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
+        """Return the gradient of values [n, r] from those of columns [rank, n, input] (overwritten) and sorted values [r, n]."""
+        wires, remaining = grad_sorted.clone(), reversed(list(zip(apart, differences, strict=True)))
         for stage in reversed(self.stages):
             for low, high in reversed(stage.layers):
-                delta, difference = next(left)
+                delta, difference = next(remaining)
                 shares, slope = self.swap.shares(difference), self.swap.alpha_slope(difference)
                 g, h = grad.index_select(0, low), grad.index_select(0, high)
                 x, y = wires[low], wires[high]
@@ -178,7 +178,7 @@ class _Sorter:
         return wires.T
 
     def parts(self, values: Tensor) -> list[slice]:
-        """Return the rows in chunks, of which the columns of all layers fit into memory."""
+        """Return the rows in chunks, such that the columns of all layers of one take at most CHUNK_BYTES (more on a GPU)."""
         width, numbers = 1, 4 * self.count**2
         for stage in self.stages:
             width = self.count if stage.upper is None else min(2 * width, self.count)
@@ -236,14 +236,21 @@ class _OrderLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, weights: Tensor, ours: _Sorter, theirs: _Sorter, ranks: slice, both: bool
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        weights: Tensor,
+        student_sorter: _Sorter,
+        teacher_sorter: _Sorter,
+        ranks: slice,
+        both: bool,
     ) -> Tensor:
         loss, gradient = student.new_zeros(()), torch.empty_like(student)
-        for part in ours.parts(student):
+        for part in student_sorter.parts(student):
             values, weight = student[part], weights[part]
-            target = theirs.columns(theirs.differences(teacher[part])[1], len(values), keep=False)[0][ranks]
-            wires, differences = ours.differences(values)
-            columns, apart = ours.columns(differences, len(values), keep=True)
+            target = teacher_sorter.columns(teacher_sorter.differences(teacher[part])[1], len(values), keep=False)[0][ranks]
+            wires, differences = student_sorter.differences(values)
+            columns, apart = student_sorter.columns(differences, len(values), keep=True)
             shares = columns[ranks]
             scale = (weight / len(shares))[:, None]
             grad = torch.zeros_like(columns)
@@ -253,7 +260,7 @@ class _OrderLoss(torch.autograd.Function):
                 likely = target.clamp(min=FLOOR).log()
                 grad[ranks] -= likely * scale
                 loss -= (shares * likely * scale).sum()
-            gradient[part] = ours.pull(apart, differences, grad, torch.zeros_like(wires))
+            gradient[part] = student_sorter.pull(apart, differences, grad, torch.zeros_like(wires))
         ctx.save_for_backward(gradient)
         return loss
 
@@ -287,7 +294,7 @@ def order_loss(
     Raises UserError for an unknown network or swap, or fewer than two values.
     """
     count = student.shape[1]
-    ours = _Sorter(count, network, swap, steepness, student.device)
-    theirs = _Sorter(count, network, swap, teacher_steepness, student.device)
+    student_sorter = _Sorter(count, network, swap, steepness, student.device)
+    teacher_sorter = _Sorter(count, network, swap, teacher_steepness, student.device)
     with torch.autocast(student.device.type, enabled=False):
-        return _OrderLoss.apply(student, teacher.detach(), weights, ours, theirs, ranks, both)  # type: ignore[no-untyped-call, no-any-return]
+        return _OrderLoss.apply(student, teacher.detach(), weights, student_sorter, teacher_sorter, ranks, both)  # type: ignore[no-untyped-call, no-any-return]

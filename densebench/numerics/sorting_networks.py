@@ -1,4 +1,4 @@
-"""Sorting networks: layers of comparators that sort any values, whatever they are.
+"""Sorting networks: fixed layers of comparators that sort any values.
 
 Habermann: Parallel Neighbor Sort, 1972 (odd-even). Batcher: Sorting Networks and Their Applications, 1968 (bitonic).
 """
@@ -16,13 +16,13 @@ NETWORKS = ("bitonic", "odd-even")
 
 @functools.cache
 def comparators(network: str, count: int) -> Layers:
-    """The layers of a sorting network for `count` wires: (low wires, high wires), equally many; low ones get the smaller value.
+    """Return the layers of a sorting network for `count` wires, each as (low wires, high wires); low wires get the smaller value.
 
-    odd-even: `count` layers of neighbours (Habermann 1972). bitonic (Batcher 1968): k (k + 1) / 2 layers for 2^k wires, all
-    comparators the same way up; so for other counts the first wires of the next larger network can be left out, as if they held
-    values below all others, and what is left sorts. The common drawing turns every other block upside down: the same network
-    for 2^k wires, but cut in this way it does not sort 22, 38, 42 to 46 or 54 values (diffsort 0.2.0 does so), and mixes some
-    other counts differently. Both agree for 49, which NeCo sorts.
+    odd-even: `count` layers of neighbours (Habermann 1972). bitonic (Batcher 1968): k (k + 1) / 2 layers for 2^k wires, with all
+    comparators the same way up. So for other counts the first wires of the next larger network can be left out, as if they held
+    values below all others, and the rest still sorts. The common form turns every other block upside down. That is the same
+    network for 2^k wires, but when it is cut in this way (as diffsort 0.2.0 does) it fails to sort 22, 38, 42 to 46 or 54 values
+    and mixes some other counts differently. Both agree for 49, which NeCo sorts.
 
     Raises UserError for another name or fewer than two wires.
     """

@@ -1,4 +1,4 @@
-"""J, F and their statistics of masks in videos, as the official evaluation of DAVIS computes them (semi-supervised task).
+"""J and F of masks in videos, and their statistics, as the official evaluation of DAVIS computes them (semi-supervised task).
 
 Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR 2016; Pont-Tuset et al., The
 2017 DAVIS Challenge on Video Object Segmentation, 2017; Martin et al., Learning to Detect Natural Image Boundaries, PAMI 2004
@@ -24,7 +24,7 @@ BINS = 4
 
 
 class Statistics(NamedTuple):
-    """Statistics of one object over its frames: the mean, the share of frames above a half, the loss from first to last."""
+    """Statistics of one object's J or F: the mean, the share of frames above 0.5, the fall from the first quarter to the last."""
 
     mean: float
     recall: float
@@ -51,10 +51,10 @@ def boundary_map(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def boundary_f(prediction: Bool[np.ndarray, "h w"], truth: Bool[np.ndarray, "h w"], tolerance: float = TOLERANCE) -> float:
-    """Return contour accuracy F, 0..1: the harmonic mean of precision and recall of boundary pixels with one of the other near.
+    """Return contour accuracy F, 0..1: the harmonic mean of precision and recall of boundary pixels.
 
-    Near is within a disk of radius ceil(`tolerance` x diagonal) pixels. Where neither mask has a boundary F is 1,
-    where one of them has none it is 0.
+    A boundary pixel counts where the other boundary has one within ceil(`tolerance` x diagonal) pixels. F is 1 where neither mask
+    has a boundary, and 0 where only one has.
     """
     radius = math.ceil(tolerance * math.hypot(*truth.shape))
     predicted, true = (np.argwhere(boundary_map(mask)) for mask in (prediction, truth))

@@ -1,4 +1,4 @@
-"""A classifier of k nearest neighbours whose votes are weighted: how many classes come before the true one."""
+"""A k-nearest-neighbour classifier with weighted votes: how many classes it ranks before the true one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def classes_before(
 
     cosine, classes: of the n neighbours of every query, nearest first; n is at least the largest k. A neighbour's vote weighs
     exp(cosine / temperature) (Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018),
-    here over that of the nearest, which overflows at no temperature. Of equal classes the lower one comes first. NO_VOTE where
-    no neighbour has the true class. count: the number of classes.
+    here divided by that of the nearest, so that no temperature overflows. Of classes with equal votes the lower one comes first.
+    NO_VOTE where no neighbour has the true class. count: the number of classes.
     """
     weights = ((cosine - cosine[:, :1]) / temperature).double().exp()
     votes = weights.new_zeros(len(cosine), count)

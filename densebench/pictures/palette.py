@@ -20,7 +20,7 @@ def voc_palette(count: int) -> list[Colour]:
 
 
 def distinct_palette(count: int) -> list[Colour]:
-    """Return colours that stay apart for any count: hues step by the golden section, lightness and saturation go in turns."""
+    """Return colours that stay distinct for any count: hues step by the golden ratio, lightness and saturation alternate."""
     colours = []
     for index in range(count):
         lightness, saturation = (0.45, 0.65, 0.3)[index % 3], (0.9, 0.6)[index // 3 % 2]

@@ -2,13 +2,13 @@
 
 Everything is read from the `dataset` part of a record:
 
-    images                  that were scored
-    left_out                that are there but that the protocol leaves out, such as those without a box
-    official_images         that the split has officially; None where that is not known, as of a folder of one's own
-    train_images, official_train_images  the same of the training split
+    images                  number of images that were scored
+    left_out                number that are present but that the protocol leaves out, such as those without a box
+    official_images         number that the split has officially; None where that is not known, as of the user's own folder
+    train_images, official_train_images  the same for the training split
 
-A split is partial where it has another number of images than the official one. What a protocol leaves out of a whole split
-does not make it partial.
+A split is partial where its number of images is not the official one. What a protocol leaves out of a whole split does not make
+it partial.
 """
 
 from __future__ import annotations

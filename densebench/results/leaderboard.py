@@ -49,7 +49,7 @@ def leaderboard(results: Path = Path("results"), *, published: bool = False) -> 
 
 
 def _read(results: Path) -> list[dict[str, Any]]:
-    """Return the records that did not fail. One line says how many did, without those that cannot be made again."""
+    """Return the records that did not fail. A notice counts those that did and that can still be made again."""
     folder = scan(results)
     for problem in folder.broken.values():
         notice(f"left out: {problem}")
@@ -62,7 +62,7 @@ def _read(results: Path) -> list[dict[str, Any]]:
 
 
 def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row a score of the records without a limit: what was measured, of what, at which point, and how sure it is.
+    """Return one row for each score of the records without a limit: what was measured, of what, at which point, how sure it is.
 
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds.
@@ -143,7 +143,7 @@ def _labels(row: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
 
 
 def _replicates(rows: pd.DataFrame) -> np.ndarray | None:
-    """Return bootstrap values averaged over seeds."""
+    """Return bootstrap values averaged over seeds; None where a score has none."""
     if rows.empty or not rows.bootstrap.all():
         return None
     return np.mean([decode(text) for text in rows.bootstrap], axis=0)
@@ -186,8 +186,7 @@ def _side(settings: dict[str, Any]) -> float | None:
 
 
 def _remark(settings: dict[str, Any]) -> str:
-    """Return what a reader must know about a group: that its runs were cut short, and what was chosen on the scored split or
-    with labels."""
+    """Return the remark of a caption: that runs were cut short, and what was chosen on the scored split or with labels."""
     remarks = []
     if not settings.get("comparable", True):
         remarks.append(f"{settings.get('iterations')} iterations (not comparable with published runs)")

@@ -58,7 +58,7 @@ def code() -> dict[str, Any]:
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """Return the versions of what the numbers pass through, and the machine."""
+    """Return the versions of the packages that the numbers depend on, and the machine."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

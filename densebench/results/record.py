@@ -1,8 +1,8 @@
 """Records: everything that makes a score meaningful, one JSON file a run, written atomically after every score.
 
 A record's id follows from what was measured (protocol settings, data set, backbone, limit, and the code of each that is the
-user's own). So a second run finds the record of the first and continues it, and two processes that write to one folder merge
-their scores under a lock.
+user's own). So a second run resumes the record of the first, and two processes that write to one folder merge their scores
+under a lock.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Record:
         return read(self.path)
 
     def points(self) -> set[Point]:
-        """Return the points whose headline is on disk: it is written last, so nothing of them is missing."""
+        """Return the points whose headline is on disk; it is written last, so all their scores are there."""
         return _points(self.json(), self.header["protocol"]["headline"])
 
     def start(self, run: dict[str, Any]) -> None:
-        """Note that a run begins, and with what. From now on the record belongs to this run, until another one begins."""
+        """Mark the record as running, with the facts `run`. It belongs to this run until another one begins."""
         with self.changing() as record:
             self._owner = new_owner()
             was = {"was_complete": True} if record["status"] == "complete" else {}
@@ -76,9 +76,9 @@ class Record:
     def finish(self, status: str, run: dict[str, Any], points: Iterable[Point] = ()) -> None:
         """Close a run as complete or failed.
 
-        A record is complete once a run has found or written all `points` that it was asked for, and it stays so: a later run that
-        adds points takes nothing away, so even if that one fails or is interrupted, the record still holds a whole run
-        and more. A run that fails says so only where no other run has begun since, for then the record belongs to that one.
+        A record is complete once it holds all the `points` of a run, and it stays so: a later run only adds points, so even if it
+        fails or is interrupted, the record still holds a whole run. A failed run is marked only where no other run has begun
+        since, for then the record belongs to that one.
         """
         with self.changing() as record:
             before, owner = record["run"], record["run"].get("owner")
@@ -114,7 +114,7 @@ class Record:
             text = re.sub("[\ud800-\udfff]", lambda match: f"\\\\u{ord(match[0]):x}", text)
             check_record(parse(text.encode()))
         except (TypeError, ValueError) as error:
-            what = f"what {self.header['protocol']['name']} gave cannot be kept in {self.path}"
+            what = f"what {self.header['protocol']['name']} gave cannot be saved in {self.path}"
             raise UserError(f"{what}: the record then {error}; what was there before stays") from error
         return text
 
@@ -124,7 +124,7 @@ def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
 
 
 def _key(score: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what two scores of a record cannot share."""
+    """Return the key of a score, which is unique in a record."""
     return score["metric"], score["variant"], *sorted(point_of(score))
 
 
@@ -140,9 +140,9 @@ def _order(key: tuple[Any, ...]) -> list[tuple[str, float, str]]:
 
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
-    """Return the record for `header` (backbone, protocol, dataset), new or continued; `rerun` empties it first.
+    """Return the record for `header` (backbone, protocol, dataset), new or resumed; `rerun` empties it first.
 
-    A name may be given later; nothing else that a record says about its backbone is ever overwritten.
+    A given name of the backbone is written; nothing else that a record says about its backbone is ever overwritten.
     """
     record = Record(results, header)
     with record.changing(afresh=rerun) as content:

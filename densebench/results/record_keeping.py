@@ -24,7 +24,7 @@ PATHS = ("ckpt", "folder", "frames", "predictions")  # kinds of spec that name a
 
 @dataclass
 class Scan:
-    """The records of a folder, sorted by when they were begun, and what is wrong with the files that are not records."""
+    """The records of a folder, sorted by their start, and what is wrong with each file that cannot be read as a record."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def obsolete(record: dict[str, Any]) -> bool:
 
 
 def _words(command: str) -> Iterator[str]:
-    """Yield the names that a command was given, those of a list one by one."""
+    """Yield the values in a command line, those of a list with commas one by one."""
     try:
         words = shlex.split(command)
     except ValueError:

@@ -14,7 +14,7 @@ from densebench.results.score import OWN_KEYS, Direction
 
 ID = r"^[0-9a-f]{4,64}$"
 Digest = Annotated[str, StringConstraints(strict=True, pattern=ID)]
-"""Of hexadecimal digits. An id names a file and a folder of pictures, so it can hold nothing else."""
+"""4 to 64 hexadecimal digits. An id names a file and a folder of pictures, so it can hold nothing else."""
 Triple = Annotated[list[Number], Field(min_length=3, max_length=3)]
 OPEN = ConfigDict(extra="allow", strict=True)
 REPLICATES = 1_000_000  # bootstrap values of a score at most
@@ -22,7 +22,7 @@ REPLICATES = 1_000_000  # bootstrap values of a score at most
 
 @with_config(OPEN)
 class Backbone(TypedDict):
-    """What is scored."""
+    """The backbone that is scored."""
 
     spec: Text
     digest: Word
@@ -114,7 +114,7 @@ class Score(TypedDict):
 
 @with_config(OPEN)
 class Owner(TypedDict):
-    """The run that writes now, or that was killed."""
+    """The run that is writing the record, or was killed while it did."""
 
     id: Word
     pid: Count
@@ -123,7 +123,7 @@ class Owner(TypedDict):
 
 @with_config(OPEN)
 class Run(TypedDict):
-    """How the record was last made."""
+    """How the record was last written: command, device, runtime options, times."""
 
     owner: NotRequired[Owner]
     was_complete: NotRequired[Flag]
@@ -134,7 +134,7 @@ class Run(TypedDict):
     precision: NotRequired[Text]
     runtime: NotRequired[dict[Text, Any]]
     means: NotRequired[dict[Text, Any]]
-    """What runtime options were called before."""
+    """The key of `runtime` in older records."""
     seconds: NotRequired[dict[Text, Number]]
     peak_memory_mb: NotRequired[Number | None]
 

@@ -98,7 +98,7 @@ def point_of(score: dict[str, Any]) -> Point:
 
 
 def without_seed(point: Point) -> Point:
-    """Return the axes over which tables do not average."""
+    """Return a point without its seed, the axis over which tables average."""
     return tuple((name, value) for name, value in point if name != "seed")
 
 

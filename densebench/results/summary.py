@@ -11,7 +11,7 @@ from densebench.results.score import Point, heading, in_unit, point_of, sort_key
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Return the headline at every point, mean ± standard deviation over seeds; of a dry run, the points."""
+    """Return the headline at every point, a line each, mean ± standard deviation over seeds; for a dry run, the points."""
     if "points" in record:
         points = ([f"{name} {value}" for name, value in point.items() if value is not None] for point in record["points"])
         return "\n".join(one_line(", ".join(point)) for point in points)

@@ -42,7 +42,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """`scores` has one row a score of every record that may stand in a table; `published` one row a number of a paper."""
+    """The tables of a results folder, with the frames behind them.
+
+    scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.
+    """
 
     scores: pd.DataFrame
     tables: list[Table]
@@ -100,7 +103,7 @@ def metric_name(metric: str) -> str:
 
 
 def part_names(metric: str) -> tuple[str, str]:
-    """Return what a metric is called for one of the parts that it is the mean of, and what the parts are: classes or objects."""
+    """Return the name of a metric for one of the parts that it is the mean of, and what such a part is: a class or an object."""
     return PARTS.get(metric, (metric_name(metric), "class"))
 
 

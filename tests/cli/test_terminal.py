@@ -248,4 +248,4 @@ def test_ctrl_c_in_another_command_is_one_line(folder):
     process = start(folder, "leaderboard", before=before)
     wait(process, b"R")
     status, _, err = interrupted(process)
-    assert (status, err) == (130, b"densebench: stopped; what was finished is kept\n")
+    assert (status, err) == (130, b"densebench: stopped; finished work is saved\n")

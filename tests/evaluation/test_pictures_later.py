@@ -76,7 +76,7 @@ def test_a_head_that_was_not_kept_is_not_trained_again_unasked(tmp_path, monkeyp
     given = {**FAST, "limit": 4, "preset": "neco", "epochs": "1", "augment": "none", "mask_size": "16", "score_size": "16"}
     for visualise in ("0", "2"):
         [record] = evaluate("linear", results=tmp_path / "results", visualise=visualise, **given)
-    assert "--visualise 2: the head that the pictures show was not kept; --rerun trains it again" in capfd.readouterr().err
+    assert "--visualise 2: the head that the pictures show was not saved; --rerun trains it again" in capfd.readouterr().err
     assert record["status"] == "complete" and not (tmp_path / "results" / "pictures").exists()
 
 

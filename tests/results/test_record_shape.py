@@ -245,7 +245,7 @@ def test_a_score_that_cannot_be_kept_is_one_line_and_the_record_stays(tmp_path):
     before = path.read_text()
     record = records.open_or_create(tmp_path, {**HEADER, "backbone": {**HEADER["backbone"], "digest": "random:vit"}})
     for value in (float("nan"), 101.0, np.float32(3.0), "50"):
-        with pytest.raises(UserError, match=r"what incontext gave cannot be kept in .*\.json.*; what was there before stays"):
+        with pytest.raises(UserError, match=r"what incontext gave cannot be saved in .*\.json.*; what was there before stays"):
             record.add([Score("miou", "identity", value, axes={"fraction": 2, "seed": None}, direction="higher")])
     assert json.loads(path.read_text())["scores"] == json.loads(before)["scores"]
 

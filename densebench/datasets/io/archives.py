@@ -40,9 +40,9 @@ def unpack(archive: Path, folder: Path, inside: str = "", label: str = "") -> No
     """Write the files of a zip or tar archive below `folder`, replacing those that are there.
 
     inside: take only what lies under this folder of the archive, without the folder itself.
-    Raises UserError, before anything is written, for an archive that is broken, encrypted or cut off, holds a link, a device or a
-    path that leaves the folder, or needs more room than there is, and for a link in the folder that a file would be written
-    through; later for a member of a zip file that is damaged, and where a file cannot be written.
+    Raises UserError before anything is written where the archive is broken, encrypted or cut off, holds a link, a device or a
+    path that leaves the folder, or needs more space than is free, and where a file would be written through a link. Raises it
+    later where a member of a zip file is damaged or a file cannot be written.
     """
     try:
         with _opened(archive) as members:
@@ -132,7 +132,7 @@ def _not_whole(archive: Path, error: Exception) -> UserError:
 
 
 def _check_way(archive: Path, folder: Path, names: Iterable[str]) -> None:
-    """Raise UserError where a link lies in the way of a file, itself or as a folder above it; `folder` may be one."""
+    """Raise UserError where a file below `folder`, or a folder above that file, is a link; `folder` itself may be one."""
     known = {PurePosixPath()}
     for name in names:
         for path in (PurePosixPath(name), *PurePosixPath(name).parents):
@@ -151,7 +151,7 @@ def _below(name: str, inside: str) -> str:
 
 
 def _write(path: Path, read: Callable[[], IO[bytes]]) -> None:
-    """Write a file under another name first: a damaged member harms no existing file, nor one that is linked to it."""
+    """Write a file under a temporary name, then rename it: a damaged member harms no existing file, nor one hard-linked to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".unpacking-{os.getpid()}.part")
     try:

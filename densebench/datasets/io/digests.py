@@ -19,7 +19,7 @@ Stamp = tuple[int, int, int, int]  # size, mtime_ns, ctime_ns, inode
 
 
 class FileDigests:
-    """Digests of files, kept in one JSON index and recognised by path, size, mtime, ctime and inode.
+    """Digests of files, stored in one JSON index and recognised by path, size, mtime, ctime and inode.
 
     A digest is remembered only where the file had been at rest for two seconds when it was hashed. Two processes may share
     an index: `save` merges with what the other has written meanwhile; the worst that a lost race costs is a second hashing.
@@ -63,7 +63,7 @@ class FileDigests:
 
 @functools.cache
 def shared_digests(index: Path) -> FileDigests:
-    """Return this process's FileDigests of an index."""
+    """Return the FileDigests of an index that this process shares."""
     return FileDigests(index)
 
 

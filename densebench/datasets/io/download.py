@@ -36,7 +36,7 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Return what the redirect leads to. A refused address leaves no connection open."""
+        """Return the response that the redirect leads to; close the connection where its address is refused."""
         try:
             return super().http_error_302(req, fp, code, msg, headers)
         except Exception:

@@ -2,7 +2,7 @@
 
 Lin et al., Microsoft COCO, ECCV 2014. The official training file has 860,001 objects in 448 MB. As Python objects that would
 be gigabytes in every process, so each object is packed into arrays while the file is parsed, its mask as text; the arrays are
-kept in the cache folder, from where all processes map them.
+written to the cache folder, from where all processes map them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from densebench.files.atomic import cache_root, digest
 
 PARTS = ("head", "sizes", "starts", "boxes", "categories", "crowd", "areas", "masks", "spans")
 VERSION = 1  # raise it when a file would be packed otherwise
-IDS, SIDE = 2**16 - 1, 2**24 - 1  # the greatest id of a category that is taken, and the longest side in px
+IDS, SIDE = 2**16 - 1, 2**24 - 1  # the greatest category id and the longest side in px that are accepted
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Instances:
 
     @functools.cached_property
     def rows(self) -> dict[str, int]:
-        """Stem of an image's file -> its place."""
+        """Stem of an image's file -> the row of the image."""
         return {Path(file).stem: row for row, file in enumerate(self.files)}
 
     def size(self, row: int) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class _Packed:
         self.numbers, self.masks, self.lengths = array("d"), bytearray(), array("q")
 
     def __call__(self, entry: dict[str, Any]) -> dict[str, Any] | None:
-        """Take an object and leave nothing in its place; everything else stays as it is."""
+        """Pack an annotated object and return None; return any other JSON object unchanged."""
         if "bbox" not in entry or "image_id" not in entry:
             return entry
         left, top, width, height = entry["bbox"]
@@ -105,7 +105,7 @@ class _Packed:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, changed: int) -> Instances:
-    import torch  # listing data sets does without
+    import torch  # here, so that listing data sets does not import it
 
     from densebench.files.store import Store
 

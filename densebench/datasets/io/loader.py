@@ -59,7 +59,7 @@ def make_loader(
 
 
 def checked(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yield the batches of a loader. Raises the UserError that one of them is."""
+    """Yield the batches of a loader. Raises the first UserError among them."""
     for batch in batches:
         if isinstance(batch, UserError):
             raise batch

@@ -43,7 +43,7 @@ def _problem(name: Any) -> str:
 
 
 def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
-    """Return the lines of a list with their numbers from 1, but no blank ones. Raises UserError where the list cannot be read."""
+    """Return the lines of a list that are not blank, with their numbers from 1. Raises UserError where it cannot be read."""
     try:
         check_ordinary(path)
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -68,5 +68,5 @@ def read_words(path: Path) -> list[str]:
 
 
 def at(path: Path, number: int) -> str:
-    """Return which line of which list it is, in words."""
+    """Return the list and the line in words, to begin an error message."""
     return f"the list {path}, line {number},"

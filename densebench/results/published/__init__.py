@@ -1,8 +1,8 @@
 """The papers' tables as data: published.csv, one value a row.
 
 Columns: paper, table, method, backbone, params_millions, pretrain_data, pretrain_epochs, protocol, dataset, setting, metric,
-value, note. `protocol` says how a number was made; numbers of different protocols are not comparable. Which of these names
-goes with a protocol of ours, the protocol says itself (`Evaluator.published_names`).
+value, note. `protocol` says how a number was made; numbers of different protocols are not comparable. A protocol of ours itself
+says which of these names it reproduces (`Evaluator.published_names`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_published() -> pd.DataFrame:
 def beside(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the papers' numbers for the protocols and data sets that were measured; none beside a group of a partial split.
 
-    One line says what is left out for that reason, and where nothing is published.
+    A notice says what is left out for that reason, or that nothing is published.
     """
     built_in = catalog.entries("protocols")
     pairs: dict[tuple[str, str], bool] = {}  # published protocol and data set -> whether a group of them is partial
@@ -37,7 +37,7 @@ def beside(scores: pd.DataFrame) -> pd.DataFrame:
                 pairs[name, dataset] = pairs.get((name, dataset), False) or partial
     numbers = load_published()
     numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
-    # A protocol that was not run on a data set would stand beside those that were, so a part of the data set forbids it too.
+    # Numbers of a protocol that was not run on a data set would stand beside those that were: a partial split excludes them too.
     parts = set(scores[scores.partial].dataset)
     stays = [not pairs.get((name, data), data in parts) for name, data in zip(numbers.protocol, numbers.dataset, strict=True)]
     if not all(stays):
