@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from densebench.console import one_line
+
 
 def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data sets are.")] = None) -> None:
     """Check packages, device, cache and data sets; status 1 where something that is needed does not work."""
@@ -32,7 +34,7 @@ def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="W
         except Exception as error:  # whatever is wrong with a package is what this command is for
             optional = name == "scann"
             bad += not optional
-            print(f"{'-     ' if optional else 'BAD   '}{name:12} {type(error).__name__}: {str(error).splitlines()[0]}")
+            print(f"{'-     ' if optional else 'BAD   '}{name:12} {type(error).__name__}: {one_line(str(error))}")
     raise typer.Exit(1 if bad else 0)
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from densebench.datasets.dataset import Item
+from densebench.datasets.dataset import Dataset, Item
+from densebench.evaluation.labels import LabelSpace
+from densebench.features.views import View
 from densebench.pictures.canvas import row
-
-if TYPE_CHECKING:
-    from densebench.datasets.dataset import Dataset
-    from densebench.evaluation.labels import LabelSpace
-    from densebench.features.views import View
 
 VOID_COLOUR = (224, 224, 192)
 

@@ -9,18 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
+from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.files.atomic import cache_root
 from densebench.files.cache import Hold
 from densebench.options import runtime, select, setting
 from densebench.results.score import Point, Score
-
-if TYPE_CHECKING:  # it imports torch, and `--help` imports this module
-    from densebench.backbones.backbone import Backbone
-    from densebench.datasets.dataset import Dataset, Item
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:

@@ -6,18 +6,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
 
 from densebench.options import runtime, setting
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from densebench.training.augmentation import ViewSpec
-    from densebench.training.networks import Encoder
-    from densebench.training.objective import Objective
-
+from densebench.training.augmentation import ViewSpec
+from densebench.training.networks import Encoder
+from densebench.training.objective import Objective
 
 MOST_STEPS = 100_000_000
 """The most steps of a run: every schedule is an array with a value for each."""

@@ -5,24 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL.Image import Image
 from torch import Tensor, nn
 
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
 from densebench.numerics.seeds import seed_of
 from densebench.training.augmentation import AugmentParams
 from densebench.training.distillation import Centre
 from densebench.training.networks import Network
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from densebench.datasets.unlabelled import Images
 
 
 @dataclass(frozen=True)

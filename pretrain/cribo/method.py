@@ -22,11 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.options import setting
@@ -42,11 +44,6 @@ from densebench.training.image_level import by_image, global_views, image_figure
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, objects_per_group, shares, weighed
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from densebench.datasets.unlabelled import Images
 
 Pair = tuple[Tensor, Tensor]  # of prototypes: the student's and the teacher's
 LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}

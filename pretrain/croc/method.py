@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrain.croc.merging import Clusters, Rules, merge_clusters, steps
@@ -38,11 +40,6 @@ from densebench.training.image_level import by_image, global_views, image_figure
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network, Tokens, class_attention
 from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, shares, weighed
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from densebench.datasets.unlabelled import Images
 
 PARTS = ("query", "key", "value")
 

@@ -33,14 +33,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from densebench.backbones.timm_models import is_plain_vit, probe
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows
@@ -52,12 +55,6 @@ from densebench.training.image_level import spread
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network, arch_of, create_patch_encoder, initial_encoder
 from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, weighed
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
-
-    from densebench.datasets.unlabelled import Images
 
 WIDTH = 384  # the scales of attention are given for tokens of this width
 SHARPNESS = 1e4

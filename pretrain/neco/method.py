@@ -25,14 +25,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from PIL.Image import Image
 from torch import Tensor
 
 from densebench.console import notice
+from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
 from densebench.numerics.sorting import order_loss
@@ -47,12 +50,6 @@ from densebench.training.image_level import spread
 from densebench.training.method import Pretrainer
 from densebench.training.networks import Encoder, Network, Tokens, class_attention
 from densebench.training.objective import Loss, Objective, StepContext, Views, shares
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
-
-    from densebench.datasets.unlabelled import Images
 
 GLOBALS = (0, 1)
 WHOLLY = 0.99  # share of wanted patches in a cell; what is missing to 1 is the rounding of products
