@@ -16,12 +16,7 @@ from densebench.evaluation.pictures import panel
 from densebench.features.views import View
 from densebench.pictures.canvas import row, save
 
-POINTS = (
-    (0.3, 0.3),
-    (0.3, 0.7),
-    (0.5, 0.5),
-    (0.7, 0.4),
-)  # positions of the query patches, as shares of height and width
+POINTS = ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))  # of the query patches, as shares of height and width
 SHOWN = 8  # neighbours shown for each query
 CONTEXT = 2  # patches shown around a patch, on each side
 TILE = 112  # px of a shown patch
