@@ -1,26 +1,26 @@
 """k nearest neighbours aligned with boxes: does a patch inside an object tell the object's class?
 
 Su et al., FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, section 5, "Protocol for hyperparameter tuning". No
-training. Nine patches in the largest box of every training image, where the centres of its 3 x 3 cells fall, are the memory; so
-are nine patches of every validation image the queries. The k nearest (cosine) vote for their image's class, weighted by
-exp(cosine / 0.07). An image is right if any of its nine patches is.
+training. The largest box of an image is divided into 3 x 3 cells; the nine patches under their centres stand for the image. Those
+of the training images are the memory, those of the validation images the queries. The k nearest (cosine) vote for their image's
+class, weighted by exp(cosine / 0.07). An image is right if any of its nine patches is.
 
-The short side of images becomes 256 px, the centre 224 px are cropped. Two points may share a patch, which then counts twice.
+Images are resized to a short side of 256 px, and the central 224 x 224 px are cropped. Two points may share a patch, which then
+counts twice.
 
-- flsl: the protocol of the paper. The largest box of the whole image counts. Its nine points follow the image into the
-  crop; one that the crop leaves out is taken to the nearest patch at the crop's border. The paper states neither; its code
-  differs.
-- flsl-code: as in its code. It scales x and y of all boxes each by itself to 256 px, though images keep their aspect (right for
-  square images alone), takes 16 off, sets what is below 0 to 0 and what is above 224 to 223.999, and chooses the largest box
-  after that; the nine points are those of what is left of it. So they lie in the crop, and another box may count.
+- flsl: the protocol of the paper. The largest box of the whole image counts. Its nine points are mapped into the crop; a point
+  outside of the crop takes the nearest patch at its border. The paper states neither, and its code does otherwise.
+- flsl-code: as in its code. It scales the x and the y of all boxes separately to 256 px, although images keep their aspect (which
+  is right for square images only), subtracts 16, clips to 0 .. 223.999, and only then chooses the largest box; the nine points
+  are those of the clipped box. So they always lie in the crop, and another box may count.
 
-Further on the code adds up the hits of all nine patches for its top-5, which then may exceed 100 %; here it is the share of
-images of which any patch has the class among its first five. Images are resized bicubically, as in DINO's k-NN evaluation from
+The code also adds up the hits of all nine patches for its top-5, which may then exceed 100 %; here top-5 is the share of images
+of which any patch has the true class among its first five. Images are resized bicubically, as in DINO's k-NN evaluation from
 which the code comes. Ties in the vote go to the lower class. The paper does not say what becomes of images without a box: here
-they are left out, and counted.
+they are left out, and the record says how many.
 
-Classes: that of the largest box, groups (crowds) aside. On ImageNet it is the image's label, nearly always; COCO is of use
-where there is no ImageNet, and its numbers are of no paper.
+The class of an image is that of its largest box that is no group (crowd). On ImageNet that is nearly always the image's label.
+COCO can be used where ImageNet is not at hand; no paper has reported numbers on it.
 
 Number to reach: ImageNet, FLSL ViT-S/16 after 100 epochs, 72.4 (table 6, 4096 centroids; k is not stated).
 """
@@ -54,13 +54,16 @@ from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
 NINE = SIDE * SIDE
-IMAGES = 256  # whose patches are searched at once; bounds the memory of the search and changes nothing else
+IMAGES = 256  # images whose patches are searched at once: bounds the memory of the search and changes no result
 RECALL_QUERIES = 1024
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """The images of a split that have a box: the class of the largest, and its nine patches by the image's name."""
+    """The images of a split that have a box: the class of the largest box, and its nine patches (flat indices) by image name.
+
+    without: the number of images without a box.
+    """
 
     items: Sequence[Item]
     classes: Int[Tensor, "images"]
@@ -77,25 +80,30 @@ class BboxKnn(Evaluator):
     takes: ClassVar[str] = "boxes"
 
     image_size: int = setting(224, "side of the centre crop in px, a multiple of the stride", minimum=1, maximum=16_384)
-    short_side: int = setting(256, "what the short side of images becomes before the crop, in px", minimum=1, maximum=16_384)
+    short_side: int = setting(256, "short side to which images are resized before the crop, in px", minimum=1, maximum=16_384)
     resample: str = setting("bicubic", "how images are resized", choices=("bilinear", "bicubic"))
-    mapping: str = setting("right", "how boxes come into the crop; clipped: as FLSL's code does it", choices=("right", "clipped"))
-    temperature: float = setting(0.07, "of the votes exp(cosine / temperature)", minimum=1e-3)
-    engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
+    mapping: str = setting(
+        "right", "how boxes are mapped into the crop; clipped: as in FLSL's code", choices=("right", "clipped")
+    )
+    temperature: float = setting(0.07, "temperature of the votes, exp(cosine / temperature)", minimum=1e-3)
+    engine: str = setting("exact", "search engine", choices=("exact", "faiss", "faiss-ivf", "scann"))
     train_split: str | None = setting(None, "split of the memory; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "neighbours that vote", minimum=1, maximum=1_000_000)
+    neighbours: tuple[int, ...] = axis((10, 20, 100, 200), "number of neighbours that vote", minimum=1, maximum=1_000_000)
 
     def headline(self) -> dict[str, str]:
-        """Return the share of images of which any patch is right."""
+        """Return what tables show: the share of images of which any patch is right."""
         return {"metric": "top1", "variant": "any-patch"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings by meaning: engines that find the same neighbours are one setting."""
+        """Return the settings that decide the number: all exact engines count as the same setting."""
         return {**super().settings(dataset), "engine": "exact" if self.engine in EXACT_ENGINES else self.engine}
 
     def resolve(self, dataset: Dataset) -> BboxKnn:
-        """Name the splits. Raises UserError where they are one, so that every patch would find itself, or there is one class."""
+        """Fill in the splits.
+
+        Raises UserError where memory and queries are the same split (every patch would find itself), or for a single class.
+        """
         if len(dataset.classes) == 1:
             raise UserError(f"--dataset {dataset.name} has one class, which is always right; give one with several")
         train, scored = self.splits(dataset)
@@ -113,7 +121,7 @@ class BboxKnn(Evaluator):
         return [(("k", k),) for k in self.neighbours]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Boxes first (they fail early), then features, then one search for every k that is not known yet."""
+        """Read boxes first (they fail early), then extract features, then search once for every k that is not known yet."""
         assert isinstance(dataset, Boxed)
         ks = [dict(point)["k"] for point in self.points(dataset) if point not in run.known]
         backbone.check_size(self.image_size, self.image_size)
@@ -156,7 +164,7 @@ class BboxKnn(Evaluator):
         return Boxes(boxed, torch.tensor(classes), patches, len(items) - len(boxed))
 
     def features(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Features:
-        """Return the nine vectors of every image, from the cache where it has them."""
+        """Return the features `[9 d]` of every image, from the cache where it has them."""
         return extract(
             backbone, dataset, boxes.items, view, patches=boxes.patches, precision=self.precision,
             device=resolve_device(self.device), batch_size=self.batch_size,
@@ -166,7 +174,7 @@ class BboxKnn(Evaluator):
     def search(
         self, train: Boxes, scored: Boxes, memory: Features, queries: Features, ks: Sequence[int], classes: int
     ) -> tuple[Int[Tensor, "ks images 9"], dict[str, Any]]:
-        """Return how many classes come before the true one in the vote of every patch, by k; and details of the search."""
+        """Return for every k and patch how many classes come before the true one in the vote, and details of the search."""
         rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
         for nine, item in zip(rows.split(NINE), train.items, strict=True):
             nine[:] = F.normalize(memory[item].float(), dim=1)
@@ -203,17 +211,17 @@ class BboxKnn(Evaluator):
 
 
 def has_box(objects: Objects) -> bool:
-    """Return whether an image has a box that counts: one with an area that is no crowd."""
+    """Return whether an image has a box that counts: no crowd, and with an area above 0."""
     return largest(objects.boxes, objects.crowd) is not None
 
 
 def nine_points(
     objects: Objects, width: int, height: int, view: CentreCropView, mapping: str
 ) -> tuple[int, Float[Tensor, "9 2"]]:
-    """Return the index of the object that an image of width x height px counts for, and its nine points (x, y) in its view.
+    """Return the index of the object that decides an image's class, and its nine points (x, y) in the view; width, height in px.
 
-    mapping: "right" chooses the largest box and then follows the image; "clipped" maps and clips all boxes, and then chooses the
-    largest. Where no box counts (in the whole image, or among those that reach into the crop), the first object that is no crowd.
+    mapping: "right" chooses the largest box and then maps its points; "clipped" maps and clips all boxes, and then chooses the
+    largest. Where no box has an area (in the image, or in the crop), the first object that is no crowd is taken.
     """
     boxes, resized = torch.tensor(objects.boxes), view.resized(width, height)
     if mapping == "clipped":
@@ -234,7 +242,7 @@ def accuracy(
     point: Point,
     details: dict[str, Any],
 ) -> Score:
-    """Return in % the images of which any patch is right ("any-patch"), or the mean share of right patches ("patch")."""
+    """Return the share in % of images of which any patch is right ("any-patch"), or the mean share of right patches ("patch")."""
     values = 100 * (right.any(1) if variant == "any-patch" else right).double().view(len(right), -1).mean(1)
     resampled = bootstrap_mean(values)
     of_image = values.numpy()

@@ -1,24 +1,25 @@
 """K-means of patch features: how well clusters that saw no label agree with classes.
 
 Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semantic Segmentation, CVPR 2022. Patch features of the
-scored images alone are clustered (no training image, no label); clusters are then named by classes with the labels. K = the
+scored images alone are clustered (no training image, no label); then each cluster is matched with a class by the labels. K = the
 number of classes is "clustering", larger K is "over-clustering". The same words mean different things in different papers:
 
 - leopart: 448 px; features standardised, PCA to 50 dimensions; K-means of 100 iterations, the best of 5 restarts, on 256 random
-  tokens a cluster (a default of faiss that no paper states: of 1.5 million tokens of VOC 5,376 make 21 clusters); cluster maps
-  and label maps at 100 x 100, both by nearest neighbours; absent classes counted as 0. K = classes: Hungarian on IoU; any other
-  K: every cluster takes its most frequent class. Five seeds.
-- leopart-exact: the same on what fills whole batches of 60 images: 1440 of VOC's 1449.
-- neco: NeCo (Pariza et al., ICLR 2025), tables 1 and 7: Leopart's, ADE20K with a class 0 that is never right. Its appendix names
+  tokens a cluster (a default of faiss that no paper states: 21 clusters are made from 5,376 of the 1.5 million tokens of VOC);
+  cluster maps and label maps at 100 x 100, both by nearest neighbours; absent classes counted as 0. K = classes: Hungarian on
+  IoU; any other K: every cluster takes its most frequent class. Five seeds.
+- leopart-exact: the same without the last, incomplete batch of 60 images, as in the reference: 1440 of VOC's 1449 images.
+- neco: NeCo (Pariza et al., ICLR 2025), tables 1 and 7: as Leopart; ADE20K has a class 0 that is never right. Its appendix names
   a Hungarian matching after the majority one; the code has none, and it would change nothing unless a class got no cluster.
 - croc: CrOC (Stegmuller et al., CVPR 2023) used Leopart's code.
 - timet: TimeT (Salehi et al., ICCV 2023): features, after the PCA, are upsampled bilinearly to 112 x 112 before they are
   clustered; 50 iterations.
-- full: every token trains, k-means++, no PCA: what the features give, without the accidents of a protocol.
+- full: all tokens are used to fit, k-means++, no PCA: what the features give without the peculiarities of a published protocol.
 
 Our own K-means ends a restart once its inertia falls by less than 1e-4 of itself; faiss makes all iterations.
 
-All matchings are recorded: `hungarian`, `precision` (most frequent class) and `iou` (many-to-one); `matched` is the protocol's.
+All matchings are recorded: `hungarian` (one-to-one), `precision` (each cluster takes its most frequent class) and `iou` (each
+cluster takes the class of the greatest IoU); `matched` is the one of these that the preset uses.
 
 Numbers to reach (mIoU, VOC, K = 21, 300, 500; NeCo table 7): DINO ViT-S/16 4.3, 13.9, 17.3; CrIBo 18.3, 51.3, 54.5; DINOv2R
 ViT-S/14 12.2, 46.7, 49.5.
@@ -69,19 +70,21 @@ class KMeans(Clustered):
     }
 
     upsample: int | None = setting(
-        None, "side that grids of features are upsampled to first; none: as they are", minimum=1, maximum=16_384
+        None, "side to which grids of features are upsampled before clustering; none: no upsampling", minimum=1, maximum=16_384
     )
-    spherical: bool = setting(False, "centroids of length one")
+    spherical: bool = setting(False, "spherical K-means: centroids are scaled to length 1")
     match: str = setting(
-        "auto", "auto: hungarian for K = classes, precision for any other K", choices=("auto", "hungarian", "precision", "iou")
+        "auto",
+        "matching of clusters with classes; auto: hungarian for K = classes, precision for any other K",
+        choices=("auto", "hungarian", "precision", "iou"),
     )
     whole_batches: int | None = setting(
-        None, "leave out what does not fill a batch of so many images; none: all count", minimum=1
+        None, "batch size whose last, incomplete batch is left out; none: all images count", minimum=1
     )
     clusters: tuple[int, ...] = axis(
         (0,), "K, the number of clusters; 0 means the number of classes", minimum=0, maximum=1_000_000
     )
-    seeds: int = axis(5, "clusterings of every K", minimum=1, maximum=10_000)
+    seeds: int = axis(5, "number of clusterings of every K, each with its own seed", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
         """Return what tables show: mIoU by the protocol's matching."""
@@ -96,7 +99,7 @@ class KMeans(Clustered):
         return items[: len(items) - len(items) % self.whole_batches]
 
     def resolve(self, dataset: Dataset) -> KMeans:
-        """Name the split, and K where it is the number of classes."""
+        """Fill in the split, and K where 0 stands for the number of classes."""
         space = LabelSpace(dataset, "drop", self.other_class)
         clusters = tuple(dict.fromkeys(k or space.classes for k in self.clusters))
         return replace(super().resolve(dataset), clusters=clusters)
@@ -106,7 +109,7 @@ class KMeans(Clustered):
         return [(("K", k), ("seed", seed)) for k in self.clusters for seed in range(self.seeds)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Labels first (they fail early), then features, then one clustering after the other."""
+        """Read labels first (they fail early), then extract features, then cluster for one point after the other."""
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
@@ -133,7 +136,7 @@ class KMeans(Clustered):
                 draw(space, view, items, maps, named, self.visualise, run.pictures)
 
     def upsampled(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "h w d"]:
-        """Return the features of an image at the size at which they are clustered."""
+        """Return the grid of an image upsampled to `upsample` x `upsample`, or as it is without that option."""
         if self.upsample is None:
             return grid
         size = (self.upsample, self.upsample)
@@ -141,11 +144,14 @@ class KMeans(Clustered):
         return large[0].permute(1, 2, 0)
 
     def matching(self, k: int, space: LabelSpace) -> str:
-        """Return the name of the protocol's own matching."""
+        """Return the matching that the headline uses for k clusters: hungarian, precision or iou."""
         return self.match if self.match != "auto" else "hungarian" if k == space.classes else "precision"
 
     def scores(self, counted: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
-        """Return the scores of all matchings, the protocol's own last."""
+        """Return the scores of all matchings, and last the headline (`matched`).
+
+        counted: pixels of each class c in each cluster k, for each of n images.
+        """
         whole = counted.sum(0)
         scores = {name: score(counted, matched(whole, name), name, space, self.absent, point, details) for name in MATCHINGS}
         matching = self.matching(whole.shape[1], space)

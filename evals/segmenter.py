@@ -3,10 +3,10 @@
 Strudel, Garcia, Laptev, Schmid: Segmenter, ICCV 2021. The preset restates what CrIBo (Lebailly et al., ICLR 2024, section 4.3)
 and NeCo (Pariza et al., ICLR 2025) do with MMSegmentation 1.x:
 
-- mmseg: mask transformer of two layers on the last layer's normalised tokens; patches and class tokens are projected,
-  normalised and multiplied. Adam with weight decay 0.01 and learning rates 8e-5, 3e-5, 1e-5, 8e-6, each in a run of its own, the
-  best reported; polynomial decay to a tenth; stochastic depth 0.1. Data, windows and length as in `linear/mmseg`. For patches of
-  14 px the crops are padded with zeros (512 to 518), and what was padded is cut off before scores are compared.
+- mmseg: mask transformer of two layers on the last layer's normalised tokens; patches and class tokens are projected, normalised
+  and multiplied. Adam with weight decay 0.01 and learning rates 8e-5, 3e-5, 1e-5, 8e-6, each in a separate run, of which the best
+  is reported; polynomial decay to a tenth; stochastic depth 0.1. Data, windows and length as in `linear/mmseg`. For patches of 14
+  px the crops are padded with zeros (512 to 518), and what was padded is cut off before scores are compared.
 
 Position tables are trained at the checkpoint's own grid and resized in every pass. Official Segmenter uses SGD
 (`--optimiser sgd`).
@@ -39,11 +39,13 @@ class Segmenter(SlidingWindow):
     published_as: ClassVar[Mapping[str, str]] = {"mmseg": "segmenter-mmseg"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mmseg": {}}
 
-    learning_rates: tuple[float, ...] = setting((8e-5, 3e-5, 1e-5, 8e-6), "of several the best on the scored split", minimum=0)
+    learning_rates: tuple[float, ...] = setting(
+        (8e-5, 3e-5, 1e-5, 8e-6), "learning rates; of several the best on the scored split is the headline", minimum=0
+    )
     drop_path: float = setting(0.1, "stochastic depth of the backbone's last block while training", minimum=0)
 
     def resolve(self, dataset: Dataset) -> Segmenter:
-        """Fill in what was left open. Raises UserError for stochastic depth that would drop every block."""
+        """Fill in the options that were not given. Raises UserError for a --drop-path that is not below 1."""
         if self.drop_path >= 1:
             raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
         return super().resolve(dataset)

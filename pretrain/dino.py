@@ -7,12 +7,12 @@ The baseline of CrIBo and CrOC. Numbers to reach with ViT-S/16, 300 epochs of CO
 The teacher sees two global views, the student these and small local ones; each student view must predict the teacher's
 distribution of every other view. The defaults are the official code's.
 
-The preset `imagenet` is the released run of 800 epochs, which CrIBo's table 1 scores. Stated: 800 epochs in CrIBo's tables, 1,024
-images a step and up to ten local views in DINO's paper; in the official README, for runs longer than the default, the teacher's
-temperature (0.04 to 0.07 over 30 epochs) and a last layer that is not normalised. The run's own argument file was not at hand. So
-the rest is inferred from the argument file of CrIBo's ImageNet run, whose optimisation is "exactly the same as in DINO" (appendix
-A.1): global views that show (0.25, 1) and local ones (0.05, 0.25) of an image, a learning rate that ends at 1e-5, no clipping.
-DINO's authors give the same last learning rate and no clipping for a sibling run (issue 122 of their repository).
+The preset `imagenet` is the released run of 800 epochs, which CrIBo's table 1 scores. Known are: from CrIBo's tables, 800 epochs;
+from DINO's paper, 1,024 images a step and up to ten local views; from the official README, for runs longer than the default, the
+teacher's temperature (0.04 to 0.07 over 30 epochs) and a last layer that is not normalised. The argument file of the run was not
+available, so the rest is inferred from that of CrIBo's ImageNet run, whose optimisation is "exactly the same as in DINO"
+(appendix A.1): global views that show (0.25, 1) and local ones (0.05, 0.25) of an image, a learning rate that ends at 1e-5, no
+clipping. DINO's authors give the same last learning rate and no clipping for a sibling run (issue 122 of their repository).
 `imagenet-100` is the vanilla run of that README: the code's defaults, 100 epochs, 8 processes of 64 images (69.3 % by k-NN on
 ImageNet).
 """
@@ -82,7 +82,7 @@ class ImageDistillation(Objective):
         self.centres = {"image": self.centre}
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Encode the views, those of one size in one pass, and let the student's agree with the teacher's."""
+        """Return the loss. Views of the same size are encoded in one pass."""
         globals_, locals_ = views.pixels[:2], views.pixels[2:]
         with torch.no_grad():
             tokens = teacher.encode(torch.cat(globals_)).image

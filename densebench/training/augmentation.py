@@ -19,8 +19,8 @@ from densebench.errors import UserError
 from densebench.features.views import Crop, random_crop
 from densebench.numerics.crops import Pictures, resized_crops
 
-ATTEMPTS = 100  # draws of a view that must overlap others
-TAPS = 13  # of the Gaussian: three standard deviations of the widest, 2 px
+ATTEMPTS = 100  # most draws of a view that must overlap others
+TAPS = 13  # of the Gaussian: three standard deviations on each side for the widest default, 2 px
 GREY = (0.299, 0.587, 0.114)
 
 
@@ -28,15 +28,16 @@ GREY = (0.299, 0.587, 0.114)
 class ViewSpec:
     """How one view of an image is drawn.
 
-    size: side in px. scale: share of the image's area. flip, jitter, grey, blur, solarise: probabilities.
+    size: side in px. scale: smallest and largest share of the image's area. flip, jitter, grey, blur, solarise: probabilities.
     strengths: of brightness, contrast, saturation (factors in 1 - s .. 1 + s) and hue (turns in -s .. s).
-    sigma: range of the blur's standard deviation in px. other: probabilities of blur and solarise for a random half of all draws.
+    sigma: range of the blur's standard deviation in px. kernel: how crops are resized. other: probabilities of blur and solarise
+    that replace the two above in a random half of all draws.
 
-    Views of one image may depend on earlier ones, given by their index. meets: views with which this one shares more than
-    `overlap` of the image's area; it is drawn again up to ATTEMPTS times, then moved to overlap them. inside: the view out of
-    which this one is cut. like: the view whose box and flip this one repeats.
+    A view may depend on earlier views of the same image, given by their index. meets: views with which this one must share more
+    than `overlap` of the image's area; it is drawn at most ATTEMPTS times, then moved to overlap them. inside: the view that this
+    one is a crop of. like: the view whose box and flip this one repeats.
 
-    Raises UserError where the smallest view could not overlap as much as requested.
+    Raises UserError where the smallest view is too small for the requested overlap.
     """
 
     size: int
@@ -63,11 +64,14 @@ class ViewSpec:
             )
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
-        """Return one independent view of an image of that size, as the float32 numbers that `AugmentParams` names, [17]."""
+        """Return the random parameters of a view that depends on no other, float32 [17], as `AugmentParams` names them.
+
+        width, height: of the image, px.
+        """
         return np.array([*random_crop(width, height, generator, self.scale), *self._colours(generator)], dtype=np.float32)
 
     def _colours(self, generator: np.random.Generator) -> list[float]:
-        """Return all but the box: flip, jitter, three factors, hue, the order of four operations, grey, sigma, solarise."""
+        """Return the parameters after the box: flip, jitter, 3 factors, hue, order of 4 operations, grey, sigma, solarise."""
         blur, solarise = self.blur, self.solarise
         if self.other is not None and generator.random() < 0.5:
             blur, solarise = self.other
@@ -82,7 +86,7 @@ class ViewSpec:
 def draw_views(
     specs: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "views 17"]:
-    """Return all views of one image, each as the numbers that `AugmentParams` names."""
+    """Return the random parameters of all views of one image, as `AugmentParams` names them. width, height: of the image, px."""
     tables: list[np.ndarray] = []
     for spec in specs:
         if spec.like is not None:
@@ -113,7 +117,7 @@ def _place(
 
 
 def _cut_out(outer: Crop, size: int, scale: tuple[float, float], generator: np.random.Generator) -> Crop:
-    """Return a crop of a view of `size` px that shows `outer`, in whole pixels of the image."""
+    """Return a random crop of a view with a side of `size` px that shows `outer`, as a box in whole pixels of the image."""
     inner = random_crop(size, size, generator, scale)
     top, bottom = (outer.top + round(edge * outer.height / size) for edge in (inner.top, inner.top + inner.height))
     left, right = (outer.left + round(edge * outer.width / size) for edge in (inner.left, inner.left + inner.width))
@@ -130,7 +134,7 @@ def shared(one: Crop, other: Crop) -> int:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """The random parameters of one view for a batch, `[b 17]` on the CPU, with names of columns."""
+    """The random parameters of one view of b images, `[b 17]` on the CPU, with properties that name the columns."""
 
     table: Float[Tensor, "b 17"]
 
@@ -149,7 +153,10 @@ class AugmentParams:
         return self.table[:, 4] > 0.5
 
     def jittered(self, position: int, operation: int) -> Tensor:
-        """Return the images whose operation at `position` is `operation`: 0 brightness, 1 contrast, 2 saturation, 3 hue."""
+        """Return the indices of jittered images whose `position`-th operation (from 0) is `operation`.
+
+        Operations: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+        """
         return ((self.table[:, 5] > 0.5) & (self.table[:, 10 + position] == operation)).nonzero()[:, 0]
 
     def strength(self, operation: int) -> Tensor:
@@ -157,7 +164,7 @@ class AugmentParams:
         return self.table[:, 6 + operation]
 
     def where(self, column: int) -> Tensor:
-        """Return the images whose flag (14 grey, 15 blur, 16 solarise) is set."""
+        """Return the indices of the images with a value above 0 in a column: 14 grey, 15 blur, 16 solarise."""
         return (self.table[:, column] > 0).nonzero()[:, 0]
 
     @property
@@ -174,8 +181,8 @@ def render(
 ) -> Float[Tensor, "b 3 size size"]:
     """Return one view of every image, cut out, recoloured and normalised on the images' device.
 
-    images: parts of the originals that begin at `offsets` `[b 2]` (top, left). The CPU knows which images an operation
-    applies to, so it never waits for the device.
+    images: parts of the originals, each beginning at its row of `offsets` `[b 2]` (top, left, px). mean, std: for normalisation.
+    Random parameters stay on the CPU, so the CPU never waits for the device.
     """
     device = images.buffers[0].device
     boxes = draws.boxes.clone()
@@ -192,7 +199,7 @@ def render(
 
 
 def recolour(pixels: Float[Tensor, "b 3 h w"], draws: AugmentParams) -> None:
-    """Jitter in each image's own order, then grey, blur and solarise, in place."""
+    """Recolour images with values 0..1 in place: jitter in each image's random order, then grey, blur and solarise."""
     for position in range(4):
         for number, operation in enumerate(_OPERATIONS):
             _apply(pixels, draws.jittered(position, number), operation, draws.strength(number))
@@ -246,7 +253,7 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[Tensor, "b 3 h w"]:
-    """Return the images under a separable Gaussian of each one's own standard deviation; edges are extended."""
+    """Return images blurred by a separable Gaussian with a standard deviation in px for each; border pixels are repeated."""
     steps = torch.arange(TAPS, device=x.device) - TAPS // 2
     taps = torch.exp(-0.5 * (steps / sigma.view(-1, 1)) ** 2)
     taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]

@@ -1,4 +1,4 @@
-"""Batches: which images each step takes, decoded, and how each of their views is drawn.
+"""Batches: the decoded images of each step, and the random parameters of their views.
 
 Nothing here has a state. The order of an epoch is a function of (seed, epoch), the draws of an image of (seed, epoch, image).
 So a resumed run gets the very same batches, on any number of processes and with any number of workers.
@@ -25,17 +25,17 @@ from densebench.numerics.seeds import permutation, seed_of
 from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 
 Key = tuple[int, int]  # epoch, image
-PIECE = 32  # images that a worker decodes before it hands them over
+PIECE = 32  # images that a worker decodes before it sends them
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images as decoded and the draws of their views.
+    """Decoded images and the random parameters of their views.
 
     pixels: the part of each image that its views show, without padding: 3 bytes for each pixel of these parts and no more. So
-    1,024 images of 500 x 375 px take at most 576 MB, and one of 2,500 x 2,500 px among them adds 19 MB. offsets: where that part
-    begins in the image (top, left). draws[v]: how view v is drawn. numbers: of the images in the set. broken: titles of files
-    that could not be decoded.
+    1,024 images of 500 x 375 px take at most 576 MB, and one of 2,500 x 2,500 px among them adds 19 MB. offsets: the top left
+    corner of that part in the image (top, left, px). draws[v]: the parameters of view v. numbers: of the images in the data set.
+    broken: titles of files that could not be decoded.
     """
 
     pixels: Pictures
@@ -49,14 +49,17 @@ class Batch:
         return replace(self, pixels=self.pixels.to(device))
 
     def pin_memory(self) -> Batch:
-        """Return the same in page-locked memory; a loader with `pin_memory=True` calls this."""
+        """Return the batch in page-locked memory; a loader with `pin_memory=True` calls this."""
         draws = tuple(draws.pin_memory() for draws in self.draws)
         return Batch(self.pixels.pin_memory(), self.offsets.pin_memory(), draws, self.numbers.pin_memory(), self.broken)
 
 
 @dataclass(frozen=True)
 class Order:
-    """Which images each step takes: whole batches of a permutation an epoch, each split over processes and micro-batches."""
+    """The images of each step: whole batches of one permutation per epoch, each split over processes and micro-batches.
+
+    Raises UserError for a batch larger than the data, or one that cannot be split equally.
+    """
 
     images: int
     batch_size: int
@@ -78,11 +81,11 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch; images left over by the last whole batch are not used in it."""
+        """The number of steps in an epoch; images after the last whole batch are not used in it."""
         return self.images // self.batch_size
 
     def micro_batches(self, first: int, last: int) -> Iterator[list[Key]]:
-        """Yield the keys of this process's micro-batches for steps first .. last - 1."""
+        """Yield the keys (epoch, image) of each of this process's micro-batches, for steps first .. last - 1."""
         share = self.batch_size // self.world
         part = share // self.accumulate
         for step in range(first, last):
@@ -94,7 +97,7 @@ class Order:
 
 
 class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]):
-    """Decodes an image and draws its views; a broken file is reported and replaced by the next one."""
+    """Decodes an image and draws the parameters of its views; a broken file is reported and the next image taken."""
 
     def __init__(self, images: Images, specs: Sequence[ViewSpec], seed: int) -> None:
         self.images, self.specs, self.seed = images, tuple(specs), seed
@@ -120,11 +123,11 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
             np.zeros((1, 1, 3), np.uint8),
             number,
             tuple(broken),
-        )  # nothing can be read: the count of broken files stops the run
+        )  # no file can be decoded: the count of broken files stops the run
 
 
 def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]) -> Batch:
-    """Return samples as a batch: of each image only the rectangle around its views."""
+    """Return samples of a `Reader` as a batch, with only the rectangle around its views of each image."""
     boxes = np.stack([draws[:, :4] for _, draws, _, _ in samples]).astype(np.int64)
     low, high = boxes[:, :, :2].min(axis=1), (boxes[:, :, :2] + boxes[:, :, 2:]).max(axis=1)
     rectangles = zip(samples, low, high, strict=True)
@@ -134,7 +137,7 @@ def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]
     numbers = torch.tensor([number for _, _, number, _ in samples])
     draws = tuple(
         AugmentParams(tables[:, view]) for view in range(tables.shape[1])
-    )  # one storage: workers send few file descriptors
+    )  # views of one storage, so that workers send few file descriptors
     return Batch(pixels, torch.from_numpy(low).float(), draws, numbers, broken)
 
 
@@ -153,13 +156,13 @@ def join(parts: Sequence[Batch]) -> Batch:
 def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
     """Yield batches in the order of `keys`, decoded ahead by worker processes.
 
-    A worker decodes PIECE images at a time. Two batches are decoded ahead, however many workers there are, rounded up to equally
-    many pieces for every worker, at least two: at most the bytes of two batches and two pieces a worker.
+    A worker decodes PIECE images at a time. Two batches are decoded ahead with any number of workers, rounded up to the same
+    number of pieces for each worker, at least two. So memory holds at most two batches and two pieces per worker.
     """
     first = next(keys, None)
     if first is None:
         return
-    pieces: deque[int] = deque()  # of the batches that were begun
+    pieces: deque[int] = deque()  # number of pieces of each batch that was begun
     size = PIECE if workers else len(first)
     ahead = max(2, math.ceil(2 * len(first) / (PIECE * workers))) if workers else None
     batches = Batches(_cut(itertools.chain([first], keys), size, pieces))

@@ -17,9 +17,9 @@ from densebench.training.batches import Batch
 
 
 class Cache(Images):
-    """All images of a set, decoded once, as bytes in shared memory, with a short side of at most `side` px.
+    """All images of a data set, decoded once, as bytes in shared memory, with a short side of at most `side` px.
 
-    Crops of a small part of a larger image are then enlarged from that size: small objects may lose some detail.
+    Larger images are reduced to that size, so crops of a small part of them lose some detail.
     """
 
     def __init__(self, images: Images, side: int) -> None:
@@ -58,12 +58,12 @@ class Cache(Images):
         return self.bytes[self.starts[index] : self.starts[index + 1]].view(height, width, 3)
 
     def on(self, device: torch.device) -> tuple[Images, Cache]:
-        """Move the bytes to a device; return the shapes, from which views are drawn, and the moved cache."""
+        """Move the bytes to a device; return the images' shapes, from which views are drawn, and this cache."""
         self.bytes = self.bytes.to(device)
         return Shapes(self), self
 
     def fill(self, batch: Batch) -> Batch:
-        """Return a batch that was drawn from shapes with its pixels, a layout of the cached bytes. No pixel is copied."""
+        """Return a batch that was drawn from `Shapes`, with its pixels as views of the cached bytes; none is copied."""
         layout = []
         for number, (top, left) in zip(batch.numbers.tolist(), batch.offsets.long().tolist(), strict=True):
             row = 3 * self.shapes[number][1]

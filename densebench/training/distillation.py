@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from densebench.processes import gather, total
 
-CHUNK_BYTES = 64 * 2**20  # of one array of logits
+CHUNK_BYTES = 64 * 2**20  # most bytes of an array of logits
 
 
 class _Distil(torch.autograd.Function):
@@ -83,7 +83,7 @@ def distil(
 
     student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row t,
     such as 1/count for a mean, 0 for a pair that does not count. Gradients reach `student` and `student_prototypes`, exactly;
-    none reach the teacher. A group whose `mix` is 0 costs nothing; to leave such groups out, a GPU is waited for once.
+    none reach the teacher. Groups whose `mix` is 0 are left out and cost nothing; finding them takes one wait for the GPU.
     """
     used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
     if len(used) < len(mix):
@@ -122,13 +122,13 @@ class _Volume(torch.autograd.Function):
 
 
 def volume(student: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float) -> Float[Tensor, ""]:
-    """Return the divergence of the mean use of prototypes from uniform, over all processes (FLSL, equation 9, second term).
+    """Return the KL divergence of the mean assignment to prototypes from uniform, over all processes (FLSL, equation 9, term 2).
 
         p = softmax(student @ prototypes.T / temperature).mean(0)
         return (p * p.log()).sum() + log(len(prototypes))
 
-    0 where all prototypes get the same share, ln K where one gets everything. Gradients reach both arguments; averaged over
-    processes they are those of the whole.
+    It is 0 where all prototypes get the same share, and ln K where one gets everything. Gradients reach both arguments; their
+    average over processes is the gradient of the divergence over all rows.
     """
     with torch.autocast(student.device.type, enabled=False):
         return _Volume.apply(student, prototypes, temperature)  # type: ignore[no-untyped-call, no-any-return]
@@ -138,11 +138,11 @@ def volume(student: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temp
 def balance(
     teacher: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], temperature: float, iterations: int
 ) -> Float[Tensor, " k"]:
-    """Return the centre that spreads the rows evenly over the prototypes: Sinkhorn and Knopp's scaling of the columns, in logs.
+    """Return the centre that spreads rows evenly over prototypes: the logarithms of Sinkhorn-Knopp's column scaling.
 
-    softmax((z W' - centre) / temperature) is the plan after so many iterations, each of which scales columns to 1/K and then
-    rows, over all processes. As in SwAV (Caron et al., NeurIPS 2020), but rows are scaled once before the first columns, too, so
-    that confident rows count no more than others. No iteration: zeros.
+    softmax((teacher @ prototypes.T - centre) / temperature) is the plan after `iterations` iterations, each of which scales
+    columns to 1/K and then rows, over all processes. As in SwAV (Caron et al., NeurIPS 2020), but rows are also scaled once
+    before the first columns, so that confident rows count no more than others. For 0 iterations the centre is 0.
     """
     centre = prototypes.new_zeros(len(prototypes))
     rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))
@@ -161,8 +161,8 @@ def balance(
 class Centre(nn.Module):
     """The moving mean of the teacher's logits, subtracted from them against collapse (DINO, equation 4).
 
-    The mean of logits is the logit of the mean vector, so no row is ever projected for it. The vectors of a step are added up
-    and enter with `commit`, after the loss that used the old value.
+    The mean of logits is the logit of the mean vector, so only one vector is projected. The vectors of a step are summed, and
+    enter the centre with `commit`, after the loss that used its old value.
     """
 
     value: Tensor
@@ -175,7 +175,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def see(self, teacher: Float[Tensor, "*n e"], rows: Float[Tensor, "*n"] | None = None) -> None:
-        """Note teacher vectors for the next `commit`; `rows` weighs them (1 for a valid row, 0 for padding)."""
+        """Add teacher vectors to the sum for the next `commit`. rows: their weights (1 for a valid row, 0 for padding)."""
         flat = teacher.detach().float().reshape(-1, teacher.shape[-1])
         weights = flat.new_ones(len(flat)) if rows is None else rows.float().reshape(-1)
         with torch.autocast(flat.device.type, enabled=False):
@@ -183,7 +183,7 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def commit(self, prototypes: Float[Tensor, "k e"]) -> None:
-        """Set the centre to m centre + (1 - m) mean of the logits that all processes noted since the last commit, if any."""
+        """Set the centre to m * centre + (1 - m) * mean logits of the vectors of all processes since the last commit."""
         if not self._sums:
             return
         vector, count = (torch.stack(parts).sum(dim=0) for parts in zip(*self._sums, strict=True))
@@ -193,7 +193,7 @@ class Centre(nn.Module):
         self.value.copy_(torch.where(count > 0, torch.lerp(mean, self.value, self.momentum), self.value))
 
     def discard(self) -> None:
-        """Forget the vectors of the step, because it was broken."""
+        """Forget the vectors of the step, because its loss or a gradient was not finite."""
         self._sums.clear()
 
 
@@ -201,7 +201,7 @@ class Centre(nn.Module):
 def entropy(
     vectors: Float[Tensor, "n e"], prototypes: Float[Tensor, "k e"], centre: Float[Tensor, " k"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Return the mean entropy of the teacher's distributions in nats: ln K if uniform, 0 if each is one prototype."""
+    """Return the mean entropy of the teacher's distributions in nats: ln K where uniform, 0 where each is a single prototype."""
     with torch.autocast(vectors.device.type, enabled=False):
         logits = ((vectors.float() @ prototypes.float().T - centre) / temperature).log_softmax(dim=1)
     return -(logits.exp() * logits).sum(dim=1).mean()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Prototypes(nn.Module):
-    """A linear layer without bias whose rows are weight-normed: row k is g_k v_k / |v_k|.
+    """The weights of a linear layer without bias, whose rows are weight-normed: row k is g_k v_k / |v_k|.
 
     fixed_norm keeps g at 1, so that every logit of a unit vector lies in [-1, 1].
     """

@@ -28,7 +28,7 @@ def global_views(options: Pretrainer) -> tuple[ViewSpec, ViewSpec]:
 
 
 def by_image(vectors: Tensor, views: int) -> Tensor:
-    """Return vectors of views one after the other, `[views * b, e]`, by image, `[b, views, e]`."""
+    """Return vectors that are ordered by view, `[views * b, e]`, by image: `[b, views, e]`."""
     return vectors.unflatten(0, (views, -1)).transpose(0, 1)
 
 
@@ -41,7 +41,10 @@ def image_loss(
     student_temp: float,
     context: StepContext,
 ) -> Tensor:
-    """Return the mean over images and over pairs of a teacher view t with a student view s != t, `[b t e]` and `[b s e]`."""
+    """Return the cross-entropy, averaged over images and over pairs of a teacher view t with a student view s != t.
+
+    student_views, teacher_views: projections, `[b s e]` and `[b t e]`; the first t student views are the teacher's.
+    """
     pairs = 1.0 - torch.eye(student_views.shape[1], teacher_views.shape[1], device=student_views.device)
     mix = (pairs / pairs.sum() / len(student_views)).expand(len(student_views), -1, -1)
     prototypes = student.head.prototypes("image"), teacher.head.prototypes("image")
@@ -53,7 +56,7 @@ def image_loss(
 def image_figures(
     tokens: Tensor, teacher_views: Tensor, teacher: Network, centre: Centre, context: StepContext
 ) -> dict[str, Tensor]:
-    """Return what the collapse monitor looks at on logged steps: the teacher's entropy and the spread of its class tokens."""
+    """Return the figures that the collapse monitor reads on logged steps: the teacher's entropy and `spread` of class tokens."""
     if not context.logging:
         return {}
     certainty = entropy(teacher_views.flatten(0, 1), teacher.head.prototypes("image"), centre.value, context.teacher_temp)
@@ -63,7 +66,7 @@ def image_figures(
 def spread(tokens: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Return the mean standard deviation of the coordinates of unit-length tokens, times the root of their width.
 
-    Near 1 for independent directions, 0 where all are the same.
+    It is near 1 for independent directions, and 0 where all tokens are the same.
     """
     unit = F.normalize(tokens.float(), dim=1)
     return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5

@@ -24,7 +24,7 @@ LINE_SECONDS = 10.0
 
 
 class Log:
-    """Appends one row a logged step. Rows after the step at which a run is resumed are dropped, so that none appears twice."""
+    """`log.csv`, with one row per logged step. Rows after the step from which a run resumes are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / NAME
@@ -34,7 +34,7 @@ class Log:
         self.board = Board(folder / "tensorboard", step + 1)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write one row; a figure for which the file has no column yet gets one. Raises UserError where the disk is full."""
+        """Write one row; a figure without a column gets a new one. Raises UserError where the disk is full."""
         row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
         new = [name for name in row if name not in self.columns]
         self.rows.append(row)
@@ -61,14 +61,15 @@ class Log:
 
 
 class Board:
-    """One of TensorBoard's event files. Where it cannot be written (a full disk, say) one line says so, and training goes on.
+    """One of TensorBoard's event files. Where it cannot be written (a full disk, say), a notice says so, and training continues.
 
-    Events are written at once and in this thread: the thread of TensorBoard's own writer would die of a full disk.
+    Events are written at once and in this thread, since the thread of TensorBoard's own writer would die when the disk is full.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """step: the first that will be written; TensorBoard ignores what earlier files say of it and of later steps."""
-        stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"  # TensorBoard goes by it
+        """step: the first one that will be written; TensorBoard ignores what earlier files hold for this and later steps."""
+        # TensorBoard orders files by these names
+        stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"
         names = (folder / f"{stem}.{number}" for number in itertools.count())
         self.path: Path | None = next(path for path in names if not path.exists())
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -92,7 +93,7 @@ class Board:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a log without empty cells; a row that a kill cut short is left out."""
+    """Return the rows of a log, without their empty cells; a row that was not written to its end is left out."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 class Ticker:
-    """The progress line: step, losses, images per second, time left. Live on a terminal, else a new line every ten seconds."""
+    """The progress line: step, losses, images per second, time left. Updated in place on a terminal, else every ten seconds."""
 
     def __init__(self, step: int, steps: int, images: int) -> None:
         self.first, self.steps, self.images = step, steps, images
@@ -113,7 +114,7 @@ class Ticker:
         return (step - self.first) * self.images / max(time.monotonic() - self.started, 1e-9)
 
     def show(self, step: int, epoch: int, terms: Mapping[str, float]) -> None:
-        """Print the line when it is time."""
+        """Print the line, unless the last one is too recent; the last step is always printed."""
         now, live = time.monotonic(), sys.stderr.isatty()
         if now - self.printed < (0.2 if live else LINE_SECONDS) and step < self.steps:
             return

@@ -1,7 +1,7 @@
-"""The training loop, to be read at one sitting.
+"""The training loop.
 
-Every random draw is a function of (seed, step) or (seed, epoch, image). So a state is weights, moments, memory and a step number,
-and a resumed run is bit for bit the run that was never stopped (on the CPU).
+Every random draw is a function of (seed, step) or (seed, epoch, image). So a state consists of weights, the optimiser's moments,
+the objective's memory and a step number, and on the CPU a resumed run gives the very same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from densebench.training.optimisation import clip_each, cosine, follow, freeze_l
 
 @dataclass
 class Training:
-    """A run in memory: networks, optimiser, objective, schedules and the step that comes next."""
+    """A run in memory: networks, optimiser, objective, schedules, and the number of steps that are done."""
 
     options: Pretrainer
     images: Images
@@ -71,7 +71,7 @@ class Training:
 
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
-        """The modules of a saved state, which also holds the optimiser."""
+        """The modules that a saved state holds, beside the optimiser."""
         return {"student": self.student, "teacher": self.teacher, "objective": self.objective}
 
     @property
@@ -80,7 +80,7 @@ class Training:
         return self.step // self.order.steps
 
     def due(self, step: int) -> bool:
-        """Return whether to save a state after this step; the same in every process."""
+        """Return whether to save a state after `step` steps; it is the same in every process."""
         options = self.options
         if step == self.steps:
             return True
@@ -89,7 +89,7 @@ class Training:
         return step % (options.save_every * self.order.steps) == 0
 
     def context(self, part: int, logging: bool) -> StepContext:
-        """Return the position of the next step, for the objective."""
+        """Return the context of a micro-batch (`part`) of the next step, for the objective."""
         scheduled = self.scheduled(min(self.step, self.steps - 1))
         position = (self.step, self.epoch, self.steps / self.order.steps, scheduled, self.seed)
         return StepContext(*position, self.world.rank, self.world.size, part, self.options.accumulate, logging)
@@ -100,7 +100,7 @@ class Training:
 
 
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
-    """Return a run at step 0. Raises UserError where batch and data do not fit."""
+    """Return a run at step 0. Raises UserError where the batch does not fit the data or the number of processes."""
     order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
     student = Network(encoder, options.head(encoder.dim), options.precision).to(world.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -120,7 +120,7 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a step. On logged steps it has figures, averaged over micro-batches and processes, and the last views."""
+    """The outcome of a step; a logged step has figures (means over micro-batches and processes) and its last views."""
 
     step: int
     epoch: int
@@ -164,7 +164,7 @@ def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSp
 
 
 def update(training: Training, losses: list[Loss]) -> None:
-    """The optimiser's step, then the memory's, then the teacher's; or none of them when anything is not finite."""
+    """Update student, objective and teacher, in this order; none of them where a loss or a gradient is not finite."""
     options, step = training.options, training.step
     scheduled = training.scheduled(step)
     for group in training.optimiser.param_groups:
@@ -175,7 +175,7 @@ def update(training: Training, losses: list[Loss]) -> None:
     training.scaler.unscale_(training.optimiser)
     norms = clip_each(gradients(training.student), options.clip_grad)
     finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()
-    broken = agree(not bool(finite), training.world.device)  # the one wait for the device in a step
+    broken = agree(not bool(finite), training.world.device)  # the only wait for the device in a step
     if broken:
         training.monitor.skip(step + 1)
         training.objective.discard()

@@ -1,5 +1,7 @@
-"""A pretraining method: a frozen dataclass of hyper-parameters that says which views it takes, which head its encoder gets, and
-what the objective is. `densebench.training` does the rest."""
+"""A pretraining method: a frozen dataclass of hyper-parameters that defines its views, the head on its encoder and its objective.
+
+`densebench.training` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from densebench.training.networks import Encoder
 from densebench.training.objective import Objective
 
 MOST_STEPS = 100_000_000
-"""The most steps of a run: every schedule is an array with a value for each."""
+"""The largest number of steps of a run: every schedule is an array with one value per step."""
 
 
 TINY: Mapping[str, Any] = {  # a minute or two on two cores, for small images such as those of `scenes`
@@ -41,7 +43,7 @@ class Pretrainer(ABC):
     post_pretraining: ClassVar[bool] = False
     """Whether the method is made to train a pretrained backbone further. A run from random weights prints a notice then."""
 
-    arch: str = setting("vit_small_patch16_224", "a plain ViT of timm")
+    arch: str = setting("vit_small_patch16_224", "architecture, the name of a plain ViT in timm")
     image_size: int = setting(224, "side of the global views, px", minimum=8, maximum=16_384)
     global_scale: tuple[float, float] = setting((0.25, 1.0), "smallest and largest share of the image that a global view shows")
     colour_jitter: tuple[float, float, float, float] = setting(
@@ -53,36 +55,41 @@ class Pretrainer(ABC):
     steps: int | None = setting(None, "optimiser steps, instead of epochs", minimum=1, maximum=MOST_STEPS)
     batch_size: int = setting(256, "images a step, over all processes", minimum=1, maximum=65_536)
     accumulate: int = setting(
-        1, "parts into which a process divides its share of a batch, to need less memory", minimum=1, maximum=65_536
+        1, "number of micro-batches into which a process divides its share of a batch, to save memory", minimum=1, maximum=65_536
     )
     group_size: int = setting(
-        0, "images over which statistics are taken, as those of one GPU in the paper; 0: a whole part", minimum=0, maximum=65_536
+        0,
+        "images over which statistics are taken, in the papers those of one GPU; 0: a whole micro-batch",
+        minimum=0,
+        maximum=65_536,
     )
     lr: float = setting(5e-4, "learning rate for a batch of --lr-batch images", minimum=0)
-    head_lr: float | None = setting(None, "learning rate of the head for such a batch; none: --lr", minimum=0)
+    head_lr: float | None = setting(None, "learning rate of the head for a batch of --lr-batch images; none: --lr", minimum=0)
     lr_batch: int = setting(
         256,
-        "batch size that learning rates are given for; for others they are scaled linearly; 0: they are not",
+        "batch size for which learning rates are given; other batches scale them linearly; 0: no scaling",
         minimum=0,
         maximum=65_536,
     )
     min_lr: float = setting(1e-6, "learning rate at the end, not scaled", minimum=0)
-    warmup_epochs: float = setting(10.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
+    warmup_epochs: float = setting(10.0, "epochs over which the learning rate rises from 0", minimum=0, maximum=1_000_000)
     weight_decay: float = setting(0.04, "weight decay at the start", minimum=0)
     weight_decay_end: float = setting(0.4, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.996, "momentum of the teacher at the start; it ends at 1 (cosine)", minimum=0)
     clip_grad: float = setting(3.0, "norm to which the gradient of each parameter is clipped; 0: no clipping", minimum=0)
-    drop_path: float = setting(0.1, "probability of stochastic depth in the student's last block", minimum=0)
+    drop_path: float = setting(
+        0.1, "probability of dropping the student's last block (stochastic depth); it falls to 0 at the first", minimum=0
+    )
     hidden_dim: int = setting(2048, "width of the hidden layers of the head", minimum=1, maximum=65_536)
     bottleneck_dim: int = setting(256, "width of the head's output", minimum=1, maximum=65_536)
     precision: str = setting(
         "fp32", "arithmetic of the networks; clustering and losses are always fp32", choices=("fp32", "bf16", "fp16")
     )
     device: str = runtime("auto", "where to train; auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
-    workers: int | None = runtime(None, "processes that decode images; none: chosen by the machine", minimum=0, maximum=1024)
+    workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
     cache: str = runtime(
         "none",
-        "where decoded images (short side at most --cache-side) are cached: the machine's memory or the GPU's",
+        "where decoded images, reduced to --cache-side, are cached: nowhere, in main memory or on the GPU",
         choices=("none", "ram", "gpu"),
     )
     cache_side: int = runtime(256, "largest short side of cached images, px", minimum=16, maximum=16_384)
@@ -90,18 +97,21 @@ class Pretrainer(ABC):
     log_every: int = runtime(10, "steps between log lines", minimum=1)
     save_every: int = runtime(1, "epochs between saved states", minimum=1)
     save_steps: int | None = runtime(None, "steps between saved states, instead of epochs", minimum=1)
-    keep: int = runtime(2, "number of saved states; older ones are removed", minimum=1)
+    keep: int = runtime(2, "number of states that stay saved; older ones are removed", minimum=1)
     keep_every: int | None = runtime(
-        None, "epochs between backbones saved for good, under epochs/; none: no such backbones", minimum=1
+        None, "epochs between backbones that are never removed, under epochs/; none: no such backbones", minimum=1
     )
     visualise: int = runtime(
-        0, "images in the pictures that show at every save how the method sees them; 0: no pictures", minimum=0, maximum=100_000
+        0,
+        "images in the pictures of clusters, matches or neighbours that are drawn at every save; 0: none",
+        minimum=0,
+        maximum=100_000,
     )
     probe: str | None = runtime(
         None, "data set that the teacher is scored on while it trains, such as scenes, or voc:200 for at most 200 images"
     )
     probe_every: int = runtime(10, "epochs between two probes", minimum=1)
-    max_broken: int = runtime(100, "images that may fail to decode; with more the run stops", minimum=0)
+    max_broken: int = runtime(100, "number of images that may fail to decode; with more of them the run stops", minimum=0)
 
     @abstractmethod
     def views(self) -> tuple[ViewSpec, ...]:
@@ -135,7 +145,7 @@ class PrototypePretrainer(Pretrainer):
 
     out_dim: int = setting(65536, "number of prototypes", minimum=2, maximum=10_000_000)
     norm_last_layer: bool = setting(True, "keep the prototypes at length 1")
-    freeze_last_layer: int = setting(1, "epochs at the start in which the prototypes are not trained", minimum=0)
+    freeze_last_layer: int = setting(1, "number of epochs at the start in which the prototypes are not trained", minimum=0)
     student_temp: float = setting(0.1, "temperature of the student", minimum=1e-4)
     teacher_temp: float = setting(0.04, "temperature of the teacher after its warm-up", minimum=1e-4)
     teacher_temp_start: float = setting(0.04, "temperature of the teacher at the start", minimum=1e-4)

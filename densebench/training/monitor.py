@@ -1,4 +1,4 @@
-"""Watching a run: steps whose loss is not finite are skipped and counted, and a notice of a collapse says what helps."""
+"""Watching a run: count the steps that are skipped because they are not finite, and warn of a collapse with a remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from densebench.console import notice
 from densebench.errors import UserError
 
-PATIENCE = 5  # logged steps in a row
+PATIENCE = 5  # logged steps in a row with the same sign before a warning
 SAME = 0.02  # feature_std below this: all images look the same to the teacher
 UNIFORM, NEARLY_UNIFORM = 0.999, 0.98  # shares of ln K above which the teacher's entropy counts as (nearly) uniform
 MAX_SKIPPED_IN_A_ROW = 50

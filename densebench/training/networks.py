@@ -1,4 +1,4 @@
-"""The networks of student and teacher: a timm ViT that gives its tokens, under a projection head."""
+"""The networks of student and teacher: a timm ViT that returns its tokens, and a projection head."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ CONVENTION = "offset"  # how DINO and its descendants resize position tables
 
 @dataclass
 class Tokens:
-    """An encoder's output for b images: the class token (the mean patch where there is none), the patch tokens (both after
-    the last norm), and on demand the queries, keys and values of the last block, heads apart, of all tokens: `prefix` of them
-    (class token, registers) come before the patches."""
+    """An encoder's output for b images.
+
+    image: the class token, or the mean patch token where there is none. patches: the patch tokens; both after the last norm. qkv:
+    on demand, queries, keys and values of all tokens in the last block, by attention head. prefix: the number of tokens (class
+    token, registers) before the patches.
+    """
 
     image: Float[Tensor, "b d"]
     patches: Float[Tensor, "b n d"]
@@ -34,8 +37,10 @@ class Tokens:
 
 
 class Encoder(nn.Module):
-    """A plain ViT (a table of absolute positions, perhaps class token and registers) of timm, on images of any size that
-    its patch divides."""
+    """A plain ViT of timm (with a table of absolute positions, perhaps a class token and registers).
+
+    It takes images of any size that is a multiple of the patch size.
+    """
 
     def __init__(self, arch: str, model: Any, convention: str = CONVENTION) -> None:
         super().__init__()
@@ -61,7 +66,7 @@ class Encoder(nn.Module):
         return Tokens(patches.mean(dim=1) if self.model.cls_token is None else x[:, 0], patches, parts, self.prefix)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the input tokens of the first block: patches with their positions after class token and registers."""
+        """Return the input tokens of the first block: class token and registers, then patches with their positions added."""
         model = self.model
         patches = model.patch_embed(images).flatten(1, -2)
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
@@ -77,7 +82,7 @@ class Encoder(nn.Module):
 
 
 class Network(nn.Module):
-    """An encoder and a head, in the arithmetic of `precision`. Their outputs are fp32."""
+    """An encoder and a head that compute in `precision` (fp32, bf16 or fp16) and return fp32."""
 
     def __init__(self, encoder: Encoder, head: nn.Module, precision: str = "fp32") -> None:
         super().__init__()
@@ -110,7 +115,7 @@ def class_attention(tokens: Tokens) -> Float[Tensor, "b heads patches"]:
 
 
 def create_encoder(arch: str, size: int, drop_path: float) -> Encoder:
-    """Return a ViT as timm initialises it, its position table made for images of `size` px.
+    """Return a ViT as timm initialises it, with a position table for images of `size` px.
 
     Raises UserError for a name that timm does not have, a model that is no plain ViT with a class token, or a size that the
     patch does not divide.
@@ -139,9 +144,10 @@ def create_patch_encoder(arch: str, size: int, drop_path: float) -> Encoder:
 
 
 def sincos_positions(dim: int, grid: tuple[int, int]) -> Float[Tensor, "1 patches dim"]:
-    """Return the two-dimensional sine-cosine table of MAE (He et al., CVPR 2022).
+    """Return the two-dimensional sine-cosine position table of MAE (He et al., CVPR 2022).
 
-    Columns fill the first half of the channels, rows the second, each half sines, then cosines, of position / 10000^(4i / dim).
+    The first half of the channels encodes the column, the second half the row; each half holds the sines and then the cosines of
+    position / 10000^(4i / dim).
     Raises UserError where 4 does not divide `dim`.
     """
     if dim % 4:
@@ -165,8 +171,8 @@ def initial_encoder(
 ) -> Encoder:
     """Return a ViT with the weights, the position table and the resizing of positions of a backbone spec.
 
-    class_token: whether it must have one. flag: the option that messages name. Raises UserError where the class token is missing,
-    where the spec is no plain ViT, or is another architecture than `arch`.
+    class_token: whether a class token is required. flag: the option that error messages name. Raises UserError where that token
+    is missing, and where the spec is no plain ViT or has another architecture than `arch`.
     """
     backbone = load_backbone(spec, weights=weights)
     if not isinstance(backbone.trunk, TimmTrunk):
@@ -209,7 +215,7 @@ def arch_of(spec: str, flag: str = "--init") -> str:
 
 
 def check_size(flag: str, size: int, patch: int, arch: str) -> None:
-    """Raise UserError where the patch does not divide a crop; it names the nearest two sizes that fit."""
+    """Raise UserError, naming the nearest two sizes that fit, where a view's size is no multiple of the patch size (px)."""
     if size % patch or size < patch:
         low = size // patch * patch
         fits = f"{low} or {low + patch}" if low else str(patch)

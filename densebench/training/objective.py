@@ -1,4 +1,4 @@
-"""What a method gives the training loop: a loss of student, teacher and views, with the memory that it has between steps."""
+"""The objective of a method: a loss of student, teacher and views, with memory between steps, and what it gets and returns."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from densebench.training.networks import Network
 
 @dataclass(frozen=True)
 class StepContext:
-    """The position of a step in its run: step and epoch (from 0), the values of the schedules, and the step's random numbers.
+    """A step of a run: step and epoch (from 0), the values of the schedules, and the step's random numbers.
 
-    The random numbers of an image do not depend on the number of processes: rank and world split those of a whole batch, part
-    and parts split them again over micro-batches.
+    The random numbers of an image depend neither on the number of processes nor on micro-batches: those of the whole batch are
+    drawn, then split by rank and world, and again by part and parts.
     """
 
     step: int
@@ -39,7 +39,7 @@ class StepContext:
     part: int = 0
     parts: int = 1
     logging: bool = False
-    """Whether this step is written to the log: costly statistics wait for such a step."""
+    """Whether this step is logged; costly figures are computed for logged steps only."""
 
     @property
     def teacher_temp(self) -> float:
@@ -64,7 +64,11 @@ class StepContext:
 
 @dataclass(frozen=True)
 class Views:
-    """The views of a micro-batch: normalised pixels of each view on the device, its draws on the CPU, and the images' numbers."""
+    """The views of a micro-batch.
+
+    pixels: normalised, one tensor per view, on the device. draws: the random parameters of each view, on the CPU. numbers: of the
+    images in the data set.
+    """
 
     pixels: tuple[Float[Tensor, "b 3 _ _"], ...]
     draws: tuple[AugmentParams, ...]
@@ -79,7 +83,7 @@ class Views:
         return Views(tuple(view[:count] for view in self.pixels), draws, self.numbers[:count])
 
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
-        """Return where the patches of a view lie in the original images, px."""
+        """Return the centres of the patches of a view in the original images, px."""
         device = self.pixels[view].device
         boxes, flips = (part.to(device, non_blocking=True) for part in (self.draws[view].boxes, self.draws[view].flips))
         return patch_positions(boxes, flips, grid)
@@ -109,8 +113,8 @@ def check_weights(weights: Mapping[str, float]) -> None:
 def shares(mask: Tensor, group: int) -> Tensor:
     """Return the weight of each object `[b k]` in a mean over the objects of a group of images, then over groups.
 
-    group: images whose objects are averaged together, as those of one GPU in the paper; 0 for all. Objects outside the mask
-    weigh 0.
+    mask: which objects count, `[b k]`; the others have weight 0. group: number of images whose objects are averaged together (in
+    the papers those of one GPU); 0: all.
     """
     counts, groups = objects_per_group(mask, group)
     return mask / counts.clamp(min=1)[:, None] / groups
@@ -125,12 +129,12 @@ def objects_per_group(mask: Tensor, group: int) -> tuple[Tensor, int]:
 
 
 class Objective(nn.Module, ABC):
-    """A loss with memory. Everything that a resumed run needs is a buffer."""
+    """A loss with memory. Whatever a resumed run needs must be a buffer."""
 
     prototypes: Mapping[str, int]
-    """The kinds of prototypes and how many there are, for the collapse monitor; empty for a method without prototypes."""
+    """The number of prototypes by kind, for the collapse monitor; empty for a method without prototypes."""
     centres: Mapping[str, Centre]
-    """The centre of the teacher's logits for each kind of prototypes that has one."""
+    """The centres of the teacher's logits by kind of prototypes; a kind may have none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,15 +145,15 @@ class Objective(nn.Module, ABC):
         """Return the loss of one micro-batch. No gradient may reach the teacher; memory is only read."""
 
     def commit(self, teacher: Network) -> None:
-        """Let what the step has noted enter the memory, after the optimiser's step and before the teacher's: centres move."""
+        """Update the memory (centres, queues) by this step; called after the student's and before the teacher's update."""
         for kind, centre in self.centres.items():
             centre.commit(teacher.head.prototypes(kind))
 
     def discard(self) -> None:
-        """Forget what the step has noted, because its loss or a gradient was not finite: centres stay."""
+        """Leave the memory as it is, because the step's loss or a gradient was not finite."""
         for centre in self.centres.values():
             centre.discard()
 
     def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
-        """Return the pictures that `--visualise` writes, by name: how the method sees a few images. None by default."""
+        """Return the pictures that `--visualise` writes for a few images, by name. By default there are none."""
         return {}

@@ -1,8 +1,8 @@
 """Optimisation: schedules, parameter groups, clipping, the frozen last layer, the teacher's moving average.
 
-Source: DINO (Caron et al., ICCV 2021), official code, which CrOC and CrIBo share. A schedule is a float64 array of one value a
-step, known before the first: a linear warm-up that reaches the base value, then a cosine that starts at the base value and,
-sampled at 0, 1/n, ..., (n-1)/n, never reaches its end.
+Source: DINO (Caron et al., ICCV 2021), official code, which CrOC and CrIBo share. A schedule is a float64 array with
+one value per step: a linear warm-up to the base value, then a cosine that starts at the base value and is sampled at 0, 1/n, ...,
+(n-1)/n, so that it never reaches its end value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cosine(base: float, end: float, steps: int, warmup: int = 0, start: float = 
 
 
 def stairs(start: float, end: float, steps: int, per_epoch: int, epochs: int) -> np.ndarray:
-    """Return equal stairs from `start` to `end`, one an epoch, over the first `epochs` epochs, then `end`: float64 [steps].
+    """Return a staircase with one equal step per epoch from `start` to `end` over `epochs` epochs, then `end`: float64 [steps].
 
     The teacher's temperature warms up in this way in DINO.
     """
@@ -38,7 +38,7 @@ def stairs(start: float, end: float, steps: int, per_epoch: int, epochs: int) ->
 
 
 def parameter_groups(modules: Iterable[nn.Module]) -> list[dict[str, object]]:
-    """Return two groups: with weight decay, and without it (biases and whatever is one-dimensional).
+    """Return two groups of parameters: with weight decay, and without it (biases and all one-dimensional parameters).
 
     Position tables, class tokens and the magnitudes of weight-normed layers (two-dimensional) are decayed, as the official
     code does. Only the first group follows the weight-decay schedule.
@@ -58,9 +58,9 @@ def gradients(module: nn.Module) -> list[Tensor]:
 
 
 def clip_each(grads: list[Tensor], limit: float) -> Tensor:
-    """Scale each gradient tensor that is longer than `limit` to that length, by itself (not by the norm of all together).
+    """Clip each gradient tensor to a norm of `limit` in place, separately, and return the norms before clipping, `[tensors]`.
 
-    limit 0 clips nothing. Returns the norms before clipping, `[tensors]`; in a broken step one is not finite.
+    limit: 0 clips nothing. A norm is not finite where its gradient is not.
     """
     if not grads:
         return torch.zeros(0)
@@ -80,5 +80,5 @@ def freeze_last_layer(module: nn.Module) -> None:
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher <- momentum * teacher + (1 - momentum) * student, parameter by parameter (DINO, section 3.1)."""
+    """Update the teacher in place: teacher = momentum * teacher + (1 - momentum) * student (DINO, section 3.1)."""
     torch._foreach_lerp_(list(teacher.parameters()), [p.detach() for p in student.parameters()], 1.0 - momentum)

@@ -1,4 +1,4 @@
-"""Parts of a method's pictures: views with their clusters painted over them, views dark but for an object, and frames."""
+"""Parts of a method's pictures: views with coloured clusters, views darkened outside of an object, and frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.pictures.palette import distinct_palette
 
-SIDE = 160  # px of a shown view
+SIDE = 160  # side of a shown view, px
 PRUNED = (120, 120, 120)
 RIGHT, WRONG = (40, 170, 70), (210, 50, 50)
 
@@ -28,7 +28,7 @@ def bytes_of(pixels: Float[Tensor, "3 s s"]) -> np.ndarray:
 def painted(
     pixels: Float[Tensor, "3 s s"], labels: Int[Tensor, "gh gw"], valid: Bool[Tensor, " k"], share: float = 0.55
 ) -> Image.Image:
-    """Return a view with one colour a cluster; clusters that were dropped are grey."""
+    """Return a view overlaid with a colour for each cluster, of opacity `share`; clusters that are not valid are grey."""
     table = np.array(distinct_palette(len(valid)), dtype=np.float64)
     table[~valid.cpu().numpy()] = PRUNED
     colours = table[enlarged(labels)]
@@ -36,7 +36,7 @@ def painted(
 
 
 def lit(pixels: np.ndarray, mask: Bool[Tensor, "gh gw"], frame: tuple[int, int, int] | None = None) -> Image.Image:
-    """Return a view, uint8 [SIDE, SIDE, 3], dark but for one object, in a frame."""
+    """Return a view, uint8 [SIDE, SIDE, 3], darkened outside of an object (`mask`), in a frame of a colour; None: no frame."""
     bright = np.where(enlarged(mask)[..., None], 1.0, 0.4)
     shown = (pixels * bright).astype(np.uint8)
     if frame is not None:
@@ -47,14 +47,14 @@ def lit(pixels: np.ndarray, mask: Bool[Tensor, "gh gw"], frame: tuple[int, int, 
 
 
 def framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """Return a picture inside a frame."""
+    """Return a picture with its border replaced by a frame of a colour, 5 px wide."""
     result = Image.new("RGB", (picture.width, picture.height), colour)
     result.paste(picture.crop((5, 5, picture.width - 5, picture.height - 5)), (5, 5))
     return result
 
 
 def enlarged(grid: Tensor) -> np.ndarray:
-    """Return a grid of patches at the size of a shown view."""
+    """Return a grid of patches `[gh gw]` enlarged to `[SIDE, SIDE]` by nearest neighbours."""
     rows, columns = (np.arange(SIDE) * side // SIDE for side in grid.shape)
     return grid.cpu().numpy()[np.ix_(rows, columns)]
 
@@ -67,7 +67,7 @@ def cut(image: Image.Image, crop: Sequence[float]) -> np.ndarray:
 
 
 def first(views: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
-    """Return the views of the first images, image by image."""
+    """Return the views of the first `count` images, image by image."""
     return list(zip(*(view[:count].unbind() for view in views), strict=True))
 
 

@@ -21,13 +21,13 @@ from densebench.results.score import Score
 
 
 def probe_protocol() -> tuple[str, dict[str, Any]]:
-    """Return the name and the options of the protocol that probes and sweeps score with."""
+    """Return the name and the options of the protocol by which probes and sweeps are scored."""
     name, chosen = importlib.import_module("densebench.evals").PROBE
     return name, dict(chosen)
 
 
 def parse(spec: str) -> tuple[str, int | None]:
-    """Return data set and limit of `scenes` or `voc:200`. Raises UserError for a limit below 2."""
+    """Return the data set and the limit (None: no limit) of `scenes` or `voc:200`. Raises UserError for a limit below 2."""
     name, _, limit = spec.rpartition(":") if re.fullmatch("[0-9]{1,9}", spec.rpartition(":")[2]) else (spec, "", "")
     if limit and int(limit) < 2:
         raise UserError(f"--probe {spec}: the limit is the number of images of each split, at least 2")
@@ -35,9 +35,10 @@ def parse(spec: str) -> tuple[str, int | None]:
 
 
 def probe(checkpoint: Path, spec: str, device: str, root: str | None = None) -> Score:
-    """Return the headline of the probing protocol for a checkpoint, on all images of a data set up to the limit.
+    """Return the headline score of a checkpoint by the probing protocol, on at most the limit of images of each split.
 
-    Features are cached in a temporary folder, since nobody else needs those of a network that changes every step.
+    spec: data set and limit, as in `parse`. root: folder of the data sets. Features are cached in a temporary folder, since
+    nobody needs them again once the network has changed.
     """
     name, limit = parse(spec)
     dataset = load_dataset(name, Path(root) if root else None)

@@ -47,7 +47,7 @@ DEFAULT_DATA = "scenes"
 
 @dataclass(frozen=True)
 class Data:
-    """Images to train on: names of data sets or folders, and the folder in which the data sets lie."""
+    """Images to train on: names of data sets or image folders, and the folder that holds the data sets (`--data-root`)."""
 
     specs: Sequence[str] = ()
     root: Path | None = None
@@ -55,7 +55,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Init:
-    """A backbone to start from, timm:NAME or ckpt:DIR, with the file of its weights where it needs one."""
+    """A backbone to start from: a spec, timm:NAME or ckpt:DIR, and a file of weights if they are not part of it."""
 
     spec: str | None = None
     weights: Path | None = None
@@ -63,7 +63,7 @@ class Init:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a run was started: in how many processes, and by which command, which `run.json` notes."""
+    """How a run was started: the number of processes, and the command, which is written to `run.json`."""
 
     processes: int = 1
     command: str = ""
@@ -89,13 +89,13 @@ def train(
         densebench.train("cribo", data="coco", init="timm:vit_small_patch16_224", epochs=10, output="runs/mine")
 
     data: names of data sets or folders of images, or a `Data` to say where the sets lie; by default `scenes`.
-    limit: number of images to train on, evenly spaced.
+    limit: number of images to train on, evenly spaced; all if not given.
     init: a spec such as timm:NAME, or an `Init` with the file of its weights; random weights if not given.
     resume: continue the run in `output`, or the newest run of the method under `runs/`; its settings must be the same.
     preset: named hyper-parameters; the method's first if not given.
     given: the method's hyper-parameters by field name, as values or as the texts that the command line takes.
 
-    Raises UserError for whatever the caller can mend, and Stopped after Ctrl-C, once the state is saved.
+    Raises UserError for whatever the caller can correct, and Stopped after Ctrl-C, once the state is saved.
     """
     data = data if isinstance(data, Data) else Data((data,) if isinstance(data, str) else tuple(data))
     init = init if isinstance(init, Init) else Init(init)
@@ -135,7 +135,7 @@ def train(
         if not resume and (folder / RUN).exists():
             raise UserError(f"--output {folder} holds a run already; --resume continues it, or give another --output")
         world = replace(world, size=max(world.size, launch.processes))
-        synchronise()  # nobody writes before everybody has looked
+        synchronise()  # no process writes before all have looked
         training = _assemble(chosen, images, world, facts, init.weights)
         if world.is_main:
             _announce(training, facts, folder)
@@ -151,18 +151,18 @@ def train(
 
 
 def _stored_data(data: Data, stored: Mapping[str, Any]) -> Data:
-    """Return the data of a run that is resumed, with what was given again in place of what is stored."""
+    """Return the data of a run that is resumed: as stored, except for what was given again."""
     root = data.root or (Path(stored["root"]) if stored["root"] else None)
     return Data(data.specs or stored["specs"], root)
 
 
 def _stored_init(init: Init, stored: Mapping[str, Any]) -> Init:
-    """Return the start of a run that is resumed, with what was given again in place of what is stored."""
+    """Return the initial backbone of a run that is resumed: as stored, except for what was given again."""
     return Init(init.spec or stored["init"], init.weights or (Path(stored["weights"]) if stored["weights"] else None))
 
 
 def _data_facts(images: Images, data: Data, limit: int | None) -> dict[str, Any]:
-    """Return the facts by which the data of a run are opened again and recognised."""
+    """Return the facts of `run.json` by which the data of a run are opened and verified again."""
     requested = {"specs": list(data.specs), "root": str(data.root) if data.root else None, "limit": limit}
     return {**requested, "name": images.name, "images": len(images), "digest": images.digest(), "code": images.code}
 
@@ -170,7 +170,7 @@ def _data_facts(images: Images, data: Data, limit: int | None) -> dict[str, Any]
 def build(
     kind: type[Pretrainer], method: str, preset: str, variant: str, init: str | None, given: Mapping[str, Any]
 ) -> Pretrainer:
-    """Return the hyper-parameters: defaults, under the preset, under the variant, under what was given.
+    """Return the hyper-parameters: defaults, overridden by the preset, then by the variant, then by what was given.
 
     Raises UserError for a name or value that is unknown or does not fit.
     """
@@ -197,7 +197,7 @@ def _fit_sizes(chosen: Pretrainer, given: Mapping[str, Any]) -> Pretrainer:
     """Round the view sizes that were not given to multiples of the patch: local views of 96 px become 98 for patches of 14."""
     model = probe(chosen.arch)
     if not is_plain_vit(model):
-        return chosen  # which is refused when the network is made
+        return chosen  # an unknown architecture is refused when the network is made
     patch = int(model.patch_embed.patch_size[0])
     sizes = {name: getattr(chosen, name, None) for name in ("image_size", "local_size")}
     fitting = {name: max(1, round(size / patch)) * patch for name, size in sizes.items() if size and name not in given}
@@ -205,7 +205,7 @@ def _fit_sizes(chosen: Pretrainer, given: Mapping[str, Any]) -> Pretrainer:
 
 
 def _assemble(chosen: Pretrainer, images: Images, world: World, facts: Mapping[str, Any], weights: Path | None) -> Training:
-    """Return the run at step 0, its networks initialised by the seed."""
+    """Return the run at step 0; the seed decides the initial weights."""
     torch.manual_seed(facts["seed"])
     if facts["init"]:
         encoder = initial_encoder(
@@ -219,7 +219,7 @@ def _assemble(chosen: Pretrainer, images: Images, world: World, facts: Mapping[s
 
 
 def _announce(training: Training, facts: Mapping[str, Any], folder: Path) -> None:
-    """Print what is trained, how long, where and into which folder, and warn of what is unusual."""
+    """Print method, data, length, device and folder of a run, and warn of unusual options."""
     options, data = training.options, facts["data"]
     notice(
         f"{facts['method']}/{facts['preset']} ({facts['variant']}): {options.arch} at {options.image_size} px on {data['name']} "
@@ -235,7 +235,7 @@ def _announce(training: Training, facts: Mapping[str, Any], folder: Path) -> Non
 
 
 def _restore(training: Training, folder: Path) -> None:
-    """Put the newest saved state into the run. Raises UserError where all states are damaged."""
+    """Load the newest undamaged state into the run. Raises UserError where all states are damaged."""
     try:
         newest = load_newest(folder, training.modules, training.optimiser)
     except Damaged as damage:

@@ -1,7 +1,7 @@
-"""run.json: what a run was requested to do. It is read again to resume the run, and it names no code that would then be loaded.
+"""run.json: what was requested of a run. It is read to resume the run, but nothing that it names may run code.
 
-The files in a folder of runs may come from anybody. Names of built-in data sets, folders, checkpoints and timm's architectures
-are taken from there. A Python file, a hub repository, a transformers model and an installed plug-in are loaded only where the
+A run folder may come from somebody else. Names of built-in data sets, folders, checkpoints and timm's architectures are taken
+from its `run.json`. A Python file, a hub repository, a transformers model and an installed plug-in are loaded only where the
 user names them on the command line.
 """
 
@@ -30,7 +30,7 @@ SCHEMA = 1
 RUNS = Path("runs")
 RUN = "run.json"
 INERT = ("folder", "frames", "ckpt", "timm", "random", "pixels")
-"""Kinds of spec whose loading reads files and executes none of them."""
+"""Kinds of spec that are loaded by reading files, without running code from them."""
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -70,13 +70,13 @@ def write_run(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return the content of `run.json`, shaped as `RunFile`. Raises UserError where the folder has none, or a broken one."""
+    """Return the content of `run.json`, as in `RunFile`. Raises UserError where it is missing, broken or of another schema."""
     try:
         stored: dict[str, Any] = load(folder / RUN)
         schema = stored.get("schema") if isinstance(stored, dict) else None
         if type(schema) is int and schema != SCHEMA:
             raise UserError(f"{folder}/{RUN} has schema {schema}, this version reads {SCHEMA}; start a new --output")
-        if isinstance(stored, dict) and "means" in stored:  # the former name of runtime options
+        if isinstance(stored, dict) and "means" in stored:  # the name of runtime options in earlier versions
             stored.setdefault("runtime", stored.pop("means"))
         check(stored, SHAPE)
     except ShapeError as error:
@@ -86,7 +86,10 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def newest_run(method: str) -> Path:
-    """Return the run of a method that was written last. A run that cannot be read is skipped, with a notice."""
+    """Return the folder under `runs/` of the method's newest run; one that cannot be read is skipped with a notice.
+
+    Raises UserError where there is none.
+    """
     runs = []
     for path in RUNS.glob(f"*/{RUN}"):
         try:
@@ -109,7 +112,7 @@ def free_folder(method: str, data: str) -> Path:
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether the backbone of a run is that of its last step."""
+    """Return whether a run is finished, so that its backbone is that of the last step."""
     try:
         return bool(read_checkpoint(folder).get("finished"))
     except UserError:
@@ -117,7 +120,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def stored_options(kind: type[Pretrainer], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a stored run, which a resumed run takes over where no others are given."""
+    """Return the options of a stored run that the method still has; a resumed run takes them where none are given."""
     known = {flag.name for flag in options.flags(kind)}
     return {
         name: value for name, value in {**stored["settings"], **stored["runtime"]}.items() if name in known and value is not None
@@ -148,7 +151,7 @@ def check_same(folder: Path | None, stored: Mapping[str, Any], run: Mapping[str,
 
 
 def check_consent(folder: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise UserError where a stored run names something whose loading runs code, unless the user names it again."""
+    """Raise UserError where a stored run names something whose loading may run code, unless the user has named it again."""
     named = {key: values for key, values in names_with_code(stored).items() if given.get(key) is None}
     if named:
         names = ", ".join(value for values in named.values() for value in values)
@@ -175,7 +178,7 @@ def names_with_code(run: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def runs_code(name: str) -> bool:
-    """Return whether loading what a name or spec stands for may run code that is not densebench's own."""
+    """Return whether loading what a name or spec refers to may run code that is not part of densebench."""
     if name.rstrip("0123456789").removesuffix(":").endswith(".py"):  # a limit may follow a data set: ./mine.py:200
         return True
     kind, colon, _ = name.partition(":")
@@ -187,5 +190,5 @@ def runs_code(name: str) -> bool:
 
 
 def as_flags(named: Mapping[str, list[str]]) -> list[str]:
-    """Return the words that give the names again on the command line."""
+    """Return the words of a command line that give these names as options."""
     return [word for key, values in named.items() for value in values for word in (f"--{key.replace('_', '-')}", value)]

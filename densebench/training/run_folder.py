@@ -22,7 +22,7 @@ from densebench.training.probe import probe, probe_protocol
 
 
 class RunFolder:
-    """The files of a run in memory; only the main process has one."""
+    """Writes the files of a run; only the main process has one."""
 
     def __init__(self, training: Training, folder: Path, run: dict[str, Any]) -> None:
         """run: the facts of `run.json`."""
@@ -33,7 +33,7 @@ class RunFolder:
         self.views: Views | None = None
 
     def report(self, report: Report) -> None:
-        """Log the figures of a step and show its line on the screen."""
+        """Write the figures of a logged step to the log, and print its progress line."""
         if report.figures:
             self.views = report.views
             rate = self.ticker.rate(report.step)
@@ -42,7 +42,7 @@ class RunFolder:
             self.ticker.show(report.step, report.epoch, terms)
 
     def save(self) -> None:
-        """Write the state and the backbone, then pictures, probes and the backbones of epochs, where they are due."""
+        """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe."""
         training, options = self.training, self.training.options
         facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}
         save_state(self.folder, training.step, training.modules, training.optimiser, facts)

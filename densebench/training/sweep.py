@@ -25,10 +25,10 @@ from densebench.training.run_file import RUN, RUNS, is_finished
 def sweep(method: str, axes: Sequence[str], request: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """Run the grid of `NAME=A,B,...` axes, score every point, and return the table; `sweep.csv` has it too.
 
-    request: the keyword arguments of `train` that all points share; given: the hyper-parameters that they share.
-    Rows are in the order of the grid; one line names the best point, by the direction of the metric.
-    A finished point is not trained again, a stopped one is resumed. Scores are of the data set that the runs were trained on
-    where it has labels, else of `scenes`. Raises UserError for an axis that is no hyper-parameter of the method.
+    request: the keyword arguments of `train` that all points share; given: the hyper-parameters that they share. Rows are in the
+    order of the grid; a notice names the best point, by the direction of the metric. A finished point is not trained again, a
+    stopped one is resumed. Runs are scored on the data set that they were trained on where it has labels, else on `scenes`.
+    Raises UserError for an axis that is no hyper-parameter of the method.
     """
     kind = catalog.load("methods", method)
     names, values = zip(*(parse(axis, kind, method) for axis in axes), strict=True)
@@ -52,7 +52,7 @@ def sweep(method: str, axes: Sequence[str], request: Mapping[str, Any], given: M
 
 
 def parse(axis: str, kind: type[Pretrainer], method: str) -> tuple[str, list[str]]:
-    """Return field and values of an axis such as `lambda_pos=0,1,2`, each checked. Raises UserError for what is wrong."""
+    """Return the field and the checked values of an axis such as `lambda_pos=0,1,2`. Raises UserError where one is wrong."""
     name, equals, text = axis.partition("=")
     name = name.lstrip("-").replace("-", "_")
     known = {flag.name: flag for flag in options.flags(kind) if flag.kind == "setting"}
@@ -75,7 +75,7 @@ def _train(method: str, run: Path, request: Mapping[str, Any], given: Mapping[st
 
 
 def _heading(score: dict[str, Any]) -> str:
-    """Return the name of the column of scores, such as "miou %"."""
+    """Return the title of the column of scores, such as "miou %"."""
     return " ".join(part for part in (score["metric"], score["unit"]) if part)
 
 

@@ -42,7 +42,7 @@ class Scored:
 
 @dataclass
 class CocoPrecision:
-    """COCO's evaluator, fed image by image; it keeps objects and detections. masks: scores masks, not boxes."""
+    """COCO's evaluator, to which images are added one by one. masks: score masks instead of boxes."""
 
     classes: Sequence[str]
     masks: bool = False
@@ -63,7 +63,7 @@ class CocoPrecision:
         for i in range(len(detections.scores)):
             entry = self._entry(number, detections.boxes[i], detections.classes[i]) | {"score": float(detections.scores[i])}
             if self.masks:
-                del entry["bbox"]  # pycocotools would take its area for that of the mask
+                del entry["bbox"]  # else pycocotools would take the area of the box for that of the mask
                 entry["segmentation"] = {"size": [image.height, image.width], "counts": detections.masks[i].encode()}
             self.detections.append(entry)
 
@@ -89,13 +89,13 @@ class CocoPrecision:
         from pycocotools.cocoeval import COCOeval
 
         categories = [{"id": number + 1, "name": name} for number, name in enumerate(self.classes)]
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout is for data
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout, which is for results
             truth = COCO()
             truth.dataset = {"images": self.images, "annotations": self.truths, "categories": categories, "info": {}}
             truth.createIndex()
             detected = (
                 truth.loadRes([dict(entry) for entry in self.detections]) if self.detections else COCO()
-            )  # it writes to them
+            )  # loadRes changes its entries
             if not self.detections:
                 detected.dataset = {**truth.dataset, "annotations": []}
                 detected.createIndex()
@@ -125,9 +125,9 @@ def ignored(boxes: Float[np.ndarray, "n 4"], regions: Float[np.ndarray, "m 4"]) 
 def matched(
     boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], truth: Float[np.ndarray, "m 4"], iou: float
 ) -> Bool[np.ndarray, "n"]:
-    """Return which detections of an image are right.
+    """Return which detections of an image are right, with an IoU of at least `iou` with an object that they are matched to.
 
-    The best one chooses first, among the free objects the one of the greatest IoU; of equal ones it takes the last.
+    Detections are matched in the order of their scores, each to the unmatched object of the greatest IoU (the last one on a tie).
     """
     right, free = np.zeros(len(boxes), bool), np.ones(len(truth), bool)
     ious = overlaps(boxes, truth)
@@ -140,7 +140,7 @@ def matched(
 
 
 def area_under(right: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], objects: int) -> float:
-    """Return the area under precision over recall on 0..1, where each precision is the best at that recall or a higher one."""
+    """Return the area under precision over recall, 0..1; each precision is raised to the best at that or a higher recall."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
     precision = hits / np.arange(1, len(hits) + 1)
@@ -149,7 +149,7 @@ def area_under(right: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], obj
 
 
 def agnostic_precision(images: Iterable[Scored], iou: float) -> tuple[float, int, int]:
-    """Return UAVDT's AP in %, the number of objects, and of detections taken away because they lie in ignored regions."""
+    """Return UAVDT's AP in %, the number of objects, and the number of detections removed because they lie in ignored regions."""
     right: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     objects = gone = 0

@@ -13,9 +13,9 @@ from densebench.evals.detection.average_precision import Scored
 from densebench.pictures.canvas import row
 from densebench.pictures.palette import distinct_palette
 
-SHOWN = 0.3  # score from which on a detection is drawn
+SHOWN = 0.3  # least score of a detection that is drawn
 GROUP = (160, 160, 160)
-SHARE = 0.4  # of a mask's colour
+SHARE = 0.4  # opacity of a mask's colour
 
 
 def picture_of(image: Image.Image, scored: Scored, names: Sequence[str]) -> Image.Image:
@@ -36,7 +36,7 @@ def picture_of(image: Image.Image, scored: Scored, names: Sequence[str]) -> Imag
 
 
 def _drawn(image: Image.Image, box: np.ndarray, colour: tuple[int, int, int], text: str, mask: Any) -> Image.Image:
-    """Return the image with a mask, a box and its text."""
+    """Return the image with a mask, a box and a caption drawn on it."""
     if mask is not None:
         inside = pixels(mask).astype(bool)
         values = np.asarray(image).astype(float)

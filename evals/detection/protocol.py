@@ -5,17 +5,19 @@ He et al., Mask R-CNN, ICCV 2017, with torchvision's detectors. The presets rest
 
 - flsl: Mask R-CNN on COCO. FPN on blocks 3, 5, 7 and 11 (from 0) of a ViT-S, 12 epochs, AdamW 5e-5 with weight decay 0.05 (not
   for norms, positions and the class token), a tenth after 8 and 11 epochs, 1000 iterations of warm-up, stochastic depth 0.05,
-  DETR's multi-scale training, one image a GPU. The number of GPUs is stated nowhere: half the learning rate and twice the warm-up
-  of Swin's recipe for 16 images, from which the code descends, mean 8. Scored at a short side of 800 px, a long side of 1333.
-  FLSL's configuration, as SelfPatch's, says num_heads=8 for a ViT-S; here the model keeps those of its pretraining (6).
+  DETR's multi-scale training, one image a GPU. The number of GPUs is not stated. The code derives from Swin's recipe for 16
+  images a step; half of its learning rate and twice its warm-up suggest 8, which is taken here. Scored at a short side of 800 px,
+  a long side of 1333. FLSL's configuration, like SelfPatch's, has num_heads=8 for a ViT-S; here the model keeps the 6 heads of
+  its pretraining.
 - vitdet: Mask R-CNN on COCO as in ViTDet (Li et al., ECCV 2022), detectron2's recipe: simple pyramid on the last block, heads
   with layer norm (four convolutions before the boxes, two in the proposals), large-scale jitter at 1024 px, 100 epochs of 64
   images, AdamW 1e-4, weight decay 0.1, layer-wise decay 0.7, stochastic depth 0.1, a tenth after 88.889 and 96.296 epochs. FLSL's
-  repository has no configuration for it. Its windowed attention and relative positions are not restated: every block sees the
-  whole image.
+  repository has no configuration for it. ViTDet's windowed attention and relative positions are not restated: every block sees
+  the whole image.
 - uavdt: Faster R-CNN on UAVDT, class-agnostic AP at IoU 0.7 without what lies in ignored regions (the official toolkit). FLSL
-  says "settings of ClusDet" (Yang et al., ICCV 2019) and 1x schedule, and has no configuration: taken are ClusDet's 600 x 1000 px
-  and 500 detections an image, FLSL's optimiser and 12 epochs, one scale. ClusDet's cutting of images into chips is not restated.
+  says "settings of ClusDet" (Yang et al., ICCV 2019) and a 1x schedule, but has no configuration. Here: ClusDet's 600 x 1000 px
+  and 500 detections an image, FLSL's optimiser and 12 epochs, a single scale. ClusDet's cutting of images into chips is not
+  restated.
 
 Images without an object to learn from (groups do not count) are left out of the training, as in the official codes. Position
 tables are trained at the checkpoint's own grid and resized in every pass; `--layer` of four blocks builds the FPN on these.
@@ -56,7 +58,7 @@ from densebench.pictures.canvas import save
 from densebench.processes import here, resolve_device, resolve_workers, synchronise
 from densebench.results.score import Score
 
-ASPECT = 1333 / 800  # long side for a short one, where none is given
+ASPECT = 1333 / 800  # default ratio of the largest long side to the short side
 
 
 @dataclass(frozen=True)
@@ -93,49 +95,63 @@ class Detection(Evaluator):
         },
     }
 
-    model: str = setting("mask-rcnn", "masks and boxes, or boxes alone", choices=("mask-rcnn", "faster-rcnn"))
-    pyramid: str = setting("fpn", "built on four layers (fpn), or on the last one alone (simple)", choices=("fpn", "simple"))
-    width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
-    heads: str = setting("plain", "plain, or ViTDet's with layer norm (normed)", choices=("plain", "normed"))
-    metric: str = setting("coco", "COCO's AP, or UAVDT's AP of all classes as one", choices=("coco", "uavdt"))
-    iou: float = setting(0.7, "least overlap of a right detection (UAVDT)", minimum=0)
-    iterations: int | None = setting(
-        None, "of training; none: as published; others are marked as not comparable", minimum=1, maximum=100_000_000
+    model: str = setting(
+        "mask-rcnn", "detector: Mask R-CNN (boxes and masks) or Faster R-CNN (boxes only)", choices=("mask-rcnn", "faster-rcnn")
     )
-    epochs: int = setting(12, "passes over the training images with objects", minimum=1, maximum=100_000)
+    pyramid: str = setting(
+        "fpn", "feature pyramid, built on four layers (fpn) or on the last one (simple)", choices=("fpn", "simple")
+    )
+    width: int = setting(256, "channels of the pyramid and of the heads", minimum=1, maximum=65_536)
+    heads: str = setting(
+        "plain", "heads of the detector: plain, or with layer norm as in ViTDet (normed)", choices=("plain", "normed")
+    )
+    metric: str = setting("coco", "COCO's AP, or UAVDT's AP, in which all classes count as one", choices=("coco", "uavdt"))
+    iou: float = setting(0.7, "least IoU of a right detection with its object (--metric uavdt)", minimum=0)
+    iterations: int | None = setting(
+        None,
+        "length of training; none: the published length; any other is marked as not comparable",
+        minimum=1,
+        maximum=100_000_000,
+    )
+    epochs: int = setting(12, "passes over those training images that show an object", minimum=1, maximum=100_000)
     steps: tuple[float, ...] = setting((8.0, 11.0), "epochs after which the learning rate falls to a tenth", minimum=0)
-    warmup: int = setting(1000, "iterations over which the learning rate rises, a tenth of the run at most", minimum=0)
-    train_batch: int = setting(8, "images a step, on all processes together", minimum=1, maximum=65_536)
+    warmup: int = setting(1000, "iterations over which the learning rate rises, at most a tenth of the run", minimum=0)
+    train_batch: int = setting(8, "images in a step, over all processes", minimum=1, maximum=65_536)
     at_once: int = setting(1, "images in one forward pass, padded to one size", minimum=1, maximum=65_536)
-    learning_rate: float = setting(5e-5, "of AdamW", minimum=0)
-    weight_decay: float = setting(0.05, "of AdamW; norms, positions and tokens have none", minimum=0)
+    learning_rate: float = setting(5e-5, "learning rate of AdamW", minimum=0)
+    weight_decay: float = setting(0.05, "weight decay of AdamW; norms, positions and tokens have none", minimum=0)
     layer_decay: float = setting(1.0, "factor of the learning rate from each block to the one below", minimum=0)
     drop_path: float = setting(0.05, "stochastic depth of the last block while training", minimum=0)
     clip: float = setting(0.0, "largest norm of the gradient; 0: no limit", minimum=0)
-    augmentation: str = setting("detr", "of training images", choices=("detr", "scales", "lsj", "flip"))
-    short_side: int = setting(800, "short side of images in px; training scales go with it", minimum=16, maximum=16_384)
-    long_side: int | None = setting(
-        None, "long side of images in px at most; none: 1333 for 800, with lsj the short side", minimum=16, maximum=16_384
+    augmentation: str = setting("detr", "augmentation of training images", choices=("detr", "scales", "lsj", "flip"))
+    short_side: int = setting(
+        800, "short side of images in px; the scales of the augmentation are relative to it", minimum=16, maximum=16_384
     )
-    regions: int = setting(512, "regions of an image that the heads learn from", minimum=4, maximum=1_000_000)
-    detections: int = setting(100, "detections of an image at most", minimum=1, maximum=1_000_000)
-    train_seed: int = setting(0, "of first weights, order and augmentation", minimum=0)
+    long_side: int | None = setting(
+        None,
+        "largest long side of images in px; none: 1333/800 of the short side, with lsj the short side",
+        minimum=16,
+        maximum=16_384,
+    )
+    regions: int = setting(512, "regions of an image from which the heads learn", minimum=4, maximum=1_000_000)
+    detections: int = setting(100, "most detections in an image", minimum=1, maximum=1_000_000)
+    train_seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
     train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    gpus: int = runtime(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
-    visualise: int = runtime(0, "draw so many scored images with truth and detections", minimum=0, maximum=100_000)
+    gpus: int = runtime(1, "number of processes to start on this machine, one for each GPU", minimum=1, maximum=64)
+    visualise: int = runtime(0, "number of scored images to draw, with truth and detections", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
-        """Return AP of boxes, or of all classes as one."""
+        """Return what tables show: AP of boxes, or with --metric uavdt the class-agnostic AP."""
         return {"metric": "ap", "variant": "class-agnostic" if self.metric == "uavdt" else "box"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings by what they mean, and whether the run is as long as the published ones."""
+        """Return the settings that decide the number, and whether the run has the published length (`comparable`)."""
         return {**super().settings(dataset), "long_side": self.longest, "comparable": self.iterations is None}
 
     @property
     def longest(self) -> int:
-        """The long side in px; for the square of large-scale jitter it is the short one."""
+        """The largest long side in px; large-scale jitter makes squares, so there it is the short side."""
         return self.long_side or round(self.short_side * (1 if self.augmentation == "lsj" else ASPECT))
 
     def resolve(self, dataset: Dataset) -> Detection:
@@ -157,7 +173,7 @@ class Detection(Evaluator):
         return super().resolve(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Read annotations first (they fail early), then train, detect and score; each resumes where it was killed."""
+        """Read annotations first (they fail early), then train, detect and score; a killed run resumes from where it was."""
         assert isinstance(dataset, Boxed), "`takes` ensures it"
         train_items, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         with run.stage("annotations"):
@@ -205,14 +221,14 @@ class Detection(Evaluator):
 
 def with_objects(dataset: Boxed, items: Sequence[Item], what: str) -> list[Item]:
     """Return the images that show an object that is no group. Raises UserError without one, and for broken annotations."""
-    kept = [item for item in items if not dataset.objects(item).crowd.all()]
-    if not kept:
+    shown = [item for item in items if not dataset.objects(item).crowd.all()]
+    if not shown:
         raise UserError(f"{dataset.name} has no object in the {len(items)} {what}; check its annotations")
-    return kept
+    return shown
 
 
 def scored_images(data: Data, items: Sequence[Item], folder: Path) -> Iterator[Scored]:
-    """Yield objects and detections of those items that a detector has seen, image by image."""
+    """Yield the objects and the detections of those items whose detections are written, image by image."""
     wanted = {item.name: item for item in items}
     for detections in read_detections(folder):
         if detections.image in wanted:
@@ -222,7 +238,7 @@ def scored_images(data: Data, items: Sequence[Item], folder: Path) -> Iterator[S
 
 
 def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> None:
-    """Write `<image>.png` for some images."""
+    """Write `<image>.png` for some images, with objects on the left and detections on the right."""
     names = ("object",) if data.agnostic else data.dataset.classes
     by_name = {item.name: item for item in items}
     for scored in scored_images(data, items, folder):

@@ -1,7 +1,7 @@
-"""The memory: labelled patches of training images with their features, and which of its rows each subset of the images holds.
+"""The memory: labelled patches of training images with their features, and which rows belong to each subset of the images.
 
 Sizes and sampling as in open-hummingbird-eval: the patches that a memory may hold are divided equally among the views of its
-images. One memory serves several subsets: a row that several of them hold is there once.
+images. One memory serves several subsets: a row that belongs to several of them is stored once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from densebench.numerics.moments import mean_and_variance, standard_scores
 class Layout:
     """How the rows of one memory serve several subsets.
 
-    rows: how many patches each view of an image gives, the first in its order. segments: lengths of blocks of rows that enter a
-    subset together, view by view. members[s, b]: whether block b belongs to subset s.
+    rows: the number of patches that each view contributes (the first ones in its order). segments: the lengths of the blocks into
+    which the rows are cut, view by view; a subset holds all of a block or none of it. members[s, b]: whether block b belongs to
+    subset s.
     """
 
     rows: Int[Tensor, "views"]
@@ -40,10 +41,10 @@ class Layout:
 
 
 def layout(available: Int[Tensor, "views"], subsets: Bool[Tensor, "subsets views"], limits: Sequence[int | None]) -> Layout:
-    """Return a layout that has every row once, and in which each subset s holds the first `limits[s]` rows of its views.
+    """Return a layout that stores every row once and in which subset s holds the first `limits[s]` rows of each of its views.
 
-    `available` rows exist of each view. A limit of None, or one above that number, takes all. Subsets with different limits share
-    rows: a view is cut into blocks at the limits of the subsets that hold it.
+    available: the number of rows of each view. A limit of None, or one above that number, takes all. Subsets with different
+    limits share rows: a view is cut into blocks at the limits of the subsets that hold it.
     """
     rows, segments, members = [], [], []
     for view, count in enumerate(available.tolist()):
@@ -59,7 +60,10 @@ def layout(available: Int[Tensor, "views"], subsets: Bool[Tensor, "subsets views
 
 
 def layout_of(labelled: Sequence[LabelledView], subsets: Bool[Tensor, "subsets views"], size: int | None) -> Layout:
-    """Return the layout of labelled views, with `size` rows in a subset at most; None: all rows."""
+    """Return the layout of labelled views, with at most `size` rows in a subset (None: all rows).
+
+    Raises UserError where the memory is too small to hold one row of every view.
+    """
     available = torch.tensor([len(view.patches) for view in labelled])
     return layout(available, subsets, row_limits(subsets, size))
 
@@ -78,7 +82,7 @@ def row_limits(subsets: Bool[Tensor, "subsets views"], size: int | None) -> list
 
 
 def view_limits(subsets: Bool[Tensor, "subsets views"], limits: Sequence[int | None]) -> list[int | None]:
-    """Return the most rows of each view that any of its subsets takes; `limits` are those of the subsets."""
+    """Return for each view the largest of the limits of its subsets: the number of its rows that are needed; None: all."""
     most: list[int | None] = []
     for holders in subsets.T.tolist():
         taken = [limit for limit, holds in zip(limits, holders, strict=True) if holds]
@@ -91,8 +95,9 @@ def view_limits(subsets: Bool[Tensor, "subsets views"], limits: Sequence[int | N
 class Scaling:
     """How features are scaled before they are compared.
 
-    They are standardised where there are `statistics` (mean and standard deviation of each feature). For the cosine, queries get
-    length 1, and so do rows of the memory; with norm "patches" each feature of the memory gets length 1 over an image's patches.
+    They are standardised where there are `statistics` (mean and standard deviation of each feature). For the cosine, queries and
+    rows of the memory are scaled to length 1; with norm "patches", rows of the memory are instead scaled so that each feature has
+    length 1 over the patches of an image.
     """
 
     metric: str
@@ -100,14 +105,14 @@ class Scaling:
     statistics: tuple[Float[Tensor, "d"], Float[Tensor, "d"]] | None = None
 
     def rows(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Return patches of one view as the memory holds them."""
+        """Return the patches of one view, scaled as rows of the memory."""
         if self.metric == "cosine" and self.norm == "patches":
             standard = self._standard(features)
             return standard / standard.norm(dim=0).clamp(min=1e-12)
         return self.queries(features)
 
     def queries(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Return patches as they are compared with the memory."""
+        """Return patches, scaled as queries."""
         standard = self._standard(features)
         return standard if self.metric == "l2" else F.normalize(standard, dim=1)
 
@@ -143,11 +148,11 @@ class TrainingPatches:
     features: Mapping[View, Features]
 
     def held(self, subsets: Bool[Tensor, "subsets views"]) -> list[LabelledView]:
-        """Return the views that any of the subsets holds."""
+        """Return the views that belong to at least one of the subsets."""
         return [view for view, inside in zip(self.labelled, subsets.any(0).tolist(), strict=True) if inside]
 
     def patches(self, view: LabelledView) -> Float[Tensor, "n d"]:
-        """Return the features of all patches of a view, row by row."""
+        """Return the features of all patches of a view, in row-major order."""
         return self.features[view.view][view.item].flatten(0, 1)
 
     def statistics(self, subsets: Bool[Tensor, "subsets views"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
@@ -156,7 +161,7 @@ class TrainingPatches:
         return mean.float(), variance.clamp(min=0).sqrt().float()
 
     def fill(self, layout: Layout, scaling: Scaling, dtype: torch.dtype) -> Memory:
-        """Return the memory of the rows that the layout takes of each view."""
+        """Return the memory: scaled features and labels of the rows that the layout takes from each view."""
         total, first = int(layout.rows.sum()), self.labelled[0]
         rows = torch.empty(total, self.patches(first).shape[1], dtype=dtype)
         norms, patch = torch.empty(total), torch.empty(total, dtype=torch.int32)

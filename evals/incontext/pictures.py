@@ -16,16 +16,16 @@ from densebench.evaluation.pictures import panel
 from densebench.features.views import View
 from densebench.pictures.canvas import row, save
 
-POINTS = ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))  # where the query patches of an image lie, as shares of its sides
-SHOWN = 8  # neighbours a query
-CONTEXT = 2  # a patch is shown with so many patches around it
+POINTS = ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.4))  # of the query patches, as shares of height and width
+SHOWN = 8  # neighbours shown for each query
+CONTEXT = 2  # patches shown around a patch, on each side
 TILE = 112  # px of a shown patch
 
 
 def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path) -> None:
     """Write `<image>.png` (image | truth | prediction) and `<image>-neighbours.png` for evenly spaced validation images.
 
-    The memory shown is the largest one.
+    Predictions and neighbours are those of the largest subset.
     """
     sizes = voter.memory.layout.sizes()
     largest = max(range(len(sizes)), key=lambda subset: sizes[subset])
@@ -60,7 +60,7 @@ def neighbours(voter: Voter, queries: Queries, item: Item, grid: Float[Tensor, "
 
 
 def _seen(dataset: Dataset, item: Item, view: View) -> Image.Image:
-    """Return an image under a view."""
+    """Return an image as a view shows it: resized and cropped."""
     pixels = view.image(dataset.image(item), dataset.image_digest(item))
     return Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 

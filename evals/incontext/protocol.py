@@ -5,25 +5,25 @@ No training. The patch features of (a fraction of) the training images, with the
 validation image attends to its nearest neighbours there and takes the weighted sum of their labels; upsampled, the best class
 is the prediction.
 
-The original code was not released. Presets restate what public code and papers do, and keep their names apart because their
-numbers differ by five points and more for one backbone:
+The original code was not released. Presets restate what public code and papers do, each under its own name, because their
+numbers differ by five points and more for the same backbone:
 
 - hummingbird: as open-hummingbird-eval, without its slips: identity mIoU, the backbone's own colour statistics, void pixels
   dropped from labels, the data set's own classes, labels under pixel centres. Balanced nested subsets.
-- open-hummingbird: that public code (v2) as it is: Hungarian mIoU with absent classes counted as 0, ImageNet statistics with
-  0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as its
-  table has.
-- neco: what made table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
+- open-hummingbird: that public code (v2) with its slips: Hungarian mIoU with absent classes counted as 0, ImageNet statistics
+  with 0.255 for 0.225, void relabelled as class 0, ADE20K with a 151st class that is never right. Two augmentation epochs, as in
+  its table.
+- neco: what produced table 8 of NeCo (Pariza et al., ICLR 2025): open-hummingbird of 2024, whose memory was normalised along
   the patches of an image instead of the channels (issue 5 of that repository; `--memory-norm channels` fixes it), and whose
   jitter turned hue by up to half a turn instead of a tenth (`--hue 0.1` fixes it). Both were fixed together.
 - cribo: CrIBo (Lebailly et al., ICLR 2024) section 4.1: k-NN with 50 neighbours on native images, majority labels, uniform
   subsets, scored on patches. Its code is unreleased; distance, weights of the votes and void are not stated: here cosine, equal
   votes, dropped.
 - dip: DIP (Sirko-Galouchenko et al., ICCV 2025): squared Euclidean search on features as they are, temperature 0.07. The
-  reference rounds features to fp16; here `--precision` says.
-- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, a vote of the neighbours' patches pixel by pixel (void may
-  win, and is then a class of the mean that is never right); k and distance are chosen on a tenth of the training images. The
-  statistics of the features are taken over the memory's images, here also while choosing.
+  reference rounds features to fp16; here `--precision` decides.
+- capi: CAPI (Darcet et al., 2025): 224 px, standardised features, a vote of the neighbours' patches pixel by pixel (void may win
+  the vote, and then counts in the mean as a class that is never right); k and distance are chosen on a tenth of the training
+  images. The statistics of the features are taken over the memory's images, here also while choosing.
 
 Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DINO ViT-S/16 26.4, 30.5, 41.3, 47.9 and CrIBo
 53.9, 59.9, 66.9, 71.2; CrIBo table 1 (k-NN), DINO 24.6, 29.0, 38.7, 46.1 and CrIBo 47.3, 56.8, 66.8, 72.1.
@@ -132,42 +132,55 @@ class InContext(FewShot):
     }
 
     resize: str = setting(
-        "square", "square ignores the aspect; native rounds each side to the stride", choices=("square", "native")
+        "square", "how images are resized: to a square, or (native) each side rounded to the stride", choices=("square", "native")
     )
     mask_resample: str = setting("nearest-exact", "how label maps are resized", choices=("nearest-exact", "nearest"))
     augment_epochs: int = setting(
-        1, "randomly jittered and cropped views of each training image; 0: the image itself", minimum=0, maximum=10_000
+        1, "number of randomly jittered and cropped views of each training image; 0: the image itself", minimum=0, maximum=10_000
     )
-    hue: float = setting(0.1, "how far those views turn hue at most; 0.5, half a turn, reaches every hue", minimum=0, maximum=0.5)
-    colour: str = setting("backbone", "whose colour statistics", choices=("backbone", "imagenet", "hummingbird"))
-    memory_size: int | None = setting(10_240_000, "patches in the memory at most; none: all", minimum=1, maximum=1_000_000_000)
-    memory_norm: str = setting("channels", "axis of length 1 in the memory (cosine)", choices=("channels", "patches"))
+    hue: float = setting(0.1, "largest turn of the hue in these views, in turns; 0.5 reaches every hue", minimum=0, maximum=0.5)
+    colour: str = setting("backbone", "colour statistics that normalise images", choices=("backbone", "imagenet", "hummingbird"))
+    memory_size: int | None = setting(10_240_000, "most patches in the memory; none: no limit", minimum=1, maximum=1_000_000_000)
+    memory_norm: str = setting("channels", "axis along which the memory is normalised (cosine)", choices=("channels", "patches"))
     standardise: bool = setting(False, "give each feature mean 0 and deviation 1 over the memory")
-    labels: str = setting("soft", "label of a patch", choices=("soft", "majority", "pixels"))
+    labels: str = setting(
+        "soft",
+        "what a patch is labelled with: shares of classes, majority class or its pixels",
+        choices=("soft", "majority", "pixels"),
+    )
     void: str = setting("drop", "void pixels in the memory: dropped or taken as class 0", choices=("drop", "background"))
     neighbours: tuple[int, ...] = setting(
-        (30,), "neighbours of a query; of several the best on a tenth of train", minimum=1, maximum=1_000_000
+        (30,),
+        "number of neighbours of a query; of several numbers the best on a tenth of train is taken",
+        minimum=1,
+        maximum=1_000_000,
     )
-    metric: tuple[str, ...] = setting(("cosine",), "distance of the search; of several the best", choices=("cosine", "l2"))
+    metric: tuple[str, ...] = setting(
+        ("cosine",), "distance of the search; of several the best on a tenth of train is taken", choices=("cosine", "l2")
+    )
     weighting: str = setting("softmax", "weights of the neighbours", choices=("softmax", "equal"))
-    temperature: float = setting(0.02, "of the softmax over cosines", minimum=1e-6)
-    score_at: str = setting("view", "where pixels are scored", choices=("view", "native", "patch"))
-    variant: str = setting("identity", "the headline mIoU", choices=("identity", "hungarian"))
-    engine: str = setting("exact", "search", choices=("exact", "faiss", "faiss-ivf", "scann"))
+    temperature: float = setting(0.02, "temperature of the softmax over cosines", minimum=1e-6)
+    score_at: str = setting(
+        "view", "resolution that is scored: the resized view, the original image, or patches", choices=("view", "native", "patch")
+    )
+    variant: str = setting("identity", "mIoU that is the headline", choices=("identity", "hungarian"))
+    engine: str = setting("exact", "search engine", choices=("exact", "faiss", "faiss-ivf", "scann"))
 
     def headline(self) -> dict[str, str]:
         """Return what tables show: mIoU in the preset's variant."""
         return {"metric": "miou", "variant": self.variant}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings by meaning: engines that find the same neighbours are one setting; native images have no size,
-        and views that are not augmented have no hue."""
+        """Return the settings that decide the number.
+
+        All exact engines count as the same setting; native images have no size, and views that are not augmented no hue.
+        """
         engine = "exact" if self.engine in EXACT_ENGINES else self.engine
         settings = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
         return {**settings, "image_size": None} if self.resize == "native" else settings
 
     def resolve(self, dataset: Dataset) -> InContext:
-        """Name the splits; refuse settings that contradict each other."""
+        """Fill in the splits. Raises UserError for settings that contradict each other."""
         if self.labels == "pixels" and (self.weighting, self.score_at) != ("equal", "view"):
             raise UserError("--labels pixels votes pixel by pixel: it goes with --weighting equal and --score-at view")
         if self.memory_norm == "patches" and self.metric != ("cosine",):
@@ -177,7 +190,7 @@ class InContext(FewShot):
         return super().resolve(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Score every point that is not known yet: labels first (they fail early), then features, then one search for all."""
+        """Score every point that is not known yet: read labels (they fail early), extract features, then search once for all."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         val = limited(val, self.visualise) if run.drawing else val
         points = [point for point in self.points(dataset) if point not in run.known]
@@ -225,8 +238,8 @@ class InContext(FewShot):
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
         """Return the view of a validation image.
 
-        A size that the user gave must fit the backbone (else UserError with the nearest two); the usual 512 is rounded down to
-        the stride, 504 for patches of 14, as the papers do.
+        The default of 512 px is rounded down to a multiple of the stride (504 for patches of 14), as in the papers.
+        Raises UserError for a given size that is no multiple; it names the nearest two that are.
         """
         stride, size = backbone.stride, self.image_size
         if self.resize == "square" and size is None:
@@ -248,7 +261,7 @@ class InContext(FewShot):
     def features(
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
     ) -> dict[View, Features]:
-        """Return features of the items under each view."""
+        """Return the features of the items by view, from the cache where it has them."""
         device = resolve_device(self.device)
         return {
             view: extract(
@@ -260,7 +273,7 @@ class InContext(FewShot):
         }  # fmt: skip
 
     def groups(self, points: int) -> list[list[int]]:
-        """Return groups of points that one memory can serve: all in one, unless the memory's rows depend on the subset itself."""
+        """Return groups of points that share a memory: all of them, unless the values of its rows depend on the subset."""
         alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
         return [[point] for point in range(points)] if alone else [list(range(points))]
 
@@ -272,7 +285,10 @@ class InContext(FewShot):
         return Voter(patches.fill(layout, scaling, DTYPES[self.precision]), voting, resolve_device(self.device))
 
     def select(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries) -> tuple[int, str]:
-        """Choose k and the distance by mIoU on a tenth of the subsets' images; the others are the memory."""
+        """Return k and the distance with the best mIoU on a tenth of the subsets' images; the other images are the memory.
+
+        Raises UserError where there are fewer than two training images.
+        """
         images = sorted({view.item.name for view in patches.held(subsets)})
         if len(images) < 2:
             raise UserError(f"choosing among --neighbours {self.neighbours} takes two training images; give one number")

@@ -26,7 +26,7 @@ from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
 from densebench.numerics.segmentation import confusion_matrix
 from densebench.results.score import Point
 
-QUERIES = 4096  # at once; bounds the memory of the search and changes nothing else
+QUERIES = 4096  # patches searched at once: bounds the memory of the search and changes no result
 RECALL_QUERIES = 1024
 KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 
@@ -48,9 +48,10 @@ def cosines(
     key_norm: Float[Tensor, "q k"],
     metric: str,
 ) -> Float[Tensor, "q k"]:
-    """Return the cosines of queries with their neighbours from what the search returned, so that no key is gathered again.
+    """Return the cosines of queries with their neighbours, computed from the scores of the search without gathering the keys.
 
-    `score` is the inner product ("dot") or the negative squared distance ("l2": q.k = (|q|^2 + |k|^2 + score) / 2).
+    score: the inner product ("dot") or the negative squared distance ("l2": q.k = (|q|^2 + |k|^2 + score) / 2).
+    query_norm, key_norm: the lengths of queries and of their neighbours.
     """
     product = score if metric == "dot" else (query_norm[:, None].square() + key_norm.square() + score) / 2
     return product / (query_norm[:, None] * key_norm).clamp(min=1e-12)
@@ -76,18 +77,18 @@ def segment(scores: Float[Tensor, "gh gw c"], height: int, width: int) -> UInt8[
         return torch.zeros(height, width, dtype=torch.uint8, device=scores.device)
     grids = scores[..., active].movedim(-1, 0)[None]
     large = F.interpolate(grids, (height, width), mode="bilinear", align_corners=False)[0]
-    return active[large.max(0).indices].to(torch.uint8)  # many times faster than argmax
+    return active[large.max(0).indices].to(torch.uint8)  # max is many times faster than argmax
 
 
 def unfold_pixels(patches: UInt8[Tensor, "n p"], gh: int, gw: int) -> UInt8[Tensor, "h w"]:
-    """Put patches of pixels, row by row, back together as a label map: the inverse of `patch_pixels`."""
+    """Return the label map of a gh x gw grid of patches, each a row of its pixels: the inverse of `patch_pixels`."""
     side = int(patches.shape[1] ** 0.5)
     return patches.view(gh, gw, side, side).transpose(1, 2).reshape(gh * side, gw * side)
 
 
 @dataclass(frozen=True)
 class Voting:
-    """How neighbours vote: the settings of the same names, and the number of classes; void is one more where pixels vote."""
+    """How neighbours vote: the settings of the same names, and the number of classes (void is one of them where pixels vote)."""
 
     labels: str
     weighting: str
@@ -112,7 +113,7 @@ class Voter:
         return Search(rows, layout.segments, layout.members, engine=engine, metric=self.metric)
 
     def queries(self, grids: Sequence[Float[Tensor, "_ _ d"]]) -> Float[Tensor, "n d"]:
-        """Return the patches of images as the search takes them: image by image, row by row."""
+        """Return the scaled patches of several images, image by image in row-major order."""
         return self.scaling.queries(torch.cat([grid.flatten(0, 1).float() for grid in grids]).to(self.device))
 
     def label_maps(
@@ -155,14 +156,14 @@ class Voter:
 
 @dataclass(frozen=True)
 class Queries:
-    """The images that are labelled, their features, and the truth that label maps are compared with."""
+    """The scored images, their features, and the truth that their label maps are compared with."""
 
     items: Sequence[Item]
     view: View
     features: Features
     space: LabelSpace
     classes: int
-    """Classes that are counted; void is the last of them where neighbours can vote for it."""
+    """The number of classes that are counted; void is the last of them where neighbours can vote for it."""
     score_at: str
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
@@ -179,7 +180,7 @@ class Queries:
         return winner.to(torch.uint8).view(pixels.shape[0] // patch, pixels.shape[1] // patch)
 
     def batches(self, items: Sequence[Item]) -> Iterator[list[tuple[Item, Float[Tensor, "_ _ d"]]]]:
-        """Yield images and their features in order, in runs that have QUERIES patches or just above."""
+        """Yield images with their features in order, in batches that end once they have QUERIES patches."""
         batch: list[tuple[Item, Tensor]] = []
         patches = 0
         for item in items:
@@ -199,11 +200,11 @@ class Queries:
             shapes = [(int(truth.shape[0]), int(truth.shape[1])) for truth in truths]
             maps = voter.label_maps([grid for _, grid in batch], shapes, k)
             for (item, _), truth, labels in zip(batch, truths, maps, strict=True):
-                there = truth.to(labels.device)
-                yield item, torch.stack([confusion_matrix(label, there, self.classes) for label in labels])
+                device_truth = truth.to(labels.device)
+                yield item, torch.stack([confusion_matrix(label, device_truth, self.classes) for label in labels])
 
     def count(self, voter: Voter, k: int, points: Sequence[Point], run: Run) -> Counts:
-        """Label and count all images, saving the work in progress on disk, so that a killed run resumes there."""
+        """Return the confusion matrices of all images; the work in progress is saved, so that a killed run resumes from it."""
         counts = Counts(len(points), self.classes)
         with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
             store = Store(folder, {"points": [dict(point) for point in points]})

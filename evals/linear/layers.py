@@ -1,4 +1,4 @@
-"""Linear layers on the features of whole images: what they label, and how well."""
+"""Linear layers on the features of whole images: their label maps, confusion matrices and pictures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from densebench.pictures.canvas import save
 
 @dataclass(frozen=True)
 class Layers:
-    """Label maps by linear layers of a data set's images under one view, and their confusion matrices.
+    """Images of a data set under one view, with their features, to be labelled by linear layers.
 
-    size: side of the label maps that are compared, in pixels; None: the view's own. mask_resample: how truth comes to that size.
+    size: side in px of the label maps that are compared; None: the view's own size. mask_resample: how truth is resized to it.
     """
 
     dataset: Dataset
@@ -39,7 +39,7 @@ class Layers:
     mask_resample: str = "nearest-exact"
 
     def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
-        """Return the classes of an image by each of several layers, whose last row is the bias."""
+        """Return the label map of an image by each of s layers; the last row of their weights is the bias."""
         grid = self.features[item].float().to(self.device)
         logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
         size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
@@ -57,7 +57,7 @@ class Layers:
         return torch.stack([confusion_matrix(label, truth, self.space.classes) for label in maps])
 
     def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
-        """Return the confusion matrices of all images."""
+        """Return the confusion matrices of all images for each of several layers."""
         counts = Counts(len(weights), self.space.classes)
         with progress("scoring", len(items)) as bar:
             for item in items:

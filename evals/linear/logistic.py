@@ -4,9 +4,9 @@ The literature trains a 1 x 1 convolution by stochastic gradients (Ziegler and A
 2023), and what it reports moves with learning rate, schedule and augmentation. The preset here has none of these:
 
 - lbfgs: multinomial logistic regression, full batch, L-BFGS, on cached features of the images as they are. A patch's label is
-  the share of each class among its labelled pixels. Of several strengths of regularisation, all fitted in the same passes, the
-  one with the best mIoU on a tenth of the training images is taken, then all of them are fitted with it. Logits are upsampled
-  bilinearly to the view; its pixels are scored. Close to the logistic regression of CAPI (Darcet et al., 2025), which drops
+  the share of each class among its labelled pixels. Several strengths of regularisation are fitted in the same passes on nine
+  tenths of the training images; the one with the best mIoU on the other tenth is then fitted on all of them. Logits are upsampled
+  bilinearly to the view, whose pixels are scored. Close to the logistic regression of CAPI (Darcet et al., 2025), which drops
   patches whose majority is void and takes the majority class of the others.
 
 It is a measure of its own: no paper has reported it, so its numbers compare with each other alone.
@@ -45,8 +45,8 @@ from densebench.options import setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
-CHUNK = 65536  # rows at once
-IN_MEMORY = 4 * 2**30  # bytes of rows that are kept between passes
+CHUNK = 65536  # rows (patches) processed at once
+IN_MEMORY = 4 * 2**30  # bytes of rows that stay in memory between passes; more are read again
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Linear(FewShot):
     version: ClassVar[int] = 1
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lbfgs": {}}
 
-    labels: str = setting("soft", "label of a patch", choices=("soft", "majority"))
+    labels: str = setting("soft", "label of a patch: shares of classes, or the majority class", choices=("soft", "majority"))
     standardise: bool = setting(True, "give each feature mean 0 and deviation 1 over the training patches")
     l2: tuple[float, ...] = setting(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train", minimum=0
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "strengths of regularisation; of several the best on a tenth of train is taken", minimum=0
     )
-    iterations: int = setting(500, "of L-BFGS at most", minimum=1, maximum=1_000_000)
-    tolerance: float = setting(1e-4, "largest entry of the gradient at which the fit ends", minimum=0)
+    iterations: int = setting(500, "most iterations of L-BFGS", minimum=1, maximum=1_000_000)
+    tolerance: float = setting(1e-4, "the fit ends once no entry of the gradient is larger than this", minimum=0)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fit every point that is not known yet, then label the validation images with all of them in one pass."""
@@ -77,7 +77,7 @@ class Linear(FewShot):
         with run.stage("features"):
             rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
-        held = [[own for own, inside in zip(labelled, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
+        held = [[views for views, inside in zip(labelled, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"), run.workspace("linear") as folder:
             store = Store(folder, {"protocol": "linear"})
             fitted = [probe.fitted(point, views, store) for point, views in zip(points, held, strict=True)]
@@ -97,7 +97,7 @@ class Linear(FewShot):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A linear layer on features as they are, and how it was fitted."""
+    """A linear layer on raw (not standardised) features, and how it was fitted."""
 
     weights: Float[Tensor, "d_plus_1 c"]
     details: dict[str, Any]
@@ -116,11 +116,14 @@ class Probe:
 
     @property
     def layers(self) -> Layers:
-        """Layers on the training images' features."""
+        """What labels training images, from their features."""
         return Layers(self.dataset, self.space, self.view, self.features, self.device)
 
     def fitted(self, point: Point, labelled: Sequence[LabelledView], store: Store) -> Fitted:
-        """Choose the regularisation on a tenth of the images, then fit all; what a killed run fitted comes from the store."""
+        """Return the layer of a point: regularisation is chosen on a tenth of the images, then all are fitted.
+
+        A layer that a killed run has fitted comes from the store. Raises UserError where no patch has a class.
+        """
         name = digest([list(point), [view.item.name for view in labelled]], 16)
         if not any(len(view.patches) for view in labelled):
             raise UserError(
@@ -147,9 +150,9 @@ class Probe:
         return Fitted(store[name].clone().to(self.device), details)
 
     def select(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
-        """Return the mIoU in % on a tenth of the images of each strength, and the weights, which were fitted on the others.
+        """Return for each strength the mIoU in % on a tenth of the images, and the weights that were fitted on the others.
 
-        Raises UserError where there are not two images.
+        Raises UserError where there are fewer than two images.
         """
         if len(labelled) < 2:
             raise UserError(
@@ -166,7 +169,10 @@ class Probe:
     def fit(
         self, labelled: Sequence[LabelledView], l2: Sequence[float], near: Float[Tensor, "l d_plus_1 c"] | None = None
     ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-        """Return weights on features as they are, for each strength; standardisation is folded in. near: first weights."""
+        """Return weights for raw features (standardisation is folded in) for each strength, and the minimum that was reached.
+
+        near: weights to start from; None: zeros.
+        """
         mean, scale = self.statistics(labelled)
         if near is not None:
             bias = near[:, -1:] + (mean[:, None] * near[:, :-1]).sum(dim=1, keepdim=True)
@@ -188,7 +194,7 @@ class Probe:
         return torch.cat([slopes, bias], dim=1), minimum
 
     def statistics(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-        """Return mean and deviation of each feature over the rows that are fitted; 0 and 1 where features stay as they are."""
+        """Return mean and standard deviation of each feature over the rows that are fitted; 0 and 1 without --standardise."""
         width = self.features[labelled[0].item].shape[-1]
         if not self.options.standardise or not any(len(view.patches) for view in labelled):
             return torch.zeros(width, device=self.device), torch.ones(width, device=self.device)
@@ -196,7 +202,7 @@ class Probe:
         return mean.float().to(self.device), variance.clamp(min=1e-12).sqrt().float().to(self.device)
 
     def rows(self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor) -> Rows:
-        """Return the rows of all images, some images at a time: in memory where they fit, else read again in every pass."""
+        """Return a function that yields all rows in chunks: from memory where they fit, else read again in every pass."""
 
         def read() -> Iterator[tuple[Tensor, Tensor]]:
             batch: list[LabelledView] = []

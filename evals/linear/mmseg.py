@@ -15,11 +15,12 @@
 
 The backbone is frozen: no gradient, no stochastic depth; one forward pass serves all learning rates, which train side by side
 with the weights, batches and results that each would have alone. `--quirks` brings back what the reference does by accident:
-stochastic depth (0.1) in the frozen backbone while training, VOC padded with black, Pascal Context in crops of 480, padded to
-512, from images whose long side is 520. Position tables are resized as the checkpoint's own code does (`--pos-embed`).
+stochastic depth (0.1) in the frozen backbone while training, small images of VOC padded with black, and on Pascal Context crops
+of 480 px padded to 512, from images with a long side of 520 px. Position tables are resized as the checkpoint's own code does
+(`--pos-embed`).
 
-With several processes a step's gradient is the mean of theirs; batch norm is synchronised on GPUs alone, and dropout draws
-differ.
+With several processes the gradient of a step is the mean of theirs. Batch norm is synchronised on GPUs only, and the random draws
+of dropout depend on the number of processes.
 
 Numbers to reach (mIoU, ViT-S/16; CrIBo table 2; VOC, ADE20K, COCO-Stuff, Pascal Context): DINO 49.0, 23.4, 24.1, 32.4; CrIBo
 71.9, 31.8, 33.2, 40.7.
@@ -65,18 +66,22 @@ class LinearMmseg(SlidingWindow):
         },
     }
 
-    head: str = setting("linear", "one convolution, or dropout and batch norm before it", choices=("linear", "batchnorm"))
-    learning_rates: tuple[float, ...] = setting((8e-4, 3e-4, 1e-4, 8e-5), "of several the best on the scored split", minimum=0)
-    photometric: bool = setting(True, "random brightness, contrast, saturation and hue")
+    head: str = setting(
+        "linear", "one convolution (linear), or dropout and batch norm before it (batchnorm)", choices=("linear", "batchnorm")
+    )
+    learning_rates: tuple[float, ...] = setting(
+        (8e-4, 3e-4, 1e-4, 8e-5), "learning rates; of several the best on the scored split is the headline", minimum=0
+    )
+    photometric: bool = setting(True, "draw brightness, contrast, saturation and hue of training images at random")
 
     @classmethod
     def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
-        """Return the names of published numbers; those on several layers have a name of their own."""
+        """Return the names under which published numbers are listed; numbers on several layers have another name."""
         names = super().published_names(preset, layer)
         return (*names, "linear-mmseg-4layers") if names and "," in layer else names
 
     def usual_iterations(self, dataset: Dataset) -> int:
-        """Return 40000 for DINOv3's head; for the other 80000, on ADE20K and COCO-Stuff twice that."""
+        """Return the published length of a run: 40000 for DINOv3's head, else 80000, or 160000 on ADE20K and COCO-Stuff."""
         return 40_000 if self.head == "batchnorm" else super().usual_iterations(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:

@@ -6,12 +6,12 @@ What public code does, each under its name:
   crop of 0.8 to 1 of its area, mirrored half of the time; logits and label maps at 100 x 100 while training, labels by the
   nearest neighbour; cross-entropy over labelled pixels; SGD 0.01, momentum 0.9, weight decay 1e-4, a tenth of the rate from epoch
   20 on, 25 epochs of batches of 120. Scored at 448 px, absent classes counted as 0.
-- neco: NeCo (Pariza et al., ICLR 2025). The same with batches of 128, scored at 100 x 100; ADE20K with a class 0 that is never
-  right. The text says 20 epochs, the configuration 25.
+- neco: NeCo (Pariza et al., ICLR 2025): as leopart, but with batches of 128, scored at 100 x 100; ADE20K with a class 0 that is
+  never right. The text says 20 epochs, the configuration 25.
 - croc: CrOC (Stegmuller et al., CVPR 2023) used Leopart's code (issue 1 of its repository); the settings of its appendix were not
   available.
 
-Departures: the reference keeps the best of three checkpoints by the scored split, here the last one counts; its loaders drop
+Departures: the reference reports the best of three checkpoints on the scored split, here the last one counts; its loaders drop
 the last, incomplete batch of the scored split (1408 of VOC's 1449 images remain), here all images count. `--mask-size none`
 trains at full resolution, `--score-size none` scores there. `--augment none` trains on images as they are: their features come
 from the cache, so that a probe takes seconds.
@@ -72,19 +72,27 @@ class LinearProbes(FewShot):
         "croc": {**LEOPART, "train_batch": 120},
     }
 
-    augment: str = setting("crop", "training images: a random part, mirrored or not, or as they are", choices=("crop", "none"))
-    mask_size: int | None = setting(100, "side of the label maps of training; none: the image's own", minimum=1, maximum=16_384)
+    augment: str = setting(
+        "crop", "augmentation of training images: random crop and mirroring, or none", choices=("crop", "none")
+    )
+    mask_size: int | None = setting(
+        100, "side of the label maps that are learned from; none: the image's own", minimum=1, maximum=16_384
+    )
     score_size: int | None = setting(
         None, "side of the label maps that are scored; none: the image's own", minimum=1, maximum=16_384
     )
-    mask_resample: str = setting("nearest", "how label maps are resized to that", choices=("nearest-exact", "nearest"))
-    learning_rates: tuple[float, ...] = setting((0.01,), "of SGD; of several the best on the scored split is reported", minimum=0)
-    momentum: float = setting(0.9, "of SGD", minimum=0)
-    weight_decay: float = setting(1e-4, "of SGD", minimum=0)
+    mask_resample: str = setting("nearest", "how label maps are resized to these sizes", choices=("nearest-exact", "nearest"))
+    learning_rates: tuple[float, ...] = setting(
+        (0.01,), "learning rates of SGD; of several the best on the scored split is the headline", minimum=0
+    )
+    momentum: float = setting(0.9, "momentum of SGD", minimum=0)
+    weight_decay: float = setting(1e-4, "weight decay of SGD", minimum=0)
     epochs: int = setting(25, "passes over the training images", minimum=1, maximum=1_000_000)
-    drop_every: int = setting(20, "epochs between falls of the learning rate to a tenth", minimum=1)
+    drop_every: int = setting(20, "epochs after which the learning rate falls to a tenth, again and again", minimum=1)
     train_batch: int = setting(128, "images a step", minimum=1, maximum=65_536)
-    seeds: int = axis(1, "seeds of subset, first weights and order, for every fraction", minimum=1, maximum=10_000)
+    seeds: int = axis(
+        1, "number of seeds for every fraction; a seed decides subset, initial weights and order", minimum=1, maximum=10_000
+    )
 
     def resolve(self, dataset: Dataset) -> LinearProbes:
         """Fill in the splits. Raises UserError for a learning rate that is given twice."""
@@ -92,7 +100,7 @@ class LinearProbes(FewShot):
         return super().resolve(dataset)
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Return every fraction with each seed, fraction 1 too: order and first weights are drawn there as well."""
+        """Return every fraction with each seed; fraction 1 too, since order and initial weights depend on the seed."""
         points: list[Point] = []
         for point in super().points(dataset):
             whole = dict(point)["fraction"] == 1
@@ -100,7 +108,7 @@ class LinearProbes(FewShot):
         return points
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Train the points that are not known yet, those of a fraction together, and score these in one pass over the images."""
+        """Train the points that are not known yet, those with equally many images together, and score these in one pass."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         view = whole_view(self, backbone, dataset)
@@ -138,9 +146,10 @@ class LinearProbes(FewShot):
     def shown(
         self, space: LabelSpace, train: Sequence[Item], val: Sequence[Item], points: Sequence[Point], chosen: np.ndarray
     ) -> np.ndarray:
-        """Return which classes each training image shows. All label maps are read, so that a broken one is found before training.
+        """Return which classes each training image shows. All label maps are read here, so that broken ones are met before
+        training.
 
-        Raises UserError naming its file, and where no pixel of a subset has a class.
+        Raises UserError for a broken label map, naming its file, and where no pixel of a subset has a class.
         """
         shown = classes_shown(space, train, chosen.any(0))
         classes_shown(space, val, label="labels to score")
@@ -153,7 +162,7 @@ class LinearProbes(FewShot):
     def source(
         self, backbone: Backbone, space: LabelSpace, view: View, subsets: Sequence[Sequence[Item]], seeds: Sequence[int]
     ) -> Source:
-        """Return the source of batches of some subsets of equal size."""
+        """Return the source of training batches for several subsets of equal size."""
         cached = None
         if self.augment == "none":
             used = list({item.name: item for items in subsets for item in items}.values())
@@ -163,7 +172,10 @@ class LinearProbes(FewShot):
     def train(
         self, source: Source, width: int, space: LabelSpace, folder: Path
     ) -> tuple[Float[Tensor, "p l d_plus_1 c"], dict[float, np.ndarray]]:
-        """Return the layers after the last epoch, and the losses of every rate by epoch and subset; a killed run is resumed."""
+        """Return the layers after the last epoch, by subset and rate, and the losses `[epochs subsets]` of every rate.
+
+        A killed run is resumed.
+        """
         device = resolve_device(self.device)
         more = {"momentum": self.momentum, "weight_decay": self.weight_decay, "device": device}
         heads = Heads(width, space.classes, self.learning_rates, source.seeds, **more)  # type: ignore[arg-type]
@@ -192,9 +204,9 @@ class LinearProbes(FewShot):
 
 @dataclass(frozen=True)
 class Source:
-    """Batches of features and label maps of some subsets of equal size, each with its seed, epoch by epoch.
+    """Training batches of several subsets of equal size, each with its seed: features and label maps, epoch by epoch.
 
-    cached: features of images as they are; None where every image is cropped anew.
+    cached: features of images without augmentation; None where every image is cropped at random in every epoch.
     """
 
     options: LinearProbes
@@ -206,7 +218,7 @@ class Source:
     cached: Features | None
 
     def __call__(self, epoch: int) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b h w"]]]:
-        """Yield the batches of an epoch: of every subset, in an order that follows from its seed and the epoch."""
+        """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch."""
         orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
         size, count = self.options.train_batch, len(self.subsets[0])
         steps = [[order[start : start + size] for order in orders] for start in range(0, count, size)]
@@ -225,14 +237,14 @@ class Source:
             yield features.unflatten(0, shape), labels.unflatten(0, shape)
 
     def view_of(self, seed: int, epoch: int) -> View | CropView:
-        """Return the view of training images in an epoch."""
+        """Return the view of the training images of one seed in an epoch."""
         assert self.view.size is not None
         return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
 
     def load(
         self, wanted: Sequence[tuple[Item, View | CropView]]
     ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
-        """Yield features and label maps in the order of `wanted`; crops go through the backbone as they are decoded."""
+        """Yield features and label maps in the order of `wanted`, from the cache or by the backbone."""
         options = self.options
         if self.cached is not None:
             for item, view in wanted:
@@ -280,7 +292,7 @@ def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
 
 
 def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
-    """Return groups of rows with equally many images, which can be trained together."""
+    """Return groups of rows of `chosen` with equally many images, which can be trained together."""
     by_size: dict[int, list[int]] = {}
     for row, size in enumerate(chosen.sum(1).tolist()):
         by_size.setdefault(size, []).append(row)

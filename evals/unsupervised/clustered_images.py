@@ -1,4 +1,4 @@
-"""The images of both splits, which are clustered together: their tokens, masks and maps."""
+"""The images of train and of the scored split, which are clustered together: tokens, attention masks and label maps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from densebench.results.score import Point, Score
 
 @dataclass(frozen=True)
 class ClusteredImages:
-    """Tokens, masks and label maps of train's images and then of the scored ones.
+    """Tokens, attention masks and label maps of n images: those of train, then those of the scored split.
 
-    side: of the maps that are compared, in px. train: how many images come from train. truth: of all images, or of the scored
-    ones alone.
+    side: side in px of the maps that are compared. train: the number of images from train. truth: label maps of all images, or of
+    the scored ones only.
     """
 
     tokens: Float[Tensor, "t d"]
@@ -34,21 +34,21 @@ class ClusteredImages:
     space: LabelSpace
 
     def maps(self, clusters: Clusters) -> Int[Tensor, "n gh gw"]:
-        """Return the nearest cluster of every token."""
+        """Return the index of the nearest cluster of every token."""
         return labels(self.tokens, clusters).view(-1, *self.grid).cpu()
 
     def halves(self, maps: Tensor) -> list[tuple[Tensor, Bool[Tensor, "half side side"]]]:
-        """Return train's part and the scored part of maps, each with its attention masks."""
+        """Return the maps of train and those of the scored split, each with the attention masks of its images."""
         return [(maps[part], self.attention[part]) for part in (slice(self.train), slice(self.train, None))]
 
     def pixels(self) -> Int[Tensor, "cells"]:
-        """Return how often each token of an image stands in its enlarged map; only the proportion counts."""
+        """Return the number of pixels that each token of an image has in the enlarged map, divided by their common divisor."""
         cells = self.grid[0] * self.grid[1]
         times = torch.bincount(enlarged(torch.arange(cells).view(1, *self.grid), self.side).flatten(), minlength=cells)
         return times // max(1, math.gcd(*times.tolist()))
 
     def labelled(self) -> Bool[Tensor, "n side side"]:
-        """Return where there is no background; void counts as foreground, as in the reference."""
+        """Return which pixels are not background by the label maps; void counts as foreground, as in the reference."""
         background = (self.space.dataset.background or 0) + (self.space.other != "off")
         return torch.stack(self.truth) != background
 
@@ -57,7 +57,7 @@ class ClusteredImages:
         return self.truth[self.train - len(self.attention) :]
 
     def foreground_scores(self, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
-        """Return the IoU of the foreground in %, the mean over the scored images, of attention masks and of clusters (`mask`)."""
+        """Return the foreground IoU in %, the mean over the scored images, of the attention masks and of `mask` (CBFE)."""
         truth = self.labelled()[self.train - len(mask) :]
         masks = {"attention": self.attention, "cbfe": enlarged(mask, self.side)}
         ious = {name: round(100 * jaccard(of_all[self.train :], truth), 4) for name, of_all in masks.items()}
@@ -65,7 +65,7 @@ class ClusteredImages:
 
 
 def enlarged(maps: Tensor, side: int) -> Tensor:
-    """Return maps [n h w] as squares of `side` px, by nearest neighbours."""
+    """Return maps `[n h w]` resized to `[n side side]` by nearest neighbours."""
     rows, columns = (
         F.interpolate(torch.arange(n)[None, None].float(), side, mode="nearest")[0, 0].long() for n in maps.shape[1:]
     )
@@ -74,7 +74,10 @@ def enlarged(maps: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Fine:
-    """Fine clusters of the foreground (`parts`, the last one is the background) and of everything, with their neighbourhoods."""
+    """The foreground mask, and fine clusters of it (`parts`, whose last index is background) and of all patches (`everything`).
+
+    threshold: the least precision of a foreground cluster. edges, all_edges: pairs of clusters that lie side by side.
+    """
 
     threshold: float
     mask: Bool[Tensor, "n gh gw"]

@@ -28,17 +28,18 @@ ANGLES = {"eight": EIGHT, "leopart": (*EIGHT[:5], 4 * math.pi / 3, *EIGHT[6:])}
 INFOMAP = """
 import infomap, json, sys
 edges, options = json.load(sys.stdin)
-found = infomap.run([tuple(edge) for edge in edges], options=infomap.Options(**options)).modules()
-print(json.dumps(list(found.items())))
-"""  # in a process of its own: infomap and faiss cannot live in one, as their generated bindings share a table of types
+modules = infomap.run([tuple(edge) for edge in edges], options=infomap.Options(**options)).modules()
+print(json.dumps(list(modules.items())))
+"""  # in a separate process: the generated bindings of infomap and faiss clash over a shared table of types
 RESOLUTIONS = tuple(2.0**exponent for exponent in [number / 4 for number in range(-12, 17)])  # 1/8 to 16
 
 
 def offsets(distances: Sequence[int] = (1, 2), angles: str = "eight") -> tuple[Offset, ...]:
-    """Return the neighbours (rows down, columns right) that count, one for each distance and angle; some are counted twice.
+    """Return the offsets (rows down, columns right) of the neighbours that count, one for each distance and angle.
 
-    Distances are along the ray, rounded to whole pixels as scikit-image does: at distance 2 the diagonal neighbour is the one
-    at (1, 1). angles: "eight" directions; "leopart" has 240 degrees in place of 225, as the reference by a slip.
+    Distances are measured along the ray and rounded to whole pixels, as in scikit-image: at distance 2 the diagonal neighbour is
+    the one at (1, 1), which therefore appears twice. angles: "eight" directions; "leopart" has 240 degrees in place of 225, a
+    slip of the reference.
     """
     return tuple((_rounded(math.sin(a) * d), _rounded(math.cos(a) * d)) for d in distances for a in ANGLES[angles])
 
@@ -48,9 +49,10 @@ def _rounded(value: float) -> int:
 
 
 def cooccurrence(clusters: Int[Tensor, "n h w"], k: int, neighbours: Sequence[Offset]) -> Float[Tensor, "k k"]:
-    """Return how the neighbours of each cluster are shared among the others: rows sum to 1, or to 0 for a cluster that has none.
+    """Return the share of each other cluster (column) among the neighbours of a cluster (row).
 
-    Shares are taken image by image and averaged over the images in which a cluster has a neighbour of another one.
+    Rows sum to 1, or to 0 for a cluster without neighbours. Shares are computed for each image and averaged over the images in
+    which the cluster has a neighbour of another cluster.
     """
     total, images = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
     for image in clusters:
@@ -74,7 +76,7 @@ def _shifted(image: Tensor, offset: Offset) -> tuple[Tensor, Tensor]:
 
 
 def graph(matrix: Float[Tensor, "k k"], threshold: float) -> list[Edge]:
-    """Return clusters that each have at least `threshold` of the other's neighbourhood; the weight is the smaller share."""
+    """Return an edge for every two clusters with `threshold` or more of each other's neighbours, weighted by the lower share."""
     least = torch.minimum(matrix, matrix.T)
     pairs = ((least >= threshold) & (least > 0)).triu(1).nonzero()
     return [(i, j, float(least[i, j])) for i, j in pairs.tolist()]
@@ -90,10 +92,10 @@ def communities(
     markov_time: float = 1.0,
     wanted: int | None = None,
 ) -> Int[Tensor, "k"]:
-    """Return the community of each cluster, 1, 2, ... by its smallest cluster; 0 for clusters without an edge.
+    """Return the community of each cluster, numbered from 1 in the order of its lowest cluster; 0 for clusters without an edge.
 
-    resolution (Louvain): higher values give more communities; None takes the one of a grid whose number of communities is
-    nearest to `wanted`. markov_time (Infomap): lower values give more communities.
+    method: "louvain" or "infomap". resolution (Louvain): higher values give more communities; None takes the value of RESOLUTIONS
+    whose number of communities is nearest to `wanted`. markov_time (Infomap): lower values give more communities.
     Raises UserError where Infomap is not installed.
     """
     if not edges:
@@ -119,7 +121,7 @@ def _louvain(edges: Sequence[Edge], seed: int, resolution: float) -> list[Iterab
 def _infomap(edges: Sequence[Edge], seed: int, markov_time: float, wanted: int | None) -> list[Iterable[int]]:
     if importlib.util.find_spec("infomap") is None:
         raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain")
-    options = {"two_level": True, "silent": True, "seed": seed + 1, "markov_time": markov_time}  # it refuses seed 0
+    options = {"two_level": True, "silent": True, "seed": seed + 1, "markov_time": markov_time}  # Infomap refuses seed 0
     options |= {} if wanted is None else {"preferred_number_of_modules": wanted}
     text = json.dumps([edges, options])
     done = subprocess.run([sys.executable, "-c", INFOMAP], input=text, capture_output=True, text=True, check=False)

@@ -4,25 +4,27 @@ Ziegler and Asano, Leopart: Self-Supervised Learning of Object Parts for Semanti
 4.4; Pariza et al., NeCo, ICLR 2025, appendix B.1 and table 6. Patch features of train and of the scored split are clustered
 together (as in `kmeans`), then
 
-1. CBFE: of 200 spherical clusters those are foreground whose pixels lie in the attention masks of a ViT often enough;
-2. the foreground alone is clustered finely; clusters that lie side by side become communities, those without a neighbour 0;
-3. communities are named by classes with the Hungarian method (communities beyond the number of classes: class 0).
+1. CBFE: of 200 spherical clusters, those count as foreground whose pixels lie in a ViT's attention masks often enough;
+2. the foreground alone is clustered finely; clusters that often lie side by side are joined to communities, those without a
+   neighbour become background;
+3. communities are matched with classes by the Hungarian method (communities beyond the number of classes: class 0).
 
-Every step stands in the record: variants `kmeans` (K = classes, no step), `cbfe` (K = classes less background, on the
-foreground), `cd` (communities of clusters of everything), `cbfe+cd` (the headline), and `overclustering` (fine clusters by their
-most frequent class: what communities could reach); `foreground_iou` of the masks.
+The record has a score for every step, by variant: `kmeans` (K = classes, none of the steps), `cbfe` (K = classes without
+background, on the foreground), `cd` (communities of fine clusters of all patches), `cbfe+cd` (the headline), and `overclustering`
+(each fine cluster takes its most frequent class: what communities could reach at best); and the masks' `foreground_iou`.
 
 - leopart, leopart-b8: the reference for ViT-S/16 and ViT-B/8; neco: NeCo's parameters. Attention holds 65 % of the mass (NeCo's
-  text: 70 %, its code: 65 %). The reference takes the attention of DINO ViT-S/16 for every backbone: `--attention-from`;
-  NeCo takes each backbone's own, as here by default. 240 degrees stand for 225 in its list of neighbours.
-- label-free: nothing is chosen with labels. The cut is where the foreground agrees best with the attention masks themselves; all
-  co-occurrences are edges; and of Louvain's resolutions that one counts whose communities are as many as classes.
+  text: 70 %, its code: 65 %). The reference takes the attention of DINO ViT-S/16 for every backbone (`--attention-from`);
+  NeCo takes that of the scored backbone, as here by default. The reference's list of neighbours has 240 degrees in place of 225.
+- label-free: nothing is chosen with labels. The cut is where the foreground agrees best with the attention masks; all
+  co-occurrences are edges; and Louvain's resolution is the one that gives about as many communities as there are classes.
 
-What the other presets choose with labels: the cut (with train's labels, here too) and, when they were published, the number of
-clusters, the least weight of an edge and the Markov time, by 300 trials on train's mIoU. The record lists what is not as in the
-label-free variant (`chosen_with_labels`). Communities are Louvain's by default, with the resolution that gives as many as there
+The other presets choose the cut with train's labels. Their number of clusters, least weight of an edge and Markov time were also
+chosen with labels before publication, by 300 trials on train's mIoU. The record lists the settings that differ from those of the
+label-free preset (`chosen_with_labels`). Communities are Louvain's by default, with the resolution that gives as many as there
 are classes without background; published numbers are Infomap's (`--method infomap`, pip install 'densebench[infomap]').
-K-means of `kmeans` and `cbfe` and the communities take the seed; the fine clustering takes `--clustering-seed`, as the reference.
+K-means of `kmeans` and `cbfe` and the communities depend on the seed of the score, the fine clustering on `--clustering-seed`, as
+in the reference.
 
 Numbers to reach (mIoU, VOC val; NeCo table 6 and Leopart table 5): NeCo ViT-S/14 17.8, with CBFE 41.3, with CD 55.1; Leopart
 ViT-S/16 with both 41.7; DINOv2R ViT-S/14 35.1.
@@ -85,32 +87,42 @@ class Unsupervised(Clustered):
         "label-free": LABEL_FREE,
     }
 
-    train_split: str | None = setting(None, "split that is clustered too, and whose labels choose the cut; none: train")
-    attention_mass: float = setting(0.65, "share of the attention that its masks hold", minimum=0)
-    attention_from: str | None = setting(None, "backbone whose attention counts, such as ckpt:DIR; none: the scored one's own")
+    train_split: str | None = setting(
+        None, "split that is clustered with the scored one, and whose labels choose the cut; none: train"
+    )
+    attention_mass: float = setting(0.65, "share of the attention that lies inside an attention mask", minimum=0)
+    attention_from: str | None = setting(None, "backbone whose attention is used, such as ckpt:DIR; none: the scored backbone")
     attention_weights: str | None = setting(None, "weights for --attention-from timm:NAME")
-    foreground_clusters: int = setting(200, "clusters that are foreground or background as a whole", minimum=1, maximum=1_000_000)
-    cut: str = setting("labels", "least precision of foreground: chosen by labels or by attention, or a number")
-    community_clusters: int = setting(149, "clusters that are joined to communities", minimum=1, maximum=1_000_000)
-    angles: str = setting("leopart", "neighbours that count: eight, or the reference's list", choices=("eight", "leopart"))
-    weight_threshold: float = setting(0.09, "least share of a neighbourhood that makes an edge, both ways", minimum=0)
+    foreground_clusters: int = setting(
+        200, "number of clusters that are each foreground or background as a whole", minimum=1, maximum=1_000_000
+    )
+    cut: str = setting("labels", "least precision of a foreground cluster: labels or attention (chosen by these), or a number")
+    community_clusters: int = setting(
+        149, "number of fine clusters, which are joined to communities", minimum=1, maximum=1_000_000
+    )
+    angles: str = setting(
+        "leopart", "neighbours that count: all eight directions, or the reference's list", choices=("eight", "leopart")
+    )
+    weight_threshold: float = setting(0.09, "least share of each other's neighbours at which two clusters get an edge", minimum=0)
     method: str = setting("louvain", "how communities are found", choices=("louvain", "infomap"))
-    resolution: float | None = setting(None, "of Louvain; none: so that communities are as many as classes", minimum=0)
-    markov_time: float = setting(2.0, "of Infomap", minimum=0)
-    clustering_seed: int | None = setting(0, "of the fine clusterings; none: the seed of the score", minimum=0)
-    seeds: int = axis(10, "runs", minimum=1, maximum=10_000)
+    resolution: float | None = setting(
+        None, "resolution of Louvain; none: the one that gives about as many communities as classes", minimum=0
+    )
+    markov_time: float = setting(2.0, "Markov time of Infomap", minimum=0)
+    clustering_seed: int | None = setting(0, "seed of the fine clusterings; none: the seed of the score", minimum=0)
+    seeds: int = axis(10, "number of runs, each with its own seed", minimum=1, maximum=10_000)
 
     def headline(self) -> dict[str, str]:
-        """Return mIoU of foreground and communities together."""
+        """Return what tables show: mIoU of foreground and communities together."""
         return {"metric": "miou", "variant": BOTH}
 
     def splits(self, dataset: Dataset) -> tuple[str, str]:
-        """Return the split that is clustered too and the scored one; the first is train, of VOC 1464 images, not trainaug."""
+        """Return the split that is clustered too (by default train: 1464 images of VOC, not trainaug), and the scored one."""
         usual = "train" if "train" in dataset.splits else dataset.train_split
         return self.train_split or usual, self.eval_split or dataset.val_split
 
     def resolve(self, dataset: Dataset) -> Unsupervised:
-        """Name the splits. Raises UserError for a cut that is no number from 0 to 1, and for data without a background class."""
+        """Fill in the splits. Raises UserError for a wrong cut or share, and for a data set without a background class."""
         cut = self.cut if self.cut in ("labels", "attention") else f"{self.threshold():g}"
         if self.engine == "sklearn":
             raise UserError("--engine sklearn: it has no spherical K-means, which finds the foreground; take torch or faiss")
@@ -128,7 +140,7 @@ class Unsupervised(Clustered):
         return replace(super().resolve(dataset), cut=cut)
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings by meaning: another backbone's attention is its weights."""
+        """Return the settings that decide the number: --attention-from counts by the identity of that backbone."""
         settings = {**super().settings(dataset), "chosen_with_labels": self.chosen_with_labels()}
         if (other := self.other_attention()) is not None:
             settings |= {"attention_from": without_labels(other.identity()), "attention_weights": None}
@@ -145,7 +157,7 @@ class Unsupervised(Clustered):
         return value
 
     def chosen_with_labels(self) -> list[str]:
-        """Return the settings that labels chose, here or before publication: those unlike the label-free variant's."""
+        """Return the names of settings that were chosen with labels, here or before publication: those unlike label-free's."""
         names = ["cut", "community_clusters", "weight_threshold", "markov_time" if self.method == "infomap" else "resolution"]
         return [name for name in names if getattr(self, name) != LABEL_FREE.get(name)]
 
@@ -154,14 +166,14 @@ class Unsupervised(Clustered):
         return [(("seed", seed),) for seed in range(self.seeds)]
 
     def other_attention(self) -> Backbone | None:
-        """Return the other backbone whose attention counts, if one was named."""
+        """Return the backbone of --attention-from; None where the scored backbone's attention is used."""
         if self.attention_from is None:
             return None
         weights = Path(self.attention_weights) if self.attention_weights else None
         return attention_of(load_backbone(self.attention_from, weights=weights))
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Labels and attention first (they fail early), then the clusterings, then the communities of every seed."""
+        """Read labels and attention first (they fail early), then cluster, then find the communities of every seed."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         items = list({item.name: item for item in [*train, *val]}.values())
         if len(items) < len(train) + len(val):
@@ -192,7 +204,7 @@ class Unsupervised(Clustered):
                 draw(space, view, val, known[fine_seed].parts[len(train) :], named, self.visualise, run.pictures)
 
     def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:
-        """Return the masks of attention: heads averaged, smoothed, the patches that hold most of it, without specks."""
+        """Return attention masks: heads averaged, smoothed, cut at --attention-mass, and without small specks."""
         view = View(source.stride, whole_size(self.image_size, source, dataset))
         maps = features_of(self, source, dataset, items, view)
         heads = torch.stack([maps[item].float().mean(dim=2) for item in items])
@@ -200,7 +212,10 @@ class Unsupervised(Clustered):
         return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))
 
     def fine(self, images: ClusteredImages, seed: int) -> Fine:
-        """Return the foreground and its fine clusters, the fine clusters of everything, and which lie side by side."""
+        """Return the foreground with its fine clusters, the fine clusters of all patches, and the edges of both.
+
+        Raises UserError where there are fewer tokens than clusters.
+        """
         k, fewer = self.community_clusters, self.foreground_clusters
         for name, count in (("community", k), ("foreground", fewer)):
             if count > len(images.tokens):
@@ -225,9 +240,10 @@ class Unsupervised(Clustered):
         return self.threshold()
 
     def inside(self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
-        """Return clusters of the foreground, 0 to k - 1; the background is k.
+        """Return the cluster of each patch: 0 to k - 1 in the foreground, k in the background.
 
-        Tokens count as often as the enlarged map shows them, as the reference clusters enlarged maps.
+        A token is weighted by its pixels in the enlarged map, since the reference clusters enlarged maps.
+        Raises UserError where the foreground has fewer tokens than k.
         """
         index = mask.flatten().nonzero()[:, 0]
         pixels = index.repeat_interleave(images.pixels()[index % mask[0].numel()])
@@ -240,7 +256,7 @@ class Unsupervised(Clustered):
         return result.view(mask.shape)
 
     def edges(self, maps: Int[Tensor, "n h w"], nodes: int) -> list[Edge]:
-        """Return the pairs of clusters that lie side by side often enough."""
+        """Return the edges between clusters that lie side by side often enough (`--weight-threshold`)."""
         return graph(cooccurrence(maps, nodes, offsets(angles=self.angles)), self.weight_threshold)
 
     def scores(self, images: ClusteredImages, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
@@ -270,7 +286,7 @@ class Unsupervised(Clustered):
         return scores, named[of_parts]
 
     def groups(self, edges: list[Edge], nodes: int, seed: int, wanted: int) -> Int[Tensor, "nodes"]:
-        """Return the community of each cluster."""
+        """Return the community of each cluster by `--method`, from 1; 0 for clusters without an edge."""
         return communities(
             edges, nodes, method=self.method, seed=seed, resolution=self.resolution, markov_time=self.markov_time, wanted=wanted
         )

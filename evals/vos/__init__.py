@@ -1,4 +1,4 @@
-"""Video object segmentation."""
+"""Video object segmentation by label propagation."""
 
 from densebench.evals.vos.protocol import Vos
 

@@ -1,4 +1,4 @@
-"""Frames of videos as a backbone takes them: which size, how resized, and in which batches they are read."""
+"""Frames of videos as input of a backbone: their size, how they are resized, and the batches in which they are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from densebench.errors import UserError
 from densebench.features.extract import Normalisation
 from densebench.features.views import to_tensor
 
-LONG_SIDE = 64  # its divisor where sides are rounded down
+LONG_SIDE = 64  # with rounding "down" the long side is first rounded down to a multiple of this, px
 DINO_STD = (0.228, 0.224, 0.225)
 
 
@@ -34,7 +34,10 @@ class FrameSize:
     stride: int
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """Return height and width of a resized frame; a square one counts as wide. Raises UserError where a side becomes 0."""
+        """Return height and width in px of a resized frame; the short side of a square is its height.
+
+        Raises UserError where a side becomes 0.
+        """
         low, high = (width, height) if height > width else (height, width)
         if self.rounding == "up":
             short = math.ceil(self.short_side / self.stride) * self.stride
@@ -49,7 +52,10 @@ class FrameSize:
 
 
 def resized(image: Image.Image, shape: tuple[int, int], resample: str) -> Float[Tensor, "3 h w"]:
-    """Return an RGB frame at (height, width), 0..1 in steps of 1/255; bilinear without antialiasing, or PIL's bicubic."""
+    """Return an RGB frame resized to `shape` (height, width), with values 0..1 in steps of 1/255.
+
+    resample: "bilinear" (without antialiasing) or "bicubic" (Pillow's).
+    """
     if resample == "bicubic":
         return to_tensor(image.resize(shape[::-1], Image.Resampling.BICUBIC))
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)[None].float()
@@ -57,13 +63,13 @@ def resized(image: Image.Image, shape: tuple[int, int], resample: str) -> Float[
 
 
 def statistics(of_backbone: Normalisation, colour: str) -> Normalisation:
-    """Return the colour statistics: the backbone's own; for "dino" with 0.228 for red where they are ImageNet's."""
+    """Return the backbone's colour statistics; "dino" changes ImageNet's deviation of red from 0.229 to 0.228."""
     imagenet = (tuple(of_backbone.mean), tuple(of_backbone.std)) == (IMAGENET_MEAN, IMAGENET_STD)
     return Normalisation(of_backbone.mean, DINO_STD) if imagenet and colour == "dino" else of_backbone
 
 
 class _Frames(Samples):
-    """Decoding and resizing, in worker processes."""
+    """Frames of one size, decoded and resized in worker processes."""
 
     def __init__(
         self, videos: Videos, items: Sequence[Item], native: tuple[int, int], shape: tuple[int, int], resample: str
@@ -82,9 +88,10 @@ class _Frames(Samples):
 def steps(
     videos: Videos, sequences: Sequence[Sequence[Item]], shape: tuple[int, int], resample: str, workers: int, pin: bool = False
 ) -> Iterator[Float[Tensor, "b 3 h w"]]:
-    """Yield the first frames of the sequences as a batch, then the second ones, and so on: longest sequences first.
+    """Yield the first frames of all sequences as a batch, then the second ones, and so on.
 
-    pin: in page-locked memory, for a GPU.
+    sequences: sorted by length, the longest first, so that those that have ended are the last of a batch. pin: return batches in
+    page-locked memory, for a GPU.
     Raises UserError naming the file of a frame that cannot be read or has another size than the first one.
     """
     items = [item for frames in sequences for item in frames]

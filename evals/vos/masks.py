@@ -1,4 +1,4 @@
-"""Masks of videos in files: those that somebody predicted, those that are saved, and pictures of them."""
+"""Masks of videos in files: given predictions, saved predictions, and contact sheets."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from densebench.pictures.palette import voc_palette
 
 PALETTE = np.array(voc_palette(256), dtype=np.uint8)
 ABOUT = "predictions.json"
-SHOWN, WIDTH = 6, 320  # frames a sheet, and their width in px
+SHOWN, WIDTH = 6, 320  # frames on a sheet, and their width in px
 
 
 class GivenMasks:
-    """A folder of predicted masks, <sequence>/<frame>.png, one id a pixel. The first and the last frame need none."""
+    """A folder of given predictions, <sequence>/<frame>.png, one id per pixel. The first and the last frame need no file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def source_override(self) -> Backbone:
-        """Return what stands for the masks in place of a backbone, with their digest. Raises UserError where there are none."""
+        """Return the source override, which identifies the masks by their digest. Raises UserError where there are none."""
         paths = sorted(self.folder.rglob("*.png"))
         if not paths:
             raise UserError(f"--predictions {self.folder}: it holds no mask; give a folder of <sequence>/<frame>.png")
@@ -42,7 +42,7 @@ class GivenMasks:
         return Backbone(nn.Identity(), BackboneInfo(f"predictions:{self.folder}", "masks", 0, 1, kind="predictions"), whole)
 
     def path(self, item: Item) -> Path:
-        """Return where the mask of a frame is."""
+        """Return the path of the mask of a frame."""
         return self.folder / f"{item.name}.png"
 
     def read(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int]) -> Iterator[Tracking]:
@@ -68,10 +68,10 @@ class GivenMasks:
 
 
 class SavedMasks:
-    """A folder that label maps are written to as paletted PNGs; a note beside them says whose they are."""
+    """A folder into which label maps are written as paletted PNGs; a file beside them identifies the run that wrote them."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        """Raises UserError where the folder holds something else."""
+        """Raises UserError where the folder holds anything but masks of the run that `about` identifies."""
         self.folder = folder
         note, text = folder / ABOUT, canonical_json(about) + "\n"
         if note.is_file() and note.read_text(encoding="utf-8") != text:
@@ -82,7 +82,7 @@ class SavedMasks:
         write_text(note, text)
 
     def path(self, item: Item) -> Path:
-        """Return where the map of a frame goes."""
+        """Return the path of the label map of a frame."""
         return self.folder / f"{item.name}.png"
 
     def has(self, items: Iterable[Item]) -> bool:
@@ -102,7 +102,7 @@ def _spec(note: Path) -> str:
 
 
 def paletted(mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
-    """Return a mask with the colours of DAVIS, which are those of VOC."""
+    """Return a mask as a paletted image with the colours of DAVIS, which are those of VOC."""
     picture = Image.fromarray(mask)
     picture.putpalette(PALETTE.tobytes())
     return picture
@@ -118,7 +118,7 @@ class Sheets:
         self._columns: dict[str, list[Image.Image]] = {name: [] for name in names}
 
     def path(self, name: str) -> Path:
-        """Return where the sheet of a sequence goes."""
+        """Return the path of the sheet of a sequence."""
         assert self.folder is not None
         return self.folder / f"{name}.png"
 
@@ -127,7 +127,7 @@ class Sheets:
         return name not in self.chosen or self.path(name).is_file()
 
     def add(self, tracking: Tracking) -> None:
-        """Take the map of a frame; write the sheet after the last frame."""
+        """Add the label map of a frame; write the sheet after the last frame of its sequence."""
         numbers = self.chosen.get(tracking.sequence, [])
         if tracking.number not in numbers:
             return
@@ -140,7 +140,7 @@ class Sheets:
 
 
 def overlaid(image: Image.Image, mask: UInt8[np.ndarray, "h w"]) -> Image.Image:
-    """Return a small frame with its objects in colour."""
+    """Return a frame, WIDTH px wide, with its objects in colour."""
     pixels = np.array(image)
     shown = mask > 0
     pixels[shown] = (pixels[shown] // 2) + (PALETTE[mask[shown]] // 2)

@@ -3,19 +3,22 @@
 No training: every patch takes the labels of its most similar patches in the first frame and the last few ones (Jabri et al.,
 Space-Time Correspondence as a Contrastive Random Walk, NeurIPS 2020), scored by J and F of DAVIS (`densebench.numerics.video`).
 
-- dino: as DINO's code does it (Caron et al., ICCV 2021; FLSL, Su et al., NeurIPS 2023, table 4, uses the same file). Short side
-  480 px, long side down to a multiple of 64, bilinear without antialiasing (OpenCV's on bytes; ours rounds to bytes too and may
-  differ by one of 255); the last layer's normalised features; the first frame and the last 7; a square window of 12 patches to
+- dino: as in DINO's code (Caron et al., ICCV 2021; FLSL, Su et al., NeurIPS 2023, table 4, uses the same file). Short side 480
+  px, long side rounded down to a multiple of 64, bilinear without antialiasing (OpenCV's on bytes; ours rounds to bytes as well,
+  and may differ by 1/255); the last layer's normalised features; the first frame and the last 7; a square window of 12 patches to
   each side (FLSL's text calls it 12 x 12); the 5 most similar patches of all frames together, exp(cosine / 0.1); masks upsampled
-  bilinearly by the patch, every object stretched to 0..1 over the frame, then the greatest, then by nearest neighbours to the
-  video's own size. Red is normalised by 0.228 instead of 0.229 (`--colour`; only where the backbone has ImageNet's statistics).
-- dinov3: as the notebook of DINOv3 (Simeoni et al., 2025): short side 960, both sides up to the patch, bicubic; a round window;
-  exp(cosine / 0.2); masks upsampled by nearest neighbours to the video's own size. There a mask that is equal everywhere is 0.
+  bilinearly by the patch size, every object's mask stretched to 0..1 over the frame, the object of the greatest value taken at
+  each pixel, and the ids resized by nearest neighbours to the video's original size. Red is normalised by 0.228 instead of 0.229
+  (`--colour`; only where the backbone has ImageNet's statistics).
+- dinov3: as in the notebook of DINOv3 (Simeoni et al., 2025): short side 960, both sides rounded up to multiples of the patch,
+  bicubic; a round window; exp(cosine / 0.2); masks upsampled by nearest neighbours to the video's original size. A mask with the
+  same value everywhere becomes 0.
 
-Masks come to the grid by nearest neighbours, so that an object smaller than a patch may vanish at once; a notice names it.
-Patches that do not divide the sides: DINO's code crops and shifts by less than a patch; here both sides are resized to multiples.
+The first frame's masks are sampled at the centres of patches, so an object smaller than a patch may vanish; a notice names it.
+Where patches do not divide the sides, DINO's code crops and shifts by less than a patch; here both sides are resized to
+multiples.
 
-`--predictions DIR` scores masks that exist, <sequence>/<frame>.png, by the same measure and without a backbone. Sequences are
+`--predictions DIR` scores given masks, <sequence>/<frame>.png, by the same measure and without a backbone. Sequences are
 read frame by frame: memory holds the context frames of as many sequences as `--batch-size`, whatever their length. Features are
 not cached: a whole data set's would take gigabytes, and every frame is needed once.
 
@@ -68,43 +71,51 @@ class Vos(Evaluator):
         },
     }
 
-    short_side: int = setting(480, "of the frames, in px", minimum=1, maximum=16_384)
-    rounding: str = setting("down", "sides to multiples of the stride; down: the long one of 64 first", choices=("down", "up"))
+    short_side: int = setting(480, "short side to which frames are resized, in px", minimum=1, maximum=16_384)
+    rounding: str = setting(
+        "down", "how sides are rounded to multiples of the stride; down: the long one to 64 first", choices=("down", "up")
+    )
     resample: str = setting("bilinear", "how frames are resized", choices=("bilinear", "bicubic"))
-    colour: str = setting("dino", "whose colour statistics; dino: ImageNet's with 0.228 for red", choices=("backbone", "dino"))
-    context: int = setting(7, "last frames that labels are taken from, besides the first one", minimum=0, maximum=10_000)
-    radius: int | None = setting(12, "of the window, in patches; none: the whole frame", minimum=1, maximum=1024)
-    window: str = setting("square", "its shape", choices=("square", "circle"))
-    neighbours: int = setting(5, "patches that a patch takes its labels from", minimum=1, maximum=1_000_000)
-    temperature: float = setting(0.1, "cosines are divided by it", minimum=1e-6)
-    upsample: str = setting("bilinear", "how masks come back to pixels", choices=("bilinear", "nearest"))
+    colour: str = setting(
+        "dino", "colour statistics that normalise frames; dino: ImageNet's with 0.228 for red", choices=("backbone", "dino")
+    )
+    context: int = setting(
+        7, "number of preceding frames that labels are taken from, besides the first frame", minimum=0, maximum=10_000
+    )
+    radius: int | None = setting(12, "radius of the search window in patches; none: the whole frame", minimum=1, maximum=1024)
+    window: str = setting("square", "shape of the search window", choices=("square", "circle"))
+    neighbours: int = setting(
+        5, "number of most similar patches that a patch takes its labels from", minimum=1, maximum=1_000_000
+    )
+    temperature: float = setting(0.1, "temperature of the weights, exp(cosine / temperature)", minimum=1e-6)
+    upsample: str = setting("bilinear", "how masks are upsampled from patches to pixels", choices=("bilinear", "nearest"))
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    predictions: str | None = setting(None, "folder of masks to score instead: <sequence>/<frame>.png")
-    save_predictions: str | None = runtime(None, "folder for the masks, as paletted PNGs <sequence>/<frame>.png")
-    visualise: int = runtime(0, "draw so many sequences: truth above, prediction below", minimum=0, maximum=100_000)
+    predictions: str | None = setting(None, "folder of given masks to score instead of a backbone: <sequence>/<frame>.png")
+    save_predictions: str | None = runtime(None, "folder to save predicted masks in, as paletted PNGs <sequence>/<frame>.png")
+    visualise: int = runtime(0, "number of sequences to draw, truth above and prediction below", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:
-        """Return the mean of J and F."""
+        """Return what tables show: the mean of J and F."""
         return {"metric": "jf_mean", "variant": "official"}
 
     def source_override(self) -> Backbone | None:
-        """Return what stands for the masks that --predictions names, in place of a backbone."""
+        """Return the source override, which identifies the masks of --predictions; None without that option."""
         return None if self.predictions is None else GivenMasks(Path(self.predictions)).source_override()
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings; for masks that exist, only what decides the measure."""
+        """Return the settings; for given masks, only those that still decide the number."""
         settings = super().settings(dataset)
         del settings["predictions"]
         return settings if self.predictions is None else {"eval_split": self.eval_split, "masks": "given"}
 
     def resolve(self, dataset: Dataset) -> Vos:
-        """Name the split; refuse to save masks that were given."""
+        """Fill in the split. Raises UserError for options that have no effect on the masks of --predictions."""
         if self.predictions is not None:
             self.check_given()
         return super().resolve(dataset)
 
     def check_given(self) -> None:
-        """Raise UserError for options that would change nothing about masks that exist."""
+        """Raise UserError for options that have no effect on given masks."""
         if self.save_predictions is not None:
             raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
         given, usual = (select(options, "setting") for options in (self, Vos()))
@@ -114,11 +125,11 @@ class Vos(Evaluator):
             raise UserError(f"{names} (or a preset other than dino) changes nothing about --predictions; leave it out")
 
     def alone(self) -> str:
-        """Return --save-predictions where it is given: a folder holds the masks of one run."""
+        """Return the option that allows one run only: --save-predictions, whose folder holds the masks of one; "" without it."""
         return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Score: first masks first (they fail early), then frame by frame; finished sequences of an earlier run are kept."""
+        """Read first masks (they fail early), then score frame by frame; sequences that a killed run finished are reused."""
         videos = cast(Videos, dataset)
         split = self.splits(dataset)[1]
         items = dataset.part(split, run.limit)
@@ -158,7 +169,7 @@ class Vos(Evaluator):
         yield from scores(tally.values(), {**tally.details(), **self.sizes(backbone, videos, sequences)})
 
     def sizes(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
-        """Return the sizes at which the backbone sees frames."""
+        """Return the sizes of resized frames, for the record; nothing for given masks."""
         if self.predictions is not None:
             return {}
         size = FrameSize(self.short_side, self.rounding, backbone.stride)

@@ -1,4 +1,4 @@
-"""J and F of label maps frame by frame, saved for a run that is resumed, and the scores that follow from them."""
+"""J and F of label maps frame by frame, saved so that a killed run can be resumed, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Tally:
         return name in self._finished
 
     def add(self, tracking: Tracking) -> None:
-        """Score the map of a frame; the first and the last one of a sequence are not scored."""
+        """Score the label map of a frame; the first and the last frame of a sequence are not scored."""
         name, last = tracking.sequence, len(self.sequences[tracking.sequence]) - 1
         if tracking.number == 0:
             self._values[name], self._vanished[name] = [], list(tracking.vanished)
@@ -60,11 +60,11 @@ class Tally:
                 write_checked(self._folder / f"{name}.scores.json", canonical_json(saved).encode())
 
     def values(self) -> dict[str, Float[np.ndarray, "frames objects 2"]]:
-        """Return J and F of every sequence."""
+        """Return J and F by sequence, 0..1."""
         return {name: np.array(values) for name, values in self._values.items()}
 
     def vanished(self) -> list[str]:
-        """Return the objects that no patch of the first frame shows."""
+        """Return the objects, as <sequence>_<id>, that lie under no patch centre of the first frame."""
         return [f"{name}_{number}" for name, lost in self._vanished.items() for number in lost]
 
     def details(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Tally:
 def scores(values: Mapping[str, Float[np.ndarray, "frames objects 2"]], details: dict[str, Any]) -> list[Score]:
     """Return mean, recall and decay of J and of F, and last the mean of both means, in % (decay in points) over all objects.
 
-    Intervals are a bootstrap over sequences. `values`: J and F of each sequence.
+    values: J and F by sequence. Intervals are those of a bootstrap over sequences.
     """
     tables = {name: 100 * _statistics(frames) for name, frames in values.items()}
     scores_of, by_sequence = [], {name: {} for name in tables}  # type: ignore[var-annotated]
@@ -97,7 +97,7 @@ def _statistics(values: Float[np.ndarray, "frames objects 2"]) -> Float[np.ndarr
 
 
 def _score(metric: str, values: Mapping[str, Float[np.ndarray, "objects"]], details: dict[str, Any]) -> Score:
-    """Return the mean over all objects, and each of them; means have a bootstrap over sequences. `values`: by sequence, in %."""
+    """Return a score: the mean over all objects, and the value of each. Means have a bootstrap over sequences; values in %."""
     import torch
 
     sums, counts = (np.array([of(of_objects) for of_objects in values.values()]) for of in (np.sum, len))

@@ -21,12 +21,15 @@ from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
 from densebench.numerics.propagation import Window, propagate, stretched
 
-AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities
+AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities computed at once: bounds memory and changes no result
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """The label map of one frame: its sequence, its number there from 0, and of a first frame the ids that the grid lost."""
+    """The label map of one frame, with its sequence and its number there, from 0.
+
+    vanished: for a first frame, the ids that lie under no patch centre.
+    """
 
     sequence: str
     number: int
@@ -36,7 +39,7 @@ class Tracking:
 
 
 class Context:
-    """Features and labels of the first frame and the last few ones, of several sequences at once; its size does not grow."""
+    """Features and labels of the first frame and the last few frames, for several sequences at once; memory is constant."""
 
     def __init__(self, features: Float[Tensor, "b h w d"], labels: Float[Tensor, "b h w c"], last: int) -> None:
         self.last, self.pushed = last, 0
@@ -45,12 +48,12 @@ class Context:
         self._keys[:, 0], self._labels[:, 0] = features, labels
 
     def frames(self, sequences: int) -> tuple[Float[Tensor, "b t h w d"], Float[Tensor, "b t h w c"]]:
-        """Return features and labels of the frames that the next frame of the first `sequences` sequences takes labels from."""
+        """Return features and labels of the t context frames of the first `sequences` sequences."""
         filled = 1 + min(self.pushed, self.last)
         return self._keys[:sequences, :filled], self._labels[:sequences, :filled]
 
     def push(self, features: Float[Tensor, "b h w d"], labels: Float[Tensor, "b h w c"]) -> None:
-        """Add a frame in place of the oldest but the first."""
+        """Add a frame; it replaces the oldest one, but never the first frame."""
         if self.last:
             slot = 1 + self.pushed % self.last
             self._keys[: len(features), slot], self._labels[: len(labels), slot] = features, labels
@@ -59,7 +62,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Tracker:
-    """How sequences are followed; sequences whose frames have one size go together, at most `batch_size` of them."""
+    """Propagates labels through sequences; up to `batch_size` sequences with frames of the same size are processed together."""
 
     backbone: Backbone
     videos: Videos
@@ -75,7 +78,10 @@ class Tracker:
     workers: int
 
     def follow(self, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run) -> Iterator[Tracking]:
-        """Yield the label maps of all frames. Raises UserError where a size does not fit or features are not finite."""
+        """Yield the label maps of all frames.
+
+        Raises UserError where the backbone cannot take a size, or features are not finite.
+        """
         sizes = {name: self.videos.image_size(frames[0]) for name, frames in sequences.items()}
         for size in dict.fromkeys(sizes.values()):
             self.backbone.check_size(*self.size.shape(*size))
@@ -117,7 +123,7 @@ class Tracker:
                 yield Tracking(name, number, item, prediction)
 
     def features(self, images: Float[Tensor, "b 3 h w"], items: Sequence[Item]) -> Float[Tensor, "b gh gw d"]:
-        """Return the features of frames, each of length one."""
+        """Return the features of frames, scaled to length 1. Raises UserError where they are not finite."""
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
             grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
@@ -134,7 +140,7 @@ def on_grid(mask: UInt8[np.ndarray, "h w"], grid: tuple[int, int]) -> UInt8[np.n
 
 
 def one_hot(grids: Sequence[UInt8[np.ndarray, "gh gw"]], channels: int) -> Float[Tensor, "b gh gw c"]:
-    """Return one channel an id, background first."""
+    """Return one channel for each id, background first."""
     return F.one_hot(torch.from_numpy(np.stack(grids)).long(), channels).float()
 
 
@@ -143,11 +149,11 @@ def label_map(
 ) -> UInt8[np.ndarray, "h w"]:
     """Return the ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
 
-    "bilinear": upsampled to `shape`, stretched, the greatest, then the pixel under the centre. "nearest": upsampled to `native`
-    at once, the patch under the corner of each pixel; a channel that is equal everywhere is 0 then. Of equal channels the first
-    wins.
+    soft: one channel for each id. upsample "bilinear": channels are upsampled to `shape` and stretched to 0..1, the greatest is
+    taken at each pixel, and ids are resized to `native` by nearest neighbours. "nearest": channels are upsampled to `native` by
+    nearest neighbours, and one that is constant over the frame becomes 0. Ties go to the lower id.
     """
-    channels = soft.permute(2, 0, 1)[None].contiguous()  # else the large ones lie pixel by pixel: slow
+    channels = soft.permute(2, 0, 1)[None].contiguous()  # a channels-last layout would be slow
     if upsample == "nearest":
         large = F.interpolate(channels, native, mode="nearest")
     else:

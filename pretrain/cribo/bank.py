@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from densebench.processes import gather
 
-TILE_BYTES = 128 * 2**20  # of one array of similarities
+TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
 
 
 class Bank(nn.Module):
-    """A ring of the teacher's objects of the last `images` images, in both views, with room for `count` objects an image.
+    """A ring buffer of the teacher's objects of the last `images` images, in both views, with room for `count` objects per image.
 
-    An empty row is never matched, and neither is an object of the same image from an earlier epoch. Adding costs O(batch).
+    Empty rows are never matched, and neither are objects of the query's own image from an earlier epoch. Adding costs O(batch).
     """
 
     objects: Tensor
@@ -36,7 +36,7 @@ class Bank(nn.Module):
         self.register_buffer("valid", torch.zeros(images, count, dtype=torch.bool))
         self.register_buffer("numbers", torch.full((images,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-        # which patches the objects were and where the views lay, so that a match can be drawn
+        # the patches of the objects and the crops of the views, so that a match can be drawn
         self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
         self.register_buffer("crops", torch.zeros(images, 2, 5))
         self._rows: Tensor | None = None
@@ -50,7 +50,11 @@ class Bank(nn.Module):
         labels: Int[Tensor, "b joint"],
         crops: Float[Tensor, "b 2 5"],
     ) -> None:
-        """Enter the objects of a batch, from all processes in the order of ranks, over the oldest ones."""
+        """Write the objects of a batch, gathered from all processes in the order of ranks, over the oldest ones.
+
+        numbers: of the images in the data set. labels: the object of each patch of both views. crops: top, left, height, width,
+        flip.
+        """
         parts = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
         joined = {name: gather(part)[-len(self.numbers) :] for name, part in parts.items()}
         slots = (self.pointer + torch.arange(len(joined["numbers"]), device=self.pointer.device)) % len(self.numbers)
@@ -72,8 +76,8 @@ class Bank(nn.Module):
     ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
         """Return the index (slot * count + object) of the most similar object by cosine, and whether there is one (equation 2).
 
-        numbers: of the queries' images; objects of the same image are passed over. valid: queries to search for; the others have
-        no match. Ties go to the first index.
+        view: which view's objects are searched, 0 or 1. numbers: of the queries' images; objects of the same image are skipped.
+        valid: the queries to search for; the others have no match. Ties go to the first index.
         """
         b, k, _ = queries.shape
         requested = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
@@ -95,7 +99,7 @@ class Bank(nn.Module):
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The indices that hold an object; read once after each `add`."""
+        """The flat indices that hold an object; computed once after each `add`."""
         if self._rows is None:
             self._rows = self.valid.flatten().nonzero()[:, 0]
         return self._rows
@@ -111,10 +115,11 @@ def cycle_consistent(
     valid: Bool[Tensor, "b k"],
     group: int = 0,
 ) -> Bool[Tensor, "b k"]:
-    """Return whether the way back ends where it began (equation 4), within each group of images (0: all are one group).
+    """Return which matches are cycle-consistent (equation 4), within each group of images (0: all images are one group).
 
-    jumped: for each object of one view, its match's vector in the other view. objects: the batch in that other view. True where
-    the object that is most similar to `jumped`, among all valid ones of the group, is the object itself.
+    jumped: for each object of one view, the vector of its match in the other view. objects: the batch's objects in that other
+    view. A match is cycle-consistent where, among all valid objects of the group, the one most similar to `jumped` is the object
+    itself.
     """
     size = group or len(valid)
     groups = zip(jumped.split(size), objects.split(size), valid.split(size), strict=True)
@@ -124,7 +129,7 @@ def cycle_consistent(
 def cycle_closes(
     jumped: Float[Tensor, "b k d"], objects: Float[Tensor, "all k d"], valid: Bool[Tensor, "all k"], first: int = 0
 ) -> Bool[Tensor, "b k"]:
-    """Return whether the way back ends where it began, for images `first` .. `first + b - 1` of a group, all in `objects`.
+    """Return which matches are cycle-consistent, for images `first` .. `first + b - 1` of the group of images in `objects`.
 
     jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
     """

@@ -9,13 +9,13 @@ earlier images; where the match is cycle-consistent, the student's object in one
 object in the other. The same loss between the two views of the object itself, and DINO's between whole views, are
 added.
 
-Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet
-instead of 32; each direction of the loss across images divided by its own number of matches, instead of both by the first's;
-cycles closed over the whole batch, gathered from all processes, instead of one GPU's share. The paper's three losses are sums of
-two directions (equations 6, 8 and 10), the code's are their means: here all three are means under either variant, so that they
-weigh alike. Objects and matches are counted over a group of images (`--group-size`: what one GPU of the code holds), and groups
-are averaged. Unlike the code, a bank that is not full holds nothing rather than noise, and an object is never matched with its
-own image.
+Where paper and official code part, the code is the default and `--variant paper` follows the text: 12 objects on ImageNet instead
+of 32; each direction of the loss across images divided by its own number of matches, instead of both by the first's; cycles must
+close over the whole batch, gathered from all processes, instead of one GPU's share. The paper's three losses are sums of two
+directions (equations 6, 8 and 10), the code's are their means: here all three are means under either variant, so that they weigh
+alike. Objects and matches are counted over a group of images (`--group-size`: what one GPU of the code holds), and groups are
+averaged. Unlike in the code, the empty rows of a bank are never matched (there they hold noise), and an object is never matched
+with one of its own image.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, objects_per_group, shares, weighed
 
-Pair = tuple[Tensor, Tensor]  # of prototypes: the student's and the teacher's
+Pair = tuple[Tensor, Tensor]  # prototypes of the student and of the teacher
 LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}
 
 
@@ -71,25 +71,27 @@ class CrIBo(PrototypePretrainer):
         "imagenet-vitb": {"objects": 12},
     }
 
-    objects: int = setting(64, "K: objects that an image is divided into", minimum=2, maximum=65_536)
+    objects: int = setting(64, "K: number of objects into which an image is divided", minimum=2, maximum=65_536)
     lambda_pos: float = setting(2.0, "weight of the positional cost in the clustering", minimum=0)
-    memory: int = setting(25000, "S: images whose objects are in the memory banks", minimum=1, maximum=100_000_000)
-    object_dim: int = setting(65536, "prototypes for objects", minimum=2, maximum=10_000_000)
+    memory: int = setting(25000, "S: number of images whose objects the memory banks hold", minimum=1, maximum=100_000_000)
+    object_dim: int = setting(65536, "number of prototypes for objects", minimum=2, maximum=10_000_000)
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
     object_weight: float = setting(1.0, "weight of the loss between the two views of an object; 0 switches it off", minimum=0)
     neighbour_weight: float = setting(1.0, "weight of the loss across images; 0 switches it off", minimum=0)
-    cycle: bool = setting(True, "use only cycle-consistent matches; no: use all matches")
+    cycle: bool = setting(True, "use only cycle-consistent matches, instead of all")
     cycle_scope: str = setting("group", "objects among which a cycle must close", choices=("group", "batch"))
     neighbour_norm: str = setting(
         "official",
-        "divisor of the loss across images: matches of the first direction (official), of each (paper)",
+        "number of matches that divides the loss across images: the first direction's (official) or each one's (paper)",
         choices=("official", "paper"),
     )
     bootstrap_after: int = setting(1, "epochs before the loss across images begins", minimum=0)
-    rounds: int = setting(5, "rounds of the clustering", minimum=1, maximum=10_000)
-    sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
-    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a round", minimum=1, maximum=10_000)
-    update_marginal: bool = setting(True, "update the marginal of clusters by their patches")
+    rounds: int = setting(5, "number of rounds of the clustering", minimum=1, maximum=10_000)
+    sharpness: float = setting(20.0, "lambda: inverse of the entropic regularisation of the transport", minimum=0)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations in each round", minimum=1, maximum=10_000)
+    update_marginal: bool = setting(
+        True, "set the marginal of clusters by their numbers of patches after each round, instead of uniform"
+    )
 
     def views(self) -> tuple[ViewSpec, ...]:
         """Return two global views: the first always blurred, the second sometimes blurred and solarised."""
@@ -132,7 +134,7 @@ class Bootstrapping(Objective):
         self._noted: list[tuple[Tensor, ...]] = []  # objects of the step's micro-batches
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Cluster the teacher's patches, match the objects, and let the student agree."""
+        """Return the loss: cluster the teacher's patches, match the objects across images, and compare student and teacher."""
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
@@ -167,7 +169,10 @@ class Bootstrapping(Objective):
         return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, patches: Tensor, views: Views, context: StepContext) -> tuple[Tensor, Objects]:
-        """Return labels on the joint axis and the objects that they make; patches: of all first views, then all second."""
+        """Return the cluster of each patch on the joint axis `[b joint]`, and the objects.
+
+        patches: those of all first views, then of all second views, `[2b n d]`.
+        """
         options = self.options
         tokens = torch.cat(patches.chunk(2), dim=1)
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
@@ -196,7 +201,7 @@ class Bootstrapping(Objective):
         teacher: Network,
         context: StepContext,
     ) -> Tensor:
-        """Return equation 6: the teacher's object in one view against the student's in the other, halved; the mean over a group.
+        """Return half of equation 6: the teacher's object in one view against the student's in the other; the mean over a group.
 
         z_s: the student's projections of the valid objects, `[2 rows e]`; rows: their indices among all `b * k`.
         """
@@ -220,8 +225,8 @@ class Bootstrapping(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
-        Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the first's number. With it
-        the bootstrapping ratio: the share of objects whose match holds (appendix B.4).
+        Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the number of the first. The
+        second value is the bootstrapping ratio: the share of objects with a match that is used (appendix B.4).
         """
         options = self.options
         indices, masks = self.match(teacher_objects, valid, numbers, context)
@@ -244,7 +249,7 @@ class Bootstrapping(Objective):
 
     @torch.no_grad()
     def match(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
+        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches are used (equations 2 to 4)."""
         numbers = numbers.to(teacher_objects.device, non_blocking=True)
         indices, masks = [], []
         for view in (0, 1):
@@ -273,19 +278,19 @@ class Bootstrapping(Objective):
         self._noted.append((teacher_objects.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:
-        """Centres move, and the step's objects enter the banks."""
+        """Update the centres, and add the step's objects to the banks."""
         super().commit(teacher)
         teacher_objects, *others = zip(*self._noted, strict=True)
         self.bank.add(torch.cat(teacher_objects, dim=1), *(torch.cat(part) for part in others))
         self._noted.clear()
 
     def discard(self) -> None:
-        """Centres stay, and the step's objects do not enter the banks."""
+        """Forget the step: centres and banks stay as they are."""
         super().discard()
         self._noted.clear()
 
     def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
-        """Return clusters of both views, and objects beside their matches in green or red frames (figure 3 of the paper)."""
+        """Return pictures of the clusters of both views, and of objects beside their matches (figure 3 of the paper)."""
         teacher_tokens = teacher.encode(torch.cat(views.pixels))
         labels, objects = self.cluster(teacher_tokens.patches, views, context)
         one, two = teacher_tokens.patches.chunk(2)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objects:
-    """The patches that make up the objects of b images, with room for k objects each.
+    """The objects of b images, as weights of their patches, with room for k objects per image.
 
-    weights: of each patch in each object, in views 1 and 2. valid: objects that both views show; the weights of others are 0.
+    weights: of each patch in each object, in views 1 and 2. valid: which objects both views show; the weights of others are 0.
     """
 
     weights: tuple[Float[Tensor, "b n k"], Float[Tensor, "b n k"]]
@@ -31,9 +31,9 @@ class Objects:
 
 
 def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
-    """Return the objects of a hard partition of the joint axis into `count` clusters: means over the patches of a view.
+    """Return the objects of a partition of the joint axis into `count` clusters; their vectors are means over a view's patches.
 
-    Labels that are `count` or more belong to no object.
+    Patches with a label of `count` or more belong to no object.
     """
     hard = F.one_hot(labels.clamp(max=count), count + 1)[:, :, :count].float()
     first, second = hard.chunk(2, dim=1)

@@ -1,4 +1,4 @@
-"""The clustering of CrIBo: a fixed number of objects on the patches of two views together, compact in meaning and in place.
+"""The clustering of CrIBo: the patches of two views are divided into a fixed number of objects by similarity and position.
 
 Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.1, and its official code, whose positional cost is the distance to the
 nearest other patch of a cluster (single linkage), not to its centre.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from densebench.numerics.sinkhorn import rescaled, sinkhorn
 
-MARGINAL_FLOOR = 0.01  # added to the patches of a cluster, so that an empty one can win some back
+MARGINAL_FLOOR = 0.01  # added to the number of patches of a cluster, so that an empty one can win patches again
 
 
 def partition(
@@ -31,10 +31,10 @@ def partition(
 ) -> Int[Tensor, "b joint"]:
     """Return the cluster 0 .. count - 1 of each patch on the joint axis, for b images at once.
 
-    tokens: the teacher's, of view 1 then view 2. positions: of the patches in the original image, px. noise: uniform; the
-    patches with the `count` largest values start the clusters. group: images that share the extremes of the cost (0: all).
-    Each round: cost = -cosine + lambda_pos * linkage, rescaled to [0, 1]; an unconverged transport plan; each patch to
-    its largest share; centroids and the clusters' marginal follow.
+    tokens: the teacher's patches, of view 1 then of view 2. positions: of the patches in the original image, px. noise: uniform;
+    the patches with the `count` largest values are the first centroids. group: number of images over which the cost is rescaled
+    together (0: all). Each round computes cost = -cosine + lambda_pos * linkage, rescaled to [0, 1], and from it an unconverged
+    transport plan, assigns each patch to the cluster of its largest share, and updates centroids and the clusters' marginal.
     """
     b, joint, _ = tokens.shape
     tokens = F.normalize(tokens.float(), dim=2)
@@ -62,7 +62,7 @@ def linkage(distances: Float[Tensor, "b n m"], labels: Int[Tensor, "b m"], count
     """Return the distance of each patch to the nearest other patch of each cluster, as a share of the image's largest.
 
     distances: infinite between a patch and itself, and between patches at the same position. labels: `count` for patches without
-    a cluster. A cluster without a patch to measure gets the image's mean, in which it counts as 0.
+    a cluster. Where a cluster has no patch at a finite distance, the image's mean is taken, in which such entries count as 0.
     """
     nearest = distances.new_full((*distances.shape[:2], count + 1), torch.inf)
     nearest = nearest.scatter_reduce(2, labels[:, None, :].expand_as(distances), distances, "amin")[:, :, :count]

@@ -1,4 +1,4 @@
-"""Pictures of CrIBo: the clusters of two views, and objects beside what they were matched with across images."""
+"""Pictures of CrIBo: the clusters of two views, and objects beside their matches in other images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS = 4  # matches shown for an image
 def clusters_picture(
     views: Views, labels: Int[Tensor, "b joint"], valid: Bool[Tensor, "b k"], grid: tuple[int, int]
 ) -> Image.Image:
-    """Return one row an image: both views, and both with their clusters; a colour is an object, grey is in one view only."""
+    """Return one row per image: both views, and both with a colour for each object; clusters in one view only are grey."""
     rows = []
     for pair, label, shared in zip(first(views.pixels, len(views)), labels, valid, strict=True):
         maps = [part.view(grid) for part in label.chunk(2)]
@@ -37,9 +37,9 @@ def matches_picture(
     grid: tuple[int, int],
     images: Images,
 ) -> Image.Image:
-    """Return one row an image: up to four objects of view 1, each beside its match in the bank.
+    """Return one row per image: up to four objects of view 1, each beside its match in the bank.
 
-    Frames are green where the cycle closes, else red. Matches that hold come first.
+    Frames of cycle-consistent matches, which come first, are green; others are red.
     """
     count = valid.shape[1]
     rows = []

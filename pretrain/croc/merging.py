@@ -1,10 +1,10 @@
-"""The clustering of CrOC: start with many centroids, merge the two most similar ones until two are left, keep the best number.
+"""The clustering of CrOC: from many centroids merge the two most similar until two are left, then take the best number.
 
 Source: CrOC (Stegmüller et al., CVPR 2023), section 3.3, and its official code. Where they part, every choice is a field of
 `Rules`, whose defaults are the code's.
 
-All problems (images times attention heads) take each step together: each merges one pair, so all shapes are known beforehand,
-and nothing is read back from the device.
+A problem is one attention head of one image. All problems are solved together: each merges one pair in every step, so all shapes
+are known beforehand, and nothing is read back from the device.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from densebench.numerics.sinkhorn import rescaled, sinkhorn
 class Rules:
     """How clusters are merged, weighed and chosen.
 
-    start: centroids at the beginning (K_start). most: the largest number to choose from. lambda_pos: weight of the
-    positional cost. score_temp: of the softmax that makes marginals of scores. uniform: all patches and centroids weigh the
-    same. scores_are_shares: scores are attention already, no softmax. merge: "dot" of unnormalised means, or "cosine".
-    follow: centroid marginals and positions from the "plan", or from the averaged "tokens" of the start (the paper's Y).
-    quality: the transport cost to choose by counts the position ("total") or only meaning ("semantic"). assign: patches go to
-    their largest share of the plan normalised per view and "column", or per "row"; the latter also gives the objects their
-    weights, unmasked.
+    start: number of centroids at the beginning (K_start). most: largest number of clusters that may be chosen. lambda_pos: weight
+    of the positional cost. sharpness, iterations: of Sinkhorn's algorithm. score_temp: temperature of the softmax that turns
+    scores into marginals. uniform: equal marginals for all patches and centroids. scores_are_shares: scores are attention, so no
+    softmax is taken. merge: centroids are compared by "dot" product, unnormalised, or by "cosine". follow: marginals and
+    positions of centroids are computed from the "plan", or from the "tokens" that were merged into them (the paper's Y). quality:
+    the number of clusters is chosen by the "total" transport cost, or by its "semantic" part alone. assign: a patch goes to its
+    largest share of the plan normalised by "column" in each view, or by "row"; with "row" these shares, unmasked, are also the
+    weights of patches in objects. group: number of images over which the cost is rescaled together (0: all).
     """
 
     start: int = 12
@@ -50,10 +51,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Clusters:
-    """The clusters of p problems, with room for `most` each.
+    """The clusters of p problems, with room for `most` in each.
 
-    weights: of the patches in their clusters, in views 1 and 2; 0 for pruned clusters. valid: clusters that both views show.
-    count: clusters before pruning.
+    weights: of the patches in the clusters, in views 1 and 2; 0 for pruned clusters. valid: which clusters both views show.
+    count: the number of clusters before pruning.
     """
 
     weights: tuple[Float[Tensor, "p n most"], Float[Tensor, "p n most"]]
@@ -68,10 +69,10 @@ def merge_clusters(
     noise: Float[Tensor, "p joint"],
     rules: Rules,
 ) -> Clusters:
-    """Return the clusters on the joint axis (view 1, then view 2) of every problem.
+    """Return the clusters of every problem, with the best number of them, on the joint axis (view 1, then view 2).
 
-    tokens: keys, queries, values or last tokens. positions: px in the original image. scores: how much a patch matters to the
-    class token. noise: uniform, to sample the first centroids without replacement.
+    tokens: keys, queries, values or last tokens. positions: of patches, px in the original image. scores: similarity of a patch
+    to the class token, or its attention. noise: uniform, to sample the first centroids without replacement.
     """
     best = None
     for step in steps(tokens, positions, scores, noise, rules):
@@ -83,7 +84,7 @@ def merge_clusters(
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the merging: the transport plan to k centroids, and its cost per problem."""
+    """One step of the merging: the transport plan from patches to k centroids, and its cost per problem."""
 
     plan: Float[Tensor, "p joint k"]
     quality: Float[Tensor, " p"]
@@ -96,13 +97,13 @@ def steps(
     noise: Float[Tensor, "p joint"],
     rules: Rules,
 ) -> Iterator[Step]:
-    """Yield the clusterings into start, start - 1, ..., 2 clusters; for the arguments see `merge_clusters`."""
+    """Yield the clusterings into start, start - 1, ..., 2 clusters. Arguments as in `merge_clusters`."""
     tokens = F.normalize(tokens.float(), dim=2)
     rows = patch_marginal(scores, rules)
     chosen = sample(rows, noise, rules.start)
     source = (
         F.one_hot(chosen, tokens.shape[1]).to(tokens.dtype).transpose(1, 2)
-    )  # Y: columns are the tokens that a centroid began as
+    )  # Y: a column holds the tokens that a centroid is the mean of
     plan = source
     if rules.uniform or rules.scores_are_shares or rules.follow == "tokens":
         columns = centroid_marginal(source, rows, rules)
@@ -135,13 +136,13 @@ def patch_marginal(scores: Tensor, rules: Rules) -> Tensor:
 
 
 def sample(shares: Tensor, noise: Tensor, count: int) -> Tensor:
-    """Return `count` tokens drawn without replacement, in proportion to their shares: the smallest exponential waiting times."""
+    """Return the indices `[p count]` of tokens drawn without replacement in proportion to their shares (exponential races)."""
     waiting = -torch.log1p(-noise) / shares.clamp(min=1e-12)
     return waiting.topk(count, dim=1, largest=False).indices
 
 
 def centroid_marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
-    """Return the marginal of centroids: the mean weight of their patches, summing to 1; its softmax when tokens are followed."""
+    """Return the marginal of centroids `[p k]`: mean weights of their patches, divided by their sum ("tokens": their softmax)."""
     if rules.uniform:
         return torch.full_like(plan[:, 0], 1.0 / plan.shape[2])
     means = torch.einsum("pn,pnk->pk", rows, _columns_to_one(plan))
@@ -153,7 +154,7 @@ def centroid_marginal(plan: Tensor, rows: Tensor, rules: Rules) -> Tensor:
 def transport(
     tokens: Tensor, positions: Tensor, centroids: Tensor, centres: Tensor, rows: Tensor, columns: Tensor, rules: Rules
 ) -> tuple[Tensor, Tensor]:
-    """Return the unconverged plan (equation 11) and its cost per problem (equation 13)."""
+    """Return the unconverged transport plan `[p joint k]` (equation 11) and its cost per problem `[p]` (equation 13)."""
     semantic = -torch.bmm(tokens, F.normalize(centroids, dim=2).transpose(1, 2))
     away = torch.cdist(positions, centres, compute_mode="donot_use_mm_for_euclid_dist")
     away = away / away.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
@@ -163,7 +164,7 @@ def transport(
 
 
 def _better(best: tuple[Tensor, Tensor, Tensor] | None, step: Step, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cheaper of two clusterings per problem; the larger number on a tie. Plans are padded to the widest."""
+    """Return for each problem the cheaper of two clusterings, on a tie the one with more clusters; plans have equal widths."""
     count = step.plan.shape[2]
     padded = F.pad(step.plan, (0, rules.most - count))
     counts = torch.full_like(step.quality, count, dtype=torch.long)
@@ -197,7 +198,7 @@ def merge_pair(columns: Tensor, pair: Tensor, factor: float) -> Tensor:
 
 
 def _split(plan: Tensor, count: Tensor, rules: Rules) -> Clusters:
-    """Assign each patch (equation 15), prune what only one view shows (equation 16), and weigh the patches of what stays."""
+    """Return the clusters of a plan: assign patches (equation 15), prune clusters in one view only (16), weight the patches."""
     first, second = plan.chunk(2, dim=1)
     views = [_columns_to_one(part) for part in (first, second)]
     if rules.assign == "row":

@@ -4,10 +4,10 @@ Stegmüller, Lebailly, Bozorgtabar, Tuytelaars, Thiran, CVPR 2023. Numbers to re
 segmentation (table 1) on Pascal VOC, COCO-Things and COCO-Stuff: COCO 54.5, 55.6, 49.7; COCO+ 60.6, 62.7, 51.7; ImageNet
 70.6, 66.1, 52.6; in-context retrieval at 1/1 (CrIBo, table 1) on ADE20K and VOC: COCO 18.0, 47.1; ImageNet 20.6, 64.2.
 
-The teacher's patches of two views are clustered together, once per attention head of its last block; centroids are merged two
-by two, and the number of clusters is chosen afterwards, per image. Clusters that only one view shows are dropped. The student's
-vector of a cluster in one view must predict the teacher's of the same cluster in the other. DINO's loss between whole views is
-added.
+The teacher's patches of two views are clustered together, once per attention head of its last block; pairs of centroids are
+merged one after the other, and the number of clusters is chosen afterwards. Clusters that only one view shows are dropped. The
+student's vector of a cluster in one view must predict the teacher's of the same cluster in the other. DINO's loss between whole
+views is added.
 
 Where paper and official code part, the code is the default and `--variant paper` follows the text: marginals from the
 attention of the class token instead of cosines with its key, query or value; merging by cosine instead of dot product;
@@ -60,26 +60,28 @@ class CrOC(PrototypePretrainer):
         },
     }  # fmt: skip
 
-    object_dim: int = setting(8192, "prototypes for objects", minimum=2, maximum=10_000_000)
-    object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0: none", minimum=0)
+    object_dim: int = setting(8192, "number of prototypes for objects", minimum=2, maximum=10_000_000)
+    object_weight: float = setting(1.0, "alpha: weight of the dense loss; 0 switches it off", minimum=0)
     image_weight: float = setting(1.0, "weight of the loss between whole views; 0 switches it off", minimum=0)
     tokens: str = setting("value", "vectors that are clustered, from the last block", choices=("query", "key", "value", "last"))
-    k_start: int = setting(12, "centroids at the start of the clustering", minimum=2, maximum=65_536)
+    k_start: int = setting(12, "number of centroids at the start of the clustering", minimum=2, maximum=65_536)
     k_max: int = setting(12, "largest number of clusters that may be chosen", minimum=2, maximum=65_536)
     lambda_pos: float = setting(4.0, "weight of the positional cost in the clustering", minimum=0)
-    sharpness: float = setting(20.0, "lambda: inverse regularisation of the transport", minimum=0)
-    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations a step", minimum=1, maximum=10_000)
+    sharpness: float = setting(20.0, "lambda: inverse of the entropic regularisation of the transport", minimum=0)
+    sinkhorn_iterations: int = setting(5, "Sinkhorn iterations in each step", minimum=1, maximum=10_000)
     marginals: str = setting(
         "similarity", "weights of patches: by similarity to the class token, by its attention, or equal",
         choices=("similarity", "attention", "uniform"),
     )  # fmt: skip
     marginal_temp: float = setting(2.0, "temperature of the softmax over similarities", minimum=1e-4)
     merge: str = setting("dot", "similarity by which centroids are merged", choices=("dot", "cosine"))
-    follow: str = setting("plan", "source of a merged centroid's marginal and position", choices=("plan", "tokens"))
+    follow: str = setting(
+        "plan", "what the marginal and position of a merged centroid are computed from", choices=("plan", "tokens")
+    )
     quality: str = setting("total", "transport cost by which the number of clusters is chosen", choices=("total", "semantic"))
     assign: str = setting("column", "how the plan is normalised before patches are assigned", choices=("column", "row"))
     object_norm: str = setting(
-        "class", "norm of cluster vectors: the class tokens' mean, or unchanged", choices=("class", "none")
+        "class", "length of cluster vectors: the mean length of class tokens, or unchanged", choices=("class", "none")
     )
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -125,7 +127,7 @@ class ClusterDistillation(Objective):
         self.centres = {"image": self.image_centre, "object": self.object_centre}
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Cluster the teacher's patches, and let the student's clusters and class tokens agree with the teacher's."""
+        """Return the loss: cluster the teacher's patches, and compare clusters and class tokens of student and teacher."""
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
@@ -148,13 +150,13 @@ class ClusterDistillation(Objective):
         return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, teacher_tokens: Tokens, views: Views, context: StepContext) -> Clusters:
-        """Cluster the joint axis of every image and attention head, in fp32: `[b * heads]` problems, image by image."""
+        """Return the clusters of every image and attention head, in fp32: `b * heads` problems, image by image."""
         return merge_clusters(*self.problems(teacher_tokens, views, context))
 
     def problems(
         self, teacher_tokens: Tokens, views: Views, context: StepContext
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Rules]:
-        """Return the arguments of `merge_clusters`: tokens, positions, scores and noise of every image and head, and rules."""
+        """Return the arguments of `merge_clusters` for every image and head: tokens, positions, scores, noise, rules."""
         tokens, scores = self.evidence(teacher_tokens)
         heads = len(tokens) // len(views)
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
@@ -163,9 +165,9 @@ class ClusterDistillation(Objective):
         return tokens, positions, scores, noise, replace(self.options.rules(), group=self.options.group_size * heads)
 
     def evidence(self, teacher_tokens: Tokens) -> tuple[Float[Tensor, "problems joint d"], Float[Tensor, "problems joint"]]:
-        """Return the vectors that are clustered, and how much each patch matters to the class token of its own view.
+        """Return the vectors that are clustered, and the score of each patch.
 
-        The latter is an attention, or a cosine, which may be below 0.
+        A score is the attention of the class token of its view to the patch, or a cosine with it, which may be below 0.
         """
         if self.options.tokens == "last":
             every = torch.cat([teacher_tokens.image[:, None], teacher_tokens.patches], dim=1)[:, None]
@@ -182,7 +184,10 @@ class ClusterDistillation(Objective):
         return _joint(every[:, :, 1:]), _joint(scores)
 
     def vectors(self, clusters: Clusters, tokens: Tokens) -> Float[Tensor, "2 b objects d"]:
-        """Return the vector of each cluster in each view, a weighted sum of the last tokens; the heads of an image in a row."""
+        """Return the vector of each cluster in each view, a weighted sum of the last tokens.
+
+        The clusters of all heads of an image follow each other: objects = heads * most.
+        """
         b = len(tokens.image) // 2
         sums = []
         for weights, patches in zip(clusters.weights, tokens.patches.chunk(2), strict=True):
@@ -209,7 +214,7 @@ class ClusterDistillation(Objective):
         teacher: Network,
         context: StepContext,
     ) -> Tensor:
-        """Return equation 4: the mean over the objects of a group of both directions, halved."""
+        """Return half of equation 4: the mean over the objects of a group and over both directions."""
         rows = valid.flatten().nonzero()[:, 0]
         with torch.no_grad():
             z_t = teacher.project(teacher_objects.flatten(1, 2)[:, rows]).transpose(0, 1)
@@ -222,7 +227,7 @@ class ClusterDistillation(Objective):
         return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, context.teacher_temp)
 
     def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
-        """Return the last steps of the merging for a few heads (figure 3 of the paper)."""
+        """Return a picture of the last steps of the merging, for a few heads (figure 3 of the paper)."""
         teacher_tokens = teacher.encode(
             torch.cat(views.pixels), qkv=self.options.tokens != "last" or self.options.marginals == "attention"
         )
@@ -233,6 +238,6 @@ class ClusterDistillation(Objective):
 
 
 def _joint(values: Tensor) -> Tensor:
-    """Return values of all first views, then all second ones `[2b, heads, n, ...]` on the joint axis: `[b * heads, 2n, ...]`."""
+    """Return values of all first and then all second views, `[2b, heads, n, ...]`, on the joint axis: `[b * heads, 2n, ...]`."""
     first, second = values.chunk(2)
     return torch.cat([first, second], dim=2).flatten(0, 1)

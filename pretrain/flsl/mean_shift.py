@@ -1,6 +1,7 @@
-"""Mean shift as attention without parameters: each query moves to the weighted mean of the tokens that are like it.
+"""Mean shift as attention without parameters: each query moves to a mean of the tokens, weighted by similarity to it.
 
-Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, equations 4 (in a view) and 12 (between two).
+Su, Netchaev, Li, Ji: FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, equations 4 (within a view) and 12 (between two
+views).
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from densebench.errors import UserError
 
 
 def attention(queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"], scale: float) -> Float[Tensor, "b q n"]:
-    """Return softmax(scale * z . t) over the tokens t: how much each belongs to the cluster of the query z."""
+    """Return softmax(scale * z . t) over the tokens t: the share of each token in the cluster of the query z."""
     return (scale * torch.bmm(queries, tokens.transpose(1, 2))).softmax(dim=2)
 
 
 def mean_shift(queries: Float[Tensor, "b q d"], tokens: Float[Tensor, "b n d"], scale: float) -> Float[Tensor, "b q d"]:
-    """Return the mode to which one step takes each query: for scale 0 the mean token, for infinity the nearest one."""
+    """Return the mode that each query reaches in one step: the mean token for scale 0, the nearest token for infinity."""
     return torch.bmm(attention(queries, tokens, scale), tokens)
 
 
 def sharpened(weights: Float[Tensor, "b q n"], sharpness: float) -> Float[Tensor, "b q n"]:
-    """Return attention as a near-binary mask of sum 1: equal weights above a query's mean weight, almost none below."""
+    """Return a query's attention as a nearly binary mask of sum 1: about equal where it is above its mean, about 0 below."""
     mask = (sharpness * (weights - weights.mean(dim=2, keepdim=True))).sigmoid()
     return mask / mask.sum(dim=2, keepdim=True)
 
 
 def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], window: int, pick: str) -> Int[Tensor, "b cells"]:
-    """Return one patch of each window of a grid as a flat index, row by row: the queries of FLSL.
+    """Return one patch of each window of a grid as a flat index, in row-major order: the queries of FLSL.
 
-    noise: uniform in [0, 1), two columns and one for each window. Where the window does not divide the grid, the block of
+    noise: uniform in [0, 1), two columns and then one for each window. Where the window does not divide the grid, the block of
     windows lies in one of the corners: at the top where the first column is below 1/2, at the left where the second is.
     pick: the "first" (top left) patch of a window, or a "random" one.
 
@@ -51,7 +52,7 @@ def grid_queries(noise: Float[Tensor, "b columns"], grid: tuple[int, int], windo
 
 
 def windows(grid: tuple[int, int], window: int) -> int:
-    """Return how many queries `grid_queries` takes from a view. Raises UserError where no window fits into the grid."""
+    """Return the number of queries that `grid_queries` takes from a view. Raises UserError where no window fits into the grid."""
     if window > min(grid):
         raise UserError(
             f"a window of {window} x {window} patches does not fit into views of {grid[0]} x {grid[1]}; use a smaller one"

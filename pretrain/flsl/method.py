@@ -11,22 +11,22 @@ same centroid, and all centroids should be used (equation 13):
 
     L = v |z - mode|^2 + eta H(p(mode+), p(mode)) + gamma KL(mean p || uniform).
 
-The released code cannot run (arguments are passed in another order than declared, the wrapped networks lack the methods that
-are called, a tuple is assigned to), so paper and its helper functions decide, as follows:
+The released code does not run (arguments are passed in another order than declared, methods are called that the wrapped networks
+do not have, a tuple is assigned to). So the paper and the helper functions of the code are followed:
 - distances are of unit vectors, 2 - 2 cos (section 5.6 and the code);
 - attention multiplies dot products of layer-normed tokens by 0.1 / sqrt(384) and 0.2 / sqrt(384), for every width, as in the
-  code (`--self-attention 0.1 --cross-attention 0.2`); less for the second than for the first is said to collapse;
+  code (`--self-attention 0.1 --cross-attention 0.2`); training is said to collapse where the second is less than the first;
 - queries are the first patch of each window of a grid, 3 x 3 in large crops, as in the code (its README asks for 2 x 2 and for
   local crops from 0.05 on, by flags that the code does not have); `--variant paper` takes a random patch of each window;
-- 4,096 centroids as in the paper (the code's default is 8,192); no centre of the teacher, no Sinkhorn, unless asked for
-  (the paper's ablation is a softmax along the batch); warm-up is a tenth of 300 epochs, give another for other lengths;
+- 4,096 centroids as in the paper (the code's default is 8,192); no centre of the teacher and no Sinkhorn by default
+  (the paper's ablation is a softmax along the batch); the warm-up is a tenth of 300 epochs, to be changed with the length;
 - crops of the student are cut from the image at once, not from the teacher's resized crop, so nothing is resampled twice;
 - no positives at projected positions early in training: the paper mentions them, the code has none;
-- second stage (`--previous ckpt:DIR`): a finished first stage looks at the same crops without colour changes; its attention
-  after all blocks but the last is sharpened to a mask, which takes the share of the cross-attention that `--previous-share` says
-  at the end, and all of it at the start; by default, as in the code, to the end.
+- second stage (`--previous ckpt:DIR`): a finished first stage sees the same crops without colour changes. The attention between
+  its tokens before the last block is sharpened to a mask, which replaces a share of the cross-attention: all of it at the start,
+  `--previous-share` at the end (by default 1, as in the code).
 
-The mean p of the third term is over all processes but over one micro-batch: with `--accumulate` the term is a little larger.
+The mean p of the third term is taken over all processes, but over one micro-batch: with `--accumulate` it is a little larger.
 """
 
 from __future__ import annotations
@@ -79,33 +79,35 @@ class FLSL(PrototypePretrainer):
         (0.5, 1.0), "smallest and largest share of the teacher's view in the student's large crop"
     )
     local_scale: tuple[float, float] = setting((0.1, 0.4), "smallest and largest share of the teacher's view in a small crop")
-    local_crops: int = setting(2, "small crops of the student", minimum=0, maximum=1000)
+    local_crops: int = setting(2, "number of small crops of the student", minimum=0, maximum=1000)
     local_size: int = setting(96, "side of the small crops, px", minimum=8, maximum=16_384)
     batch_size: int = setting(512, "images a step, over all processes", minimum=1, maximum=65_536)
     warmup_epochs: float = setting(30.0, "epochs in which the learning rate rises from 0", minimum=0, maximum=1_000_000)
-    out_dim: int = setting(4096, "K: centroids", minimum=2, maximum=10_000_000)
+    out_dim: int = setting(4096, "K: number of centroids", minimum=2, maximum=10_000_000)
     teacher_temp: float = setting(0.07, "temperature of the teacher after its warm-up", minimum=1e-4)
     teacher_temp_epochs: int = setting(
         30, "epochs in which the teacher's temperature moves from start to end", minimum=0, maximum=1_000_000
     )
-    intra_weight: float = setting(0.03, "v: weight of the distance to the mode in the own view", minimum=0)
+    intra_weight: float = setting(0.03, "v: weight of the distance of a query to the mode in its own view", minimum=0)
     inter_weight: float = setting(1.0, "eta: weight of the cross-entropy between modes in two views", minimum=0)
-    volume_weight: float = setting(5.0, "gamma: weight of the divergence of the use of centroids from uniform", minimum=0)
-    self_attention: float = setting(0.1, "inverse temperature of the mean shift in the own view, times sqrt(384)", minimum=0)
+    volume_weight: float = setting(5.0, "gamma: weight of the term that spreads queries over all centroids", minimum=0)
+    self_attention: float = setting(0.1, "inverse temperature of the mean shift within a view, times sqrt(384)", minimum=0)
     cross_attention: float = setting(
         0.2, "inverse temperature of the mean shift in the teacher's view, times sqrt(384)", minimum=0
     )
     queries: str = setting("first", "patch of each window that is a query", choices=("first", "random"))
     window: int = setting(3, "side of the windows of large crops, in patches", minimum=1, maximum=1024)
     local_window: int = setting(2, "side of the windows of small crops, in patches", minimum=1, maximum=1024)
-    centre: bool = setting(False, "subtract a moving centre from the teacher's logits")
+    centre: bool = setting(False, "subtract a moving average from the teacher's logits")
     sinkhorn: int = setting(0, "Sinkhorn iterations that spread the teacher's targets evenly; 0: none", minimum=0, maximum=10_000)
-    previous: str | None = setting(None, "ckpt:DIR of a first stage, whose attention guides this second one")
+    previous: str | None = setting(None, "ckpt:DIR of a first stage, whose attention guides this second stage")
     previous_attention: float = setting(0.2, "inverse temperature of the first stage's attention, times sqrt(384)", minimum=0)
-    previous_share: float = setting(1.0, "share of the first stage's attention at the end; 1 at the start", minimum=0)
+    previous_share: float = setting(
+        1.0, "share of the first stage's attention in the cross-attention at the end; it is 1 at the start", minimum=0
+    )
 
     def views(self) -> tuple[ViewSpec, ...]:
-        """Return the teacher's view and the student's crops of it, none mirrored; a second stage also all in plain colours."""
+        """Return the teacher's view and the student's crops of it, none mirrored; in a second stage also all in plain colours."""
         shared: dict[str, Any] = {"strengths": self.colour_jitter, "grey": self.grey, "sigma": self.blur_sigma}
         shared |= {"flip": 0.0, "blur": 0.5, "other": (0.1, 0.2)}
         whole = ViewSpec(self.image_size, self.global_scale, **shared)
@@ -155,12 +157,12 @@ class BilevelClustering(Objective):
         self.prototypes = {"mode": options.out_dim}
         self.centre = Centre(options.out_dim, options.centre_momentum)
         self.centres = {"mode": self.centre}
-        self._previous: list[Network] = []  # in a list, so that states leave it out: it has a checkpoint of its own
+        self._previous: list[Network] = []  # in a list, so that it is no part of saved states: it has its own checkpoint
         if options.previous is not None:
             self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), options.precision)]
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Move the queries to their modes in both views, and compare the modes."""
+        """Return the loss: move the queries to their modes in both views, and compare the modes."""
         options = self.options
         with torch.no_grad():
             teacher_tokens = teacher.encode(views.pixels[0]).patches
@@ -196,19 +198,19 @@ class BilevelClustering(Objective):
         return Loss(weighed(terms, self.weights), {name: term.detach() for name, term in terms.items()}, figures)
 
     def student_tokens(self, student: Network, views: Views) -> list[Float[Tensor, "b n d"]]:
-        """Return the student's tokens of each of its crops; crops of one size in one pass."""
+        """Return the student's tokens of each of its crops. Crops of the same size are encoded in one pass."""
         large = student.encode(views.pixels[1]).patches
         small = [views.pixels[crop] for crop in self.crops[1:]]
         return [large, *(student.encode(torch.cat(small)).patches.chunk(len(small)) if small else ())]
 
     def chosen(self, crop: int, context: StepContext, images: int, device: torch.device) -> Int[Tensor, "b q"]:
-        """Return the queries of a crop, as indices of patches."""
+        """Return the queries of a crop, as flat indices of its patches."""
         window = self.options.window if crop == 1 else self.options.local_window
         noise = context.noise(images, 2 + self.queries[crop], device=device, name=f"queries {crop}")
         return grid_queries(noise, self.grids[crop], window, self.options.queries)
 
     def targets_centre(self, teacher_modes: Tensor, prototypes: Tensor, context: StepContext) -> Float[Tensor, " k"]:
-        """Return what is subtracted from the teacher's logits: zeros, a moving centre, or that of the Sinkhorn iterations."""
+        """Return what is subtracted from the teacher's logits: zeros, a moving average, or the centre that Sinkhorn gives."""
         if self.options.sinkhorn:
             return balance(teacher_modes, prototypes, context.teacher_temp, self.options.sinkhorn)
         if self.options.centre:
@@ -216,7 +218,7 @@ class BilevelClustering(Objective):
         return self.centre.value
 
     def guides(self, views: Views) -> list[Float[Tensor, "b n d"]]:
-        """Return the first stage's tokens of all views in plain colours; an empty list without a first stage."""
+        """Return the first stage's tokens of all views without colour changes; an empty list without a first stage."""
         if not self._previous:
             return []
         network = self._previous[0].to(views.pixels[0].device)
@@ -228,14 +230,14 @@ class BilevelClustering(Objective):
         return sharpened(attention(_rows(guides[crop], chosen), guides[0], scale), SHARPNESS)
 
     def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
-        """Return the centroids of all patches in the teacher's view and the large crop, and where a few queries look."""
+        """Return a picture of the centroids of all patches in the teacher's view and the large crop, and of some attention."""
         whole, large = (teacher.encode(views.pixels[view]).patches for view in (0, 1))
-        own, other = self.options.self_attention / WIDTH**0.5, self.options.cross_attention / WIDTH**0.5
+        self_scale, cross_scale = self.options.self_attention / WIDTH**0.5, self.options.cross_attention / WIDTH**0.5
         prototypes = teacher.head.prototypes("mode")
-        labels = [(teacher.project(mean_shift(part, part, own)) @ prototypes.T).argmax(dim=2) for part in (whole, large)]
+        labels = [(teacher.project(mean_shift(part, part, self_scale)) @ prototypes.T).argmax(dim=2) for part in (whole, large)]
         chosen = self.chosen(1, context, len(views), whole.device)
         z = _rows(large, chosen)
-        maps = attention(z, large, own), attention(z, whole, other)
+        maps = attention(z, large, self_scale), attention(z, whole, cross_scale)
         return {"modes": modes_picture(views, labels, chosen, maps, self.grids[0])}
 
 
@@ -256,7 +258,10 @@ def _rows(tokens: Float[Tensor, "b n d"], chosen: Int[Tensor, "b q"]) -> Float[T
 
 
 def first_stage(spec: str, encoder: Encoder) -> Encoder:
-    """Return the frozen encoder of a finished run without its last block and norm. Raises UserError where its patches differ."""
+    """Return the frozen encoder of a first stage, without its last block and norm.
+
+    Raises UserError where it is no plain ViT or its patch size differs.
+    """
     arch = arch_of(spec, "--previous")
     like = probe(arch)
     if not is_plain_vit(like):

@@ -1,4 +1,4 @@
-"""Pictures of FLSL: which centroid each patch belongs to, and where queries look in their own view and in the teacher's."""
+"""Pictures of FLSL: the centroid of each patch, and the attention of queries in their own view and in the teacher's."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def modes_picture(
     maps: tuple[Float[Tensor, "b q n"], Float[Tensor, "b q n"]],
     grid: tuple[int, int],
 ) -> Image.Image:
-    """Return one row an image: teacher's view and large crop, plain and with one colour a centroid; then a few queries.
+    """Return one row per image: teacher's view and large crop, as they are and with a colour per centroid; then some queries.
 
-    Of each query: the crop (the query in white) and the teacher's view, both bright where the query looks.
+    Each query is shown by the crop (the query in white) and the teacher's view, both brightened by its attention.
     """
     rows = []
     for number in range(len(views)):
@@ -41,7 +41,7 @@ def modes_picture(
 
 
 def _lit(pixels: Tensor, weights: Float[Tensor, "rows columns"], query: int | None = None) -> Image.Image:
-    """Return a view, bright in proportion to a map, with the query's patch, whose own weight is the largest, in white."""
+    """Return a view, brightened in proportion to a map, with the query's patch (which has the largest weight) in white."""
     if query is not None:
         weights = weights.flatten().index_fill(0, torch.tensor(query, device=weights.device), 0.0).view(weights.shape)
         others = weights[weights > 0]

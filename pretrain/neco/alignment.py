@@ -1,9 +1,9 @@
-"""The part of an image that two views share, cut out of the patches of either view and brought to a fixed size.
+"""The part of an image that two views share, cut out of the patches of each view and resampled to a fixed size.
 
-He, Gkioxari, Dollár, Girshick: Mask R-CNN, ICCV 2017 (RoIAlign), as NeCo and Leopart use it on patch tokens. There is one upright
-box an image, so bilinear sampling is a product: weights of rows times tokens times weights of columns, two matrix products a
-batch, differentiable, and without a look at the boxes' values that a GPU would have to wait for. `densebench.numerics.roi_align`
-is for any number of regions a map and gives the numbers of torchvision's kernel, also where regions reach outside of the map.
+He, Gkioxari, Dollár, Girshick: Mask R-CNN, ICCV 2017 (RoIAlign), as NeCo and Leopart use it on patch tokens. There is one
+axis-aligned box per image, so bilinear sampling is a product: weights of rows times tokens times weights of columns. That takes
+two matrix products per batch, is differentiable and never reads the boxes back from a GPU. `densebench.numerics.roi_align` takes
+any number of regions per map and gives the numbers of torchvision's kernel, also where regions reach outside of the map.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-ROUNDING = 1e-4  # cells: a box of 7 cells that arithmetic made a little longer has still one sample a cell
+ROUNDING = 1e-4  # cells: a box of 7 cells that rounding made a little longer still has one sample per cell
 
 
 def align(
     tokens: Float[Tensor, "b rows columns d"], boxes: Float[Tensor, "b 4"], size: int, *, inside: bool = False
 ) -> Float[Tensor, "b size size d"]:
-    """Return the mean of bilinear samples in each of size x size bins of one box an image.
+    """Return the mean of bilinear samples in each of size x size bins of one box per image.
 
     boxes: top, left, height, width in cells; cell (0, 0) covers [0, 1] x [0, 1] and has its value at its middle. A bin has
-    ceil(height / size) x ceil(width / size) samples, one at least, evenly spaced; a sample more than half a cell outside
-    the grid counts 0, one closer to it takes the border's value. inside: no box is larger than the grid, so that the number of
-    samples is known without the boxes' values, which a GPU would have to be waited for.
+    ceil(height / size) x ceil(width / size) samples, at least one, evenly spaced. A sample more than half a cell outside of the
+    grid counts as 0, one closer to it takes the value at the border. inside: promises that no box is larger than the grid, so
+    that the number of samples is known without reading the boxes back from a GPU.
     """
     top, left, height, width = boxes.to(tokens.dtype).unbind(1)
     most = [-(-cells // size) for cells in tokens.shape[1:3]] if inside else [None, None]
@@ -41,7 +41,7 @@ def sampling_weights(
 ) -> Float[Tensor, "b size cells"]:
     """Return the weight of each cell of a line in each of `size` bins of [start, start + length): rows sum to 1 inside the line.
 
-    most: the largest number of samples of a bin; None: it is read from the lengths.
+    most: the largest number of samples in a bin; None: computed from the lengths.
     """
     counts = (length / size - ROUNDING).ceil().clamp(min=1)
     if most is None:
@@ -56,7 +56,7 @@ def sampling_weights(
 
 
 class Pair(NamedTuple):
-    """The part of every image that global view g and another view v share: its box in the cells of either, if it exists."""
+    """The part of every image that global view g and another view v share: its box in cells of each, and whether it exists."""
 
     g: int
     v: int
@@ -67,7 +67,10 @@ class Pair(NamedTuple):
 def shared_parts(
     crops: Sequence[Float[Tensor, "b 4"]], grids: Sequence[tuple[int, int]], first: Sequence[int], device: torch.device
 ) -> list[Pair]:
-    """Return what each view of `first` shares with every other view. crops: of the views, on the CPU; grids: of their patches."""
+    """Return what each view of `first` shares with every other view.
+
+    crops: the views' top, left, height, width in px of the image, on the CPU. grids: rows and columns of their patches.
+    """
     numbers = [(g, v) for g in first for v in range(len(grids)) if v != g]
     shared = [overlaps(crops[g], crops[v], grids[g], grids[v]) for g, v in numbers]
     boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)

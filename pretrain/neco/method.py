@@ -5,7 +5,7 @@ Pariza, Salehi, Burghouts, Locatello, Asano: Near, far: Patch-ordering enhances 
 DINOv2 with registers, 25 epochs of COCO, in-context retrieval at 1/128, 1/64, 1/8, 1/1 (table 8): Pascal VOC 66.5, 70.3, 76.3,
 78.9 (as initialised 53.0, 57.9, 68.2, 73.8); ADE20K 23.7, 27.2, 34.0, 39.8 (19.6, 22.8, 30.1, 35.9).
 
-A pretrained backbone is trained on. Each patch of the part that two views share is compared with reference patches of other
+A pretrained backbone is trained further. Each patch of the part that two views share is compared with reference patches of other
 images; student and teacher must put the references in the same order of similarity. Sorting networks make orders differentiable.
 
 Where text and official code part, the code is the default and `--variant paper` follows the text: reference patches are a
@@ -52,7 +52,7 @@ from densebench.training.networks import Encoder, Network, Tokens, class_attenti
 from densebench.training.objective import Loss, Objective, StepContext, Views, shares
 
 GLOBALS = (0, 1)
-WHOLLY = 0.99  # share of wanted patches in a cell; what is missing to 1 is the rounding of products
+WHOLLY = 0.99  # share of wanted patches from which a cell counts as wholly wanted; 1 less a margin for rounding
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class NeCo(Pretrainer):
     local_size: int = setting(98, "side of the local views, px", minimum=8, maximum=16_384)
     overlap: float = setting(
         0.01,
-        "least share of the image that a local view shares with each global one; two global ones share twice that",
+        "least share of the image that a local and a global view have in common; two global views have twice that",
         minimum=0,
     )
     epochs: int = setting(25, "passes over the data", minimum=1, maximum=1_000_000)
@@ -102,14 +102,14 @@ class NeCo(Pretrainer):
     weight_decay_end: float = setting(0.5, "weight decay at the end (cosine)", minimum=0)
     momentum: float = setting(0.9995, "momentum of the teacher at the start; it ends at 1 (cosine)", minimum=0)
     clip_grad: float = setting(0.0, "norm to which the gradient of each parameter is clipped; 0: no clipping", minimum=0)
-    teacher: bool = setting(True, "train against a moving average of the student; no: against the student of the step before")
+    teacher: bool = setting(True, "teacher is a moving average of the student, instead of the student of the previous step")
     region_size: int = setting(7, "side of the grid to which shared parts are aligned", minimum=1, maximum=1024)
     references: str = setting(
-        "batch", "where references come from: the batch, dealt out; a queue of the teacher; a fraction of the batch",
+        "batch", "source of references: the batch, dealt out; a queue of the teacher's patches; a fraction of the batch",
         choices=("batch", "queue", "fraction"),
     )  # fmt: skip
     reference_count: int = setting(
-        49, "R: reference patches of an image, unless --references fraction", minimum=2, maximum=1_000_000
+        49, "R: number of reference patches of an image, unless --references fraction", minimum=2, maximum=1_000_000
     )
     reference_fraction: float = setting(
         0.003, "f: share of the batch's patches that are references, with --references fraction", minimum=0
@@ -119,16 +119,24 @@ class NeCo(Pretrainer):
         "with --references batch: patches of other images (inter) or of the image itself (intra)",
         choices=("inter", "intra"),
     )
-    queue_size: int = setting(8192, "patches in the queue of a global view", minimum=2, maximum=100_000_000)
-    queue_patches: int = setting(10, "patches of an image that enter the queue", minimum=1, maximum=1_000_000)
+    queue_size: int = setting(8192, "number of patches in the queue of each global view", minimum=2, maximum=100_000_000)
+    queue_patches: int = setting(10, "number of patches of each image that enter the queue", minimum=1, maximum=1_000_000)
     network: str = setting("bitonic", "sorting network", choices=("bitonic", "odd-even"))
-    swap: str = setting("cauchy", "relaxed comparator", choices=("cauchy", "logistic", "logistic_phi"))
+    swap: str = setting(
+        "cauchy",
+        "function that relaxes the comparison of two values in the network",
+        choices=("cauchy", "logistic", "logistic_phi"),
+    )
     steepness: float = setting(100.0, "beta: inverse temperature of the student's sorting", minimum=1e-4)
     teacher_steepness: float = setting(100.0, "beta of the teacher's sorting", minimum=1e-4)
-    sort: str = setting("similarity", "what is sorted, ascending", choices=("similarity", "distance"))
+    sort: str = setting("similarity", "what is sorted, in ascending order", choices=("similarity", "distance"))
     both_directions: bool = setting(False, "add the cross-entropy of the teacher's order with the student's")
-    nearest: int = setting(0, "nearest neighbours whose ranks count; 0: all", minimum=0, maximum=1_000_000)
-    patches: str = setting("both", "patches that count, by the teacher's attention", choices=("both", "foreground", "background"))
+    nearest: int = setting(0, "number of nearest references whose ranks count; 0: all", minimum=0, maximum=1_000_000)
+    patches: str = setting(
+        "both",
+        "patches that are compared: by the teacher's attention, or both kinds",
+        choices=("both", "foreground", "background"),
+    )
     attention_mass: float = setting(0.6, "share of the attention that the foreground holds", minimum=0)
 
     def views(self) -> tuple[ViewSpec, ...]:
@@ -149,7 +157,7 @@ class NeCo(Pretrainer):
         return OrderConsistency(self, encoder)
 
     def scheduled(self, steps: int, per_epoch: int) -> dict[str, np.ndarray]:
-        """Return the momentum where there is no slow teacher: 0 at all times."""
+        """Return a momentum of 0 at every step with --no-teacher; else nothing."""
         import numpy as np
 
         return {} if self.teacher else {"momentum": np.zeros(steps)}
@@ -172,7 +180,7 @@ class OrderConsistency(Objective):
         self.queue = PatchQueue(len(GLOBALS), options.queue_size, options.bottleneck_dim) if queued else None
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Align the parts that views share, compare them with the references, and compare the orders of similarity."""
+        """Return the loss: align the parts that views share, sort the references by similarity, and compare the orders."""
         pairs = self.pairs(views)
         masked = self.options.patches != "both"
         with torch.no_grad():
@@ -183,11 +191,11 @@ class OrderConsistency(Objective):
         pools = self.pools(teacher_patches, torch.stack(student_patches[:2]).detach(), wanted, context)
         student_similarities, teacher_similarities, counted = [], [], []
         for pair in pairs:
-            one, other = self.aligned(pair, teacher_patches[pair.g], student_patches[pair.v])
+            teacher_aligned, student_aligned = self.aligned(pair, teacher_patches[pair.g], student_patches[pair.v])
             counted.append(self.counted(pair, wanted))
-            references = self.references(pair, one, counted[-1], pools, context)
-            student_similarities.append(torch.bmm(other, references.transpose(1, 2)))
-            teacher_similarities.append(torch.bmm(one, references.transpose(1, 2)))
+            references = self.references(pair, teacher_aligned, counted[-1], pools, context)
+            student_similarities.append(torch.bmm(student_aligned, references.transpose(1, 2)))
+            teacher_similarities.append(torch.bmm(teacher_aligned, references.transpose(1, 2)))
         total = self.loss(torch.stack(student_similarities), torch.stack(teacher_similarities), torch.stack(counted))
         figures = {}
         if context.logging:
@@ -199,11 +207,11 @@ class OrderConsistency(Objective):
         return Loss(total, {"order": total.detach()}, figures)
 
     def pairs(self, views: Views) -> list[Pair]:
-        """Return all pairs of a global view and another one. What they share is known before any network runs."""
+        """Return all pairs of a global view and another view, with the part that they share."""
         return shared_parts([params.boxes for params in views.draws], self.grids, GLOBALS, views.pixels[0].device)
 
     def projected(self, student: Network, views: Views) -> list[Float[Tensor, "b n e"]]:
-        """Return the student's projected patches of every view; views of one size in one pass."""
+        """Return the student's projected patches of every view. Views of the same size are encoded in one pass."""
         projected: list[Tensor] = []
         for part in (views.pixels[:2], views.pixels[2:]):
             if part:
@@ -211,17 +219,18 @@ class OrderConsistency(Objective):
         return projected
 
     def wanted(self, teacher_tokens: Tokens) -> Bool[Tensor, "2 b n"]:
-        """Return which patches of the global views are foreground (or background) to the teacher's class token."""
+        """Return which patches of the global views are wanted: foreground (or background) by the teacher's class attention."""
         mask = foreground(class_attention(teacher_tokens).mean(dim=1), self.grids[0], self.options.attention_mass)
         return torch.stack((mask if self.options.patches == "foreground" else ~mask).chunk(2))
 
     def aligned(
         self, pair: Pair, teacher_patches: Tensor, student_patches: Tensor
     ) -> tuple[Float[Tensor, "b p e"], Float[Tensor, "b p e"]]:
-        """Return the patches of the part that a pair shares, from the teacher's g and from the student's v, of length 1."""
-        one = align(teacher_patches.unflatten(1, self.grids[pair.g]), pair.boxes[0], self.options.region_size, inside=True)
-        other = align(student_patches.unflatten(1, self.grids[pair.v]), pair.boxes[1], self.options.region_size, inside=True)
-        return F.normalize(one.flatten(1, 2), dim=2), F.normalize(other.flatten(1, 2), dim=2)
+        """Return the patches of the part that a pair shares, of length 1: the teacher's in view g, the student's in view v."""
+        size = self.options.region_size
+        teacher_aligned = align(teacher_patches.unflatten(1, self.grids[pair.g]), pair.boxes[0], size, inside=True)
+        student_aligned = align(student_patches.unflatten(1, self.grids[pair.v]), pair.boxes[1], size, inside=True)
+        return F.normalize(teacher_aligned.flatten(1, 2), dim=2), F.normalize(student_aligned.flatten(1, 2), dim=2)
 
     def counted(self, pair: Pair, wanted: Tensor | None) -> Bool[Tensor, "b p"]:
         """Return which aligned patches of a pair count: those that cover nothing but wanted patches."""
@@ -235,9 +244,10 @@ class OrderConsistency(Objective):
     def pools(
         self, teacher_patches: Tensor, student_patches: Tensor, wanted: Tensor | None, context: StepContext
     ) -> Float[Tensor, "2 ..."] | None:
-        """Return the patches that references are drawn from, for each global view; None if they are the aligned patches.
+        """Return the patches that references are drawn from, for each global view.
 
-        They are the queue's rows `[2 r e]`, or for each image the fraction of the batch's patches `[2 b count e]`.
+        These are the queue's rows `[2 r e]`, or for each image a fraction of the batch's patches `[2 b count e]`; None with
+        --references batch, where references are aligned patches.
         """
         _, b, n, _ = teacher_patches.shape
         if self.queue is not None:
@@ -277,7 +287,7 @@ class OrderConsistency(Objective):
         return torch.cat(dealt).detach()
 
     def loss(self, student: Tensor, teacher: Tensor, counted: Tensor) -> Float[Tensor, ""]:
-        """Return the cross-entropy of orders of similarities `[pairs b p count]`: the mean over pairs of that over patches."""
+        """Return the cross-entropy of the orders of similarities `[pairs b p count]`, averaged over patches, then over pairs."""
         options = self.options
         nearest = options.nearest or self.count
         ranks = slice(self.count - nearest, None)
@@ -290,19 +300,19 @@ class OrderConsistency(Objective):
         )  # fmt: skip
 
     def commit(self, teacher: Network) -> None:
-        """The step's patches enter the queue."""
+        """Add the step's patches to the queue."""
         super().commit(teacher)
         if self.queue is not None:
             self.queue.commit()
 
     def discard(self) -> None:
-        """The queue stays as it was."""
+        """Forget the step's patches: the queue stays as it is."""
         super().discard()
         if self.queue is not None:
             self.queue.discard()
 
     def pictures(self, teacher: Network, views: Views, context: StepContext, images: Images) -> dict[str, Image]:
-        """Return a patch of each image beside the patches of other images most similar to it, in either of two views."""
+        """Return a picture of a patch of each image beside the most similar patches of other images, in two views."""
         teacher_patches = [teacher.project(teacher.encode(view).patches) for view in views.pixels[:2]]
         pair = self.pairs(views)[0]
         pool = F.normalize(teacher_patches[0], dim=2)
@@ -314,7 +324,7 @@ class OrderConsistency(Objective):
 
 
 def _avoiding(noise: Float[Tensor, "2 b n"], wanted: Bool[Tensor, "2 b n"] | None) -> Float[Tensor, "2 b n"]:
-    """Return noise by which unwanted patches are drawn last."""
+    """Return noise that is raised by 1 for unwanted patches, so that they are drawn last."""
     return noise if wanted is None else noise + (~wanted).float()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of NeCo: a patch, and the patches of other images in the order of similarity to it, as two views see it."""
+"""Pictures of NeCo: a patch in two views, each beside the patches of other images in the order of similarity to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from densebench.pictures.canvas import row
 from densebench.training.pictures import RIGHT, SIDE, bytes_of, framed
 
 NEAREST = 6
-MARGIN = 1.0  # cells shown around a patch
+MARGIN = 1.0  # cells that are shown on each side of a patch
 
 
 class Shown(NamedTuple):
-    """One view of every image: its pixels, the common part in cells, and similarities to all patches of all first views."""
+    """One view of every image: its pixels, the shared part (top, left, height, width in cells), and its aligned patches'
+    similarities.
+
+    similarities: to all n patches of the first views of all c images.
+    """
 
     pixels: Float[Tensor, "b 3 s s"]
     boxes: Float[Tensor, "b 4"]
@@ -26,9 +30,9 @@ class Shown(NamedTuple):
 
 
 def neighbours_picture(shown: list[Shown], firsts: Float[Tensor, "c 3 s s"], grid: tuple[int, int], size: int) -> Image.Image:
-    """Return two rows an image, one a view: the view with the patch framed, then the nearest patches of other images.
+    """Return two rows per image, one for each view: the view with the patch framed, then the nearest patches of other images.
 
-    A neighbour that both views have among their nearest has a green frame.
+    A patch that is among the nearest in both views has a green frame.
     """
     pictures = [bytes_of(pixels) for pixels in firsts]
     rows = []
@@ -47,7 +51,7 @@ def neighbours_picture(shown: list[Shown], firsts: Float[Tensor, "c 3 s s"], gri
 
 
 def _nearest(similarities: Float[Tensor, "c n"], image: int) -> list[int]:
-    """Return the flat indices of the nearest patches, none of the image itself unless it is alone."""
+    """Return the flat indices of the nearest patches, of other images only (unless there is no other image)."""
     others = torch.arange(len(similarities), device=similarities.device) != image
     indices = torch.arange(similarities.numel()).view(similarities.shape)
     if len(similarities) > 1:

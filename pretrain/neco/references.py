@@ -20,10 +20,10 @@ def deal(
 ) -> Int[Tensor, "b count"]:
     """Return `count` patches of the other images for each of b images, as flat indices (image * p + patch).
 
-    Patches are dealt out like cards: no patch is dealt twice to the same image before all were, and no image gets its own.
-    noise (uniform) shuffles the patches of each image; shifts (uniform, b - 1 columns) decide from which of the other
-    images each card of a hand comes, in turn; without columns an image gets its own. wanted: patches that may be dealt; an
-    image with too few of them repeats them.
+    Patches are dealt out like cards: an image gets no patch twice before it has had all of them, and none of its own. noise:
+    uniform, shuffles the patches of each image. shifts: uniform, with b - 1 columns; decides from which other image each patch of
+    a hand comes. Without columns an image gets its own patches. wanted: patches that may be dealt; where an image has too few,
+    they repeat.
     """
     b, p = noise.shape
     card = torch.arange(count, device=noise.device) % p
@@ -39,13 +39,13 @@ def deal(
 
 
 def draw(noise: Float[Tensor, "b n"], count: int) -> Int[Tensor, " count"]:
-    """Return the `count` patches of a batch with the least noise, as flat indices; they repeat if there are too few."""
+    """Return the `count` patches of a batch with the lowest noise, as flat indices; they repeat if there are too few."""
     order = noise.flatten().argsort()
     return order[torch.arange(count, device=noise.device) % len(order)]
 
 
 class PatchQueue(nn.Module):
-    """The teacher's patches of recent images, newest first, one queue a global view: `[views, size, e]`.
+    """The teacher's patches of recent images, newest first, one queue per global view: `[views, size, e]`.
 
     Rows that were never written are never read.
     """
@@ -64,9 +64,9 @@ class PatchQueue(nn.Module):
     def see(
         self, patches: Float[Tensor, "views b n e"], noise: Float[Tensor, "views b n"], each: int
     ) -> Float[Tensor, "views r e"]:
-        """Return the `each` patches of least noise of every image of all processes, before the rows that the queue holds.
+        """Return `each` patches of every image of all processes (those of the lowest noise), followed by the rows of the queue.
 
-        They are noted for the next `commit`. The result never has more rows than the queue.
+        The new patches enter the queue with the next `commit`. The result never has more rows than the queue.
         """
         chosen = noise.topk(min(each, noise.shape[2]), dim=2, largest=False).indices
         index = chosen[..., None].expand(-1, -1, -1, patches.shape[3])
@@ -76,14 +76,14 @@ class PatchQueue(nn.Module):
 
     @property
     def stored(self) -> int:
-        """The number of rows that were written."""
-        if not self._count:  # after a state was loaded
+        """The number of rows that hold patches."""
+        if not self._count:  # not known after a state was loaded
             self._count = int(self.filled)
         return self._count
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Let the step's patches enter, and push out the oldest."""
+        """Add the step's patches, in place of the oldest."""
         if not self._fresh:
             return
         stored = self.stored
@@ -95,7 +95,7 @@ class PatchQueue(nn.Module):
         self.filled.fill_(self._count)
 
     def discard(self) -> None:
-        """Forget the step's patches, because it was broken."""
+        """Forget the step's patches, because its loss or a gradient was not finite."""
         self._fresh.clear()
 
     def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
@@ -108,8 +108,8 @@ def pick(
 ) -> Float[Tensor, "images count e"]:
     """Return `count` rows of a pool for each image, by a random order that all images share.
 
-    Image i of the whole batch takes the entries from i * count on, and begins again where the order ends. first: the index of
-    the first of `images` in the batch.
+    Image i of the whole batch takes the entries of the order from i * count on, and starts over where the order ends. first: the
+    index in the batch of the first of `images`.
     """
     entries = torch.arange(first * count, (first + images) * count, device=order.device) % len(order)
     return pool[order[entries]].view(images, count, -1)

@@ -1,4 +1,4 @@
-"""Our data sets in MMSegmentation's pipelines. Every sample's random numbers come from the seed and its number in the run."""
+"""Our data sets in MMSegmentation's pipelines. The random draws of a sample follow from the seed and its number in the run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from densebench.datasets.io.loader import Samples, make_loader
 from densebench.errors import UserError
 from densebench.processes import World
 
-ASPECT = 4  # images are resized to fit (4 x scale, scale): 2048 x 512
+ASPECT = 4  # default ratio of the largest long side to the short side: images fit into 2048 x 512
 
 
 class Training(Samples):
-    """Randomly resized, cropped, flipped and recoloured training images, by (number in the run, index in the split)."""
+    """Augmented training images; a key is (number in the run, index in the split)."""
 
     def __init__(self, data: Data, setup: Setup) -> None:
         self.data, self.seed = data, setup.options.train_seed
@@ -39,7 +39,7 @@ class Training(Samples):
         ]
 
     def sample(self, key: tuple[int, int]) -> Any:
-        """Return the sample of (number in the run, index)."""
+        """Return the augmented image and label map of (number in the run, index in the split)."""
         serial, index = key
         item = self.data.train[index]
         sample = {**_image(self.data, item), "gt_seg_map": self.data.read(item), "seg_fields": ["gt_seg_map"]}
@@ -57,12 +57,12 @@ class Training(Samples):
 
 
 def _scale(setup: Setup) -> tuple[int, int]:
-    """Return the limits of the long and of the short side."""
+    """Return the largest long side and short side in px."""
     return setup.long or ASPECT * setup.scale, setup.scale
 
 
 class Scoring(Samples):
-    """Images whose short side has `scale` px, with label maps of their original size."""
+    """Images to score, resized to a short side of `scale` px, with label maps of the original size."""
 
     def __init__(self, data: Data, setup: Setup) -> None:
         self.data, self.metainfo = data, _metainfo(data)
@@ -79,9 +79,9 @@ class Scoring(Samples):
 
 
 class Endless(Sampler[tuple[int, int]]):
-    """(number in the run, index in the split) for this process's share of every step, from step `start` on.
+    """Yields keys (number in the run, index in the split): this process's share of every step, from step `start` on.
 
-    Each pass over the split has an order of its own, which follows from the seed and the pass.
+    Each pass over the split has another order, which follows from the seed and the number of the pass.
     """
 
     def __init__(self, count: int, batch: int, seed: int, world: World, start: int) -> None:
@@ -108,7 +108,7 @@ def _seed(*words: Any) -> int:
 
 
 def training_loader(data: Data, setup: Setup, world: World, start: int, workers: int) -> DataLoader[Any]:
-    """Return endless batches of training samples, from step `start` on.
+    """Return a loader of endless batches of training samples, from step `start` on.
 
     Raises UserError where the batch cannot be divided among the processes.
     """
@@ -121,7 +121,7 @@ def training_loader(data: Data, setup: Setup, world: World, start: int, workers:
 
 
 def scoring_loader(data: Data, setup: Setup, world: World, workers: int) -> DataLoader[Any]:
-    """Return the images to score, one by one, divided among processes."""
+    """Return a loader of the images to score, one at a time, divided among processes."""
     dataset, pin = Scoring(data, setup), world.device.type == "cuda"
     sampler = DefaultSampler(dataset, shuffle=False)
     return make_loader(dataset, pseudo_collate, workers, pin, batch_size=1, sampler=sampler)

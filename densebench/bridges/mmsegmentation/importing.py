@@ -18,7 +18,7 @@ COMPILED = "mmcv._ext"
 
 
 class _Absent(ModuleType):
-    """A stub of mmcv's compiled operators, which mmcv-lite lacks. Some heads name them on import; those used here call none."""
+    """A stub of mmcv's compiled operators, which mmcv-lite lacks. Some heads import them; none used here calls one."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -32,9 +32,9 @@ class _Absent(ModuleType):
 
 @cache
 def import_openmmlab() -> None:
-    """Import mmseg's models, transforms and metrics. The stub of mmcv's operators exists during the import alone.
+    """Import mmseg's models, transforms and metrics. Raises UserError where they cannot be imported.
 
-    Later mmengine checks whether the real ones exist, and must find that they do not.
+    The stub of mmcv's operators is removed after the import, since mmengine checks later whether the operators exist.
     """
     make_importable()
     stubbed = COMPILED not in sys.modules and not _is_compiled()
@@ -60,9 +60,9 @@ def _is_compiled() -> bool:
 
 
 def readable_checkpoints() -> AbstractContextManager[Any]:
-    """Return a context in which torch.load with weights_only also reads the histories of numbers that mmengine saves.
+    """Return a context in which torch.load with weights_only also reads mmengine's checkpoints, which hold HistoryBuffers.
 
-    A history refers to its statistics (`HistoryBuffer.mean`) by getattr, which is allowed for those names alone.
+    A pickled HistoryBuffer refers to its statistics (such as `HistoryBuffer.mean`) by getattr, which is allowed for these only.
     """
     import numpy as np
     import torch
@@ -76,7 +76,7 @@ def readable_checkpoints() -> AbstractContextManager[Any]:
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """Return what a checkpoint may take from HistoryBuffer: one of its statistics."""
+    """Return a statistic of HistoryBuffer, instead of getattr. Raises ValueError for any other owner or name."""
     from mmengine.logging.history_buffer import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in ("min", "max", "mean", "current", "statistics"):

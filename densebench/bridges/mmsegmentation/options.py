@@ -1,4 +1,4 @@
-"""What is trained on what: the images, the options of a protocol that the bridge reads, and what follows from them."""
+"""What the bridge is given: images, the options of a protocol, and the setup for one backbone and data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Data:
 
 
 class Options(Protocol):
-    """The options that decide a run. The protocol declares them and says what each means."""
+    """The options that the bridge reads. The protocol declares and documents them."""
 
     @property
     def iterations(self) -> int | None: ...
@@ -50,18 +50,18 @@ class Options(Protocol):
 
 @dataclass(frozen=True)
 class Setup:
-    """A protocol's options, and what it decides besides for one backbone and one data set.
+    """A protocol's options, and what else it has decided for one backbone and one data set.
 
     head: linear (FCNHead without convolutions), batchnorm (the same after dropout and batch norm) or segmenter.
-    trained: the backbone is fine-tuned; frozen otherwise.
-    photometric: training images are recoloured.
+    trained: whether the backbone is fine-tuned; otherwise it is frozen.
+    photometric: whether training images are recoloured at random.
     warmup: the share of the iterations over which a cosine schedule rises.
     drop_path: stochastic depth of the backbone's last block while training.
-    crop, scale: sides of training crops, and of the short side that images are resized to, px.
-    mean, std: of colours on 0..1.
-    black: small images are padded with black before normalisation; otherwise with 0 after it.
-    long: what the long side of images is limited to, px (None: four times scale).
-    pad, window: sides that crops are padded to, and of sliding windows, px (None: the crop).
+    crop: side of training crops, px. scale: short side to which images are resized, px.
+    mean, std: colour statistics, for colours in 0..1.
+    black: whether small images are padded with black before normalisation; otherwise with 0 after it.
+    long: largest long side of images, px (None: four times scale).
+    pad: side to which crops are padded, px. window: side of sliding windows, px (None: the crop, for both).
     """
 
     options: Options
@@ -81,12 +81,12 @@ class Setup:
 
     @property
     def iterations(self) -> int:
-        """The length of the run."""
+        """The number of iterations of the run."""
         assert self.options.iterations is not None, "the protocol's `resolve` fills it in"
         return self.options.iterations
 
     @property
     def stride(self) -> int:
-        """Px from one sliding window to the next."""
+        """The distance from one sliding window to the next, px."""
         assert self.options.stride is not None, "the protocol's `resolve` fills it in"
         return self.options.stride

@@ -1,4 +1,4 @@
-"""What a killed run of MMSegmentation's Runner resumes from: those of its states and curves that are undamaged."""
+"""Resuming a killed run of MMSegmentation's Runner from the undamaged ones of its states and curves."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from densebench.files.atomic import Damaged, read_checked, remove, unreadable, w
 
 CURVES = "curves.json"
 Points = list[tuple[int, list[float]]]
-"""Iterations, each with the mean loss of every learning rate since the previous point."""
+"""Points of the curves: an iteration, and the mean loss of every learning rate since the previous point."""
 
 
 def last_iteration(folder: Path) -> int:
-    """Return how many iterations the last state of a run has done; 0 without one."""
+    """Return the iteration of the last saved state of a run; 0 without one."""
     last = folder / "last_checkpoint"
     match = re.search(r"iter_(\d+)\.pth", last.read_text()) if last.exists() else None
     return int(match.group(1)) if match else 0
@@ -42,7 +42,7 @@ def write_curves(folder: Path, points: Points) -> None:
 
 
 def discard_damaged(folder: Path) -> None:
-    """Remove damaged states, and everything where another file is damaged; the newest state that is left is resumed."""
+    """Remove damaged states, so that the newest undamaged one is resumed; where another file is damaged, remove everything."""
     for path in sorted(folder.glob("iter_*.pth"), key=_iteration, reverse=True):
         if _is_whole(path):
             write_text(folder / "last_checkpoint", str(path))
@@ -67,7 +67,7 @@ def _iteration(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether a state is as it was written: torch writes zip archives with a checksum of every part, but checks none."""
+    """Return whether a state is as it was written. torch saves zip archives with checksums, but does not check them."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

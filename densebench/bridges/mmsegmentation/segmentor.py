@@ -22,25 +22,25 @@ from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.console import notice
 from densebench.features.extract import autocast
 
-HEADS_APART = 512  # from the seed of the backbone's random numbers in an iteration to that of the heads
+HEADS_APART = 512  # added to the seed of the backbone's random numbers in an iteration to get that of the heads
 WINDOWS = 8  # windows of an image that go through the backbone at once
 HEAD_WIDTH = 64  # least channels of an attention head of the mask transformer
 
 
 class Frozen(nn.Module):
-    """Features of a frozen backbone. It is not a submodule, so no gradient, training mode or checkpoint reaches it.
+    """Features of a frozen backbone. It is not a submodule, so it has no gradient, training mode or part of a checkpoint.
 
-    drop_path: stochastic depth while the heads train, which the reference leaves on by accident; a copy of the model has it.
+    drop_path: stochastic depth in a copy of the backbone while the heads train, which the reference leaves on by accident.
     """
 
     def __init__(self, backbone: Backbone, precision: str, drop_path: float = 0.0) -> None:
         super().__init__()
         self.precision, self.stride = precision, backbone.stride
-        self._scoring = [backbone.trunk]  # in lists, for a module would be registered
+        self._scoring = [backbone.trunk]  # in lists, since an attribute that is a module would be registered
         self._training = [with_drop_path(copy.deepcopy(backbone.trunk), drop_path)] if drop_path else self._scoring
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Return float32 features of normalised images, which are padded at the right and at the bottom to the stride."""
+        """Return float32 features of normalised images, padded at the right and bottom to multiples of the stride."""
         trunk = (self._training if self.training else self._scoring)[0].to(images.device)
         for module in trunk.modules() if trunk is not self._scoring[0] else ():
             module.train(isinstance(module, DropPath))
@@ -49,7 +49,7 @@ class Frozen(nn.Module):
 
 
 class Trained(nn.Module):
-    """Features of a copy of a backbone, which is trained together with the head."""
+    """Features of a copy of a backbone that is trained together with the head."""
 
     def __init__(self, backbone: Backbone, drop_path: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Trained(nn.Module):
         self.trunk = with_drop_path(copy.deepcopy(backbone.trunk), drop_path).requires_grad_(True)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Return features of normalised images, which are padded at the right and at the bottom to the stride."""
+        """Return features of normalised images, padded at the right and bottom to multiples of the stride."""
         return (self.trunk(padded(images, self.stride)),)
 
 
@@ -67,9 +67,10 @@ def padded(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 
 
 
 def with_drop_path(trunk: nn.Module, rate: float) -> nn.Module:
-    """Give the MLPs of a timm ViT's blocks stochastic depth, from 0 in the first to `rate` in the last.
+    """Add stochastic depth to the MLPs of a timm ViT's blocks in place, from 0 in the first to `rate` in the last; return the
+    ViT.
 
-    MMSegmentation's ViT drops the MLP's branch alone; attention is never dropped.
+    As in MMSegmentation's ViT, only the branch of the MLP is dropped, never that of attention.
     """
     blocks = getattr(getattr(trunk, "model", None), "blocks", None)
     if rate and (blocks is None or not all(hasattr(block, "drop_path2") for block in blocks)):
@@ -88,7 +89,7 @@ class BatchNormHead(BaseDecodeHead):
         self.norm = nn.BatchNorm2d(self.in_channels)
 
     def forward(self, inputs: tuple[Tensor]) -> Tensor:
-        """Return the class scores of a grid of features."""
+        """Return the logits of a grid of features, `[b classes gh gw]`."""
         features = self._transform_inputs(inputs)
         if self.dropout is not None:
             features = self.dropout(features)
@@ -96,9 +97,9 @@ class BatchNormHead(BaseDecodeHead):
 
 
 class SideBySide(EncoderDecoder):
-    """Heads that differ in their learning rate alone, on one forward pass of the backbone.
+    """Heads that differ only in their learning rate, on one forward pass of the backbone.
 
-    The total loss is the sum of theirs; as they share no parameter, each has the gradient that it would have alone.
+    The total loss is the sum of their losses. They share no parameter, so each has the gradient that it would have alone.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class SideBySide(EncoderDecoder):
         self.out_channels: int = self.heads * self.num_classes
 
     def init_weights(self) -> None:
-        """Give every head the same first weights; the backbone keeps its own."""
+        """Initialise all heads with the same weights; those of the backbone stay."""
         torch.manual_seed(self.seed)
         self.decode_head[0].init_weights()
         for head in self.decode_head[1:]:
@@ -125,27 +126,27 @@ class SideBySide(EncoderDecoder):
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
         """Return the cross-entropy of each head, by its `loss_decode`, on logits upsampled to the label maps.
 
-        That is `head.loss` without the accuracy, which takes longer than the rest of a linear head.
+        This is `head.loss` without its accuracy, which would take longer than the rest of a linear head.
         """
         truth = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
         losses, seed = {}, torch.initial_seed() + HEADS_APART
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             for number, head in enumerate(self.decode_head):
-                torch.manual_seed(seed)  # every head drops the same features
+                torch.manual_seed(seed)  # so that every head drops the same features
                 logits = self._upsampled(head.forward(features), truth.shape[1], truth.shape[2])
                 losses[f"loss_{number}"] = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
         return losses
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Float[Tensor, "b heads_classes h w"]:
-        """Return the logits of all heads at the size of the input; what was padded to the stride is cut off again."""
+        """Return the logits of all heads at the size of the input, without the padding to the stride."""
         with autocast(inputs.device, self.precision):
             features = self.extract_feat(inputs)
             logits = torch.cat([head.forward(features) for head in self.decode_head], dim=1).float()
         return self._upsampled(logits, inputs.shape[2], inputs.shape[3])
 
     def _upsampled(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Return logits at the size of an image, from a grid that also covers what was padded to the stride."""
+        """Return the logits of a grid at the size of an image; the grid also covers the padding to the stride."""
         side = self.backbone.stride
         full = (height + -height % side, width + -width % side)
         return F.interpolate(logits, full, mode="bilinear", align_corners=False)[:, :, :height, :width]
@@ -173,7 +174,7 @@ class SideBySide(EncoderDecoder):
 
 
 def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int, int, int]]:
-    """Return (top, bottom, left, right) of sliding windows; the last of a row or column is moved back to end with the image."""
+    """Return (top, bottom, left, right) of sliding windows in px; the last one in a row or column ends at the image's border."""
 
     def along(length: int) -> list[tuple[int, int]]:
         count = max(length - crop + stride - 1, 0) // stride + 1
@@ -186,7 +187,7 @@ def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, 
 def label_maps(
     logits: Float[Tensor, "heads_classes h w"], heads: int, size: tuple[int, int]
 ) -> UInt8[Tensor, "heads rows columns"]:
-    """Return the best class of each head at each pixel of the original image."""
+    """Return the best class of each head at each pixel of the original image. size: its height and width."""
     maps = []
     for scores in logits.chunk(heads):
         resized = F.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]
@@ -220,7 +221,7 @@ def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) 
 
 
 def head_of(dim: int, classes: int, setup: Setup) -> dict[str, Any]:
-    """Return the type and the settings of a head."""
+    """Return the configuration of a head for MMSegmentation's registry."""
     loss = {"type": CrossEntropyLoss, "use_sigmoid": False, "loss_weight": 1.0}
     shared = {"in_channels": dim, "channels": dim, "num_classes": classes, "align_corners": False, "loss_decode": loss}
     if setup.head == "linear":

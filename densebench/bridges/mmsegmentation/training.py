@@ -30,14 +30,14 @@ from densebench.errors import UserError
 from densebench.files.atomic import appending
 from densebench.processes import World, share, synchronise, total
 
-POINTS = 50  # states and points of the curves in the course of a run; of the states the last two stay
-POWER = 0.9  # of polynomial decay
+POINTS = 50  # saved states, and points of the curves, in a run; only the last two states stay
+POWER = 0.9  # exponent of polynomial decay
 WARMUP_FROM = 1e-6  # share of the learning rate at which warm-up begins
 
 
 @dataclass(frozen=True)
 class History:
-    """The validations of a run in order, and the mean losses of every learning rate up to some iterations."""
+    """The validations of a run in order, and the points of its learning curves."""
 
     validations: list[Validation]
     iterations: np.ndarray
@@ -55,8 +55,9 @@ def train(
     drawn: Sequence[str] = (),
     workers: int = 0,
 ) -> History:
-    """Train one head for each learning rate, all at once, and validate them now and then; a killed run resumes from `folder`.
+    """Train one head for each learning rate, all at once, and return validations and curves; a killed run resumes from `folder`.
 
+    rates: the learning rates. drawn: names of images whose predicted label maps are saved. workers: processes that decode images.
     Raises UserError for a file that cannot be read, a batch that cannot be divided, and fp16 training without a GPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def train(
     synchronise()
     start, last = last_iteration(folder), folder / f"validation-{setup.iterations:08}.json"
     complete = last.exists() or has_diverged(folder)
-    synchronise()  # nobody writes before everybody has looked
+    synchronise()  # no process writes before all have looked
     if not complete:
         with appending(folder, "set DENSEBENCH_CACHE elsewhere"), warnings.catch_warnings(), readable_checkpoints():
             warnings.simplefilter("ignore")
@@ -76,12 +77,12 @@ def train(
     losses = np.array([values for _, values in points], dtype=float).reshape(-1, len(rates))
     iterations = np.array([iteration for iteration, _ in points])
     history = History(validations(folder), iterations, {rate: losses[:, number] for number, rate in enumerate(rates)})
-    synchronise()  # nobody removes the folder before everybody has read it
+    synchronise()  # no process removes the folder before all have read it
     return history
 
 
 def _optimiser(model: SideBySide, setup: Setup, rates: Sequence[float], device: torch.device) -> Any:
-    """Return the optimiser: one group for each learning rate; with a trained backbone one rate for all parameters."""
+    """Return the optimiser, with a group for each learning rate; a trained backbone has a single one for all parameters."""
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     if setup.trained:
         groups = [{"params": list(model.parameters()), "lr": rates[0]}]
@@ -97,7 +98,7 @@ def _optimiser(model: SideBySide, setup: Setup, rates: Sequence[float], device: 
 
 
 class PolyToShare(PolyLR):
-    """Polynomial decay in which every group ends at `share` of its first learning rate."""
+    """Polynomial decay that ends, in every group, at `share` of the initial learning rate."""
 
     def __init__(self, optimizer: Any, *, share: float, **settings: Any) -> None:
         self.share = share
@@ -118,7 +119,7 @@ def schedulers(setup: Setup, optimiser: Any) -> list[Any]:
         return [PolyToShare(optimiser, share=setup.options.eta_min, power=POWER, begin=0, end=setup.iterations, by_epoch=False)]
     rise = round(setup.warmup * setup.iterations)
     parts: list[Any] = []
-    rise = 0 if rise < 2 else rise  # a rise of one iteration would never leave its first value
+    rise = 0 if rise < 2 else rise  # a warm-up of one iteration would never end
     if rise:
         parts.append(LinearLR(optimiser, start_factor=WARMUP_FROM, begin=0, end=rise, by_epoch=False))
     fall = {"T_max": setup.iterations - rise, "begin": rise, "end": setup.iterations, "by_epoch": False}
@@ -134,7 +135,7 @@ def _runner(
     optimiser = _optimiser(model, setup, rates, world.device)
     loop = {"max_iters": setup.iterations, "val_interval": math.ceil(setup.iterations / setup.options.validations)}
     saving = {"type": "CheckpointHook", "by_epoch": False, "interval": _interval(setup)}
-    saving |= {"max_keep_ckpts": 2}  # the older one is removed before the newer one is whole
+    saving |= {"max_keep_ckpts": 2}  # of two, the older one may be removed before the newer one is complete
     return _Runner(
         world.device,
         setup.trained,
@@ -159,12 +160,12 @@ def _runner(
 
 
 def _interval(setup: Setup) -> int:
-    """Return how many iterations lie between states, and between points of the curves."""
+    """Return the number of iterations between states, and between points of the curves."""
     return max(1, setup.iterations // POINTS)
 
 
 class _Runner(Runner):
-    """The Runner on the requested device, not the one that mmengine chooses."""
+    """The Runner, on the requested device instead of the one that mmengine would choose."""
 
     def __init__(self, device: torch.device, unused: bool, **settings: Any) -> None:
         """unused: whether some parameters may have no gradient, such as the mask token of a trained backbone."""
@@ -183,14 +184,14 @@ class _Runner(Runner):
 
 
 class Iterations(IterBasedTrainLoop):
-    """Iterations of training. The loader begins where the state ends; a validation that was killed is done again."""
+    """The training loop. Data continue after the last iteration of the state; a validation that was killed is repeated."""
 
     def __init__(self, *arguments: Any, folder: Path, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.folder = folder
 
     def run(self) -> nn.Module:
-        """Train and validate to the end."""
+        """Train and validate up to the last iteration, and return the model."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         self._validate()
@@ -209,7 +210,7 @@ class Iterations(IterBasedTrainLoop):
 
 
 class Report(Hook):
-    """Progress, learning curves and validations on disk; the random numbers of each iteration; errors of the loaders."""
+    """Seeds each iteration, writes curves and validations, shows progress, and raises the errors that the loaders return."""
 
     def __init__(self, folder: Path, setup: Setup, heads: int, world: World, start: int, counting: Counting) -> None:
         self.folder, self.setup, self.heads, self.world, self.counting = folder, setup, heads, world, counting
@@ -224,7 +225,7 @@ class Report(Hook):
         torch.manual_seed((self.setup.options.train_seed * 1_000_003 + runner.iter) * 1024 + self.world.rank)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Note the losses; write the curves now and then."""
+        """Add the losses of an iteration; at every interval write the curves, and stop once all learning rates have diverged."""
         self.recent.append([float(outputs[f"loss_{number}"]) for number in range(self.heads)])
         done = runner.iter + 1
         if done % self.every == 0 or done == self.setup.iterations:
@@ -240,7 +241,7 @@ class Report(Hook):
             self.bar.advance()
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """End the run where an image cannot be read, with its name."""
+        """Raise the UserError of an image that cannot be read."""
         _raise(data_batch)
 
     def before_val(self, runner: Runner) -> None:
@@ -257,7 +258,7 @@ class Report(Hook):
 
 
 def _finite(model: Any, heads: int) -> list[bool]:
-    """Return whether the parameters of each head, and those of a trained backbone, are finite."""
+    """Return for each head whether all of its parameters are finite, and those of a trained backbone."""
     model = getattr(model, "module", model)
     parts = [[*model.backbone.parameters(), *model.decode_head[number].parameters()] for number in range(heads)]
     return [all(bool(parameter.isfinite().all()) for parameter in part) for part in parts]

@@ -1,4 +1,4 @@
-"""Scoring in the course of a run: our counts of every image, and MMSegmentation's IoUMetric beside them."""
+"""Validation during a run: confusion counts of every image, and MMSegmentation's IoUMetric beside them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from densebench.numerics import segmentation as metrics
 
 @dataclass(frozen=True)
 class Validation:
-    """The scored images after some iterations.
+    """The results for all scored images after some number of iterations.
 
-    pairs: of each image the counts that are not 0, as flat indices into (head, truth, prediction) and counts.
-    maps: predicted label maps of some images.
+    pairs: for each image the counts that are not 0, as flat indices into [head, truth, prediction] and counts.
+    maps: predicted label maps of the images that are drawn.
     mmseg: mIoU of each head in % as IoUMetric computes it, absent classes left out, rounded to two decimals.
     """
 
@@ -65,7 +65,7 @@ class Counting(BaseMetric):
         self.iteration = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count the pixels of some images."""
+        """Count the pixels of a batch of images."""
         for sample in data_samples:
             truth = sample["gt_sem_seg"]["data"][0].to(torch.uint8)
             maps = sample["pred_sem_seg"]["data"].to(truth.device)
@@ -75,7 +75,7 @@ class Counting(BaseMetric):
             self.results.append((name, torch.stack([indices, flat[indices]]), maps.cpu() if name in self.drawn else None))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Write the counts; scores are made of them after the run."""
+        """Write the counts, from which scores are computed after the run."""
         tensors = {f"pairs {name}": pairs for name, pairs, _ in results}
         tensors |= {f"map {name}": maps for name, _, maps in results if maps is not None}
         save_tensors(self.folder / f"validation-{self.iteration:08}.safetensors", tensors)
@@ -96,7 +96,7 @@ class HeadIoU(IoUMetric):
 
 
 def write_facts(folder: Path, iteration: int, scores: dict[str, float], heads: int) -> list[float]:
-    """Complete a validation with its last file; return IoUMetric's mIoU of each head in %."""
+    """Write the last file of a validation, and return IoUMetric's mIoU of each head in %."""
     values = [round(float(scores[f"head {number}/mIoU"]), 2) for number in range(heads)]
     content = json.dumps({"iteration": iteration, "mmseg": values})
     write_checked(folder / f"validation-{iteration:08}.json", content.encode())

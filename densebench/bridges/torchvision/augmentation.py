@@ -1,14 +1,14 @@
 """Training images as detectors see them: flipped, resized, cropped, with boxes and masks that follow.
 
-- scales: the short side is drawn from 480, 512, ..., 800, the long one is at most 1333.
-- detr: half of the images like that; the others are first resized to 400, 500 or 600, cut to a random part of 384 to 600 px a
-  side, and then resized like that (Carion et al., DETR, ECCV 2020, as MMDetection and FLSL restate it).
-- lsj: large-scale jitter (Ghiasi et al., CVPR 2021, as ViTDet uses it): resized into a square of 1024 px times a factor of 0.1 to
-  2, cut to that square; boxes are those of the masks that are left.
-- flip: the short side is 800.
+- scales: the short side is drawn from 480, 512, ..., 800 px, the long side is at most 1333 px.
+- detr: half of the images as in `scales`; the others are first resized to a short side of 400, 500 or 600 px and cropped at
+  random to sides of 384 to 600 px (Carion et al., DETR, ECCV 2020, as MMDetection and FLSL restate it).
+- lsj: large-scale jitter (Ghiasi et al., CVPR 2021, as in ViTDet): images are resized to fit a square of 1024 px times a factor
+  of 0.1 to 2, and cropped to 1024 px; boxes are drawn anew around what is left of the masks.
+- flip: the short side is 800 px.
 
-Half of the images are mirrored. The numbers are for a short side of 800 (lsj: 1024) px and are scaled with it.
-Masks are read once, at nearest neighbours in the original, whatever was done to the image.
+Half of the images are mirrored in all of them. The sizes are those for `--short-side` 800 (lsj: 1024) and are scaled with it.
+Masks are sampled once, by nearest neighbours in the original, however often the image was resampled.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SHORT = 800
 SCALES = range(480, 801, 32)
 FIRST, PART = (400, 500, 600), (384, 600)
 JITTER = (0.1, 2.0)
-SLIVER = 1e-2  # px; narrower boxes are dropped in the end: float32 still tells the sides of others apart
+SLIVER = 1e-2  # px: narrower boxes are dropped, since the two sides might be equal in float32
 
 
 @dataclass(frozen=True)
 class Sample:
     """An image and its objects.
 
-    boxes: left, top, right, bottom in px of `pixels`. objects: which of the image's objects they belong to. rows, columns: the
-    row and column of the original image that each of `pixels` shows (nearest neighbours): masks are read there.
+    boxes: left, top, right, bottom in px of `pixels`. objects: the index of each box's object in the image. rows, columns: the
+    row and column of the original image for each row and column of `pixels`, by nearest neighbours, where masks are sampled.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -45,25 +45,25 @@ class Sample:
 
     @classmethod
     def of(cls, image: Image.Image, boxes: Float[np.ndarray, "n 4"]) -> Sample:
-        """Return a sample of an image as it is."""
+        """Return the sample of an image without augmentation."""
         pixels = np.asarray(image)
         return cls(pixels, boxes, np.arange(len(boxes)), np.arange(pixels.shape[0]), np.arange(pixels.shape[1]))
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width in px."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror a sample, left to right."""
+    """Return the sample mirrored left to right."""
     width = sample.size[1]
     boxes = np.stack([width - sample.boxes[:, 2], sample.boxes[:, 1], width - sample.boxes[:, 0], sample.boxes[:, 3]], axis=1)
     return replace(sample, pixels=sample.pixels[:, ::-1], boxes=boxes, columns=sample.columns[::-1])
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Resize a sample, bilinearly."""
+    """Return the sample resized bilinearly to height x width px."""
     old = sample.size
     picture = Image.fromarray(np.ascontiguousarray(sample.pixels)).resize((width, height), Image.Resampling.BILINEAR)
     boxes = sample.boxes * np.array([width / old[1], height / old[0]] * 2)
@@ -72,12 +72,12 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def nearest(old: int, new: int) -> Int[np.ndarray, "new"]:
-    """Return which of `old` pixels lies under the centre of each of `new` ones."""
+    """Return for each of `new` pixels the index of the one of `old` pixels under its centre."""
     return ((2 * np.arange(new) + 1) * old) // (2 * new)
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """Cut out a part of the image. Boxes are cut to it; those of which nothing is left are dropped."""
+    """Return a part of the sample. Boxes are clipped to it; those outside of it are dropped."""
     down, across = slice(top, top + height), slice(left, left + width)
     pixels = sample.pixels[down, across]
     limits = np.array([pixels.shape[1], pixels.shape[0]] * 2)
@@ -94,13 +94,13 @@ def wider(
 
 
 def fitted(height: int, width: int, short: int, long: int) -> tuple[int, int]:
-    """Return the largest size of the same shape whose sides are at most `short` and `long`."""
+    """Return the largest height and width of the same aspect with a short side up to `short` and a long side up to `long`."""
     scale = min(short / min(height, width), long / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def augment(sample: Sample, options: Options, random: np.random.Generator) -> Sample:
-    """Draw an augmentation and apply it. Boxes that are slivers in the end are dropped."""
+    """Return the sample under a random augmentation; boxes narrower than SLIVER are dropped."""
     sample = _drawn(sample, options, random)
     boxes, objects = wider(SLIVER, sample.boxes, sample.objects)
     return replace(sample, boxes=boxes, objects=objects)
@@ -132,7 +132,7 @@ def _jitter(sample: Sample, side: int, random: np.random.Generator) -> Sample:
     square = side * random.uniform(*JITTER)
     scale = square / max(sample.size)
     sample = resize(sample, *(max(1, round(length * scale)) for length in sample.size))
-    share = random.random()  # one for both directions, as detectron2 has it
+    share = random.random()  # the same for both directions, as in detectron2
     top, left = (round(max(length - side, 0) * share) for length in sample.size)
     return crop(sample, top, left, side, side)
 
@@ -140,7 +140,7 @@ def _jitter(sample: Sample, side: int, random: np.random.Generator) -> Sample:
 def masks_of(
     sample: Sample, decode: Callable[[Int[np.ndarray, "n"]], UInt8[np.ndarray, "n height width"]]
 ) -> UInt8[np.ndarray, "n h w"]:
-    """Return the masks of a sample's objects. `decode` returns those of some objects at the original size."""
+    """Return the masks of a sample's objects. decode: returns the masks of objects, by index, at the original size."""
     return decode(sample.objects)[:, sample.rows][:, :, sample.columns]
 
 

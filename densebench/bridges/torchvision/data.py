@@ -1,4 +1,4 @@
-"""Our data sets in batches for a detector. Every sample's random numbers come from the seed and its number in the run."""
+"""Our data sets in batches for a detector. The random draws of a sample follow from the seed and its number in the run."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from densebench.processes import World
 
 Truth = dict[str, Tensor]
 Key = tuple[int, int]  # number in the run, index of the training image
-SETTLING = 200  # samples at most that statistics of batch norms are taken of
+SETTLING = 200  # most samples over which the statistics of batch norms are recomputed
 
 
 def training_sample(
     data: Data, options: Options, item: Item, random: np.random.Generator, masks: bool = True
 ) -> tuple[Tensor, Truth]:
-    """Return an image on 0..1 and what it shows, as torchvision's detectors take them: classes count from 1.
+    """Return an augmented image, 0..1, and its truth as torchvision's detectors take them, with classes numbered from 1.
 
-    Groups are left out. masks: whether Mask R-CNN gets its masks.
+    Groups (crowds) are left out. masks: whether the truth includes masks, for Mask R-CNN.
     """
     objects, image = data.dataset.objects(item), data.dataset.image(item)
     single = np.flatnonzero(~objects.crowd)
@@ -50,25 +50,25 @@ def training_sample(
 
 
 def pixels(image: np.ndarray) -> Tensor:
-    """Return an image [h, w, 3] of bytes as [3, h, w] on 0..1."""
+    """Return an image `[h w 3]` of bytes as a float tensor `[3 h w]`, 0..1."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 class Training(Samples):
-    """Augmented samples by (number in the run, index)."""
+    """Augmented training samples; a key is (number in the run, index of the training image)."""
 
     def __init__(self, data: Data, options: Options, masks: bool = True) -> None:
         self.data, self.options, self.masks = data, options, masks
 
     def sample(self, key: Key) -> tuple[int, Tensor, Truth]:
-        """Return the number and the sample."""
+        """Return the number in the run, the image and its truth."""
         serial, index = key
         random = np.random.Generator(np.random.PCG64(seed_of(self.options.train_seed, "sample", serial)))
         return serial, *training_sample(self.data, self.options, self.data.train[index], random, self.masks)
 
 
 def scoring_sample(data: Data, options: Options, item: Item) -> tuple[Tensor, tuple[int, int]]:
-    """Return an image on 0..1, resized as training images are, and its original height and width."""
+    """Return an image, 0..1, resized to the scale of training, and its original height and width."""
     sample = Sample.of(data.dataset.image(item), np.zeros((0, 4)))
     return pixels(resize(sample, *fitted(*sample.size, options.short_side, options.longest)).pixels), sample.size
 
@@ -85,9 +85,9 @@ class Scoring(Samples):
 
 
 def keys(images: int, options: Options, world: World, start: int) -> Iterator[list[Key]]:
-    """Yield this process's share of every step from `start` on, in the samples of one forward pass each.
+    """Yield the keys of each of this process's forward passes, from step `start` on.
 
-    Each pass over the images has an order of its own, which follows from the seed and the pass; steps run on from pass to pass.
+    Each epoch has another order, which follows from the seed and the epoch; a step may span two epochs.
     """
     share = options.train_batch // world.size
     for step in range(start, iterations_of(options, images)):
@@ -97,9 +97,9 @@ def keys(images: int, options: Options, world: World, start: int) -> Iterator[li
 
 
 def settling_keys(images: int, options: Options) -> Iterator[list[Key]]:
-    """Yield the forward passes that statistics of batch norms are taken of, the same in every process.
+    """Yield the keys of the forward passes for the statistics of batch norms, the same in every process.
 
-    Their numbers lie below 0, where no step's lie.
+    Their numbers are negative, so that no sample of training has the same random draws.
     """
     passes = -(-min(SETTLING, images) // options.at_once)
     for number in range(passes):
@@ -107,7 +107,7 @@ def settling_keys(images: int, options: Options) -> Iterator[list[Key]]:
 
 
 def _together(images: int, options: Options, begin: int) -> list[Key]:
-    """Return the samples of one forward pass, from a number on."""
+    """Return the keys of one forward pass, whose first sample has the number `begin`."""
     serials = range(begin, begin + options.at_once)
     turns = [divmod(serial, images) for serial in serials]
     indices = [int(permutation(images, options.train_seed, turn)[position]) for turn, position in turns]
@@ -136,8 +136,8 @@ def settling_batches(data: Data, options: Options, workers: int, pin: bool = Fal
 
 
 def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[Any]:
-    """Yield images one by one, or the UserError that one met. pin: as in `make_loader`.
+    """Yield the images of some indices one at a time, or the UserError that one met. pin: as in `make_loader`.
 
-    Padded to another one's size, an image would look different to the detector.
+    They are not batched, since padding an image to the size of another would change its detections.
     """
     return iter(make_loader(Scoring(data, options), list, workers, pin, batch_sampler=[[index] for index in indices]))

@@ -1,12 +1,12 @@
 """Faster R-CNN and Mask R-CNN of torchvision on our backbones.
 
 Ren et al., Faster R-CNN, NeurIPS 2015; He et al., Mask R-CNN, ICCV 2017. Where torchvision's defaults differ from those of
-MMDetection and detectron2, which the published numbers come from, these follow the latter: 1000 proposals, RoI align with cell
-centres at halves and as many samples as a bin has cells, masks as `regions` says. torchvision's smooth L1 loss (from 1/9 on)
-stays, where they take L1.
+MMDetection and detectron2, which the published numbers come from, the detectors follow the latter: 1000 proposals, RoI align with
+pixel centres at halves and as many samples as a bin has cells, masks as in `regions`. What remains is torchvision's smooth L1
+loss (beta 1/9), where the others use L1.
 
-torchvision guesses strides from sizes of maps: whole numbers for anchors, powers of two for pooling. Both would be wrong for
-patches of 14 px; here strides are given.
+torchvision infers strides from the sizes of maps, as integers for anchors and as powers of two for pooling. Both would be wrong
+for patches of 14 px, so here strides are given.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pooling(MultiScaleRoIAlign):
 
 
 class InFloat(nn.Module):
-    """A head whose outputs are float32: boxes are decoded and losses taken in that, whatever the precision of the layers."""
+    """A head whose outputs are cast to float32, so that boxes and losses are computed in it whatever the precision of layers."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -99,16 +99,16 @@ def _float(value: Any) -> Any:
 
 
 class Transform(GeneralizedRCNNTransform):
-    """Normalise and pad images. They come in the size that the detector sees, and detections stay in it."""
+    """Normalises and pads images, but resizes nothing: images have the detector's size, and detections stay in it."""
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
-        """Return images as they are: Pillow resized them, in training as in scoring."""
+        """Return the image and target unchanged: images were resized by Pillow before."""
         return image, target
 
     def postprocess(
         self, result: list[dict[str, Tensor]], image_shapes: Any, original_image_sizes: Any
     ) -> list[dict[str, Tensor]]:
-        """Return detections as they are: boxes in px of the given images, masks as grids over their boxes."""
+        """Return detections unchanged: boxes in px of the given images, masks as grids over their boxes."""
         return result
 
 
@@ -130,7 +130,7 @@ def build(backbone: Backbone, classes: int, options: Options) -> GeneralizedRCNN
         proposals = RegionProposalNetwork(Anchors(pyramid.strides), InFloat(head), **PROPOSALS)
         regions = Regions(**_heads(pyramid, classes + 1, options), **REGIONS, **sizes)
     padded = pyramid.divisor
-    if options.augmentation == "lsj":  # a square of the long side, in training and in scoring
+    if options.augmentation == "lsj":  # pad to a square of the long side, in training and in scoring
         padded = math.ceil(options.longest / pyramid.divisor) * pyramid.divisor
     transform = Transform(options.short_side, options.longest, list(backbone.mean), list(backbone.std), padded)
     return GeneralizedRCNN(pyramid, proposals, regions, transform)

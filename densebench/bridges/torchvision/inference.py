@@ -1,4 +1,4 @@
-"""Detections: written image by image, so that memory does not grow and a killed run resumes after the last image."""
+"""Detections, written image by image: memory does not grow, and a killed run resumes after the last image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ from densebench.features.extract import autocast
 from densebench.files.atomic import appending, write_text
 from densebench.processes import World, agree, synchronise
 
-SEAL = ', "crc32": "'  # stands before the checksum of a line
+SEAL = ', "crc32": "'  # text before the checksum of a line
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections of one image, best first: boxes (left, top, right, bottom) in px of the image, scores, classes from 0, and
-    masks as COCO's compressed run lengths, one an object or none at all."""
+    """The detections in one image, best first.
+
+    boxes: left, top, right, bottom in px of the original image. classes: from 0. masks: COCO's compressed run lengths, one for
+    each detection, or none at all.
+    """
 
     image: str
     boxes: Float[np.ndarray, "n 4"]
@@ -39,12 +42,12 @@ class Detections:
 
 
 def detect(detector: Any, data: Data, options: Options, folder: Path, world: World, workers: int = 0) -> Path:
-    """Write the detections in all images that are scored, each process in its share; return where `read_detections` finds them.
+    """Write the detections in all scored images, each process in its share, and return the folder for `read_detections`.
 
     Raises UserError for an image that cannot be read.
     """
     known = {detections.image for detections in read_detections(folder)}
-    synchronise()  # nobody writes before everybody has looked
+    synchronise()  # no process writes before all have looked
     indices = [i for i in range(world.rank, len(data.val), world.size) if data.val[i].name not in known]
     detector.to(world.device).eval()
     bar = Progress("detection", len(indices))
@@ -74,7 +77,7 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
 
 
 def _values(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the detections in an image as JSON values, brought from the size that the detector saw to the original one."""
+    """Return the detections in an image as JSON values, with boxes and masks scaled to the image's original size."""
     factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
     boxes = output["boxes"].float() * factors.to(output["boxes"].device)
     values: dict[str, Any] = {"image": name, "boxes": boxes.tolist(), "scores": output["scores"].float().tolist()}
@@ -85,7 +88,7 @@ def _values(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, siz
 
 
 def _mend(path: Path) -> None:
-    """Cut out a line that a kill left half written, and lines that are damaged."""
+    """Remove damaged lines from a file, and an incomplete last line that a killed run has left."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
@@ -104,7 +107,7 @@ def _sealed(values: dict[str, Any]) -> str:
 
 
 def _opened(line: str) -> dict[str, Any] | None:
-    """Return the values of a line; None where it is incomplete or differs from what was written."""
+    """Return the values of a line; None where it is incomplete or its checksum is wrong."""
     text, seal, _ = line.rpartition(SEAL)
     if not line.endswith("\n") or (seal and line != f'{text}{SEAL}{zlib.crc32((text + "}").encode()):08x}"}}\n'):
         return None
@@ -115,7 +118,7 @@ def _opened(line: str) -> dict[str, Any] | None:
 
 
 def read_detections(folder: Path) -> Iterator[Detections]:
-    """Yield the detections of all images that are written, image by image."""
+    """Yield the detections in all images that the files of a folder hold, image by image."""
     for path in sorted(folder.glob("found-*.jsonl")):
         with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:
             for line in stream:

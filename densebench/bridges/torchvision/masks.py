@@ -1,4 +1,4 @@
-"""COCO's masks: polygons and run lengths. Polygons are drawn, and masks made into text, by COCO's own code."""
+"""COCO's masks: polygons and run lengths. COCO's own code rasterises polygons and encodes masks as text."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pycocotools import mask as coco
 
 from densebench.errors import UserError
 
-CORNERS = 3  # of a polygon at least; pycocotools would take two for a box
-FARTHEST = 2**20  # px from the image's corner: pycocotools walks along every edge, pixel by pixel
-FIRST, BITS = 48, 5  # COCO's text: characters from "0" on hold five bits each, and a sixth that says that more follow
+CORNERS = 3  # fewest corners of a polygon; pycocotools would take two for a box
+FARTHEST = 2**20  # largest coordinate in px, since pycocotools walks along every edge pixel by pixel
+FIRST, BITS = 48, 5  # COCO's text: a character, from "0" on, holds five bits, and a sixth if more of the number follow
 
 
 def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]:
     """Return a mask as compressed run lengths. Polygons of fewer than three corners are left out, as detectron2 leaves them out.
 
-    Raises UserError with the name of its image where it is broken, or of another size than the image. (Where run lengths do not
-    fill the image, pycocotools itself reads on beyond them in memory.)
+    Raises UserError, naming the image, where the mask is broken or has another size than the image. (pycocotools itself would
+    read beyond the end of run lengths that do not fill the image.)
     """
     try:
         if not isinstance(mask, dict):
@@ -57,9 +57,10 @@ def _check(lengths: Sequence[int], pixels: int) -> None:
 
 
 def runs(text: bytes) -> list[int]:
-    """Return the run lengths of a compressed mask: pixels outside, inside, outside, ... column by column.
+    """Return the run lengths of a compressed mask: numbers of pixels outside, inside, outside, ... in column-major order.
 
-    From the fourth on the text holds differences to the length two before. Raises ValueError for any other text.
+    From the fourth run on, the text holds the difference to the run two before. Raises ValueError for text that COCO cannot
+    write.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -95,6 +96,6 @@ def decode(masks: Sequence[Any], height: int, width: int, name: str) -> UInt8[np
 
 
 def encode(masks: UInt8[np.ndarray, "n h w"]) -> list[str]:
-    """Return the text of each mask's run lengths."""
+    """Return each mask as the text of COCO's compressed run lengths."""
     encoded = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
     return [mask["counts"].decode() for mask in encoded]

@@ -1,4 +1,4 @@
-"""What is trained on what: the images, and those options of a protocol that the bridge reads."""
+"""What the bridge is given: the images, and the options of a protocol that it reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from densebench.datasets.dataset import Item
 
 @dataclass(frozen=True)
 class Data:
-    """Training images, each of which shows an object, and images to score. agnostic: all classes count as one."""
+    """Training images, each of which shows an object, and images to score. agnostic: whether all classes count as one."""
 
     dataset: Boxed
     train: Sequence[Item]
@@ -21,12 +21,12 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """How many classes the detector tells apart."""
+        """The number of classes that the detector distinguishes."""
         return 1 if self.agnostic else len(self.dataset.classes)
 
 
 class Options(Protocol):
-    """The options by which a detector is built, trained and run. The protocol declares them and says what each means."""
+    """The options by which a detector is built, trained and run. The protocol declares and documents them."""
 
     @property
     def model(self) -> str: ...
@@ -75,5 +75,5 @@ class Options(Protocol):
 
 
 def iterations_of(options: Options, images: int) -> int:
-    """Return the length of a run on so many training images: `iterations` where given, else whole epochs."""
+    """Return the number of iterations of a run on `images` training images: as given, else that of whole epochs."""
     return options.iterations or options.epochs * -(-images // options.train_batch)

@@ -1,12 +1,12 @@
-"""A backbone's copy that is trained, and the pyramid of maps that detectors take, at about 4, 8, 16, 32 and 64 px.
+"""A trained copy of a backbone, and the pyramid of maps that detectors take, with strides of about 4, 8, 16, 32 and 64 px.
 
-- fpn: Lin et al., Feature Pyramid Networks, CVPR 2017, on four layers of a ViT that are first brought to four strides, as XCiT,
-  SelfPatch and FLSL do (deconvolutions of 2 x 2, batch norm and GELU between two, max pooling), or on the stages of a network
-  that has them.
-- simple: Li et al., ViTDet, ECCV 2022: the last grid alone, brought to four strides by deconvolutions that halve the channels,
+- fpn: Lin et al., Feature Pyramid Networks, CVPR 2017, on four layers of a ViT that are first resampled to four strides as in
+  XCiT, SelfPatch and FLSL (2 x 2 deconvolutions, with batch norm and GELU between two of them, and max pooling), or on the stages
+  of a network that has them.
+- simple: Li et al., ViTDet, ECCV 2022: the last grid only, resampled to four strides by deconvolutions that halve the channels,
   each followed by a 1 x 1 and a 3 x 3 convolution with layer norm.
 
-The sixth level is every other cell of the fifth. Patches of 14 px give strides of 3.5, 7, 14, 28 and 56 px.
+The coarsest level takes every other cell of the one before. Patches of 14 px give strides of 3.5, 7, 14, 28 and 56 px.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from densebench.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
 NAMES = ("0", "1", "2", "3", "pool")
-OF_TWELVE = (3, 5, 7, 11)  # blocks, from 0, that FLSL, SelfPatch and XCiT build their pyramids on
+OF_TWELVE = (3, 5, 7, 11)  # of 12 blocks, from 0, those on which FLSL, SelfPatch and XCiT build their pyramids
 
 
 class Layers(nn.Module):
-    """Grids of one or several layers of a backbone's trained copy: one grid a layer, with its width and its stride in px.
+    """Grids of one or several layers of a trained copy of a backbone.
 
-    ViT features are those of the blocks, before the final norm, as FLSL's and ViTDet's codes take them. Batch norms of the
-    backbone keep their statistics and weights. depth: blocks of a ViT, 0 for other models.
+    widths, strides: channels and stride in px of each layer's grid. depth: number of blocks of a ViT, 0 for other models.
+    Features of a ViT are taken before the final norm, as in FLSL's and ViTDet's codes. Batch norms of the backbone are not
+    trained.
     """
 
     def __init__(self, trunk: nn.Module, widths: tuple[int, ...], strides: tuple[int, ...], depth: int = 0) -> None:
@@ -53,21 +54,21 @@ class Layers(nn.Module):
         return [module for module in self.trunk.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def train(self, mode: bool = True) -> Layers:
-        """Switch dropout and stochastic depth; batch norms stay as they are."""
+        """Switch dropout and stochastic depth on or off; the backbone's batch norms stay in evaluation mode."""
         super().train(mode)
         for norm in self._batch_norms():
             norm.eval()
         return self
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Return the grids of normalised images, whose sides the strides must divide."""
+        """Return the grids of normalised images, whose sides must be multiples of the strides."""
         return self.trunk.grids(images) if isinstance(self.trunk, TimmTrunk) else [self.trunk(images)]
 
 
 def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
-    """Return a copy of a backbone at the layers of a pyramid: four of them (fpn), or the last one (simple).
+    """Return a trainable copy of a backbone with the layers for a pyramid: four (fpn), or the last one (simple).
 
-    `--layer` of four blocks chooses those of the fpn, of one block that of the simple pyramid.
+    `--layer` chooses other blocks: four for fpn, one for the simple pyramid.
     Raises UserError for a backbone without weights, and for layers that no pyramid can be built on.
     """
     if not backbone.params:
@@ -106,7 +107,9 @@ def evenly(depth: int) -> list[int]:
 def _stages(trunk: TimmTrunk, backbone: Backbone, pyramid: str, drop_path: float) -> Layers:
     if backbone.layer != "last":
         raise UserError(f"--layer {backbone.layer}: the pyramid is built on the stages that {backbone.spec} has; leave it out")
-    stages = {int(info["reduction"]): number for number, info in enumerate(trunk.model.feature_info)}  # the last of each stride
+    stages = {
+        int(info["reduction"]): number for number, info in enumerate(trunk.model.feature_info)
+    }  # the last stage of each stride
     wanted = [stride for stride in STRIDES if stride in stages] if pyramid == "fpn" else [backbone.stride]
     if pyramid == "fpn" and len(wanted) < len(STRIDES):
         known = ", ".join(map(str, stages))
@@ -119,7 +122,7 @@ def _stages(trunk: TimmTrunk, backbone: Backbone, pyramid: str, drop_path: float
 
 
 def _drop(blocks: Any, rate: float) -> None:
-    """Give both branches of every block stochastic depth, from 0 in the first to `rate` in the last."""
+    """Set the stochastic depth of both branches of every block, from 0 in the first block to `rate` in the last."""
     if not rate:
         return
     if not all(hasattr(block, "drop_path1") and hasattr(block, "drop_path2") for block in blocks):
@@ -130,9 +133,9 @@ def _drop(blocks: Any, rate: float) -> None:
 
 
 class Pyramid(nn.Module):
-    """A trained backbone with a pyramid on it, as torchvision's detectors take it.
+    """A trained backbone with a feature pyramid, in the form that torchvision's detectors take.
 
-    strides: px of each level's cells, exact for any patch. divisor: what the sides of images must be multiples of.
+    strides: exact stride of each level in px. divisor: the number of which the sides of images must be multiples, px.
     """
 
     def __init__(self, layers: Layers, simple: bool, width: int) -> None:
@@ -152,7 +155,7 @@ class Pyramid(nn.Module):
             self.top = FeaturePyramidNetwork(list(widths), width, extra_blocks=LastLevelMaxPool())
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> OrderedDict[str, Tensor]:
-        """Return the maps of normalised images, finest first; `divisor` must divide the sides."""
+        """Return the maps of normalised images by level, finest first. Sides must be multiples of `divisor`."""
         grids = self.layers(images)
         maps = [level(grid) for level, grid in zip(self.levels, grids * (4 if self.simple else 1), strict=True)]
         if self.simple:
@@ -161,12 +164,12 @@ class Pyramid(nn.Module):
 
 
 def octaves(stride: float, level: float) -> int:
-    """Return how often a grid of `stride` px is doubled to come nearest to `level` px; below 0: how often it is halved."""
+    """Return how many times to double (below 0: halve) a grid of `stride` px to come nearest to a stride of `level` px."""
     return round(math.log2(stride / level))
 
 
 def _rescaled(width: int, scale: int) -> nn.Module:
-    """Return layers that double (below 0: halve) a grid `scale` times and keep its width."""
+    """Return layers that double (below 0: halve) the size of a grid `scale` times without changing its channels."""
     if scale <= 0:
         return nn.MaxPool2d(2**-scale) if scale else nn.Identity()
     parts: list[nn.Module] = [nn.ConvTranspose2d(width, width, 2, stride=2)]
@@ -176,7 +179,7 @@ def _rescaled(width: int, scale: int) -> nn.Module:
 
 
 def _simple_level(width: int, scale: int, out: int) -> nn.Module:
-    """Return a level of the simple pyramid, `out` wide; each deconvolution halves the width."""
+    """Return the layers of one level of the simple pyramid, with `out` channels; each deconvolution halves the channels."""
     parts: list[nn.Module] = []
     for number in range(scale):
         parts += [LayerNorm2d(width), nn.GELU()] if number else []

@@ -1,8 +1,8 @@
 """Boxes, classes and masks of regions. Masks are grids over boxes, whose edges may lie between pixels.
 
-He et al., Mask R-CNN, ICCV 2017. torchvision takes pixel centres for whole numbers when it cuts the grids to learn from out of
-masks, learns from shares between 0 and 1, and pastes predicted grids into boxes of whole pixels: a shift of half a pixel, much
-for small objects. Here, as in MMDetection and detectron2, pixel centres lie at halves, grids are 0 or 1, and boxes are exact.
+He et al., Mask R-CNN, ICCV 2017. When torchvision crops the target grids from masks, it puts pixel centres at integers, uses
+shares between 0 and 1 as targets, and pastes predicted grids into boxes of whole pixels: a shift of half a pixel, which matters
+for small objects. Here, as in MMDetection and detectron2, pixel centres lie at halves, targets are 0 or 1, and boxes are exact.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import roi_align
 
-INSIDE = 0.5  # share or probability from which on a cell or pixel belongs to a mask
+INSIDE = 0.5  # least share or probability at which a cell or pixel belongs to a mask
 
 
 def cut(
     masks: UInt8[Tensor, "n h w"], boxes: Float[Tensor, "k 4"], which: Int[Tensor, "k"], side: int
 ) -> Float[Tensor, "k side side"]:
-    """Return what boxes show of masks: 1 where at least half of a cell lies inside, else 0. which: the mask of each box."""
+    """Return the target grid of each box: 1 where at least half of a cell lies inside its mask, else 0.
+
+    boxes: left, top, right, bottom in px. which: the index of each box's mask. side: cells of a grid per side.
+    """
     regions = torch.cat([which[:, None].to(boxes), boxes], dim=1)
     shares = roi_align(masks[:, None].to(boxes), regions, (side, side), 1.0, 0, aligned=True)[:, 0]
     return (shares >= INSIDE).to(boxes)
@@ -31,9 +34,9 @@ def cut(
 def paste(
     grids: Float[Tensor, "n side side"], boxes: Float[Tensor, "n 4"], height: int, width: int
 ) -> UInt8[Tensor, "n height width"]:
-    """Return the masks of grids of probabilities that fill boxes: bilinear at the pixels' centres, 0 outside.
+    """Return masks of height x width px from grids of probabilities over boxes: bilinear at pixel centres, 0 outside of the box.
 
-    Masks are made one at a time, so memory grows by one byte a pixel.
+    boxes: left, top, right, bottom in px. Masks are made one at a time, so that only their bytes stay in memory.
     """
     masks = torch.zeros(len(grids), height, width, dtype=torch.uint8, device=grids.device)
     for mask, grid, (left, top, right, bottom) in zip(masks, grids, boxes, strict=True):
@@ -43,14 +46,14 @@ def paste(
 
 
 def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Float[Tensor, "pixels cells"]:
-    """Return the bilinear weight of each cell between two edges at each pixel's centre; outside the cells lie zeros."""
+    """Return the bilinear weights at each pixel's centre of the cells between two edges (px); beyond the cells values are 0."""
     indices = torch.arange(max(pixels, cells), device=low.device).to(low.dtype)
     centres = (indices[:pixels] + 0.5 - low) / (high - low) * cells - 0.5
     return (1 - (centres[:, None] - indices[:cells]).abs()).clamp(min=0)
 
 
 class Regions(RoIHeads):
-    """torchvision's heads, except for the grids that masks are learned from."""
+    """torchvision's heads, with other target grids for masks."""
 
     def forward(
         self,
@@ -69,7 +72,7 @@ class Regions(RoIHeads):
         if self.has_mask():
             objects = [rows > 0 for rows in labels]
             boxes, which, classes = (
-                [rows[kept] for rows, kept in zip(parts, objects, strict=True)] for parts in (chosen, matched, labels)
+                [rows[positive] for rows, positive in zip(parts, objects, strict=True)] for parts in (chosen, matched, labels)
             )
             logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes)))
             losses["loss_mask"] = mask_loss(logits, boxes, which, torch.cat(classes), [truth["masks"] for truth in targets])
@@ -81,7 +84,8 @@ def mask_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean binary cross-entropy of the grids of each region's true class; 0 where there is no region.
 
-    boxes, which: of each image, [k_i 4] and [k_i]; masks: those of each image, [n_i h w].
+    classes: the true class of all k regions. By image: boxes `[k_i 4]`, the index of each box's mask (`which`, `[k_i]`), and
+    masks `[n_i h w]`.
     """
     if not len(logits):
         return logits.sum() * 0

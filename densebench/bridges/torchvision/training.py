@@ -21,9 +21,9 @@ from densebench.files.states import load_newest, retain, save_state
 from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, average_gradients, share, synchronise, total
 
-POINTS = 50  # states and points of the curve in the course of a run; of the states the last two stay
-LEAST = 20  # iterations between them at least
-LINES = 10  # of those points that are printed
+POINTS = 50  # saved states, and points of the curve, in a run; only the last two states stay
+LEAST = 20  # fewest iterations between two of them
+LINES = 10  # number of these points that are printed
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 TRUNK = "backbone.layers.trunk."
 EMBEDDING = re.compile(r"\.(pos_embed|patch_embed|cls_token|reg_token|mask_token)(\.|$)")
@@ -33,11 +33,11 @@ FALL = 0.1
 ELSEWHERE = "another process met an image that cannot be read; see its message"
 
 Curve = list[tuple[int, float]]
-"""Mean losses up to some iterations."""
+"""Points of the loss curve: an iteration, and the mean loss since the previous point."""
 
 
 def train(detector: Any, data: Data, options: Options, folder: Path, world: World, workers: int = 0) -> Curve:
-    """Train a detector in place and return its curve; a run that was killed is resumed from `folder`, to the very same weights.
+    """Train a detector in place and return its loss curve; a killed run resumes from `folder` and ends at the very same weights.
 
     Raises UserError for a file that cannot be read, a batch that cannot be divided, a loss that is not finite, and fp16 training
     without a GPU.
@@ -47,7 +47,7 @@ def train(detector: Any, data: Data, options: Options, folder: Path, world: Worl
         raise UserError("--precision fp16 trains with scaled gradients, which takes a GPU; use bf16 or fp32")
     run = Trainer(detector.to(world.device).train(), data, options, folder, world)
     start = run.resume()
-    synchronise()  # nobody writes before everybody has looked
+    synchronise()  # no process writes before all have looked
     if start < run.iterations:
         with _repeatable(world.device):
             run.go(start, workers)
@@ -57,7 +57,7 @@ def train(detector: Any, data: Data, options: Options, folder: Path, world: Worl
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """Sum gradients on a CPU in one order, however many threads there are; a GPU is left as it is."""
+    """Make sums of gradients on a CPU independent of the number of threads; nothing changes on a GPU."""
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(before or device.type == "cpu", warn_only=warned or not before)
     try:
@@ -80,7 +80,7 @@ class Trainer:
         self.since = 0
 
     def resume(self) -> int:
-        """Load the last state and return how many iterations it has done."""
+        """Load the newest undamaged state, and return its iteration; 0 without one."""
         try:
             state = load_newest(self.folder, {"detector": self.detector}, self.optimiser)
         except Damaged as damage:
@@ -94,7 +94,7 @@ class Trainer:
         return int(facts["step"])
 
     def go(self, start: int, workers: int) -> None:
-        """Train to the end."""
+        """Train from iteration `start` to the last one."""
         batches = training_batches(self.data, self.options, self.world, start, workers)
         every = max(LEAST, self.iterations // POINTS)
         bar = Progress("training", self.iterations - start, "iterations")
@@ -135,7 +135,7 @@ class Trainer:
         self.recent += loss
 
     def _pass(self, batch: list[Any], passes: int) -> torch.Tensor:
-        """Add the gradients of some samples and return their share of the loss."""
+        """Add the gradients of one forward pass, and return its share of the step's loss."""
         device = self.world.device
         torch.manual_seed(seed_of(self.options.train_seed, "model", batch[0][0]))  # the detector's draws, in whichever process
         images = [image.to(device, non_blocking=True) for _, image, _ in batch]
@@ -146,7 +146,7 @@ class Trainer:
         return loss.detach()
 
     def _check(self, iteration: int, loss: torch.Tensor, problem: UserError | None) -> None:
-        """End all processes where one has met a file that cannot be read, or a loss that is not finite."""
+        """Raise UserError in all processes where one has met a file that cannot be read or a loss that is not finite."""
         if agree(problem is not None, self.world.device):
             raise problem or UserError(ELSEWHERE)
         if agree(not bool(loss.isfinite()), self.world.device):
@@ -156,7 +156,7 @@ class Trainer:
             )
 
     def _save(self, done: int) -> None:
-        """Write the state. Running statistics of batch norms are the main process's: nothing reads them before the end."""
+        """Write the state. Batch norms' running statistics are those of the main process; they are not used before the end."""
         self.curve.append((done, float(total(self.recent)) / self.world.size / (done - self.since)))
         self.recent.zero_()
         self.since = done
@@ -169,10 +169,10 @@ class Trainer:
 
 
 def groups(detector: nn.Module, depth: int, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters by the factor of their learning rate (`scale`) and their weight decay.
+    """Return groups of parameters for the optimiser, by the factor of the learning rate (`scale`) and weight decay.
 
-    Block i of the backbone's `depth` has the factor layer_decay^(depth - i), what comes before the blocks
-    layer_decay^(depth + 1), all else 1 (ViTDet). Norms, positions and tokens are not decayed; biases are, as in the official
+    The factor is layer_decay^(depth - i) for block i of the backbone's `depth` blocks, layer_decay^(depth + 1) for embeddings
+    before the blocks, and 1 for all else (ViTDet). Norms, positions and tokens are not decayed; biases are, as in the official
     codes.
     """
     norms = {id(p) for module in detector.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
@@ -186,7 +186,7 @@ def groups(detector: nn.Module, depth: int, weight_decay: float, layer_decay: fl
 
 
 def _below(name: str, depth: int) -> int:
-    """Return how many layers a parameter lies below the heads."""
+    """Return the number of layers from a parameter up to the heads: the exponent of its layer decay."""
     if not depth or not name.startswith(TRUNK):
         return 0
     if block := re.search(r"\.blocks\.(\d+)\.", name):
@@ -195,9 +195,9 @@ def _below(name: str, depth: int) -> int:
 
 
 def rate_at(iteration: int, iterations: int, warmup: int, steps: Sequence[float]) -> float:
-    """Return the share of the learning rate at an iteration from 0: a linear rise from 1/1000, then a tenth after each step.
+    """Return the factor of the learning rate at an iteration (from 0): a linear rise from 1/1000, then a tenth after each step.
 
-    steps: shares of the run. The rise lasts `warmup` iterations, a tenth of the run at most.
+    steps: when it falls, as shares of the run. The rise lasts `warmup` iterations, but at most a tenth of the run.
     """
     falls = sum(iteration >= round(step * iterations) for step in steps)
     rise = min(warmup, iterations // 10)
@@ -206,10 +206,10 @@ def rate_at(iteration: int, iterations: int, warmup: int, steps: Sequence[float]
 
 
 def settle(detector: Any, data: Data, options: Options, world: World, workers: int = 0) -> None:
-    """Take the running statistics of all trained batch norms anew, as means over forward passes of training samples.
+    """Recompute the running statistics of all trained batch norms in place, as means over forward passes of training samples.
 
-    While a pyramid is trained they follow single passes: a few images, in which each process meets others. Here every process
-    sees the same samples, as they are augmented for training. Other layers are as in scoring: nothing is dropped.
+    During training they follow single passes of a few images, which differ between processes. Here every process sees the same
+    augmented samples. All other layers are in evaluation mode.
     Raises UserError for an image that cannot be read.
     """
     norms = [m for m in detector.train().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
@@ -231,7 +231,7 @@ def settle(detector: Any, data: Data, options: Options, world: World, workers: i
 
 @torch.no_grad()
 def _forward(detector: Any, data: Data, options: Options, world: World, workers: int) -> UserError | None:
-    """Pass samples through the backbone and its pyramid; return the first problem."""
+    """Pass samples through the backbone and its pyramid; return the first error of a file, or None."""
     bar = Progress("batch norms", min(SETTLING, len(data.train)))
     for batch in settling_batches(data, options, workers, world.device.type == "cuda"):
         if isinstance(batch, UserError):
