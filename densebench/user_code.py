@@ -18,9 +18,11 @@ import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from densebench.errors import Stopped, UserError
 from densebench.files.atomic import digest, file_digest
@@ -93,6 +95,26 @@ def import_file(path: Path, name: str) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def reduced(value: Any) -> tuple[Any, ...]:
+    """Return what `__reduce__` of a dataclass returns, so that other processes can have its values: the fields and the class.
+
+    A class of ./mine.py or ./mine/ is in no module that a worker could import by its name, so its source file goes along.
+    """
+    kind = type(value)
+    root = kind.__module__.partition(".")[0]
+    source = getattr(sys.modules[root], "__file__", None)
+    source = source if root == kind.__module__ or source in _imported_files else None
+    values = {field.name: getattr(value, field.name) for field in fields(value)}
+    return _restored, (kind.__module__, source, kind.__qualname__, values)
+
+
+def _restored(module: str, source: str | None, kind: str, values: dict[str, Any]) -> Any:
+    root = module.partition(".")[0]
+    if source is not None and root not in sys.modules:
+        import_file(Path(source), root)
+    return getattr(importlib.import_module(module), kind)(**values)
 
 
 @contextmanager

@@ -6,12 +6,15 @@ import importlib
 import importlib.metadata
 import pickle
 import shutil
+import subprocess
 import sys
 
 import pytest
 
+from densebench import catalog
 from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
+from densebench.evals.incontext import InContext
 from densebench.user_code import file_code, folder_code, import_file, plugin_code
 
 FILES = {
@@ -182,6 +185,29 @@ def test_data_sets_of_two_files_with_one_name_stay_two_in_other_processes(tmp_pa
     write(tmp_path, {f"{number}/data.py": text.format(number) for number in (1, 2)})
     opened = [load_dataset(f"{tmp_path}/{number}/data.py") for number in (1, 2)]
     assert [pickle.loads(pickle.dumps(dataset)).number for dataset in opened] == [1, 2]
+
+
+PROTOCOL = f"""from {InContext.__module__} import InContext
+
+class Mine(InContext):
+    presets = {{"p": {{}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("mine.py", {"mine.py": PROTOCOL}),
+        ("mine/", {"mine/__init__.py": "from .protocol import Mine\n", "mine/protocol.py": PROTOCOL}),
+    ],
+)
+def test_protocols_of_a_file_or_folder_reach_worker_processes(name, files, tmp_path):
+    """Loaders hand options to their workers, which have imported neither."""
+    write(tmp_path, files)
+    options = catalog.load("protocols", f"{tmp_path}/{name}")(image_size=96)
+    text = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])).image_size)"
+    command = [sys.executable, "-c", text, pickle.dumps(options).hex()]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout == "96\n"
 
 
 def test_what_is_built_in_has_no_code():

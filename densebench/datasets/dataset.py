@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -24,7 +22,7 @@ from densebench.datasets.label_maps import IGNORED, looked_up, numbered_table
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import cache_root, digest, read_checked, sweep, write_checked
 from densebench.pictures.palette import Colour, distinct_palette
-from densebench.user_code import import_file
+from densebench.user_code import reduced
 
 THREADS = 4
 SAMPLE = 32  # images of a split that `verify` opens
@@ -101,10 +99,7 @@ class Dataset:
     """What its labels are: a protocol takes one kind ("label maps", "videos", "boxes")."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled as fields and source file: a worker could not import the module of ./mine.py, and it needs no digests.
-        kind = type(self)
-        source = sys.modules[kind.__module__].__file__
-        return _restore, (kind.__module__, source, kind.__qualname__, {f.name: getattr(self, f.name) for f in fields(self)})
+        return reduced(self)  # by fields: digests stay here
 
     def list_items(self, split: str) -> Iterable[Item]:
         """Return the images of a split in the official order. Raises UserError naming the missing folder or list."""
@@ -280,13 +275,6 @@ class Dataset:
     @functools.cached_property
     def _digests(self) -> FileDigests:
         return digests_of(digest(self.name, 16))
-
-
-def _restore(module: str, source: str, kind: str, values: dict[str, Any]) -> Dataset:
-    imported = sys.modules.get(module)
-    if imported is None:
-        imported = importlib.import_module(module) if "." in module else import_file(Path(source), module)
-    return getattr(imported, kind)(**values)
 
 
 def _in_threads(work: Callable[[Item], T], items: Sequence[Item], label: str) -> list[T]:

@@ -18,6 +18,7 @@ from densebench.files.atomic import cache_root
 from densebench.files.cache import Hold
 from densebench.options import runtime, select, setting
 from densebench.results.score import Point, Score
+from densebench.user_code import reduced
 
 
 def shown_in_pictures(points: Sequence[Point]) -> Point:
@@ -101,6 +102,9 @@ class Evaluator(ABC):
     device: str = runtime("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     batch_size: int = runtime(16, "images in one forward pass", minimum=1, maximum=65_536)
     workers: int | None = runtime(None, "processes that decode images; none: chosen, up to 8", minimum=0, maximum=1024)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
     @abstractmethod
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:

@@ -129,7 +129,7 @@ def minibatch(
         centroids = F.normalize(centroids, dim=2) if spherical else centroids
         order = torch.randperm(len(chosen), generator=generator).to(points.device)
         for batch_index in order.split(batch):
-            centroids, counts = _running_means(chosen[batch_index], centroids, counts)
+            centroids, counts = running_means(chosen[batch_index], centroids, counts)
         centroids = F.normalize(centroids, dim=2) if spherical else centroids
         inertia = (squares - assign(chosen, centroids)[1]).clamp(min=0)
         best, done = int(inertia.argmin()), done + 1
@@ -139,7 +139,7 @@ def minibatch(
     return Clusters(centroids[best] + centre, float(inertia[best]), done)
 
 
-def _running_means(
+def running_means(
     points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"], counts: Float[Tensor, "r k"]
 ) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
     """Move each centroid to the mean of all points that it ever took, those of this batch among them."""

@@ -232,7 +232,7 @@ def test_a_centroid_of_mini_batches_is_the_mean_of_all_that_it_ever_took():
     points = torch.tensor([[0.0], [1.0], [2.0], [100.0], [101.0], [105.0]])
     centroids, counts = torch.tensor([[[0.0], [100.0]]]), torch.zeros(1, 2)
     for batch in (points[[0, 3]], points[[1, 2, 4]], points[[5]]):
-        centroids, counts = clustering._running_means(batch, centroids, counts)
+        centroids, counts = clustering.running_means(batch, centroids, counts)
     assert centroids[0, :, 0].tolist() == pytest.approx([1.0, 102.0])
     assert counts.tolist() == [[3, 3]]
 

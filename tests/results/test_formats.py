@@ -10,6 +10,7 @@ import pytest
 from made_records import write
 from typer.testing import CliRunner
 
+from densebench import catalog
 from densebench.cli import app
 from densebench.errors import UserError
 from densebench.results.leaderboard import leaderboard, render
@@ -64,6 +65,21 @@ def test_published_numbers_stand_apart(tmp_path):
     assert "CrIBo" not in render(leaderboard(tmp_path), "md")
     tidy = list(csv.DictReader(io.StringIO(render(board, "csv"))))
     assert [row["source"] for row in tidy] == ["measured"] * 2 + ["published"] * (len(tidy) - 2)
+
+
+def test_a_protocol_that_cannot_be_imported_hides_no_published_numbers(tmp_path, monkeypatch):
+    write(tmp_path, "a", {(1, None): 10.0}, dataset="voc")
+    write(tmp_path, "a", {(1, None): 10.0}, dataset="voc", protocol="kmeans", preset="croc")
+    load = catalog.load
+
+    def broken(kind, name, preset=None):
+        if name == "kmeans":
+            raise UserError("kmeans fails on import")
+        return load(kind, name, preset)
+
+    monkeypatch.setattr(catalog, "load", broken)
+    [table] = leaderboard(tmp_path, published=True).published_tables
+    assert "incontext-hummingbird on voc" in table.caption
 
 
 def test_where_nothing_is_published_it_is_said(tmp_path, capsys):

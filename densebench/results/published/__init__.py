@@ -8,12 +8,14 @@ says which of these names it reproduces (`Evaluator.published_names`).
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib.resources import files
 
 import pandas as pd
 
 from densebench import catalog
 from densebench.console import notice
+from densebench.errors import UserError
 from densebench.results.tables import Table, metric_name
 
 
@@ -33,8 +35,9 @@ def beside(scores: pd.DataFrame) -> pd.DataFrame:
     columns = ["protocol", "preset", "dataset", "layer", "partial"]
     for protocol, preset, dataset, layer, partial in scores[columns].drop_duplicates().itertuples(index=False):
         if protocol in built_in:  # a file is never imported because a record names it
-            for name in catalog.load("protocols", protocol, preset).published_names(preset, str(layer)):
-                pairs[name, dataset] = pairs.get((name, dataset), False) or partial
+            with suppress(UserError):  # a plug-in that cannot be imported hides no other's numbers
+                for name in catalog.load("protocols", protocol, preset).published_names(preset, str(layer)):
+                    pairs[name, dataset] = pairs.get((name, dataset), False) or partial
     numbers = load_published()
     numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
     # Numbers of a protocol that was not run on a data set would stand beside those that were: a partial split excludes them too.
