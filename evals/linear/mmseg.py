@@ -36,7 +36,6 @@ from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
 from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
 
@@ -86,6 +85,8 @@ class LinearMmseg(SlidingWindow):
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Train all learning rates side by side on one frozen backbone."""
+        from densebench.evaluation.window_scores import scores, setup_of  # MMSegmentation, which the other presets do without
+
         decided = {"head": self.head, "trained": False, "photometric": self.photometric, "warmup": WARMUP}
         setup = setup_of(self, backbone, dataset, **decided, drop_path=DROP_PATH if self.quirks else 0.0)
         yield from scores(self, backbone, dataset, run, setup, [self.learning_rates])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -194,3 +196,8 @@ def test_pictures_are_drawn(backbone, tmp_path):
 def test_equal_data_sets_under_other_names_of_classes_score_alike(backbone):
     other = replace(DATA, classes=("w", "x", "y", "z"))
     assert values(evaluate(backbone, l2=(1e-2,))) == values(evaluate(backbone, dataset=other, l2=(1e-2,)))
+
+
+def test_presets_that_do_without_mmsegmentation_do_not_import_it():
+    text = "import sys, densebench.evals.linear; print({'mmengine', 'mmcv', 'mmseg'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -18,7 +18,7 @@ from densebench.errors import Stopped, UserError
 from densebench.evaluation.run import evaluate
 from densebench.training import loop
 from densebench.training.run import train
-from densebench.training.run_file import runs_code
+from densebench.training.run_file import read_run, runs_code
 
 EVIL = "from pathlib import Path\nPath('executed').touch()\n"
 DATA = """from dataclasses import dataclass
@@ -75,6 +75,15 @@ def tampered(run, *keys, value):
         part = part[key]
     part[keys[-1]] = value
     (run / "run.json").write_text(json.dumps(stored))
+
+
+def test_what_runtime_options_were_called_before_is_read(run, tmp_path):
+    stored = json.loads((run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(
+        json.dumps({("means" if key == "runtime" else key): value for key, value in stored.items()})
+    )
+    assert read_run(tmp_path) == stored
+    assert stored["runtime"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["run", "dry run"])
