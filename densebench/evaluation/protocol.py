@@ -152,5 +152,9 @@ class Evaluator(ABC):
 
     @classmethod
     def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
-        """Return the names of the published numbers that a preset reproduces with features of `layer` (one or several)."""
-        return (cls.published_as[preset],) if preset in cls.published_as else ()
+        """Return the names of the published numbers that a preset reproduces with features of `layer` (one or several).
+
+        A class that derives from another protocol reproduces none of them unless it says so itself.
+        """
+        names = vars(cls).get("published_as", {})
+        return (names[preset],) if preset in names else ()

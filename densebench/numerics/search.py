@@ -232,7 +232,7 @@ class _SubsetIndex:
     def __init__(self, engine: str, memory: Tensor, rows: Tensor, metric: Metric) -> None:
         self.rows, self.metric = rows.to(memory.device), metric
         self.memory = memory[self.rows].float()
-        build = {"faiss": _faiss_flat, "faiss-ivf": _faiss_ivf, "scann": _scann}[engine]
+        build = {"faiss": _faiss_flat, "faiss-ivf": faiss_ivf, "scann": _scann}[engine]
         self.find = build(self.memory.cpu().numpy(), metric)
 
     def search(self, queries: Tensor, k: int) -> Neighbours:
@@ -267,7 +267,7 @@ def _faiss_flat(memory: np.ndarray, metric: Metric) -> Find:
     return lambda queries, k: index.search(queries, k)[1]
 
 
-def _faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
+def faiss_ivf(memory: np.ndarray, metric: Metric) -> Find:
     """Return a search by inverted lists: 4 sqrt(m), as faiss advises, of at least 39 training points each; 32 are searched."""
     faiss: Any = _library("faiss", "pip install faiss-cpu, or use --engine exact")
     lists = max(1, min(int(4 * len(memory) ** 0.5), len(memory) // 39))

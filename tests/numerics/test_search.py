@@ -202,7 +202,7 @@ def test_what_an_engine_misses_is_searched_exactly(monkeypatch):
     def lame(memory, metric):
         return lambda queries, k: np.full((len(queries), k), -1)
 
-    monkeypatch.setattr(search, "_faiss_ivf", lame)
+    monkeypatch.setattr(search, "faiss_ivf", lame)
     memory, queries = random(50, 4), random(6, 4, seed=1)
     assert torch.equal(nearest(queries, memory, 3, engine="faiss-ivf").index, nearest(queries, memory, 3).index)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from densebench import catalog
@@ -40,7 +42,18 @@ def test_what_protocols_say_that_their_numbers_are_called_is_published():
     for protocol in catalog.entries("protocols"):
         for preset in catalog.find("protocols", protocol).all_presets:
             kind = catalog.load("protocols", protocol, preset)
-            assert set(kind.published_as) <= set(kind.presets)
+            assert set(vars(kind).get("published_as", {})) <= set(kind.presets)
             names |= {name for layer in ("last", "8,9,10,11") for name in kind.published_names(preset, layer)}
     assert {"incontext-hummingbird", "knn-cribo", "linear-mmseg", "linear-mmseg-4layers", "vos-davis"} <= names
     assert names <= set(load_published().protocol)
+
+
+def test_a_protocol_that_derives_from_another_reproduces_none_of_its_published_numbers():
+    class Heir(catalog.load("protocols", "incontext")):
+        pass
+
+    class Says(Heir):
+        published_as: ClassVar[dict[str, str]] = {"hummingbird": "incontext-hummingbird"}
+
+    assert Heir.published_names("hummingbird", "last") == ()
+    assert Says.published_names("hummingbird", "last") == ("incontext-hummingbird",)
