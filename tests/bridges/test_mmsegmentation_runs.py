@@ -47,9 +47,9 @@ def test_the_curves_reach_from_the_loss_of_knowing_nothing_to_a_smaller_one(whol
 @pytest.mark.parametrize(
     "given",
     [
-        {},
         {"optimiser": "sgd", "weight_decay": 1e-2, "photometric": True, "schedule": "cosine", "warmup": 0.3},
-        {"head": "batchnorm"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"head": "batchnorm"}, marks=pytest.mark.slow),
     ],
 )
 def test_four_rates_side_by_side_give_what_each_gives_alone(given, pixels, tmp_path):

@@ -59,7 +59,11 @@ def test_the_order_of_images_is_nothing():
     assert values(evaluate(mean_colours(), replace(data, order=(1, 6, 0, 3)), **given)) == expected
 
 
-@pytest.mark.parametrize("runtime", [{"batch_size": 1}, {"batch_size": 3}, {"workers": 1}, {"device": "cpu"}], ids=str)
+@pytest.mark.parametrize(
+    "runtime",
+    [{"batch_size": 1}, {"batch_size": 3}, {"device": "cpu"}, pytest.param({"workers": 1}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_runtime_options_do_not_change_a_number(backbone, runtime):
     assert values(evaluate(backbone, **SMALL, **runtime)) == values(evaluate(backbone, **SMALL))
 

@@ -77,8 +77,10 @@ def images(folder, count):
     return folder
 
 
-@pytest.mark.parametrize("cache", ["none", "ram", "gpu"])
-@pytest.mark.parametrize("workers", [0, 2])
+SLOW = [pytest.param(2, cache, marks=pytest.mark.slow) for cache in ("none", "gpu")]
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (0, "ram"), (0, "gpu"), (2, "ram"), *SLOW])
 def test_workers_and_cache_change_nothing(cache, workers, tmp_path, plain):
     folder = tmp_path / "images"
     shutil.copytree(plain[0], folder)
