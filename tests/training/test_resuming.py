@@ -11,6 +11,7 @@ from small_runs import METHODS, same, tensors, train
 
 from densebench.errors import Stopped, UserError
 from densebench.files import states
+from densebench.files.tensors import load_tensors
 from densebench.results.score import Score
 from densebench.training import loop
 from densebench.training import run as training_run
@@ -47,6 +48,15 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(method, tmp_path, mon
     same(tensors(whole), tensors(cut))
     same(load_file(whole / "backbone.safetensors"), load_file(cut / "backbone.safetensors"))
     assert timeless(whole) == timeless(cut)
+
+
+def test_the_scale_of_fp16_gradients_is_resumed(tmp_path):
+    run = train("dino", tmp_path / "run", precision="fp16", steps=4, save_steps=2)
+    newest = states.saved_states(run)[-1]
+    uninterrupted = load_tensors(newest)[1]["state"]
+    newest.unlink()
+    go_on("dino", run)
+    assert load_tensors(newest)[1]["state"] == uninterrupted
 
 
 def test_resume_with_other_settings_is_refused_and_names_them(tmp_path):

@@ -13,6 +13,8 @@ from small_runs import METHODS, OWN, SMALL, tensors, train
 
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
+from densebench.files import states
+from densebench.pretrain.dino import ImageDistillation
 from densebench.training import loop
 from densebench.training.logs import read_log
 from densebench.training.method import PrototypePretrainer
@@ -196,6 +198,19 @@ def test_stochastic_depth_is_the_students_alone(tmp_path, monkeypatch):
     assert set(rates["teacher"]) == {0.0}
 
 
+def test_every_micro_batch_has_its_own_stochastic_depth(tmp_path, monkeypatch):
+    draws = []
+    forward = ImageDistillation.forward
+
+    def spy(*arguments):
+        draws.append(torch.rand(()).item())
+        return forward(*arguments)
+
+    monkeypatch.setattr(ImageDistillation, "forward", spy)
+    train("dino", tmp_path / "run", steps=3, accumulate=2)
+    assert len(set(draws)) == 6
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_pictures_are_drawn(method, tmp_path):
     run = train(method, tmp_path / "run", visualise=2)
@@ -229,6 +244,19 @@ def test_schedules_follow_epochs_warm_up_and_the_frozen_layer(tmp_path):
     fresh = tensors(train("dino", tmp_path / "fresh", steps=1, lr=0, momentum=1.0, freeze_last_layer=4))
     name = "student/head.last_layer.image.weight_v"
     assert torch.equal(state[name], fresh[name])
+
+
+def test_the_last_layer_is_trained_from_the_first_step_after_its_frozen_epochs(tmp_path):
+    run = train("dino", tmp_path / "run", steps=4, save_steps=1, keep=4, warmup_epochs=0, freeze_last_layer=1)
+    layers = [load_file(path)["student/head.last_layer.image.weight_v"] for path in states.saved_states(run)]
+    assert [torch.equal(layer, layers[0]) for layer in layers] == [True, True, True, False]  # three steps are an epoch
+
+
+def test_the_centre_is_updated_by_the_teacher_as_it_was_in_the_step(tmp_path):
+    given = {"steps": 1, "lr": 0.1, "warmup_epochs": 0, "freeze_last_layer": 0}
+    still, moved = (tensors(train("dino", tmp_path / str(momentum), momentum=momentum, **given)) for momentum in (1.0, 0.0))
+    assert not torch.equal(still["teacher/head.last_layer.image.weight_v"], moved["teacher/head.last_layer.image.weight_v"])
+    assert torch.equal(still["objective/centre.value"], moved["objective/centre.value"])
 
 
 def test_steps_are_the_length_of_the_run(tmp_path):
