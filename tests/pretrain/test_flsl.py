@@ -46,6 +46,22 @@ def test_the_three_terms_and_their_gradients(given):
         torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-4 * scale)
 
 
+def test_the_gradient_of_the_distance_reaches_query_and_mode():
+    """By itself, since beside the other terms it is too small to see."""
+    chosen, objective, student, teacher = build_all(inter_weight=0.0, volume_weight=0.0)
+    views = seen(chosen)
+    parameters = [parameter for parameter in student.encoder.parameters() if parameter.requires_grad]
+    loss = objective(student, teacher, views, CONTEXT).total
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    expected = torch.autograd.grad(
+        chosen.intra_weight * restated(chosen, student, teacher, views)[0], parameters, allow_unused=True
+    )
+    scale = max(float(gradient.abs().max()) for gradient in expected if gradient is not None)
+    for one, other in zip(gradients, expected, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * scale)
+
+
 def test_a_centre_is_subtracted_and_moves():
     chosen, objective, student, teacher = build_all(centre=True)
     views = seen(chosen)
