@@ -121,6 +121,19 @@ def test_a_fraction_of_the_students_patches_serves_all_images():
     torch.testing.assert_close(loss.total, restated(chosen, student, teacher, views, of), rtol=1e-4, atol=1e-5)
 
 
+def test_no_gradient_reaches_references_that_are_the_students_patches(monkeypatch):
+    _, objective, student, teacher = build_all(references="fraction", reference_fraction=0.1, group_size=2)
+    pools, drawn = objective.pools, []
+
+    def spy(*arguments):
+        drawn.append(pools(*arguments))
+        return drawn[-1]
+
+    monkeypatch.setattr(objective, "pools", spy)
+    assert objective(student, teacher, seen(objective.options), CONTEXT).total.requires_grad
+    assert not drawn[0].requires_grad
+
+
 def test_the_queue_is_used_with_the_batch_and_moves_on():
     chosen, objective, student, teacher = build_all(references="queue", queue_size=20, queue_patches=3, reference_count=6)
     held: list[torch.Tensor] = [torch.zeros(2, 0, 8)]
