@@ -101,7 +101,20 @@ def histogram(block):
     return np.array([(block == c).sum() for c in range(CLASSES)], dtype=float)
 
 
-def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft", weighting="softmax", memory_norm="channels"):
+TRAIN, VAL = ([f"{split}-{i}" for i in range(COUNTS[split])] for split in ("train", "val"))
+
+
+def naive(
+    backbone,
+    train,
+    k=5,
+    temperature=0.02,
+    metric="cosine",
+    labels="soft",
+    weighting="softmax",
+    memory_norm="channels",
+    scored=VAL,
+):
     """The whole protocol in loops over images, patches and pixels, in float64."""
     keys, shares = [], []
     for name in train:
@@ -116,9 +129,9 @@ def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft"
             keys[first:] = list(np.array(keys[first:]) / np.linalg.norm(keys[first:], axis=0))
     keys, shares = np.array(keys), np.array(shares)
     confusion = np.zeros((CLASSES, CLASSES), dtype=np.int64)
-    for v in range(COUNTS["val"]):
+    for name in scored:
         scores = []
-        for feature in patches_of(backbone, f"val-{v}").double().numpy():
+        for feature in patches_of(backbone, name).double().numpy():
             cosine = keys @ feature / np.linalg.norm(keys, axis=1) / np.linalg.norm(feature)
             near = cosine if metric == "cosine" else -((keys - feature) ** 2).sum(1)
             near = keys @ feature if memory_norm == "patches" else near
@@ -127,14 +140,11 @@ def naive(backbone, train, k=5, temperature=0.02, metric="cosine", labels="soft"
             scores.append(weights / weights.sum() @ shares[best])
         grid = torch.tensor(np.array(scores)).view(SIDE // PATCH, SIDE // PATCH, CLASSES).permute(2, 0, 1)[None]
         predicted = torch.nn.functional.interpolate(grid, (SIDE, SIDE), mode="bilinear")[0].argmax(0).numpy()
-        truth = drawn(f"val-{v}")[1]
+        truth = drawn(name)[1]
         for t, p in zip(truth[truth != 255], predicted[truth != 255], strict=True):
             confusion[t, p] += 1
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     return 100 * np.mean(confusion.diagonal() / union)
-
-
-TRAIN = [f"train-{i}" for i in range(COUNTS["train"])]
 
 
 def naive_pixels(backbone, train, k):

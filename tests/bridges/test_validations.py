@@ -75,6 +75,15 @@ def test_the_best_validation_is_reported_where_the_last_is_worse(record_of):
     assert score["details"]["iteration"] == 10_000 and score["details"]["mmseg_miou"] == pytest.approx(miou(90), abs=0.006)
 
 
+def test_every_learning_rate_is_scored_by_its_own_head():
+    first, second = (validation(1, right, ["a"]).pairs["a"] for right in (40, 90))
+    pairs = torch.cat([first, second + torch.tensor([[CLASSES**2], [0]])], dim=1)  # the heads one after the other
+    both = Validation(1, {"a": pairs}, {}, [0.0, 0.0])
+    for head, right in enumerate((40, 90)):
+        measured = window_scores.measure(both, head, CLASSES, ["a"], "skip")
+        assert measured.miou == pytest.approx(miou(right))
+
+
 def test_a_record_says_that_the_scored_split_chose_among_validations(record_of):
     details = headline(record_of([(5000, 40), (10_000, 90)], preset="dinov3"))["details"]
     assert (details["chosen_on"], details["validations"]) == ("the scored split", 2)

@@ -51,6 +51,7 @@ def test_the_best_detection_chooses_first_among_free_objects():
     assert matched(found, np.array([0.5, 0.9, 0.4]), truth, 9 / 11).tolist() == [True, True, False]  # at least
     assert matched(found, np.array([0.9, 0.5, 0.4]), truth, 0.9).tolist() == [True, False, False]
     assert matched(found, np.array([0.1, 0.5, 0.4]), truth[:0], 0.5).tolist() == [False] * 3
+    assert matched(found[[0, 0]], np.array([0.4, 0.9]), truth[:1], 0.6).tolist() == [False, True]  # wherever the best stands
 
 
 def test_of_objects_that_fit_as_well_the_last_is_taken():

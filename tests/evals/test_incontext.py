@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+import torch
 from retrieval_by_loops import DATA, PLAIN, SIDE, TRAIN, backbone, empty_cache, evaluate, naive, naive_pixels, values
 
 from densebench.evals.incontext import voting
@@ -33,6 +36,30 @@ def test_pixelwise_votes_equal_a_naive_restatement(backbone):
     given = {"image_size": SIDE, "resample": "bilinear", "neighbours": (4,), "metric": ("cosine",)}
     found = values(evaluate(backbone, preset="capi", **given))
     assert found[1, None] == pytest.approx(naive_pixels(backbone, TRAIN, 4), abs=2e-3)
+
+
+def test_features_are_standardised_over_the_images_of_each_subset(backbone):
+    given = {"image_size": SIDE, "resample": "bilinear", "neighbours": (4,), "metric": ("cosine",), "fractions": (2,), "seeds": 2}
+    evaluator = InContext(fractions=(2,), seeds=2, subsets="uniform").resolve(DATA)
+    chosen = evaluator.choose(DATA, DATA.items("train"), evaluator.points(DATA))
+    found = values(evaluate(backbone, preset="capi", **given))
+    for seed, images in enumerate(chosen):
+        names = [name for name, inside in zip(TRAIN, images, strict=True) if inside]
+        assert found[2, seed] == pytest.approx(naive_pixels(backbone, names, 4), abs=2e-3)
+
+
+def test_neighbours_and_distance_are_the_best_on_a_tenth_of_the_training_images(backbone):
+    """Without these in the memory: there, as on the scored images, one neighbour would be the best."""
+    given = {"neighbours": (1, 2, 3), "metric": ("cosine", "l2")}
+    asked = {
+        TRAIN[i] for i in torch.randperm(len(TRAIN), generator=torch.Generator().manual_seed(0))[: len(TRAIN) // 10].tolist()
+    }
+    rest = [name for name in TRAIN if name not in asked]
+    pairs = itertools.product(*given.values())
+    k, metric = max(pairs, key=lambda pair: naive(backbone, rest, pair[0], metric=pair[1], scored=sorted(asked)))
+    scores = evaluate(backbone, **{**PLAIN, **given})
+    assert (scores[0].details["neighbours"], scores[0].details["metric"]) == (k, metric) == (2, "l2")
+    assert values(scores)[1, None] == pytest.approx(naive(backbone, TRAIN, k, metric=metric), abs=2e-3)
 
 
 def test_every_fraction_and_seed_of_one_pass_equals_its_own_naive_run(backbone):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import retrieval_by_loops
 
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evaluation.option_groups import Clustered, FewShot, SlidingWindow
 from densebench.evaluation.protocol import Evaluator
+from densebench.evaluation.subsets import balanced_order, subset_size
 
 DATA = load_dataset("scenes")
 
@@ -75,3 +78,13 @@ def test_runs_with_sliding_windows_are_as_long_as_published(name, iterations):
 def test_a_stride_that_leaves_gaps_is_refused():
     with pytest.raises(UserError, match="--stride 65: windows of 64 px would leave gaps"):
         Windows(crop_size=64, stride=65).resolve(DATA)
+
+
+def test_balanced_subsets_leave_the_background_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path))
+    data = replace(retrieval_by_loops.DATA, background=1)
+    items = data.items("train")
+    [chosen] = Few().choose(data, items, [(("fraction", 2), ("seed", 0))])
+    order = balanced_order(data.presence(items)[:, [0, 2, 3]], 0)
+    assert np.flatnonzero(chosen).tolist() == sorted(order[: subset_size(len(items), 2, 3)].tolist())
+    assert subset_size(len(items), 2, 3) != subset_size(len(items), 2, 4)

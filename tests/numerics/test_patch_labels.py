@@ -85,6 +85,12 @@ def test_a_limit_takes_the_first_in_the_order_of_rarity():
     assert labels.tolist() == [[0, 0, 1], [0, 1, 0]]
 
 
+def test_patches_that_are_mostly_void_take_no_room_of_a_limit():
+    uniform = torch.tensor([0.5, 0.1, 0.9, 0.7])  # patch 1, of which most is void, comes first
+    assert patch_labels.rarity_order(patch_labels.patch_counts(LABEL, 2, 3), uniform).tolist() == [1, 2, 0]
+    assert Labelling(2, 3, "pixels").label(LABEL, 1, uniform)[0].tolist() == [2]
+
+
 def test_moments_of_parts_are_those_of_all_rows():
     rows = 50 + torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     mean, variance = mean_and_variance(rows.split([3, 1, 16]))

@@ -88,6 +88,14 @@ def test_groups_tiles_and_chunks_change_nothing(monkeypatch, group, tile, chunk,
         assert torch.equal(found.index[s], naive(queries, memory, 40, metric, held)[1])
 
 
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_the_k_nearest_may_lie_in_k_groups(k):
+    memory = torch.zeros(5 * 64, 1)  # groups of 64 rows
+    rows = [5, 70, 140, 200, 300]
+    memory[rows, 0] = torch.tensor([3.0, 5.0, 1.0, 4.0, 2.0])
+    assert nearest(torch.ones(1, 1), memory, k).index.tolist() == [[70, 200, 5, 300, 140][:k]]
+
+
 class Largest(TorchDispatchMode):
     """The most values that any result holds."""
 

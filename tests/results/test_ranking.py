@@ -16,6 +16,14 @@ def test_a_paired_difference_separates_what_intervals_do_not():
     assert ranks([51.0, 50.0], [first, second], "higher") == [1, 2]
 
 
+def test_separable_means_that_the_central_95_percent_lie_on_one_side():
+    differences = np.ones(1000)
+    differences[:20] = -1  # 2 % of the draws: less than the 2.5 % below the interval
+    assert (lead(differences, np.zeros(1000)), lead(-differences, np.zeros(1000))) == (1, -1)
+    differences[:30] = -1
+    assert lead(differences, np.zeros(1000)) == lead(-differences, np.zeros(1000)) == 0
+
+
 def test_independent_noise_shares_a_rank():
     rng = np.random.default_rng(0)
     first, second = rng.normal(51, 3, 1000), rng.normal(50, 3, 1000)
