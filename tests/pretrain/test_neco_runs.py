@@ -12,6 +12,7 @@ from neco_reference import CONTEXT, SIZE, SMALL, build_all, seen
 from densebench import catalog
 from densebench.errors import UserError
 from densebench.files.states import saved_states
+from densebench.pretrain.neco.alignment import Pair
 from densebench.pretrain.neco.method import NeCo
 from densebench.training.networks import Network, create_encoder, create_patch_encoder
 from densebench.training.objective import Views
@@ -135,3 +136,12 @@ def test_patches_of_14_with_registers_train(tmp_path):
     from densebench.backbones.loading import load_backbone
 
     assert load_backbone(f"ckpt:{run}")(torch.zeros(1, 3, 56, 56)).shape == (1, 384, 4, 4)
+
+
+def test_wanted_patches_are_those_of_the_global_view_that_teaches():
+    _, objective, _, _ = build_all(patches="foreground", region_size=2)
+    whole, corner = torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([[2.0, 2.0, 2.0, 2.0]])
+    wanted = torch.zeros(2, 1, 16, dtype=torch.bool)
+    wanted[0].view(4, 4)[:2, :2] = True  # of view 0: a quarter of the shared part there, nothing of it in view 1
+    pair = Pair(0, 1, (whole, corner), torch.ones(1, dtype=torch.bool))
+    assert objective.counted(pair, wanted).tolist() == [[True, False, False, False]]
