@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from densebench.datasets.dataset import Dataset, Item, Source, files_in
-from densebench.datasets.io.panoptic import MALFORMED, Panoptic, categories_of, read_panoptic
+from densebench.datasets.io.annotations import reading_coco
+from densebench.datasets.io.panoptic import Panoptic, categories_of, read_panoptic
 from densebench.datasets.label_maps import IGNORED, INVALID
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
@@ -234,15 +235,9 @@ def coarse_table(categories: list[dict[str, Any]], classes: tuple[str, ...], whe
 
 
 def _read_categories(path: Path, remedy: str) -> list[dict[str, Any]]:
-    try:
+    with reading_coco(path, remedy, "annotation"):
         check_ordinary(path)
         return _parse_categories(path, path.stat().st_mtime_ns)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {remedy}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} is no COCO annotation file ({type(error).__name__}: {error}); fetch it again") from error
 
 
 @functools.lru_cache(maxsize=4)

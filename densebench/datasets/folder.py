@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from densebench.datasets.dataset import Dataset, Item, files_in
+from densebench.datasets.io.annotations import reading
 from densebench.datasets.io.names import check_name
 from densebench.datasets.label_maps import IGNORED
 from densebench.errors import UserError, unknown
@@ -94,12 +95,9 @@ def open_folder(name: str) -> Folder:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        check_ordinary(path)
-        options = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {EXAMPLE} in it") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        with reading(path, f"{EXAMPLE} in it"):
+            check_ordinary(path)
+            options = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML ({error}); {EXAMPLE}") from error
     for key, value in options.items():

@@ -19,6 +19,7 @@ import numpy as np
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
+from densebench.datasets.io.annotations import reading
 from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
@@ -75,12 +76,9 @@ class ImagenetBoxes(Boxed):
         """Return the objects of an image in the order of the file; none is a crowd, and areas are those of the boxes."""
         path = self._xml(item)
         try:
-            names, shown, corners = _parse(path)
-            classes = np.array([self._class(name) for name in names], np.int64)
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing; {self.remedy}") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+            with reading(path, self.remedy):
+                names, shown, corners = _parse(path)
+                classes = np.array([self._class(name) for name in names], np.int64)
         except (ET.ParseError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise UserError(f"{path} is no annotation of ImageNet ({error}); fetch it again") from error
         actual = np.array(self.image_size(item), np.float64)

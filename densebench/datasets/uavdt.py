@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
+from densebench.datasets.io.annotations import reading
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
 
@@ -98,13 +99,10 @@ class Uavdt(Boxed):
             return np.empty((0, 4))
         path = self.root / TRUTH / f"{video}_gt_{kind}.txt"
         try:
-            check_ordinary(path)
-            frames = _read(path, path.stat().st_mtime_ns, kind == "whole")
+            with reading(path, self.remedy):
+                check_ordinary(path)
+                frames = _read(path, path.stat().st_mtime_ns, kind == "whole")
             return frames.get(int(image.removeprefix("img")), np.empty((0, 4)))
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing; {self.remedy}") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
         except ValueError as error:
             raise UserError(f"{path} is no annotation of UAVDT ({error}); fetch it again") from error
 

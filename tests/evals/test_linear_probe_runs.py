@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from linear_probes import CROP, FEW, PLAIN, TRAIN, VAL, evaluate, headlines, noted_steps, probe
 from PIL import Image
-from retrieval_by_loops import DATA, PATCH, SIDE, drawn, values
+from retrieval_by_loops import DATA, PATCH, SIDE, drawn, empty_cache, values
 
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.loading import load_backbone
@@ -18,10 +18,7 @@ from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.numerics.sgd_layers import Heads
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
+__all__ = ["empty_cache"]  # fixture
 
 
 @pytest.fixture(scope="module")

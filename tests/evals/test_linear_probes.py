@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from linear_probes import CROP, FEW, TRAIN, Naive, evaluate, headlines, noted_steps, orders, probe, resized
-from retrieval_by_loops import CLASSES, DATA, PATCH, Blocks, Clean, drawn, oracle, values
+from retrieval_by_loops import CLASSES, DATA, PATCH, Blocks, Clean, drawn, empty_cache, oracle, values
 from torch import nn
 
 from densebench import options
@@ -21,10 +21,7 @@ from densebench.evaluation.protocol import Run
 from densebench.features.views import CropView
 from densebench.files.atomic import digest
 
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
+__all__ = ["empty_cache"]  # fixture
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Int
 
 from densebench.datasets.boxes import Objects
+from densebench.datasets.io.annotations import reading_coco
 from densebench.datasets.io.digests import digests_of
 from densebench.datasets.io.names import check_name
-from densebench.datasets.io.panoptic import MALFORMED, listed, whole
+from densebench.datasets.io.panoptic import listed, whole
 from densebench.errors import UserError
 from densebench.files.atomic import cache_root, digest
 
@@ -71,14 +72,8 @@ def read_instances(path: Path, remedy: str) -> Instances:
     torchvision's reference training and MMDetection (which leaves out those narrower than a pixel too; that is not done here).
     Raises UserError where the file is missing or broken, or an object names an image or a category that the file lacks.
     """
-    try:
+    with reading_coco(path, remedy, "instances"):
         return _read(path, path.stat().st_mtime_ns)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {remedy}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} is no COCO instances file ({type(error).__name__}: {error}); fetch it again") from error
 
 
 class _Packed:

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from densebench.datasets.io.annotations import reading_coco
 from densebench.datasets.io.decoding import read_mask
 from densebench.datasets.io.names import check_name
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
 
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
-"""What reading a JSON of another shape may raise."""
 CATEGORIES = 255  # the greatest category id that a table of ids has room for
 
 
@@ -50,15 +49,9 @@ class Panoptic:
 
 def read_panoptic(path: Path, remedy: str) -> Panoptic:
     """Read a panoptic JSON, once in a process as long as it does not change. Raises UserError where it is missing or broken."""
-    try:
+    with reading_coco(path, remedy, "panoptic"):
         check_ordinary(path)
         return _read(path, path.stat().st_mtime_ns)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {remedy}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except MALFORMED as error:
-        raise UserError(f"{path} is no COCO panoptic file ({type(error).__name__}: {error}); fetch it again") from error
 
 
 @functools.lru_cache(maxsize=4)
