@@ -104,7 +104,8 @@ def newest_run(method: str) -> Path:
 
 def free_folder(method: str, data: str) -> Path:
     """Return `runs/METHOD-DATA-N` with the first free N."""
-    base = f"{method.removesuffix('.py').rpartition('/')[2]}-{data.replace('+', '-').replace('/', '-')}"
+    name = Path(method.removesuffix(".py")).resolve().name  # a method may be ./mine.py or ./mine/
+    base = f"{name}-{data.replace('+', '-').replace('/', '-')}"
     number = 1
     while (RUNS / f"{base}-{number}" / RUN).exists():
         number += 1

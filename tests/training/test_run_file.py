@@ -18,7 +18,7 @@ from densebench.errors import Stopped, UserError
 from densebench.evaluation.run import evaluate
 from densebench.training import loop
 from densebench.training.run import train
-from densebench.training.run_file import read_run, runs_code
+from densebench.training.run_file import free_folder, read_run, runs_code
 
 EVIL = "from pathlib import Path\nPath('executed').touch()\n"
 DATA = """from dataclasses import dataclass
@@ -205,3 +205,12 @@ def test_scores_are_of_the_data_that_a_checkpoint_names(here):
     save_checkpoint(here / "runs" / "a", model, "test_vit", dataset="scenes")
     [planned] = evaluate("incontext", dry_run=True)
     assert planned["dataset"]["name"] == "scenes"
+
+
+@pytest.mark.parametrize("method", ["mine", "./mine.py", "./mine/", "elsewhere/mine.py"])
+def test_a_run_is_called_after_its_method_and_its_data(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_folder(method, "a+b/c").as_posix() == "runs/mine-a-b-c-1"
+    (tmp_path / "runs" / "mine-a-b-c-1").mkdir(parents=True)
+    (tmp_path / "runs" / "mine-a-b-c-1" / "run.json").touch()
+    assert free_folder(method, "a+b/c").as_posix() == "runs/mine-a-b-c-2"
