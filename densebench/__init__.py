@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from densebench.results.leaderboard import leaderboard
     from densebench.training.run import train
 
+    __version__: str
+
 __all__ = ["Backbones", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 
 _HOMES = {

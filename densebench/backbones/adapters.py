@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, Triple, measured
 from densebench.backbones.weights import weights_digest
 from densebench.errors import UserError
+from densebench.extras import require
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import file_code, folder_code, guarded, import_file, importing, noticing
 
@@ -91,10 +91,7 @@ def _last_layer(model: Any, images: Tensor) -> Tensor:
 def from_transformers(name: str) -> Backbone:
     """Return a vision model of transformers, by repository or folder, with its processor's colour statistics."""
     make_importable()
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise UserError(f"hf:{name} needs transformers: pip install 'densebench[hf]'") from error
+    transformers = require("transformers", f"hf:{name}")
     try:
         model = transformers.AutoModel.from_pretrained(name)
         processor = transformers.AutoImageProcessor.from_pretrained(name)

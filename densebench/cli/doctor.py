@@ -39,10 +39,9 @@ def doctor(data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="W
 
 
 def _mmseg() -> str:
-    from importlib.metadata import version
+    from densebench.bridges.mmsegmentation.importing import family
 
-    importlib.import_module("densebench.bridges.mmsegmentation")
-    return f"mmsegmentation {version('mmsegmentation')}, mmengine {version('mmengine')}"
+    return family()
 
 
 def _version(name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -11,9 +13,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from densebench.files.atomic import digest
+from densebench.user_code import find_module, folder_code
+
+BUILT = "densebench._built"  # the module that is written when a wheel is built from a checkout, with its commit
+
 PACKAGES = (
-    "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow", "faiss-cpu", "scann", "mmsegmentation", "mmengine",
-    "mmcv-lite", "pycocotools",
+    "torch", "torchvision", "timm", "transformers", "numpy", "scipy", "pandas", "pillow", "faiss-cpu", "scann", "mmsegmentation",
+    "mmengine", "mmcv-lite", "mmcv", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv", "pycocotools",
 )  # fmt: skip
 
 
@@ -38,8 +45,16 @@ def writer_lives(run: dict[str, Any]) -> bool | None:
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """Return the version of densebench, and the commit of its checkout if it runs from one."""
-    version = importlib.metadata.version("densebench")
+    """Return the version of densebench, the commit that runs, and whether sources differ from it (None where that is unknown).
+
+    The commit is that of the checkout, else the one that pip installed from (PEP 610), else the one that the wheel was built
+    from; where none is known, it is "sources-" and a digest of the installed files.
+    """
+    return {"densebench": importlib.metadata.version("densebench"), **(_checkout() or _installed())}
+
+
+def _checkout() -> dict[str, Any] | None:
+    """Return commit and state of the checkout that this file lies in; None where it lies in none."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -50,10 +65,26 @@ def code() -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     inside = git("ls-files", "--error-unmatch", __file__) is not None
-    commit = git("rev-parse", "HEAD") if inside else None
+    if not (inside and (commit := git("rev-parse", "HEAD"))):
+        return None
     # Only what runs: the records that lie in a checkout would make every run after the first one dirty.
     sources = git("status", "--porcelain", "--", ":(top)*.py", ":(top,exclude)tests")
-    return {"densebench": version, "commit": commit, "dirty": bool(sources) if commit else None}
+    return {"commit": commit, "dirty": bool(sources)}
+
+
+def _installed() -> dict[str, Any]:
+    """Return commit and state of an installed package."""
+    origin = json.loads(importlib.metadata.distribution("densebench").read_text("direct_url.json") or "{}")
+    if commit := origin.get("vcs_info", {}).get("commit_id"):
+        return {"commit": commit, "dirty": False}
+    if not origin.get("dir_info", {}).get("editable") and find_module(BUILT)[0] is not None:
+        built: Any = importlib.import_module(BUILT)
+        if built.COMMIT:
+            return {"commit": built.COMMIT.removeprefix("g"), "dirty": built.DIRTY}
+    folders = [
+        Path(folder) for name in ("densebench", "densebench.evals", "densebench.pretrain") for folder in find_module(name)[1]
+    ]
+    return {"commit": f"sources-{digest(list(map(folder_code, folders)), 16)}", "dirty": None}
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from densebench.bridges.torchvision.inference import Detections
 from densebench.bridges.torchvision.masks import run_lengths
 from densebench.datasets.boxes import Objects
+from densebench.extras import require
 
 METRICS = {
     "ap": (None, "all"), "ap50": (0.5, "all"), "ap75": (0.75, "all"),
@@ -85,9 +86,8 @@ class CocoPrecision:
         return values
 
     def _precision(self) -> tuple[Float[np.ndarray, "ious recalls classes areas most"], np.ndarray, list[str]]:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
+        COCO = require("pycocotools.coco", "COCO's average precision").COCO
+        COCOeval = require("pycocotools.cocoeval", "COCO's average precision").COCOeval
         categories = [{"id": number + 1, "name": name} for number, name in enumerate(self.classes)]
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout, which is for results
             truth = COCO()

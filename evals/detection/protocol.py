@@ -53,6 +53,7 @@ from densebench.errors import UserError
 from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
 from densebench.evals.detection.pictures import picture_of
 from densebench.evaluation.protocol import Evaluator, Run
+from densebench.extras import check_installed
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save
 from densebench.processes import here, resolve_device, resolve_workers, synchronise
@@ -170,6 +171,7 @@ class Detection(Evaluator):
         if self.iou > 1:
             raise UserError(f"--iou {self.iou:g}: an IoU is 1 at most; give less")
         check_batch(self, self.gpus)
+        check_installed("pycocotools", "COCO's average precision")  # it computes the score, hours later
         return super().resolve(dataset)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:

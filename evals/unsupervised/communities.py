@@ -7,19 +7,17 @@ Louvain's method (Blondel et al., J. Stat. Mech. 2008) as networkx has it.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-import networkx
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from densebench.errors import UserError
+from densebench.extras import check_installed, require
 
 Offset = tuple[int, int]
 Edge = tuple[int, int, float]
@@ -96,7 +94,7 @@ def communities(
 
     method: "louvain" or "infomap". resolution (Louvain): higher values give more communities; None takes the value of RESOLUTIONS
     whose number of communities is nearest to `wanted`. markov_time (Infomap): lower values give more communities.
-    Raises UserError where Infomap is not installed.
+    Raises UserError where the package of the method, networkx or infomap, is not installed.
     """
     if not edges:
         return torch.zeros(k, dtype=torch.int64)
@@ -113,14 +111,14 @@ def communities(
 
 
 def _louvain(edges: Sequence[Edge], seed: int, resolution: float) -> list[Iterable[int]]:
+    networkx = require("networkx", "--method louvain")
     whole = networkx.Graph()
     whole.add_weighted_edges_from(edges)
     return list(networkx.community.louvain_communities(whole, weight="weight", resolution=resolution, seed=seed))
 
 
 def _infomap(edges: Sequence[Edge], seed: int, markov_time: float, wanted: int | None) -> list[Iterable[int]]:
-    if importlib.util.find_spec("infomap") is None:
-        raise UserError("--method infomap: it is not installed; pip install 'densebench[infomap]', or take louvain")
+    check_installed("infomap", "--method infomap")
     options = {"two_level": True, "silent": True, "seed": seed + 1, "markov_time": markov_time}  # Infomap refuses seed 0
     options |= {} if wanted is None else {"preferred_number_of_modules": wanted}
     text = json.dumps([edges, options])

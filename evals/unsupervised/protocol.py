@@ -55,6 +55,7 @@ from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, whole_size
+from densebench.extras import check_installed
 from densebench.features.views import View
 from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
 from densebench.numerics.kmeans import cluster, labels, sample
@@ -132,6 +133,7 @@ class Unsupervised(Clustered):
             raise UserError(f"--attention-mass {self.attention_mass:g}: it is a share, above 0 and at most 1")
         if self.attention_weights and not self.attention_from:
             raise UserError(f"--attention-weights {self.attention_weights} goes with --attention-from timm:NAME")
+        check_installed("infomap" if self.method == "infomap" else "networkx", f"--method {self.method}")
         if dataset.background is None:
             raise UserError(f"{dataset.name} has no background class, so no foreground; voc has one")
         train, scored = self.splits(dataset)

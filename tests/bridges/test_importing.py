@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from densebench.bridges.mmsegmentation import importing  # before mmengine, which it makes importable
+from densebench.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,6 +24,31 @@ def test_the_stub_of_compiled_operators_is_gone_after_the_import():
 
     with pytest.raises(ModuleNotFoundError):
         __import__("mmcv._ext")
+
+
+def installed(monkeypatch, **versions):
+    """Make exactly these distributions look installed; underscores stand for dashes."""
+    known = {name.replace("_", "-"): version for name, version in versions.items()}
+
+    def version(name):
+        if name not in known:
+            raise importing.importlib.metadata.PackageNotFoundError(name)
+        return known[name]
+
+    monkeypatch.setattr(importing.importlib.metadata, "version", version)
+
+
+def test_the_family_is_named_with_its_versions(monkeypatch):
+    installed(monkeypatch, mmsegmentation="1.2.2", mmengine="0.10.7", mmcv_lite="2.1.0")
+    assert importing.family() == "mmsegmentation 1.2.2, mmengine 0.10.7, mmcv-lite 2.1.0"
+    installed(monkeypatch, onedl_mmsegmentation="1.4.2", onedl_mmengine="0.10.12", onedl_mmcv="2.3.6")
+    assert importing.family() == "onedl-mmsegmentation 1.4.2, onedl-mmengine 0.10.12, onedl-mmcv 2.3.6"
+
+
+def test_both_families_at_once_are_refused(monkeypatch):
+    installed(monkeypatch, mmsegmentation="1.2.2", mmengine="0.10.7", onedl_mmengine="0.10.12")
+    with pytest.raises(UserError, match="onedl-mmengine share their files: uninstall all of them"):
+        importing.family()
 
 
 def test_checkpoints_with_histories_of_numbers_are_readable_for_a_while(tmp_path):

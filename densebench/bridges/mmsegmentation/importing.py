@@ -1,9 +1,16 @@
-"""Importing MMSegmentation beside mmcv-lite, and reading the checkpoints of mmengine safely."""
+"""Importing MMSegmentation, from OpenMMLab or from its maintained fork, and reading the checkpoints of mmengine safely.
+
+OpenMMLab's mmsegmentation 1.2.2 stands beside mmcv-lite and mmengine. The fork, onedl-mmsegmentation with onedl-mmcv and
+onedl-mmengine, has the same import names, so that only one of the two families can be installed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
+import io
 import sys
 import warnings
 from contextlib import AbstractContextManager
@@ -15,6 +22,26 @@ from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable
 
 COMPILED = "mmcv._ext"
+FAMILIES = (("mmsegmentation", "mmengine", "mmcv-lite", "mmcv"), ("onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv"))
+
+
+def family() -> str:
+    """Return the names and versions of the installed distributions of MMSegmentation, mmengine and mmcv, in one line.
+
+    Raises UserError where distributions of both families are installed: they overwrite each other's files.
+    """
+    versions = [{name: version for name in names if (version := _version(name)) is not None} for names in FAMILIES]
+    if all(versions):
+        both = ", ".join(name for installed in versions for name in installed)
+        raise UserError(f"{both} share their files: uninstall all of them, then install one family (mmsegmentation or onedl-...)")
+    return ", ".join(f"{name} {version}" for installed in versions for name, version in installed.items()) or "none"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class _Absent(ModuleType):
@@ -41,7 +68,7 @@ def import_openmmlab() -> None:
     if stubbed:
         sys.modules[COMPILED] = _Absent(COMPILED)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the fork prints while it is imported
             warnings.simplefilter("ignore")
             for name in ("mmseg.models", "mmseg.datasets.transforms", "mmseg.evaluation", "mmengine.runner"):
                 importlib.import_module(name)

@@ -7,20 +7,24 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from pycocotools import mask as coco
 
 from densebench.errors import UserError
+from densebench.extras import require
 
 CORNERS = 3  # fewest corners of a polygon; pycocotools would take two for a box
 FARTHEST = 2**20  # largest coordinate in px, since pycocotools walks along every edge pixel by pixel
 FIRST, BITS = 48, 5  # COCO's text: a character, from "0" on, holds five bits, and a sixth if more of the number follow
 
 
+def _coco() -> Any:
+    return require("pycocotools.mask", "reading or writing COCO's masks")
+
+
 def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]:
     """Return a mask as compressed run lengths. Polygons of fewer than three corners are left out, as detectron2 leaves them out.
 
-    Raises UserError, naming the image, where the mask is broken or has another size than the image. (pycocotools itself would
-    read beyond the end of run lengths that do not fill the image.)
+    Raises UserError, naming the image, where the mask is broken or has another size than the image, and where pycocotools is not
+    installed. (pycocotools itself would read beyond the end of run lengths that do not fill the image.)
     """
     try:
         if not isinstance(mask, dict):
@@ -30,7 +34,7 @@ def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]
             raise ValueError(f"it is of {size[1]} x {size[0]} px, the image of {width} x {height}")
         if isinstance(counts, list):
             _check(counts, height * width)
-            return coco.frPyObjects(mask, height, width)
+            return _coco().frPyObjects(mask, height, width)
         text = counts.encode() if isinstance(counts, str) else counts
         _check(runs(text), height * width)
         return {"size": size, "counts": text}
@@ -47,8 +51,8 @@ def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError("a corner has one coordinate")
     if not polygons:
-        return coco.encode(np.zeros((height, width), np.uint8, order="F"))
-    return coco.merge(coco.frPyObjects(polygons, height, width))
+        return _coco().encode(np.zeros((height, width), np.uint8, order="F"))
+    return _coco().merge(_coco().frPyObjects(polygons, height, width))
 
 
 def _check(lengths: Sequence[int], pixels: int) -> None:
@@ -97,5 +101,5 @@ def decode(masks: Sequence[Any], height: int, width: int, name: str) -> UInt8[np
 
 def encode(masks: UInt8[np.ndarray, "n h w"]) -> list[str]:
     """Return each mask as the text of COCO's compressed run lengths."""
-    encoded = coco.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
+    encoded = _coco().encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
     return [mask["counts"].decode() for mask in encoded]
