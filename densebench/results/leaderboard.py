@@ -67,36 +67,38 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds.
     """
+    return pd.DataFrame([row for record in records if record["dataset"]["limit"] is None for row in rows_of(record)])
+
+
+def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of `frame` that a record makes, whether it has a limit or not."""
+    backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
+    headline = protocol["headline"]
     rows = []
-    for record in records:
-        backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
-        if dataset["limit"] is not None:
-            continue
-        headline = protocol["headline"]
-        for score in record["scores"]:
-            low, high = score.get("ci95") or (None, None)
-            axes = dict(point_of(score))
-            row = {
-                "group": record["group"], "record": record["id"], "status": record["status"],
-                "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": _side(protocol["settings"]),
-                "remark": _remark(protocol["settings"]),
-                "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
-                "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
-                "name": backbone.get("name", backbone["spec"]),
-                **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
-                "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
-                **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
-                "fraction": None, "seed": None, "low": low, "high": high,
-                "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
-                "bootstrap": score.get("bootstrap", ""),
-                "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
-                "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
-            }  # fmt: skip
-            # An axis with the name of a column, such as group, must not move the row into another table.
-            row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
-            rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
-    return pd.DataFrame(rows)
+    for score in record["scores"]:
+        low, high = score.get("ci95") or (None, None)
+        axes = dict(point_of(score))
+        row = {
+            "group": record["group"], "record": record["id"], "status": record["status"],
+            "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
+            "image_size": _side(protocol["settings"]),
+            "remark": _remark(protocol["settings"]),
+            "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+            "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
+            "name": backbone.get("name", backbone["spec"]),
+            **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
+            "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
+            **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
+            "fraction": None, "seed": None, "low": low, "high": high,
+            "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
+            "bootstrap": score.get("bootstrap", ""),
+            "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
+            "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
+        }  # fmt: skip
+        # An axis with the name of a column, such as group, must not move the row into another table.
+        row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
+        rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
+    return rows
 
 
 def table(group: pd.DataFrame) -> Table:
