@@ -97,11 +97,13 @@ def evaluate(
         from densebench.processes import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # only errors are reported here; the others print the rest
-            plan = planned(backbone, protocol, dataset, preset=preset, **{**request, "dry_run": True}, **given)
+            plan = planned(backbone or None, protocol, dataset or None, preset=preset, **{**request, "dry_run": True}, **given)
             list(steps([plan], keep_going=False))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
     shares = _shares(entries, flags, given)
-    plans = [planned(backbone, name, dataset, preset=preset, **request, **values) for name, preset, values in shares]
+    plans = [
+        planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
+    ]
     failures = []
     for step in steps(plans):
         if isinstance(step, dict):

@@ -119,7 +119,7 @@ class _Cell:
     limit: int | None
 
     def complete(self, command: str) -> Iterator[Score]:
-        """Score what the record lacks, draw what is wanted and not yet drawn; yield the scores of all points that are asked for."""
+        """Score what the record lacks, draw what is not yet drawn; yield the scores of every point that is asked for."""
         points, known = self.evaluator.points(self.dataset), frozenset(self.record.points())
         synchronise()
         if not self.record.read_only:

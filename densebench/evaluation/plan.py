@@ -121,8 +121,8 @@ def planned(
     told = {"features": features, "mean": mean, "std": std}
     how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
     how |= {key: value for key, value in told.items() if value is not None}
-    backbones = _backbones(evaluator.source_override(), _several(model), _several(weights), _several(name), how)
-    backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset), how)
+    backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), how)
+    backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), how)
     opened = _opened(evaluator, protocol_name, len(backbones), datasets, None if data_root is None else Path(data_root))
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
 
@@ -148,8 +148,13 @@ def _called(model: object) -> str:
     return str(getattr(model, "spec", None) or getattr(model, "__name__", None) or type(model).__name__)
 
 
-def _several(value: Any) -> list[Any]:
-    """Return a list or a tuple as a list, nothing as an empty one, and anything else as a list of one."""
+def _several(value: Any, what: str = "") -> list[Any]:
+    """Return a list or a tuple as a list, None as an empty one, and anything else as a list of one.
+
+    Raises UserError for an empty list of `what`: the defaults are for None.
+    """
+    if what and isinstance(value, list | tuple) and not value:
+        raise UserError(f"the list of {what} is empty; give one or several, or None for the default")
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
