@@ -157,11 +157,21 @@ def _replicates(rows: pd.DataFrame) -> np.ndarray | None:
     return np.mean([decode(text) for text in rows.bootstrap], axis=0)
 
 
-def _interval(replicates: np.ndarray | None, digits: int) -> str:
+def interval(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds of a record's rows at one point; None where a score has no bootstrap."""
+    return _bounds(_replicates(rows))
+
+
+def _bounds(replicates: np.ndarray | None) -> tuple[float, float] | None:
     if replicates is None or np.isnan(replicates).all():
-        return ""
+        return None
     low, high = np.nanquantile(replicates, [0.025, 0.975])
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return float(low), float(high)
+
+
+def _interval(replicates: np.ndarray | None, digits: int) -> str:
+    bounds = _bounds(replicates)
+    return "" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
 def _cell(mean: float, spread: float, digits: int) -> str:
