@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
-    from densebench.evaluation.run import Backbones, evaluate
+    from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.results.leaderboard import leaderboard
+    from densebench.results.result import Result
     from densebench.training.run import train
 
     __version__: str
 
-__all__ = ["Backbones", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
+__all__ = ["Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 
 _HOMES = {
-    "Backbones": "densebench.evaluation.run",
+    "Result": "densebench.results.result",
     "evaluate": "densebench.evaluation.run",
+    "iter_evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",

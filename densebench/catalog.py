@@ -137,6 +137,25 @@ def load(kind: Kind, name: str, preset: str | None = None) -> Any:
     return class_
 
 
+def name_of(kind: Kind, class_: type) -> str:
+    """Return the name of an entry's class: that of the catalogue, else the path of its file, `./mine.py`.
+
+    Raises UserError for a class that is in no file, or that its file does not show as an entry.
+    """
+    for name, entry in entries(kind).items():
+        if any((part.module, part.class_name) == (class_.__module__, class_.__qualname__) for part in entry.parts):
+            return name
+    file = getattr(sys.modules.get(class_.__module__), "__file__", None)
+    if file is None:
+        raise UserError(f"the class {class_.__name__} is in no file; save it as ./mine.py, so that its record can name it")
+    path = Path(file).resolve()
+    name = f"./{path.relative_to(Path.cwd()).as_posix()}" if path.is_relative_to(Path.cwd()) else path.as_posix()
+    name = name.removesuffix("__init__.py")
+    if all(part.class_name != class_.__qualname__ for part in find(kind, name).parts):
+        raise UserError(f"{path} shows no {class_.__name__} with presets at its top level; define it there, under its own name")
+    return name
+
+
 def code_of(kind: Kind, name: str) -> str:
     """Return the digest of the user's own code behind a name (a path or an installed plug-in); "" where it is built in."""
     location = _location(kind, name)

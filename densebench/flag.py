@@ -171,6 +171,8 @@ def _read_float(value: Any) -> float:
 
 
 def _read_str(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
     if not isinstance(value, str):
         raise TypeError(value)
     return value

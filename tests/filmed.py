@@ -59,10 +59,10 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def run(root, backbones=("pixels:8",), **given):
+def run(root, backbone="pixels:8", **given):
     if "predictions" not in given:
         given = {"short_side": "64", "radius": "3", "context": "3", **given}
-    [record] = evaluate("vos", backbones=backbones, datasets=[f"frames:{root}"], **given)
+    [record] = evaluate(backbone, "vos", f"frames:{root}", **given).records
     return record
 
 

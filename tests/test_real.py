@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from densebench import Backbones, evaluate
+from densebench import evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -14,9 +14,11 @@ def own_cache(tmp_path, monkeypatch):
 
 def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="last", limit=16, **given):
     [record] = evaluate(
+        spec,
         "incontext",
-        backbones=Backbones([spec], weights and shared_data / "weights" / weights, layer=layer),
-        datasets=[dataset],
+        dataset,
+        weights=weights and shared_data / "weights" / weights,
+        layer=layer,
         data_root=shared_data,
         results=tmp_path / "results",
         limit=limit,
@@ -45,10 +47,10 @@ def test_trained_vit_beats_the_random_one_on_camvid(shared_data, tmp_path):
 
 @pytest.mark.slow
 def test_a_trained_backbone_tells_the_boxes_of_coco_apart(shared_data, tmp_path):
-    given = {"datasets": ["coco-boxes"], "data_root": shared_data, "results": tmp_path / "results", "neighbours": "20"}
+    given = {"dataset": "coco-boxes", "data_root": shared_data, "results": tmp_path / "results", "neighbours": "20"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
-    trained = next(evaluate("bbox-knn", backbones=Backbones(["timm:tf_efficientnet_lite0"], weights), **given))
-    random = next(evaluate("bbox-knn", backbones=["random:tf_efficientnet_lite0"], **given))
+    [trained] = evaluate("timm:tf_efficientnet_lite0", "bbox-knn", weights=weights, **given).records
+    [random] = evaluate("random:tf_efficientnet_lite0", "bbox-knn", **given).records
     headline = [next(s["value"] for s in record["scores"] if s["variant"] == "any-patch" and s["metric"] == "top1")
                 for record in (trained, random)]  # fmt: skip
     assert headline[0] > headline[1] + 10

@@ -14,8 +14,8 @@ from typing import Any
 from densebench.backbones.adapters import adapt_module
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.position import check_convention
-from densebench.backbones.sources import FILE, GROUP, SOURCES
-from densebench.errors import UserError, unknown
+from densebench.backbones.sources import FILE, GROUP, SOURCES, unrecognised
+from densebench.errors import UserError
 from densebench.options import check_run
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import guarded, plugin_code
@@ -64,9 +64,7 @@ def _source(spec: str) -> tuple[str, str, Callable[..., Backbone], str]:
         with guarded(spec, "on import"):
             make = point.load()
         return f"plugin:{point.name}", name, _adapting(make, spec), plugin_code(point)
-    forms = [source.form for source in SOURCES.values()]
-    near = [f"{known}:{name}" for known in SOURCES if known != FILE]
-    raise unknown("backbone", spec, near, f"a spec is one of {', '.join(forms)}")
+    raise unrecognised(spec)
 
 
 def _imported(path: str) -> Callable[..., Backbone]:

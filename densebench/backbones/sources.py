@@ -8,7 +8,10 @@ seed that it names, as `load_backbone` describes them. It returns a `Backbone`; 
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import NamedTuple
+
+from densebench.errors import UserError, unknown
 
 GROUP = "densebench.backbones"
 FILE = "file"  # the source that is named by a path, without a colon
@@ -33,6 +36,23 @@ SOURCES = {
     "pixels": Source("pixels:STRIDE", "the pixels of each patch: the baseline without a model", f"{GROUP}.adapters:from_pixels"),
     FILE: Source("./file.py", "a Python file with a function load() that returns a module", f"{GROUP}.adapters:from_file"),
 }
+
+
+def check_form(spec: str) -> None:
+    """Raise UserError for a spec that names no source. Whether there is such a model is seen when it is loaded."""
+    kind, _, name = spec.partition(":")
+    is_built_in = kind in SOURCES and kind != FILE and bool(name)
+    if not (is_built_in or spec.endswith(".py") or importlib.metadata.entry_points(group=GROUP, name=kind)):
+        raise unrecognised(spec)
+
+
+def unrecognised(spec: str) -> UserError:
+    """Return the error for a spec that names no source."""
+    forms = [source.form for source in SOURCES.values()]
+    _, _, name = spec.partition(":")
+    return unknown(
+        "backbone", spec, [f"{known}:{name}" for known in SOURCES if known != FILE], f"a spec is one of {', '.join(forms)}"
+    )
 
 
 def sources() -> dict[str, str]:

@@ -16,7 +16,6 @@ def demo(
     from densebench.console import notice
     from densebench.evaluation.run import evaluate
     from densebench.results.leaderboard import leaderboard, render
-    from densebench.results.summary import summary
     from densebench.training.run import train
     from densebench.training.run_file import RUN, is_finished
 
@@ -25,8 +24,7 @@ def demo(
         notice("demo: CrIBo from scratch on generated scenes (preset tiny)")
         train("cribo", data=["scenes"], output=run, resume=(run / RUN).exists())
     notice("demo: in-context retrieval, fractions 1, 8, 64 and 128 of the training images, five seeds")
-    backbones = [f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}"]
-    for record in evaluate("incontext", backbones=backbones, datasets=["scenes"], results=results, fractions="1,8,64,128"):
-        print(summary(record))
+    for backbone in (f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}"):
+        print(evaluate(backbone, "incontext", "scenes", results=results, fractions=(1, 8, 64, 128)), flush=True)
     print()
     print(render(leaderboard(results), "md"))

@@ -29,9 +29,14 @@ def evaluate(
         list[str] | None, typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict; one for each --backbone, or none."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name of the backbone in tables.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Name in tables; one for each --backbone, or none.")
+    ] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
     layer: Annotated[
         str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
@@ -70,13 +75,21 @@ def evaluate(
     flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # the first protocol that has it
     given |= entry_options.parse(context.args, flags.values(), spellings)
 
-    from densebench.evaluation.run import Backbones
-    from densebench.evaluation.run import evaluate as run
+    from densebench.evaluation.plan import planned
+    from densebench.evaluation.run import steps
+    from densebench.results.result import Failure
     from densebench.results.summary import summary
 
-    backbones = Backbones(backbone or [], weights, name, role=role, layer=layer, pos_embed=pos_embed, seed=seed)
     request: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    request |= {"backbones": backbones, "datasets": dataset or [], "command": shlex.join(["densebench", *sys.argv[1:]])}
+    request |= {
+        "role": role,
+        "layer": layer,
+        "pos_embed": pos_embed,
+        "seed": seed,
+        "weights": _each(weights),
+        "name": _each(name),
+    }
+    request |= {"command": shlex.join(["densebench", *sys.argv[1:]])}
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
@@ -84,11 +97,26 @@ def evaluate(
         from densebench.processes import launch
 
         with contextlib.redirect_stderr(io.StringIO()):  # only errors are reported here; the others print the rest
-            list(run(protocol, preset=preset, **{**request, "dry_run": True}, **given))
+            plan = planned(backbone or None, protocol, dataset or None, preset=preset, **{**request, "dry_run": True}, **given)
+            list(steps([plan], keep_going=False))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    for protocol_name, preset_name, values in _shares(entries, flags, given):
-        for record in run(protocol_name, preset=preset_name, **request, **values):
-            print(json.dumps(record) if as_json else summary(record), flush=True)
+    shares = _shares(entries, flags, given)
+    plans = [
+        planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
+    ]
+    failures = []
+    for step in steps(plans):
+        if isinstance(step, dict):
+            print(json.dumps(step) if as_json else summary(step), flush=True)
+        elif isinstance(step, Failure):
+            failures.append(step)
+    if failures:
+        raise typer.Exit(2 if all(failure.is_users for failure in failures) else 1)
+
+
+def _each(values: list[str] | None) -> list[str | None] | None:
+    """Return the values of an option that goes pairwise with --backbone; `none`, beside others, stands for no value."""
+    return None if not values else [None if value == "none" and len(values) > 1 else value for value in values]
 
 
 def _shares(

@@ -6,7 +6,7 @@ labelled as such.
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from densebench.backbones import without_labels
-from densebench.console import notice, one_line
+from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 from densebench.results import coverage
 from densebench.results import published as papers
+from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
-from densebench.results.record_keeping import obsolete, scan
 from densebench.results.score import SIGNS, decode, heading, in_unit, point_of, sort_key, without_seed
 from densebench.results.tables import Leaderboard, Table, metric_name, render
 
@@ -31,34 +31,39 @@ __all__ = ["leaderboard", "render"]
 SIDES = ("image_size", "crop_size", "short_side")  # the settings that give the side of images, see `record_schema.Settings`
 
 
-def leaderboard(results: Path = Path("results"), *, published: bool = False) -> Leaderboard:
-    """Return the tables of the records of a results folder; `published` adds the papers' numbers.
+def leaderboard(
+    results: str | Path | Sequence[str | Path] = "results",
+    *,
+    published: bool = False,
+    dataset: Names = None,
+    protocol: Names = None,
+    backbone: Names = None,
+) -> Leaderboard:
+    """Return the tables of the records of a results folder, or of several, whose records are merged.
 
-    Raises UserError where there is no record that may stand in a table.
+        print(densebench.leaderboard(["results", "colleague/results"], dataset="voc", backbone=["*ViT-S*", "raw pixels"]))
+
+    published: add the papers' numbers. dataset, protocol, backbone: show only these, each one name or several, as written or
+    as patterns of the shell (`vit*`). A protocol may be named with its preset, `kmeans/croc`; a backbone is named by its
+    name in tables or by its spec. Data sets and protocols choose whole tables. Backbones choose rows: ranks, best marks and
+    the order stay those of the whole table, and captions say "3 of 9 backbones shown".
+
+    Raises UserError where there is no record that may stand in a table, and for a name that no record has.
     """
-    scores = frame(_read(results))
+    where = folders(results)
+    scores = frame(read(where))
     if scores.empty or not scores.headline.any():
-        raise UserError(f"{results} holds no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
+        names = " and ".join(map(str, where))
+        hold = "hold" if len(where) > 1 else "holds"
+        raise UserError(f"{names} {hold} no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
+    scores = of_groups(scores, dataset, protocol)
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
     board = Leaderboard(scores, [table(group) for group in groups], profiles(scores))
-    if not published:
-        return board
-    numbers = papers.beside(scores)
-    return replace(board, published=numbers, published_tables=papers.tables(numbers))
-
-
-def _read(results: Path) -> list[dict[str, Any]]:
-    """Return the records that did not fail. A notice counts those that did and that can still be made again."""
-    folder = scan(results)
-    for problem in folder.broken.values():
-        notice(f"left out: {problem}")
-    failed = [record for record in folder.records if record["status"] == "failed"]
-    if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
-        where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
-        runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
-        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
-    return sorted((record for record in folder.records if record["status"] != "failed"), key=lambda record: record["id"])
+    if published:
+        numbers = papers.beside(scores)
+        board = replace(board, published=numbers, published_tables=papers.tables(numbers))
+    return board if backbone is None else board.only(of_backbones(scores, backbone))
 
 
 def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -67,36 +72,38 @@ def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds.
     """
+    return pd.DataFrame([row for record in records if record["dataset"]["limit"] is None for row in rows_of(record)])
+
+
+def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of `frame` that a record makes, whether it has a limit or not."""
+    backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
+    headline = protocol["headline"]
     rows = []
-    for record in records:
-        backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
-        if dataset["limit"] is not None:
-            continue
-        headline = protocol["headline"]
-        for score in record["scores"]:
-            low, high = score.get("ci95") or (None, None)
-            axes = dict(point_of(score))
-            row = {
-                "group": record["group"], "record": record["id"], "status": record["status"],
-                "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-                "image_size": _side(protocol["settings"]),
-                "remark": _remark(protocol["settings"]),
-                "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
-                "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
-                "name": backbone.get("name", backbone["spec"]),
-                **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
-                "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
-                **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
-                "fraction": None, "seed": None, "low": low, "high": high,
-                "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
-                "bootstrap": score.get("bootstrap", ""),
-                "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
-                "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
-            }  # fmt: skip
-            # An axis with the name of a column, such as group, must not move the row into another table.
-            row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
-            rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
-    return pd.DataFrame(rows)
+    for score in record["scores"]:
+        low, high = score.get("ci95") or (None, None)
+        axes = dict(point_of(score))
+        row = {
+            "group": record["group"], "record": record["id"], "status": record["status"],
+            "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
+            "image_size": _side(protocol["settings"]),
+            "remark": _remark(protocol["settings"]),
+            "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+            "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
+            "name": backbone.get("name", backbone["spec"]),
+            **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
+            "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
+            **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
+            "fraction": None, "seed": None, "low": low, "high": high,
+            "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
+            "bootstrap": score.get("bootstrap", ""),
+            "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
+            "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
+        }  # fmt: skip
+        # An axis with the name of a column, such as group, must not move the row into another table.
+        row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
+        rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
+    return rows
 
 
 def table(group: pd.DataFrame) -> Table:
@@ -128,7 +135,8 @@ def table(group: pd.DataFrame) -> Table:
     ]
     best = (means == (sign * means).max() * sign).loc[order].reset_index(drop=True)
     best = best.reindex(columns=list(cells[0]), fill_value=False)
-    return Table(_caption(group, shown), pd.DataFrame(cells), best, str(group.iloc[0].group))
+    identities = tuple(rows[record].iloc[0].identity for record in order)
+    return Table(_caption(group, shown), pd.DataFrame(cells), best, str(group.iloc[0].group), identities)
 
 
 def _labels(row: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
@@ -149,11 +157,21 @@ def _replicates(rows: pd.DataFrame) -> np.ndarray | None:
     return np.mean([decode(text) for text in rows.bootstrap], axis=0)
 
 
-def _interval(replicates: np.ndarray | None, digits: int) -> str:
+def interval(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds of a record's rows at one point; None where a score has no bootstrap."""
+    return _bounds(_replicates(rows))
+
+
+def _bounds(replicates: np.ndarray | None) -> tuple[float, float] | None:
     if replicates is None or np.isnan(replicates).all():
-        return ""
+        return None
     low, high = np.nanquantile(replicates, [0.025, 0.975])
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return float(low), float(high)
+
+
+def _interval(replicates: np.ndarray | None, digits: int) -> str:
+    bounds = _bounds(replicates)
+    return "" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
 
 
 def _cell(mean: float, spread: float, digits: int) -> str:

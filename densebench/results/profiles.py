@@ -33,7 +33,9 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         cells.insert(0, "backbone", cells.index)
         best = (gains == gains.max()).reindex(columns=cells.columns, fill_value=False)
         caption = _caption(f"{dataset} {split}", rows, alike)
-        tables.append(Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True), f"{dataset} {split}"))
+        identities = rows.drop_duplicates("backbone").set_index("backbone").identity
+        texts, marks = cells.reset_index(drop=True), best.reset_index(drop=True)
+        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities[order])))
     return tables
 
 

@@ -6,11 +6,11 @@ import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from densebench.console import one_line
+from densebench.results.curves import LABELS, averages, draw, several
 from densebench.results.leaderboard import leaderboard
 from densebench.results.profiles import row_names
 from densebench.results.score import SIGNS, Point, in_unit, sort_key
@@ -51,36 +51,26 @@ def _plot(shown: pd.DataFrame) -> tuple[str, str]:
     """Return a curve over the fraction or over K, and its caption; nothing where there is one point."""
     from matplotlib import rc_context
 
-    for axis, label in (("fraction", "share of the training images"), ("K", "clusters K")):
-        if axis not in shown or shown[axis].nunique() < 2:
-            continue
-        values = shown.assign(x=1 / shown[axis] if axis == "fraction" else shown[axis].astype(float))
-        mean = values.groupby(["name", "x"]).value.agg(["mean", "std"]).reset_index()
-        best = (SIGNS[shown.iloc[0].direction] * mean.set_index("name")["mean"]).groupby("name").max().nlargest(LINES).index
-        caption = f"headline over the {label}, mean and standard deviation over seeds"
-        caption += f"; the best {LINES} of {mean.name.nunique()} backbones" if mean.name.nunique() > LINES else ""
-        unit = in_unit(shown.iloc[0].unit, shown.iloc[0].direction)
-        with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" does not begin a formula
-            return _figure(mean, list(best), axis, label, f"headline{unit}"), caption
-    return "", ""
+    axis = next((axis for axis in several(shown) if axis in LABELS), None)
+    if axis is None:
+        return "", ""
+    curves = averages(shown, axis)
+    best = (SIGNS[shown.iloc[0].direction] * curves.set_index("name")["mean"]).groupby("name").max().nlargest(LINES).index
+    caption = f"headline over the {LABELS[axis]}, mean and standard deviation over seeds"
+    caption += f"; the best {LINES} of {curves.name.nunique()} backbones" if curves.name.nunique() > LINES else ""
+    unit = in_unit(shown.iloc[0].unit, shown.iloc[0].direction)
+    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" does not begin a formula
+        return _figure(curves, list(best), axis, f"headline{unit}"), caption
 
 
-def _figure(mean: pd.DataFrame, names: list[str], axis: str, label: str, value: str) -> str:
+def _figure(curves: pd.DataFrame, names: list[str], axis: str, value: str) -> str:
     """Return a plot as the source of an image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
-    lines: list[Any] = []
-    for name in names:
-        curve = mean[mean.name == name].sort_values("x")
-        lines.append(axes.errorbar(curve.x, curve["mean"], yerr=curve["std"].fillna(0), marker="o", markersize=4, capsize=2))
-    axes.set_xscale("log")
-    ticks = sorted(mean.x.unique())
-    axes.set_xticks(ticks, [f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}" for x in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel=label, ylabel=value)
-    axes.grid(alpha=0.3)
+    lines = draw(axes, curves, names, axis)
+    axes.set_ylabel(value)
     figure.legend(lines, names, loc="outside lower left", fontsize="small")
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -75,6 +75,16 @@ class Score:
 
 OWN_KEYS = frozenset(field.name for field in fields(Score)) - {"axes"}
 """The keys of a score in JSON that are not axes."""
+
+
+def from_json(values: Mapping[str, Any]) -> Score:
+    """Return the score that `Score.json` wrote."""
+    own = {name: value for name, value in values.items() if name in OWN_KEYS}
+    if "ci95" in own:
+        own["ci95"] = tuple(own["ci95"])
+    if "bootstrap" in own:
+        own["bootstrap"] = tuple(decode(own["bootstrap"]).tolist())
+    return Score(**own, axes={name: value for name, value in values.items() if name not in OWN_KEYS})
 
 
 def in_unit(unit: str, direction: str) -> str:

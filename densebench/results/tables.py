@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from densebench.errors import unknown
+from densebench.results.terminal import Layout, fitted, terminal_width
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 TEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -21,28 +26,49 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a
 
 TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines in HTML
 COMPARE = "Only the numbers of one table compare with each other."
+LAYOUT = Layout(
+    labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
+            "note", "class"),
+    texts={"backbone": 16, "method": 8, "pretraining": 12, "note": 16, "class": 10},
+    spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Table:
     """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
 
-    of: the group of records that a table shows, or the data set and split that a profile is of.
+    of: the group of records that a table shows, or the data set and split that a profile is of. identities: of each row, the
+    digest of the backbone without its names; empty where no row is of a backbone that was measured.
     """
 
     caption: str
     cells: pd.DataFrame
     best: pd.DataFrame
     of: str = ""
+    identities: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[list[str], list[bool]]]:
         """Return cells and marks, row by row."""
         return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
 
+    def only(self, identities: set[str]) -> Table:
+        """Return the table with the rows of these backbones. Ranks and marks stay those of the whole table; the caption says so."""
+        chosen = [index for index, identity in enumerate(self.identities) if identity in identities]
+        if len(chosen) == len(self.identities):
+            return self
+        shown = f"{len(chosen)} of {len(self.identities)} backbones shown"
+        caption = f"{self.caption}, {shown}{', ranked among all' if 'rank' in self.cells else ''}"
+        cells, best = (frame.iloc[chosen].reset_index(drop=True) for frame in (self.cells, self.best))
+        return replace(self, caption=caption, cells=cells, best=best, identities=tuple(self.identities[i] for i in chosen))
+
 
 @dataclass(frozen=True)
 class Leaderboard:
     """The tables of a results folder, with the frames behind them.
+
+    It shows itself: as tables of HTML in a notebook, and printed as `densebench leaderboard` prints it, fitted to the terminal, or
+    as Markdown where stdout is none. `render` gives its text in any format, wherever it goes.
 
     scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.
     """
@@ -57,6 +83,44 @@ class Leaderboard:
     def all_tables(self) -> list[Table]:
         """Every table, in the order in which they are shown."""
         return [*self.profiles, *self.tables, *self.published_tables]
+
+    def only(self, identities: set[str]) -> Leaderboard:
+        """Return the leaderboard with the rows of these backbones; tables without any of them go, published ones stay."""
+        profiles, tables = ([table.only(identities) for table in each] for each in (self.profiles, self.tables))
+        return replace(
+            self,
+            scores=self.scores[self.scores.identity.isin(identities)],
+            tables=[table for table in tables if table.identities],
+            profiles=[table for table in profiles if table.identities],
+        )
+
+    def render(self, format: str = "md") -> str:
+        """Return the tables as text in a format: md, csv, tex or html. Raises UserError for any other."""
+        return render(self, format)
+
+    def __str__(self) -> str:
+        width = terminal_width()
+        if width is None:
+            return self.render().rstrip("\n")
+        from rich.console import Console
+
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None, legacy_windows=False).print(self)
+        return stream.getvalue().rstrip("\n")
+
+    def __repr__(self) -> str:
+        backbones = self.scores.identity.nunique()
+        return f"<Leaderboard of {len(self.all_tables)} tables: {backbones} backbones, {self.scores.record.nunique()} records>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self.all_tables)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        mark = "" if console.is_terminal and not console.is_dumb_terminal else "*"
+        for index, table in enumerate(self.all_tables):
+            if index:
+                yield ""
+            yield from _on_terminal(table, options.max_width, mark, options.ascii_only)
 
 
 @dataclass(frozen=True)
@@ -91,6 +155,47 @@ def page(title: str, summary: str, sections: Sequence[Section]) -> str:
     template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
     facts = {"title": title, "summary": f"{summary} {COMPARE}".strip(), "sections": sections}
     return template.render(**facts, zip=zip, texts=TEXTS, counter=count().__next__) + "\n"
+
+
+NOTEBOOK = """\
+{% for table in tables %}
+<p style="max-width: 60em; margin: 1em 0 .3em"><b>{{ table.caption }}</b></p>
+<table>
+<thead><tr>{% for name in table.cells.columns %}<th style="text-align: left">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for cells, best in table.rows() %}
+<tr>{% for cell, top in zip(cells, best) %}<td style="text-align: left">{% if top %}<b>{{ cell }}</b>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+{% endfor %}
+"""  # noqa: E501
+
+
+def notebook_html(tables: Sequence[Table]) -> str:
+    """Return tables as a part of a page, as notebooks show it: no frame, no style sheet, every text escaped."""
+    import jinja2
+
+    return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(NOTEBOOK).render(tables=tables, zip=zip)
+
+
+def _on_terminal(table: Table, width: int, mark: str, ascii_only: bool) -> Iterator[RenderableType]:
+    """Yield the caption of a table and the table; `mark` stands beside the best values of a terminal that has no bold letters."""
+    from rich.text import Text
+
+    def text(value: str) -> str:
+        return value.replace("±", "+-") if ascii_only else value
+
+    rows = table.rows()
+    columns = list(map(text, table.cells.columns))
+    marks = [mark if table.best[name].any() else "" for name in table.cells]
+    cells = [[text(cell) + (end if top else " " * len(end)) for cell, top, end in zip(*row, marks, strict=True)] for row in rows]
+    tables, hidden = fitted(columns, list(zip(cells, (best for _, best in rows), strict=True)), LAYOUT, width)
+    yield Text(text(table.caption), style="bold")
+    if hidden:
+        yield Text(f"(a wider terminal also shows {', '.join(hidden)})", style="dim")
+    for index, part in enumerate(tables):
+        yield from ("", part) if index else (part,)
 
 
 METRICS = {"miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP"}

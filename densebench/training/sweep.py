@@ -86,9 +86,9 @@ def _score(run: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
     trained = read_checkpoint(run)["dataset"]
     dataset = trained if trained in built_in() or (trained in titles() and trained in request["data"].specs) else "scenes"
-    where: dict[str, Any] = {"datasets": [dataset], "data_root": request["data"].root, "results": run.parent / "results"}
+    where: dict[str, Any] = {"data_root": request["data"].root, "results": run.parent / "results"}
     protocol, chosen = probe_protocol()
-    [record] = evaluate(protocol, backbones=[f"ckpt:{run}"], **chosen, **where)
+    [record] = evaluate(f"ckpt:{run}", protocol, dataset, **chosen, **where).records
     headline = record["protocol"]["headline"]
     [score] = [score for score in record["scores"] if headline.items() <= score.items()]
     return score

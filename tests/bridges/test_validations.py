@@ -48,8 +48,8 @@ def record_of(monkeypatch, tmp_path):
             return History(found, np.array([1]), {rate: np.array([0.5]) for rate in rates})
 
         monkeypatch.setattr(window_scores, "train", trained)
-        asked = {"backbones": ["pixels:16"], "datasets": ["scenes"], "results": tmp_path, "workers": 0} | given
-        [record] = evaluate("linear", learning_rates="1e-3", **asked)
+        asked = {"results": tmp_path, "workers": 0} | given
+        [record] = evaluate("pixels:16", "linear", "scenes", learning_rates="1e-3", **asked).records
         return record
 
     return run

@@ -13,7 +13,7 @@ from densebench.backbones.loading import load_backbone
 from densebench.cli import entry_options
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.options import axis, runtime, setting
 from densebench.source import flags_in_source
 from densebench.training.optimisation import stairs
@@ -135,16 +135,14 @@ def test_epochs_of_too_many_steps_are_refused(tmp_path):
 )
 def test_what_no_memory_holds_is_refused_before_scoring(given):
     with pytest.raises(UserError, match="it must be at most"):
-        list(evaluate("incontext", backbones=["pixels:16"], datasets=["scenes"], dry_run=True, **given))
+        evaluate("pixels:16", "incontext", "scenes", dry_run=True, **given)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 10**20])
 def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
     for call in (
         lambda: load_backbone("random:test_vit", seed=seed),
-        lambda: list(
-            evaluate("incontext", backbones=Backbones(["random:test_vit"], seed=seed), datasets=["scenes"], dry_run=True)
-        ),
+        lambda: evaluate("random:test_vit", "incontext", "scenes", seed=seed, dry_run=True),
         lambda: train("dino", data=["scenes"], output=tmp_path, seed=seed, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--seed {seed}: it must be at"):
@@ -154,7 +152,7 @@ def test_seeds_outside_of_63_bits_are_refused(seed, tmp_path):
 @pytest.mark.parametrize("limit", [0, -3, 2**63])
 def test_limits_on_images_outside_of_what_is_there_are_refused(limit, tmp_path):
     for call in (
-        lambda: list(evaluate("incontext", backbones=["pixels:16"], datasets=["scenes"], limit=limit, dry_run=True)),
+        lambda: evaluate("pixels:16", "incontext", "scenes", limit=limit, dry_run=True),
         lambda: train("dino", data=["scenes"], output=tmp_path, limit=limit, dry_run=True),
     ):
         with pytest.raises(UserError, match=rf"--limit {limit}: it must be at"):

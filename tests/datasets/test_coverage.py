@@ -107,7 +107,7 @@ def test_a_protocol_that_looks_at_one_split_does_not_say_it_twice():
 
 def planned(protocol, **given):
     """The head of the record that a run on the 256 and 64 images of `scenes` would make."""
-    [record] = evaluate(protocol, backbones=["pixels:32"], datasets=["scenes"], dry_run=True, **given)
+    [record] = evaluate("pixels:32", protocol, "scenes", dry_run=True, **given).records
     return record
 
 

@@ -15,7 +15,7 @@ from made_records import header
 from densebench.cli import main
 from densebench.console import notice, one_line, progress
 from densebench.errors import UserError
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.results import record as records
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.report import report
@@ -49,7 +49,7 @@ def test_one_line_leaves_what_is_no_control_character():
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_break_in_a_name_is_refused_where_it_is_given(name, tmp_path):
     with pytest.raises(UserError, match="--name .* holds a line break or another control character; leave it out"):
-        list(evaluate("incontext", backbones=Backbones(["pixels:8"], name=name), datasets=["scenes"], results=tmp_path))
+        evaluate("pixels:8", "incontext", "scenes", name=name, results=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -229,18 +229,18 @@ def test_a_run_on_files_of_coco(tmp_path):
                 images[number][8:40, 12:60] = COLOURS[number % 2]
                 annotations.append(instance(number, 17 + number % 2, (12, 8, 48, 32)))
         write_coco(tmp_path / "data", split, images, annotations)
-    asked = {"backbones": ["pixels:8"], "data_root": tmp_path / "data", "results": tmp_path / "results"}
+    asked = {"data_root": tmp_path / "data", "results": tmp_path / "results"}
     asked |= {"image_size": "32", "short_side": "32", "neighbours": "1,9"}
-    (record,) = evaluate("bbox-knn", datasets=["coco-boxes"], **asked)
+    (record,) = evaluate("pixels:8", "bbox-knn", "coco-boxes", **asked).records
     assert record["status"] == "complete" and record["dataset"]["images"] == 3
     headlines = {s["k"]: s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("top1", "any-patch")}
     assert headlines == {1: 100, 9: 100}
     assert record["scores"][0]["details"]["without_box"] == 1
     shown = {name for name, value in record["scores"][0]["per_class"].items() if value is not None}
     assert shown == {"cat", "dog"}
-    (again,) = evaluate("bbox-knn", datasets=["coco-boxes"], **asked)
+    (again,) = evaluate("pixels:8", "bbox-knn", "coco-boxes", **asked).records
     assert again["id"] == record["id"] and again["scores"] == record["scores"]
-    (other,) = evaluate("bbox-knn", preset="flsl-code", datasets=["coco-boxes"], **asked)
+    (other,) = evaluate("pixels:8", "bbox-knn", "coco-boxes", preset="flsl-code", **asked).records
     assert other["group"] != record["group"]
     with pytest.raises(UserError, match="scenes has label maps; bbox-knn takes boxes: coco-boxes, imagenet-boxes"):
-        list(evaluate("bbox-knn", datasets=["scenes"], **asked))
+        evaluate("pixels:8", "bbox-knn", "scenes", **asked)

@@ -17,8 +17,7 @@ from densebench.datasets import uavdt
 from densebench.errors import UserError
 from densebench.evals.detection import protocol as detection
 from densebench.evals.detection.protocol import Detection
-from densebench.evaluation import run as evaluation
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.results.leaderboard import leaderboard
 from densebench.results.summary import summary
 
@@ -30,15 +29,13 @@ SMALL = {
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """The command's ways to a backbone and a data set lead to the small ones; files go to a folder of their own."""
+    """A run of a small backbone on a small data set; files go to a folder of their own."""
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(evaluation, "load_backbone", lambda *_, **__: small_vit(dim=16))
 
     def run(dataset=None, **given):
-        chosen = dataset or Drawn(root=tmp_path)
-        monkeypatch.setattr(evaluation, "load_dataset", lambda *_: chosen)
-        asked = {"backbones": ["small"], "datasets": ["drawn"], "results": tmp_path / "results", **SMALL, **given}
-        return next(iter(evaluate("detection", **asked)))
+        asked = {"results": tmp_path / "results", **SMALL, **given}
+        [record] = evaluate(small_vit(dim=16), "detection", dataset or Drawn(root=tmp_path), **asked).records
+        return record
 
     return run
 
@@ -200,12 +197,12 @@ def coco_folder(root: Path) -> None:
 def test_a_folder_like_cocos(tmp_path, monkeypatch):
     coco_folder(tmp_path)
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    what = {"backbones": ["random:test_vit"], "datasets": ["coco-boxes"], "data_root": tmp_path, **SMALL}
-    [record] = evaluate("detection", results=tmp_path / "results", **what)
+    what = {"data_root": tmp_path, **SMALL}
+    [record] = evaluate("random:test_vit", "detection", "coco-boxes", results=tmp_path / "results", **what).records
     assert record["scores"][-1]["details"]["without_objects"] == 1
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").write_text("{")
     with pytest.raises(UserError, match=r"instances_val2017\.json"):
-        next(evaluate("detection", results=tmp_path / "again", **what))
+        evaluate("random:test_vit", "detection", "coco-boxes", results=tmp_path / "again", **what)
 
 
 def test_made_up_videos_in_the_layout_of_uavdt(small, tmp_path, monkeypatch):
@@ -257,9 +254,9 @@ def test_a_detector_overfits_real_images(shared_data, tmp_path, monkeypatch):
         "warmup": 10,
     }
     weights = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
-    record = next(evaluate(
-        "detection", backbones=Backbones(["timm:vit_small_patch14_dinov2"], weights), datasets=["coco-boxes"],
-        data_root=shared_data, results=tmp_path / "results", **given,
-    ))  # fmt: skip
+    [record] = evaluate(
+        "timm:vit_small_patch14_dinov2", "detection", "coco-boxes", weights=weights, data_root=shared_data,
+        results=tmp_path / "results", **given,
+    ).records  # fmt: skip
     values = {(score["metric"], score["variant"]): score["value"] for score in record["scores"]}
     assert values["ap50", "box"] > 50

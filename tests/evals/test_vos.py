@@ -18,7 +18,7 @@ from propagation_by_loops import dino_stretch, naive
 from densebench.backbones.adapters import Pixels
 from densebench.datasets.davis import Davis2017
 from densebench.errors import UserError
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.numerics import video as video_metrics
 from densebench.numerics.propagation import Window
 from densebench.results.leaderboard import leaderboard
@@ -89,7 +89,7 @@ def test_against_a_restatement_frame_by_frame(videos, tmp_path, preset):
 
 
 def test_what_a_record_says(videos):
-    record = run(videos, Backbones(["pixels:8"], name="patches"))
+    record = run(videos, "pixels:8", name="patches")
     assert set(values(record)) == {f"{m}_{s}" for m in "jf" for s in ("mean", "recall", "decay")} | {"jf_mean"}
     assert record["protocol"]["headline"] == {"metric": "jf_mean", "variant": "official"}
     assert record["dataset"]["images"] == 28
@@ -110,7 +110,7 @@ def test_tables_stand_beside_the_published_ones(videos, tmp_path, monkeypatch):
     shutil.copytree(videos, root)
     (root / "ImageSets" / "2017").mkdir(parents=True)
     (root / "ImageSets" / "2017" / "val.txt").write_text("\n".join(LENGTHS))
-    list(evaluate("vos", backbones=["pixels:8"], datasets=["davis2017"], data_root=root.parent, short_side="64"))
+    evaluate("pixels:8", "vos", "davis2017", data_root=root.parent, short_side="64")
     text = render(leaderboard(published=True), "md")
     assert "published, not measured here: vos-davis on davis2017, J&F, J, F in %" in text
     assert "| k=5 J&F | k=5 J | k=5 F |" in text
@@ -198,15 +198,15 @@ def test_a_run_that_goes_on_saves_what_it_had_not(videos, monkeypatch, tmp_path)
 
 
 def test_a_data_set_must_be_named(videos):
-    for backbones in ((), ("pixels:8",)):
+    for backbone in (None, "pixels:8"):
         with pytest.raises(
             UserError, match=r"--protocol vos takes videos; name some with --dataset: davis2016, davis2017, frames:DIR"
         ):
-            list(evaluate("vos", backbones=backbones))
+            evaluate(backbone, "vos")
     with pytest.raises(UserError, match=r"scenes has label maps; vos takes videos: davis2016, davis2017, frames:DIR"):
-        list(evaluate("vos", backbones=["pixels:8"], datasets=["scenes"]))
+        evaluate("pixels:8", "vos", "scenes")
     with pytest.raises(UserError, match=r"has videos; incontext takes label maps: .*folder:DIR"):
-        list(evaluate("incontext", backbones=["pixels:8"], datasets=[f"frames:{videos}"]))
+        evaluate("pixels:8", "incontext", f"frames:{videos}")
 
 
 def test_frames_that_are_wrong_are_named(videos, tmp_path):
@@ -251,8 +251,8 @@ def test_frames_of_different_sizes_are_followed_apart(videos, tmp_path):
 
 
 def test_a_trained_backbone_follows_real_objects_better_than_a_random_one(shared_data):
-    asked = {"datasets": ["davis2016"], "data_root": shared_data, "limit": 1, "short_side": "240"}
+    asked = {"dataset": "davis2016", "data_root": shared_data, "limit": 1, "short_side": "240"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"
-    [trained] = evaluate("vos", backbones=Backbones(["timm:tf_efficientnet_lite0"], weights, layer="3"), **asked)
-    [random] = evaluate("vos", backbones=Backbones(["random:tf_efficientnet_lite0"], layer="3"), **asked)
+    [trained] = evaluate("timm:tf_efficientnet_lite0", "vos", weights=weights, layer="3", **asked).records
+    [random] = evaluate("random:tf_efficientnet_lite0", "vos", layer="3", **asked).records
     assert values(trained)["jf_mean"] > values(random)["jf_mean"] + 15

@@ -14,7 +14,7 @@ from filmed import HEIGHT, LENGTHS, WIDTH, empty_cache, masks, run, values, vide
 from PIL import Image
 
 from densebench.errors import UserError
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.pictures.palette import voc_palette
 from densebench.results import record as records
 
@@ -27,7 +27,7 @@ def test_masks_that_exist_are_scored(videos, tmp_path):
     for name, frames in LENGTHS.items():
         (given / name / "00000.png").unlink()
         (given / name / f"{frames - 1:05}.png").unlink()
-    record = run(videos, backbones=(), predictions=str(given))
+    record = run(videos, backbone=None, predictions=str(given))
     assert values(record) == {
         **dict.fromkeys(("j_mean", "j_recall", "f_mean", "f_recall", "jf_mean"), 100.0),
         "j_decay": 0,
@@ -40,7 +40,7 @@ def test_masks_that_exist_are_scored(videos, tmp_path):
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
     for t in range(1, LENGTHS["boat"] - 1):  # the one object of boat is lost: 5 of 6 objects stay right, 2 of 3 sequences
         Image.fromarray(empty).save(given / "boat" / f"{t:05}.png")
-    again = run(videos, Backbones(name="lost"), predictions=str(given))
+    again = run(videos, None, name="lost", predictions=str(given))
     assert values(again)["jf_mean"] == pytest.approx(100 * 5 / 6, abs=1e-3)
     assert again["id"] != record["id"] and again["group"] == record["group"]
     assert again["scores"][-1]["metric"] == "jf_mean"
@@ -52,14 +52,14 @@ def test_masks_that_get_better_have_a_negative_decay(videos, tmp_path):
     for name in LENGTHS:
         for t in (1, 2):
             Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(given / name / f"{t:05}.png")
-    record = run(videos, backbones=(), predictions=str(given))
+    record = run(videos, backbone=None, predictions=str(given))
     assert values(record)["j_decay"] < -50 and values(record)["f_decay"] < -50
     assert records.read(next((tmp_path / "results" / "records").glob("*.json")))["status"] == "complete"
 
 
 def test_what_is_saved_scores_the_same_again(videos, tmp_path):
     record = run(videos, save_predictions=str(tmp_path / "saved"))
-    again = run(videos, backbones=(), predictions=str(tmp_path / "saved"))
+    again = run(videos, backbone=None, predictions=str(tmp_path / "saved"))
     assert values(again) == values(record)
     with Image.open(tmp_path / "saved" / "cow" / "00003.png") as picture:
         assert picture.mode == "P" and picture.size == (WIDTH, HEIGHT)
@@ -88,9 +88,9 @@ def test_masks_that_exist_stand_alone(videos, tmp_path):
     with pytest.raises(UserError, match=r"predictions:.*given is scored as it is; leave out --backbone"):
         run(videos, predictions=str(given))
     with pytest.raises(UserError, match=r"--save-predictions goes with a backbone"):
-        run(videos, backbones=(), predictions=str(given), save_predictions="x")
+        run(videos, backbone=None, predictions=str(given), save_predictions="x")
     with pytest.raises(UserError, match=r"--predictions nowhere: it holds no mask"):
-        run(videos, backbones=(), predictions="nowhere")
+        run(videos, backbone=None, predictions="nowhere")
 
 
 def test_masks_that_are_wrong_are_named(videos, tmp_path):
@@ -100,7 +100,7 @@ def test_masks_that_are_wrong_are_named(videos, tmp_path):
 
     def refused(match):
         with pytest.raises(UserError, match=match):
-            run(videos, backbones=(), predictions=str(given))
+            run(videos, backbone=None, predictions=str(given))
 
     kept = path.read_bytes()
     for number in (3, 255):
@@ -120,9 +120,8 @@ def test_masks_that_are_wrong_are_named(videos, tmp_path):
 
 def test_osvos_has_its_official_scores(shared_data, tmp_path):
     """J and F as the official code gives them for OSVOS's masks, taken as one object."""
-    [record] = evaluate(
-        "vos", datasets=["davis2016"], data_root=shared_data, predictions=str(shared_data / "DAVIS" / "Results" / "osvos")
-    )
+    predictions = shared_data / "DAVIS" / "Results" / "osvos"
+    [record] = evaluate(None, "vos", "davis2016", data_root=shared_data, predictions=predictions).records
     official = {
         "blackswan": (0.9430, 0.9741), "car-shadow": (0.9284, 0.9174), "drift-straight": (0.6655, 0.7068),
         "horsejump-high": (0.7744, 0.8724), "kite-surf": (0.5981, 0.6604), "libby": (0.6230, 0.7512),
@@ -140,16 +139,16 @@ def test_osvos_has_its_official_scores(shared_data, tmp_path):
     [
         ({"temperature": "0.3"}, "--temperature .*changes nothing about --predictions"),
         ({"preset": "dinov3"}, "--short-side, --rounding.*preset other than dino"),
-        ({"backbones": Backbones(layer="key")}, "how to read them"),
+        ({"layer": "key"}, "how to read them"),
     ],
 )
 def test_what_changes_nothing_about_given_masks_is_refused(videos, tmp_path, given, said):
     run(videos, save_predictions=str(tmp_path / "saved"))
     with pytest.raises(UserError, match=said):
-        run(videos, **{"backbones": (), "predictions": str(tmp_path / "saved"), **given})
+        run(videos, **{"backbone": None, "predictions": str(tmp_path / "saved"), **given})
 
 
 def test_masks_of_two_runs_are_not_saved_into_one_folder(videos, tmp_path):
     with pytest.raises(UserError, match=r"--save-predictions .*saved goes with one backbone and one data set; 2 and 1"):
-        run(videos, backbones=("pixels:8", "pixels:16"), save_predictions=str(tmp_path / "saved"))
+        run(videos, ["pixels:8", "pixels:16"], save_predictions=str(tmp_path / "saved"))
     assert not (tmp_path / "saved").exists()

@@ -19,6 +19,7 @@ from densebench.results.leaderboard import leaderboard, render
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
 from densebench.results.report import report
+from densebench.results.result import Result
 from densebench.results.score import Score
 from densebench.results.summary import summary
 from densebench.training import sweep
@@ -212,10 +213,10 @@ def test_a_probe_keeps_the_best_by_the_direction_of_the_score(tmp_path, monkeypa
 def test_a_sweep_says_the_best_by_the_direction_of_the_score(tmp_path, monkeypatch, capsys, direction, best):
     values = {"objects=2": 0.25, "objects=3": 0.5, "objects=4": 0.375}
 
-    def evaluate(protocol, backbones, **_):
-        name = backbones[0].rpartition("/")[2]
+    def evaluate(backbone, protocol, dataset, **_):
+        name = backbone.rpartition("/")[2]
         score = Score("rmse", "plain", values[name], "m", direction=direction, digits=3).json()
-        yield {"protocol": {"headline": {"metric": "rmse", "variant": "plain"}}, "scores": [score]}
+        return Result([{"protocol": {"headline": {"metric": "rmse", "variant": "plain"}}, "scores": [score]}])
 
     monkeypatch.setattr(sweep, "evaluate", evaluate)
     monkeypatch.setattr(sweep, "train", lambda *_, **__: None)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from densebench.backbones import without_labels
 from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
-from densebench.evaluation.run import Backbones, evaluate
+from densebench.evaluation.run import evaluate
 from densebench.features.extract import extract
 from densebench.results.leaderboard import leaderboard
 from densebench.user_code import import_file
@@ -84,9 +84,8 @@ def places(tmp_path, monkeypatch):
 
 
 def scored(folder, backbone="pixels:8", protocol="incontext", dataset="scenes", **given):
-    backbones = [backbone] if isinstance(backbone, str) else backbone
-    asked = {"backbones": backbones, "datasets": [dataset], "results": folder / "results", "limit": 2, **GIVEN, **given}
-    [record] = evaluate(protocol, **asked)
+    asked = {"results": folder / "results", "limit": 2, **GIVEN, **given}
+    [record] = evaluate(backbone, protocol, dataset, **asked).records
     return record
 
 
@@ -182,7 +181,7 @@ def test_equal_weights_in_two_files_are_one_record(tmp_path, capsys):
     weights = load_backbone("random:test_vit").trunk.model.state_dict()
     for name in ("a", "b"):
         save_file(weights, tmp_path / f"{name}.safetensors")
-    first, second = (scored(tmp_path, Backbones(["timm:test_vit"], tmp_path / f"{name}.safetensors")) for name in ("a", "b"))
+    first, second = (scored(tmp_path, "timm:test_vit", weights=tmp_path / f"{name}.safetensors") for name in ("a", "b"))
     assert "holds all 1 points already" in capsys.readouterr().err
     assert first["id"] == second["id"] and second["backbone"]["spec"] == "timm:test_vit a.safetensors"
 

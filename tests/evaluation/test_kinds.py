@@ -1,4 +1,4 @@
-"""What `evaluate` refuses: a data set of another kind, and keywords that belong to `Backbones`."""
+"""What `evaluate` refuses: a data set of another kind."""
 
 from __future__ import annotations
 
@@ -24,12 +24,6 @@ def test_every_data_set_is_of_one_kind():
     assert "scenes" in titles_of("label maps")
 
 
-def test_a_protocol_refuses_a_data_set_of_another_kind(monkeypatch, tmp_path):
-    monkeypatch.setattr("densebench.evaluation.run.load_dataset", lambda *_: Nothing(root=tmp_path))
+def test_a_protocol_refuses_a_data_set_of_another_kind(tmp_path):
     with pytest.raises(UserError, match="nothing has boxes; kmeans takes label maps: .*voc"):
-        list(evaluate("kmeans", backbones=["pixels:16"], datasets=["nothing"], results=tmp_path))
-
-
-def test_how_backbones_are_read_is_no_option_of_a_protocol(tmp_path):
-    with pytest.raises(UserError, match=r"^layer says how backbones are read: write backbones=Backbones\(\[...\], layer=...\)"):
-        list(evaluate("kmeans", backbones=["pixels:16"], datasets=["scenes"], layer="last", results=tmp_path))
+        evaluate("pixels:16", "kmeans", Nothing(root=tmp_path), results=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from densebench.evaluation.protocol import shown_in_pictures
 from densebench.evaluation.run import evaluate
 
-FAST = {"backbones": ["pixels:16"], "datasets": ["scenes"], "limit": 8, "workers": "0", "image_size": "64"}
+FAST = {"limit": 8, "workers": "0", "image_size": "64"}
 PROTOCOLS = {
     "incontext": {"neighbours": "3", "fractions": "1,2", "seeds": "2"},
     "linear": {"iterations": "5", "l2": "0.01"},
@@ -22,7 +22,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
 
     def call(protocol, **more):
-        [record] = evaluate(protocol, results=tmp_path / "results", **FAST, **PROTOCOLS[protocol], **more)
+        [record] = evaluate(
+            "pixels:16", protocol, "scenes", results=tmp_path / "results", **FAST, **PROTOCOLS[protocol], **more
+        ).records
         drawn = sorted(path.name for path in (tmp_path / "results" / "pictures").glob("*/*.png"))
         return record, drawn
 
@@ -75,7 +77,7 @@ def test_a_head_that_was_not_kept_is_not_trained_again_unasked(tmp_path, monkeyp
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
     given = {**FAST, "limit": 4, "preset": "neco", "epochs": "1", "augment": "none", "mask_size": "16", "score_size": "16"}
     for visualise in ("0", "2"):
-        [record] = evaluate("linear", results=tmp_path / "results", visualise=visualise, **given)
+        [record] = evaluate("pixels:16", "linear", "scenes", results=tmp_path / "results", visualise=visualise, **given).records
     assert "--visualise 2: the head that the pictures show was not saved; --rerun trains it again" in capfd.readouterr().err
     assert record["status"] == "complete" and not (tmp_path / "results" / "pictures").exists()
 

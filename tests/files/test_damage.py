@@ -121,8 +121,8 @@ def test_flipped_features_are_computed_again_in_the_same_run(tmp_path, monkeypat
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
 
     def score(results):
-        given = {"backbones": ["pixels:16"], "datasets": ["scenes"], "limit": 4, "device": "cpu"}
-        [record] = evaluate("incontext", results=tmp_path / results, **given)
+        given = {"limit": 4, "device": "cpu"}
+        [record] = evaluate("pixels:16", "incontext", "scenes", results=tmp_path / results, **given).records
         return [score["value"] for score in record["scores"]]
 
     first = score("first")

@@ -29,9 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 def score(folder, tmp_path, **given):
     options = {"image_size": 64, "neighbours": "3", **given}
-    return list(
-        evaluate("incontext", backbones=["pixels:16"], datasets=[f"folder:{folder}"], results=tmp_path / "results", **options)
-    )
+    return evaluate("pixels:16", "incontext", f"folder:{folder}", results=tmp_path / "results", **options).records
 
 
 def miou(record):

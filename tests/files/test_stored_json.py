@@ -48,7 +48,7 @@ def test_a_broken_newest_checkpoint_ends_a_bare_evaluation_in_one_line(folder):
     (folder / "runs" / "a" / "checkpoint.json").write_text("[]")
     assert newest_checkpoint(folder / "runs") == folder / "runs" / "a"
     with pytest.raises(UserError, match="is not a checkpoint"):
-        list(evaluate("incontext"))
+        evaluate(None, "incontext")
 
 
 def test_a_checkpoint_reads_back(folder):

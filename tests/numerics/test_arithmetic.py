@@ -84,9 +84,9 @@ def train(output, **given):
 
 
 def scored(tmp_path, protocol="incontext", **given):
-    small = {"datasets": ["scenes"], "limit": 2, "image_size": 64, "device": "cpu", "results": tmp_path / "results"}
+    small = {"limit": 2, "image_size": 64, "device": "cpu", "results": tmp_path / "results"}
     small |= PROTOCOLS[protocol] | ({} if protocol == "kmeans" else {"fractions": (1,)})
-    [record] = evaluate(protocol, backbones=["random:test_vit"], **{**small, **given})
+    [record] = evaluate("random:test_vit", protocol, "scenes", **{**small, **given}).records
     return record
 
 

@@ -127,11 +127,11 @@ class Mine(FewShot):
 def test_ctrl_c_leaves_an_older_complete_record_complete(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(PLUG_IN)
-    asked = {"backbones": ["pixels:16"], "datasets": ["scenes"], "limit": 4}
-    [record] = evaluate("./mine.py", **asked, fractions="1")
+    asked = ("pixels:16", "./mine.py", "scenes")
+    [record] = evaluate(*asked, limit=4, fractions="1").records
     assert record["status"] == "complete"
     with pytest.raises(KeyboardInterrupt):
-        list(evaluate("./mine.py", **asked, fractions="1,4,2", seeds="1"))
+        evaluate(*asked, limit=4, fractions="1,4,2", seeds="1")
     [path] = (tmp_path / "results" / "records").glob("*.json")
     kept = records.read(path)
     assert kept["status"] == "complete"

@@ -203,7 +203,7 @@ def test_a_run_is_not_resumed_with_other_code(here, name, what):
 def test_scores_are_of_the_data_that_a_checkpoint_names(here):
     model = load_backbone("random:test_vit").trunk.model
     save_checkpoint(here / "runs" / "a", model, "test_vit", dataset="scenes")
-    [planned] = evaluate("incontext", dry_run=True)
+    [planned] = evaluate(None, "incontext", dry_run=True).records
     assert planned["dataset"]["name"] == "scenes"
 
 

@@ -1,0 +1,201 @@
+"""A cell of an evaluation: one backbone on one data set by one protocol, and the record that its scores are written to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from densebench import catalog, options
+from densebench.backbones.backbone import Backbone
+from densebench.console import notice
+from densebench.datasets.dataset import Dataset
+from densebench.errors import UserError
+from densebench.evaluation.plan import Plan, Requested
+from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
+from densebench.files import cache
+from densebench.files.atomic import cache_root, digest, remove
+from densebench.numerics.arithmetic import float32
+from densebench.processes import describe, peak_memory_mb, resolve_device, synchronise
+from densebench.results import record as records
+from densebench.results.provenance import code
+from densebench.results.score import Score, from_json, point_of
+
+
+class Scored(NamedTuple):
+    """One score as it is made: the names of the backbone and of the data set, the id of the record that holds it, the score."""
+
+    backbone: str
+    dataset: str
+    record: str
+    score: Score
+
+
+def steps_of_cell(
+    plan: Plan, asked: Requested, backbone: Backbone, dataset: Dataset, is_main: bool
+) -> Iterator[Scored | dict[str, Any]]:
+    """Score what the record of one cell lacks; yield each score once it is written, and at the end the record as JSON values.
+
+    Scores that the record holds already come first. A dry run yields the plan of the record alone. Of several processes only
+    the main one is yielded anything.
+    """
+    evaluator = plan.evaluator.resolve(dataset)
+    header = _header(plan, evaluator, backbone, asked.name, dataset)
+    if plan.dry_run:
+        record = _planned(evaluator, header, dataset)
+    else:
+        cell = _Cell(evaluator, backbone, dataset, _record(plan.results, header, plan.rerun, is_main), plan.limit)
+        name = asked.name or backbone.spec
+        for score in cell.complete(plan.command):
+            if is_main:
+                yield Scored(name, dataset.name, cell.record.id, score)
+        record = cell.record.json()
+    if is_main:
+        yield record
+
+
+def _header(plan: Plan, evaluator: Evaluator, backbone: Backbone, name: str | None, dataset: Dataset) -> dict[str, Any]:
+    """Return the header of a record: everything that its identity is made from, and names."""
+    protocol = plan.protocol
+    about = {"name": protocol, "preset": plan.preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
+    return {
+        "backbone": backbone.identity() | ({"name": name} if name else {}),
+        "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
+        "dataset": _dataset(evaluator, dataset, plan.limit),
+    }
+
+
+def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
+    train, scored = evaluator.splits(dataset)
+    items = {split: dataset.part(split, limit) for split in (train, scored)}
+    available = len(items[scored])
+    items[scored] = list(evaluator.scored(items[scored], dataset))
+    for split in items:
+        if not items[split]:
+            raise UserError(f"{dataset.name} has no image in {split}; choose another split or complete the data")
+    return {
+        "name": dataset.name,
+        "train_split": train,
+        "split": scored,
+        "images": len(items[scored]),
+        "train_images": len(items[train]),
+        "left_out": available - len(items[scored]),
+        "official_images": dataset.official_images(scored),
+        "official_train_images": dataset.official_images(train),
+        "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
+        "limit": limit,
+        "code": dataset.code,
+        **dataset.facts(),
+    }
+
+
+def _planned(evaluator: Evaluator, header: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Return what a dry run yields: the header that the record would have, and its points."""
+    points = evaluator.points(dataset)
+    notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
+    return {**header, "points": [dict(point) for point in points]}
+
+
+def _record(results: Path, header: dict[str, Any], rerun: bool, is_main: bool) -> records.Record:
+    """Return the record of a run. The main process opens it; the others wait for that, and get a read-only one."""
+    if is_main:
+        record = records.open_or_create(results, header, rerun=rerun)
+        if rerun:
+            _forget_progress(record)
+    synchronise()
+    return record if is_main else records.Record(results, header, read_only=True)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One backbone on one data set, and its record."""
+
+    evaluator: Evaluator
+    backbone: Backbone
+    dataset: Dataset
+    record: records.Record
+    limit: int | None
+
+    def complete(self, command: str) -> Iterator[Score]:
+        """Score what the record lacks, draw what is not yet drawn; yield the scores of every point that is asked for."""
+        points, known = self.evaluator.points(self.dataset), frozenset(self.record.points())
+        synchronise()
+        if not self.record.read_only:
+            yield from (from_json(score) for score in self.record.json()["scores"] if point_of(score) in {*points} & known)
+        if not all(point in known for point in points):
+            yield from self.score(Run(self.limit, known, self.pictures), command)
+            return
+        also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
+        notice(f"{self.record.path} holds all {len(points)} points already; --rerun scores them again{also}")
+        if not self.record.read_only:
+            self.draw()
+            self.record.finish("complete", {}, points)  # it may have been killed between its last score and its end
+            _forget_progress(self.record)
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the record's pictures."""
+        return self.record.path.parents[1] / "pictures" / self.record.id
+
+    @property
+    def visualise(self) -> int:
+        """How many pictures are wanted; none where the protocol has no such option."""
+        return getattr(self.evaluator, "visualise", 0)
+
+    def score(self, run: Run, command: str) -> Iterator[Score]:
+        """Run the protocol, write each score at once, and yield it."""
+        evaluator, device = self.evaluator, resolve_device(self.evaluator.device)
+        run.progress_key = _progress_key(self.record)
+        started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()
+        facts = {"command": command, "started": started, "device": describe(device)}
+        self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
+        try:
+            with float32(tf32=evaluator.precision == "tf32"):
+                for score in evaluator.run(self.backbone, self.dataset, run):
+                    self.record.add([score])
+                    yield score
+        except BaseException:
+            self.record.finish("failed", {"seconds": _rounded(run.seconds)})
+            raise
+        seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
+        drawn = {"drawn": self.visualise} if self.visualise else {}
+        end = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device), **drawn}
+        self.record.finish("complete", end, evaluator.points(self.dataset))
+        if not self.record.read_only:
+            _forget_progress(self.record)
+
+    def draw(self) -> None:
+        """Draw the pictures of a finished record that are wanted and not yet drawn; its scores stay as they are."""
+        count, points = self.visualise, self.evaluator.points(self.dataset)
+        if not count or (self.record.json()["run"].get("drawn") == count and self.pictures.is_dir()):
+            return
+        if not self.evaluator.draws_later:
+            if not any(self.pictures.glob("*.png")):  # else they were drawn before the score was written
+                remedy = "--rerun trains it again and draws them"
+                notice(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
+            return
+        known = frozenset(points) - {shown_in_pictures(points)}
+        with float32(tf32=self.evaluator.precision == "tf32"):
+            for _ in self.evaluator.run(self.backbone, self.dataset, Run(self.limit, known, self.pictures, drawing=True)):
+                pass
+        self.record.finish("complete", {"drawn": count}, points)
+
+
+def _progress_key(record: records.Record) -> str:
+    header = {**record.header, "backbone": {name: v for name, v in record.header["backbone"].items() if name != "name"}}
+    return f"{record.id}-{digest([header, code()['densebench']], 16)}"
+
+
+def _forget_progress(record: records.Record) -> None:
+    """Remove the work in progress of a record."""
+    for folder in (cache_root() / "scoring").glob(f"{_progress_key(record)}-*"):
+        if cache.is_marked(folder):
+            cache.release(folder)  # unless another process is doing the same work
+        else:
+            remove(folder)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}

@@ -1,0 +1,278 @@
+"""What an evaluation is asked for, checked before anything runs: a protocol, the backbones and the data sets."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from densebench import catalog, options
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
+from densebench.backbones.loading import load_backbone
+from densebench.backbones.sources import check_form
+from densebench.console import notice, one_line
+from densebench.datasets import load_dataset
+from densebench.datasets.catalog import built_in, fitting
+from densebench.datasets.dataset import Dataset
+from densebench.errors import UserError, unknown
+from densebench.evaluation.protocol import Evaluator
+
+RANDOM_BASELINE = "random:vit_tiny_patch16_224"
+READING: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
+"""How a backbone is read, unless told."""
+KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+Model = str | Path | nn.Module | Callable[..., Any]
+"""What `load_backbone` takes."""
+Models = Model | Sequence[Model] | None
+Datasets = str | Path | Dataset | Sequence[str | Path | Dataset] | None
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A backbone that is asked for and not yet loaded. name: what tables call it; how: keywords of `load_backbone`."""
+
+    model: Model
+    weights: str | Path | None = None
+    name: str | None = None
+    how: Mapping[str, Any] = field(default_factory=lambda: READING)
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.name or (str(self.model) if isinstance(self.model, str | Path) else _called(self.model))
+
+    def load(self) -> Backbone:
+        """Load it. Raises UserError as `load_backbone` does."""
+        if isinstance(self.model, Backbone):
+            return self.model
+        how = dict(self.how)
+        if self.name is not None and not isinstance(self.model, str | Path):
+            how["name"] = self.name
+        weights = None if self.weights is None else Path(self.weights)
+        model: Any = self.model
+        return load_backbone(model, weights=weights, **how)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One protocol, the backbones and data sets that it scores, and what is done with the scores."""
+
+    evaluator: Evaluator
+    protocol: str
+    preset: str
+    backbones: Sequence[Requested]
+    datasets: Sequence[Dataset]
+    results: Path
+    limit: int | None
+    rerun: bool
+    dry_run: bool
+    command: str
+
+    @property
+    def size(self) -> int:
+        """How many cells there are: pairs of a backbone and a data set."""
+        return len(self.backbones) * len(self.datasets)
+
+
+def planned(
+    model: Models = None,
+    /,
+    protocol: str | Path | Evaluator | None = None,
+    dataset: Datasets = None,
+    *,
+    preset: str | None = None,
+    name: str | Sequence[str | None] | None = None,
+    weights: str | Path | Sequence[str | Path | None] | None = None,
+    layer: str = "last",
+    pos_embed: str = "auto",
+    role: str = "teacher",
+    seed: int = 0,
+    features: Callable[..., Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    results: str | Path = "results",
+    rerun: bool = False,
+    dry_run: bool = False,
+    command: str = "",
+    **given: Any,
+) -> Plan:
+    """Return the plan of what `evaluate` is asked for. Its parameters are those of `evaluate`; nothing is loaded or scored.
+
+    Raises UserError for whatever is wrong with the call as a whole.
+    """
+    if protocol is None or "backbones" in given or "datasets" in given:
+        raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
+    options.check_run(seed, limit)
+    kind, protocol_name, preset = (
+        _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
+    )
+    _check_options(kind, protocol_name)
+    if model is None and "model" not in {flag.name for flag in options.flags(kind)}:
+        model = given.pop("model", None)
+    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
+    told = {"features": features, "mean": mean, "std": std}
+    how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    how |= {key: value for key, value in told.items() if value is not None}
+    backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), how)
+    backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), how)
+    opened = _opened(evaluator, protocol_name, len(backbones), datasets, None if data_root is None else Path(data_root))
+    return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
+
+
+def _new_call(model: Any, protocol: Any, given: Mapping[str, Any]) -> str:
+    """Return how a call that names no protocol, or that still has `backbones=`, is written."""
+    name = protocol if protocol is not None else model if isinstance(model, str) else "incontext"
+    models, datasets = (given.get(key, (default,)) for key, default in (("backbones", "random:test_vit"), ("datasets", "scenes")))
+    shown = [list(value) if isinstance(value, list | tuple) else value for value in (models, datasets)]
+    model, dataset = (value[0] if isinstance(value, list) and len(value) == 1 else value for value in shown)
+    return f"evaluate({_shown(model)}, {_shown(name)}, {_shown(dataset)})"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it stands in a call: texts as they are written, any other object by its class."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return repr(value) if isinstance(value, str) else f"<{_called(value)}>"
+
+
+def _called(model: object) -> str:
+    """Return what messages call an object: the spec of a backbone, the name of a class or of a function."""
+    return str(getattr(model, "spec", None) or getattr(model, "__name__", None) or type(model).__name__)
+
+
+def _several(value: Any, what: str = "") -> list[Any]:
+    """Return a list or a tuple as a list, None as an empty one, and anything else as a list of one.
+
+    Raises UserError for an empty list of `what`: the defaults are for None.
+    """
+    if what and isinstance(value, list | tuple) and not value:
+        raise UserError(f"the list of {what} is empty; give one or several, or None for the default")
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _named(protocol: str | Path, preset: str | None) -> tuple[type[Evaluator], str, str]:
+    """Return the class behind the name or the path of a protocol, the name and the preset. Raises UserError where unknown."""
+    name = protocol if isinstance(protocol, str) else _path_as_name(protocol)
+    kind: type[Evaluator] = catalog.load("protocols", name, preset)
+    preset = next(iter(kind.presets)) if preset is None else preset
+    if preset not in kind.presets:
+        known = catalog.find("protocols", name).all_presets
+        raise unknown("preset", preset, known, f"{name} has {', '.join(known)}")
+    return kind, name, preset
+
+
+def _path_as_name(path: Path) -> str:
+    """Return a path as one types it: `./mine.py`, `./mine/`. The name is part of what a record is found by."""
+    text = f"{path.as_posix()}/" if path.is_dir() else path.as_posix()
+    return text if path.is_absolute() or text.startswith(".") else f"./{text}"
+
+
+def _configured(evaluator: Evaluator, preset: str | None, given: Mapping[str, Any]) -> tuple[type[Evaluator], str, str]:
+    """Return the class of a configured protocol, its name in the catalogue, and the preset that its settings are nearest to.
+
+    The preset only labels a record; the settings decide which numbers compare. Of several the first one is taken.
+    Raises UserError for a preset or options beside the object, and for a class that is in no file.
+    """
+    kind = type(evaluator)
+    beside = [*(["preset"] if preset is not None else []), *(name for name in given if name != "model")]
+    if beside:
+        remedy = f"write {kind.__name__}({beside[-1]}=...)" if preset is None else "give its name to choose a preset"
+        raise UserError(f"{kind.__name__}(...) is configured already, so {', '.join(beside)} cannot be given too; {remedy}")
+    settings = options.select(evaluator, "setting")
+
+    def distance(name: str) -> int:
+        named = options.select(options.build(kind, kind.presets[name], {}), "setting")
+        return sum(named[key] != value for key, value in settings.items())
+
+    return kind, catalog.name_of("protocols", kind), min(kind.presets, key=distance)
+
+
+def _checked(evaluator: Evaluator) -> Evaluator:
+    """Return a configured protocol with every option read and checked as those of the command line are."""
+    values = {flag.name: flag.read(getattr(evaluator, flag.name)) for flag in options.flags(type(evaluator))}
+    return replace(evaluator, **values)
+
+
+def _check_options(kind: type[Evaluator], protocol: str) -> None:
+    """Raise UserError for a protocol whose option could never be given, since a parameter of `evaluate` has its name."""
+    taken = {name for name, each in inspect.signature(planned).parameters.items() if each.kind in KEYWORDS}
+    if clash := [flag.name for flag in options.flags(kind) if flag.name in taken]:
+        raise UserError(f"{protocol}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
+
+
+def _backbones(
+    override: Backbone | None, models: list[Model], weights: list[Any], names: list[Any], how: Mapping[str, Any]
+) -> list[Requested]:
+    """Return the backbones that are asked for, or `override` alone. Raises UserError for what excludes one another."""
+    if override is not None and (models or weights or how != READING):
+        raise UserError(f"{override.spec} is scored as it is; leave out --backbone, --weights and how to read them")
+    models = models if override is None else [override]
+    pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)
+    for spec in models:
+        if isinstance(spec, str):
+            check_form(spec)
+    return [Requested(model, file, name, how) for model, file, name in pairs]
+
+
+def _paired(flag: str, values: list[Any], count: int) -> list[Any]:
+    """Return one value for each of `count` backbones. Raises UserError for another number, and for a name of several lines."""
+    if values and len(values) != count:
+        if len(values) == 1:
+            raise UserError(f"{flag} {values[0]} goes with one --backbone; {count} are given: give one {flag} for each")
+        raise UserError(f"{len(values)} {flag} for {count} backbones: give one for each, in the order of the backbones")
+    for name in values if flag == "--name" else ():
+        if name is not None and name != one_line(name):
+            raise UserError(f"--name {name!r} holds a line break or another control character; leave it out")
+    return values or [None] * count
+
+
+def _with_defaults(
+    evaluator: Evaluator, protocol: str, backbones: list[Requested], datasets: list[Any], how: Mapping[str, Any]
+) -> tuple[list[Requested], list[Any]]:
+    """Return the backbones and data sets, with defaults where none are given; a notice names each default."""
+    takes = evaluator.takes
+    if not datasets and takes != "label maps":
+        raise UserError(f"--protocol {protocol} takes {takes}; name some with --dataset: {fitting(takes)}")
+    if not backbones:
+        newest = newest_checkpoint(Path("runs"))
+        if newest is None:
+            method = next(iter(catalog.entries("methods")), "")
+            remedy = f"`densebench pretrain {method}` makes a better one" if method else "name one with --backbone"
+            spec, ending = RANDOM_BASELINE, f", untrained; {remedy}"
+        else:
+            spec, ending = f"ckpt:{newest}", ""
+        backbones = [Requested(spec, how=how)]
+        datasets = datasets or [(newest and _trained_on(newest)) or "scenes"]
+        notice(f"no --backbone: scoring {spec}{ending}")
+    if not datasets:
+        datasets = ["scenes"]
+        notice("no --dataset: scoring on the generated data set scenes")
+    return backbones, datasets
+
+
+def _trained_on(folder: Path) -> str | None:
+    """Return the data set that a checkpoint names, if any. Raises UserError for one that is neither built in nor a folder."""
+    name = read_checkpoint(folder).get("dataset")
+    if name is not None and not (str(name) in built_in() or str(name).startswith(("folder:", "frames:"))):
+        raise UserError(f"ckpt:{folder} was trained on {name!r}, which is not built in; name what to score on with --dataset")
+    return name
+
+
+def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[Any], root: Path | None) -> list[Dataset]:
+    """Return the data sets. Raises UserError for one of another kind, and for a number of runs that does not fit."""
+    opened = [dataset if isinstance(dataset, Dataset) else load_dataset(dataset, root) for dataset in datasets]
+    if (option := evaluator.alone()) and backbones * len(opened) > 1:
+        raise UserError(f"{option} goes with one backbone and one data set; {backbones} and {len(opened)} are given")
+    takes = evaluator.takes
+    for dataset in opened:
+        if dataset.kind != takes:
+            raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {protocol} takes {takes}: {fitting(takes)}")
+    return opened

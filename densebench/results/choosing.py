@@ -1,0 +1,114 @@
+"""Which records a leaderboard is made of: those of several folders, each once, and the rows that names or patterns choose."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from densebench.console import notice
+from densebench.errors import UserError, unknown
+from densebench.results.record_keeping import Scan, obsolete, scan
+
+Names = str | Sequence[str] | None
+"""One name or several; None chooses everything."""
+
+
+def folders(results: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return one results folder or several as a list. Raises UserError for none, and where one of several holds no records."""
+    given = [Path(results)] if isinstance(results, str | Path) else list(dict.fromkeys(map(Path, results)))
+    if not given:
+        raise UserError("no results folder is given; give one, such as results")
+    for folder in given if len(given) > 1 else []:
+        if not (folder / "records").is_dir():
+            raise UserError(f"{folder} holds no folder records; give folders that `densebench eval --results` wrote")
+    return given
+
+
+def read(results: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the records of results folders that did not fail, each once, sorted by id.
+
+    The same record may lie in several folders. Where one has the other's scores and more, it is taken; where they differ, the
+    complete one, then the newer one, and a notice names both files. Another notice counts the failed runs that can be made again.
+    """
+    chosen: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for folder in results:
+        for record in _readable(scan(folder)):
+            known = chosen.get(record["id"])
+            chosen[record["id"]] = (folder, record) if known is None else _better(known, (folder, record))
+    for folder in results:
+        _count_failed(folder, [record for where, record in chosen.values() if where == folder and record["status"] == "failed"])
+    return [chosen[name][1] for name in sorted(chosen) if chosen[name][1]["status"] != "failed"]
+
+
+def _readable(folder: Scan) -> list[dict[str, Any]]:
+    for problem in folder.broken.values():
+        notice(f"left out: {problem}")
+    return folder.records
+
+
+def _better(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    """Return the one of two versions of a record that a leaderboard shows."""
+
+    def order(version: tuple[Path, dict[str, Any]], beside: tuple[Path, dict[str, Any]]) -> tuple[bool, bool, str]:
+        record = version[1]
+        return record["status"] == "complete", _holds(record, beside[1]), str(record["run"].get("started", ""))
+
+    first, second = (one, other) if order(one, other) >= order(other, one) else (other, one)
+    if not _holds(first[1], second[1]):
+        taken, left = (where / "records" / f"{record['id']}.json" for where, record in (first, second))
+        why = "complete" if first[1]["status"] != second[1]["status"] else "newer"
+        notice(f"{taken} and {left} are one record with different scores; {taken} is shown, which is {why}")
+    return first
+
+
+def _holds(record: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether a record has every score of another, with equal values."""
+    return all(score in record["scores"] for score in other["scores"])
+
+
+def _count_failed(folder: Path, failed: list[dict[str, Any]]) -> None:
+    if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
+        where = "" if folder == Path("results") else f" --results {shlex.quote(str(folder))}"
+        runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
+        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
+
+
+def of_groups(scores: pd.DataFrame, dataset: Names, protocol: Names) -> pd.DataFrame:
+    """Return the scores of the data sets and protocols that are named; a protocol may be named with its preset, kmeans/croc.
+
+    Raises UserError for a name that no score has, and where no score has both.
+    """
+    presets = scores.protocol + "/" + scores.preset
+    of_dataset = _matching("data set", dataset, [scores.dataset])
+    of_protocol = _matching("protocol", protocol, [scores.protocol, presets])
+    if not (of_dataset & of_protocol).any():
+        both = ", ".join(presets[of_dataset].unique())
+        raise UserError(f"no record is of {_words(protocol)} on {_words(dataset)}; there are {both} on {_words(dataset)}")
+    return scores[of_dataset & of_protocol]
+
+
+def of_backbones(scores: pd.DataFrame, backbone: Names) -> set[str]:
+    """Return the identities of the backbones whose name or spec is given. Raises UserError for one that no score has."""
+    return set(scores[_matching("backbone", backbone, [scores["name"], scores.spec])].identity)
+
+
+def _matching(kind: str, names: Names, columns: list[pd.Series]) -> pd.Series:
+    """Return for each row whether one of the columns has one of the names, or matches it as a shell pattern."""
+    chosen = pd.Series(names is None, index=columns[0].index)
+    known = list(dict.fromkeys(value for column in columns for value in column.dropna()))
+    for name in [names] if isinstance(names, str) else names or ():
+        matches = {value for value in known if value == name or fnmatchcase(value, name)}
+        if not matches:
+            raise unknown(kind, name, known, f"the records are of {', '.join(columns[0].drop_duplicates())}")
+        for column in columns:
+            chosen |= column.isin(matches)
+    return chosen
+
+
+def _words(names: Names) -> str:
+    return names if isinstance(names, str) else " or ".join(names or ())
