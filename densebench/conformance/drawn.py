@@ -1,0 +1,181 @@
+"""Drawn data sets on which the right answer is known, one for each kind of label.
+
+The class of every patch is drawn at random, and its colour tells it, under a little grain that makes all patches different. So
+a backbone that reads the colour can be right everywhere, and one that sees none of it, nor where an object was before, cannot
+do better than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.videos import Videos
+from densebench.files.atomic import digest
+
+COLOURS = np.array([[220, 40, 40], [40, 200, 40], [40, 60, 220], [230, 220, 40], [110, 110, 110]], np.uint8)
+"""One colour a class, [C, 3]."""
+CLASSES = ("red", "green", "blue", "yellow", "grey")
+SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
+GRAIN = 6  # largest change of a pixel's value
+COUNTS = {"train": 10, "val": 8}
+
+
+def _generator(*key: object) -> np.random.Generator:
+    return np.random.default_rng(int(digest(list(key), 12), 16))
+
+
+def _grained(ids: np.ndarray, generator: np.random.Generator) -> Image.Image:
+    """Return an image of ids `[h, w]` in their colours, with grain."""
+    grain = generator.integers(-GRAIN, GRAIN + 1, (*ids.shape, 3))
+    return Image.fromarray((COLOURS[ids].astype(np.int64) + grain).clip(0, 255).astype(np.uint8))
+
+
+class _Drawn:
+    """What drawn items have in common: they have no files, and their names decide what they show."""
+
+    name: str
+    mapping: str
+
+    def list_items(self, split: str) -> Iterable[Item]:
+        """Return the items of a split."""
+        return [Item(f"{split}-{index}", None, None) for index in range(COUNTS[split])]
+
+    def image_size(self, item: Item) -> tuple[int, int]:
+        """Return the width and height."""
+        return SIDE, SIDE
+
+    def image_digest(self, item: Item) -> str:
+        """Return the digest of what decides the pixels."""
+        return digest(["drawn image", self.name, self.mapping, item.name])
+
+    def label_digest(self, item: Item) -> str:
+        """Return the digest of what decides the labels."""
+        return digest(["drawn label", self.name, self.mapping, item.name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks(_Drawn, Dataset):
+    """Label maps of square blocks, each of a random class. With `void`, a quarter is unlabelled and shown in the first colour."""
+
+    name: str = "blocks"
+    title: str = "Blocks of one colour a class"
+    classes: tuple[str, ...] = CLASSES
+    image_size_hint: int = SIDE
+    void: bool = False
+
+    def _blocks(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        """Return the classes of the blocks and which of them are unlabelled, at the size of the image."""
+        generator = _generator(self.name, item.name)
+        shape = (SIDE // BLOCK, SIDE // BLOCK)
+        ids, hidden = generator.integers(0, len(CLASSES), shape), generator.random(shape) < 0.25
+        both = (ids, hidden & self.void)
+        return tuple(each.repeat(BLOCK, 0).repeat(BLOCK, 1) for each in both)  # type: ignore[return-value]
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the blocks in their colours, RGB."""
+        ids, hidden = self._blocks(item)
+        return _grained(np.where(hidden, 0, ids), _generator("grain", item.name))
+
+    def label(self, item: Item) -> np.ndarray:
+        """Return the class of each pixel, uint8 [128, 128]; 255 where it is unlabelled."""
+        ids, hidden = self._blocks(item)
+        return np.where(hidden, self.ignore_index, ids).astype(np.uint8)
+
+    def image_digest(self, item: Item) -> str:
+        """Return the digest of what decides the pixels."""
+        return digest(["blocks", self.void, item.name])
+
+    def label_digest(self, item: Item) -> str:
+        """Return the digest of what decides the labels."""
+        return digest(["labels of blocks", self.void, item.name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rectangles(_Drawn, Boxed):
+    """Images that one rectangle of a class fills for the most part, on grey."""
+
+    name: str = "rectangles"
+    title: str = "Rectangles of one colour a class"
+    classes: tuple[str, ...] = CLASSES[:-1]
+    image_size_hint: int = SIDE
+    mapping: str = "rectangles"
+
+    def list_items(self, split: str) -> Iterable[Item]:
+        """Return the items of a split, several of each class."""
+        return [Item(f"{split}-{index}", None, None) for index in range(3 * COUNTS[split])]
+
+    def _box(self, item: Item) -> tuple[int, list[int]]:
+        """Return the class and left, top, right, bottom."""
+        generator = _generator(self.name, item.name)
+        left, top = generator.integers(12, 32, 2).tolist()
+        right, bottom = generator.integers(SIDE - 32, SIDE - 12, 2).tolist()
+        return int(generator.integers(len(self.classes))), [left, top, right, bottom]
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the rectangle on grey, RGB."""
+        label, (left, top, right, bottom) = self._box(item)
+        ids = np.full((SIDE, SIDE), len(CLASSES) - 1)
+        ids[top:bottom, left:right] = label
+        return _grained(ids, _generator("grain", item.name))
+
+    def objects(self, item: Item) -> Objects:
+        """Return the one rectangle."""
+        label, box = self._box(item)
+        area = float((box[2] - box[0]) * (box[3] - box[1]))
+        return Objects(np.array([box], np.float64), np.array([label]), np.array([False]), np.array([area]))
+
+    def annotation(self, item: Item) -> Any:
+        """Return the class and the box."""
+        return self._box(item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jumps(_Drawn, Videos):
+    """Videos of a red and a green square on grey that stand elsewhere in every frame, where they overlap none before."""
+
+    name: str = "jumps"
+    title: str = "Squares that jump"
+    mapping: str = "jumps"
+    length: ClassVar[int] = 4
+
+    def names(self, split: str) -> list[str]:
+        """Return the names of the sequences."""
+        return [f"{split}-{index}" for index in range(3)]
+
+    def list_items(self, split: str) -> Iterable[Item]:
+        """Return the frames of all sequences."""
+        return [Item(f"{name}/{frame:02}", None, None) for name in self.names(split) for frame in range(self.length)]
+
+    def raw_label(self, item: Item) -> np.ndarray:
+        """Return 1 and 2 where the squares stand, 0 elsewhere, uint8 [128, 128]."""
+        sequence, _, frame = item.name.partition("/")
+        order = _generator(self.name, sequence).permutation(16)
+        ids = np.zeros((SIDE, SIDE), np.uint8)
+        for number in (1, 2):
+            row, column = divmod(int(order[2 * int(frame) + number - 1]), 4)
+            ids[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32] = number
+        return ids
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the frame, RGB."""
+        shown = np.array([len(CLASSES) - 1, 0, 1])[self.raw_label(item)]
+        return _grained(shown, _generator("grain", item.name))
+
+
+def drawn(kind: str) -> list[Dataset]:
+    """Return the drawn data sets of a kind, the most ordinary one first; none for a kind that is not drawn."""
+    root = Path()
+    made: dict[str, list[Dataset]] = {
+        "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
+        "boxes": [Rectangles(root=root)],
+        "videos": [Jumps(root=root)],
+    }
+    return made.get(kind, [])
