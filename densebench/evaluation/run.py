@@ -12,7 +12,7 @@ from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
 from densebench.backbones.loading import load_backbone
-from densebench.console import notice, one_line
+from densebench.console import notice, one_line, warn
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fitting
 from densebench.datasets.dataset import Dataset
@@ -283,7 +283,7 @@ class _Cell:
         if not self.evaluator.draws_later:
             if not any(self.pictures.glob("*.png")):  # else they were drawn before the score was written
                 remedy = "--rerun trains it again and draws them"
-                notice(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
+                warn(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
         known = frozenset(points) - {shown_in_pictures(points)}
         with float32(tf32=self.evaluator.precision == "tf32"):

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.errors import UserError
 
 DAY = 24 * 3600.0
@@ -121,7 +121,7 @@ def read_checked(path: Path) -> bytes | None:
         why = "it is a folder"
     except OSError as error:
         raise unreadable(path, error) from error
-    notice(f"{path} is unreadable ({why}); it is made again")
+    warn(f"{path} is unreadable ({why}); it is made again")
     remove(path)
     return None
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from densebench.backbones import without_labels
-from densebench.console import notice, one_line
+from densebench.console import one_line, warn
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 from densebench.results import coverage
@@ -52,12 +52,12 @@ def _read(results: Path) -> list[dict[str, Any]]:
     """Return the records that did not fail. A notice counts those that did and that can still be made again."""
     folder = scan(results)
     for problem in folder.broken.values():
-        notice(f"left out: {problem}")
+        warn(f"left out: {problem}")
     failed = [record for record in folder.records if record["status"] == "failed"]
     if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
         where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
         runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
-        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
+        warn(f"{runs} left out: `densebench records ls --status failed{where}`")
     return sorted((record for record in folder.records if record["status"] != "failed"), key=lambda record: record["id"])
 
 
