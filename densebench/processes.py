@@ -6,7 +6,6 @@ Processes that work together are started by torchrun or by `--gpus N`. In a sing
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,11 +47,19 @@ def describe(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def peak_memory_mb(device: torch.device) -> int:
-    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device."""
+def peak_memory_mb(device: torch.device) -> int | None:
+    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device.
+
+    None where the system does not tell, as Windows.
+    """
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
 @dataclass(frozen=True)

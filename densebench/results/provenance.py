@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from densebench.files.locks import process_lives
+
 PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pillow", "faiss-cpu", "scann", "mmsegmentation", "mmengine",
     "mmcv-lite", "pycocotools",
@@ -27,13 +29,7 @@ def writer_lives(run: dict[str, Any]) -> bool | None:
     owner = run.get("owner")
     if owner is None or owner["host"] != platform.node():
         return None
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return bool(owner["pid"] > 0)
+    return process_lives(owner["pid"])
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from densebench.console import notice, progress, warn
 from densebench.datasets.dataset import Dataset, Source
 from densebench.datasets.io.archives import unpack
 from densebench.errors import UserError
-from densebench.files.atomic import locked
+from densebench.files.locks import locked
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
