@@ -6,17 +6,13 @@ Processes that work together are started by torchrun or by `--gpus N`. In a sing
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import forkserver
 
 import torch
 import torch.distributed as dist
@@ -24,7 +20,6 @@ from torch import Tensor, nn
 
 from densebench.errors import UserError
 
-QUIET = "ignore:resource_tracker:UserWarning"
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
@@ -45,21 +40,6 @@ def resolve_workers(workers: int | None, images: int) -> int:
     return 0 if images < FEW_IMAGES else min(8, os.cpu_count() or 1)
 
 
-def worker_context(workers: int) -> str | None:
-    """Return how processes that decode are started; None without any. They ignore Ctrl-C, since the main process ends them."""
-    if not workers:
-        return None
-    if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fork server, and so every worker, inherits it
-        sys.warnoptions.append(QUIET)  # else their helper warns about the semaphores that a second Ctrl-C leaves behind
-        try:
-            forkserver.ensure_running()
-        finally:
-            sys.warnoptions.remove(QUIET)
-            signal.signal(signal.SIGINT, before)
-    return "forkserver"
-
-
 def describe(device: torch.device) -> str:
     """Return the device in words, for the record."""
     if device.type == "cuda":
@@ -67,11 +47,19 @@ def describe(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def peak_memory_mb(device: torch.device) -> int:
-    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device."""
+def peak_memory_mb(device: torch.device) -> int | None:
+    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device.
+
+    None where the system does not tell, as Windows.
+    """
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
 
 
 @dataclass(frozen=True)

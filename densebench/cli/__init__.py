@@ -15,8 +15,9 @@ from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.pretrain import pretrain
+from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
-from densebench.console import one_line
+from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.user_code import guarded
 
@@ -51,6 +52,7 @@ app.add_typer(records.app, name="records", help="List and remove records.")
 app.add_typer(cache.app, name="cache", help="List and clear the feature cache.")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+add_quiet(app)
 
 
 def _version(is_given: bool) -> None:
@@ -63,9 +65,11 @@ def _version(is_given: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    pass
+    context.with_resource(silenced(quiet))
 
 
 def main() -> None:

@@ -25,16 +25,16 @@ def ls() -> None:
 @app.command("clear")
 def clear() -> None:
     """Remove all cached features that no run uses now; the next run computes them again."""
-    from densebench.console import notice
+    from densebench.console import warn
     from densebench.files import cache
     from densebench.files.atomic import cache_root
 
     cleared = cache.clear(cache_root())
     print(f"freed {cleared.bytes / 2**20:.1f} MiB under {cache_root()}")
     if cleared.in_use:
-        notice(f"in use: {_listed(cleared.in_use)} stays; clear again when the run has ended")
+        warn(f"in use: {_listed(cleared.in_use)} stays; clear again when the run has ended")
     if cleared.unmarked:
-        notice(f"not marked as densebench's: {_listed(cleared.unmarked)} stays; remove by hand what an earlier version left")
+        warn(f"not marked as densebench's: {_listed(cleared.unmarked)} stays; remove by hand what an earlier version left")
 
 
 def _what(about: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from densebench import catalog
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import unknown
 
 KINDS = ("methods", "protocols", "datasets", "backbones")
@@ -44,5 +44,5 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         return [{"name": name, "title": title} for name, title in sources().items()]
     entries, broken = catalog.scan("methods" if kind == "methods" else "protocols")
     for name, problem in broken.items():
-        notice(f"{kind.removesuffix('s')} {name} is left out: {problem}")
+        warn(f"{kind.removesuffix('s')} {name} is left out: {problem}")
     return [{"name": entry.name, "title": entry.title, "presets": list(entry.all_presets)} for entry in entries.values()]

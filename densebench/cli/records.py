@@ -27,12 +27,12 @@ def ls(
     if status is not None and status not in STATES:
         raise unknown("status", status, STATES, f"there are {', '.join(STATES)}")
 
-    from densebench.console import notice
+    from densebench.console import warn
     from densebench.results.record_keeping import scan
 
     scanned = scan(results)
     for problem in scanned.broken.values():
-        notice(f"left out: {problem}")
+        warn(f"left out: {problem}")
     rows = [row for row in map(_row, scanned.records) if status in (None, row["status"])]
     if as_json:
         print(json.dumps(rows))

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import digest
 from densebench.user_code import file_code, guarded, import_file, plugin_code
@@ -130,7 +130,7 @@ def every_dataset(root: str | Path | None = None) -> Iterator[tuple[str, Dataset
         try:
             yield name, load_dataset(name, root)
         except UserError as error:
-            notice(f"the data set {name} is left out: {error}")
+            warn(f"the data set {name} is left out: {error}")
 
 
 def present(root: str | Path | None = None) -> list[str]:
@@ -152,7 +152,7 @@ def built_in() -> dict[str, tuple[str, str]]:
                     imported = _classes(importlib.import_module(module))
                     classes = {name: str(getattr(kind, "title", "")) for name, kind in imported.items()}
         except UserError as error:
-            notice(f"{path.name} is left out: {error}")
+            warn(f"{path.name} is left out: {error}")
             continue
         names.update({name: (module, title) for name, title in classes.items()})
     return names

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.plan import Plan, Requested
@@ -174,7 +174,7 @@ class _Cell:
         if not self.evaluator.draws_later:
             if not any(self.pictures.glob("*.png")):  # else they were drawn before the score was written
                 remedy = "--rerun trains it again and draws them"
-                notice(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
+                warn(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
         known = frozenset(points) - {shown_in_pictures(points)}
         with float32(tf32=self.evaluator.precision == "tf32"):

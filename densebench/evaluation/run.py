@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import Stopped, UserError
 from densebench.evaluation.cell import Scored, steps_of_cell
 from densebench.evaluation.plan import Datasets, Models, Plan, Requested, planned
@@ -116,7 +116,7 @@ def steps(plans: Sequence[Plan], *, keep_going: bool = True) -> Iterator[Step]:
             yield step
     if failed:
         each = ", ".join(f"{failure.backbone} on {failure.dataset} ({failure.protocol})" for failure in failed)
-        notice(f"{len(failed)} of {cells} evaluations failed: {each}")
+        warn(f"{len(failed)} of {cells} evaluations failed: {each}")
 
 
 def _steps(plan: Plan, keep_going: bool) -> Iterator[Step]:
@@ -173,7 +173,7 @@ def _report(failures: Sequence[Failure]) -> None:
     first = failures[0]
     if not first.is_users:
         traceback.print_exception(first.error)
-    notice(f"{first.backbone} on {', '.join(failure.dataset for failure in failures)}: {first.problem}")
+    warn(f"{first.backbone} on {', '.join(failure.dataset for failure in failures)}: {first.problem}")
     error: BaseException | None = first.error
     while error is not None:
         traceback.clear_frames(error.__traceback__)

@@ -13,7 +13,7 @@ import torch
 
 from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation import Data, History, Setup, Validation, train
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.counts import Counts
@@ -132,7 +132,7 @@ class Outcome:
         chosen = max(self.best.values(), key=lambda candidate: candidate.miou)
         saved = [item for item in items if item.name in chosen.validation.maps]
         if len(saved) < len(items):
-            notice("the best validation was made before --visualise was given: it has no pictures; --rerun makes them")
+            warn("the best validation was made before --visualise was given: it has no pictures; --rerun makes them")
         for item in saved:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)

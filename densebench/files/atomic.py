@@ -1,13 +1,13 @@
-"""Files that are never half written, that are verified by checksums, and that only one process changes at a time."""
+"""Files that are never half written, and that are verified by checksums."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import functools
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import stat
@@ -19,8 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError
+from densebench.files.locks import process_lives
 
 DAY = 24 * 3600.0
 WEEK = 7 * DAY
@@ -121,7 +122,7 @@ def read_checked(path: Path) -> bytes | None:
         why = "it is a folder"
     except OSError as error:
         raise unreadable(path, error) from error
-    notice(f"{path} is unreadable ({why}); it is made again")
+    warn(f"{path} is unreadable ({why}); it is made again")
     remove(path)
     return None
 
@@ -141,58 +142,6 @@ def unreadable(path: Path, error: OSError) -> UserError:
     """Return the error for a file that may be whole but cannot be read now."""
     remedy = _REMEDIES.get(error.errno or 0, "check the disk and try again")
     return UserError(f"cannot read {path}: {error.strerror or error}; nothing was removed; {remedy}")
-
-
-@contextmanager
-def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
-    """Hold a lock of the folder during the block; the kernel frees it when the process dies.
-
-    waiting: a notice to print while another process holds the lock. passing: remove the lock's file afterwards. Raises UserError
-    where the folder cannot be written.
-    """
-    path, blocked = folder / name, False
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("w")
-        except OSError as error:
-            raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
-        with stream:
-            if not flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if waiting and not blocked:
-                    notice(waiting)
-                blocked = True
-                flock(stream.fileno(), fcntl.LOCK_EX)
-            if not is_open(path, stream.fileno()):
-                continue  # the one that held it has removed the file
-            try:
-                yield
-            finally:
-                if passing:
-                    remove(path)
-            return
-
-
-def is_open(path: Path, handle: int) -> bool:
-    """Return whether a path leads to the file that is open as `handle`."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    return False
-
-
-def flock(handle: int, kind: int) -> bool:
-    """Lock an open file, as fcntl.flock does; return False where `kind` has LOCK_NB and another process holds the lock.
-
-    On a file system without locks (some network file systems) it does nothing and returns True.
-    """
-    try:
-        fcntl.flock(handle, kind)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    return True
 
 
 def canonical_json(value: Any) -> str:
@@ -232,21 +181,11 @@ def _abandoned(path: Path) -> bool:
     """Return whether a path is a temporary part that no process will finish."""
     with suppress(OSError):  # it may be gone by now
         match = _PART.fullmatch(path.name)
-        if match and match["machine"] == _machine():
-            return not _alive(int(match["pid"]))
+        if match and match["machine"] == _machine() and (lives := process_lives(int(match["pid"]))) is not None:
+            return not lives
         limit = WEEK if match else DAY
         return bool(match or _OLDER_PART.fullmatch(path.name)) and time.time() - path.stat().st_mtime > limit
     return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
 
 
 @functools.cache
@@ -256,7 +195,7 @@ def _machine() -> str:
         numbering = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         numbering = ""
-    return hashlib.sha256(f"{os.uname().nodename} {numbering}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{platform.node()} {numbering}".encode()).hexdigest()[:8]
 
 
 def _umask() -> int:

@@ -7,17 +7,17 @@ directory tag (https://bford.info/cachedir/), by which backup programs recognise
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
-from densebench.files.atomic import canonical_json, flock, is_open, remove, sweep, unreadable, write_text
+from densebench.files.atomic import canonical_json, remove, sweep, unreadable, write_text
+from densebench.files.locks import BINARY, alone, is_open, share
 
 ABOUT, MARK = "about.json", "CACHEDIR.TAG"
 TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by densebench; `densebench cache clear` removes this folder.\n"
@@ -51,7 +51,7 @@ def _shared(folder: Path) -> int:
             handle = _open(folder / MARK)
         except FileNotFoundError:  # removed by another process just now
             continue
-        flock(handle, fcntl.LOCK_SH)
+        share(handle)
         if is_open(folder / MARK, handle):
             return handle
         os.close(handle)
@@ -61,13 +61,14 @@ def _shared(folder: Path) -> int:
 def _open(mark: Path) -> int:
     """Return a handle of the mark, its text written if need be. In a cache that only others may write, it is opened as it is."""
     try:
-        handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(mark, os.O_RDWR | os.O_CREAT | BINARY, 0o666)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not mark.exists():
             raise
-        return os.open(mark, os.O_RDONLY | os.O_CLOEXEC)
-    if os.pread(handle, len(TEXT) + 1, 0) != TEXT:
-        os.pwrite(handle, TEXT, 0)
+        return os.open(mark, os.O_RDONLY | BINARY)
+    if os.read(handle, len(TEXT) + 1) != TEXT:
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, TEXT)
         os.ftruncate(handle, len(TEXT))
     return handle
 
@@ -109,12 +110,12 @@ def clear(root: Path) -> Cleared:
 
 def release(folder: Path) -> bool:
     """Remove a marked folder that no process uses; return whether it is gone. The mark goes last, as it says whose it is."""
-    try:
-        handle = os.open(folder / MARK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return not folder.exists()
-    try:
-        if not flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) or not is_open(folder / MARK, handle):
+    with ExitStack() as stack:
+        try:
+            is_free = stack.enter_context(alone(folder / MARK))
+        except OSError:
+            return not folder.exists()
+        if not is_free:
             return False
         for path in folder.iterdir():
             if path.name != MARK:
@@ -125,8 +126,6 @@ def release(folder: Path) -> bool:
         with suppress(OSError):  # another process is making it again
             folder.rmdir()
         return True
-    finally:
-        os.close(handle)
 
 
 def is_marked(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError
 from densebench.files.atomic import Damaged, unreadable
 from densebench.files.tensors import load_tensors, save_tensors
@@ -52,7 +52,7 @@ def load_newest(
     damage: Damaged | None = None
     for path in reversed(saved_states(folder)):
         if damage is not None:
-            notice(f"{damage}; the state before it is used")
+            warn(f"{damage}; the state before it is used")
         try:
             facts, tensors = _read(path)
         except Damaged as error:

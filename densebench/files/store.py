@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.files.atomic import Damaged, remove, unreadable
 from densebench.files.cache import Hold, is_marked
 from densebench.files.tensors import check, keys_of, map_tensors, save_tensors
@@ -90,7 +90,7 @@ class Store:
 
     def _remove(self, path: Path, why: str) -> None:
         if why:
-            notice(f"{why}; it is removed, and what it held is computed again")
+            warn(f"{why}; it is removed, and what it held is computed again")
         remove(path)
         self._forget(path)
 

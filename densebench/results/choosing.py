@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError, unknown
 from densebench.results.record_keeping import Scan, obsolete, scan
 
@@ -47,7 +47,7 @@ def read(results: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _readable(folder: Scan) -> list[dict[str, Any]]:
     for problem in folder.broken.values():
-        notice(f"left out: {problem}")
+        warn(f"left out: {problem}")
     return folder.records
 
 
@@ -62,7 +62,7 @@ def _better(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]
     if not _holds(first[1], second[1]):
         taken, left = (where / "records" / f"{record['id']}.json" for where, record in (first, second))
         why = "complete" if first[1]["status"] != second[1]["status"] else "newer"
-        notice(f"{taken} and {left} are one record with different scores; {taken} is shown, which is {why}")
+        warn(f"{taken} and {left} are one record with different scores; {taken} is shown, which is {why}")
     return first
 
 
@@ -75,7 +75,7 @@ def _count_failed(folder: Path, failed: list[dict[str, Any]]) -> None:
     if wanted := sum(record["dataset"]["limit"] is None and not obsolete(record) for record in failed):
         where = "" if folder == Path("results") else f" --results {shlex.quote(str(folder))}"
         runs = f"{wanted} failed runs are" if wanted > 1 else "1 failed run is"
-        notice(f"{runs} left out: `densebench records ls --status failed{where}`")
+        warn(f"{runs} left out: `densebench records ls --status failed{where}`")
 
 
 def of_groups(scores: pd.DataFrame, dataset: Names, protocol: Names) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.files.atomic import digest
+from densebench.files.locks import process_lives
 from densebench.user_code import find_module, folder_code
 
 BUILT = "densebench._built"  # the module that is written when a wheel is built from a checkout, with its commit
@@ -34,13 +35,7 @@ def writer_lives(run: dict[str, Any]) -> bool | None:
     owner = run.get("owner")
     if owner is None or owner["host"] != platform.node():
         return None
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return bool(owner["pid"] > 0)
+    return process_lives(owner["pid"])
 
 
 @functools.cache

@@ -16,7 +16,8 @@ from typing import Any
 
 from densebench.backbones import without_labels
 from densebench.errors import UserError
-from densebench.files.atomic import digest, locked, sweep, write_text
+from densebench.files.atomic import digest, sweep, write_text
+from densebench.files.locks import locked
 from densebench.files.stored_json import ShapeError, load, parse
 from densebench.results.provenance import code, environment, new_owner, writer_lives
 from densebench.results.record_schema import check_record

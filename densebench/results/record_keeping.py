@@ -14,7 +14,7 @@ from typing import Any
 from densebench import catalog
 from densebench.datasets.catalog import titles
 from densebench.errors import UserError
-from densebench.files.atomic import locked
+from densebench.files.locks import locked
 from densebench.results.provenance import writer_lives
 from densebench.results.record import read
 from densebench.results.record_schema import ID

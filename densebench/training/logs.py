@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import os
-import sys
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +16,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from densebench.console import clock, notice
+from densebench.console import Line, clock, warn
 from densebench.files.atomic import appending, write_text
 
 NAME = "log.csv"
-LINE_SECONDS = 10.0
 
 
 class Log:
@@ -61,7 +60,7 @@ class Log:
 
 
 class Board:
-    """One of TensorBoard's event files. Where it cannot be written (a full disk, say), a notice says so, and training continues.
+    """One of TensorBoard's event files. Where it cannot be written (a full disk, say), a warning says so, and training continues.
 
     Events are written at once and in this thread, since the thread of TensorBoard's own writer would die when the disk is full.
     """
@@ -69,7 +68,7 @@ class Board:
     def __init__(self, folder: Path, step: int) -> None:
         """step: the first one that will be written; TensorBoard ignores what earlier files hold for this and later steps."""
         # TensorBoard orders files by these names
-        stem = f"events.out.tfevents.{int(time.time()):010}.{os.uname().nodename}.{os.getpid()}"
+        stem = f"events.out.tfevents.{int(time.time()):010}.{platform.node()}.{os.getpid()}"
         names = (folder / f"{stem}.{number}" for number in itertools.count())
         self.path: Path | None = next(path for path in names if not path.exists())
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -88,7 +87,7 @@ class Board:
             with self.path.open("ab") as stream:
                 RecordWriter(stream).write(event.SerializeToString())
         except OSError as error:
-            notice(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has all values")
+            warn(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has all values")
             self.path = None
 
 
@@ -103,24 +102,29 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 class Ticker:
-    """The progress line: step, losses, images per second, time left. Updated in place on a terminal, else every ten seconds."""
+    """The line about a run: step, losses, images per second, time left. A bar on a terminal, else a line every ten seconds."""
 
     def __init__(self, step: int, steps: int, images: int) -> None:
         self.first, self.steps, self.images = step, steps, images
-        self.started = self.printed = time.monotonic()
+        self.started = time.monotonic()
+        self.text = ""
+        self.line = Line(steps, step)
 
     def rate(self, step: int) -> float:
         """Return images per second since the start."""
         return (step - self.first) * self.images / max(time.monotonic() - self.started, 1e-9)
 
     def show(self, step: int, epoch: int, terms: Mapping[str, float]) -> None:
-        """Print the line, unless the last one is too recent; the last step is always printed."""
-        now, live = time.monotonic(), sys.stderr.isatty()
-        if now - self.printed < (0.2 if live else LINE_SECONDS) and step < self.steps:
-            return
-        self.printed = now
+        """Show the line, unless it was shown a moment ago; the last step is always printed."""
         rate = self.rate(step)
         left = (self.steps - step) * self.images / rate if rate else 0.0
         losses = ", ".join(f"{name} {value:.3f}" for name, value in terms.items())
-        line = f"step {step}/{self.steps}, epoch {epoch}: {losses}, {rate:.1f} images/s, {clock(left)} left"
-        print(f"\r\x1b[K{line}" if live else line, end="" if live and step < self.steps else "\n", file=sys.stderr, flush=True)
+        self.text = f"step {step}/{self.steps}, epoch {epoch}: {losses}, {rate:.1f} images/s, {clock(left)} left"
+        self.line.show(step, self.text)
+        if step >= self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar away and print the newest line."""
+        self.line.close(self.text)
+        self.text = ""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
-from densebench.console import notice
+from densebench.console import warn
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
@@ -240,7 +240,7 @@ def _count_broken(training: Training, batch: Batch) -> None:
     for title in batch.broken:
         if title not in training.broken:
             training.broken.add(title)
-            notice(f"cannot decode {title}; another image takes its place ({len(training.broken)} so far)")
+            warn(f"cannot decode {title}; another image takes its place ({len(training.broken)} so far)")
     if len(training.broken) > training.options.max_broken:
         raise UserError(
             f"{len(training.broken)} images of {training.images.name} cannot be decoded, the limit is --max-broken "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError
 
 PATIENCE = 5  # logged steps in a row with the same sign before a warning
@@ -26,7 +26,7 @@ class Monitor:
         """Count a step that was not finite. Raises UserError after MAX_SKIPPED_IN_A_ROW in a row."""
         self.skipped += 1
         self.in_a_row += 1
-        notice(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
+        warn(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
         if self.in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"{self.in_a_row} steps in a row were not finite; lower --lr, set --clip-grad, or use "
@@ -54,7 +54,7 @@ class Monitor:
             self._signs[sign] = self._signs.get(sign, 0) + 1 if present else 0
             if self._signs[sign] == PATIENCE:
                 warnings.append(self._warning(sign, step, figures))
-                notice(warnings[-1])
+                warn(warnings[-1])
         return warnings
 
     def _warning(self, sign: str, step: int, figures: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ OUTPUT/log.csv, tensorboard/, pictures/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from densebench import catalog, options
 from densebench.backbones.timm_models import is_plain_vit, probe
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.datasets.unlabelled import Images, open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
@@ -146,7 +147,9 @@ def train(
         elif world.is_main:
             write_run(folder, {**facts, "command": launch.command, "code": code(), "environment": environment()})
         with interruptible() as stopped:
-            _loop(training, RunFolder(training, folder, facts) if world.is_main else None, stopped)
+            run_folder = RunFolder(training, folder, facts) if world.is_main else None
+            with closing(run_folder) if run_folder else nullcontext():
+                _loop(training, run_folder, stopped)
     return folder
 
 
@@ -229,9 +232,9 @@ def _announce(training: Training, facts: Mapping[str, Any], folder: Path) -> Non
         + f", into {folder}"
     )
     if options.post_pretraining and not facts["init"]:
-        notice(f"{facts['method']} is made to train a pretrained backbone further; without --init it starts from random weights")
+        warn(f"{facts['method']} is made to train a pretrained backbone further; without --init it starts from random weights")
     if training.warmup == training.steps and options.warmup_epochs:
-        notice(f"--warmup-epochs {options.warmup_epochs:g} is as long as the run: the learning rate only rises")
+        warn(f"--warmup-epochs {options.warmup_epochs:g} is as long as the run: the learning rate only rises")
 
 
 def _restore(training: Training, folder: Path) -> None:

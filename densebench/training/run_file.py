@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from densebench import options
 from densebench.backbones.checkpoint import read_checkpoint
-from densebench.console import notice
+from densebench.console import warn
 from densebench.datasets.catalog import GROUP, built_in
 from densebench.errors import UserError
 from densebench.files.atomic import write_text
@@ -96,7 +96,7 @@ def newest_run(method: str) -> Path:
             if read_run(path.parent)["method"] == method:
                 runs.append(path)
         except UserError as error:
-            notice(f"left out: {error}")
+            warn(f"left out: {error}")
     if not runs:
         raise UserError(f"--resume: there is no run of {method} under {RUNS}; start one without --resume, or give its --output")
     return max(runs, key=lambda path: path.stat().st_mtime).parent

@@ -41,6 +41,10 @@ class RunFolder:
             terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
             self.ticker.show(report.step, report.epoch, terms)
 
+    def close(self) -> None:
+        """Take the progress bar away; the last line about the run stays."""
+        self.ticker.close()
+
     def save(self) -> None:
         """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe."""
         training, options = self.training, self.training.options

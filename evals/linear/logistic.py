@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice
+from densebench.console import warn
 from densebench.datasets.dataset import Dataset, limited
 from densebench.errors import UserError
 from densebench.evals.linear.layers import Layers
@@ -138,7 +138,7 @@ class Probe:
             l2 = self.options.l2[best]
             weights, minimum = self.fit(labelled, (l2,), near)
             if not bool(minimum.converged[0]):
-                notice(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
+                warn(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
             facts = torch.tensor(
                 [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()], dtype=torch.float64
             )

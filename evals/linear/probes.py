@@ -36,7 +36,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice, progress
+from densebench.console import progress, warn
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
@@ -198,7 +198,7 @@ class LinearProbes(FewShot):
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
             if not curve.isfinite().all():
-                notice(f"learning rate {rate:g} diverged; it is recorded as such")
+                warn(f"learning rate {rate:g} diverged; it is recorded as such")
         return heads.weights, {rate: losses[:, :, i].numpy() for i, rate in enumerate(self.learning_rates)}
 
 

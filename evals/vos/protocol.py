@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice, progress
+from densebench.console import notice, progress, warn
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
@@ -161,7 +161,7 @@ class Vos(Evaluator):
                         saved.write(tracking)
                 bar.advance()
         if vanished := tally.vanished():
-            notice(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
+            warn(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
         if sheets.chosen:
             notice(f"pictures of {len(sheets.chosen)} sequences are in {run.pictures}")
         if run.drawing:

@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float
 from PIL.Image import Image
 from torch import Tensor
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
@@ -341,4 +341,4 @@ def _check(options: NeCo, count: int, encoder: Encoder) -> None:
     if options.references != "batch" and options.reference_images == "intra":
         raise UserError(f"--reference-images intra does not go with --references {options.references}; use --references batch")
     if options.references == "batch" and options.reference_images == "inter" and 1 in (options.batch_size, options.group_size):
-        notice("an image alone in its batch or group cannot take references from others: it gets its own patches")
+        warn("an image alone in its batch or group cannot take references from others: it gets its own patches")

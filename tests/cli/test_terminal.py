@@ -189,7 +189,7 @@ def test_ctrl_c_says_how_to_resume(folder):
 @pytest.mark.slow
 def test_ctrl_c_while_workers_start_is_no_traceback(folder):
     before = "import densebench.datasets.io.loader as f; p = f.worker_context; "
-    before += "f.worker_context = lambda n: (print('R', flush=True), p(n))[1]"
+    before += "f.worker_context = lambda *a: (print('R', flush=True), p(*a))[1]"
     process = start(folder, *EVAL, "--workers", "2", before=before)
     wait(process, b"R")
     time.sleep(0.7)  # they import what they need

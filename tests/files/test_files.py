@@ -10,7 +10,8 @@ import time
 import pytest
 
 from densebench.errors import UserError
-from densebench.files.atomic import locked, replacing, sweep, write_text
+from densebench.files.atomic import replacing, sweep, write_text
+from densebench.files.locks import locked
 from densebench.files.store import Store
 
 
@@ -97,7 +98,7 @@ def test_a_folder_of_the_same_name_is_told(tmp_path):
 def test_a_lock_is_waited_for_with_one_line(tmp_path):
     code = f"""
 import pathlib, time
-from densebench.files.atomic import locked
+from densebench.files.locks import locked
 with locked(pathlib.Path({str(tmp_path)!r}), "a.lock", "waiting for another", passing=True):
     print("mine", flush=True)
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from densebench.bridges.mmsegmentation.validation import validations
-from densebench.console import notice
+from densebench.console import warn
 from densebench.files.atomic import Damaged, read_checked, remove, unreadable, write_checked, write_text
 
 CURVES = "curves.json"
@@ -47,7 +47,7 @@ def discard_damaged(folder: Path) -> None:
         if _is_whole(path):
             write_text(folder / "last_checkpoint", str(path))
             break
-        notice(f"{path} is not whole; training resumes from an earlier state")
+        warn(f"{path} is not whole; training resumes from an earlier state")
         remove(path)
     else:
         remove(folder / "last_checkpoint")
@@ -57,7 +57,7 @@ def discard_damaged(folder: Path) -> None:
         if has_curves and not read_curves(folder):
             raise Damaged(folder / CURVES, "its checksum does not match")
     except Damaged as damage:
-        notice(f"{damage}; training begins anew")
+        warn(f"{damage}; training begins anew")
         for path in folder.iterdir():
             remove(path)
 

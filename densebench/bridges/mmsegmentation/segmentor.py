@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.options import Data, Setup
-from densebench.console import notice
+from densebench.console import warn
 from densebench.features.extract import autocast
 
 HEADS_APART = 512  # added to the seed of the backbone's random numbers in an iteration to get that of the heads
@@ -74,7 +74,7 @@ def with_drop_path(trunk: nn.Module, rate: float) -> nn.Module:
     """
     blocks = getattr(getattr(trunk, "model", None), "blocks", None)
     if rate and (blocks is None or not all(hasattr(block, "drop_path2") for block in blocks)):
-        notice("the backbone is not a row of residual blocks: it is trained without stochastic depth")
+        warn("the backbone is not a row of residual blocks: it is trained without stochastic depth")
     elif rate:
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):  # type: ignore[arg-type]
             block.drop_path2 = DropPath(share)

@@ -25,7 +25,7 @@ from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.resuming import discard_damaged, has_diverged, last_iteration, read_curves, write_curves
 from densebench.bridges.mmsegmentation.segmentor import SideBySide, build
 from densebench.bridges.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
-from densebench.console import Progress, notice
+from densebench.console import Progress, notice, progress
 from densebench.errors import UserError
 from densebench.files.atomic import appending
 from densebench.processes import World, share, synchronise, total
@@ -68,9 +68,14 @@ def train(
     complete = last.exists() or has_diverged(folder)
     synchronise()  # no process writes before all have looked
     if not complete:
-        with appending(folder, "set DENSEBENCH_CACHE elsewhere"), warnings.catch_warnings(), readable_checkpoints():
+        with (
+            appending(folder, "set DENSEBENCH_CACHE elsewhere"),
+            warnings.catch_warnings(),
+            readable_checkpoints(),
+            progress("training", setup.iterations - start, "iterations") as bar,
+        ):
             warnings.simplefilter("ignore")
-            _runner(backbone, data, setup, rates, folder, world, start, drawn, workers).train()
+            _runner(backbone, data, setup, rates, folder, world, start, drawn, workers, bar).train()
         synchronise()  # the main process has written everything
         gc.collect()  # the runner, its model and its loaders refer to each other
     points = read_curves(folder)
@@ -128,7 +133,7 @@ def schedulers(setup: Setup, optimiser: Any) -> list[Any]:
 
 def _runner(
     backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float], folder: Path, world: World, start: int,
-    drawn: Sequence[str], workers: int,
+    drawn: Sequence[str], workers: int, bar: Progress,
 ) -> Runner:  # fmt: skip
     model = build(backbone, data, setup, rates)
     counting = Counting(len(rates), len(data.classes), folder, drawn)
@@ -149,7 +154,7 @@ def _runner(
         val_cfg={"type": "ValLoop"},
         val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
         default_hooks={"logger": None, "sampler_seed": None, "checkpoint": saving},
-        custom_hooks=[Report(folder, setup, len(rates), world, start, counting)],
+        custom_hooks=[Report(folder, setup, len(rates), world, start, counting, bar)],
         resume=start > 0,
         launcher="pytorch" if world.size > 1 else "none",
         log_level="ERROR",
@@ -212,10 +217,11 @@ class Iterations(IterBasedTrainLoop):
 class Report(Hook):
     """Seeds each iteration, writes curves and validations, shows progress, and raises the errors that the loaders return."""
 
-    def __init__(self, folder: Path, setup: Setup, heads: int, world: World, start: int, counting: Counting) -> None:
-        self.folder, self.setup, self.heads, self.world, self.counting = folder, setup, heads, world, counting
+    def __init__(
+        self, folder: Path, setup: Setup, heads: int, world: World, start: int, counting: Counting, bar: Progress
+    ) -> None:
+        self.folder, self.setup, self.heads, self.world, self.counting, self.bar = folder, setup, heads, world, counting, bar
         self.every = _interval(setup)
-        self.bar = Progress("training", setup.iterations - start, "iterations")
         self.points = [point for point in read_curves(folder) if point[0] <= start]
         self.recent: list[list[float]] = []
 

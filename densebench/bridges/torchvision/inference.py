@@ -17,7 +17,7 @@ from densebench.bridges.torchvision.data import scoring_images
 from densebench.bridges.torchvision.masks import encode
 from densebench.bridges.torchvision.options import Data, Options
 from densebench.bridges.torchvision.regions import paste
-from densebench.console import Progress, notice
+from densebench.console import progress, warn
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import appending, write_text
@@ -50,7 +50,6 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
     synchronise()  # no process writes before all have looked
     indices = [i for i in range(world.rank, len(data.val), world.size) if data.val[i].name not in known]
     detector.to(world.device).eval()
-    bar = Progress("detection", len(indices))
     path = folder / f"found-{world.rank:03}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     _mend(path)
@@ -59,6 +58,7 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
         appending(path, "set DENSEBENCH_CACHE elsewhere"),
         path.open("a", encoding="utf-8") as stream,
         torch.inference_mode(),
+        progress("detection", len(indices)) as bar,
     ):
         for batch in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
             if isinstance(batch, UserError):
@@ -97,7 +97,7 @@ def _mend(path: Path) -> None:
     if len(whole) < len(lines):
         write_text(path, "".join(whole))
     if damaged := sum(line.endswith("\n") for line in lines) - len(whole):
-        notice(f"{damaged} lines of {path} are damaged; their images are scored again")
+        warn(f"{damaged} lines of {path} are damaged; their images are scored again")
 
 
 def _sealed(values: dict[str, Any]) -> str:

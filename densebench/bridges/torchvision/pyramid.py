@@ -25,7 +25,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, TimmTrunk, has_equal_blocks
-from densebench.console import notice
+from densebench.console import warn
 from densebench.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
@@ -116,7 +116,7 @@ def _stages(trunk: TimmTrunk, backbone: Backbone, pyramid: str, drop_path: float
         raise UserError(f"--pyramid fpn takes stages of strides 4, 8, 16, 32; {backbone.spec} has {known}; use --pyramid simple")
     trunk.layers = [stages[stride] for stride in wanted]
     if drop_path:
-        notice("the backbone is not a row of residual blocks: it is trained without stochastic depth")
+        warn("the backbone is not a row of residual blocks: it is trained without stochastic depth")
     widths = tuple(int(trunk.model.feature_info[number]["num_chs"]) for number in trunk.layers)
     return Layers(trunk, widths, tuple(wanted))
 
@@ -126,7 +126,7 @@ def _drop(blocks: Any, rate: float) -> None:
     if not rate:
         return
     if not all(hasattr(block, "drop_path1") and hasattr(block, "drop_path2") for block in blocks):
-        notice("the backbone's blocks have no stochastic depth: it is trained without it")
+        warn("the backbone's blocks have no stochastic depth: it is trained without it")
         return
     for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
         block.drop_path1, block.drop_path2 = DropPath(share), DropPath(share)

@@ -13,7 +13,7 @@ from torch import nn
 
 from densebench.bridges.torchvision.data import SETTLING, check_batch, settling_batches, training_batches
 from densebench.bridges.torchvision.options import Data, Options, iterations_of
-from densebench.console import Progress, notice
+from densebench.console import notice, progress, warn
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import Damaged
@@ -84,7 +84,7 @@ class Trainer:
         try:
             state = load_newest(self.folder, {"detector": self.detector}, self.optimiser)
         except Damaged as damage:
-            notice(f"{damage}; there is no other state: training begins anew")
+            warn(f"{damage}; there is no other state: training begins anew")
             return 0
         if state is None:
             return 0
@@ -97,17 +97,17 @@ class Trainer:
         """Train from iteration `start` to the last one."""
         batches = training_batches(self.data, self.options, self.world, start, workers)
         every = max(LEAST, self.iterations // POINTS)
-        bar = Progress("training", self.iterations - start, "iterations")
         self.since = start
-        for iteration in range(start, self.iterations):
-            self.step(iteration, batches)
-            done = iteration + 1
-            if done == self.iterations:
-                settle(self.detector, self.data, self.options, self.world, workers)
-            if done % every == 0 or done == self.iterations:
-                self._save(done)
-            if self.world.is_main:
-                bar.advance()
+        with progress("training", self.iterations - start, "iterations") as bar:
+            for iteration in range(start, self.iterations):
+                self.step(iteration, batches)
+                done = iteration + 1
+                if done == self.iterations:
+                    settle(self.detector, self.data, self.options, self.world, workers)
+                if done % every == 0 or done == self.iterations:
+                    self._save(done)
+                if self.world.is_main:
+                    bar.advance()
 
     def step(self, iteration: int, batches: Any) -> None:
         """Take one step of the optimiser, on this process's share of a batch."""
@@ -232,12 +232,12 @@ def settle(detector: Any, data: Data, options: Options, world: World, workers: i
 @torch.no_grad()
 def _forward(detector: Any, data: Data, options: Options, world: World, workers: int) -> UserError | None:
     """Pass samples through the backbone and its pyramid; return the first error of a file, or None."""
-    bar = Progress("batch norms", min(SETTLING, len(data.train)))
-    for batch in settling_batches(data, options, workers, world.device.type == "cuda"):
-        if isinstance(batch, UserError):
-            return batch
-        images, _ = detector.transform([image.to(world.device, non_blocking=True) for _, image, _ in batch])
-        with autocast(world.device, options.precision):
-            detector.backbone(images.tensors)
-        bar.advance(len(batch))
+    with progress("batch norms", min(SETTLING, len(data.train))) as bar:
+        for batch in settling_batches(data, options, workers, world.device.type == "cuda"):
+            if isinstance(batch, UserError):
+                return batch
+            images, _ = detector.transform([image.to(world.device, non_blocking=True) for _, image, _ in batch])
+            with autocast(world.device, options.precision):
+                detector.backbone(images.tensors)
+            bar.advance(len(batch))
     return None

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from densebench.console import notice, progress
+from densebench.console import notice, progress, warn
 from densebench.datasets.dataset import Dataset, Source
 from densebench.datasets.io.archives import unpack
 from densebench.errors import UserError
-from densebench.files.atomic import locked
+from densebench.files.locks import locked
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds without a byte
@@ -106,7 +106,7 @@ def download(url: str, path: Path, checksum: str | None = None, size: int | None
                 cause = f"({type(error).__name__})"
             if _bytes(part) <= before:
                 raise UserError(f"{url} was cut at {_bytes(part)} bytes {cause}; the same command resumes from there")
-            notice(f"{path.name}: the connection was cut at {_bytes(part)} bytes; resuming")
+            warn(f"{path.name}: the connection was cut at {_bytes(part)} bytes; resuming")
         _check(part, url, checksum)
         part.replace(path)
     except urllib.error.HTTPError as error:

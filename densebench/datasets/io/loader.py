@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from densebench.datasets.io.workers import usable, worker_context
 from densebench.errors import UserError
-from densebench.processes import worker_context
 
 
 class Samples(torch.utils.data.Dataset[Any]):
@@ -48,11 +48,15 @@ def make_loader(
 
     pin: into page-locked memory, for a GPU. sampling: further arguments of torch's DataLoader.
     """
+    collate = functools.partial(_collated, collate)
+    workers, with_script = usable(workers, (samples, collate))
+    if not workers:
+        sampling.pop("prefetch_factor", None)
     return DataLoader(
         samples,
-        collate_fn=functools.partial(_collated, collate),
+        collate_fn=collate,
         num_workers=workers,
-        multiprocessing_context=worker_context(workers),
+        multiprocessing_context=worker_context(workers, with_script),
         pin_memory=pin,
         **sampling,
     )

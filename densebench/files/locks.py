@@ -1,0 +1,120 @@
+"""Locks of files among processes: of one process alone, or of many that use the same. The system frees them when a process dies.
+
+A lock of one alone is that of the package filelock, which knows every system. Shared locks are `fcntl.flock`; Windows has none,
+but it does not let a file go that another process holds open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from densebench.console import notice
+from densebench.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
+BINARY = getattr(os, "O_BINARY", 0)
+MISSING = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a file system without locks, as some network file systems are: there nothing is locked."""
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
+    """Hold a lock of the folder during the block; the system frees it when the process dies.
+
+    waiting: a notice to print while another process holds the lock. passing: remove the lock's file afterwards. Raises UserError
+    where the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting:
+                notice(waiting)
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
+    try:
+        yield
+    finally:
+        if passing:
+            with suppress(OSError):
+                (folder / name).unlink()
+        lock.release()
+
+
+def share(handle: int) -> None:
+    """Lock an open file for use together with other processes; wait while a process has it alone."""
+    if fcntl is not None:
+        _flock(handle, fcntl.LOCK_SH)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Yield whether no other process uses a file, by `share`; if so, none can begin to during the block.
+
+    Raises OSError where the file cannot be opened to write.
+    """
+    handle = os.open(path, os.O_RDWR | BINARY)
+    if fcntl is None:
+        os.close(handle)
+        yield _is_closed(path)
+        return
+    try:
+        yield _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB) and is_open(path, handle)
+    finally:
+        os.close(handle)
+
+
+def is_open(path: Path, handle: int) -> bool:
+    """Return whether a path leads to the file that is open as `handle`."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    return False
+
+
+def process_lives(pid: int) -> bool | None:
+    """Return whether a process of this machine lives; None on Windows, where a look at it could end it."""
+    if sys.platform == "win32":
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return pid > 0
+
+
+def _flock(handle: int, kind: int) -> bool:
+    """Lock an open file; return False where `kind` has LOCK_NB and another process holds the lock."""
+    try:
+        fcntl.flock(handle, kind)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+    return True
+
+
+def _is_closed(path: Path) -> bool:
+    """Return whether no process has a file open, on Windows: it renames no open file, not even to its own name."""
+    try:
+        path.rename(path)
+    except OSError:
+        return False
+    return True
