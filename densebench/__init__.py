@@ -11,8 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from densebench.backbones.backbone import Backbone
     from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
+    from densebench.datasets.dataset import Dataset
     from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.results.leaderboard import leaderboard
     from densebench.results.result import Result
@@ -20,9 +22,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
+__all__ = [
+    "Backbone", "Dataset", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone", "load_dataset",
+    "train",
+]  # fmt: skip
 
 _HOMES = {
+    "Backbone": "densebench.backbones.backbone",
+    "Dataset": "densebench.datasets.dataset",
     "Result": "densebench.results.result",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",
@@ -33,11 +40,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # else type checkers would accept every name
 
-        return version("densebench")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'densebench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("densebench")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'densebench' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
