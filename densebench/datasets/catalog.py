@@ -32,13 +32,21 @@ FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR"}
 BASES = ("Dataset", "Boxed", "Videos")
 
 
-def data_root(root: Path | None = None) -> Path:
+def data_root(root: str | Path | None = None) -> Path:
     """Return where the data sets are: `root` if given, else $DENSEBENCH_DATA, else ./data."""
-    return root if root is not None else Path(os.environ.get("DENSEBENCH_DATA") or "data")
+    return Path(root) if root is not None else Path(os.environ.get("DENSEBENCH_DATA") or "data")
 
 
-def load_dataset(name: str, root: Path | None = None) -> Dataset:
-    """Open a data set by its name, its folder or its file. No image is read. Raises UserError for a name that is unknown."""
+def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None) -> Dataset:
+    """Open a data set by its name, its folder or its file; a `Dataset` is returned as it is.
+
+    A path, and a text that is no known name but an existing folder, is `folder:DIR`, or `frames:DIR` where it holds videos. No image
+    is read, and label maps only in a folder without classes.toml, to find out their values. Raises UserError for a name that is
+    unknown and for anything else, such as a list.
+    """
+    name = _name_of(dataset)
+    if not isinstance(name, str):
+        return name
     if name.startswith("frames:"):
         from densebench.datasets.frames import open_frames
 
@@ -63,6 +71,43 @@ def load_dataset(name: str, root: Path | None = None) -> Dataset:
     return _with_code(_open(classes[name], name, root), code)
 
 
+def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
+    """Return the name of what is to be opened, a folder's with its kind; a `Dataset` itself."""
+    if isinstance(dataset, Path):
+        return str(dataset) if dataset.suffix == ".py" and not dataset.is_dir() else _folder_name(str(dataset))
+    if isinstance(dataset, str):
+        if ":" in dataset.partition("/")[0] or dataset.endswith(".py") or dataset in _modules():
+            return dataset
+        return _folder_name(dataset) if dataset and _folder_of(dataset).is_dir() else dataset
+
+    from densebench.datasets.dataset import Dataset
+
+    if isinstance(dataset, Dataset):
+        return dataset
+    if isinstance(dataset, list | tuple | set):
+        raise UserError(f"load_dataset opens one data set, not a list of {len(dataset)}; call it for each")
+    raise UserError(
+        f"a data set is a name, the path of a folder or of a Python file, or a Dataset, not {type(dataset).__name__}; "
+        "`densebench data ls` lists the names"
+    )
+
+
+def _folder_of(text: str) -> Path:
+    """Return the folder in a text that may end in ?key=value."""
+    return Path(text) if "?" not in text or Path(text).is_dir() else Path(text.rpartition("?")[0])
+
+
+def _folder_name(text: str) -> str:
+    """Return `folder:DIR`, or `frames:DIR` where JPEGImages and Annotations hold folders of frames alone."""
+    images, masks = (_folder_of(text) / name for name in ("JPEGImages", "Annotations"))
+    if "?" in text or not (images.is_dir() and masks.is_dir()):
+        return f"folder:{text}"
+    videos = all(not any(path.is_file() for path in folder.iterdir()) for folder in (images, masks))
+    if videos:
+        notice(f"{text} holds videos: it is opened as frames:{text}")
+    return f"{'frames' if videos else 'folder'}:{text}"
+
+
 def titles() -> dict[str, str]:
     """Return name -> title of every data set."""
     return {name: title for name, (_, title) in _modules().items()}
@@ -79,7 +124,7 @@ def fitting(kind: str) -> str:
     return ", ".join([*titles_of(kind), *([FOLDERS[kind]] if kind in FOLDERS else [])]) or "none that is built in"
 
 
-def every_dataset(root: Path | None = None) -> Iterator[tuple[str, Dataset]]:
+def every_dataset(root: str | Path | None = None) -> Iterator[tuple[str, Dataset]]:
     """Yield the name of every data set and the data set; one that cannot be opened is reported in one line and left out."""
     for name in _modules():
         try:
@@ -88,7 +133,7 @@ def every_dataset(root: Path | None = None) -> Iterator[tuple[str, Dataset]]:
             notice(f"the data set {name} is left out: {error}")
 
 
-def present(root: Path | None = None) -> list[str]:
+def present(root: str | Path | None = None) -> list[str]:
     """Return the names of the data sets whose evaluation split is there, in whole or in part."""
     return [name for name, dataset in every_dataset(root) if dataset.has(dataset.val_split)]
 
@@ -186,7 +231,7 @@ def _class_in_file(name: str) -> type[Dataset]:
     raise UserError(f"{name} holds no class that derives from Dataset; add one")
 
 
-def _open(kind: type[Dataset], name: str, root: Path | None) -> Dataset:
+def _open(kind: type[Dataset], name: str, root: str | Path | None) -> Dataset:
     from densebench.datasets.dataset import Dataset
 
     with guarded(name, "when its data set is made"):

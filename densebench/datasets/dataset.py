@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from PIL import Image
 
-from densebench.console import progress
 from densebench.datasets.io.decoding import image_size, read_image, read_mask
 from densebench.datasets.io.digests import FileDigests, digests_of
 from densebench.datasets.io.names import check_name
 from densebench.datasets.label_maps import IGNORED, looked_up, numbered_table
+from densebench.datasets.threads import in_threads
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import cache_root, digest, read_checked, sweep, write_checked
 from densebench.pictures.palette import Colour, distinct_palette
 from densebench.user_code import reduced
 
-THREADS = 4
 SAMPLE = 32  # images of a split that `verify` opens
 MANY = 2000  # files from which on hashing shows a progress bar
 
@@ -222,7 +220,7 @@ class Dataset:
         path = cache_root() / "presence" / f"{key}.npy"
         if (content := read_checked(path)) is not None:
             return np.load(io.BytesIO(content), allow_pickle=False)
-        rows = _in_threads(self._classes_shown, items, f"classes of {self.name}")
+        rows = in_threads(self._classes_shown, items, f"classes of {self.name}")
         table = np.stack(rows) if rows else np.zeros((0, len(self.classes)), bool)
         stream = io.BytesIO()
         np.save(stream, table)
@@ -247,7 +245,7 @@ class Dataset:
                 problems.append(f"{split}: {len(missing)} files are missing, the first is {missing[0]}")
             complete = [item for item in items if not {item.image, item.label} & set(missing)]
             step = 1 if full else max(1, len(complete) // SAMPLE)
-            flaws = _in_threads(self._problem, complete[::step], f"verify {self.name} {split}")
+            flaws = in_threads(self._problem, complete[::step], f"verify {self.name} {split}")
             problems += [f"{split}: {flaw}" for flaw in flaws if flaw]
         return problems
 
@@ -268,22 +266,13 @@ class Dataset:
 
     def _hashed(self, work: Callable[[Item], str], items: Iterable[Item], label: str) -> list[str]:
         items = tuple(items)
-        digests = _in_threads(work, items, label) if len(items) >= MANY else [work(item) for item in items]
+        digests = in_threads(work, items, label) if len(items) >= MANY else [work(item) for item in items]
         self._digests.save()
         return digests
 
     @functools.cached_property
     def _digests(self) -> FileDigests:
         return digests_of(digest(self.name, 16))
-
-
-def _in_threads(work: Callable[[Item], T], items: Sequence[Item], label: str) -> list[T]:
-    results = []
-    with ThreadPoolExecutor(THREADS) as pool, progress(label, len(items)) as bar:
-        for result in pool.map(work, items):
-            results.append(result)
-            bar.advance()
-    return results
 
 
 def _path(path: Path | None, item: Item) -> Path:

@@ -1,41 +1,70 @@
-"""The user's own folder of images and label maps: `folder:DIR`.
+"""The user's own folder of images and labels: `folder:DIR`.
+
+What `DIR/classes.toml` does not say is inferred and printed in one line: which files belong together
+(`densebench.datasets.folders.pairs`), what their values mean (`.meaning`), which are trained on (`.splits`). The layout that needs
+no inference:
 
     DIR/classes.toml             classes = ["cat", "dog"], and optionally the keys below
     DIR/images/<split>/<name>.*  jpg, jpeg, png, webp, bmp or tif
     DIR/labels/<split>/<name>.png  one id a pixel, greyscale or paletted
 
-Optional keys of classes.toml, with their defaults: ignore_index = 255 (the value of unlabelled pixels), reduce_zero_label = false
-(true: classes are numbered from 1, and 0 is unlabelled), splits = ["train", "val"] (the first is trained on, the last evaluated),
-background (the name of the background class; none).
+Keys of classes.toml; all but the lists may also follow the folder's name, as `folder:DIR?key=value&key=value`:
+
+    classes            names, in the order of the ids
+    values             the value (or the colour, "#80ff00") of each class in the label maps; else they count from 0
+    ignore_index       the value (or colour) of unlabelled pixels; 255, for 16 bits also -1; 255 is always void but as a class
+    reduce_zero_label  true: classes are numbered from 1, and 0 is unlabelled
+    background         the name of the background class
+    splits             the first is trained on, the last evaluated; ["train", "val"]
+    images, labels     the folders of images and of label maps; labels may be an annotation file (`.shapes`)
+    suffix             what label maps have behind the name of their image, such as "_mask"
+    ignore_background  true: pixels outside all shapes of an annotation file are void, else a class "background"
+    seed, val          the split by seed, where there is no other: 0 and 0.2
 """
 
 from __future__ import annotations
 
-import tomllib
+import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image
 
+from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, files_in
+from densebench.datasets.folders.mask_files import hexed, read_values, summarise
+from densebench.datasets.folders.meaning import Meaning, inferred, numbered, told_meaning
+from densebench.datasets.folders.options import UNSIGNED, Told, read_told
+from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, Pairs, find_pairs
+from densebench.datasets.folders.splits import Splits, find_splits
 from densebench.datasets.io.annotations import reading
-from densebench.datasets.io.names import check_name
-from densebench.datasets.label_maps import IGNORED
-from densebench.errors import UserError, unknown
-from densebench.files.atomic import check_ordinary
+from densebench.datasets.io.decoding import opened
+from densebench.datasets.io.digests import digests_of
+from densebench.datasets.label_maps import IGNORED, INVALID
+from densebench.errors import UserError
+from densebench.files.atomic import digest
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-KEYS = {"classes": list, "ignore_index": int, "reduce_zero_label": bool, "splits": list, "background": str}
-EXAMPLE = 'write for example classes = ["cat", "dog"]'
+SUFFIXES = IMAGE_SUFFIXES
+ORIENTATION = 0x0112  # EXIF
+INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background"})
+"""Keys that ask for more than the layout that needs no inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Dataset):
-    """A folder of images and label maps with the same stems, described by classes.toml. `root` is the folder itself."""
+    """A folder of images and label maps with the same stems, described by classes.toml. `root` is the folder itself.
 
-    raw_ignore: int = IGNORED
+    values: the number of each class in the files; coloured: it is 65536 R + 256 G + B. void: the numbers of unlabelled pixels.
+    """
+
+    values: tuple[int, ...] = ()
+    coloured: bool = False
+    void: tuple[int, ...] = (IGNORED,)
 
     @property
     def remedy(self) -> str:
@@ -58,59 +87,184 @@ class Folder(Dataset):
             yield Item(image.stem, image, labels / f"{image.stem}.png")
 
     def label_table(self) -> np.ndarray:
-        """Return the table of `Dataset.label_table`, with the ignored value of classes.toml."""
-        table = Dataset.label_table(self)
-        table[self.raw_ignore] = IGNORED
+        """Return what each value 0..255 of a label map of numbers becomes, as `Dataset.label_table`."""
+        table = np.full(256, INVALID, np.int16)
+        table[list(self.values)] = np.arange(len(self.values))
+        table[[value for value in self.void if value <= IGNORED]] = IGNORED
         return table
+
+    def label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
+        """Return the class of each pixel, as `Dataset.label`; label maps may have 16 bits."""
+        numbers = self._numbers(item)
+        known = np.array([*self.values, *self.void], np.int32)
+        ids = np.array([*range(len(self.values)), *([IGNORED] * len(self.void))], np.int16)
+        if int(numbers.max(initial=0)) <= UNSIGNED:
+            table = np.full(UNSIGNED + 1, INVALID, np.int16)
+            table[known[known <= UNSIGNED]] = ids[known <= UNSIGNED]
+            found = table[numbers]
+        else:
+            order = np.argsort(known)
+            index = np.searchsorted(known[order], numbers).clip(max=len(known) - 1)
+            found = np.where(known[order][index] == numbers, ids[order][index], INVALID)
+        if (found == INVALID).any():
+            raise self._strange(item, np.unique(numbers[found == INVALID]).tolist())
+        self.check_size(item, numbers.shape)
+        return found.astype(np.uint8)
+
+    def _numbers(self, item: Item) -> Int32[np.ndarray, "h w"]:
+        if item.label is None:
+            raise UserError(f"the item {item.name} has no file; it belongs to another data set")
+        return read_values(item.label, self.coloured)
+
+    def _strange(self, item: Item, values: list[int]) -> UserError:
+        """Return the error for values that are neither a class nor void; it says what to write where one of them is void."""
+        shown = [hexed(value) if self.coloured else str(value) for value in values]
+        void = f'"{shown[0]}"' if self.coloured else shown[0]
+        names = [hexed(value) if self.coloured else str(value) for value in (self.values[0], self.values[-1])]
+        remedy = f"if {shown[0]} is void, write ignore_index = {void} in {self.root / 'classes.toml'} or ?ignore_index={shown[0]}"
+        if not self.coloured and IGNORED < values[0] < UNSIGNED:
+            remedy = "ids go up to 255; renumber the classes"
+        return UserError(
+            f"the label map {item.label} holds the value {shown[0]}, which {self.name} does not have ({len(values)} such values, "
+            f"{len(self.classes)} classes from {names[0]} to {names[1]}); {remedy}; if it is a class, list it in classes.toml"
+        )
+
+    def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
+        """Raise UserError where the labels' (h, w) differs from the image's; it says so where a camera stored the image turned."""
+        width, height = self.image_size(item)
+        if shape == (height, width):
+            return
+        turned = ""
+        if shape == (width, height) and item.image is not None and _orientation(item.image) > 4:
+            turned = " (the camera stored it turned, and EXIF says so; save it upright)"
+        raise UserError(
+            f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is {width} x {height} "
+            f"(width x height){turned}; export one of them again"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred(Folder):
+    """A folder of which something was inferred. entries: the images of each split. layout, split_rule: what was found, in words."""
+
+    entries: tuple[tuple[str, tuple[Item, ...]], ...] = ()
+    layout: str = ""
+    split_rule: str = ""
+    told: tuple[tuple[str, Any], ...] = ()
+
+    def list_items(self, split: str) -> tuple[Item, ...]:
+        """Return the images of a split, sorted by name."""
+        return dict(self.entries)[split]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `Dataset.facts` says, and what was inferred."""
+        return {**super().facts(), "label_values": self._shown(), "layout": self.layout, "split_rule": self.split_rule}
+
+    def classes_toml(self) -> str:
+        """Return the text of a classes.toml by which nothing needs to be inferred from the label maps."""
+        lines: dict[str, Any] = {**dict(self.told), "classes": list(self.classes), **self._meaning()}
+        if self.background is not None:
+            lines["background"] = self.classes[self.background]
+        if not self.split_rule.startswith("by seed"):
+            others = [split for split in self.splits if split not in (self.train_split, self.val_split)]
+            lines["splits"] = [self.train_split, *others, self.val_split]
+        return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
+
+    def _meaning(self) -> dict[str, Any]:
+        """Return the lines of classes.toml that give the values of the classes and of void."""
+        lines: dict[str, Any] = {}
+        if self.coloured or self.values != tuple(range(len(self.values))):
+            lines["values"] = self._shown()
+        void = [value for value in self.void if value != IGNORED or self.coloured]
+        if void:
+            lines["ignore_index"] = hexed(void[0]) if self.coloured else void[0]
+        return lines
+
+    def _shown(self) -> list[Any]:
+        return [hexed(value) for value in self.values] if self.coloured else list(self.values)
 
 
 def open_folder(name: str) -> Folder:
-    """Return the data set behind `folder:DIR`. Raises UserError for a missing folder and for a classes.toml that is wrong."""
-    root = Path(name.removeprefix("folder:"))
-    options = _read(root / "classes.toml")
-    classes, splits = tuple(options["classes"]), tuple(options.get("splits", ("train", "val")))
-    ignore, reduce = options.get("ignore_index", IGNORED), options.get("reduce_zero_label", False)
-    background = options.get("background")
-    if background is not None and background not in classes:
-        raise unknown("background class", background, classes, f"{root / 'classes.toml'} lists {', '.join(classes)}")
-    ids = range(1, len(classes) + 1) if reduce else range(len(classes))
-    if not 0 <= ignore <= 255 or ignore in ids:
-        raise UserError(
-            f"ignore_index {ignore} in {root / 'classes.toml'} must be in 0..255 and no class's id ({ids[0]}..{ids[-1]}); use 255"
-        )
-    return Folder(
-        root=root,
-        name=name,
-        title=f"folder {root.name}",
-        classes=classes,
-        splits=splits,
-        train_split=splits[0],
-        val_split=splits[-1],
-        reduce_zero_label=reduce,
-        background=None if background is None else classes.index(background),
-        mapping=f"folder-{len(classes)}-ignore-{ignore}-{'from-1' if reduce else 'from-0'}-v1",
-        raw_ignore=ignore,
+    """Return the data set behind `folder:DIR`; label maps are read where their values are not told.
+
+    Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
+    """
+    told = read_told(name)
+    splits = tuple(told.get("splits", ("train", "val")))
+    with reading(told.root, "give another folder"):
+        described = "classes" in told.values and not INFERRING & told.values.keys()
+        written_out = "splits" in told.values or any((told.root / "images" / split).is_dir() for split in splits)
+        pairs = None if described and written_out else find_pairs(told)
+        if described and pairs is None:
+            meaning = numbered(told)
+            return Folder(**_fields(told, meaning), splits=splits, train_split=splits[0], val_split=splits[-1])
+        if pairs is None:
+            raise _unrecognised(told)
+        return _inferred(told, pairs)
+
+
+def _fields(told: Told, meaning: Meaning) -> dict[str, Any]:
+    return {
+        "root": told.root,
+        "name": told.name,
+        "title": f"folder {told.root.name}",
+        "classes": meaning.classes,
+        "reduce_zero_label": told.get("reduce_zero_label", False),
+        "background": meaning.background,
+        "mapping": meaning.mapping,
+        "values": meaning.values,
+        "coloured": meaning.coloured,
+        "void": meaning.void,
+    }
+
+
+def _inferred(told: Told, pairs: Pairs) -> Inferred:
+    """Return a folder of which something is inferred; a notice says what was taken."""
+    splits = find_splits(told, pairs.groups)
+    every = [item for items in splits.items.values() for item in items]
+    meaning = told_meaning(told)
+    if meaning is None:
+        paths = sorted({item.label for item in every if item.label is not None})
+        meaning = inferred(told, summarise(paths, digests_of(digest(told.name, 16)), told.root.name))
+    count = len({item.image for item in every})
+    left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
+    left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
+    _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
+    return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
+
+
+def _parts(told: Told, splits: Splits) -> dict[str, Any]:
+    kept = ("images", "labels", "suffix", "seed", "val", "ignore_background")
+    return {
+        "splits": tuple(splits.items),
+        "train_split": splits.train,
+        "val_split": splits.val,
+        "entries": tuple(splits.items.items()),
+        "split_rule": splits.rule,
+        "told": tuple((key, told.values[key]) for key in kept if key in told.values),
+    }
+
+
+def _say(told: Told, parts: list[str]) -> None:
+    ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
+    _once(f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+
+
+@functools.cache
+def _once(text: str) -> None:
+    """Print a line, once in a process."""
+    notice(text)
+
+
+def _unrecognised(told: Told) -> UserError:
+    seen = sorted(f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith("."))
+    return UserError(
+        f"{told.root} has no images with label maps that can be told by their names (it holds {', '.join(seen[:6]) or 'nothing'}"
+        f"{', ...' if len(seen) > 6 else ''}); call them images/x.jpg and labels/x.png, or say where they are: "
+        f"folder:{told.root}?images=DIR&labels=DIR"
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with reading(path, f"{EXAMPLE} in it"):
-            check_ordinary(path)
-            options = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}); {EXAMPLE}") from error
-    for key, value in options.items():
-        if key not in KEYS:
-            raise unknown(f"key in {path}:", key, KEYS, f"the keys are {', '.join(KEYS)}")
-        if type(value) is not KEYS[key]:
-            raise UserError(f"{key} in {path} is {value!r}, not a {KEYS[key].__name__}; correct it")
-    for key in ("classes", "splits"):
-        value = options.get(key, ["train"] if key == "splits" else [])
-        if not value or not all(isinstance(entry, str) for entry in value) or len(set(value)) < len(value):
-            raise UserError(f"{key} in {path} is {value!r}, not a list of different names; {EXAMPLE}")
-    for split in options.get("splits", ()):
-        check_name(split, f"splits in {path}")
-    if len(options["classes"]) > IGNORED - 1:
-        raise UserError(f"{path} lists {len(options['classes'])} classes; label maps of 8 bits allow {IGNORED - 1}")
-    return options
+def _orientation(path: Path) -> int:
+    with opened(path, f"the image {path}", "opened") as image:
+        return int(image.getexif().get(ORIENTATION, 1)) if isinstance(image, Image.Image) else 1

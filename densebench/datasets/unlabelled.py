@@ -197,11 +197,14 @@ class First(Images):
         return self.whole.open(self.numbers[index])
 
 
-def open_images(specs: Sequence[str], root: Path | None = None, limit: int | None = None) -> Images:
+def open_images(
+    specs: str | Path | Dataset | Sequence[str | Path | Dataset], root: str | Path | None = None, limit: int | None = None
+) -> Images:
     """Open the images that `--data` names: a folder, a .tar file or a folder of them, `imagenet`, `coco`, `coco+`, a data set.
 
-    Raises UserError for what is unknown, missing, unreadable or without an image.
+    Of several, their images one after the other. Raises UserError for what is unknown, missing, unreadable or without an image.
     """
+    specs = [specs] if isinstance(specs, str | Path | Dataset) else specs
     parts = tuple(_open(spec, root) for spec in specs)
     images = parts[0] if len(parts) == 1 else Joined("+".join(part.name for part in parts), parts)
     if limit is not None and limit < len(images):
@@ -209,7 +212,10 @@ def open_images(specs: Sequence[str], root: Path | None = None, limit: int | Non
     return images
 
 
-def _open(spec: str, root: Path | None) -> Images:
+def _open(spec: str | Path | Dataset, root: str | Path | None) -> Images:
+    if isinstance(spec, Dataset):
+        return Labelled(spec.name, spec, spec.items(spec.train_split))
+    spec = str(spec)
     if spec in JOINED:
         return Joined(spec, tuple(_open(part, root) for part in JOINED[spec]))
     if spec in OFFICIAL:

@@ -79,7 +79,7 @@ def _is_file(name: str) -> bool:
 def _is_gone(name: str) -> bool:
     kind, _, path = name.partition(":")
     if kind in PATHS and path:
-        return not os.path.exists(path)  # noqa: PTH110
+        return not os.path.exists(path) and not os.path.exists(path.rpartition("?")[0])  # noqa: PTH110 (folder:DIR?key=value)
     return name.endswith(".py") and not _is_file(name)
 
 
