@@ -108,23 +108,35 @@ def planned(
 
     Raises UserError for whatever is wrong with the call as a whole.
     """
-    if protocol is None or "backbones" in given or "datasets" in given:
-        raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
     options.check_run(seed, limit)
-    kind, protocol_name, preset = (
-        _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
-    )
-    _check_options(kind, protocol_name)
-    if model is None and "model" not in {flag.name for flag in options.flags(kind)}:
-        model = given.pop("model", None)
-    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
-    told = {"features": features, "mean": mean, "std": std}
+    evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
     how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    told = {"features": features, "mean": mean, "std": std}
     how |= {key: value for key, value in told.items() if value is not None}
     backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), how)
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), how)
-    opened = _opened(evaluator, protocol_name, len(backbones), datasets, None if data_root is None else Path(data_root))
+    opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
+
+
+def _evaluator(
+    model: Models, protocol: str | Path | Evaluator | None, preset: str | None, given: dict[str, Any]
+) -> tuple[Evaluator, str, str, Models]:
+    """Return the protocol with its options, its name, its preset, and the model, which may be given by keyword too.
+
+    A protocol may have an option `model`. Where it has none, the keyword is the model. Raises UserError for what is unknown.
+    """
+    if protocol is None or "backbones" in given or "datasets" in given:
+        raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
+    kind, name, preset = _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
+    own = {flag.name for flag in options.flags(kind)}
+    parameters = {name for name, each in inspect.signature(planned).parameters.items() if each.kind in KEYWORDS}
+    if clash := sorted(own & parameters):
+        raise UserError(f"{name}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
+    if model is None and "model" not in own:
+        model = given.pop("model", None)
+    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
+    return evaluator, name, preset, model
 
 
 def _new_call(model: Any, protocol: Any, given: Mapping[str, Any]) -> str:
@@ -201,13 +213,6 @@ def _checked(evaluator: Evaluator) -> Evaluator:
     return replace(evaluator, **values)
 
 
-def _check_options(kind: type[Evaluator], protocol: str) -> None:
-    """Raise UserError for a protocol whose option could never be given, since a parameter of `evaluate` has its name."""
-    taken = {name for name, each in inspect.signature(planned).parameters.items() if each.kind in KEYWORDS}
-    if clash := [flag.name for flag in options.flags(kind) if flag.name in taken]:
-        raise UserError(f"{protocol}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
-
-
 def _backbones(
     override: Backbone | None, models: list[Model], weights: list[Any], names: list[Any], how: Mapping[str, Any]
 ) -> list[Requested]:
@@ -266,9 +271,9 @@ def _trained_on(folder: Path) -> str | None:
     return name
 
 
-def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[Any], root: Path | None) -> list[Dataset]:
+def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[Any], root: str | Path | None) -> list[Dataset]:
     """Return the data sets. Raises UserError for one of another kind, and for a number of runs that does not fit."""
-    opened = [dataset if isinstance(dataset, Dataset) else load_dataset(dataset, root) for dataset in datasets]
+    opened = [load_dataset(dataset, root) for dataset in datasets]
     if (option := evaluator.alone()) and backbones * len(opened) > 1:
         raise UserError(f"{option} goes with one backbone and one data set; {backbones} and {len(opened)} are given")
     takes = evaluator.takes
