@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,14 +50,7 @@ class Requested:
 
     def load(self) -> Backbone:
         """Load it. Raises UserError as `load_backbone` does."""
-        if isinstance(self.model, Backbone):
-            return self.model
-        how = dict(self.how)
-        if self.name is not None and not isinstance(self.model, str | Path):
-            how["name"] = self.name
-        weights = None if self.weights is None else Path(self.weights)
-        model: Any = self.model
-        return load_backbone(model, weights=weights, **how)
+        return load_backbone(self.model, weights=self.weights, name=self.name, **self.how)
 
 
 @dataclass(frozen=True)
@@ -222,7 +216,7 @@ def _backbones(
     models = models if override is None else [override]
     pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)
     for spec in models:
-        if isinstance(spec, str):
+        if isinstance(spec, str) and not os.path.exists(spec):  # noqa: PTH110 (Path raises for a name that is too long)
             check_form(spec)
     return [Requested(model, file, name, how) for model, file, name in pairs]
 
