@@ -257,7 +257,9 @@ def _once(text: str) -> None:
 
 
 def _unrecognised(told: Told) -> UserError:
-    seen = sorted(f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith("."))
+    seen = sorted(
+        f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith(".")
+    )
     return UserError(
         f"{told.root} has no images with label maps that can be told by their names (it holds {', '.join(seen[:6]) or 'nothing'}"
         f"{', ...' if len(seen) > 6 else ''}); call them images/x.jpg and labels/x.png, or say where they are: "

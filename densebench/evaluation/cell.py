@@ -22,6 +22,7 @@ from densebench.processes import describe, peak_memory_mb, resolve_device, synch
 from densebench.results import record as records
 from densebench.results.provenance import code
 from densebench.results.score import Score, from_json, point_of
+from densebench.user_code import class_code
 
 
 class Scored(NamedTuple):
@@ -86,7 +87,7 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
         "official_train_images": dataset.official_images(train),
         "digest": digest([dataset.digest(split, items[split]) for split in items], 16),
         "limit": limit,
-        "code": dataset.code,
+        "code": dataset.code or class_code(type(dataset)),
         **dataset.facts(),
     }
 

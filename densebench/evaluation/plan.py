@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,14 +50,7 @@ class Requested:
 
     def load(self) -> Backbone:
         """Load it. Raises UserError as `load_backbone` does."""
-        if isinstance(self.model, Backbone):
-            return self.model
-        how = dict(self.how)
-        if self.name is not None and not isinstance(self.model, str | Path):
-            how["name"] = self.name
-        weights = None if self.weights is None else Path(self.weights)
-        model: Any = self.model
-        return load_backbone(model, weights=weights, **how)
+        return load_backbone(self.model, weights=self.weights, name=self.name, **self.how)
 
 
 @dataclass(frozen=True)
@@ -108,23 +102,35 @@ def planned(
 
     Raises UserError for whatever is wrong with the call as a whole.
     """
-    if protocol is None or "backbones" in given or "datasets" in given:
-        raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
     options.check_run(seed, limit)
-    kind, protocol_name, preset = (
-        _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
-    )
-    _check_options(kind, protocol_name)
-    if model is None and "model" not in {flag.name for flag in options.flags(kind)}:
-        model = given.pop("model", None)
-    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
-    told = {"features": features, "mean": mean, "std": std}
+    evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
     how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    told = {"features": features, "mean": mean, "std": std}
     how |= {key: value for key, value in told.items() if value is not None}
     backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), how)
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), how)
-    opened = _opened(evaluator, protocol_name, len(backbones), datasets, None if data_root is None else Path(data_root))
+    opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
+
+
+def _evaluator(
+    model: Models, protocol: str | Path | Evaluator | None, preset: str | None, given: dict[str, Any]
+) -> tuple[Evaluator, str, str, Models]:
+    """Return the protocol with its options, its name, its preset, and the model, which may be given by keyword too.
+
+    A protocol may have an option `model`. Where it has none, the keyword is the model. Raises UserError for what is unknown.
+    """
+    if protocol is None or "backbones" in given or "datasets" in given:
+        raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
+    kind, name, preset = _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
+    own = {flag.name for flag in options.flags(kind)}
+    parameters = {name for name, each in inspect.signature(planned).parameters.items() if each.kind in KEYWORDS}
+    if clash := sorted(own & parameters):
+        raise UserError(f"{name}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
+    if model is None and "model" not in own:
+        model = given.pop("model", None)
+    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
+    return evaluator, name, preset, model
 
 
 def _new_call(model: Any, protocol: Any, given: Mapping[str, Any]) -> str:
@@ -201,13 +207,6 @@ def _checked(evaluator: Evaluator) -> Evaluator:
     return replace(evaluator, **values)
 
 
-def _check_options(kind: type[Evaluator], protocol: str) -> None:
-    """Raise UserError for a protocol whose option could never be given, since a parameter of `evaluate` has its name."""
-    taken = {name for name, each in inspect.signature(planned).parameters.items() if each.kind in KEYWORDS}
-    if clash := [flag.name for flag in options.flags(kind) if flag.name in taken]:
-        raise UserError(f"{protocol}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
-
-
 def _backbones(
     override: Backbone | None, models: list[Model], weights: list[Any], names: list[Any], how: Mapping[str, Any]
 ) -> list[Requested]:
@@ -217,7 +216,7 @@ def _backbones(
     models = models if override is None else [override]
     pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)
     for spec in models:
-        if isinstance(spec, str):
+        if isinstance(spec, str) and not os.path.exists(spec):  # noqa: PTH110 (Path raises for a name that is too long)
             check_form(spec)
     return [Requested(model, file, name, how) for model, file, name in pairs]
 
@@ -266,9 +265,9 @@ def _trained_on(folder: Path) -> str | None:
     return name
 
 
-def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[Any], root: Path | None) -> list[Dataset]:
+def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[Any], root: str | Path | None) -> list[Dataset]:
     """Return the data sets. Raises UserError for one of another kind, and for a number of runs that does not fit."""
-    opened = [dataset if isinstance(dataset, Dataset) else load_dataset(dataset, root) for dataset in datasets]
+    opened = [load_dataset(dataset, root) for dataset in datasets]
     if (option := evaluator.alone()) and backbones * len(opened) > 1:
         raise UserError(f"{option} goes with one backbone and one data set; {backbones} and {len(opened)} are given")
     takes = evaluator.takes

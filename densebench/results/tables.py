@@ -34,7 +34,7 @@ LAYOUT = Layout(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
 
@@ -47,6 +47,15 @@ class Table:
     best: pd.DataFrame
     of: str = ""
     identities: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return _markdown_table(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return notebook_html([self])
 
     def rows(self) -> list[tuple[list[str], list[bool]]]:
         """Return cells and marks, row by row."""

@@ -87,7 +87,7 @@ def _lists(root: Path) -> list[Path]:
     for folder in LISTS:
         paths = sorted((root / folder).glob("*.txt"))
         if chosen := [path for path in paths if folder or path.stem.lower() in SPLITS]:
-            return sorted(chosen, key=lambda path: (SPLITS.index(path.stem.lower()) if path.stem.lower() in SPLITS else 99))
+            return sorted(chosen, key=lambda path: SPLITS.index(path.stem.lower()) if path.stem.lower() in SPLITS else 99)
     return []
 
 
