@@ -95,7 +95,7 @@ def _status() -> int:
     """Run the given command and return its exit status."""
     try:
         with guarded():
-            app()
+            app(prog_name="densebench")  # also under `python -m densebench`: the shell completes by this name
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -12,6 +12,7 @@ command line, not at the file's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -25,7 +26,8 @@ from densebench.errors import UserError, unknown
 from densebench.flag import Flag, check_range
 
 LEFT = "densebench.config"  # where the context keeps the file, and its keys that are not the command's own
-WORDS = {int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
+TYPES: dict[type, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,)}  # of TOML; others are texts
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 class Parameter(NamedTuple):
@@ -45,17 +47,16 @@ class Parameter(NamedTuple):
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        if self.type is str and is_number:
+        if self.type is str and type(value) is int:  # such as one block of --layer
             return str(value)
-        if not (is_number if self.type is int else isinstance(value, bool if self.type is bool else str)):
+        if type(value) not in TYPES.get(self.type, (str,)):
             raise ValueError(value)
         return value
 
     @property
     def takes(self) -> str:
         """What it takes, in words."""
-        word = WORDS[self.type]
+        word = WORDS.get(self.type, "a text")
         return f"{word} or a list" if self.is_list or self.type is str else word
 
 
@@ -96,16 +97,25 @@ def given(context: typer.Context, known: Sequence[Flag]) -> dict[str, Any]:
     Raises UserError for an option that there is not, and for a value in the file that an option does not take.
     """
     path, table = context.meta.get(LEFT, (None, {}))
-    flags = {flag.name: flag for flag in known}
+    flags, values = {flag.name: flag for flag in known}, {}
     for key, value in table.items():
         try:
             if key not in flags:
                 raise unknown("option", key, [*flags, *_parameters(context)], "the same command with --help lists them")
-            flags[key].read(value)
+            values[key] = value if isinstance(value, str | list) or not flags[key].is_list else [value]
+            flags[key].read(values[key])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
     spellings = [spelling for parameter in context.command.params for spelling in parameter.opts]
-    return {**table, **entry_options.parse(context.args, known, spellings)}
+    return {**values, **entry_options.parse(context.args, known, spellings)}
+
+
+def argument(context: typer.Context, name: str, value: str | None) -> str | None:
+    """Return an argument, or what the file gives in its place where an option of a method stands first: `--steps 3`."""
+    if value is None or not value.startswith("-"):
+        return value
+    context.args.insert(0, value)
+    return (context.default_map or {}).get(name)
 
 
 def _parameters(context: typer.Context) -> dict[str, Parameter]:
@@ -117,9 +127,9 @@ def _parameters(context: typer.Context) -> dict[str, Parameter]:
         if get_origin(hint) is not Annotated or "--config" in parameter.opts or "--help" in parameter.opts:
             continue
         plain, about = get_args(hint)[:2]
-        kind = next((each for each in get_args(plain) if each is not type(None)), plain) if type(None) in get_args(plain) else plain
-        is_list = get_origin(kind) is list
-        entry = Parameter(str(parameter.name), get_args(kind)[0] if is_list else kind, is_list, about)
+        kinds = [each for each in get_args(plain) if each is not type(None)] if type(None) in get_args(plain) else [plain]
+        is_list = get_origin(kinds[0]) is list
+        entry = Parameter(str(parameter.name), get_args(kinds[0])[0] if is_list else kinds[0], is_list, about)
         parameters |= {spelling.lstrip("-").replace("-", "_"): entry for spelling in parameter.opts if spelling[1:2] != ""}
     return parameters
 
@@ -128,8 +138,9 @@ def _value(parameter: Parameter, key: str, value: Any, path: Path) -> Any:
     try:
         result = parameter.read(value)
     except ValueError as error:
-        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
-        raise UserError(f"{path}: {key} = {shown}: it takes {parameter.takes}; {parameter.about.help}") from error
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        raise UserError(f"{path}: {key} = {shown}: it takes {parameter.takes}. {parameter.about.help}") from error
     least, most = getattr(parameter.about, "min", None), getattr(parameter.about, "max", None)
     if parameter.type is int:
         check_range(f"{path}: {key} = {value}", result, -options.LARGEST if least is None else least, most or 2**63 - 1)

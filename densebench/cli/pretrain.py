@@ -14,7 +14,7 @@ import typer
 
 from densebench import catalog
 from densebench.cli import completing, entry_options
-from densebench.cli.config import Config
+from densebench.cli.config import Config, argument
 from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
 from densebench.errors import UserError
@@ -75,6 +75,7 @@ def pretrain(
     show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of METHOD.")] = False,
 ) -> None:
     """Pretrain a vision backbone by a dense self-supervised method; `densebench eval` scores what it writes."""
+    method = argument(context, "method", method)
     if show_help:
         _help(context, method)
         return
