@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
 from densebench.errors import UserError, unknown
 from densebench.options import Flag
+from densebench.results.terminal import terminal_width
 
 TITLES = {
     "axis": "Axes (swept; every score carries its value)",
@@ -48,8 +50,16 @@ def describe(known: Sequence[Flag]) -> str:
     for kind, title in TITLES.items():
         if chosen := [flag for flag in known if flag.kind == kind]:
             lines += ["", f"{title}:"]
-            lines += [f"  {flag.spelling} {flag.metavar}\n      {flag.help} [{_shown(flag.default)}]" for flag in chosen]
+            for flag in chosen:
+                lines += [f"  {flag.spelling} {flag.metavar}", *_indented(f"{flag.help} [{_shown(flag.default)}]")]
     return "\n".join(lines)
+
+
+def _indented(text: str) -> list[str]:
+    """Return a help text as one line, or on a terminal as lines that fit its width."""
+    width = terminal_width()
+    lines = [text] if width is None else textwrap.wrap(text, max(width - 6, 20), break_long_words=False, break_on_hyphens=False)
+    return [f"      {line}" for line in lines]
 
 
 def _shown(value: Any) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import textwrap
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
 from densebench import catalog
+from densebench.cli import completing
 from densebench.console import warn
 from densebench.errors import unknown
+from densebench.results.terminal import terminal_width
 
 KINDS = ("methods", "protocols", "datasets", "backbones")
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(metavar="[methods|protocols|datasets|backbones]", help="List only these.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[methods|protocols|datasets|backbones]", help="List only these.", autocompletion=completing.words(*KINDS)
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List methods, protocols, data sets and kinds of backbone. Those that cannot be read are named on stderr, a line each."""
@@ -27,10 +36,23 @@ def ls(
         return
     for name, rows in rows_by_kind.items():
         print(f"{name}:" if rows else f"{name}: none yet")
-        width = max((len(row["name"]) for row in rows), default=0)
-        for row in rows:
-            presets = f" (presets: {', '.join(row['presets'])})" if row.get("presets") else ""
-            print(f"  {row['name']:<{width}}  {row['title']}{presets}")
+        presets = [f" (presets: {', '.join(row['presets'])})" if row.get("presets") else "" for row in rows]
+        for line in listed((row["name"], row["title"] + more) for row, more in zip(rows, presets, strict=True)):
+            print(line)
+
+
+def listed(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Return names and what they mean as lines: one a name, or more on a terminal, between whose words long ones are broken."""
+    entries, width = list(entries), terminal_width()
+    column = max((len(name) for name, _ in entries), default=0)
+    lines = []
+    for name, text in entries:
+        room = len(text) if width is None else max(width - column - 4, 20)
+        wrapped = textwrap.wrap(text, max(room, 1), break_long_words=False, break_on_hyphens=False) or [""]
+        first = text if width is None else wrapped[0]  # blanks stay as they are in a pipe
+        lines.append(f"  {name:<{column}}  {first}")
+        lines += [f"{'':{column + 4}}{rest}" for rest in wrapped[1:] if width is not None]
+    return lines
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:

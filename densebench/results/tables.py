@@ -118,8 +118,9 @@ class Leaderboard:
         return stream.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
-        backbones = self.scores.identity.nunique()
-        return f"<Leaderboard of {len(self.all_tables)} tables: {backbones} backbones, {self.scores.record.nunique()} records>"
+        counts = {"table": len(self.all_tables), "backbone": self.scores.identity.nunique(), "record": self.scores.record.nunique()}
+        words = [f"{count} {what}" if count == 1 else f"{count} {what}s" for what, count in counts.items()]
+        return f"<Leaderboard: {', '.join(words)}>"
 
     def _repr_html_(self) -> str:
         return notebook_html(self.all_tables)
