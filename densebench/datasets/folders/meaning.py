@@ -108,7 +108,9 @@ def _listed(told: Told, values: Sequence[int | str], names: Sequence[str] | None
     else:
         void = tuple(sorted({void_number(told), IGNORED} - set(numbers)))
     default = list(names).index("background") if coloured and said and "background" in names else None
-    return Meaning(tuple(names), numbers, coloured, void, background(told, names, default), mapping_of(numbers, coloured, void), said)
+    return Meaning(
+        tuple(names), numbers, coloured, void, background(told, names, default), mapping_of(numbers, coloured, void), said
+    )
 
 
 def _void_colours(told: Told, classes: Sequence[int]) -> tuple[int, ...]:
@@ -119,7 +121,9 @@ def _void_colours(told: Told, classes: Sequence[int]) -> tuple[int, ...]:
         )
     number = int(void[1:], 16)
     if number in classes and "ignore_index" in told.values:
-        raise UserError(f"ignore_index {void} in {told.where('ignore_index')} is the colour of a class; take it out of one of them")
+        raise UserError(
+            f"ignore_index {void} in {told.where('ignore_index')} is the colour of a class; take it out of one of them"
+        )
     return () if number in classes else (number,)
 
 
@@ -161,7 +165,9 @@ def inferred(told: Told, summary: Summary) -> Meaning:
             f"the label maps of {told.root} hold {seen or 'nothing'}, of which {len(values)} is a class; at least two are needed: check "
             "ignore_index, or list classes in classes.toml"
         )
-    return Meaning(names, values, summary.colours, void, background(told, names, default), mapping_of(values, summary.colours, void), said)
+    return Meaning(
+        names, values, summary.colours, void, background(told, names, default), mapping_of(values, summary.colours, void), said
+    )
 
 
 def _given_void(told: Told) -> set[int]:
@@ -172,7 +178,11 @@ def _check_numbers(told: Told, values: Sequence[int], summary: Summary) -> None:
     if values and values[-1] > IGNORED:
         raise UserError(
             f"the label map {summary.example(values[-1])} holds the value {values[-1]}; ids go up to 255"
-            + (f"; if it is void, {told.example('ignore_index', UNSIGNED)}" if values[-1] == UNSIGNED else "; renumber the classes")
+            + (
+                f"; if it is void, {told.example('ignore_index', UNSIGNED)}"
+                if values[-1] == UNSIGNED
+                else "; renumber the classes"
+            )
         )
     if len(values) > 2 and values[-1] >= HIGH and values[-1] - values[-2] > FAR:
         listed = ", ".join(map(str, values))

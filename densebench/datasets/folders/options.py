@@ -103,7 +103,9 @@ def _given(query: str, name: str) -> dict[str, Any]:
         if key not in KEYS:
             raise unknown(f"key in {name}:", key, known, f"after ? come {', '.join(known)}, as key=value, joined by &")
         if not mark or key in given:
-            raise UserError(f"{name} {'gives' if mark else 'names'} {key} {'twice' if mark else 'without a value'}; write {key}=...")
+            raise UserError(
+                f"{name} {'gives' if mark else 'names'} {key} {'twice' if mark else 'without a value'}; write {key}=..."
+            )
         given[key] = _read_value(key, text, name)
     return given
 
@@ -173,6 +175,8 @@ def _check_values(told: Told) -> None:
             'colours such as "#80ff00", void not among them; give one for each class'
         )
     if len(values) != len(told.get("classes", values)):
-        raise UserError(f"{told.where('values')} lists {len(values)} values and {len(told.values['classes'])} classes; list as many")
+        raise UserError(
+            f"{told.where('values')} lists {len(values)} values and {len(told.values['classes'])} classes; list as many"
+        )
     if "reduce_zero_label" in told.values:
         raise UserError(f"{told.where('values')} has values and reduce_zero_label, which exclude one another; keep one")

@@ -64,7 +64,7 @@ def find_pairs(told: Told) -> Pairs | None:
             folders = {part: (images / part, _child(masks, part) or masks) for part in splits}
             return _grouped(folders, f"{images.name}/<split> and {masks.name}/<split>", suffix)
         return _grouped({"": (images, masks)}, f"{images.name}/ and {masks.name}/", suffix)
-    if images is None and masks is not None:  # the photographs themselves lie at the top
+    if images is None and masks is not None and any(_pictures(root, IMAGE_SUFFIXES)):
         return _grouped({"": (root, masks)}, f"the folder itself and {masks.name}/", suffix)
     return _by_split(root, suffix) or _beside({"": images or root}, suffix)
 
@@ -76,7 +76,9 @@ def _by_split(root: Path, suffix: str | None) -> Pairs | None:
         images, masks = _one_of(root / part, IMAGES), _one_of(root / part, MASKS)
         if images is not None and masks is not None:
             within[part] = (images, masks)
-        other = [folder for ending in ("annot", "_labels", "_masks", "_mask") if (folder := _child(root, part + ending)) is not None]
+        other = [
+            folder for ending in ("annot", "_labels", "_masks", "_mask") if (folder := _child(root, part + ending)) is not None
+        ]
         if other:
             annot[part] = (root / part, other[0])
         beside[part] = root / part
@@ -101,7 +103,9 @@ def _one_of(root: Path, names: Sequence[str], key: str = "") -> Path | None:
     chosen = [folder for folder in _folders(root) if folder.name.lower() in names and _holds_pictures(folder)]
     if len(chosen) > 1:
         told = f"; say which one: {root}?{key}={chosen[0].name}" if key else "; leave one of them there"
-        raise UserError(f"{root} holds {' and '.join(folder.name for folder in chosen)}, which may both be its {key or 'files'}{told}")
+        raise UserError(
+            f"{root} holds {' and '.join(folder.name for folder in chosen)}, which may both be its {key or 'files'}{told}"
+        )
     return chosen[0] if chosen else None
 
 
@@ -175,7 +179,9 @@ def _matched(
     best = max(fits.values(), default=0)
     endings = [ending for ending, count in fits.items() if count == best]
     if not best:
-        example = f"{images[0].name} and {maps[0].name}" if images and maps else f"{len(images)} images and {len(maps)} label maps"
+        example = (
+            f"{images[0].name} and {maps[0].name}" if images and maps else f"{len(images)} images and {len(maps)} label maps"
+        )
         raise UserError(
             f"no image and label map in {where} belong together by their names ({example}); call them x.jpg and x.png, or "
             "say what the label maps have behind the name: ?suffix=_part"
