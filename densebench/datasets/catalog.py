@@ -52,7 +52,7 @@ def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None) 
 
         return open_frames(name)
     if name.startswith("folder:"):
-        from densebench.datasets.folder import open_folder
+        from densebench.datasets.folders.opening import open_folder
 
         return open_folder(name)
     if name.endswith(".py"):

@@ -24,7 +24,6 @@ Keys of classes.toml; all but the lists may also follow the folder's name, as `f
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,24 +34,16 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, files_in
-from densebench.datasets.folders.mask_files import hexed, read_values, summarise
-from densebench.datasets.folders.meaning import Meaning, inferred, numbered, told_meaning
-from densebench.datasets.folders.options import UNSIGNED, Told, read_told
-from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, Pairs, find_pairs
-from densebench.datasets.folders.splits import Splits, find_splits
-from densebench.datasets.io.annotations import reading
+from densebench.datasets.folders.mask_files import hexed, read_values
+from densebench.datasets.folders.options import UNSIGNED
+from densebench.datasets.folders.pairs import IMAGE_SUFFIXES
 from densebench.datasets.io.decoding import opened
-from densebench.datasets.io.digests import digests_of
 from densebench.datasets.label_maps import IGNORED, INVALID
 from densebench.errors import UserError
-from densebench.files.atomic import digest
 
 SUFFIXES = IMAGE_SUFFIXES
 ORIENTATION = 0x0112  # EXIF
-INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background"})
-"""Keys that ask for more than the layout that needs no inference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,89 +173,6 @@ class Inferred(Folder):
 
     def _shown(self) -> list[Any]:
         return [hexed(value) for value in self.values] if self.coloured else list(self.values)
-
-
-def open_folder(name: str) -> Folder:
-    """Return the data set behind `folder:DIR`; label maps are read where their values are not told.
-
-    Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
-    """
-    told = read_told(name)
-    splits = tuple(told.get("splits", ("train", "val")))
-    with reading(told.root, "give another folder"):
-        described = "classes" in told.values and not INFERRING & told.values.keys()
-        written_out = "splits" in told.values or any((told.root / "images" / split).is_dir() for split in splits)
-        pairs = None if described and written_out else find_pairs(told)
-        if described and pairs is None:
-            meaning = numbered(told)
-            return Folder(**_fields(told, meaning), splits=splits, train_split=splits[0], val_split=splits[-1])
-        if pairs is None:
-            raise _unrecognised(told)
-        return _inferred(told, pairs)
-
-
-def _fields(told: Told, meaning: Meaning) -> dict[str, Any]:
-    return {
-        "root": told.root,
-        "name": told.name,
-        "title": f"folder {told.root.name}",
-        "classes": meaning.classes,
-        "reduce_zero_label": told.get("reduce_zero_label", False),
-        "background": meaning.background,
-        "mapping": meaning.mapping,
-        "values": meaning.values,
-        "coloured": meaning.coloured,
-        "void": meaning.void,
-    }
-
-
-def _inferred(told: Told, pairs: Pairs) -> Inferred:
-    """Return a folder of which something is inferred; a notice says what was taken."""
-    splits = find_splits(told, pairs.groups)
-    every = [item for items in splits.items.values() for item in items]
-    meaning = told_meaning(told)
-    if meaning is None:
-        paths = sorted({item.label for item in every if item.label is not None})
-        meaning = inferred(told, summarise(paths, digests_of(digest(told.name, 16)), told.root.name))
-    count = len({item.image for item in every})
-    left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
-    left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
-    _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
-    return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
-
-
-def _parts(told: Told, splits: Splits) -> dict[str, Any]:
-    kept = ("images", "labels", "suffix", "seed", "val", "ignore_background")
-    return {
-        "splits": tuple(splits.items),
-        "train_split": splits.train,
-        "val_split": splits.val,
-        "entries": tuple(splits.items.items()),
-        "split_rule": splits.rule,
-        "told": tuple((key, told.values[key]) for key in kept if key in told.values),
-    }
-
-
-def _say(told: Told, parts: list[str]) -> None:
-    ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
-    _once(f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
-
-
-@functools.cache
-def _once(text: str) -> None:
-    """Print a line, once in a process."""
-    notice(text)
-
-
-def _unrecognised(told: Told) -> UserError:
-    seen = sorted(
-        f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith(".")
-    )
-    return UserError(
-        f"{told.root} has no images with label maps that can be told by their names (it holds {', '.join(seen[:6]) or 'nothing'}"
-        f"{', ...' if len(seen) > 6 else ''}); call them images/x.jpg and labels/x.png, or say where they are: "
-        f"folder:{told.root}?images=DIR&labels=DIR"
-    )
 
 
 def _orientation(path: Path) -> int:

@@ -19,10 +19,9 @@ import numpy as np
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
-from densebench.datasets.io.annotations import reading
+from densebench.datasets.io.annotations import parse_xml, reading
 from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
-from densebench.files.atomic import check_ordinary
 
 FOLDERS = ("ILSVRC2012", "imagenet", "ILSVRC/Data/CLS-LOC")
 """Where the folders train and val of the images lie below the data root, whichever is there first."""
@@ -118,17 +117,9 @@ def _classes(root: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
 
-class _Builder(ET.TreeBuilder):
-    """A builder that refuses a document type, which could make the parser expand entities without end."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError(f"it declares a document type {name}")
-
-
 def _parse(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the classes, the width and height that were shown, and the corners [n 4] of an XML file."""
-    check_ordinary(path)
-    root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_Builder()))
+    root = parse_xml(path)
     shown = np.array([_number(root, f"size/{side}") for side in ("width", "height")])
     if (shown < 1).any():
         raise ValueError(f"its size is {shown[0]:g} x {shown[1]:g}")

@@ -50,8 +50,13 @@ DEFAULT_DATA = "scenes"
 class Data:
     """Images to train on: names of data sets or image folders, and the folder that holds the data sets (`--data-root`)."""
 
-    specs: Sequence[str] = ()
-    root: Path | None = None
+    specs: str | Path | Sequence[str | Path] = ()
+    root: str | Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The specs as texts; one alone counts as a list of one."""
+        return (str(self.specs),) if isinstance(self.specs, str | Path) else tuple(map(str, self.specs))
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Launch:
 def train(
     method: str,
     *,
-    data: Data | Sequence[str] | str = (),
+    data: Data | str | Path | Sequence[str | Path] = (),
     limit: int | None = None,
     init: Init | str | None = None,
     output: Path | str | None = None,
@@ -98,7 +103,7 @@ def train(
 
     Raises UserError for whatever the caller can correct, and Stopped after Ctrl-C, once the state is saved.
     """
-    data = data if isinstance(data, Data) else Data((data,) if isinstance(data, str) else tuple(data))
+    data = data if isinstance(data, Data) else Data(data)
     init = init if isinstance(init, Init) else Init(init)
     output = None if output is None else Path(output)
     options.check_run(seed, limit)
@@ -109,7 +114,7 @@ def train(
     if resume:
         output = output or newest_run(method)
         stored = read_run(output)
-        check_consent(output, stored, {**given, "data": data.specs or None, "init": init.spec})
+        check_consent(output, stored, {**given, "data": data.names or None, "init": init.spec})
         data, init = _stored_data(data, stored["data"]), _stored_init(init, stored)
         limit = stored["data"]["limit"] if limit is None else limit
         preset, variant, seed = preset or stored["preset"], variant or stored["variant"], stored["seed"] if seed is None else seed
@@ -120,7 +125,7 @@ def train(
         notice(f"no --data: pretraining on the generated data set {DEFAULT_DATA} with preset {name}")
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
-    images = open_images(data.specs, data.root, limit)
+    images = open_images(data.names, data.root, limit)
     facts = {
         **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init.spec, "seed": seed or 0},
         "method_code": catalog.code_of("methods", method),
@@ -166,7 +171,7 @@ def _stored_init(init: Init, stored: Mapping[str, Any]) -> Init:
 
 def _data_facts(images: Images, data: Data, limit: int | None) -> dict[str, Any]:
     """Return the facts of `run.json` by which the data of a run are opened and verified again."""
-    requested = {"specs": list(data.specs), "root": str(data.root) if data.root else None, "limit": limit}
+    requested = {"specs": list(data.names), "root": str(data.root) if data.root else None, "limit": limit}
     return {**requested, "name": images.name, "images": len(images), "digest": images.digest(), "code": images.code}
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from densebench.datasets.io.run_lengths import check_lengths, runs
 from densebench.errors import UserError
 from densebench.extras import require
 
 CORNERS = 3  # fewest corners of a polygon; pycocotools would take two for a box
 FARTHEST = 2**20  # largest coordinate in px, since pycocotools walks along every edge pixel by pixel
-FIRST, BITS = 48, 5  # COCO's text: a character, from "0" on, holds five bits, and a sixth if more of the number follow
 
 
 def _coco() -> Any:
@@ -33,10 +33,10 @@ def run_lengths(mask: Any, height: int, width: int, name: str) -> dict[str, Any]
         if size != [height, width]:
             raise ValueError(f"it is of {size[1]} x {size[0]} px, the image of {width} x {height}")
         if isinstance(counts, list):
-            _check(counts, height * width)
+            check_lengths(counts, height * width)
             return _coco().frPyObjects(mask, height, width)
         text = counts.encode() if isinstance(counts, str) else counts
-        _check(runs(text), height * width)
+        check_lengths(runs(text), height * width)
         return {"size": size, "counts": text}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"a mask of the image {name} is broken ({error}); fetch the annotations again") from error
@@ -53,35 +53,6 @@ def _polygons(mask: Any, height: int, width: int) -> dict[str, Any]:
     if not polygons:
         return _coco().encode(np.zeros((height, width), np.uint8, order="F"))
     return _coco().merge(_coco().frPyObjects(polygons, height, width))
-
-
-def _check(lengths: Sequence[int], pixels: int) -> None:
-    if any(type(length) is not int or length < 0 for length in lengths) or sum(lengths) != pixels:
-        raise ValueError("its run lengths do not fill the image")
-
-
-def runs(text: bytes) -> list[int]:
-    """Return the run lengths of a compressed mask: numbers of pixels outside, inside, outside, ... in column-major order.
-
-    From the fourth run on, the text holds the difference to the run two before. Raises ValueError for text that COCO cannot
-    write.
-    """
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - FIRST
-        if not 0 <= bits < 1 << BITS + 1:
-            raise ValueError("its run lengths have a character that COCO does not use")
-        value |= (bits & (1 << BITS) - 1) << shift
-        shift += BITS
-        if bits >> BITS:
-            continue
-        value -= 1 << shift if bits >> BITS - 1 else 0
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("its run lengths are cut off")
-    return lengths
 
 
 def pixels(mask: dict[str, Any]) -> UInt8[np.ndarray, "h w"]:

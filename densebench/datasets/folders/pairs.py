@@ -64,7 +64,7 @@ def find_pairs(told: Told) -> Pairs | None:
             folders = {part: (images / part, _child(masks, part) or masks) for part in splits}
             return _grouped(folders, f"{images.name}/<split> and {masks.name}/<split>", suffix)
         return _grouped({"": (images, masks)}, f"{images.name}/ and {masks.name}/", suffix)
-    if images is None and masks is not None:  # the photographs themselves lie at the top
+    if images is None and masks is not None and any(_pictures(root, IMAGE_SUFFIXES)):
         return _grouped({"": (root, masks)}, f"the folder itself and {masks.name}/", suffix)
     return _by_split(root, suffix) or _beside({"": images or root}, suffix)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from densebench.console import notice
 from densebench.datasets.dataset import Item
 from densebench.datasets.folders.options import Told
 from densebench.datasets.folders.pairs import SPLITS, TEST, TRAIN, VAL
@@ -45,7 +46,7 @@ def find_splits(told: Told, groups: Mapping[str, tuple[Item, ...]]) -> Splits:
         return _chosen(told, items, "by folders")
     every = next(iter(items.values()), ())
     lists = _lists(told.root)
-    listed = {path.stem: _listed(path, every) for path in lists}
+    listed = _every_list(lists, every)
     if _role(listed, TRAIN) and (_role(listed, VAL) or _role(listed, TEST)):
         return _chosen(told, listed, f"by lists in {lists[0].parent.name or told.root.name}/")
     if len(listed) == 1:
@@ -89,6 +90,20 @@ def _lists(root: Path) -> list[Path]:
         if chosen := [path for path in paths if folder or path.stem.lower() in SPLITS]:
             return sorted(chosen, key=lambda path: SPLITS.index(path.stem.lower()) if path.stem.lower() in SPLITS else 99)
     return []
+
+
+def _every_list(lists: Sequence[Path], items: Sequence[Item]) -> dict[str, tuple[Item, ...]]:
+    """Return the images of each list, by its name; one of several that is neither train, val nor test is left out where it names
+    images that are not there, as trainaug of VOC does."""
+    found = {}
+    for path in lists:
+        try:
+            found[path.stem] = _listed(path, items)
+        except UserError as error:
+            if len(lists) == 1 or path.stem.lower() in (*TRAIN, *VAL, *TEST):
+                raise
+            notice(f"{path.name} is left out: {error}")
+    return found
 
 
 def _listed(path: Path, items: Sequence[Item]) -> tuple[Item, ...]:

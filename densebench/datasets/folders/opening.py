@@ -1,0 +1,243 @@
+"""Opening `folder:DIR`: what is not said is inferred, and one line says what was taken."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from densebench.console import notice
+from densebench.datasets.dataset import Item
+from densebench.datasets.drawn_folder import Drawn
+from densebench.datasets.folder import Folder, Inferred
+from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations
+from densebench.datasets.folders.mask_files import MOST, summarise
+from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, told_meaning
+from densebench.datasets.folders.options import Told, read_told
+from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, SPLITS, Pairs, find_pairs
+from densebench.datasets.folders.shapes import VERSION
+from densebench.datasets.folders.splits import Splits, find_splits
+from densebench.datasets.io.annotations import reading
+from densebench.datasets.io.digests import digests_of
+from densebench.datasets.label_maps import IGNORED
+from densebench.errors import UserError, unknown
+from densebench.files.atomic import digest
+
+INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background"})
+"""Keys that ask for more than the layout that needs no inference."""
+OF_VALUES = ("values", "ignore_index", "reduce_zero_label", "suffix")
+"""Keys that mean nothing for shapes."""
+
+
+def open_folder(name: str) -> Folder:
+    """Return the data set behind `folder:DIR`; label maps are read where their values are not told.
+
+    Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
+    """
+    told = read_told(name)
+    splits = tuple(told.get("splits", ("train", "val")))
+    with reading(told.root, "give another folder"):
+        if (labels := _told_annotations(told)) is not None:
+            return _drawn(told, labels)
+        described = "classes" in told.values and not INFERRING & told.values.keys()
+        written_out = "splits" in told.values or any((told.root / "images" / split).is_dir() for split in splits)
+        pairs = None if described and written_out else find_pairs(told)
+        if described and pairs is None:
+            meaning = numbered(told)
+            return Folder(**_fields(told, meaning), splits=splits, train_split=splits[0], val_split=splits[-1])
+        if pairs is None:
+            if (labels := _only_annotations(told.root)) is None:
+                raise _unrecognised(told)
+            return _drawn(told, labels)
+        return _inferred(told, pairs)
+
+
+def _fields(told: Told, meaning: Meaning) -> dict[str, Any]:
+    return {
+        "root": told.root,
+        "name": told.name,
+        "title": f"folder {told.root.name}",
+        "classes": meaning.classes,
+        "reduce_zero_label": told.get("reduce_zero_label", False),
+        "background": meaning.background,
+        "mapping": meaning.mapping,
+        "values": meaning.values,
+        "coloured": meaning.coloured,
+        "void": meaning.void,
+    }
+
+
+def _inferred(told: Told, pairs: Pairs) -> Inferred:
+    """Return a folder of which something is inferred; a notice says what was taken."""
+    splits = find_splits(told, pairs.groups)
+    every = [item for items in splits.items.values() for item in items]
+    meaning = told_meaning(told)
+    if meaning is None:
+        paths = sorted({item.label for item in every if item.label is not None})
+        meaning = inferred(told, summarise(paths, digests_of(digest(told.name, 16)), told.root.name))
+    count = len({item.image for item in every})
+    left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
+    left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
+    _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
+    return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
+
+
+def _parts(told: Told, splits: Splits) -> dict[str, Any]:
+    kept = ("images", "labels", "suffix", "seed", "val", "ignore_background")
+    return {
+        "splits": tuple(splits.items),
+        "train_split": splits.train,
+        "val_split": splits.val,
+        "entries": tuple(splits.items.items()),
+        "split_rule": splits.rule,
+        "told": tuple((key, told.values[key]) for key in kept if key in told.values),
+    }
+
+
+def _say(told: Told, parts: list[str]) -> None:
+    ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
+    _once(f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+
+
+@functools.cache
+def _once(text: str) -> None:
+    """Print a line, once in a process."""
+    notice(text)
+
+
+def _unrecognised(told: Told) -> UserError:
+    seen = sorted(
+        f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith(".")
+    )
+    return UserError(
+        f"{told.root} has no images with label maps that can be told by their names (it holds {', '.join(seen[:6]) or 'nothing'}"
+        f"{', ...' if len(seen) > 6 else ''}); call them images/x.jpg and labels/x.png, or say where they are: "
+        f"folder:{told.root}?images=DIR&labels=DIR"
+    )
+
+
+def _told_annotations(told: Told) -> Path | None:
+    """Return the annotation file, or the folder of LabelMe's, that the user names as labels."""
+    if "labels" not in told.values:
+        return None
+    path = told.root / told.values["labels"]
+    if not path.exists():
+        raise UserError(f"labels in {told.where('labels')} is {told.values['labels']!r}, but there is no {path}; correct it")
+    return path if not path.is_dir() or _each_has_json(path, [path, *_folders(told.root)]) else None
+
+
+def _only_annotations(root: Path) -> Path | None:
+    """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None where it is unclear."""
+    places = [folder for name in (".", "annotations", "Annotations", "labels", "images") if (folder := root / name).is_dir()]
+    for folder in places:
+        if _each_has_json(folder, [folder, *_folders(root)]):
+            return folder
+    files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in (".json", ".xml")]
+    return files[0] if len(files) == 1 else None
+
+
+def _each_has_json(folder: Path, places: Sequence[Path]) -> bool:
+    """Return whether every JSON of a folder is called as an image, as LabelMe's are."""
+    stems = [path.stem for path in folder.glob("*.json")]
+    return bool(stems) and all(
+        any((place / f"{stem}{end}").is_file() for place in places for end in _endings()) for stem in stems
+    )
+
+
+def _endings() -> list[str]:
+    return [variant for suffix in IMAGE_SUFFIXES for variant in (suffix, suffix.upper())]
+
+
+def _folders(root: Path) -> list[Path]:
+    return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
+
+
+def _drawn(told: Told, path: Path) -> Drawn:
+    """Return a folder whose labels are shapes; a notice says what was taken."""
+    for key in OF_VALUES:
+        if key in told.values:
+            raise UserError(f"{key} in {told.where(key)} is about label maps, but {path} holds shapes; leave it out")
+    annotations = read_annotations(path)
+    classes, ids, outside = _ids(told, annotations)
+    found, missing = _images(told, annotations, path)
+    empty = [name for name in found if outside == IGNORED and not annotations.files[name].shapes]
+    items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
+    if len({item.name for item in items.values()}) < len(items):
+        raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
+    splits = find_splits(told, _by_folder(items))
+    stray = sorted(label for label, number in ids.items() if number == IGNORED and label != VOID_LABEL)
+    mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
+    default = None if outside == IGNORED else outside
+    meaning = Meaning(classes, (), False, (), background(told, classes, default), mapping)
+    without = sum(not annotations.files[name].shapes for name in items)
+    _say(
+        told,
+        [
+            f"{len(items)} images with shapes in {path.relative_to(told.root).as_posix()} ({annotations.kind})",
+            f"{missing} images that it lists are not there and left out" if missing else "",
+            f"{len(empty)} without a shape are left out" if empty else "",
+            f"{without} without a shape are all {classes[outside]}" if without else "",
+            f"classes {shortened(classes)}",
+            f"the labels {shortened(stray)} are void" if stray else "",
+            "pixels outside all shapes are void" if outside == IGNORED else f"pixels outside all shapes are {classes[outside]}",
+            splits.said,
+        ],
+    )
+    names = tuple((item.name, name) for name, item in items.items())
+    parts = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
+    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {path.name} ({annotations.kind})")
+
+
+def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[str, int], int]:
+    """Return the classes, the id that each label paints, and the id outside all shapes.
+
+    Raises UserError for a class that is no label, and for too few or too many classes.
+    """
+    name = told.get("background", "background")
+    names = tuple(told.get("classes", annotations.labels))
+    for wanted in names:
+        if wanted not in annotations.labels and wanted != name:
+            raise unknown("class", wanted, annotations.labels, f"the labels are {', '.join(annotations.labels)}")
+    ignored = told.get("ignore_background", False)
+    classes = names if ignored or name in names else (name, *names)
+    if not 2 <= len(classes) <= MOST:
+        raise UserError(f"{told.root} has {len(classes)} classes ({shortened(classes)}); from 2 to {MOST} can be evaluated")
+    outside = IGNORED if ignored else classes.index(name)
+    ids = {label: classes.index(label) if label in classes else IGNORED for label in annotations.labels}
+    return classes, {**ids, VOID_LABEL: IGNORED, BACKGROUND_LABEL: outside}, outside
+
+
+def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
+    """Return the file of each annotated image, and how many are missing. Raises UserError where two could be meant, or none is there.
+
+    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top.
+    """
+    beside = path if path.is_dir() else path.parent
+    places = [told.root / told.values["images"]] if "images" in told.values else [*_folders(told.root), beside]
+    found: dict[str, Path] = {}
+    for name in annotations.files:
+        hits = {file.resolve(): file for place in places if (file := place / name).is_file()}
+        if len(hits) > 1:
+            first, second = sorted(hits.values())[:2]
+            raise UserError(f"{path} names {name}, which may be {first} or {second}; say where the images are: ?images=DIR")
+        found.update({name: file for file in hits.values()})
+    if not found:
+        example = next(iter(annotations.files), None)
+        what = f"its images, such as {example}, are not in {told.root}" if example else "it lists no image"
+        raise UserError(f"{path}: {what}; say where they are: ?images=DIR")
+    return found, len(annotations.files) - len(found)
+
+
+def _bare(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _by_folder(items: dict[str, Item]) -> dict[str, tuple[Item, ...]]:
+    """Return the items by split where all their names begin with the folder of one, else all together."""
+    tops = {name: PurePosixPath(name).parts[0] if "/" in name else "" for name in items}
+    split = all(top.lower() in SPLITS for top in tops.values())
+    groups: dict[str, list[Item]] = {}
+    for name in sorted(items):
+        groups.setdefault(tops[name] if split else "", []).append(items[name])
+    return {top: tuple(group) for top, group in groups.items()}
