@@ -43,7 +43,7 @@ class Room:
 
 
 def declared(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
-    """Return the stages of a run; none where a class has a `run` of its own but inherits `stages`, which may not be true of it."""
+    """Return the stages of a run; none where a class has a `run` of its own but inherits `stages`, which may not fit it."""
     owners = [next(kind for kind in type(evaluator).__mro__ if name in vars(kind)) for name in ("stages", "run")]
     if not issubclass(owners[0], owners[1]):
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
+from densebench.evaluation.estimate import declared, plan
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
+from densebench.evaluation.room import reserved
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
@@ -101,7 +104,7 @@ def evaluate(
                 resolved = evaluator.resolve(dataset)
                 header = _header(resolved, protocol, preset, backbone, sources.name, dataset, limit)
                 if dry_run:
-                    record = _planned(resolved, header, dataset)
+                    record = _planned(resolved, header, backbone, dataset)
                 else:
                     writer = _record(results, header, rerun=rerun, is_main=world.is_main)
                     record = _Cell(resolved, backbone, dataset, writer, limit).complete(command)
@@ -202,11 +205,12 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
     }
 
 
-def _planned(evaluator: Evaluator, header: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Return what a dry run yields: the header that the record would have, and its points."""
+def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
+    """Return what a dry run yields: the header that the record would have, its points, and what they will take."""
     points = evaluator.points(dataset)
     notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
-    return {**header, "points": [dict(point) for point in points]}
+    estimate = plan(evaluator, backbone, dataset, header["dataset"]["limit"])
+    return {**header, "points": [dict(point) for point in points], "estimate": estimate}
 
 
 def _record(results: Path, header: dict[str, Any], *, rerun: bool, is_main: bool) -> records.Record:
@@ -262,7 +266,7 @@ class _Cell:
         facts = {"command": command, "started": started, "device": describe(device)}
         self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
         try:
-            with float32(tf32=evaluator.precision == "tf32"):
+            with self.room(run), float32(tf32=evaluator.precision == "tf32"):
                 for score in evaluator.run(self.backbone, self.dataset, run):
                     self.record.add([score])
         except BaseException:
@@ -275,6 +279,11 @@ class _Cell:
         if not self.record.read_only:
             _forget_progress(self.record)
 
+    def room(self, run: Run) -> AbstractContextManager[None]:
+        """Return a block that holds the features of a run, and tidies up after it."""
+        stages = declared(self.evaluator, self.backbone, self.dataset, run)
+        return reserved(self.evaluator, stages, self.record.header["protocol"]["name"], self.dataset.name)
+
     def draw(self) -> None:
         """Draw the pictures of a finished record that are wanted and not yet drawn; its scores stay as they are."""
         count, points = self.visualise, self.evaluator.points(self.dataset)
@@ -286,8 +295,9 @@ class _Cell:
                 notice(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
         known = frozenset(points) - {shown_in_pictures(points)}
-        with float32(tf32=self.evaluator.precision == "tf32"):
-            for _ in self.evaluator.run(self.backbone, self.dataset, Run(self.limit, known, self.pictures, drawing=True)):
+        run = Run(self.limit, known, self.pictures, drawing=True)
+        with self.room(run), float32(tf32=self.evaluator.precision == "tf32"):
+            for _ in self.evaluator.run(self.backbone, self.dataset, run):
                 pass
         self.record.finish("complete", {"drawn": count}, points)
 

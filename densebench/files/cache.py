@@ -163,13 +163,12 @@ def make_room(root: Path, wanted: int, limit: int) -> None:
             return
         if release(used.folder):
             total -= used.bytes
-            notice(
-                f"cache limit {in_gb(limit)}: removed {used.folder}, {in_gb(used.bytes)} of {used.about.get('spec', 'unknown')}"
-            )
+            what = f"{in_gb(used.bytes)} of {used.about.get('spec', 'unknown')}"
+            notice(f"cache limit {in_gb(limit)}: removed {what} ({used.folder.name[:8]})")
     if total + wanted > limit:
         raise UserError(
-            f"{in_gb(wanted)} more do not fit the cache limit of {in_gb(limit)}: what is in use or in progress under {root} takes "
-            f"{in_gb(total)}; raise --cache-limit, or wait until other runs have ended"
+            f"{in_gb(wanted)} more do not fit the cache limit of {in_gb(limit)}: {in_gb(total)} under {root} are in use or in "
+            "progress; raise --cache-limit, or wait until other runs have ended"
         )
 
 
