@@ -17,11 +17,12 @@ import torch
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import Extraction
 from densebench.files.atomic import cache_root
-from densebench.files.cache import in_gb
+from densebench.files.cache import in_gb, limit_of
 from densebench.files.store import stored_keys
 from densebench.numerics.arithmetic import float32
 from densebench.processes import describe, resolve_device, resolve_workers
@@ -81,10 +82,22 @@ def free_bytes() -> int:
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
 
 
+def check_room(total: int, missing: int, limit: int | None) -> None:
+    """Raise UserError where the features of a run exceed the limit of the cache; print a notice where they exceed the disk."""
+    remedy = "store less by --precision fp16, a smaller --image-size or --limit"
+    if limit is not None and total > limit:
+        what = f"the features of this run take {in_gb(total)}, more than the cache limit of {in_gb(limit)}"
+        raise UserError(f"{what}: raise --cache-limit, or {remedy}")
+    if missing > (free := free_bytes()):
+        what = f"the features of this run take {in_gb(missing)} more, but {cache_root()} has {in_gb(free)} free"
+        notice(f"{what}: free some space, set DENSEBENCH_CACHE elsewhere, or {remedy}")
+
+
 def plan(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     """Return what a run would store and how long it would take, as JSON values, and print it as a table of notices.
 
     `seconds` of a stage is None where it cannot be estimated, and so are all where the protocol declares no stages.
+    Raises UserError where the features alone take more than `--cache-limit`.
     """
     rooms = [room(stage) for stage in declared(evaluator, backbone, dataset, Run(limit))]
     seconds = Trial(evaluator, backbone).seconds(rooms)
@@ -96,14 +109,16 @@ def plan(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int 
         for each, taken in zip(rooms, seconds, strict=True)
     ]  # fmt: skip
     known = [taken for taken in seconds if taken is not None]
+    together, missing = needed(each.stage for each in rooms)
     total = {
-        "bytes": needed(each.stage for each in rooms)[0],
+        "bytes": together,
         "seconds": round(sum(known), 1) if known else None,
         "free_bytes": free_bytes(),
     }
     estimate = {"stages": stages, **total, "device": describe(resolve_device(evaluator.device))}
     for line in table(estimate):
         notice(line)
+    check_room(together, missing, limit_of(evaluator.cache_limit))
     return estimate
 
 
@@ -186,13 +201,15 @@ def table(estimate: dict[str, Any]) -> list[str]:
         stored = in_gb(stage["bytes"]) if stage["bytes"] else "-"
         cached = in_gb(stage["cached_bytes"]) if stage["cached_bytes"] else "-"
         rows.append((stage["stage"], f"{stage['images']:,}", stored, cached, minutes(stage["seconds"])))
-    rows.append(("together", "", in_gb(estimate["bytes"]) if estimate["bytes"] else "-", "", minutes(estimate["seconds"])))
+    unknown = any(stage["seconds"] is None for stage in estimate["stages"])
+    least = "at least " if unknown and estimate["seconds"] is not None else ""
+    together = in_gb(estimate["bytes"]) if estimate["bytes"] else "-"
+    rows.append(("together", "", together, "", least + minutes(estimate["seconds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    unknown = any(stage["seconds"] is None for stage in estimate["stages"])
     more = "; stages that are not estimated come on top" if unknown else ""
     return [*lines, f"minutes are estimated by a trial of at most {TRIED} images on {estimate['device']}{more}"]
 
@@ -201,4 +218,4 @@ def minutes(seconds: float | None) -> str:
     """Return a time in minutes, in words."""
     if seconds is None:
         return "not estimated"
-    return f"{seconds / 60:.1f}" if seconds >= 6 else "< 0.1"
+    return f"{seconds / 60:.1f}"

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from densebench.console import notice
-from densebench.errors import UserError
-from densebench.evaluation.estimate import free_bytes, needed
+from densebench.evaluation.estimate import check_room, needed
 from densebench.evaluation.protocol import Evaluator
 from densebench.evaluation.stages import Stage
 from densebench.files.atomic import cache_root
-from densebench.files.cache import Hold, in_gb, limit_of, make_room, release
+from densebench.files.cache import Hold, limit_of, make_room, release
 
 
 @contextmanager
@@ -36,14 +34,3 @@ def reserved(evaluator: Evaluator, stages: Sequence[Stage], protocol: str, datas
     for folder, extraction in wanted.items():
         if extraction.augmented and not evaluator.keep_features:
             release(folder)
-
-
-def check_room(total: int, missing: int, limit: int | None) -> None:
-    """Raise UserError where the features of a run exceed the limit of the cache; print a notice where they exceed the disk."""
-    remedy = "store less by --precision fp16, a smaller --image-size or --limit"
-    if limit is not None and total > limit:
-        what = f"the features of this run take {in_gb(total)}, more than the cache limit of {in_gb(limit)}"
-        raise UserError(f"{what}: raise --cache-limit, or {remedy}")
-    if missing > (free := free_bytes()):
-        what = f"the features of this run take {in_gb(missing)} more, but {cache_root()} has {in_gb(free)} free"
-        notice(f"{what}: free some space, set DENSEBENCH_CACHE elsewhere, or {remedy}")
