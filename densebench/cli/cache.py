@@ -39,7 +39,7 @@ def clear(
         str | None, typer.Option(metavar="NAME", help="Only what this protocol has used, and no other one.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what was used for this data set, and for no other one.")
+        str | None, typer.Option(metavar="NAME", help="Only what this data set has used, and no other one.")
     ] = None,
     backbone: Annotated[str | None, typer.Option(metavar="SPEC", help="Only features of this backbone.")] = None,
     older_than: Annotated[

@@ -82,6 +82,12 @@ def free_bytes() -> int:
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
 
 
+def check_fits(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, images: int | None) -> None:
+    """Raise UserError where the features of a run of at most so many images of a split take more than `--cache-limit`."""
+    if (limit := limit_of(evaluator.cache_limit)) is not None:
+        check_room(*needed(declared(evaluator, backbone, dataset, Run(images))), limit)
+
+
 def check_room(total: int, missing: int, limit: int | None) -> None:
     """Raise UserError where the features of a run exceed the limit of the cache; print a notice where they exceed the disk."""
     remedy = "store less by --precision fp16, a smaller --image-size or --limit"

@@ -18,7 +18,7 @@ from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
-from densebench.evaluation.estimate import declared, plan
+from densebench.evaluation.estimate import check_fits, declared, plan
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.evaluation.room import reserved
 from densebench.files import cache
@@ -106,6 +106,8 @@ def evaluate(
                 if dry_run:
                     record = _planned(resolved, header, backbone, dataset)
                 else:
+                    if rerun:
+                        check_fits(resolved, backbone, dataset, limit)  # before the record is started anew
                     writer = _record(results, header, rerun=rerun, is_main=world.is_main)
                     record = _Cell(resolved, backbone, dataset, writer, limit).complete(command)
                 if world.is_main:
@@ -238,7 +240,9 @@ class _Cell:
         points, known = self.evaluator.points(self.dataset), frozenset(self.record.points())
         synchronise()
         if not all(point in known for point in points):
-            self.score(Run(self.limit, known, self.pictures), command)
+            run = Run(self.limit, known, self.pictures)
+            with self.room(run):
+                self.score(run, command)
             return self.record.json()
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
         notice(f"{self.record.path} holds all {len(points)} points already; --rerun scores them again{also}")
@@ -266,7 +270,7 @@ class _Cell:
         facts = {"command": command, "started": started, "device": describe(device)}
         self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
         try:
-            with self.room(run), float32(tf32=evaluator.precision == "tf32"):
+            with float32(tf32=evaluator.precision == "tf32"):
                 for score in evaluator.run(self.backbone, self.dataset, run):
                     self.record.add([score])
         except BaseException:
