@@ -43,14 +43,15 @@ from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
-from densebench.features.extract import DTYPES, Features, extract
+from densebench.evaluation.stages import Stage
+from densebench.features.extract import DTYPES, Extraction, Features
 from densebench.features.views import CentreCropView
 from densebench.numerics.bootstrap import bootstrap_mean, interval
 from densebench.numerics.boxes import SIDE, cell_centres, clipped_to_crop, in_crop, largest, patches_at
 from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
 NINE = SIDE * SIDE
@@ -120,6 +121,19 @@ class BboxKnn(Evaluator):
         """Return a point for every k."""
         return [(("k", k),) for k in self.neighbours]
 
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the features of memory and queries, nine patches of each image with a box, and the search."""
+        assert isinstance(dataset, Boxed)
+        backbone.check_size(self.image_size, self.image_size)
+        view = CentreCropView(self.image_size, self.short_side, self.resample)  # type: ignore[arg-type]
+        parts = [
+            self.boxes(dataset, split, dataset.part(split, run.limit), view, backbone.stride) for split in self.splits(dataset)
+        ]
+        names = ("features of train", "features of the scored split")
+        wanted = [self.extraction(backbone, dataset, part, view) for part in parts]
+        stages = [Stage(name, part.items, each) for name, part, each in zip(names, parts, wanted, strict=True)]
+        return [*stages, Stage("search", parts[1].items)]
+
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read boxes first (they fail early), then extract features, then search once for every k that is not known yet."""
         assert isinstance(dataset, Boxed)
@@ -137,7 +151,7 @@ class BboxKnn(Evaluator):
                 f"{len(train.items)} images with a box; ask for fewer neighbours or give more images"
             )
         with run.stage("features"):
-            memory, queries = (self.features(backbone, dataset, split, view) for split in (train, scored))
+            memory, queries = (self.extracted(self.extraction(backbone, dataset, part, view)) for part in (train, scored))
         with run.stage("search"):
             before, details = self.search(train, scored, memory, queries, ks, len(dataset.classes))
         details |= {"memory": NINE * len(train.items), "images": len(scored.items)}
@@ -163,13 +177,9 @@ class BboxKnn(Evaluator):
             raise UserError(f"none of the {len(items)} images of {dataset.name} {split} has a box; give more images")
         return Boxes(boxed, torch.tensor(classes), patches, len(items) - len(boxed))
 
-    def features(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Features:
-        """Return the features `[9 d]` of every image, from the cache where it has them."""
-        return extract(
-            backbone, dataset, boxes.items, view, patches=boxes.patches, precision=self.precision,
-            device=resolve_device(self.device), batch_size=self.batch_size,
-            workers=resolve_workers(self.workers, len(boxes.items)),
-        )  # fmt: skip
+    def extraction(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Extraction:
+        """Return what to extract: the features `[9 d]` of every image with a box."""
+        return Extraction(backbone, dataset, boxes.items, view, boxes.patches, precision=self.precision)
 
     def search(
         self, train: Boxes, scored: Boxes, memory: Features, queries: Features, ks: Sequence[int], classes: int

@@ -38,12 +38,13 @@ from torch import Tensor
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
-from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
+from densebench.evaluation.cluster_maps import clustering_sample, confusions, draw, matched, score, truth_maps, truth_sample
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
-from densebench.evaluation.whole_images import features_of, whole_size
+from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.features.views import View
 from densebench.numerics.kmeans import cluster, labels
 from densebench.options import axis, setting
@@ -107,6 +108,20 @@ class KMeans(Clustered):
     def points(self, dataset: Dataset) -> list[Point]:
         """Return a point for every K and seed."""
         return [(("K", k), ("seed", seed)) for k in self.clusters for seed in range(self.seeds)]
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the labels and features of the scored images, and the clusterings of all points."""
+        items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
+        space = LabelSpace(dataset, "drop", self.other_class)
+        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        side = self.upsample or int(view.size or 0) // backbone.stride
+        ks = [dict(point)["K"] for point in self.points(dataset) if point not in run.known]
+        clustering = clustering_sample(self, ks, len(items) * side**2, min(self.pca or backbone.dim, backbone.dim))
+        return [
+            Stage("labels", items, sample=truth_sample(space, view, self.mask_size, self.mask_resample)),
+            features_stage(self, backbone, dataset, items, view, "features"),
+            Stage(f"{len(ks)} clusterings, at most", items, sample=clustering),
+        ]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read labels first (they fail early), then extract features, then cluster for one point after the other."""

@@ -26,6 +26,7 @@ from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.stages import Stage
 from densebench.evaluation.window_scores import scores, setup_of
 from densebench.options import setting
 from densebench.results.score import Score
@@ -49,6 +50,10 @@ class Segmenter(SlidingWindow):
         if self.drop_path >= 1:
             raise UserError(f"--drop-path {self.drop_path:g}: it is the share of dropped blocks and must be below 1")
         return super().resolve(dataset)
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return one training for each learning rate, with its validations."""
+        return self.windows(dataset, run, len(self.learning_rates))
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fine-tune a copy of the backbone with each learning rate, one after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,11 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import notice, warn
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
+from densebench.evaluation.estimate import check_fits, declared
+from densebench.evaluation.estimate import plan as estimate_of
 from densebench.evaluation.plan import Plan, Requested
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
+from densebench.evaluation.room import reserved
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
@@ -45,8 +49,10 @@ def steps_of_cell(
     evaluator = plan.evaluator.resolve(dataset)
     header = _header(plan, evaluator, backbone, asked.name, dataset)
     if plan.dry_run:
-        record = _planned(evaluator, header, dataset)
+        record = _planned(evaluator, header, backbone, dataset)
     else:
+        if plan.rerun:
+            check_fits(evaluator, backbone, dataset, plan.limit)  # before the record is started anew
         cell = _Cell(evaluator, backbone, dataset, _record(plan.results, header, plan.rerun, is_main), plan.limit)
         name = asked.name or backbone.spec
         for score in cell.complete(plan.command):
@@ -92,11 +98,12 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
     }
 
 
-def _planned(evaluator: Evaluator, header: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Return what a dry run yields: the header that the record would have, and its points."""
+def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
+    """Return what a dry run yields: the header that the record would have, its points, and what they will take."""
     points = evaluator.points(dataset)
     notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
-    return {**header, "points": [dict(point) for point in points]}
+    estimate = estimate_of(evaluator, backbone, dataset, header["dataset"]["limit"])
+    return {**header, "points": [dict(point) for point in points], "estimate": estimate}
 
 
 def _record(results: Path, header: dict[str, Any], rerun: bool, is_main: bool) -> records.Record:
@@ -126,7 +133,9 @@ class _Cell:
         if not self.record.read_only:
             yield from (from_json(score) for score in self.record.json()["scores"] if point_of(score) in {*points} & known)
         if not all(point in known for point in points):
-            yield from self.score(Run(self.limit, known, self.pictures), command)
+            run = Run(self.limit, known, self.pictures)
+            with self.room(run):
+                yield from self.score(run, command)
             return
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
         notice(f"{self.record.path} holds all {len(points)} points already; --rerun scores them again{also}")
@@ -167,6 +176,11 @@ class _Cell:
         if not self.record.read_only:
             _forget_progress(self.record)
 
+    def room(self, run: Run) -> AbstractContextManager[None]:
+        """Return a block that holds the features of a run, and tidies up after it."""
+        stages = declared(self.evaluator, self.backbone, self.dataset, run)
+        return reserved(self.evaluator, stages, self.record.header["protocol"]["name"], self.dataset.name)
+
     def draw(self) -> None:
         """Draw the pictures of a finished record that are wanted and not yet drawn; its scores stay as they are."""
         count, points = self.visualise, self.evaluator.points(self.dataset)
@@ -178,8 +192,9 @@ class _Cell:
                 warn(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
         known = frozenset(points) - {shown_in_pictures(points)}
-        with float32(tf32=self.evaluator.precision == "tf32"):
-            for _ in self.evaluator.run(self.backbone, self.dataset, Run(self.limit, known, self.pictures, drawing=True)):
+        run = Run(self.limit, known, self.pictures, drawing=True)
+        with self.room(run), float32(tf32=self.evaluator.precision == "tf32"):
+            for _ in self.evaluator.run(self.backbone, self.dataset, run):
                 pass
         self.record.finish("complete", {"drawn": count}, points)
 

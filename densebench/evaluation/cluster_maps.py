@@ -18,13 +18,19 @@ from densebench.datasets.dataset import IGNORED, Item, limited
 from densebench.errors import UserError
 from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.pictures import panel
+from densebench.evaluation.stages import Sample
 from densebench.evaluation.whole_images import truth_map
 from densebench.features.views import View
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.kmeans import Clusters, labels
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import distinct_palette
+from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
+
+ASSIGNED = 20_000  # random tokens that are assigned to clusters, to see how long that takes
 
 
 def truth_maps(
@@ -39,6 +45,36 @@ def truth_maps(
     if not any(bool((label != IGNORED).any()) for label in maps):
         raise UserError(f"no pixel of the {len(items)} images that are scored has a class; check their label maps")
     return maps
+
+
+def truth_sample(space: LabelSpace, view: View, size: int | None, resample: str) -> Sample:
+    """Return the sample of a stage that reads label maps."""
+
+    def read(items: Sequence[Item]) -> None:
+        for item in items:
+            truth_map(space, view, item, size, resample)
+
+    return read
+
+
+def clustering_sample(options: Clustered, ks: Sequence[int], tokens: int, width: int) -> Sample | None:
+    """Return the sample of a stage that clusters `tokens` of a width for every k of `ks`; None where a library does that.
+
+    It assigns random tokens once; the clusterings do so as often as iterations and restarts allow, or less often.
+    """
+    if options.engine not in ("torch", "minibatch") or not ks:
+        return None
+    largest, fits = max(ks), options.iterations * options.restarts
+    learned = [min(tokens, k * options.per_cluster) if options.per_cluster else tokens for k in ks]
+    products = sum(k * (fits * count + tokens) for k, count in zip(ks, learned, strict=True))
+
+    def assign(_: Sequence[Item]) -> float:
+        device, draw = resolve_device(options.device), torch.Generator().manual_seed(0)
+        points, centroids = (torch.randn(count, width, generator=draw).to(device) for count in (ASSIGNED, largest))
+        labels(points, Clusters(centroids, 0.0, 0)).cpu()
+        return largest * ASSIGNED / products
+
+    return assign
 
 
 def confusion(clusters: Int[Tensor, "gh gw"], truth: UInt8[Tensor, "h w"], k: int, classes: int) -> Int[Tensor, "c k"]:

@@ -18,7 +18,8 @@ from jaxtyping import Bool
 
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
-from densebench.evaluation.protocol import Evaluator
+from densebench.evaluation.protocol import Evaluator, Run
+from densebench.evaluation.stages import Stage
 from densebench.evaluation.subsets import balanced_order, lists_digest, read_subset, subset_size, uniform_order
 from densebench.options import axis, runtime, setting
 from densebench.results.score import Point
@@ -110,6 +111,12 @@ class FewShot(Supervised):
             points += [(("fraction", fraction), ("seed", seed)) for seed in seeds]
         return points
 
+    def used(self, dataset: Dataset, train: Sequence[Item], points: Sequence[Point]) -> list[Item]:
+        """Return the training images that at least one point learns from. Labels are read only where they decide that."""
+        if any(dict(point)["fraction"] == 1 for point in points):
+            return list(train)
+        return [train[i] for i in np.flatnonzero(self.choose(dataset, train, points).any(0))]
+
     def choose(self, dataset: Dataset, train: Sequence[Item], points: Sequence[Point]) -> Bool[np.ndarray, "points images"]:
         """Return which training images each point learns from. Subsets of one seed are nested."""
         chosen = np.zeros((len(points), len(train)), dtype=bool)
@@ -179,6 +186,13 @@ class SlidingWindow(Supervised):
     def points(self, dataset: Dataset) -> list[Point]:
         """Return one point: all training images, trained once."""
         return [(("fraction", 1), ("seed", None))]
+
+    def windows(self, dataset: Dataset, run: Run, trainings: int) -> list[Stage]:
+        """Return the stages of that many trainings, whose time nothing short can measure; neither stores features."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        crops = trainings * (self.iterations or self.usual_iterations(dataset)) * self.train_batch
+        scored = trainings * self.validations
+        return [Stage("training on crops", train, passes=crops / len(train)), Stage("scoring by windows", val, passes=scored)]
 
 
 def check_rates(rates: Sequence[float]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from densebench.console import progress
 from densebench.datasets.dataset import Item
 from densebench.evaluation.labels import LabelSpace
+from densebench.evaluation.stages import Sample
 from densebench.features.views import View, named_generator
 from densebench.numerics.patch_labels import Labelling
 
@@ -54,6 +55,15 @@ def read_labelled_views(
                 labelled.append(LabelledView(item, view, *labelling.label(pixels, limit, uniform)))
             bar.advance()
     return labelled
+
+
+def label_sample(space: LabelSpace, views: Sequence[View], labelling: Labelling) -> Sample:
+    """Return the sample of a stage that reads labelled views."""
+
+    def read(items: Sequence[Item]) -> None:
+        read_labelled_views(space, items, views, labelling, [None] * len(items) * len(views))
+
+    return read
 
 
 def census(space: LabelSpace, labelled: Sequence[LabelledView]) -> dict[str, Any]:

@@ -14,9 +14,12 @@ from typing import Any, ClassVar, Self
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
+from densebench.evaluation.stages import Stage
+from densebench.features.extract import Extraction, Features
 from densebench.files.atomic import cache_root
-from densebench.files.cache import Hold
+from densebench.files.cache import Hold, limit_of
 from densebench.options import runtime, select, setting
+from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 from densebench.user_code import reduced
 
@@ -103,6 +106,18 @@ class Evaluator(ABC):
     batch_size: int = runtime(16, "images in one forward pass", minimum=1, maximum=65_536)
     workers: int | None = runtime(None, "processes that decode images; none: chosen, up to 8", minimum=0, maximum=1024)
 
+    cache_limit: float | None = runtime(
+        None,
+        "GB that the cache may take: folders of features that no run uses make room, the least recently used first; none: "
+        "$DENSEBENCH_CACHE_LIMIT, else no limit",
+        minimum=0,
+    )
+    keep_features: bool = runtime(
+        False,
+        "keep the features of randomly augmented views when the record is complete; else they are removed then, and another "
+        "protocol, preset or fraction that has the same views extracts them again",
+    )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)
 
@@ -117,6 +132,19 @@ class Evaluator(ABC):
     @abstractmethod
     def headline(self) -> dict[str, str]:
         """Return the metric and variant that tables show."""
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> Sequence[Stage]:
+        """Return what `run` will extract and compute, in its order, without doing it; nothing where that is not known.
+
+        Every extraction of `run` must be among them: what it stores is estimated, limited and tidied up by this list.
+        Raises UserError as `run` does, for instance where a size does not fit the backbone.
+        """
+        return ()
+
+    def extracted(self, extraction: Extraction) -> Features:
+        """Return the features of an extraction, from the cache where it has them."""
+        workers = resolve_workers(self.workers, len(extraction.items))
+        return extraction.features(resolve_device(self.device), self.batch_size, workers, limit_of(self.cache_limit))
 
     def points(self, dataset: Dataset) -> list[Point]:
         """Return what is to be scored on a data set: one point, unless a protocol sweeps an axis."""

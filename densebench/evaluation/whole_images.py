@@ -13,9 +13,9 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.protocol import Evaluator
-from densebench.features.extract import Features, extract
+from densebench.evaluation.stages import Stage
+from densebench.features.extract import Extraction, Features
 from densebench.features.views import CropView, View
-from densebench.processes import resolve_device, resolve_workers
 
 
 def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
@@ -32,10 +32,14 @@ def whole_size(requested: int | None, backbone: Backbone, dataset: Dataset) -> i
 
 def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
     """Return the features of the items, from the cache where it has them."""
-    return extract(
-        backbone, dataset, items, view, precision=options.precision, device=resolve_device(options.device),
-        batch_size=options.batch_size, workers=resolve_workers(options.workers, len(items)),
-    )  # fmt: skip
+    return options.extracted(Extraction(backbone, dataset, items, view, precision=options.precision))
+
+
+def features_stage(
+    options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View, name: str
+) -> Stage:
+    """Return the stage in which `features_of` is called with the same arguments."""
+    return Stage(name, items, Extraction(backbone, dataset, items, view, precision=options.precision))
 
 
 def truth_map(

@@ -7,9 +7,11 @@ byte or one parameter of the view gives another key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
+from densebench.files.cache import FEATURES, make_room
 from densebench.files.store import Store
 from densebench.numerics.arithmetic import float32
 from densebench.user_code import class_code
@@ -57,6 +60,135 @@ class Features:
         return len(self._keys)
 
 
+@dataclass(frozen=True, eq=False)
+class Extraction:
+    """Features that are wanted: of which images, by which backbone, under which view. `features` computes what the cache lacks.
+
+    patches: by the name of an image, the indices of the patches to keep, row by row; None: all of them.
+    normalisation: the colour statistics; None: the backbone's own. label: what the progress bar says.
+    """
+
+    backbone: Backbone
+    dataset: Dataset
+    items: Sequence[Item]
+    view: View | CentreCropView
+    patches: Mapping[str, Int[Tensor, "n"]] | None = None
+    normalisation: Normalisation | None = None
+    precision: str = "fp32"
+    label: str = "features"
+
+    @functools.cached_property
+    def normalise(self) -> Normalisation:
+        """The colour statistics that are used."""
+        return self.normalisation or Normalisation(self.backbone.mean, self.backbone.std)
+
+    @functools.cached_property
+    def about(self) -> dict[str, Any]:
+        """What the folder of the features says about them: their identity, and the name of the backbone."""
+        identity: dict[str, Any] = {
+            "schema": SCHEMA,
+            "backbone": without_labels(self.backbone.identity()),
+            "view": self.view.identity(),
+            "code": [self.dataset.code, class_code(type(self.view))],
+            "mean": list(self.normalise.mean),
+            "std": list(self.normalise.std),
+            "precision": self.precision,
+        }
+        return {"spec": self.backbone.spec, **identity}
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cache that holds the features of all images under this view."""
+        identity = {name: value for name, value in self.about.items() if name != "spec"}
+        return cache_root() / FEATURES / digest(identity, 24)
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """The digest of each image, by its name."""
+        names = (item.name for item in self.items)
+        return dict(zip(names, self.dataset.image_digests(self.items), strict=True))
+
+    @functools.cached_property
+    def keys(self) -> dict[str, str]:
+        """The key of each image's features, by its name; images of the same bytes share one."""
+        if self.patches is None:
+            return self.digests
+        return {name: digest([value, self.patches[name].tolist()]) for name, value in self.digests.items()}
+
+    @property
+    def augmented(self) -> bool:
+        """Whether the view is a random one, drawn from a seed."""
+        return bool(getattr(self.view, "augment", False))
+
+    def lacking(self, stored: Container[str]) -> list[Item]:
+        """Return the images whose features are not `stored`, one for each key."""
+        return list({self.keys[item.name]: item for item in self.items if self.keys[item.name] not in stored}.values())
+
+    def nbytes(self, items: Iterable[Item]) -> int:
+        """Return the bytes that the features of some images take in the cache."""
+        if self.patches is not None:
+            vectors = sum(len(self.patches[item.name]) for item in items)
+        else:
+            shapes = (self.view.shape(*self.dataset.image_size(item)) for item in items)
+            vectors = sum((height // self.backbone.stride) * (width // self.backbone.stride) for height, width in shapes)
+        return vectors * self.backbone.dim * DTYPES[self.precision].itemsize
+
+    def decoded(self, item: Item) -> Float[Tensor, "3 h w"]:
+        """Return an image under the view."""
+        return self.view.image(self.dataset.image(item), self.dataset.image_digest(item))
+
+    def passed(self, images: Float[Tensor, "b 3 h w"], device: torch.device) -> Float[Tensor, "b gh gw d"]:
+        """Return the features of decoded images, as they are stored."""
+        with torch.inference_mode(), autocast(device, self.precision):
+            grids = self.backbone(self.normalise(images.to(device, non_blocking=True)))
+            return grids.movedim(1, -1).to("cpu", DTYPES[self.precision])
+
+    def features(
+        self, device: torch.device | str = "cpu", batch_size: int = 16, workers: int = 0, limit: int | None = None
+    ) -> Features:
+        """Return the features, computing those that the cache does not hold; see `extract`.
+
+        limit: the bytes that the cache may take; folders of features that no process uses are removed to keep it.
+        """
+        store = Store(self.folder, self.about)
+        missing = self.lacking(store)
+        if missing:
+            device = torch.device(device)
+            if limit is not None:
+                make_room(cache_root(), self.nbytes(missing), limit)
+            self.backbone.to(device)
+            loader = _loader(self, missing, batch_size, workers, pin=device.type == "cuda")
+            with progress(self.label, len(missing)) as bar:
+                self._fill(store, checked(loader), device, limit, bar)
+        return Features(store, self.keys)
+
+    def _fill(
+        self,
+        store: Store,
+        batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
+        device: torch.device,
+        limit: int | None,
+        bar: Progress,
+    ) -> None:
+        """Write the features of batches of names and images to the store, in shards of about SHARD_BYTES."""
+        pending: dict[str, Tensor] = {}
+
+        def write() -> None:
+            if limit is not None:
+                make_room(cache_root(), sum(grid.nbytes for grid in pending.values()), limit)
+            store.add(pending)
+
+        for names, images in batches:
+            for name, grid in zip(names, self.passed(images, device), strict=True):
+                pending[self.keys[name]] = grid.clone() if self.patches is None else grid.flatten(0, 1)[self.patches[name]]
+            if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
+                write()
+                pending = {}
+            bar.advance(len(names))
+        if pending:
+            write()
+
+
 def extract(
     backbone: Backbone,
     dataset: Dataset,
@@ -77,56 +209,8 @@ def extract(
     patches: by the name of an image, the indices of the patches to keep, row by row; all others are dropped at once.
     Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
     """
-    normalisation = normalisation or Normalisation(backbone.mean, backbone.std)
-    identity: dict[str, Any] = {
-        "schema": SCHEMA,
-        "backbone": without_labels(backbone.identity()),
-        "view": view.identity(),
-        "code": [dataset.code, class_code(type(view))],
-        "mean": list(normalisation.mean),
-        "std": list(normalisation.std),
-        "precision": precision,
-    }
-    store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
-    digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
-    keys = digests
-    if patches is not None:
-        keys = {name: digest([value, patches[name].tolist()]) for name, value in digests.items()}
-    missing = list({keys[item.name]: item for item in items if keys[item.name] not in store}.values())
-    if missing:
-        device = torch.device(device)
-        loader = _loader(dataset, missing, digests, view, backbone, batch_size, workers, pin=device.type == "cuda")
-        with progress(label, len(missing)) as bar:
-            _fill(store, keys, checked(loader), backbone.to(device), normalisation, precision, device, patches, bar)
-    return Features(store, keys)
-
-
-@torch.inference_mode()
-def _fill(
-    store: Store,
-    keys: Mapping[str, str],
-    batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
-    backbone: Backbone,
-    normalisation: Normalisation,
-    precision: str,
-    device: torch.device,
-    patches: Mapping[str, Int[Tensor, "n"]] | None,
-    bar: Progress,
-) -> None:
-    """Write the features of batches of names and images to the store, in shards of about SHARD_BYTES."""
-    pending: dict[str, Tensor] = {}
-    for names, images in batches:
-        with autocast(device, precision):
-            grids = backbone(normalisation(images.to(device, non_blocking=True)))
-        grids = grids.movedim(1, -1).to("cpu", DTYPES[precision])
-        for name, grid in zip(names, grids, strict=True):
-            pending[keys[name]] = grid.clone() if patches is None else grid.flatten(0, 1)[patches[name]]
-        if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
-            store.add(pending)
-            pending = {}
-        bar.advance(len(names))
-    if pending:
-        store.add(pending)
+    extraction = Extraction(backbone, dataset, items, view, patches, normalisation, precision, label)
+    return extraction.features(device, batch_size, workers)
 
 
 class _Images(Samples):
@@ -143,22 +227,13 @@ class _Images(Samples):
         return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
 
 
-def _loader(
-    dataset: Dataset,
-    items: Sequence[Item],
-    digests: dict[str, str],
-    view: View | CentreCropView,
-    backbone: Backbone,
-    batch_size: int,
-    workers: int,
-    *,
-    pin: bool,
-) -> Iterable[Any]:
+def _loader(extraction: Extraction, items: Sequence[Item], batch_size: int, workers: int, *, pin: bool) -> Iterable[Any]:
+    view, dataset = extraction.view, extraction.dataset
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
-        backbone.check_size(*shape)
+        extraction.backbone.check_size(*shape)
     batches = list(_equal_batches(shapes, batch_size))
-    images = _Images(dataset, items, digests, view)
+    images = _Images(dataset, items, extraction.digests, view)
     return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
 
 

@@ -8,6 +8,7 @@ Before the first tensor of a shard is used, its checksum is verified; a damaged 
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,12 @@ class Store:
 
     def _forget(self, path: Path) -> None:
         self._shard = {key: shard for key, shard in self._shard.items() if shard != path}
+
+
+def stored_keys(folder: Path) -> set[str]:
+    """Return the keys that a store in a folder holds, without opening or changing anything; checksums are not verified."""
+    keys: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with suppress(Damaged, OSError):
+            keys.update(keys_of(path))
+    return keys

@@ -53,6 +53,7 @@ from densebench.errors import UserError
 from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
 from densebench.evals.detection.pictures import picture_of
 from densebench.evaluation.protocol import Evaluator, Run
+from densebench.evaluation.stages import Stage
 from densebench.extras import check_installed
 from densebench.options import runtime, setting
 from densebench.pictures.canvas import save
@@ -173,6 +174,14 @@ class Detection(Evaluator):
         check_batch(self, self.gpus)
         check_installed("pycocotools", "COCO's average precision")  # it computes the score, hours later
         return super().resolve(dataset)
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the training and the detection; neither stores features, and nothing short can measure their time."""
+        assert isinstance(dataset, Boxed), "`takes` ensures it"
+        train_items, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        learned = with_objects(dataset, train_items, "training images")
+        images = iterations_of(self, len(learned)) * self.train_batch
+        return [Stage("training", learned, passes=images / len(learned)), Stage("detection", val)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read annotations first (they fail early), then train, detect and score; a killed run resumes from where it was."""

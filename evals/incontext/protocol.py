@@ -45,18 +45,20 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
 from densebench.evals.incontext.pictures import draw
+from densebench.evals.incontext.trial import Trial
 from densebench.evals.incontext.voting import Queries, Voter, Voting
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
-from densebench.evaluation.patch_labels import census, held_out, read_labelled_views
+from densebench.evaluation.patch_labels import census, held_out, label_sample, read_labelled_views
 from densebench.evaluation.protocol import Run
-from densebench.features.extract import DTYPES, Features, Normalisation, extract
+from densebench.evaluation.stages import Stage
+from densebench.features.extract import DTYPES, Extraction, Normalisation
 from densebench.features.views import View
 from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
 from densebench.numerics.segmentation import iou, mean_iou, tallies
 from densebench.options import setting
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -189,6 +191,33 @@ class InContext(FewShot):
             raise UserError(f"--image-size {self.image_size} goes with --resize square; native images keep their size")
         return super().resolve(dataset)
 
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the labels of train, the features of every view, the search, and the labelling by what it finds."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        val = limited(val, self.visualise) if run.drawing else val
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space, plain = LabelSpace(dataset, self.void, self.other_class), self.query_view(backbone, dataset)
+        used, views = self.used(dataset, train, points), self.memory_views(plain)
+        labelling = Labelling(backbone.stride, space.classes, self.labels)
+        wanted = {view: self.extraction(backbone, dataset, used, view) for view in views}
+        of_val = self.extraction(backbone, dataset, val, plain)
+        names = {view: f"features of train{f', augmented view {view.epoch + 1}' if view.augment else ''}" for view in views}
+        rows = sum(each.nbytes(used) for each in wanted.values()) // (backbone.dim * DTYPES[self.precision].itemsize)
+        groups = self.groups(len(points)) or [[]]
+        trial = Trial(
+            of_val, space, Voting(self.labels, self.weighting, self.temperature, "exact", space.classes),
+            Scaling(self.metric[0], "channels"), min(rows, self.memory_size or rows), len(groups), max(1, len(groups[0])),
+            self.neighbours[0], resolve_device(self.device),
+        )  # fmt: skip
+        return [
+            Stage("labels of train", used, sample=label_sample(space, views, labelling)),
+            *(Stage(names[view], used, wanted[view]) for view in views),
+            Stage("features of the scored split", val, of_val),
+            Stage("search", val, sample=trial.search if self.engine in EXACT_ENGINES else None),
+            Stage("votes and scoring", val, sample=trial.votes),
+            *([Stage("choice of neighbours and metric", used)] if len(self.neighbours) * len(self.metric) > 1 else []),
+        ]
+
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Score every point that is not known yet: read labels (they fail early), extract features, then search once for all."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
@@ -196,7 +225,7 @@ class InContext(FewShot):
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, self.void, self.other_class)
         plain = self.query_view(backbone, dataset)
-        views = [replace(plain, augment=True, epoch=epoch, hue=self.hue) for epoch in range(self.augment_epochs)] or [plain]
+        views = self.memory_views(plain)
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
@@ -207,8 +236,9 @@ class InContext(FewShot):
             self.check_sizes(points, layout_of(labelled, subsets, self.memory_size).sizes())
         names = (*space.names, "void") if self.labels == "pixels" else space.names  # void is never right (CAPI)
         with run.stage("features"):
-            patches = TrainingPatches(labelled, self.features(backbone, dataset, used, views))
-            of_val = self.features(backbone, dataset, val, [plain])[plain]
+            of_train = {view: self.extracted(self.extraction(backbone, dataset, used, view)) for view in views}
+            patches = TrainingPatches(labelled, of_train)
+            of_val = self.extracted(self.extraction(backbone, dataset, val, plain))
             queries = Queries(val, plain, of_val, space, len(names), self.score_at)
         for group in self.groups(len(points)):
             k, metric, selected = self.neighbours[0], self.metric[0], {}
@@ -258,19 +288,15 @@ class InContext(FewShot):
                     "ask for fewer neighbours or a larger share of the images"
                 )
 
-    def features(
-        self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], views: Sequence[View]
-    ) -> dict[View, Features]:
-        """Return the features of the items by view, from the cache where it has them."""
-        device = resolve_device(self.device)
-        return {
-            view: extract(
-                backbone, dataset, items, view, normalisation=STATISTICS.get(self.colour), precision=self.precision,
-                device=device, batch_size=self.batch_size, workers=resolve_workers(self.workers, len(items)),
-                label=f"features {'of augmented views ' + str(view.epoch + 1) if view.augment else ''}".strip(),
-            )
-            for view in views
-        }  # fmt: skip
+    def memory_views(self, plain: View) -> list[View]:
+        """Return the views of the training images: random ones, or the plain one where none are asked for."""
+        return [replace(plain, augment=True, epoch=epoch, hue=self.hue) for epoch in range(self.augment_epochs)] or [plain]
+
+    def extraction(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Extraction:
+        """Return what to extract: the features of the items under a view."""
+        label = f"features {'of augmented views ' + str(view.epoch + 1) if view.augment else ''}".strip()
+        colours = STATISTICS.get(self.colour)
+        return Extraction(backbone, dataset, items, view, normalisation=colours, precision=self.precision, label=label)
 
     def groups(self, points: int) -> list[list[int]]:
         """Return groups of points that share a memory: all of them, unless the values of its rows depend on the subset."""

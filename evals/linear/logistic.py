@@ -30,9 +30,10 @@ from densebench.errors import UserError
 from densebench.evals.linear.layers import Layers
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
-from densebench.evaluation.patch_labels import LabelledView, census, held_out, read_labelled_views
+from densebench.evaluation.patch_labels import LabelledView, census, held_out, label_sample, read_labelled_views
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.whole_images import features_of, whole_view
+from densebench.evaluation.stages import Stage
+from densebench.evaluation.whole_images import features_of, features_stage, whole_view
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
@@ -63,6 +64,20 @@ class Linear(FewShot):
     )
     iterations: int = setting(500, "most iterations of L-BFGS", minimum=1, maximum=1_000_000)
     tolerance: float = setting(1e-4, "the fit ends once no entry of the gradient is larger than this", minimum=0)
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the labels and features of train, the features of the scored images, the fits and the scoring."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        points = [point for point in self.points(dataset) if point not in run.known]
+        space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
+        used, labelling = self.used(dataset, train, points), Labelling(backbone.stride, space.classes, self.labels)
+        return [
+            Stage("labels", used, sample=label_sample(space, [view], labelling)),
+            features_stage(self, backbone, dataset, used, view, "features of train"),
+            features_stage(self, backbone, dataset, val, view, "features of the scored split"),
+            Stage(f"{len(points)} fits", used),
+            Stage("scoring", val),
+        ]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Fit every point that is not known yet, then label the validation images with all of them in one pass."""

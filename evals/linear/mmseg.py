@@ -36,6 +36,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
 from densebench.evaluation.option_groups import SlidingWindow
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.stages import Stage
 from densebench.options import setting
 from densebench.results.score import Score
 
@@ -82,6 +83,10 @@ class LinearMmseg(SlidingWindow):
     def usual_iterations(self, dataset: Dataset) -> int:
         """Return the published length of a run: 40000 for DINOv3's head, else 80000, or 160000 on ADE20K and COCO-Stuff."""
         return 40_000 if self.head == "batchnorm" else super().usual_iterations(dataset)
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the one training, of all learning rates, with its validations."""
+        return self.windows(dataset, run, 1)
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Train all learning rates side by side on one frozen backbone."""

@@ -25,7 +25,7 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -45,7 +45,8 @@ from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.option_groups import FewShot, check_rates
 from densebench.evaluation.protocol import Run
-from densebench.evaluation.whole_images import features_of, truth_map, whole_view
+from densebench.evaluation.stages import Sample, Stage
+from densebench.evaluation.whole_images import features_of, features_stage, truth_map, whole_view
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
@@ -106,6 +107,35 @@ class LinearProbes(FewShot):
             whole = dict(point)["fraction"] == 1
             points += [(point[0], ("seed", seed)) for seed in range(self.seeds)] if whole else [point]
         return points
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the features of the scored images, those of train or the forward passes of its crops, and the rest."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        points = [point for point in self.points(dataset) if point not in run.known]
+        view, space = whole_view(self, backbone, dataset), LabelSpace(dataset, "drop", self.other_class)
+        used = self.used(dataset, train, points)
+        passes = self.epochs * sum(1 / dict(point)["fraction"] for point in points) * len(train) / max(1, len(used))
+        learned = Stage("training on random crops, without the steps of the layers", used, passes=passes)
+        if self.augment == "none":
+            learned = features_stage(self, backbone, dataset, used, view, "features of train")
+        else:
+            learned = replace(learned, sample=self.crop_sample(backbone, space, view))
+        return [
+            Stage("labels", [*used, *val], sample=partial(classes_read, space)),
+            features_stage(self, backbone, dataset, val, view, "features of the scored split"),
+            learned,
+            Stage(f"steps of {len(points)} layers, and scoring", val),
+        ]
+
+    def crop_sample(self, backbone: Backbone, space: LabelSpace, view: View) -> Sample:
+        """Return the sample of the stage that passes random crops through the backbone."""
+        source = Source(self, backbone, space, view, [], [], None)
+
+        def passed(items: Sequence[Item]) -> None:
+            for _ in source.load([(item, source.view_of(0, 0)) for item in items]):
+                pass
+
+        return passed
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Train the points that are not known yet, those with equally many images together, and score these in one pass."""
@@ -266,6 +296,11 @@ class Source:
 def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
     """Return the label map that a training image is compared with."""
     return truth_map(space, view, item, options.mask_size, options.mask_resample)
+
+
+def classes_read(space: LabelSpace, items: Sequence[Item]) -> None:
+    """Read the label maps of some images, as a sample of that work."""
+    classes_shown(space, items)
 
 
 class _Crops(Samples):

@@ -49,12 +49,13 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
 from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
-from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps
+from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps, truth_sample
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
-from densebench.evaluation.whole_images import features_of, whole_size
+from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.extras import check_installed
 from densebench.features.views import View
 from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
@@ -173,6 +174,21 @@ class Unsupervised(Clustered):
             return None
         weights = Path(self.attention_weights) if self.attention_weights else None
         return attention_of(load_backbone(self.attention_from, weights=weights))
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the labels, attention maps and features of all images, and the clusterings of all seeds."""
+        train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
+        items, source = [*train, *val], self.other_attention() or attention_of(backbone)
+        space = LabelSpace(dataset, "drop", self.other_class)
+        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        attended = View(source.stride, whole_size(self.image_size, source, dataset))
+        labels = truth_sample(space, view, self.mask_size, self.mask_resample)
+        return [
+            Stage("labels", items if self.cut == "labels" else val, sample=labels),
+            features_stage(self, source, dataset, items, attended, "attention maps"),
+            features_stage(self, backbone, dataset, items, view, "features"),
+            Stage(f"clusterings and communities of {self.seeds} seeds", items),
+        ]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read labels and attention first (they fail early), then cluster, then find the communities of every seed."""

@@ -28,7 +28,7 @@ Numbers to reach (DAVIS 2017 val, J&F, J, F; FLSL table 4): DINO ViT-S/16 61.8, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -43,6 +43,7 @@ from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
 from densebench.evals.vos.scoring import Tally, scores
 from densebench.evals.vos.tracking import Tracker, Tracking
 from densebench.evaluation.protocol import Evaluator, Run
+from densebench.evaluation.stages import Stage
 from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
@@ -128,6 +129,22 @@ class Vos(Evaluator):
         """Return the option that allows one run only: --save-predictions, whose folder holds the masks of one; "" without it."""
         return "" if self.save_predictions is None else f"--save-predictions {self.save_predictions}"
 
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the tracking of all frames; nothing is stored."""
+        videos, split = cast(Videos, dataset), self.splits(dataset)[1]
+        sequences = videos.sequences(dataset.part(split, run.limit))
+        frames = [item for frames in sequences.values() for item in frames]
+        if self.predictions is not None:
+            return []
+        (name, longest), tracker = max(sequences.items(), key=lambda entry: len(entry[1])), self.tracker(backbone, videos, 0)
+
+        def followed(items: Sequence[Item]) -> float:
+            first = longest[: max(2, len(items))]
+            tracked = sum(1 for _ in tracker.follow({name: first}, {name: videos.objects(longest)}, Run()))
+            return tracked / len(frames)
+
+        return [Stage("features and propagation", frames, sample=followed)]
+
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read first masks (they fail early), then score frame by frame; sequences that a killed run finished are reused."""
         videos = cast(Videos, dataset)
@@ -183,12 +200,16 @@ class Vos(Evaluator):
         if self.predictions is not None:
             yield from GivenMasks(Path(self.predictions)).read(videos, sequences, objects)
             return
+        workers = resolve_workers(self.workers, sum(map(len, sequences.values())))
+        yield from self.tracker(backbone, videos, workers).follow(sequences, objects, run)
+
+    def tracker(self, backbone: Backbone, videos: Videos, workers: int) -> Tracker:
+        """Return what follows objects through videos by the features of a backbone."""
         device = resolve_device(self.device)
         window = Window(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
-        tracker = Tracker(
+        return Tracker(
             backbone.to(device), videos, device,
             size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
             precision=self.precision, window=window, context=self.context, upsample=self.upsample,
-            batch_size=self.batch_size, workers=resolve_workers(self.workers, sum(map(len, sequences.values()))),
+            batch_size=self.batch_size, workers=workers,
         )  # fmt: skip
-        yield from tracker.follow(sequences, objects, run)

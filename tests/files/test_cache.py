@@ -131,8 +131,9 @@ def test_the_listing_says_what_a_folder_holds(tmp_path):
     Store(tmp_path / "features" / "a", {"spec": "dino", "view": {"size": 448}})
     Store(tmp_path / "features" / "b", {"spec": "mae", "view": {"kind": "whole"}})
     Store(tmp_path / "scoring" / "c", {"protocol": "linear"})
-    listed = [line.split("MiB")[1].split() for line in command(tmp_path, "ls").stdout.splitlines()]
-    assert listed[:3] == [["a", "dino", "448"], ["b", "mae", "native"], ["c", "work", "in", "progress"]]
+    listed = sorted(line.split("MiB")[1].split() for line in command(tmp_path, "ls").stdout.splitlines()[:3])
+    now = ["used", "now"]
+    assert listed == [["a", "dino", "448", *now], ["b", "mae", "native", *now], ["c", "work", "in", "progress", *now]]
 
 
 def test_what_a_folder_says_of_itself_is_json(tmp_path):
