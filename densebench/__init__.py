@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
+    from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import Backbones, evaluate
     from densebench.results.leaderboard import leaderboard
     from densebench.training.run import train
 
-__all__ = ["Backbones", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
+__all__ = ["Backbones", "Probe", "__version__", "evaluate", "leaderboard", "load_backbone", "load_dataset", "train"]
 
 _HOMES = {
     "Backbones": "densebench.evaluation.run",
+    "Probe": "densebench.evaluation.probe",
     "evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",

@@ -21,6 +21,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import Progress, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
+from densebench.features.memory import Table, in_use
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.store import Store
@@ -47,7 +48,7 @@ class Normalisation:
 class Features:
     """Patch features of many images: `features[item]` is `[gh gw d]`, or `[n d]` of chosen patches, mapped from disk."""
 
-    def __init__(self, store: Store, keys: dict[str, str]) -> None:
+    def __init__(self, store: Store | Table, keys: dict[str, str]) -> None:
         self._store, self._keys = store, keys
 
     def __getitem__(self, item: Item) -> Float[Tensor, "*patches d"]:
@@ -87,7 +88,7 @@ def extract(
         "std": list(normalisation.std),
         "precision": precision,
     }
-    store = Store(cache_root() / "features" / digest(identity, 24), {"spec": backbone.spec, **identity})
+    store = _store(digest(identity, 24), {"spec": backbone.spec, **identity})
     digests = dict(zip((item.name for item in items), dataset.image_digests(items), strict=True))
     keys = digests
     if patches is not None:
@@ -101,9 +102,15 @@ def extract(
     return Features(store, keys)
 
 
+def _store(name: str, about: dict[str, Any]) -> Store | Table:
+    """Return where features go: a folder of the cache, or the memory that is in use."""
+    memory = in_use()
+    return Store(cache_root() / "features" / name, about) if memory is None else memory.table(name)
+
+
 @torch.inference_mode()
 def _fill(
-    store: Store,
+    store: Store | Table,
     keys: Mapping[str, str],
     batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
     backbone: Backbone,
@@ -158,8 +165,16 @@ def _loader(
     for shape in sorted(set(shapes)):
         backbone.check_size(*shape)
     batches = list(_equal_batches(shapes, batch_size))
-    images = _Images(dataset, items, digests, view)
-    return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+    memory = in_use()
+    if memory is None:
+        images = _Images(dataset, items, digests, view)
+        return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+    images = _Images(memory.source if dataset is memory.dataset else dataset, items, digests, view)  # views are kept, images not
+    what = [view.identity(), class_code(type(view))]
+    keys = [digest([*what, *((items[i].name, digests[items[i].name]) for i in batch)]) for batch in batches]
+    return memory.batches(
+        keys, batches, lambda some: make_loader(images, _collate, min(workers, len(items)), pin=False, batch_sampler=some)
+    )
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:

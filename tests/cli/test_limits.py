@@ -17,7 +17,7 @@ from densebench.evaluation.run import Backbones, evaluate
 from densebench.options import axis, runtime, setting
 from densebench.source import flags_in_source
 from densebench.training.optimisation import stairs
-from densebench.training.probe import parse
+from densebench.evaluation.probe import parse
 from densebench.training.run import train
 
 

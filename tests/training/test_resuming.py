@@ -15,7 +15,7 @@ from densebench.files.tensors import load_tensors
 from densebench.results.score import Score
 from densebench.training import loop
 from densebench.training import run as training_run
-from densebench.training.logs import read_log
+from densebench.files.logs import read_log
 
 
 def go_on(method, output, **given):

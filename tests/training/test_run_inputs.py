@@ -15,7 +15,7 @@ from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
 from densebench.results.score import Score
 from densebench.training import loop
-from densebench.training.logs import read_log
+from densebench.files.logs import read_log
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):

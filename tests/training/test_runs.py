@@ -16,7 +16,7 @@ from densebench.backbones.loading import load_backbone
 from densebench.files import states
 from densebench.pretrain.dino import ImageDistillation
 from densebench.training import loop
-from densebench.training.logs import read_log
+from densebench.files.logs import read_log
 from densebench.training.method import PrototypePretrainer
 from densebench.training.run import build
 from densebench.training.run_file import is_finished

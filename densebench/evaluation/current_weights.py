@@ -1,0 +1,106 @@
+"""A network that changes between calls, as a backbone: recognised once, with the weights that it has at each call."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.loading import load_backbone
+from densebench.errors import UserError
+
+SHARDED = ("FullyShardedDataParallel", "FSDPModule")
+
+
+class CurrentWeights:
+    """Makes a backbone of a network, and at later calls loads the network's parameters and buffers into it.
+
+    The network is never changed. Whatever else it consists of (its code, its attributes that are no tensors) is taken at the first
+    call. Where its parameters have other names or shapes than before, it is recognised anew.
+    """
+
+    def __init__(self, **adapting: Any) -> None:
+        """adapting: arguments of `load_backbone`, which say how a network is read."""
+        self._adapting = adapting
+        self._backbone: Backbone | None = None
+        self._copy: nn.Module | None = None
+        """The copy of the network inside the backbone; None where there is none whose weights are the network's own."""
+        self._grid: tuple[int, int] | None = None
+        self._calls = 0
+
+    def backbone(self, model: Any) -> Backbone:
+        """Return the backbone of a network as it is now. Raises UserError where it gives other features than at the first call."""
+        self._calls += 1
+        if not isinstance(model, nn.Module):
+            return self._checked(load_backbone(model, **self._adapting))
+        module = unwrapped(model)
+        if self._backbone is None or self._copy is None or not _load(module, self._copy):
+            whole = copy.deepcopy(module) if isinstance(module, Backbone) else module
+            self._backbone = self._checked(load_backbone(whole, **self._adapting))
+            self._copy = _copy_of(module, self._backbone)
+        self._backbone.digest = f"call {self._calls} of a probe"  # its weights have changed, and nobody keeps its features
+        return self._backbone
+
+    def _checked(self, backbone: Backbone) -> Backbone:
+        grid = (backbone.dim, backbone.stride)
+        if self._grid not in (None, grid):
+            (dim, stride), (now, step) = self._grid, grid  # type: ignore[misc]
+            raise UserError(
+                f"the network gave {dim} features for every {stride} px when it was probed first, and gives {now} for every {step} px "
+                "now: scores would not be comparable; make a new Probe for it"
+            )
+        self._grid = grid
+        return backbone
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside DistributedDataParallel, DataParallel and torch.compile; no exchange between processes is run.
+
+    Raises UserError for parameters that are spread over several processes (FSDP).
+    """
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            break
+    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
+    if not kinds.isdisjoint(SHARDED) or any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
+        raise UserError("the network's parameters are spread over processes (FSDP): gather them, and probe the whole network")
+    return model
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **{f"{name} (buffer)": buffer for name, buffer in module.named_buffers(remove_duplicate=False)},
+    }
+
+
+@torch.no_grad()
+def _load(module: nn.Module, into: nn.Module) -> bool:
+    """Copy all parameters and buffers; return False, and copy nothing, where names or shapes differ."""
+    source, target = _tensors(module), _tensors(into)
+    if source.keys() != target.keys() or any(source[name].shape != target[name].shape for name in source):
+        return False
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
+    return True
+
+
+def _copy_of(module: nn.Module, backbone: Backbone) -> nn.Module | None:
+    """Return the part of a fresh backbone that is a copy of the network: of its class, and with equal tensors."""
+    source = _tensors(module)
+    for part in backbone.modules():
+        target = _tensors(part) if type(part) is type(module) and part is not module else {}
+        if target and source.keys() == target.keys() and all(_same(source[name], target[name]) for name in source):
+            return part
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(torch.equal(one.detach().to(other.device, other.dtype), other.detach()))
