@@ -18,8 +18,8 @@ SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 class CurrentWeights:
     """Makes a backbone of a network, and at later calls loads the network's parameters and buffers into it.
 
-    The network is never changed. Whatever else it consists of (its code, its attributes that are no tensors) is taken at the first
-    call. Where its parameters have other names or shapes than before, it is recognised anew.
+    The network is never changed. Whatever else it consists of (its code, its attributes that are no tensors) is as it was at the
+    first call. Where its parameters have other names or shapes than before, it is recognised anew.
     """
 
     def __init__(self, **adapting: Any) -> None:
@@ -32,7 +32,7 @@ class CurrentWeights:
         self._calls = 0
 
     def backbone(self, model: Any) -> Backbone:
-        """Return the backbone of a network as it is now. Raises UserError where it gives other features than at the first call."""
+        """Return the backbone of a network as it is now. Raises UserError where its features have changed in width or stride."""
         self._calls += 1
         if not isinstance(model, nn.Module):
             return self._checked(load_backbone(model, **self._adapting))
@@ -49,8 +49,8 @@ class CurrentWeights:
         if self._grid not in (None, grid):
             (dim, stride), (now, step) = self._grid, grid  # type: ignore[misc]
             raise UserError(
-                f"the network gave {dim} features for every {stride} px when it was probed first, and gives {now} for every {step} px "
-                "now: scores would not be comparable; make a new Probe for it"
+                f"the network gave {dim} features for every {stride} px when it was probed first, and now gives {now} for every "
+                f"{step} px: scores would not be comparable; make a new Probe for it"
             )
         self._grid = grid
         return backbone

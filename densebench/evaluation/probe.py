@@ -66,9 +66,9 @@ class Probe:
         """Open the data and check the options; no image is read yet.
 
         dataset: what `load_dataset` takes, or a data set. protocol: a name, a file `./mine.py` or a protocol with its options.
-        every: a probe is due at steps 0, every, 2 * every and so on. limit: at most this many images of each split, evenly spaced.
+        every: a probe is due at steps 0, every, 2 * every and so on. limit: most images of each split, evenly spaced.
         device: where features are computed: auto (a GPU if there is one), cpu or cuda.
-        folder: where `probe.csv` and `tensorboard/probe/` go; a second probe continues what is there. Without it nothing is written.
+        folder: where `probe.csv` and `tensorboard/probe/` go; a second probe continues them. Without it nothing is written.
         save_best: a file.safetensors for the weights (`state_dict`) of the best network so far.
         features, mean, std: how the network's output is read and its input normalised, as `load_backbone` takes them.
         ranks: of several processes (torch.distributed), "main" probes in the first one, and all others get None at once; with

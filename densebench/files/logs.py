@@ -78,7 +78,7 @@ class Board:
             self._writer: Any = importlib.import_module("tensorboard.summary.writer.record_writer").RecordWriter
         except ModuleNotFoundError:
             notice(
-                f"the package tensorboard is not installed: no curves are written, {log} has all values; pip install tensorboard"
+                f"the package tensorboard is missing: {log} has all values, but no curves are written; pip install tensorboard"
             )
             return
         # TensorBoard orders files by these names
