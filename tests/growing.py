@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from densebench import catalog, options
+from densebench.backbones.loading import load_backbone
 from densebench.datasets import load_dataset
 from densebench.datasets.scenes import Scenes
-from densebench.evaluation import current_weights
 from densebench.evaluation.protocol import Run
 
 FEW = {"image_size": 64, "device": "cpu"}
@@ -64,6 +64,6 @@ def scored(model, protocol="incontext", limit=LIMIT, **given):
     wanted = evaluator.headline()
     return [
         score.value
-        for score in evaluator.run(current_weights.load_backbone(model), dataset, Run(limit))
+        for score in evaluator.run(load_backbone(model), dataset, Run(limit))
         if {"metric": score.metric, "variant": score.variant} == wanted
     ]
