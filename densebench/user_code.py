@@ -140,7 +140,7 @@ def noticing(path: Path) -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = setting
-        new = {name: file for name in sys.modules.keys() - before if (file := _user_file(name)) is not None}
+        new = {name: file for name in sys.modules.keys() - before if (file := user_file(name)) is not None}
         _executed.update({name: (file, _content(file)) for name, file in new.items()})
         _imported_by.setdefault(path.resolve(), set()).update(new)
 
@@ -168,7 +168,7 @@ def _is_stale(name: str, file: Path, folder: Path) -> bool:
 def _appeared(path: Path) -> dict[str, Path]:
     """Return the user's modules that appeared when a file was imported and are still there, with their files."""
     names = _imported_by.get(path.resolve(), set()) & sys.modules.keys()
-    return {name: file for name in names if (file := _user_file(name)) is not None and file.resolve() != path.resolve()}
+    return {name: file for name in names if (file := user_file(name)) is not None and file.resolve() != path.resolve()}
 
 
 def _closure(path: Path) -> dict[str, Path]:
@@ -183,7 +183,7 @@ def _closure(path: Path) -> dict[str, Path]:
             if name in visited:
                 continue
             visited.add(name)
-            if (imported_file := _user_file(name)) is not None and imported_file.resolve() != path.resolve():
+            if (imported_file := user_file(name)) is not None and imported_file.resolve() != path.resolve():
                 files[name] = imported_file
                 todo.append((name, imported_file))
     return files
@@ -228,7 +228,7 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == "densebench"
 
 
-def _user_file(name: str) -> Path | None:
+def user_file(name: str) -> Path | None:
     """Return the file of a module that is the user's own; None where it has none or is Python's, installed or densebench's."""
     file = None if _is_ours(name) or name == "__main__" else find_module(name)[0]
     if file is None or not INSTALLED.isdisjoint(file.parts) or any(file.is_relative_to(folder) for folder in _python_folders()):

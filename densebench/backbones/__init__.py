@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LABELS = ("spec", "name", "params", "origin")
+LABELS = ("spec", "name", "params", "origin", "recognised")
 """Keys that only name a backbone: two backbones that differ in nothing else have the same features."""
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +13,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, Triple, measured
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.private_copy import unwrapped
+from densebench.backbones.probing import feature_ways
+from densebench.backbones.recognising import recognise, triple
 from densebench.backbones.weights import weights_digest
+from densebench.console import notice
 from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import file_code, folder_code, guarded, import_file, importing, noticing
 
-
-class Tokens(nn.Module):
-    """A model as a trunk: `take(model, images)` returns its tokens `[b n d]`, which are laid out as a grid."""
-
-    def __init__(self, model: nn.Module, patch: int, take: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model, self.patch, self.take = model, patch, take
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Return the last patch tokens of each image; tokens before the patches (class, registers) are dropped."""
-        gh, gw = images.shape[2] // self.patch, images.shape[3] // self.patch
-        tokens = self.take(self.model, images)[:, -gh * gw :]
-        return tokens.transpose(1, 2).reshape(len(images), -1, gh, gw)
+WRAP = "wrap it in a file: --backbone ./mine.py"
 
 
 def from_hub(name: str) -> Backbone:
@@ -53,19 +43,18 @@ def from_hub(name: str) -> Backbone:
         raise UserError(
             f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
         ) from error
-    patch = _side(getattr(getattr(model, "patch_embed", None), "patch_size", None) or getattr(model, "patch_size", None), name)
-    if hasattr(model, "forward_features"):
-        take = _normalised_patches
-    elif hasattr(model, "get_intermediate_layers"):
-        take = _last_layer
-    else:
-        raise UserError(
-            f"hub:{name} has neither forward_features nor get_intermediate_layers; wrap it in a file: --backbone ./mine.py"
-        )
-    with guarded(f"hub:{name}", "on a black image"):
-        backbone = measured(Tokens(model, patch, take), f"hub:{name}", f"hub {entry}", 4 * patch)
-    backbone.info = replace(backbone.info, code=folder_code(_hub_folder(repo)))
-    return backbone
+    ways = feature_ways(model)
+    if not ways:
+        raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; {WRAP}")
+    with guarded(f"hub:{name}", "on an image of noise"):
+        backbone = recognise(model, f"hub:{name}", f"hub:{name}", arch=f"hub {entry}", ways=ways[:1], remedy=WRAP)
+    return _finished(backbone, folder_code(_hub_folder(repo)))
+
+
+def _finished(backbone: Backbone, code: str) -> Backbone:
+    """Return the backbone of a fetched model with the digest of its code; its weights are named as the trunk names them."""
+    notice(backbone.info.recognised)
+    return Backbone(backbone.trunk, replace(backbone.info, code=code), weights_digest(backbone.trunk))
 
 
 def _hub_folder(repo: str) -> Path:
@@ -77,15 +66,6 @@ def _hub_folder(repo: str) -> Path:
     refs = [ref.replace("/", "_")] if ref else ["main", "master"]
     folders = [Path(torch.hub.get_dir(), f"{owner}_{name}_{ref}") for ref in refs]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-def _normalised_patches(model: Any, images: Tensor) -> Tensor:
-    features = model.forward_features(images)
-    return features["x_norm_patchtokens"] if isinstance(features, dict) else features
-
-
-def _last_layer(model: Any, images: Tensor) -> Tensor:
-    return model.get_intermediate_layers(images, 1)[0]
 
 
 def from_transformers(name: str) -> Backbone:
@@ -102,17 +82,12 @@ def from_transformers(name: str) -> Backbone:
         raise UserError(
             f"hf:{name} cannot be loaded ({type(error).__name__}: {error}); check the name and the network"
         ) from error
-    patch = _side(getattr(model.config, "patch_size", None), name)
-    accepts = "interpolate_pos_encoding" in model.forward.__code__.co_varnames
-
-    def take(network: Any, images: Tensor) -> Tensor:
-        more = {"interpolate_pos_encoding": True} if accepts else {}
-        return network(pixel_values=images, **more).last_hidden_state
-
     # a local folder's files may change under one name, so they are digested; a fetched model has a revision
     code = folder_code(Path(name), (".py", ".json")) if Path(name).is_dir() else getattr(model.config, "_commit_hash", None) or ""
-    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
-    return measured(Tokens(model, patch, take), f"hf:{name}", type(model).__name__, 4 * patch, mean, std, code)
+    statistics: dict[str, Any] = {"mean": processor.image_mean, "std": processor.image_std}
+    with guarded(f"hf:{name}", "on an image of noise"):
+        backbone = recognise(model, f"hf:{name}", f"hf:{name}", arch=type(model).__name__, remedy=WRAP, **statistics)
+    return _finished(backbone, code)
 
 
 def from_file(spec: str) -> Backbone:
@@ -132,20 +107,22 @@ def from_file(spec: str) -> Backbone:
 
 
 def adapt_module(model: Any, spec: str, maker: str, arch: str = "") -> Backbone:
-    """Return a Backbone unchanged, and a module `[b 3 h w] -> [b d gh gw]` wrapped as one.
+    """Return a Backbone unchanged, and a module as the backbone that is recognised in it.
 
-    The module may have attributes mean and std (else ImageNet's) and stride. Its width and stride are measured on a black image,
-    whose side is a multiple of 64 and of that attribute. maker: what returned the model, for the message. Raises UserError for
-    anything else.
+    The module may have attributes mean and std (else ImageNet's) and stride, of which the sizes of the probes are multiples.
+    maker: what returned the model, for the message. Raises UserError for anything else.
     """
     if isinstance(model, Backbone):
         return model
     if not isinstance(model, nn.Module):
         raise UserError(f"{maker} returns a {type(model).__name__}; it must return a torch.nn.Module")
-    with guarded(spec, "on a black image"):
-        mean, std = (_triple(getattr(model, name, usual)) for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
-        side = math.lcm(64, int(getattr(model, "stride", 1) or 1))
-        return measured(model.eval(), spec, arch or type(model).__name__, side, mean, std)
+    title = arch or type(model).__name__
+    with guarded(spec, "on an image of noise"):
+        backbone = recognise(unwrapped(model), spec, title, remedy="let it return patch features [b d gh gw]")
+    mean, std = (triple(torch.tensor(values), "") for values in (backbone.mean, backbone.std))  # in float32, as records have them
+    backbone = Backbone(backbone.trunk, replace(backbone.info, mean=mean, std=std), backbone.digest)
+    notice(backbone.info.recognised)
+    return backbone
 
 
 class Pixels(nn.Module):
@@ -167,17 +144,3 @@ def from_pixels(name: str) -> Backbone:
     stride = int(name)
     trunk = Pixels(stride)
     return Backbone(trunk, BackboneInfo(f"pixels:{name}", "pixels", 3 * stride**2, stride), weights_digest(trunk))
-
-
-def _triple(values: Any) -> Triple:
-    """Return colour statistics as three plain numbers, whether they come as a tuple, an array or a buffer of any shape."""
-    red, green, blue = torch.as_tensor(values).flatten().tolist()
-    return float(red), float(green), float(blue)
-
-
-def _side(patch: Any, name: str) -> int:
-    if isinstance(patch, int):
-        return patch
-    if isinstance(patch, tuple | list) and len(set(patch)) == 1:
-        return int(patch[0])
-    raise UserError(f"{name}: the model does not tell its patch size; wrap it in a file: --backbone ./mine.py")

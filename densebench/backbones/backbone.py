@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densebench.backbones.weights import weights_digest
 from densebench.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -23,7 +22,8 @@ class BackboneInfo:
     spec: as the user gave it; arch: the architecture's name; dim: width of the features; stride: px of the image per feature;
     mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
     "none" without one; origin: the project whose layout the weights had; kind: the source in the spec (timm, ckpt, file, ...);
-    code: the digest of the user's own code that makes the features, "" for built-in code.
+    code: the digest of the user's own code that makes the features, "" for built-in code; name: what tables call it, "" for its
+    spec; recognised: where the features of a module were found, in words.
     """
 
     spec: str
@@ -37,6 +37,8 @@ class BackboneInfo:
     origin: str = ""
     kind: str = "module"
     code: str = ""
+    name: str = ""
+    recognised: str = ""
 
 
 class Backbone(nn.Module):
@@ -87,6 +89,7 @@ class Backbone(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             "digest": self.digest,
+            **{name: value for name in ("name", "recognised") if (value := getattr(self.info, name))},
         }
 
 
@@ -102,11 +105,3 @@ def measure(trunk: nn.Module, side: int) -> tuple[int, int]:
     if grid.ndim != 4 or side % grid.shape[2] or grid.shape[2] != grid.shape[3]:
         raise UserError(f"the model maps {side} x {side} px to {tuple(grid.shape)}; patch features are [b d gh gw]")
     return int(grid.shape[1]), side // int(grid.shape[2])
-
-
-def measured(
-    trunk: nn.Module, spec: str, arch: str, side: int, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD, code: str = ""
-) -> Backbone:
-    """Return the backbone of a trunk whose width and stride are measured on a black image of `side` px."""
-    dim, stride = measure(trunk.eval(), side)
-    return Backbone(trunk, BackboneInfo(spec, arch, dim, stride, mean, std, code=code), weights_digest(trunk))

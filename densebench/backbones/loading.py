@@ -2,54 +2,123 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from densebench.backbones.adapters import adapt_module
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.checkpoint import FACTS
 from densebench.backbones.position import check_convention
+from densebench.backbones.recognising import adapt, title_of
 from densebench.backbones.sources import FILE, GROUP, SOURCES
+from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.options import check_run
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import guarded, plugin_code
 
+WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+
 
 def load_backbone(
-    spec: str,
+    model: Any,
     *,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     layer: str = "last",
     pos_embed: str = "auto",
     role: str = "teacher",
     seed: int = 0,
+    features: Callable[[Any, Any], Any] | None = None,
+    mean: Any = None,
+    std: Any = None,
+    name: str | None = None,
 ) -> Backbone:
-    """Load a backbone on the CPU, float32, frozen, in evaluation mode.
+    """Load a backbone on the CPU, float32, frozen, in evaluation mode; the object that is given stays as it is.
 
-    spec: a form of `sources()`, or PLUGIN:NAME. weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0
-    ("8,9,10,11", joined over channels), "query", "key" or "value" of the last block, or "attention" of its class token.
-    pos_embed: "auto" resizes position tables as the code that the weights come from does; or "antialias", "plain", "offset".
-    role: the branch of a checkpoint, "teacher" or "student". seed: of the weights of random:NAME.
-    Raises UserError for an unknown name or option, and for weights that do not match or cannot be read or fetched.
+    model: a form of `sources()` or PLUGIN:NAME; the path of a Python file or a checkpoint's folder; a module, such as one of timm,
+    transformers or your own, in which patch features are recognised (`recognising.adapt`); a function of images; or a backbone.
+    weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined over channels), "query",
+    "key" or "value" of the last block, or "attention" of its class token. pos_embed: "auto" resizes position tables as the code
+    that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint, "teacher" or "student".
+    seed: of the weights of random:NAME. features, mean, std: for modules, as `adapt` describes them. name: what tables call it.
+    Raises UserError for an unknown name or option, for weights that do not match or cannot be read or fetched, and for a module
+    whose patch features are not recognised.
     """
     check_convention(pos_embed)
     check_run(seed, None)
-    kind, name, make, code = _source(spec)
+    label = _label(name)
+    if isinstance(model, Backbone):
+        given = {"weights": weights, "features": features, "mean": mean, "std": std}
+        _refuse(given, f"with {model.spec}, which is a backbone already")
+        _refuse(_changed(layer, pos_embed, role, seed), f"with {model.spec}, which is a backbone already")
+        return model if not label else _renamed(model, label)
+    if not isinstance(model, str | Path):
+        _refuse({"weights": weights}, "with a spec timm:NAME; load them into the module that you give")
+        changed = _changed("last", "auto", role, seed)
+        _refuse(changed, f"with specs, not with the {title_of(model)} that is given")
+        return adapt(model, features=features, mean=mean, std=std, name=label, layer=layer, pos_embed=pos_embed)
+    spec = _spelled(model)
+    _refuse(
+        {"features": features, "mean": mean, "std": std}, f"with a module, not with the spec {spec}; wrap it in a file ./mine.py"
+    )
+    kind, rest, make, code = _source(spec)
     takes = inspect.signature(make).parameters
     if weights is not None and "weights" not in takes:
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
     if layer != "last" and "layer" not in takes:
         raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} has no choice of layers")
-    options = {"weights": weights, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
-    backbone = make(name, **{option: value for option, value in options.items() if option in takes})
-    backbone.info = replace(backbone.info, kind=kind, code=code or backbone.info.code)
+    file = None if weights is None else Path(weights)
+    options = {"weights": file, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    backbone = make(rest, **{option: value for option, value in options.items() if option in takes})
+    backbone.info = replace(backbone.info, kind=kind, code=code or backbone.info.code, name=label)
     return backbone
+
+
+def _label(name: str | None) -> str:
+    """Return what tables call a backbone. Raises UserError for a name that would break a table."""
+    if name is not None and (not name.strip() or name != one_line(name)):
+        raise UserError(f"--name {name!r} is empty or holds a line break or another control character; leave it out")
+    return name or ""
+
+
+def _changed(layer: str, pos_embed: str, role: str, seed: int) -> dict[str, Any]:
+    """Return the options that are not at their defaults."""
+    defaults = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
+    given = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    return {option: value for option, value in given.items() if value != defaults[option]}
+
+
+def _refuse(given: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for the first option that has a value."""
+    for option, value in given.items():
+        if value is not None:
+            shown = value if isinstance(value, str | int | Path) else "..."
+            raise UserError(f"{option}={shown} goes {where}")
+
+
+def _renamed(backbone: Backbone, name: str) -> Backbone:
+    named = copy.copy(backbone)
+    named.info = replace(backbone.info, name=name)
+    return named
+
+
+def _spelled(model: str | Path) -> str:
+    """Return the spec of a text or a path: the folder of a checkpoint goes by its path alone, like a Python file."""
+    spec = str(model)
+    if (Path(spec) / FACTS).is_file():
+        return f"ckpt:{spec}"
+    if isinstance(model, Path) and model.suffix in WEIGHT_FILES:
+        raise UserError(
+            f"{spec} holds weights; name the architecture, and give them by weights=: load_backbone('timm:NAME', ...)"
+        )
+    return spec
 
 
 def _source(spec: str) -> tuple[str, str, Callable[..., Backbone], str]:

@@ -34,6 +34,7 @@ class Backbone(TypedDict):
     pos_embed: NotRequired[Text]
     params: NotRequired[Count | None]
     origin: NotRequired[Text]
+    recognised: NotRequired[Text]
     kind: Text
     mean: Triple
     std: Triple
