@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.loading import load_backbone
+from densebench.backbones.private_copy import unwrapped
 from densebench.errors import UserError
-
-SHARDED = ("FullyShardedDataParallel", "FSDPModule")
 
 
 class CurrentWeights:
@@ -56,29 +55,10 @@ class CurrentWeights:
         return backbone
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside DistributedDataParallel, DataParallel and torch.compile; no exchange between processes is run.
-
-    Raises UserError for parameters that are spread over several processes (FSDP).
-    """
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            break
-    kinds = {kind.__name__ for module in model.modules() for kind in type(module).__mro__}
-    if not kinds.isdisjoint(SHARDED) or any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()):
-        raise UserError("the network's parameters are spread over processes (FSDP): gather them, and probe the whole network")
-    return model
-
-
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **{f"{name} (buffer)": buffer for name, buffer in module.named_buffers(remove_duplicate=False)},
-    }
+    """Return all parameters and buffers by name; a part that torch.compile has wrapped has the name that it has by itself."""
+    parameters, buffers = (named(remove_duplicate=False) for named in (module.named_parameters, module.named_buffers))
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in (*parameters, *buffers)}
 
 
 @torch.no_grad()

@@ -21,11 +21,12 @@ import pandas as pd
 from torch import nn
 
 from densebench import catalog, options
+from densebench.backbones.private_copy import unwrapped
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
-from densebench.evaluation.current_weights import CurrentWeights, unwrapped
+from densebench.evaluation.current_weights import CurrentWeights
 from densebench.evaluation.headline import Headline, headline_of
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.undisturbed import undisturbed

@@ -27,9 +27,7 @@ def _callback() -> Any:
         except ModuleNotFoundError as error:
             if error.name is None or not name.startswith(error.name):
                 raise
-    raise UserError(
-        "neither lightning nor pytorch_lightning is installed, of which ProbeCallback is a callback; pip install lightning"
-    )
+    raise UserError("ProbeCallback needs lightning or pytorch_lightning, and neither is installed; pip install lightning")
 
 
 class ProbeCallback(_callback()):  # type: ignore[misc]
