@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densebench.backbones.loading import load_backbone
     from densebench.datasets import load_dataset
     from densebench.datasets.dataset import Dataset
+    from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.results.leaderboard import leaderboard
     from densebench.results.result import Result
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone", "load_dataset",
-    "train",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
+    "load_dataset", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "Backbone": "densebench.backbones.backbone",
     "Dataset": "densebench.datasets.dataset",
+    "Probe": "densebench.evaluation.probe",
     "Result": "densebench.results.result",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 from densebench.errors import UserError
 
+T = TypeVar("T")
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
 _patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -106,8 +109,32 @@ def here(device: torch.device) -> World:
 
 
 def world_size() -> int:
-    """Return how many processes work together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Return how many processes work together; 1 inside `alone`."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone.get() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work in this process alone during the block: nothing waits for the others, and nothing is exchanged with them."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def rank() -> int:
+    """Return the number of this process among those that work together, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def _patient_group() -> dist.ProcessGroup:
+    """Return all processes as a group that waits for up to PATIENCE: that of `joined`, else a new one, made once."""
+    group = _patient.get()
+    if group is None:
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        _patient.set(group)
+    return group
 
 
 def synchronise() -> None:
@@ -135,6 +162,28 @@ def total(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """Return in every process what `work` returns in the main one, which alone runs it; the others wait, for up to PATIENCE.
+
+    An error there is raised in all processes, as UserError in the others.
+    """
+    if world_size() == 1:
+        return work()
+    result: list[Any] = [None, ""]
+    failure: BaseException | None = None
+    if rank() == 0:
+        try:
+            result[0] = work()
+        except BaseException as error:
+            failure, result[1] = error, f"the main process failed: {str(error) or type(error).__name__}"
+    dist.broadcast_object_list(result, 0, group=_patient_group())
+    if failure is not None:
+        raise failure
+    if result[1]:
+        raise UserError(result[1])
+    return result[0]
 
 
 def share(tensors: Sequence[Tensor]) -> None:

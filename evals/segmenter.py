@@ -37,6 +37,7 @@ class Segmenter(SlidingWindow):
     """Options of the fine-tuning; the head of this file says what the preset is."""
 
     version: ClassVar[int] = 1
+    fine_tunes: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, str]] = {"mmseg": "segmenter-mmseg"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mmseg": {}}
 

@@ -95,6 +95,8 @@ class Evaluator(ABC):
     """Whether the pictures of a finished record can be drawn without training a head once more."""
     several_processes: ClassVar[bool] = False
     """Whether torchrun may run it: then every process calls `run`, and only the first one gets scores."""
+    fine_tunes: ClassVar[bool] = False
+    """Whether it trains the network itself for hours, so that it cannot score one in the middle of a training."""
     published_as: ClassVar[Mapping[str, str]] = {}
     """Preset -> the name, in the column `protocol` of published.csv, of the published numbers that it reproduces."""
     precision: str = setting(

@@ -23,6 +23,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import Progress, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
+from densebench.features.memory import Table, in_use
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
@@ -50,7 +51,7 @@ class Normalisation:
 class Features:
     """Patch features of many images: `features[item]` is `[gh gw d]`, or `[n d]` of chosen patches, mapped from disk."""
 
-    def __init__(self, store: Store, keys: dict[str, str]) -> None:
+    def __init__(self, store: Store | Table, keys: dict[str, str]) -> None:
         self._store, self._keys = store, keys
 
     def __getitem__(self, item: Item) -> Float[Tensor, "*patches d"]:
@@ -150,7 +151,9 @@ class Extraction:
 
         limit: the bytes that the cache may take; folders of features that no process uses are removed to keep it.
         """
-        store = Store(self.folder, self.about)
+        memory = in_use()
+        store = Store(self.folder, self.about) if memory is None else memory.table(self.folder.name)
+        limit = limit if memory is None else None
         missing = self.lacking(store)
         if missing:
             device = torch.device(device)
@@ -164,7 +167,7 @@ class Extraction:
 
     def _fill(
         self,
-        store: Store,
+        store: Store | Table,
         batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
         device: torch.device,
         limit: int | None,
@@ -233,8 +236,15 @@ def _loader(extraction: Extraction, items: Sequence[Item], batch_size: int, work
     for shape in sorted(set(shapes)):
         extraction.backbone.check_size(*shape)
     batches = list(_equal_batches(shapes, batch_size))
-    images = _Images(dataset, items, extraction.digests, view)
-    return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+    images, memory = _Images(dataset, items, extraction.digests, view), in_use()
+    if memory is None:
+        return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+    images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
+    what = [view.identity(), class_code(type(view))]
+    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in batch)]) for batch in batches]
+    return memory.batches(
+        keys, batches, lambda some: make_loader(images, _collate, min(workers, len(items)), pin=False, batch_sampler=some)
+    )
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:

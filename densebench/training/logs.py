@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import os
-import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-
-from densebench.console import Line, clock, warn
-from densebench.files.atomic import appending, write_text
+from densebench.console import Line, clock
+from densebench.files.logs import Board, CsvLog
 
 NAME = "log.csv"
 
@@ -26,79 +16,15 @@ class Log:
     """`log.csv`, with one row per logged step. Rows after the step from which a run resumes are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / NAME
         folder.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in read_log(self.path) if int(row["step"]) <= step]
-        self._rewrite()
-        self.board = Board(folder / "tensorboard", step + 1)
+        self.csv = CsvLog(folder / NAME, "choose another folder; --resume takes the last state")
+        self.csv.drop_from(step + 1)
+        self.board = Board(folder / "tensorboard", step + 1, NAME)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Write one row; a figure without a column gets a new one. Raises UserError where the disk is full."""
-        row = {"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}}
-        new = [name for name in row if name not in self.columns]
-        self.rows.append(row)
-        if new:
-            self._rewrite()
-        else:
-            self._append(row)
+        self.csv.add({"step": str(step), **{name: f"{value:.6g}" for name, value in figures.items()}})
         self.board.add(step, figures)
-
-    def _append(self, row: dict[str, str]) -> None:
-        with (
-            appending(self.path, "choose another folder; --resume takes the last state"),
-            self.path.open("a", newline="", encoding="utf-8") as stream,
-        ):
-            csv.DictWriter(stream, self.columns, restval="", lineterminator="\n").writerow(row)
-
-    def _rewrite(self) -> None:
-        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
-
-
-class Board:
-    """One of TensorBoard's event files. Where it cannot be written (a full disk, say), a warning says so, and training continues.
-
-    Events are written at once and in this thread, since the thread of TensorBoard's own writer would die when the disk is full.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """step: the first one that will be written; TensorBoard ignores what earlier files hold for this and later steps."""
-        # TensorBoard orders files by these names
-        stem = f"events.out.tfevents.{int(time.time()):010}.{platform.node()}.{os.getpid()}"
-        names = (folder / f"{stem}.{number}" for number in itertools.count())
-        self.path: Path | None = next(path for path in names if not path.exists())
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
-
-    def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write the figures of a step."""
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
-        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-
-    def _write(self, event: Any) -> None:
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as stream:
-                RecordWriter(stream).write(event.SerializeToString())
-        except OSError as error:
-            warn(f"cannot write {self.path}: {error.strerror}; TensorBoard's curves end here, {NAME} has all values")
-            self.path = None
-
-
-def read_log(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a log, without their empty cells; a row that was not written to its end is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
-    return [{name: value for name, value in row.items() if value != ""} for row in rows]
 
 
 class Ticker:

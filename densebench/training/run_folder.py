@@ -11,6 +11,7 @@ import torch
 
 from densebench.backbones.checkpoint import save_checkpoint
 from densebench.console import notice
+from densebench.evaluation.probe import Probe, parse, probe_protocol
 from densebench.files.atomic import sweep, write_text
 from densebench.files.states import retain, save_state
 from densebench.pictures.canvas import save
@@ -18,7 +19,6 @@ from densebench.results.score import SIGNS
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.objective import Views
-from densebench.training.probe import probe, probe_protocol
 
 
 class RunFolder:
@@ -31,6 +31,7 @@ class RunFolder:
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.views: Views | None = None
+        self.probe = _probe(training.options.probe, training.options.device, run["data"]["root"])
 
     def report(self, report: Report) -> None:
         """Write the figures of a logged step to the log, and print its progress line."""
@@ -59,8 +60,8 @@ class RunFolder:
             return
         if options.keep_every and epoch % options.keep_every == 0:
             self.write_backbone(self.folder / "epochs" / f"{epoch:04}")
-        if options.probe and (epoch % options.probe_every == 0 or training.step == training.steps):
-            self._probe(epoch, options.probe)
+        if self.probe is not None and (epoch % options.probe_every == 0 or training.step == training.steps):
+            self._score(epoch, self.probe)
 
     def write_backbone(self, folder: Path) -> None:
         """Write the teacher's encoder as a checkpoint."""
@@ -89,16 +90,24 @@ class RunFolder:
         for name, picture in pictures.items():
             save(picture, self.folder / "pictures" / f"{name}-{training.step:08}.png")
 
-    def _probe(self, epoch: int, spec: str) -> None:
-        """Score the backbone, and write it to `best/` if no probe before was better."""
-        score = probe(self.folder, spec, self.training.options.device, self.run["data"]["root"])
+    def _score(self, epoch: int, probe: Probe) -> None:
+        """Score the backbone that was just written, and write it to `best/` if no probe before was better."""
+        score = probe.score(f"ckpt:{self.folder}", self.training.step)
         self.log.add(self.training.step, {"epoch": float(epoch), f"probe_{score.metric}": score.value})
-        value = f"{score.value:.{(score.digits or 0) + 1}f}"
-        notice(f"epoch {epoch}: {probe_protocol()[0]} {score.metric} of the teacher on {spec}: {value} {score.unit}")
+        what = f"{probe_protocol()[0]} {score.metric} of the teacher on {self.training.options.probe}"
+        notice(f"epoch {epoch}: {what}: {score}")
         best = _read_best(self.folder, score.metric)
         if best is None or (score.value - best) * SIGNS[score.direction] > 0:
             self.write_backbone(self.folder / "best")
             write_text(self.folder / "best" / "probe.json", json.dumps({score.metric: score.value, "epoch": epoch}) + "\n")
+
+
+def _probe(spec: str | None, device: str, root: str | None) -> Probe | None:
+    """Return what `--probe` asks for; None without it."""
+    if not spec:
+        return None
+    (dataset, limit), (protocol, chosen) = parse(spec), probe_protocol()
+    return Probe(dataset, protocol, limit=limit, device=device, data_root=root, **chosen)
 
 
 def _read_best(folder: Path, metric: str) -> float | None:

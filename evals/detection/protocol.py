@@ -68,6 +68,7 @@ class Detection(Evaluator):
     """Options of the fine-tuning; the head of this file says what the presets are."""
 
     version: ClassVar[int] = 1
+    fine_tunes: ClassVar[bool] = True
     takes: ClassVar[str] = "boxes"
     several_processes: ClassVar[bool] = True
     draws_later: ClassVar[bool] = False

@@ -13,11 +13,11 @@ from densebench.backbones.loading import load_backbone
 from densebench.cli import entry_options
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
+from densebench.evaluation.probe import parse
 from densebench.evaluation.run import evaluate
 from densebench.options import axis, runtime, setting
 from densebench.source import flags_in_source
 from densebench.training.optimisation import stairs
-from densebench.training.probe import parse
 from densebench.training.run import train
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_records import header
+from told_probes import told
 from typer.testing import CliRunner
 
 from densebench.cli import app
@@ -194,12 +195,8 @@ def test_the_printed_summary_has_the_unit_and_one_decimal_more_than_tables(tmp_p
 
 @pytest.mark.parametrize(("direction", "best"), [("higher", 9.0), ("lower", 5.0)])
 def test_a_probe_keeps_the_best_by_the_direction_of_the_score(tmp_path, monkeypatch, direction, best):
-    values = iter([7.0, 9.0, 5.0, 8.0])
-
-    def probe(*_):
-        return Score("rmse", "plain", next(values), "m", direction=direction, digits=2)
-
-    monkeypatch.setattr("densebench.training.run_folder.probe", probe)
+    probe = told([7.0, 9.0, 5.0, 8.0], "rmse", "m", direction, 2)
+    monkeypatch.setattr("densebench.training.run_folder.Probe", probe)
     small = {"arch": "test_vit", "image_size": 32, "batch_size": 8, "hidden_dim": 32, "bottleneck_dim": 16, "device": "cpu"}
     run = train(
         "dino", data=["scenes"], limit=8, output=tmp_path / "run", epochs=4, probe="scenes", probe_every=1, cache="none",

@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from densebench.backbones.checkpoint import save_checkpoint
 from densebench.errors import UserError
+from densebench.files.logs import read_log
 from densebench.files.states import save_state, saved_states
 from densebench.files.store import Store
-from densebench.training.logs import Log, read_log
+from densebench.training.logs import Log
 from densebench.training.run import train
 
 TINY = {

@@ -80,7 +80,7 @@ def test_the_second_stage_follows_the_first_ones_attention(first_stage):
 
 
 def test_a_second_stage_runs_and_its_share_falls(first_stage, tmp_path):
-    from densebench.training.logs import read_log
+    from densebench.files.logs import read_log
 
     given, first = first_stage
     more = {"previous": f"ckpt:{first}", "previous_share": 0.2}

@@ -75,7 +75,7 @@ def test_without_a_teacher_the_last_student_teaches(tmp_path):
 def test_learning_rates_are_those_of_the_paper_whatever_the_batch(tmp_path):
     run = train("neco", data=["scenes"], limit=8, output=tmp_path / "run", steps=2, device="cpu", log_every=1,
                    **{**SMALL, "lr": 1e-5, "head_lr": 1e-4})  # fmt: skip
-    from densebench.training.logs import read_log
+    from densebench.files.logs import read_log
 
     rows = read_log(run / "log.csv")
     assert [float(row["lr"]) for row in rows] == pytest.approx([1e-5, 5e-6])

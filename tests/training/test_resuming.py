@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_runs import METHODS, same, tensors, train
+from told_probes import told
 
 from densebench.errors import Stopped, UserError
 from densebench.files import states
+from densebench.files.logs import read_log
 from densebench.files.tensors import load_tensors
-from densebench.results.score import Score
 from densebench.training import loop
 from densebench.training import run as training_run
-from densebench.training.logs import read_log
 
 
 def go_on(method, output, **given):
@@ -141,7 +141,7 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
 def test_the_newest_run_is_found_and_not_its_parts(tmp_path, monkeypatch):
     from densebench.backbones.checkpoint import newest_checkpoint
 
-    monkeypatch.setattr("densebench.training.run_folder.probe", lambda *_: Score("miou", "identity", 1.0, direction="higher"))
+    monkeypatch.setattr("densebench.training.run_folder.Probe", told([1.0]))
     run = train("dino", tmp_path / "runs" / "one", steps=None, epochs=1, probe="scenes", probe_every=1, keep_every=1)
     assert (run / "best" / "checkpoint.json").exists()
     assert (run / "epochs" / "0001" / "checkpoint.json").exists()

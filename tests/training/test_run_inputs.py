@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import same, tensors, train
+from told_probes import told
 
 from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
-from densebench.results.score import Score
+from densebench.files.logs import read_log
 from densebench.training import loop
-from densebench.training.logs import read_log
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch, capsys):
@@ -42,10 +42,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch,
 
 
 def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
-    values = iter([5.0, 9.0, 7.0])
-    monkeypatch.setattr(
-        "densebench.training.run_folder.probe", lambda *_: Score("miou", "identity", next(values), direction="higher")
-    )
+    monkeypatch.setattr("densebench.training.run_folder.Probe", told([5.0, 9.0, 7.0]))
     run = train("dino", tmp_path / "run", steps=None, epochs=3, probe="scenes", probe_every=1)
     assert [row["probe_miou"] for row in read_log(run / "log.csv") if "probe_miou" in row] == ["5", "9", "7"]
     assert json.loads((run / "best" / "probe.json").read_text()) == {"miou": 9.0, "epoch": 2}

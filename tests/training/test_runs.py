@@ -14,9 +14,9 @@ from small_runs import METHODS, OWN, SMALL, tensors, train
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
 from densebench.files import states
+from densebench.files.logs import read_log
 from densebench.pretrain.dino import ImageDistillation
 from densebench.training import loop
-from densebench.training.logs import read_log
 from densebench.training.method import PrototypePretrainer
 from densebench.training.run import build
 from densebench.training.run_file import is_finished

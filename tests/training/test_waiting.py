@@ -15,18 +15,22 @@ from datetime import timedelta
 from pathlib import Path
 import torch.distributed as dist
 from densebench.training.run import train
-from densebench.results.score import Score
+from densebench.evaluation.headline import Headline
 from densebench.training import run_folder
 
 dist.init_process_group = functools.partial(dist.init_process_group, timeout=timedelta(seconds=5))
 probed, ready = [], Path(sys.argv[1])
 
-def probe(*_):
-    time.sleep(0 if probed else 9)
-    probed.append(1)
-    return Score("miou", "identity", 1.0, direction="higher")
+class Slow:
+    def __init__(self, *_, **__):
+        pass
 
-run_folder.probe = probe
+    def score(self, model, step):
+        time.sleep(0 if probed else 9)
+        probed.append(1)
+        return Headline("miou", "identity", 1.0, "%", "higher", 1, None)
+
+run_folder.Probe = Slow
 (ready / os.environ["RANK"]).touch()  # both have imported everything
 while len(list(ready.glob("[01]"))) < 2:
     time.sleep(0.05)

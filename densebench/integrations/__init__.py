@@ -1,0 +1,1 @@
+"""Small adapters to other people's training frameworks, a file a framework."""
