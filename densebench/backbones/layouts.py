@@ -85,7 +85,7 @@ class Layout:
         """What the tensor is, for the line that says what was recognised."""
         if self.before is None:
             shape = "[b gh gw d]" if self.axis == 3 else "[b d gh gw]"
-            return f"a grid {shape.replace('gh gw', 'gw gh')}, turned" if self.swapped else f"a grid {shape}"
+            return f"a grid {shape.replace('gh gw', 'gw gh')}, its columns first" if self.swapped else f"a grid {shape}"
         around = [f"{count} {'comes' if count == 1 else 'come'} {where}" for count, where in
                   ((self.before, "before the patches"), (self.after, "after the patches")) if count]  # fmt: skip
         shape = "[b n d]" if self.axis == 2 else "[b d n]"

@@ -26,6 +26,7 @@ from densebench.numerics.arithmetic import float32
 
 PAIRS = ((64, 128), (112, 224), (256, 384))
 TOLERANCE = 1e-3  # of the norm of the features; other sizes of batch change float32 by far less
+TINY = 1e-5  # of the largest feature; what rounding may change
 BLOCK = 8  # px of a changed patch at least
 
 
@@ -56,6 +57,7 @@ class Reading:
     path: Path
     layout: Layout
     sizes: tuple[Size, ...]
+    remark: str = ""
 
     @property
     def fixed(self) -> bool:
@@ -66,7 +68,7 @@ class Reading:
     def words(self) -> str:
         """What was recognised, without the width and the stride."""
         at = f", for images of {self.sizes[0][0]} x {self.sizes[0][1]} px only" if self.fixed else ""
-        return f"{self.way.name}{spelled(self.path)} gives {self.layout.words}{at}"
+        return f"{self.way.name}{spelled(self.path)} gives {self.layout.words}{at}{self.remark}"
 
 
 class Adapted(nn.Module):
@@ -144,9 +146,9 @@ def _quiet(device: torch.device) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices), float32(tf32=False):
-            with torch.autocast(device.type, enabled=False), torch.autocast("cpu", enabled=False):
-                yield
+        half = torch.autocast(device.type, enabled=False)
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), float32(tf32=False), half:
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
@@ -154,20 +156,22 @@ def _quiet(device: torch.device) -> Iterator[None]:
 
 def _read(model: nn.Module, way: Way, device: torch.device) -> Reading:
     hints = _hints(model)
-    why, first = "", None
+    why, first, several = "", None, False
     for sizes in _attempts(model, hints):
+        if several and len(sizes) == 1:
+            break  # at one size more would fit than at several
         outputs, error = _outputs(model, way, sizes, device)
         if error is not None and not outputs:
             why, first = why or f"{way.name} fails on {_px(sizes[0])} ({_reason(error)})", first or error
             continue
-        first = None
+        why, first, several = "" if first is not None else why, None, len(outputs) > 1
         shapes = {path: {size: found[path].shape for size, found in outputs.items()} for path in _common(list(outputs.values()))}
         fitting = {path: found for path, shape in shapes.items() if (found := layouts_of(shape, 2, hints))}
         if fitting:
             path = _chosen(fitting, way)
             return _checked(model, way, path, fitting[path], tuple(outputs), device)
         shown = [f"{_px(size)}: {_shown(found)}" for size, found in outputs.items()]
-        why = f"{way.name} gives for two images of {', of '.join(shown)}"
+        why = why or f"{way.name} gives for two images of {', of '.join(shown)}"
         if not _spatial([[tensor.shape for tensor in found.values()] for found in outputs.values()]):
             break  # vectors alone, whatever the size
     raise Unread(why, error=first)
@@ -261,15 +265,40 @@ def _checked(
     if changes is None or cells is None:
         raise Unread(f"{way.name} gives a single feature for images of {_px(size)}, in which no patch can be told from another")
     centres = [(row * block + block // 2, column * block + block // 2) for row, column in cells]
-    ranked = [(*_agreement(layout, changes, size, centres), -index) for index, layout in enumerate(layouts)]
-    agreeing, _, index = max((round(hits / len(cells), 3), strength, index) for hits, strength, index in ranked)
-    usual = ranked[0][0] / len(cells) >= agreeing and ranked[0][1] * 1.25 >= max(strength for _, strength, _ in ranked)
-    if agreeing <= 0.5:
+    layout, remark = _settled(f"{way.name}{spelled(path)}", layouts, changes, size, centres)
+    return Reading(way, path, layout, sizes, remark)
+
+
+def _settled(
+    title: str, layouts: Sequence[Layout], changes: Tensor, size: Size, centres: Sequence[tuple[int, int]]
+) -> tuple[Layout, str]:
+    """Return the layout whose features change most with their own patches, and a remark where none of them does.
+
+    The usual one is left only where another agrees (nearly) everywhere. Features that change elsewhere are refused; those that change
+    nowhere or everywhere alike (a collapsed model) leave open which layout it is, and lie as usual.
+    """
+    count = len(centres)
+    agreement = [_agreement(layout, changes, size, centres) for layout in layouts]
+    hits, strength = agreement[0]
+    best = max(range(len(layouts)), key=lambda index: agreement[index])
+    if count >= 4 and agreement[best][0] >= 0.8 * count:
+        if hits <= count / 2 or (agreement[best][0] >= hits and agreement[best][1] > 1.25 * strength):
+            return layouts[best], ""
+    if hits > count / 2:
+        return layouts[0], ""
+    if _is_local(changes, layouts[0]):
         raise Unread(
-            f"the features of {way.name}{spelled(path)} do not follow the patches: where one patch of an image changes, "
-            "another feature changes more", refused=True,
+            f"the features of {title} do not follow the patches: where one patch of an image changes, another one's feature "
+            "changes most", refused=True,
         )  # fmt: skip
-    return Reading(way, path, layouts[0 if usual else -index], sizes)
+    return layouts[0], ", in which no feature changes most with its own patch (constant, or of the whole image)"
+
+
+def _is_local(changes: Tensor, layout: Layout) -> bool:
+    """Return whether each changed patch has some feature that changes far more with it than with the others."""
+    table = changes.movedim(layout.axis, 1).norm(dim=1).flatten(1)
+    share = table / table.sum(dim=0).clamp_min(1e-12)
+    return bool((share.max(dim=1).values > 2 * share.median(dim=1).values).float().mean() > 0.5)
 
 
 def _cells(rows: int, columns: int) -> list[tuple[int, int]]:
@@ -300,7 +329,8 @@ def _changes(
             "the features of an image depend on the other images of its batch (batch statistics in evaluation mode?)",
             refused=True,
         )
-    return together[:-1] - together[-1:]
+    changes = together[:-1] - together[-1:]
+    return torch.where(changes.abs() < TINY * together.abs().max(), 0.0, changes)
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, Triple
 from densebench.backbones.callables import check_features, check_own, copied_function
 from densebench.backbones.module_code import code_digest
-from densebench.backbones.private_copy import device_of, private_copy, unwrapped
+from densebench.backbones.private_copy import device_of, frozen, private_copy, unwrapped
 from densebench.backbones.probing import Adapted, Unread, Way, find, usual_ways
 from densebench.backbones.timm_loading import TIMM_CONVENTION, timm_backbone
 from densebench.backbones.timm_models import is_plain_vit
@@ -91,7 +91,7 @@ def recognise(
     remedy: the end of the message where none does. Raises UserError there, and the module's own error where it takes no image.
     """
     statistics, words = _statistics(model, title, mean, std)
-    model = model.float().requires_grad_(False).eval()
+    model = frozen(model)
     digest = weights_digest(model)
     device = device or torch.device("cpu")
     try:
@@ -115,12 +115,12 @@ def _copied(model: Any, title: str, features: Features | None) -> tuple[nn.Modul
         copied, hooks = private_copy(model)
         return copied, device_of(model), hooks
     if not callable(model) or isinstance(model, type):
-        kind = f"the class {title}; make an object of it" if isinstance(model, type) else f"a {title}"
+        kind = f"the class {title}, not an object" if isinstance(model, type) else f"of the class {title}"
         raise UserError(f"the model is {kind}; give a spec, a torch.nn.Module or a function of images")
     if features is not None:
         raise UserError(f"features= goes with a module, and {title} is a function; give the module that it calls")
     function = copied_function(model, title)
-    return function.float().requires_grad_(False).eval(), torch.device("cpu"), 0
+    return frozen(function), torch.device("cpu"), 0
 
 
 def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Triple, Triple], str]:
