@@ -1,8 +1,8 @@
 """Functions as backbones: the modules that a function holds are found and copied, and the function runs on the copies.
 
-A function holds what its closure, its defaults, its globals and, for a partial, its arguments name. `lambda x: model(x)` holds
-`model`. A module that lies deeper, inside another function or object, is not reached: such a function is refused, since it would run
-the caller's own module in whatever mode that is.
+A function holds what its closure, its defaults, its globals and, for a partial, its arguments name: `lambda x: model(x)` holds
+`model`. A module that lies deeper, inside another function or object, is not reached; such a function is refused, since it would
+run the caller's own module, in whatever mode that is.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def copied_function(function: Callable[..., Any], name: str) -> Function:
     is_object = not isinstance(function, types.FunctionType | types.MethodType | functools.partial | types.BuiltinFunctionType)
     if not is_object and any(depth > 0 for _, depth in found) and not _all_near(function, found):
         raise UserError(
-            f"{name} calls other functions that hold a module; give the module itself, and features=lambda m, x: ... for how to call it"
+            f"{name} calls other functions that hold a module; give the module itself, "
+            "and features=lambda m, x: ... for how to call it"
         )
     for module in modules:
         check_own(module)
@@ -114,8 +115,8 @@ def check_own(module: nn.Module) -> None:
             if isinstance(value, types.FunctionType | functools.partial) and any(True for _ in held(value)):
                 where = ".".join(filter(None, (path, name)))
                 raise UserError(
-                    f"{type(module).__name__}: its attribute {where} is a function that holds a module, which a private copy would share; "
-                    "define it as a method of the class, or give the module without it"
+                    f"{type(module).__name__}: its attribute {where} is a function that holds a module, which a private copy "
+                    "would share; define it as a method of the class, or give the module without it"
                 )
 
 

@@ -98,9 +98,8 @@ class _Description:
         for name, part in module.named_modules():
             plain = {key: value for key, value in vars(part).items() if key not in OF_TORCH | OF_TRAINING}
             more = [self.of(value, depth) for key, value in sorted(plain.items()) if not isinstance(value, nn.Module)]
-            unsaved = [
-                self.of(part._buffers[key], depth) for key in sorted(part._non_persistent_buffers_set & part._buffers.keys())
-            ]
+            keys = sorted(set(part._non_persistent_buffers_set) & set(part._buffers.keys()))
+            unsaved = [self.of(part._buffers[key], depth) for key in keys]
             parts.append([name, self._class(type(part), depth), sorted(plain), more, unsaved, *self._hooks(part, depth)])
         # a module that lies in no other one is in nobody's state dict
         return parts if depth <= ROOT else [weights_digest(module), *parts]

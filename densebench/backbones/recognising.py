@@ -1,7 +1,7 @@
 """Any model as a backbone: a module, a timm or transformers model, or a function of images.
 
-The caller's object is never changed: a private copy is probed (`probing`), and what was recognised is said in one line. A timm model
-runs as under `timm:NAME`. What gives no patch features is refused, with the shapes that were seen and the line to write.
+The caller's object is never changed: a private copy is probed (`probing`), and what was recognised is said in one line. A timm
+model runs as under `timm:NAME`. What gives no patch features is refused, with the shapes that were seen and the line to write.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone,
 from densebench.backbones.callables import check_features, check_own, copied_function
 from densebench.backbones.module_code import code_digest
 from densebench.backbones.private_copy import device_of, frozen, private_copy, unwrapped
-from densebench.backbones.probing import Adapted, Unread, Way, find, usual_ways
+from densebench.backbones.probing import find
 from densebench.backbones.timm_loading import TIMM_CONVENTION, timm_backbone
 from densebench.backbones.timm_models import is_plain_vit
+from densebench.backbones.ways import Adapted, Unread, Way, usual_ways
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
 from densebench.errors import UserError
@@ -44,8 +45,8 @@ def adapt(
     """Return a private copy of a model as a backbone, on the CPU, float32, frozen, in evaluation mode.
 
     model: a module, or a function of images `[b 3 h w]`, which runs on copies of the modules that it holds. features: how to get
-    patch features from the copy, instead of recognising it. mean, std: colour statistics of pixels from 0 to 1; else those that the
-    model names, else ImageNet's. name: what tables call it. layer, pos_embed: as `load_backbone` describes them, for timm's models.
+    patch features from the copy, instead of recognising it. mean, std: colour statistics of pixels from 0 to 1; else those that
+    the model names, else ImageNet's. name: what tables call it. layer, pos_embed: as `load_backbone` describes them, for timm.
     Raises UserError for what cannot be copied or called, and for what gives no patch features that can be trusted.
     """
     if isinstance(model, types.MethodType) and isinstance(model.__self__, nn.Module) and features is None:
@@ -124,7 +125,7 @@ def _copied(model: Any, title: str, features: Features | None) -> tuple[nn.Modul
 
 
 def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Triple, Triple], str]:
-    """Return the colour statistics that are told, named by the model or by its timm settings, else ImageNet's; and words for them."""
+    """Return the colour statistics that are told, that the model names, or else ImageNet's; and words for them."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     found: list[Triple] = []
     origins = []
