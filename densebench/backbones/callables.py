@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from densebench.backbones.module_code import closure, global_names
-from densebench.backbones.private_copy import copied_with
+from densebench.backbones.private_copy import copied_with, unwrapped
 from densebench.errors import UserError
 
 DEPTH = 4
@@ -111,7 +111,7 @@ def _rebound(value: Any, copies: Mapping[int, nn.Module]) -> Any:
 def check_own(module: nn.Module) -> None:
     """Raise UserError where a function among a module's attributes holds a module, which a copy of the module would share."""
     for path, part in module.named_modules():
-        for name, value in vars(part).items():
+        for name, value in vars(part).items() if unwrapped(part) is part else ():
             if isinstance(value, types.FunctionType | functools.partial) and any(True for _ in held(value)):
                 where = ".".join(filter(None, (path, name)))
                 raise UserError(

@@ -16,7 +16,7 @@ from densebench.backbones.layouts import Layout, Path, Size, leaves, spelled
 from densebench.backbones.ways import Reading, Unread, Way, noise, px, reason
 from densebench.errors import UserError, out_of_memory
 
-TOLERANCE = 1e-3  # of the norm of the features; other sizes of batch change float32 by far less
+TOLERANCE = 1e-3  # of the spread of the features; other sizes of batch change float32 by far less
 TINY = 1e-5  # of the largest feature; what rounding may change
 BLOCK = 8  # px of a changed patch at least
 
@@ -112,7 +112,9 @@ def _changes(
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:
-    return bool((first - second).norm() > TOLERANCE * first.norm())
+    """Return whether features differ by more than rounding, measured by how far they spread around their mean."""
+    spread = (first - first.mean()).norm()
+    return bool((first - second).norm() > max(TOLERANCE * spread, TINY * first.norm()))
 
 
 def _agreement(layout: Layout, changes: Tensor, size: Size, centres: Sequence[tuple[int, int]]) -> tuple[int, float]:

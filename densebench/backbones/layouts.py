@@ -74,7 +74,7 @@ class Layout:
             if tensor.shape[2] != self.before + rows * columns + self.after:
                 raise UserError(
                     f"the model gives {tensor.shape[2]} tokens for an image of {height} x {width} px, "
-                    f"not {rows} x {columns} (its stride is {self.stride}) and {self.before + self.after} others; use another size"
+                    f"not {rows} x {columns} of its stride {self.stride} and {self.before + self.after} others; use another size"
                 )
             shape = (columns, rows) if self.swapped else (rows, columns)
             tensor = tensor[:, :, self.before : self.before + rows * columns].unflatten(2, shape)

@@ -1,4 +1,4 @@
-"""Where the patch features of a module are, found by probing: the module is called on squares of two sizes and on another image."""
+"""Where the patch features of a module are, found by probing: the module is called on images of several sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAIRS = ((64, 128), (112, 224), (256, 384))
 def find(model: nn.Module, ways: Sequence[Way], device: torch.device) -> Reading:
     """Return the first reading of a module, whose parts before pooling are tried last. Raises Unread where there is none."""
     reasons: list[Unread] = []
-    with _quiet(device):
+    with quiet(device):
         for way in ways:
             try:
                 return _read(model, way, device)
@@ -41,7 +41,7 @@ def find(model: nn.Module, ways: Sequence[Way], device: torch.device) -> Reading
 
 
 @contextmanager
-def _quiet(device: torch.device) -> Iterator[None]:
+def quiet(device: torch.device) -> Iterator[None]:
     """Run the block without gradients, in true float32, and leave every state of random numbers as it was."""
     states = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []

@@ -19,7 +19,7 @@ from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone,
 from densebench.backbones.callables import check_features, check_own, copied_function
 from densebench.backbones.module_code import code_digest
 from densebench.backbones.private_copy import device_of, frozen, private_copy, unwrapped
-from densebench.backbones.probing import find
+from densebench.backbones.probing import find, quiet
 from densebench.backbones.timm_loading import TIMM_CONVENTION, timm_backbone
 from densebench.backbones.timm_models import is_plain_vit
 from densebench.backbones.ways import Adapted, Unread, Way, usual_ways
@@ -51,6 +51,14 @@ def adapt(
     """
     if isinstance(model, types.MethodType) and isinstance(model.__self__, nn.Module) and features is None:
         model, features = model.__self__, model.__func__
+    with quiet(torch.device("cpu")):
+        backbone = _adapted(model, features, mean, std, layer, pos_embed)
+    backbone.info = replace(backbone.info, kind="module", name=name)
+    notice(backbone.info.recognised)
+    return backbone
+
+
+def _adapted(model: Any, features: Features | None, mean: Any, std: Any, layer: str, pos_embed: str) -> Backbone:
     title = title_of(model)
     copied, device, hooks = _copied(model, title, features)
     code = code_digest(copied, features)
@@ -62,8 +70,7 @@ def adapt(
     else:
         ways = usual_ways(copied) if features is None else [Way("features", features)]
         backbone = recognise(copied, f"module:{title}", title, ways=ways, device=device, mean=mean, std=std)
-    backbone.info = replace(backbone.info, kind="module", code=code, name=name, recognised=backbone.info.recognised + remark)
-    notice(backbone.info.recognised)
+    backbone.info = replace(backbone.info, code=code, recognised=backbone.info.recognised + remark)
     return backbone
 
 
