@@ -92,7 +92,7 @@ class UNetEncoder(nn.Module):
 
 
 class Dino(nn.Module):
-    """As the models of DINO's repository: forward gives the class token, and a method the tokens of the last layers, normalised."""
+    """As the models of DINO's repository: forward gives the class token, a method the tokens of the last layers."""
 
     patch_size = 8
 
@@ -126,6 +126,10 @@ class Dinov2(Dino):
 def as_grid(tokens, images, stride, before=0):
     rows, columns = images.shape[2] // stride, images.shape[3] // stride
     return tokens[:, before : before + rows * columns].transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def normalised(model, images, before):
+    return as_grid(model.get_intermediate_layers(images)[0], images, 8, before)
 
 
 def of_timm(name, **more):
@@ -194,20 +198,18 @@ KINDS = {
     "a class token first": (lambda: Around(1, 0), 12, 8, "1 comes before the patches;", lambda m, x: m.patches(x)),
     "registers": (lambda: Around(5, 0), 12, 8, "5 come before the patches;", lambda m, x: m.patches(x)),
     "tokens after the patches": (lambda: Around(0, 4), 12, 8, "4 come after the patches;", lambda m, x: m.patches(x)),
-    "tokens on both sides": (lambda: Around(1, 3), 12, 8, "1 comes before the patches and 3 come after", lambda m, x: m.patches(x)),
+    "tokens on both sides": (lambda: Around(1, 3), 12, 8, "1 comes before the patches and 3", lambda m, x: m.patches(x)),
     "a dictionary": (Dictionary, 12, 8, "forward['features'] gives", lambda m, x: m.patches(x)),
     "tokens and a class token": (WithClassToken, 12, 8, "forward[0] gives tokens", lambda m, x: m.patches(x)),
     "a U-Net encoder": (UNetEncoder, 8, 8, "forward[2] gives a grid", lambda m, x: m(x)[2]),
-    "DINO": (Dino, 16, 8, "get_intermediate_layers(images, 1)[0]", lambda m, x: as_grid(m.get_intermediate_layers(x)[0], x, 8, 1)),
-    "DINO with registers": (
-        lambda: Dino(4), 16, 8, "5 come before", lambda m, x: as_grid(m.get_intermediate_layers(x)[0], x, 8, 5),
-    ),
+    "DINO": (Dino, 16, 8, "get_intermediate_layers(images, 1)[0]", lambda m, x: normalised(m, x, before=1)),
+    "DINO with registers": (lambda: Dino(4), 16, 8, "5 come before", lambda m, x: normalised(m, x, before=5)),
     "DINOv2": (Dinov2, 16, 8, "['x_norm_patchtokens']", lambda m, x: as_grid(m.forward_features(x)["x_norm_patchtokens"], x, 8)),
     "timm ViT": (of_timm("test_vit"), 64, 16, "as timm:test_vit is", None),
     "timm ResNet": (of_timm("resnet10t"), 512, 32, "as timm:resnet10t is", lambda m, x: m.forward_features(x)),
     "timm ConvNeXt": (of_timm("test_convnext"), 64, 32, "as timm:test_convnext is", None),
     "timm EfficientNet": (of_timm("test_efficientnet"), 64, 32, "as timm:test_efficientnet is", None),
-    "timm Swin of a size of its own": (swin, 24, 8, "images of 64 x 64 px only", lambda m, x: m.forward_features(x).movedim(3, 1)),
+    "timm Swin of its own size": (swin, 24, 8, "of 64 x 64 px only", lambda m, x: m.forward_features(x).movedim(3, 1)),
     "timm features_only": (of_timm("test_convnext", features_only=True), 64, 32, "forward[3] gives", lambda m, x: m(x)[3]),
     "torchvision ResNet": (resnet_by_torchvision, 512, 32, "its part layer4", resnets_last),
     "torchvision ConvNeXt": (convnext_by_torchvision, 12, 8, "its part features", lambda m, x: m.features(x)),

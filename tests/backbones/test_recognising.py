@@ -123,7 +123,7 @@ def functions():
         return net(images)
 
     return {
-        "closure": (lambda x: net(x), net),
+        "closure": (lambda x: 1 * net(x), net),
         "default": (with_default, net),
         "partial": (functools.partial(lambda n, x: n(x), net), net),
         "method": (around.patches.forward, around.patches),
@@ -142,7 +142,7 @@ def test_functions_of_images(kind):
 
 def test_a_function_runs_on_a_copy_of_the_module_that_it_holds():
     net, image = made(Convolution), images(16, 16)
-    backbone = adapt(lambda x: net(x))
+    backbone = adapt(lambda x: 1 * net(x))
     before = backbone(image)
     with torch.no_grad():
         net.patches.weight.zero_()
