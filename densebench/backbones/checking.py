@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from densebench.backbones.layouts import Layout, Path, Size, leaves, spelled
@@ -18,6 +19,7 @@ from densebench.errors import UserError, out_of_memory
 
 TOLERANCE = 1e-3  # of the spread of the features; other sizes of batch change float32 by far less
 TINY = 1e-5  # of the largest feature; what rounding may change
+SMALL = 1e-4  # of the largest change; what rounding may leave of it once a mean is taken out
 BLOCK = 8  # px of a changed patch at least
 
 
@@ -74,9 +76,16 @@ def _settled(
 
 def _is_local(changes: Tensor, layout: Layout) -> bool:
     """Return whether each changed patch has some feature that changes far more with it than with the others."""
-    table = changes.movedim(layout.axis, 1).norm(dim=1).flatten(1)
+    table = _shares(changes.movedim(layout.axis, 1).flatten(2))
     share = table / table.sum(dim=0).clamp_min(1e-12)
     return bool((share.max(dim=1).values > 2 * share.median(dim=1).values).float().mean() > 0.5)
+
+
+def _shares(changes: Float[Tensor, "cells d n"]) -> Float[Tensor, "cells n"]:
+    """Return how much each feature changes in an image besides what all of its features do, as a share of the image's change."""
+    own = changes - changes.mean(dim=2, keepdim=True)
+    own = torch.where(own.abs() < SMALL * changes.abs().max(), 0.0, own).norm(dim=1)
+    return own / own.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _cells(rows: int, columns: int) -> list[tuple[int, int]]:
@@ -118,13 +127,17 @@ def _differ(first: Tensor, second: Tensor) -> bool:
 
 
 def _agreement(layout: Layout, changes: Tensor, size: Size, centres: Sequence[tuple[int, int]]) -> tuple[int, float]:
-    """Return how many features change most in the image whose patch they are, of all images; and how much they change."""
+    """Return how many features change most in the image whose patch they are, of all images; and how much they change.
+
+    What all features of an image have in common is taken out before: in a trained ViT every token follows the whole image too.
+    """
     try:
-        grid = layout.grid(changes, *size).norm(dim=1)
+        grid = layout.grid(changes, *size)
     except (UserError, RuntimeError):
         return 0, 0.0
-    if grid.shape[1:] != (size[0] // layout.stride, size[1] // layout.stride):
+    if grid.shape[2:] != (size[0] // layout.stride, size[1] // layout.stride):
         return 0, 0.0
+    grid = _shares(grid.flatten(2)).unflatten(1, grid.shape[2:])
     rows, columns = ([position[axis] // layout.stride for position in centres] for axis in (0, 1))
     table = grid[:, rows, columns]
     own = table.diagonal()
