@@ -20,6 +20,7 @@ from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag
+from densebench.results.terminal import wrapped
 
 
 def evaluate(
@@ -34,15 +35,11 @@ def evaluate(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets
-        ),
+        typer.Option(metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets),
     ] = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones
-        ),
+        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict.")
@@ -157,7 +154,7 @@ def _help(context: typer.Context, protocol: str | None, preset: str | None) -> N
         return
     whole = catalog.find("protocols", protocol)
     entry = whole.part(preset)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
+    print(entry_options.describe(entry.title, entry.presets, entry.flags()))
     if others := [name for name in whole.all_presets if name not in entry.presets]:
-        print(f"\n{protocol} also has the presets {', '.join(others)}, with options of their own:")
+        print("\n" + "\n".join(wrapped(f"{protocol} also has the presets {', '.join(others)}, with options of their own:")))
         print(f"densebench eval --protocol {protocol} --preset NAME --help")

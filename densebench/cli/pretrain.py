@@ -24,9 +24,7 @@ def pretrain(
     context: typer.Context,
     method: Annotated[
         str | None,
-        typer.Argument(
-            metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.", autocompletion=completing.methods
-        ),
+        typer.Argument(metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.", autocompletion=completing.methods),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -119,4 +117,4 @@ def _help(context: typer.Context, method: str | None) -> None:
         print("\nEvery method has hyper-parameters of its own: densebench pretrain METHOD --help")
         return
     entry = catalog.find("methods", method)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
+    print(entry_options.describe(entry.title, entry.presets, entry.flags()))

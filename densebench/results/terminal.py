@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -42,6 +43,14 @@ def terminal_width() -> int | None:
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
+
+
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Return a text as lines that an indent will precede and that fit the terminal; one line where stdout is no terminal."""
+    width = terminal_width()
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def fitted(columns: Sequence[str], rows: Sequence[Row], layout: Layout, width: int) -> tuple[list[Table], list[str]]:

@@ -10,7 +10,11 @@ from densebench import catalog
 
 def offered(folder, *words, before="pass"):
     """What bash offers for the last of these words."""
-    asked = {"_DENSEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(["densebench", *words]), "COMP_CWORD": str(len(words))}
+    asked = {
+        "_DENSEBENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["densebench", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
     done = command_line.run(folder=folder, before=before, **asked)
     assert (done.status, done.err) == (0, "")
     return done.out.split("\n")
@@ -97,7 +101,9 @@ def test_the_script_for_a_shell_is_shown(tmp_path, shell):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["eval"], ["pretrain"], ["leaderboard"], ["data"], ["data", "ls"], ["records", "rm"], ["cache", "ls"]], ids=" ".join
+    "words",
+    [[], ["eval"], ["pretrain"], ["leaderboard"], ["data"], ["data", "ls"], ["records", "rm"], ["cache", "ls"]],
+    ids=" ".join,
 )
 def test_h_is_help(tmp_path, words):
     short, long = (command_line.call(*words, spelling, folder=tmp_path) for spelling in ("-h", "--help"))
