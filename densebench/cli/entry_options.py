@@ -43,12 +43,17 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
     return given
 
 
-def describe(title: str, presets: Sequence[str], known: Sequence[Flag]) -> str:
-    """Return the help text of a protocol or a method: its title, its presets, and its options grouped by kind."""
-    lines = [*wrapped(title), *wrapped(f"Presets: {', '.join(presets)}")]
-    for kind, heading in TITLES.items():
+def heading(title: str, presets: Sequence[str]) -> str:
+    """Return the help text of a protocol or a method above its options: its title and its presets."""
+    return "\n".join([*wrapped(title), *wrapped(f"Presets: {', '.join(presets)}")])
+
+
+def describe(known: Sequence[Flag]) -> str:
+    """Return the help text of options, grouped by kind."""
+    lines = []
+    for kind, title in TITLES.items():
         if chosen := [flag for flag in known if flag.kind == kind]:
-            lines += ["", f"{heading}:"]
+            lines += ["", f"{title}:"]
             for flag in chosen:
                 texts = wrapped(f"{flag.help} [{_shown(flag.default)}]", 6)
                 lines += [f"  {flag.spelling} {flag.metavar}", *(f"      {text}" for text in texts)]

@@ -67,11 +67,12 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use at most so many images or videos of each split; such scores enter no table.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use at most so many images or videos of each split; such scores enter no table."),
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     config: Config = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights of random: backbones.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,
     rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record already holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
@@ -154,7 +155,7 @@ def _help(context: typer.Context, protocol: str | None, preset: str | None) -> N
         return
     whole = catalog.find("protocols", protocol)
     entry = whole.part(preset)
-    print(entry_options.describe(entry.title, entry.presets, entry.flags()))
+    print(f"{entry_options.heading(entry.title, entry.presets)}\n{entry_options.describe(entry.flags())}")
     if others := [name for name in whole.all_presets if name not in entry.presets]:
         print("\n" + "\n".join(wrapped(f"{protocol} also has the presets {', '.join(others)}, with options of their own:")))
         print(f"densebench eval --protocol {protocol} --preset NAME --help")

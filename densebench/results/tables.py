@@ -53,7 +53,7 @@ class Table:
         return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
 
     def only(self, identities: set[str]) -> Table:
-        """Return the table with the rows of these backbones; ranks and marks stay those of the whole table, the caption says so."""
+        """Return the table with the rows of these backbones; ranks and marks stay those of the whole, and the caption says so."""
         chosen = [index for index, identity in enumerate(self.identities) if identity in identities]
         if len(chosen) == len(self.identities):
             return self
@@ -67,7 +67,7 @@ class Table:
 class Leaderboard:
     """The tables of a results folder, with the frames behind them.
 
-    It shows itself: as tables of HTML in a notebook; printed on a terminal, as tables that fit it; printed elsewhere, as Markdown.
+    It shows itself: as HTML in a notebook; printed on a terminal, as tables that fit it; printed elsewhere, as Markdown.
     `render` gives its text in any format, wherever it goes.
 
     scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.

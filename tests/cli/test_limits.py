@@ -200,7 +200,7 @@ def test_stairs_hold_their_end_after_the_last_epoch():
     ],
 )
 def test_memory_that_does_not_suffice_is_one_line_and_status_2(error, monkeypatch, capsys):
-    def app():
+    def app(prog_name):
         raise error
 
     monkeypatch.setattr(cli, "app", app)
