@@ -15,7 +15,7 @@ def demo(
     from densebench.backbones.checkpoint import read_checkpoint
     from densebench.console import notice
     from densebench.evaluation.run import evaluate
-    from densebench.results.leaderboard import leaderboard, render
+    from densebench.results.leaderboard import leaderboard
     from densebench.results.summary import summary
     from densebench.training.run import train
     from densebench.training.run_file import RUN, is_finished
@@ -29,4 +29,4 @@ def demo(
     for record in evaluate("incontext", backbones=backbones, datasets=["scenes"], results=results, fractions="1,8,64,128"):
         print(summary(record))
     print()
-    print(render(leaderboard(results), "md"))
+    print(leaderboard(results))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import command_line
 import pytest
+from made_records import write
 
 from densebench import catalog
 
@@ -82,6 +83,14 @@ def test_runs_are_offered_as_backbones(tab, tmp_path):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "checkpoint.json").write_text("{}")
     assert tab("eval", "--backbone", "ck") == ["ckpt:runs/mine", "ckpt:"]
+
+
+def test_recorded_names_are_offered_as_bash_reads_them(tab, tmp_path):
+    write(tmp_path / "results", "raw pixels, 16", {(1, None): 10.0})
+    write(tmp_path / "more", "pixels:16", {(1, None): 10.0}, dataset="voc", protocol="kmeans")
+    assert tab("leaderboard", "--backbone", "") == ["raw\\ pixels,\\ 16"]
+    assert tab("leaderboard", "--results", "more", "--results", "results", "--dataset", "") == ["voc", "scenes"]
+    assert tab("leaderboard", "--results", "more", "--protocol", "") == ["kmeans"]
 
 
 def test_what_cannot_be_read_offers_nothing(tab, tmp_path):

@@ -212,7 +212,7 @@ def test_memory_that_does_not_suffice_is_one_line_and_status_2(error, monkeypatc
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
-    def app():
+    def app(prog_name):
         raise RuntimeError("a slip of ours")
 
     monkeypatch.setattr(cli, "app", app)
