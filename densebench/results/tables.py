@@ -29,7 +29,7 @@ COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
     labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
             "note", "class"),
-    texts={"backbone": 16, "method": 8, "pretraining": 12, "note": 16, "class": 10},
+    texts={"backbone": 16, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10},
     spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity"),
 )  # fmt: skip
 

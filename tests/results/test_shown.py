@@ -107,3 +107,22 @@ def test_markup_in_a_name_is_text(tmp_path):
     record.add([miou(10.0, fraction=1, seed=None)])
     record.finish("complete", {})
     assert "[red]mine[/red] [link=x]" in rendered(leaderboard(tmp_path), 80)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_words_are_whole_and_blank_columns_go_where_there_is_little_room(tmp_path, width):
+    write(tmp_path, "a", {(1, None): 10.0}, dataset="voc")
+    text = rendered(leaderboard(tmp_path, published=True), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert re.search(r"^Hummingbird  ViT-B/16 +neco Table 8 ", text, re.MULTILINE)
+    assert "pretraining" not in text
+
+
+def test_a_part_has_no_rows_without_values(tmp_path):
+    for k in range(100, 800, 100):
+        write(tmp_path, "everything", {(k, None): 1.0})
+    write(tmp_path, "only the first", {(700, None): 1.0})
+    first, *others = rendered(leaderboard(tmp_path), 60).split("\n\n")
+    assert "only the first" in first
+    assert others
+    assert not any("only the first" in part for part in others)
