@@ -6,8 +6,11 @@ Nothing heavy is imported, and whatever goes wrong offers nothing: a line on std
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
+import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from densebench.flag import Flag
 Offer = Callable[[typer.Context, str], list[tuple[str, str]]]
 Names = Iterable[tuple[str, str]]
 """Names with a word of explanation, which zsh and fish show."""
+SPECIAL = re.compile(r"([^\w@%+=:.,/-])")  # what bash does not take as it is
 
 
 class Item(NamedTuple):
@@ -44,8 +48,9 @@ def _offer(names: Callable[[typer.Context], Names], *, several: bool = False) ->
 
 
 def quietly(make: Callable[[], Any], otherwise: Any) -> Any:
-    """Return what a function makes, without a line on stderr; `otherwise` where it fails in whatever way."""
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception):
+    """Return what a function makes, without printing anything; `otherwise` where it fails in whatever way."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
         return make()
     return otherwise
 
@@ -89,10 +94,20 @@ def _recorded(name: Callable[[dict[str, Any]], str]) -> Offer:
     def names(ctx: typer.Context) -> Names:
         given = ctx.params.get("results") or "results"
         folders = given if isinstance(given, list) else [given]
-        files = (path for folder in folders for path in sorted(Path(folder, "records").glob("*.json")))
-        return [(found, "") for path in files if (found := quietly(lambda path=path: name(json.loads(path.read_bytes())), ""))]
+        files = [path for folder in folders for path in sorted(Path(folder, "records").glob("*.json"))]
+        found = (quietly(functools.partial(_read, path, name), "") for path in files)
+        return [(_escaped(name), "") for name in found if name]
 
     return _offer(names)
+
+
+def _read(path: Path, name: Callable[[dict[str, Any]], str]) -> str:
+    return name(json.loads(path.read_bytes()))
+
+
+def _escaped(name: str) -> str:
+    """Return a name as bash reads it in a command; other shells quote what they insert themselves."""
+    return SPECIAL.sub(r"\\\1", name) if os.environ.get("_DENSEBENCH_COMPLETE") == "complete_bash" else name
 
 
 protocols = _offer(lambda ctx: _titles("protocols"), several=True)
@@ -112,7 +127,7 @@ def _entries(ctx: Any) -> list[catalog.Entry]:
     if kind == "methods":  # it is still among the other words where the line ends in an option without its value
         names = ctx.params["method"] or next((word for word in ctx.args if not word.startswith("-")), None)
     wanted = names.split(",") if isinstance(names, str) else []
-    found = [quietly(lambda name=name: catalog.find(kind, name.strip()), None) for name in wanted]
+    found = [quietly(functools.partial(catalog.find, kind, name.strip()), None) for name in wanted]
     return [entry for entry in found if entry is not None]
 
 

@@ -121,7 +121,7 @@ def argument(context: typer.Context, name: str, value: str | None) -> str | None
 def _parameters(context: typer.Context) -> dict[str, Parameter]:
     """Return the parameters of a command that a file may give, by their keys."""
     hints = get_type_hints(context.command.callback, include_extras=True)
-    parameters = {}
+    parameters: dict[str, Parameter] = {}
     for parameter in context.command.params:
         hint = hints.get(str(parameter.name))
         if get_origin(hint) is not Annotated or "--config" in parameter.opts or "--help" in parameter.opts:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
 from densebench.errors import UserError, unknown
 from densebench.options import Flag
-from densebench.results.terminal import terminal_width
+from densebench.results.terminal import wrapped
 
 TITLES = {
     "axis": "Axes (swept; every score carries its value)",
@@ -44,6 +43,11 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
     return given
 
 
+def heading(title: str, presets: Sequence[str]) -> str:
+    """Return the help text of a protocol or a method above its options: its title and its presets."""
+    return "\n".join([*wrapped(title), *wrapped(f"Presets: {', '.join(presets)}")])
+
+
 def describe(known: Sequence[Flag]) -> str:
     """Return the help text of options, grouped by kind."""
     lines = []
@@ -51,15 +55,9 @@ def describe(known: Sequence[Flag]) -> str:
         if chosen := [flag for flag in known if flag.kind == kind]:
             lines += ["", f"{title}:"]
             for flag in chosen:
-                lines += [f"  {flag.spelling} {flag.metavar}", *_indented(f"{flag.help} [{_shown(flag.default)}]")]
+                texts = wrapped(f"{flag.help} [{_shown(flag.default)}]", 6)
+                lines += [f"  {flag.spelling} {flag.metavar}", *(f"      {text}" for text in texts)]
     return "\n".join(lines)
-
-
-def _indented(text: str) -> list[str]:
-    """Return a help text as one line, or on a terminal as lines that fit its width."""
-    width = terminal_width()
-    lines = [text] if width is None else textwrap.wrap(text, max(width - 6, 20), break_long_words=False, break_on_hyphens=False)
-    return [f"      {line}" for line in lines]
 
 
 def _shown(value: Any) -> str:

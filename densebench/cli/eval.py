@@ -20,6 +20,7 @@ from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag
+from densebench.results.terminal import wrapped
 
 
 def evaluate(
@@ -34,15 +35,11 @@ def evaluate(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets
-        ),
+        typer.Option(metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets),
     ] = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones
-        ),
+        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -75,11 +72,12 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use at most so many images or videos of each split; such scores enter no table.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use at most so many images or videos of each split; such scores enter no table."),
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     config: Config = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights of random: backbones.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,
     rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record already holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
@@ -185,7 +183,7 @@ def _help(context: typer.Context, protocol: str | None, preset: str | None) -> N
         return
     whole = catalog.find("protocols", protocol)
     entry = whole.part(preset)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
+    print(f"{entry_options.heading(entry.title, entry.presets)}\n{entry_options.describe(entry.flags())}")
     if others := [name for name in whole.all_presets if name not in entry.presets]:
-        print(f"\n{protocol} also has the presets {', '.join(others)}, with options of their own:")
+        print("\n" + "\n".join(wrapped(f"{protocol} also has the presets {', '.join(others)}, with options of their own:")))
         print(f"densebench eval --protocol {protocol} --preset NAME --help")

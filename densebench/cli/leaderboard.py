@@ -12,7 +12,7 @@ from densebench.errors import UserError
 
 Results = Annotated[
     list[Path] | None,
-    typer.Option(metavar="DIR", help="A folder whose records/ are read; repeatable, records are merged.", show_default="results"),
+    typer.Option(metavar="DIR", help="A folder whose records/ are read, results if not given; repeatable, records are merged."),
 ]
 Filter = list[str] | None
 

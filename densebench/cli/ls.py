@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from densebench import catalog
 from densebench.cli import completing
 from densebench.console import warn
 from densebench.errors import unknown
-from densebench.results.terminal import terminal_width
+from densebench.results.terminal import wrapped
 
 KINDS = ("methods", "protocols", "datasets", "backbones")
 
@@ -43,15 +42,12 @@ def ls(
 
 def listed(entries: Iterable[tuple[str, str]]) -> list[str]:
     """Return names and what they mean as lines: one a name, or more on a terminal, between whose words long ones are broken."""
-    entries, width = list(entries), terminal_width()
+    entries = list(entries)
     column = max((len(name) for name, _ in entries), default=0)
     lines = []
     for name, text in entries:
-        room = len(text) if width is None else max(width - column - 4, 20)
-        wrapped = textwrap.wrap(text, max(room, 1), break_long_words=False, break_on_hyphens=False) or [""]
-        first = text if width is None else wrapped[0]  # blanks stay as they are in a pipe
-        lines.append(f"  {name:<{column}}  {first}")
-        lines += [f"{'':{column + 4}}{rest}" for rest in wrapped[1:] if width is not None]
+        first, *rest = wrapped(text, column + 4)
+        lines += [f"  {name:<{column}}  {first}", *(f"{'':{column + 4}}{line}" for line in rest)]
     return lines
 
 

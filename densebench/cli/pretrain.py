@@ -24,9 +24,7 @@ def pretrain(
     context: typer.Context,
     method: Annotated[
         str | None,
-        typer.Argument(
-            metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.", autocompletion=completing.methods
-        ),
+        typer.Argument(metavar="METHOD", help="Name or ./file.py; `densebench ls methods`.", autocompletion=completing.methods),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -64,9 +62,11 @@ def pretrain(
         Path | None, typer.Option(metavar="DIR", help="The run's folder; a new one under runs/ if not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --output, or the newest.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of initialisation, data order and views [0].")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Number of images to train on, evenly spaced.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a GPU; torchrun serves several machines.")] = 1,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of initialisation, data order and views [0].")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Number of images to train on, evenly spaced.")] = None,
+    gpus: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes on this machine, one a GPU; torchrun serves several machines.")
+    ] = 1,
     sweep: Annotated[
         list[str] | None, typer.Option(metavar="NAME=A,B,...", help="Run a grid and tabulate its scores; repeatable.")
     ] = None,
@@ -119,4 +119,4 @@ def _help(context: typer.Context, method: str | None) -> None:
         print("\nEvery method has hyper-parameters of its own: densebench pretrain METHOD --help")
         return
     entry = catalog.find("methods", method)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
+    print(f"{entry_options.heading(entry.title, entry.presets)}\n{entry_options.describe(entry.flags())}")

@@ -72,7 +72,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 @app.command("rm")
 def rm(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.", autocompletion=completing.recorded_ids)] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.", autocompletion=completing.recorded_ids),
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Remove all records that failed.")] = False,
     results: Results = Path("results"),
 ) -> None:

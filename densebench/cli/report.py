@@ -13,8 +13,7 @@ def report(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="A folder whose records/ and pictures/ are read; repeatable, records are merged.",
-            show_default="results",
+            help="A folder whose records/ and pictures/ are read, results if not given; repeatable, records are merged.",
         ),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,8 @@ if TYPE_CHECKING:  # lists and help texts need only the width
 
 GAP = 2  # columns of the terminal between two columns of a table
 HEADING = 14  # the width up to which a heading is not broken where there is room
-WORDS = re.compile(r"(?<=[ ])|(?<=/)(?=[a-z])")  # where a heading may be broken: "incontext/hummingbird", but not "1/8"
+WORDS = re.compile(r"(?<=[ ;])|(?<=/)(?=[a-z])")  # where a heading may be broken: "incontext/hummingbird", but not "1/8"
+WORD = 16  # the width up to which a word of a text is not broken
 Row = tuple[Sequence[str], Sequence[bool]]
 """The cells of a row, and for each whether it is the best of its column."""
 
@@ -44,14 +46,23 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Return a text as lines that an indent will precede and that fit the terminal; one line where stdout is no terminal."""
+    width = terminal_width()
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def fitted(columns: Sequence[str], rows: Sequence[Row], layout: Layout, width: int) -> tuple[list[Table], list[str]]:
-    """Return the tables to print one under the other, and the columns that are left out of them."""
+    """Return the tables to print one under the other, and the columns that are left out of them and not blank."""
     natural, least = {}, {}
     for index, name in enumerate(columns):
         natural[name], least[name] = _sizes(name, [cells[index] for cells, _ in rows], layout)
     roomy = {name: min(natural[name], 3 * size // 2) if name in layout.texts else size for name, size in least.items()}
     shown = list(columns)
-    for name in layout.spare:
+    blank = [name for index, name in enumerate(columns) if name in layout.labels and not any(cells[index] for cells, _ in rows)]
+    for name in (*blank, *layout.spare):
         if _total(roomy, shown) > width and name in shown and _apart(columns, rows, layout, shown, name):
             shown.remove(name)
     parts = _parts(shown, layout, least, width)
@@ -59,7 +70,7 @@ def fitted(columns: Sequence[str], rows: Sequence[Row], layout: Layout, width: i
     filled = [_filled(columns, rows, names) for names in values] if len(parts) > 1 else [rows]
     sizes = [_widths(part, natural, least, layout, width) for part in parts]
     tables = [_table(columns, *each, layout) for each in zip(filled, parts, sizes, strict=True)]
-    return tables, [name for name in columns if name not in shown]
+    return tables, [name for name in columns if name not in shown and name not in blank]
 
 
 def _total(sizes: Mapping[str, int], names: Sequence[str]) -> int:
@@ -73,7 +84,8 @@ def _sizes(name: str, cells: Sequence[str], layout: Layout) -> tuple[int, int]:
     content = max(map(cell_len, cells), default=0)
     if name in layout.labels:
         natural = max(content, cell_len(name))
-        return natural, min(natural, layout.texts.get(name, natural))
+        word = max((cell_len(word) for cell in [name, *cells] for word in cell.split()), default=0)
+        return natural, min(natural, max(layout.texts[name], min(word, WORD))) if name in layout.texts else natural
     least = max(content, *(cell_len(word.strip()) for word in WORDS.split(name)))
     return max(least, min(cell_len(name), HEADING)), least
 

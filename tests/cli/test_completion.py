@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import command_line
 import pytest
+from made_records import write
 
 from densebench import catalog
 
 
 def offered(folder, *words, before="pass"):
     """What bash offers for the last of these words."""
-    asked = {"_DENSEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(["densebench", *words]), "COMP_CWORD": str(len(words))}
+    asked = {
+        "_DENSEBENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["densebench", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
     done = command_line.run(folder=folder, before=before, **asked)
     assert (done.status, done.err) == (0, "")
     return done.out.split("\n")
@@ -80,6 +85,14 @@ def test_runs_are_offered_as_backbones(tab, tmp_path):
     assert tab("eval", "--backbone", "ck") == ["ckpt:runs/mine", "ckpt:"]
 
 
+def test_recorded_names_are_offered_as_bash_reads_them(tab, tmp_path):
+    write(tmp_path / "results", "raw pixels, 16", {(1, None): 10.0})
+    write(tmp_path / "more", "pixels:16", {(1, None): 10.0}, dataset="voc", protocol="kmeans")
+    assert tab("leaderboard", "--backbone", "") == ["raw\\ pixels,\\ 16"]
+    assert tab("leaderboard", "--results", "more", "--results", "results", "--dataset", "") == ["voc", "scenes"]
+    assert tab("leaderboard", "--results", "more", "--protocol", "") == ["kmeans"]
+
+
 def test_what_cannot_be_read_offers_nothing(tab, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "broken.json").write_text("{")
@@ -97,7 +110,9 @@ def test_the_script_for_a_shell_is_shown(tmp_path, shell):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["eval"], ["pretrain"], ["leaderboard"], ["data"], ["data", "ls"], ["records", "rm"], ["cache", "ls"]], ids=" ".join
+    "words",
+    [[], ["eval"], ["pretrain"], ["leaderboard"], ["data"], ["data", "ls"], ["records", "rm"], ["cache", "ls"]],
+    ids=" ".join,
 )
 def test_h_is_help(tmp_path, words):
     short, long = (command_line.call(*words, spelling, folder=tmp_path) for spelling in ("-h", "--help"))
