@@ -35,6 +35,23 @@ class Mine(InContext):
     OPTION: int = setting(1, "an option", minimum=0)
 """
 
+NET = """import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 16, 16, 16)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.dropout(self.conv(images))
+
+def load():
+    return Net()
+"""
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -97,6 +114,16 @@ def test_a_configured_protocol_is_labelled_by_the_nearest_preset():
 def test_options_of_a_configured_protocol_are_checked():
     with pytest.raises(UserError, match="--neighbours 0: it must be at least 1"):
         densebench.evaluate("pixels:16", InContext(neighbours=(0,)), "scenes", dry_run=True)
+
+
+def test_a_module_scores_as_the_file_that_makes_it():
+    Path("net.py").write_text(NET)
+    names = {}
+    exec(NET, names)
+    module = names["load"]().train()
+    of_file, of_module = densebench.evaluate(["./net.py", module], "incontext", "scenes", **SMALL).records
+    assert of_module["scores"] == of_file["scores"]
+    assert module.training and module.conv.weight.requires_grad
 
 
 @pytest.mark.parametrize("given", [{"preset": "capi"}, {"neighbours": (3,)}])
