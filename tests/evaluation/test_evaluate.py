@@ -174,6 +174,7 @@ def test_texts_and_paths_are_the_same(tmp_path):
             r"^evaluate takes the model first: evaluate\('pixels:16', 'incontext', 'scenes'\)$",
         ),
         (lambda: densebench.evaluate("incontext"), r"the model first: evaluate\('random:test_vit', 'incontext', 'scenes'\)$"),
+        (lambda: densebench.evaluate("kmeans", "scenes"), r"the model first: evaluate\('random:test_vit', 'kmeans', 'scenes'\)$"),
         (lambda: densebench.evaluate([], "incontext", "scenes"), "the list of models is empty"),
         (lambda: densebench.evaluate("pixels:16", "incontext", []), "the list of data sets is empty"),
         (lambda: densebench.evaluate(["pixels:16", "pixl:8"], "incontext", "scenes"), "did you mean 'pixels:8'"),
