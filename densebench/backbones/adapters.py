@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.private_copy import unwrapped
-from densebench.backbones.probing import feature_ways
 from densebench.backbones.recognising import recognise, triple
+from densebench.backbones.ways import feature_ways
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
 from densebench.errors import UserError

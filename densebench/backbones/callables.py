@@ -1,8 +1,8 @@
 """Functions as backbones: the modules that a function holds are found and copied, and the function runs on the copies.
 
-A function holds what its closure, its defaults, its globals and, for a partial, its arguments name. `lambda x: model(x)` holds
-`model`. A module that lies deeper, inside another function or object, is not reached: such a function is refused, since it would run
-the caller's own module in whatever mode that is.
+A function holds what its closure, its defaults, its globals and, for a partial, its arguments name: `lambda x: model(x)` holds
+`model`. A module that lies deeper, inside another function or object, is not reached; such a function is refused, since it would
+run the caller's own module, in whatever mode that is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from densebench.backbones.module_code import closure, global_names
-from densebench.backbones.private_copy import copied_with
+from densebench.backbones.private_copy import copied_with, unwrapped
 from densebench.errors import UserError
 
 DEPTH = 4
@@ -69,7 +69,8 @@ def copied_function(function: Callable[..., Any], name: str) -> Function:
     is_object = not isinstance(function, types.FunctionType | types.MethodType | functools.partial | types.BuiltinFunctionType)
     if not is_object and any(depth > 0 for _, depth in found) and not _all_near(function, found):
         raise UserError(
-            f"{name} calls other functions that hold a module; give the module itself, and features=lambda m, x: ... for how to call it"
+            f"{name} calls other functions that hold a module; give the module itself, "
+            "and features=lambda m, x: ... for how to call it"
         )
     for module in modules:
         check_own(module)
@@ -110,12 +111,12 @@ def _rebound(value: Any, copies: Mapping[int, nn.Module]) -> Any:
 def check_own(module: nn.Module) -> None:
     """Raise UserError where a function among a module's attributes holds a module, which a copy of the module would share."""
     for path, part in module.named_modules():
-        for name, value in vars(part).items():
+        for name, value in vars(part).items() if unwrapped(part) is part else ():
             if isinstance(value, types.FunctionType | functools.partial) and any(True for _ in held(value)):
                 where = ".".join(filter(None, (path, name)))
                 raise UserError(
-                    f"{type(module).__name__}: its attribute {where} is a function that holds a module, which a private copy would share; "
-                    "define it as a method of the class, or give the module without it"
+                    f"{type(module).__name__}: its attribute {where} is a function that holds a module, which a private copy "
+                    "would share; define it as a method of the class, or give the module without it"
                 )
 
 

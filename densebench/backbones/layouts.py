@@ -67,14 +67,14 @@ class Layout:
     swapped: bool = False
 
     def grid(self, tensor: Tensor, height: int, width: int) -> Tensor:
-        """Return the features `[b d gh gw]` of images of a size. Raises UserError where the tensor has another number of tokens."""
+        """Return the features `[b d gh gw]` of images of a size. Raises UserError for another number of tokens."""
         tensor = tensor.movedim(self.axis, 1)
         if self.before is not None:
             rows, columns = height // self.stride, width // self.stride
             if tensor.shape[2] != self.before + rows * columns + self.after:
                 raise UserError(
                     f"the model gives {tensor.shape[2]} tokens for an image of {height} x {width} px, "
-                    f"not the {rows} x {columns} of its stride {self.stride} and {self.before + self.after} others; use another size"
+                    f"not {rows} x {columns} of its stride {self.stride} and {self.before + self.after} others; use another size"
                 )
             shape = (columns, rows) if self.swapped else (rows, columns)
             tensor = tensor[:, :, self.before : self.before + rows * columns].unflatten(2, shape)
@@ -85,9 +85,9 @@ class Layout:
         """What the tensor is, for the line that says what was recognised."""
         if self.before is None:
             shape = "[b gh gw d]" if self.axis == 3 else "[b d gh gw]"
-            return f"a grid {shape.replace('gh gw', 'gw gh')}, turned" if self.swapped else f"a grid {shape}"
-        around = [f"{count} {'comes' if count == 1 else 'come'} {where}" for count, where in
-                  ((self.before, "before the patches"), (self.after, "after the patches")) if count]  # fmt: skip
+            return f"a grid {shape.replace('gh gw', 'gw gh')}, its columns first" if self.swapped else f"a grid {shape}"
+        others = ((self.before, "before the patches"), (self.after, "after them" if self.before else "after the patches"))
+        around = [f"{count} {'comes' if count == 1 else 'come'} {where}" for count, where in others if count]
         shape = "[b n d]" if self.axis == 2 else "[b d n]"
         turned = ", column by column" if self.swapped else ""
         return f"tokens {shape}" + (f" of which {' and '.join(around)}" if around else "") + turned

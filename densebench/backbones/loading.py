@@ -42,7 +42,7 @@ def load_backbone(
 ) -> Backbone:
     """Load a backbone on the CPU, float32, frozen, in evaluation mode; the object that is given stays as it is.
 
-    model: a form of `sources()` or PLUGIN:NAME; the path of a Python file or a checkpoint's folder; a module, such as one of timm,
+    model: a form of `sources()` or PLUGIN:NAME; the path of a Python file or a checkpoint's folder; a module, of timm, of
     transformers or your own, in which patch features are recognised (`recognising.adapt`); a function of images; or a backbone.
     weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined over channels), "query",
     "key" or "value" of the last block, or "attention" of its class token. pos_embed: "auto" resizes position tables as the code

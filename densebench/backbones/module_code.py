@@ -26,7 +26,7 @@ from densebench.user_code import LENGTH, file_code, user_file
 
 PLAIN = (bool, int, str, type(None))
 OF_TORCH = frozenset(vars(nn.Module())) | {"training", "__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}
-OF_TRAINING = frozenset({"_trainer", "_fabric", "_device", "_dtype", "_compiled_call_impl", "_name_or_path", "_commit_hash"})
+OF_TRAINING = frozenset({"_trainer", "_fabric", "_device", "_dtype", "_compiled_call_impl", "_is_torch_compile"})
 DEPTH = 8  # of values inside values
 ROOT = 2  # the depth of what `code_digest` is given
 
@@ -98,9 +98,8 @@ class _Description:
         for name, part in module.named_modules():
             plain = {key: value for key, value in vars(part).items() if key not in OF_TORCH | OF_TRAINING}
             more = [self.of(value, depth) for key, value in sorted(plain.items()) if not isinstance(value, nn.Module)]
-            unsaved = [
-                self.of(part._buffers[key], depth) for key in sorted(part._non_persistent_buffers_set & part._buffers.keys())
-            ]
+            keys = sorted(set(part._non_persistent_buffers_set) & set(part._buffers.keys()))
+            unsaved = [self.of(part._buffers[key], depth) for key in keys]
             parts.append([name, self._class(type(part), depth), sorted(plain), more, unsaved, *self._hooks(part, depth)])
         # a module that lies in no other one is in nobody's state dict
         return parts if depth <= ROOT else [weights_digest(module), *parts]

@@ -47,9 +47,17 @@ def private_copy(model: nn.Module) -> tuple[nn.Module, int]:
     """
     inner = unwrapped(model)
     _check_whole(inner)
-    copied: nn.Module = copied_with(inner, [inner])
+    with torch.inference_mode(False), torch.no_grad():
+        copied: nn.Module = copied_with(inner, [inner])
     left_out = sum(_without_hooks(part) for part in copied.modules())
-    return copied.float().requires_grad_(False).eval(), left_out
+    return frozen(copied), left_out
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """Return a module that the caller gives away in float32, without gradients, in evaluation mode."""
+    for parameter in model.parameters():  # a scripted module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return model.float().eval()
 
 
 def copied_with(value: Any, modules: list[nn.Module]) -> Any:

@@ -1,152 +1,54 @@
-"""Where the patch features of a module are, found by probing: the module is called on images of two sizes and of two sides.
-
-What is believed is then checked on noise: the features of an image must be the same again and beside other images, and the
-feature of a patch must change most when that patch changes. That refuses dropout that is left on, batch statistics, rows taken for
-columns, and class tokens taken for patches, each of which would give a plausible wrong number.
-"""
+"""Where the patch features of a module are, found by probing: the module is called on images of several sizes."""
 
 from __future__ import annotations
 
-import inspect
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from densebench.backbones.checking import checked
 from densebench.backbones.layouts import NAMED, Layout, Path, Size, layouts_of, leaves, spelled
-from densebench.errors import UserError, out_of_memory
+from densebench.backbones.ways import Reading, Unread, Way, noise, px, reason
+from densebench.errors import out_of_memory
 from densebench.numerics.arithmetic import float32
 
 PAIRS = ((64, 128), (112, 224), (256, 384))
-TOLERANCE = 1e-3  # of the norm of the features; other sizes of batch change float32 by far less
-BLOCK = 8  # px of a changed patch at least
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to call a module on images. name: as the user would write it."""
-
-    name: str
-    call: Callable[[Any, Tensor], Any]
-
-
-class Unread(Exception):  # noqa: N818
-    """No patch features are given; the text says why.
-
-    refused: they are there, but cannot be trusted. error: what the module raised, where it takes no image at all.
-    """
-
-    def __init__(self, reason: str, *, refused: bool = False, error: Exception | None = None) -> None:
-        super().__init__(reason)
-        self.refused, self.error = refused, error
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Where patch features are: in the tensor at `path` of what `way` returns, in a layout. sizes: the images that were tried."""
-
-    way: Way
-    path: Path
-    layout: Layout
-    sizes: tuple[Size, ...]
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the module takes images of one size alone."""
-        return len(self.sizes) == 1
-
-    @property
-    def words(self) -> str:
-        """What was recognised, without the width and the stride."""
-        at = f", for images of {self.sizes[0][0]} x {self.sizes[0][1]} px only" if self.fixed else ""
-        return f"{self.way.name}{spelled(self.path)} gives {self.layout.words}{at}"
-
-
-class Adapted(nn.Module):
-    """A module as a trunk: the patch features of a reading."""
-
-    def __init__(self, model: nn.Module, reading: Reading, name: str) -> None:
-        super().__init__()
-        self.model, self.reading, self.name = model, reading, name
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Return patch features. Raises UserError for a size that a module of one size does not take."""
-        height, width = images.shape[2:]
-        try:
-            output = self.reading.way.call(self.model, images)
-        except (AssertionError, IndexError, RuntimeError, ValueError) as error:
-            if out_of_memory(error) or not self.reading.fixed or (height, width) in self.reading.sizes:
-                raise
-            side = self.reading.sizes[0][0]
-            raise UserError(
-                f"{self.name} takes no images of {height} x {width} px ({_reason(error)}); use --image-size {side}, or another backbone"
-            ) from error
-        return self.reading.layout.grid(leaves(output)[self.reading.path], height, width)
-
-
-def usual_ways(model: nn.Module) -> list[Way]:
-    """Return the ways to call a module on images, the plainest first."""
-    names = _parameters(model.forward)
-    ways = []
-    if "pixel_values" in names:
-        more = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in names else {}
-        ways.append(Way("forward(pixel_values=...)", lambda network, images: network(pixel_values=images, **more)))
-    else:
-        ways.append(Way("forward", lambda network, images: network(images)))
-    return [*ways, *feature_ways(model)]
-
-
-def feature_ways(model: Any) -> list[Way]:
-    """Return the ways that models of torch hub have, whose forward gives the class token alone."""
-    ways = []
-    if callable(getattr(model, "forward_features", None)):
-        ways.append(Way("forward_features", lambda network, images: network.forward_features(images)))
-    if callable(getattr(model, "get_intermediate_layers", None)):
-        ways.append(Way("get_intermediate_layers(images, 1)", lambda network, images: network.get_intermediate_layers(images, 1)))
-    return ways
-
-
-def _parameters(function: Callable[..., Any]) -> Sequence[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []
 
 
 def find(model: nn.Module, ways: Sequence[Way], device: torch.device) -> Reading:
     """Return the first reading of a module, whose parts before pooling are tried last. Raises Unread where there is none."""
     reasons: list[Unread] = []
-    with _quiet(device):
+    with quiet(device):
         for way in ways:
             try:
                 return _read(model, way, device)
-            except Unread as reason:
-                reasons.append(reason)
+            except Unread as unread:
+                reasons.append(unread)
         try:
             if part := _last_part(model, ways[0], device):
                 return _read(model, part, device)
-        except Unread as reason:
-            reasons.append(reason)
-    refused = [reason for reason in reasons if reason.refused]
-    raise refused[0] if refused else Unread("; ".join(str(reason) for reason in reasons), error=reasons[0].error)
+        except Unread as unread:
+            reasons.append(unread)
+    refused = [unread for unread in reasons if unread.refused]
+    raise refused[0] if refused else Unread("; ".join(str(unread) for unread in reasons), error=reasons[0].error)
 
 
 @contextmanager
-def _quiet(device: torch.device) -> Iterator[None]:
+def quiet(device: torch.device) -> Iterator[None]:
     """Run the block without gradients, in true float32, and leave every state of random numbers as it was."""
     states = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices), float32(tf32=False):
-            with torch.autocast(device.type, enabled=False), torch.autocast("cpu", enabled=False):
-                yield
+        half = torch.autocast(device.type, enabled=False)
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), float32(tf32=False), half:
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
@@ -154,20 +56,22 @@ def _quiet(device: torch.device) -> Iterator[None]:
 
 def _read(model: nn.Module, way: Way, device: torch.device) -> Reading:
     hints = _hints(model)
-    why, first = "", None
+    why, first, several = "", None, False
     for sizes in _attempts(model, hints):
+        if several and len(sizes) == 1:
+            break  # at one size more would fit than at several
         outputs, error = _outputs(model, way, sizes, device)
         if error is not None and not outputs:
-            why, first = why or f"{way.name} fails on {_px(sizes[0])} ({_reason(error)})", first or error
+            why, first = why or f"{way.name} fails on {px(sizes[0])} ({reason(error)})", first or error
             continue
-        first = None
+        why, first, several = "" if first is not None else why, None, len(outputs) > 1
         shapes = {path: {size: found[path].shape for size, found in outputs.items()} for path in _common(list(outputs.values()))}
         fitting = {path: found for path, shape in shapes.items() if (found := layouts_of(shape, 2, hints))}
         if fitting:
             path = _chosen(fitting, way)
-            return _checked(model, way, path, fitting[path], tuple(outputs), device)
-        shown = [f"{_px(size)}: {_shown(found)}" for size, found in outputs.items()]
-        why = f"{way.name} gives for two images of {', of '.join(shown)}"
+            return checked(model, way, path, fitting[path], tuple(outputs), device)
+        shown = [f"{px(size)}: {_shown(found)}" for size, found in outputs.items()]
+        why = why or f"{way.name} gives for two images of {', of '.join(shown)}"
         if not _spatial([[tensor.shape for tensor in found.values()] for found in outputs.values()]):
             break  # vectors alone, whatever the size
     raise Unread(why, error=first)
@@ -193,12 +97,6 @@ def _common(outputs: Sequence[Mapping[Path, Tensor]]) -> list[Path]:
     return [path for path in outputs[0] if all(path in output for output in outputs)]
 
 
-def noise(count: int, size: Size, device: torch.device, seed: int = 0) -> Float[Tensor, "b 3 h w"]:
-    """Return images of normal noise, of a generator of their own."""
-    drawn = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
-    return drawn.to(device)
-
-
 def _hints(model: nn.Module) -> list[int]:
     """Return the patch sizes that a module names, or its first convolution has."""
     holders = [getattr(model, "patch_embed", None), model, getattr(model, "config", None)]
@@ -217,8 +115,8 @@ def _attempts(model: nn.Module, hints: Sequence[int]) -> Iterator[list[Size]]:
     for small, large in dict.fromkeys([*sides, (common, 2 * common), *PAIRS]):
         yield [(small, small), (large, large), (small, large)]
     config = getattr(model, "config", None)
-    own = [getattr(holder, name, None) for holder in (model, getattr(model, "patch_embed", None), config)
-           for name in ("img_size", "image_size", "input_size")]  # fmt: skip
+    holders, names = (model, getattr(model, "patch_embed", None), config), ("img_size", "image_size", "input_size")
+    own = [getattr(holder, name, None) for holder in holders for name in names]
     for side in dict.fromkeys(side[-1] if isinstance(side, tuple | list) and side else side for side in own):
         if isinstance(side, int) and side > 0:
             yield [(side, side)]
@@ -239,89 +137,6 @@ def _chosen(fitting: Mapping[Path, list[Layout]], way: Way) -> Path:
     return deepest[-1]
 
 
-def _checked(
-    model: nn.Module, way: Way, path: Path, layouts: Sequence[Layout], sizes: tuple[Size, ...], device: torch.device
-) -> Reading:
-    """Return the reading whose layout the features follow. Raises Unread for features that change by chance or with others."""
-    block = max(layouts[0].stride, math.ceil(BLOCK / layouts[0].stride) * layouts[0].stride)
-    size, changes, cells = sizes[-1], None, None
-    wide = (6 * block, 8 * block) if block <= 64 else (3 * block, 4 * block)
-    for size in dict.fromkeys((*([wide] if len(sizes) > 2 else []), *sizes[::-1])):
-        cells = _cells(size[0] // block, size[1] // block)
-        if len(cells) < 2:
-            continue
-        try:
-            changes = _changes(model, way, path, size, cells, block, device)
-            break
-        except Unread:
-            raise
-        except Exception as error:
-            if out_of_memory(error) or size in sizes:
-                raise Unread(f"{way.name} fails on {_px(size)} ({_reason(error)})") from error
-    if changes is None or cells is None:
-        raise Unread(f"{way.name} gives a single feature for images of {_px(size)}, in which no patch can be told from another")
-    centres = [(row * block + block // 2, column * block + block // 2) for row, column in cells]
-    ranked = [(*_agreement(layout, changes, size, centres), -index) for index, layout in enumerate(layouts)]
-    agreeing, _, index = max((round(hits / len(cells), 3), strength, index) for hits, strength, index in ranked)
-    usual = ranked[0][0] / len(cells) >= agreeing and ranked[0][1] * 1.25 >= max(strength for _, strength, _ in ranked)
-    if agreeing <= 0.5:
-        raise Unread(
-            f"the features of {way.name}{spelled(path)} do not follow the patches: where one patch of an image changes, "
-            "another feature changes more", refused=True,
-        )  # fmt: skip
-    return Reading(way, path, layouts[0 if usual else -index], sizes)
-
-
-def _cells(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Return blocks of an image, spread along its borders, none of them on the diagonal; fewer in a small image."""
-    spread = [(0.0, 1.0), (1.0, 0.0), (0.0, 0.5), (0.5, 0.0), (1.0, 0.5), (0.5, 1.0)]
-    cells = [(round(down * (rows - 1)), round(right * (columns - 1))) for down, right in spread]
-    return [cell for cell in dict.fromkeys(cells) if cell[0] != cell[1] or rows != columns]
-
-
-def _changes(
-    model: nn.Module, way: Way, path: Path, size: Size, cells: Sequence[tuple[int, int]], block: int, device: torch.device
-) -> Tensor:
-    """Return how the tensor at `path` changes when one block of an image does, for each of `cells`: differences, `[cells ...]`."""
-    images = noise(1, size, device).repeat(len(cells) + 1, 1, 1, 1)
-    for index, (row, column) in enumerate(cells):
-        area = images[index, :, row * block : (row + 1) * block, column * block : (column + 1) * block]
-        area.copy_(2 * noise(1, (block, block), device, seed=index + 1)[0] + 1.5)
-    together, again, alone = (leaves(way.call(model, batch))[path].float() for batch in (images, images, images[-1:]))
-    if together.shape[0] != len(images) or not torch.isfinite(together).all():
-        raise Unread(f"{way.name} gives features that are not finite, or not one set an image", refused=True)
-    if _differ(together, again):
-        raise Unread(
-            "the same images give other features the second time, in evaluation mode: something is drawn at random "
-            "(dropout that is always on?) or kept from call to call", refused=True,
-        )  # fmt: skip
-    if _differ(together[-1:], alone):
-        raise Unread(
-            "the features of an image depend on the other images of its batch (batch statistics in evaluation mode?)",
-            refused=True,
-        )
-    return together[:-1] - together[-1:]
-
-
-def _differ(first: Tensor, second: Tensor) -> bool:
-    return bool((first - second).norm() > TOLERANCE * first.norm())
-
-
-def _agreement(layout: Layout, changes: Tensor, size: Size, centres: Sequence[tuple[int, int]]) -> tuple[int, float]:
-    """Return how many features change most, over all images, in the image whose patch they are; and how much they change in it."""
-    try:
-        grid = layout.grid(changes, *size).norm(dim=1)
-    except (UserError, RuntimeError):
-        return 0, 0.0
-    if grid.shape[1:] != (size[0] // layout.stride, size[1] // layout.stride):
-        return 0, 0.0
-    rows, columns = ([position[axis] // layout.stride for position in centres] for axis in (0, 1))
-    table = grid[:, rows, columns]
-    own = table.diagonal()
-    hits = (own >= table.max(dim=0).values) & (own > 0)
-    return int(hits.sum()), float(own.sum())
-
-
 def _last_part(model: nn.Module, way: Way, device: torch.device) -> Way | None:
     """Return a way to the output of the last part of a classifier that still has a grid or tokens; None without one.
 
@@ -340,7 +155,7 @@ def _last_part(model: nn.Module, way: Way, device: torch.device) -> Way | None:
 
 
 def _parts(model: nn.Module, way: Way, size: Size, device: torch.device) -> dict[str, list[torch.Size]] | None:
-    """Return the shapes that each part of a module gives for images of a size, in the order in which they end; None if it fails."""
+    """Return the shapes that each part of a module gives for images of a size, in order of their ends; None if it fails."""
     order: dict[str, list[torch.Size]] = {}
     hooks = []
     for name, part in model.named_modules():
@@ -389,15 +204,6 @@ class _Part:
         return output.clone() if isinstance(output, Tensor) else output  # what follows may write into it
 
 
-def _px(size: Size) -> str:
-    return f"{size[0]} x {size[1]} px"
-
-
 def _shown(found: Mapping[Path, Tensor]) -> str:
     shown = [f"{spelled(path)} {list(tensor.shape)}".strip() for path, tensor in list(found.items())[:6]]
     return ", ".join(shown) or "no tensor"
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__

@@ -1,7 +1,7 @@
 """Any model as a backbone: a module, a timm or transformers model, or a function of images.
 
-The caller's object is never changed: a private copy is probed (`probing`), and what was recognised is said in one line. A timm model
-runs as under `timm:NAME`. What gives no patch features is refused, with the shapes that were seen and the line to write.
+The caller's object is never changed: a private copy is probed (`probing`), and what was recognised is said in one line. A timm
+model runs as under `timm:NAME`. What gives no patch features is refused, with the shapes that were seen and the line to write.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, Triple
 from densebench.backbones.callables import check_features, check_own, copied_function
 from densebench.backbones.module_code import code_digest
-from densebench.backbones.private_copy import device_of, private_copy, unwrapped
-from densebench.backbones.probing import Adapted, Unread, Way, find, usual_ways
+from densebench.backbones.private_copy import device_of, frozen, private_copy, unwrapped
+from densebench.backbones.probing import find, quiet
 from densebench.backbones.timm_loading import TIMM_CONVENTION, timm_backbone
 from densebench.backbones.timm_models import is_plain_vit
+from densebench.backbones.ways import Adapted, Unread, Way, usual_ways
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
 from densebench.errors import UserError
@@ -44,12 +45,20 @@ def adapt(
     """Return a private copy of a model as a backbone, on the CPU, float32, frozen, in evaluation mode.
 
     model: a module, or a function of images `[b 3 h w]`, which runs on copies of the modules that it holds. features: how to get
-    patch features from the copy, instead of recognising it. mean, std: colour statistics of pixels from 0 to 1; else those that the
-    model names, else ImageNet's. name: what tables call it. layer, pos_embed: as `load_backbone` describes them, for timm's models.
+    patch features from the copy, instead of recognising it. mean, std: colour statistics of pixels from 0 to 1; else those that
+    the model names, else ImageNet's. name: what tables call it. layer, pos_embed: as `load_backbone` describes them, for timm.
     Raises UserError for what cannot be copied or called, and for what gives no patch features that can be trusted.
     """
     if isinstance(model, types.MethodType) and isinstance(model.__self__, nn.Module) and features is None:
         model, features = model.__self__, model.__func__
+    with quiet(torch.device("cpu")):
+        backbone = _adapted(model, features, mean, std, layer, pos_embed)
+    backbone.info = replace(backbone.info, kind="module", name=name)
+    notice(backbone.info.recognised)
+    return backbone
+
+
+def _adapted(model: Any, features: Features | None, mean: Any, std: Any, layer: str, pos_embed: str) -> Backbone:
     title = title_of(model)
     copied, device, hooks = _copied(model, title, features)
     code = code_digest(copied, features)
@@ -61,8 +70,7 @@ def adapt(
     else:
         ways = usual_ways(copied) if features is None else [Way("features", features)]
         backbone = recognise(copied, f"module:{title}", title, ways=ways, device=device, mean=mean, std=std)
-    backbone.info = replace(backbone.info, kind="module", code=code, name=name, recognised=backbone.info.recognised + remark)
-    notice(backbone.info.recognised)
+    backbone.info = replace(backbone.info, code=code, recognised=backbone.info.recognised + remark)
     return backbone
 
 
@@ -91,7 +99,7 @@ def recognise(
     remedy: the end of the message where none does. Raises UserError there, and the module's own error where it takes no image.
     """
     statistics, words = _statistics(model, title, mean, std)
-    model = model.float().requires_grad_(False).eval()
+    model = frozen(model)
     digest = weights_digest(model)
     device = device or torch.device("cpu")
     try:
@@ -115,16 +123,16 @@ def _copied(model: Any, title: str, features: Features | None) -> tuple[nn.Modul
         copied, hooks = private_copy(model)
         return copied, device_of(model), hooks
     if not callable(model) or isinstance(model, type):
-        kind = f"the class {title}; make an object of it" if isinstance(model, type) else f"a {title}"
+        kind = f"the class {title}, not an object" if isinstance(model, type) else f"of the class {title}"
         raise UserError(f"the model is {kind}; give a spec, a torch.nn.Module or a function of images")
     if features is not None:
         raise UserError(f"features= goes with a module, and {title} is a function; give the module that it calls")
     function = copied_function(model, title)
-    return function.float().requires_grad_(False).eval(), torch.device("cpu"), 0
+    return frozen(function), torch.device("cpu"), 0
 
 
 def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Triple, Triple], str]:
-    """Return the colour statistics that are told, named by the model or by its timm settings, else ImageNet's; and words for them."""
+    """Return the colour statistics that are told, that the model names, or else ImageNet's; and words for them."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     found: list[Triple] = []
     origins = []
