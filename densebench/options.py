@@ -159,7 +159,7 @@ def _as_json(value: Any) -> Any:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the options in a TOML file; names may be written with dashes or underscores.
 
-    Raises UserError where the file is missing or is not TOML.
+    Raises UserError where the file is missing, is not TOML, or gives an option in both spellings.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -167,4 +167,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}; give a TOML file of options") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from error
+    for name in table:
+        if "-" in name and name.replace("-", "_") in table:
+            raise UserError(f"{path} gives {name} twice, with dashes and with underscores; leave one out")
     return {name.replace("-", "_"): value for name, value in table.items()}

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from densebench.cli import cache, data, demo, doctor, ls, output, records
+from densebench.cli.completing import EntryCommand
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
@@ -36,13 +37,13 @@ app = typer.Typer(
     name="densebench",
     help="Pretrain vision backbones with dense self-supervision, and score patch features the way the literature does.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 NO_MEMORY = "the memory does not suffice; finished work is saved. Give smaller sizes (batches, images, widths) or fewer points"
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-app.command("pretrain", context_settings=OPEN)(pretrain)
-app.command("eval", context_settings=OPEN)(evaluate)
+app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
+app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("leaderboard")(leaderboard)
 app.command("report")(report)
 app.command("ls")(ls.ls)
@@ -94,7 +95,7 @@ def _status() -> int:
     """Run the given command and return its exit status."""
     try:
         with guarded():
-            app()
+            app(prog_name="densebench")  # also under `python -m densebench`: the shell completes by this name
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densebench.cli import completing
+from densebench.results.terminal import Layout, fitted, terminal_width
+
 if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset
 
@@ -16,10 +19,15 @@ app = typer.Typer(no_args_is_help=True)
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", envvar="DENSEBENCH_DATA", help="Where the data sets are, each in its official layout [default: ./data]."
+        metavar="DIR", envvar="DENSEBENCH_DATA", help="Where the data sets are, each in its official layout; ./data if not given."
     ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name of `densebench data ls`, folder:DIR or ./file.py.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A name of `densebench data ls`, folder:DIR or ./file.py.", autocompletion=completing.datasets
+    ),
+]
 
 
 @app.command("ls")
@@ -86,12 +94,19 @@ def _row(dataset: Dataset) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the data sets as a table that fits the terminal, or in whole lines where stdout is none."""
+    columns = ["name", "title", "classes", "splits", "here", "licence"]
+    cells = [
+        [row["name"], row["title"], str(row["classes"]), ", ".join(row["splits"]), row["present"], row["licence"]] for row in rows
+    ]
+    width = terminal_width()
+    if width is None:
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for line in [columns, *cells]:
+            print("  ".join(f"{cell:<{size}}" for cell, size in zip(line, widths, strict=True)).rstrip())
+        return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "title", "classes", "splits", "here", "licence"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-    for row in rows:
-        table.add_row(row["name"], row["title"], str(row["classes"]), ", ".join(row["splits"]), row["present"], row["licence"])
+    layout = Layout(labels=columns, texts={"title": 16, "splits": 10, "licence": 14}, spare=("title", "classes"))
+    [table], _ = fitted(columns, [(line, [False] * len(line)) for line in cells], layout, width)
     Console().print(table)

@@ -15,7 +15,7 @@ def demo(
     from densebench.backbones.checkpoint import read_checkpoint
     from densebench.console import notice
     from densebench.evaluation.run import evaluate
-    from densebench.results.leaderboard import leaderboard, render
+    from densebench.results.leaderboard import leaderboard
     from densebench.training.run import train
     from densebench.training.run_file import RUN, is_finished
 
@@ -27,4 +27,4 @@ def demo(
     for backbone in (f"ckpt:{run}", f"random:{read_checkpoint(run)['arch']}"):
         print(evaluate(backbone, "incontext", "scenes", results=results, fractions=(1, 8, 64, 128)), flush=True)
     print()
-    print(render(leaderboard(results), "md"))
+    print(leaderboard(results))

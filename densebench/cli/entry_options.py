@@ -8,6 +8,7 @@ from typing import Any
 
 from densebench.errors import UserError, unknown
 from densebench.options import Flag
+from densebench.results.terminal import wrapped
 
 TITLES = {
     "axis": "Axes (swept; every score carries its value)",
@@ -42,13 +43,20 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
     return given
 
 
+def heading(title: str, presets: Sequence[str]) -> str:
+    """Return the help text of a protocol or a method above its options: its title and its presets."""
+    return "\n".join([*wrapped(title), *wrapped(f"Presets: {', '.join(presets)}")])
+
+
 def describe(known: Sequence[Flag]) -> str:
     """Return the help text of options, grouped by kind."""
     lines = []
     for kind, title in TITLES.items():
         if chosen := [flag for flag in known if flag.kind == kind]:
             lines += ["", f"{title}:"]
-            lines += [f"  {flag.spelling} {flag.metavar}\n      {flag.help} [{_shown(flag.default)}]" for flag in chosen]
+            for flag in chosen:
+                texts = wrapped(f"{flag.help} [{_shown(flag.default)}]", 6)
+                lines += [f"  {flag.spelling} {flag.metavar}", *(f"      {text}" for text in texts)]
     return "\n".join(lines)
 
 

@@ -13,20 +13,33 @@ from typing import Annotated, Any
 
 import typer
 
-from densebench import catalog, options
-from densebench.cli import entry_options
+from densebench import catalog
+from densebench.cli import completing, entry_options
+from densebench.cli.config import Config
+from densebench.cli.config import given as config_given
+from densebench.cli.ls import listed
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag
+from densebench.results.terminal import wrapped
 
 
 def evaluate(
     context: typer.Context,
     protocol: Annotated[
-        str | None, typer.Option(help="A name of `densebench ls protocols`, ./file.py, or several with commas.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name of `densebench ls protocols`, ./file.py, or several with commas.",
+            autocompletion=completing.protocols,
+        ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Named settings; without it the protocol's first.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets),
+    ] = None,
     backbone: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -37,7 +50,14 @@ def evaluate(
     name: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Name in tables; one for each --backbone, or none.")
     ] = None,
-    role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
+    role: Annotated[
+        str,
+        typer.Option(
+            metavar="teacher|student",
+            help="Which network of a checkpoint.",
+            autocompletion=completing.words("teacher", "student"),
+        ),
+    ] = "teacher",
     layer: Annotated[
         str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
     ] = "last",
@@ -45,23 +65,23 @@ def evaluate(
         str, typer.Option(help="How position embeddings are resized; auto: as the code that trained the checkpoint does.")
     ] = "auto",
     dataset: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.", autocompletion=completing.datasets),
     ] = None,
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use at most so many images or videos of each split; such scores enter no table.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Use at most so many images or videos of each split; such scores enter no table."),
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file of the protocol's options; the command line overrides it.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights of random: backbones.")] = 0,
+    config: Config = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,
     rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record already holds.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
-    show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of --protocol.")] = False,
+    show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of --protocol.")] = False,
 ) -> None:
     """Score the patch features of backbones by a protocol, and write a record of each run."""
     if show_help:
@@ -70,10 +90,8 @@ def evaluate(
     if protocol is None:
         raise UserError(f"name a protocol: --protocol {'|'.join(catalog.names('protocols'))}")
     entries = _entries(protocol, preset)
-    given: dict[str, Any] = options.read_toml(config) if config else {}
-    spellings = [spelling for parameter in context.command.params for spelling in parameter.opts]
     flags = {flag.name: flag for _, _, entry in reversed(entries) for flag in entry.flags()}  # the first protocol that has it
-    given |= entry_options.parse(context.args, flags.values(), spellings)
+    given = config_given(context, list(flags.values()))
 
     from densebench.evaluation.plan import planned
     from densebench.evaluation.run import steps
@@ -159,11 +177,13 @@ def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None,
 def _help(context: typer.Context, protocol: str | None, preset: str | None) -> None:
     print(context.get_help())
     if protocol is None:
-        print("Every protocol has options of its own: densebench eval --protocol NAME --help")
+        titles = ((name, entry.title) for name, entry in catalog.entries("protocols").items())
+        print("\n".join(["Protocols:", *listed(titles)]))
+        print("\nEvery protocol has options of its own: densebench eval --protocol NAME --help")
         return
     whole = catalog.find("protocols", protocol)
     entry = whole.part(preset)
-    print(f"{entry.title}\nPresets: {', '.join(entry.presets)}\n{entry_options.describe(entry.flags())}")
+    print(f"{entry_options.heading(entry.title, entry.presets)}\n{entry_options.describe(entry.flags())}")
     if others := [name for name in whole.all_presets if name not in entry.presets]:
-        print(f"\n{protocol} also has the presets {', '.join(others)}, with options of their own:")
+        print("\n" + "\n".join(wrapped(f"{protocol} also has the presets {', '.join(others)}, with options of their own:")))
         print(f"densebench eval --protocol {protocol} --preset NAME --help")

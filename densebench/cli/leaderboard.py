@@ -7,12 +7,47 @@ from typing import Annotated
 
 import typer
 
+from densebench.cli import completing
 from densebench.errors import UserError
+
+Results = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="DIR", help="A folder whose records/ are read, results if not given; repeatable, records are merged."),
+]
+Filter = list[str] | None
 
 
 def leaderboard(
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose records/ are read.")] = Path("results"),
-    format: Annotated[str, typer.Option(metavar="md|csv|tex|html", help="Format; only csv has every metric and variant.")] = "md",
+    results: Results = None,
+    dataset: Annotated[
+        Filter,
+        typer.Option(metavar="NAME", help="Show only this data set; repeatable.", autocompletion=completing.recorded_datasets),
+    ] = None,
+    protocol: Annotated[
+        Filter,
+        typer.Option(
+            metavar="NAME",
+            help="Show only this protocol, such as kmeans or kmeans/croc; repeatable.",
+            autocompletion=completing.recorded_protocols,
+        ),
+    ] = None,
+    backbone: Annotated[
+        Filter,
+        typer.Option(
+            metavar="NAME",
+            help="Show only this backbone, by its name in tables, its spec, or a pattern ('*ViT-S*'); repeatable. "
+            "Ranks stay those among all.",
+            autocompletion=completing.recorded_backbones,
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="md|csv|tex|html",
+            help="Format; without it, tables that fit the terminal, or md where there is none. Only csv has every metric.",
+            autocompletion=completing.words("md", "csv", "tex", "html"),
+        ),
+    ] = None,
     published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write instead of printing.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if FILE is out of date.")] = False,
@@ -23,14 +58,22 @@ def leaderboard(
 
     from densebench.files.atomic import write_text
     from densebench.results.leaderboard import leaderboard as read
-    from densebench.results.leaderboard import render
+    from densebench.results.terminal import terminal_width
 
-    text = render(read(results, published=published), format)
+    folders = results or [Path("results")]
+    board = read(folders, published=published, dataset=dataset or None, protocol=protocol or None, backbone=backbone or None)
+    if output is None and format is None and terminal_width() is not None:
+        from rich.console import Console
+
+        Console().print(board)
+        return
+    text = board.render("md" if format is None else format)
     if output is None:
         print(text, end="")
     elif check:
         if not output.is_file() or output.read_bytes() != text.encode():
-            print(f"{output} is not what the records of {results} give; write it again without --check")
+            names = " and ".join(map(str, folders))
+            print(f"{output} is not what the records of {names} give; write it again without --check")
             raise typer.Exit(1)
     else:
         write_text(output, text)

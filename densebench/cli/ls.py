@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
 from densebench import catalog
+from densebench.cli import completing
 from densebench.console import notice
 from densebench.errors import unknown
+from densebench.results.terminal import wrapped
 
 KINDS = ("methods", "protocols", "datasets", "backbones")
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(metavar="[methods|protocols|datasets|backbones]", help="List only these.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[methods|protocols|datasets|backbones]", help="List only these.", autocompletion=completing.words(*KINDS)
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List methods, protocols, data sets and kinds of backbone. Those that cannot be read are named on stderr, a line each."""
@@ -27,10 +35,20 @@ def ls(
         return
     for name, rows in rows_by_kind.items():
         print(f"{name}:" if rows else f"{name}: none yet")
-        width = max((len(row["name"]) for row in rows), default=0)
-        for row in rows:
-            presets = f" (presets: {', '.join(row['presets'])})" if row.get("presets") else ""
-            print(f"  {row['name']:<{width}}  {row['title']}{presets}")
+        presets = [f" (presets: {', '.join(row['presets'])})" if row.get("presets") else "" for row in rows]
+        for line in listed((row["name"], row["title"] + more) for row, more in zip(rows, presets, strict=True)):
+            print(line)
+
+
+def listed(entries: Iterable[tuple[str, str]]) -> list[str]:
+    """Return names and what they mean as lines: one a name, or more on a terminal, between whose words long ones are broken."""
+    entries = list(entries)
+    column = max((len(name) for name, _ in entries), default=0)
+    lines = []
+    for name, text in entries:
+        first, *rest = wrapped(text, column + 4)
+        lines += [f"  {name:<{column}}  {first}", *(f"{'':{column + 4}}{line}" for line in rest)]
+    return lines
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:

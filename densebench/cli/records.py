@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from densebench.cli import completing
 from densebench.errors import UserError, unknown
 
 app = typer.Typer(no_args_is_help=True)
@@ -18,7 +19,12 @@ Results = Annotated[Path, typer.Option(metavar="DIR", help="The folder whose rec
 @app.command("ls")
 def ls(
     status: Annotated[
-        str | None, typer.Option(metavar="|".join(STATES), help="List only records of this status; stopped: killed.")
+        str | None,
+        typer.Option(
+            metavar="|".join(STATES),
+            help="List only records of this status; stopped: killed.",
+            autocompletion=completing.words(*STATES),
+        ),
     ] = None,
     results: Results = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
@@ -66,7 +72,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 @app.command("rm")
 def rm(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.", autocompletion=completing.recorded_ids),
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Remove all records that failed.")] = False,
     results: Results = Path("results"),
 ) -> None:

@@ -9,9 +9,13 @@ import typer
 
 
 def report(
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose records/ and pictures/ are read.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder whose records/ and pictures/ are read, results if not given; repeatable, records are merged.",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
     published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
 ) -> None:
@@ -20,7 +24,7 @@ def report(
     from densebench.files.atomic import write_text
     from densebench.results.report import report as render
 
-    text = render(results, published=published)
+    text = render(results or [Path("results")], published=published)
     write_text(output, text)
     notice(f"{len(text.encode()) / 2**20:.1f} MiB")
     print(output)

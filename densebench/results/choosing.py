@@ -104,10 +104,16 @@ def _matching(kind: str, names: Names, columns: list[pd.Series]) -> pd.Series:
     for name in [names] if isinstance(names, str) else names or ():
         matches = {value for value in known if value == name or fnmatchcase(value, name)}
         if not matches:
-            raise unknown(kind, name, known, f"the records are of {', '.join(columns[0].drop_duplicates())}")
+            raise unknown(kind, name, known, f"the records are of {_some(list(columns[0].drop_duplicates()))}")
         for column in columns:
             chosen |= column.isin(matches)
     return chosen
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names for an error message, ten at most; they may have commas."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, sorted(names)[:10])) + more
 
 
 def _words(names: Names) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from densebench.console import one_line
+from densebench.results.choosing import folders
 from densebench.results.curves import LABELS, averages, draw, several
 from densebench.results.leaderboard import leaderboard
 from densebench.results.profiles import row_names
@@ -20,10 +21,14 @@ PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
 
 
-def report(results: Path = Path("results"), *, published: bool = False) -> str:
-    """Return the page as HTML. Raises UserError where no record may stand in a table."""
-    board = leaderboard(results, published=published)
-    sections = list(_sections(board, results))
+def report(results: str | Path | Sequence[str | Path] = "results", *, published: bool = False) -> str:
+    """Return the page as HTML, of one results folder or of several, whose records are merged.
+
+    Raises UserError where no record may stand in a table.
+    """
+    where = folders(results)
+    board = leaderboard(where, published=published)
+    sections = list(_sections(board, where))
     records, weights = board.scores.record.nunique(), board.scores.digest.nunique()
     summary = f"{records} records of {weights} sets of weights on {len(sections)} data sets."
     if board.published_tables:
@@ -31,7 +36,7 @@ def report(results: Path = Path("results"), *, published: bool = False) -> str:
     return page("densebench report", summary, sections)
 
 
-def _sections(board: Leaderboard, results: Path) -> Iterator[Section]:
+def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:
     by_group = {table.of: table for table in board.tables}
     for (dataset, split), scores in board.scores.groupby(["dataset", "split"], sort=True):
         profiles = [Block(table) for table in board.profiles if table.of == f"{dataset} {split}"]
@@ -40,7 +45,7 @@ def _sections(board: Leaderboard, results: Path) -> Iterator[Section]:
         yield Section(f"{dataset} {split}", [*profiles, *blocks])
 
 
-def _block(table: Table, rows: pd.DataFrame, results: Path) -> Block:
+def _block(table: Table, rows: pd.DataFrame, results: Sequence[Path]) -> Block:
     shown = rows[rows.headline]
     shown = shown.assign(name=row_names(shown))
     plot, caption = _plot(shown)
@@ -97,9 +102,11 @@ def _classes(shown: pd.DataFrame) -> Table | None:
     return Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True))
 
 
-def _pictures(shown: pd.DataFrame, results: Path) -> Iterator[tuple[str, str]]:
+def _pictures(shown: pd.DataFrame, results: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the title and the source of a few pictures of each record, from the first folder that has any."""
     for name, record in shown[["name", "record"]].drop_duplicates().itertuples(index=False):
-        for path in sorted((results / "pictures" / str(record)).glob("*.png"))[:PICTURES]:
+        found = (sorted((folder / "pictures" / str(record)).glob("*.png")) for folder in results)
+        for path in next(filter(None, found), [])[:PICTURES]:
             yield one_line(f"{name}: {path.stem}"), _embedded(path.read_bytes(), "png")
 
 

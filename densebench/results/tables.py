@@ -62,7 +62,7 @@ class Table:
         return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
 
     def only(self, identities: set[str]) -> Table:
-        """Return the table with the rows of these backbones. Ranks and marks stay those of the whole table; the caption says so."""
+        """Return the table with the rows of these backbones; ranks and marks stay those of the whole, and the caption says so."""
         chosen = [index for index, identity in enumerate(self.identities) if identity in identities]
         if len(chosen) == len(self.identities):
             return self
@@ -76,8 +76,8 @@ class Table:
 class Leaderboard:
     """The tables of a results folder, with the frames behind them.
 
-    It shows itself: as tables of HTML in a notebook, and printed as `densebench leaderboard` prints it, fitted to the terminal, or
-    as Markdown where stdout is none. `render` gives its text in any format, wherever it goes.
+    It shows itself: as HTML in a notebook; printed on a terminal, as tables that fit it; printed elsewhere, as Markdown.
+    `render` gives its text in any format, wherever it goes.
 
     scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.
     """
@@ -118,8 +118,13 @@ class Leaderboard:
         return stream.getvalue().rstrip("\n")
 
     def __repr__(self) -> str:
-        backbones = self.scores.identity.nunique()
-        return f"<Leaderboard of {len(self.all_tables)} tables: {backbones} backbones, {self.scores.record.nunique()} records>"
+        counts = {
+            "table": len(self.all_tables),
+            "backbone": self.scores.identity.nunique(),
+            "record": self.scores.record.nunique(),
+        }
+        words = [f"{count} {what}" if count == 1 else f"{count} {what}s" for what, count in counts.items()]
+        return f"<Leaderboard: {', '.join(words)}>"
 
     def _repr_html_(self) -> str:
         return notebook_html(self.all_tables)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # lists and help texts need only the width
     from rich.table import Table
@@ -44,6 +45,14 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
+def wrapped(text: str, indent: int = 0) -> list[str]:
+    """Return a text as lines that an indent will precede and that fit the terminal; one line where stdout is no terminal."""
+    width = terminal_width()
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, max(width - indent, 20), break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def fitted(columns: Sequence[str], rows: Sequence[Row], layout: Layout, width: int) -> tuple[list[Table], list[str]]:
     """Return the tables to print one under the other, and the columns that are left out of them."""
     natural, least = {}, {}
@@ -55,7 +64,10 @@ def fitted(columns: Sequence[str], rows: Sequence[Row], layout: Layout, width: i
         if _total(roomy, shown) > width and name in shown and _apart(columns, rows, layout, shown, name):
             shown.remove(name)
     parts = _parts(shown, layout, least, width)
-    tables = [_table(columns, rows, part, layout, _widths(part, natural, least, layout, width)) for part in parts]
+    values = [[name for name in part if name not in layout.labels] for part in parts]
+    filled = [_filled(columns, rows, names) for names in values] if len(parts) > 1 else [rows]
+    sizes = [_widths(part, natural, least, layout, width) for part in parts]
+    tables = [_table(columns, *each, layout) for each in zip(filled, parts, sizes, strict=True)]
     return tables, [name for name in columns if name not in shown]
 
 
@@ -114,7 +126,13 @@ def _widths(
     return sizes
 
 
-def _table(columns: Sequence[str], rows: Sequence[Row], part: Sequence[str], layout: Layout, sizes: Mapping[str, int]) -> Table:
+def _filled(columns: Sequence[str], rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return the rows that have anything in one of these columns."""
+    indices = [columns.index(name) for name in names]
+    return [row for row in rows if any(row[0][index].strip() for index in indices)]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Row], part: Sequence[str], sizes: Mapping[str, int], layout: Layout) -> Table:
     from rich import box
     from rich.align import Align
     from rich.table import Table
@@ -122,11 +140,9 @@ def _table(columns: Sequence[str], rows: Sequence[Row], part: Sequence[str], lay
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
     for name in part:
-        heading = Align(Text("\n".join(_lines(name, sizes[name]))), vertical="bottom")
-        is_text = name in layout.texts
-        side = "left" if name in layout.labels else "right"
-        heading.align = side  # type: ignore[assignment]
-        table.add_column(heading, width=sizes[name], no_wrap=not is_text, overflow="fold", justify=side)  # type: ignore[arg-type]
+        side: Literal["left", "right"] = "left" if name in layout.labels else "right"
+        heading = Align(Text("\n".join(_lines(name, sizes[name]))), side, vertical="bottom")
+        table.add_column(heading, width=sizes[name], no_wrap=name not in layout.texts, overflow="fold", justify=side)
     for cells, best in rows:
         by_name = {name: Text(cell, "bold" if top else "") for name, cell, top in zip(columns, cells, best, strict=True)}
         table.add_row(*(by_name[name] for name in part))

@@ -198,7 +198,7 @@ def test_stairs_hold_their_end_after_the_last_epoch():
     ],
 )
 def test_memory_that_does_not_suffice_is_one_line_and_status_2(error, monkeypatch, capsys):
-    def app():
+    def app(prog_name):
         raise error
 
     monkeypatch.setattr(cli, "app", app)
@@ -210,7 +210,7 @@ def test_memory_that_does_not_suffice_is_one_line_and_status_2(error, monkeypatc
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
-    def app():
+    def app(prog_name):
         raise RuntimeError("a slip of ours")
 
     monkeypatch.setattr(cli, "app", app)
