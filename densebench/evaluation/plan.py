@@ -120,7 +120,8 @@ def _evaluator(
 
     A protocol may have an option `model`. Where it has none, the keyword is the model. Raises UserError for what is unknown.
     """
-    if protocol is None or "backbones" in given or "datasets" in given:
+    is_protocol = isinstance(model, str) and model in catalog.names("protocols")
+    if protocol is None or is_protocol or "backbones" in given or "datasets" in given:
         raise UserError(f"evaluate takes the model first: {_new_call(model, protocol, given)}")
     kind, name, preset = _configured(protocol, preset, given) if isinstance(protocol, Evaluator) else _named(protocol, preset)
     own = {flag.name for flag in options.flags(kind)}
@@ -135,7 +136,8 @@ def _evaluator(
 
 def _new_call(model: Any, protocol: Any, given: Mapping[str, Any]) -> str:
     """Return how a call that names no protocol, or that still has `backbones=`, is written."""
-    name = protocol if protocol is not None else model if isinstance(model, str) else "incontext"
+    names = [each for each in (model, protocol) if isinstance(each, str)]
+    name = next((each for each in names if each in catalog.names("protocols") or catalog.is_path(each)), "incontext")
     models, datasets = (given.get(key, (default,)) for key, default in (("backbones", "random:test_vit"), ("datasets", "scenes")))
     shown = [list(value) if isinstance(value, list | tuple) else value for value in (models, datasets)]
     model, dataset = (value[0] if isinstance(value, list) and len(value) == 1 else value for value in shown)

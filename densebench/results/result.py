@@ -135,13 +135,13 @@ class Result:
 
         scores = self._scores
         shown = scores[scores.headline] if len(scores) else scores
-        axis, *others = several(shown) if len(shown) else [""]
-        if not axis:
+        axes = several(shown) if len(shown) else []
+        if not axes:
             raise UserError("there is one point, and a curve takes several: sweep an axis, such as fractions=(1, 8, 64)")
-        curves = averages(shown.assign(name=_line_names(shown, others)), axis)
+        curves = averages(shown.assign(name=_line_names(shown, axes[1:])), axes[0])
         with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" does not begin a formula
             ax = pyplot.subplots(layout="constrained")[1] if ax is None else ax
-            draw(ax, curves, list(curves.name.unique()), axis, bands=True)
+            draw(ax, curves, list(curves.name.unique()), axes[0], bands=True)
             ax.set_ylabel(f"{metric_name(shown.iloc[0].metric)}{in_unit(shown.iloc[0].unit, shown.iloc[0].direction)}")
             ax.legend()
         return ax

@@ -35,6 +35,23 @@ class Mine(InContext):
     OPTION: int = setting(1, "an option", minimum=0)
 """
 
+NET = """import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 16, 16, 16)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.dropout(self.conv(images))
+
+def load():
+    return Net()
+"""
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -99,6 +116,16 @@ def test_options_of_a_configured_protocol_are_checked():
         densebench.evaluate("pixels:16", InContext(neighbours=(0,)), "scenes", dry_run=True)
 
 
+def test_a_module_scores_as_the_file_that_makes_it():
+    Path("net.py").write_text(NET)
+    names = {}
+    exec(NET, names)
+    module = names["load"]().train()
+    of_file, of_module = densebench.evaluate(["./net.py", module], "incontext", "scenes", **SMALL).records
+    assert of_module["scores"] == of_file["scores"]
+    assert module.training and module.conv.weight.requires_grad
+
+
 @pytest.mark.parametrize("given", [{"preset": "capi"}, {"neighbours": (3,)}])
 def test_a_configured_protocol_takes_no_options_besides(given):
     with pytest.raises(UserError, match=f"InContext.* is configured already, so {next(iter(given))} cannot be given too"):
@@ -147,6 +174,7 @@ def test_texts_and_paths_are_the_same(tmp_path):
             r"^evaluate takes the model first: evaluate\('pixels:16', 'incontext', 'scenes'\)$",
         ),
         (lambda: densebench.evaluate("incontext"), r"the model first: evaluate\('random:test_vit', 'incontext', 'scenes'\)$"),
+        (lambda: densebench.evaluate("kmeans", "scenes"), r"the model first: evaluate\('random:test_vit', 'kmeans', 'scenes'\)$"),
         (lambda: densebench.evaluate([], "incontext", "scenes"), "the list of models is empty"),
         (lambda: densebench.evaluate("pixels:16", "incontext", []), "the list of data sets is empty"),
         (lambda: densebench.evaluate(["pixels:16", "pixl:8"], "incontext", "scenes"), "did you mean 'pixels:8'"),
