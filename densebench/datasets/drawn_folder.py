@@ -20,8 +20,11 @@ from densebench.files.atomic import cache_root, digest, read_checked, write_chec
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn(Inferred):
-    """A folder whose label maps are painted. annotations: the file, or the folder of LabelMe's. ids: label -> the id that it paints;
-    outside: the id of pixels outside all shapes. drawn: name of an item -> the name by which the annotations know its image."""
+    """A folder whose label maps are painted.
+
+    annotations: the file, or the folder of LabelMe's. ids: label -> the id that it paints; outside: the id of pixels outside all
+    shapes. drawn: name of an item -> the name by which the annotations know its image.
+    """
 
     annotations: Path
     ids: tuple[tuple[str, int], ...]

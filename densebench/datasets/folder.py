@@ -1,8 +1,7 @@
 """The user's own folder of images and labels: `folder:DIR`.
 
-What `DIR/classes.toml` does not say is inferred and printed in one line: which files belong together
-(`densebench.datasets.folders.pairs`), what their values mean (`.meaning`), which are trained on (`.splits`). The layout that needs
-no inference:
+What `DIR/classes.toml` does not say is inferred and printed in one line: which files belong together (`folders.pairs` says how),
+what their values mean (`folders.meaning`), which are trained on (`folders.splits`). The layout that needs no inference:
 
     DIR/classes.toml             classes = ["cat", "dog"], and optionally the keys below
     DIR/images/<split>/<name>.*  jpg, jpeg, png, webp, bmp or tif
@@ -121,7 +120,7 @@ class Folder(Dataset):
         )
 
     def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
-        """Raise UserError where the labels' (h, w) differs from the image's; it says so where a camera stored the image turned."""
+        """Raise UserError where the labels' (h, w) differs from the image's, or says that a camera stored the image turned."""
         width, height = self.image_size(item)
         if shape == (height, width):
             return
@@ -129,14 +128,17 @@ class Folder(Dataset):
         if shape == (width, height) and item.image is not None and _orientation(item.image) > 4:
             turned = " (the camera stored it turned, and EXIF says so; save it upright)"
         raise UserError(
-            f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is {width} x {height} "
-            f"(width x height){turned}; export one of them again"
+            f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is "
+            f"{width} x {height} (width x height){turned}; export one of them again"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred(Folder):
-    """A folder of which something was inferred. entries: the images of each split. layout, split_rule: what was found, in words."""
+    """A folder of which something was inferred.
+
+    entries: the images of each split. layout, split_rule: what was found, in words. told: keys that the user gave.
+    """
 
     entries: tuple[tuple[str, tuple[Item, ...]], ...] = ()
     layout: str = ""

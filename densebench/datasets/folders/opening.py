@@ -18,6 +18,7 @@ from densebench.datasets.folders.options import Told, read_told
 from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, SPLITS, Pairs, find_pairs
 from densebench.datasets.folders.shapes import VERSION
 from densebench.datasets.folders.splits import Splits, find_splits
+from densebench.datasets.frames import holds_videos
 from densebench.datasets.io.annotations import reading
 from densebench.datasets.io.digests import digests_of
 from densebench.datasets.label_maps import IGNORED
@@ -38,6 +39,8 @@ def open_folder(name: str) -> Folder:
     told = read_told(name)
     splits = tuple(told.get("splits", ("train", "val")))
     with reading(told.root, "give another folder"):
+        if "classes" not in told.values and holds_videos(told.root):
+            raise UserError(f"{told.root} holds videos; write frames:{told.root}")
         if (labels := _told_annotations(told)) is not None:
             return _drawn(told, labels)
         described = "classes" in told.values and not INFERRING & told.values.keys()
@@ -97,12 +100,12 @@ def _parts(told: Told, splits: Splits) -> dict[str, Any]:
 
 def _say(told: Told, parts: list[str]) -> None:
     ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
-    _once(f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+    _once(told.root.absolute(), f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
 
 
 @functools.cache
-def _once(text: str) -> None:
-    """Print a line, once in a process."""
+def _once(root: Path, text: str) -> None:
+    """Print a line about a folder, once in a process."""
     notice(text)
 
 
@@ -128,7 +131,7 @@ def _told_annotations(told: Told) -> Path | None:
 
 
 def _only_annotations(root: Path) -> Path | None:
-    """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None where it is unclear."""
+    """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None if that is unclear."""
     places = [folder for name in (".", "annotations", "Annotations", "labels", "images") if (folder := root / name).is_dir()]
     for folder in places:
         if _each_has_json(folder, [folder, *_folders(root)]):
@@ -209,9 +212,10 @@ def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[st
 
 
 def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
-    """Return the file of each annotated image, and how many are missing. Raises UserError where two could be meant, or none is there.
+    """Return the file of each annotated image, and how many are missing.
 
-    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top.
+    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top. Raises
+    UserError where two files could be meant, and where none is there.
     """
     beside = path if path.is_dir() else path.parent
     places = [told.root / told.values["images"]] if "images" in told.values else [*_folders(told.root), beside]
@@ -221,7 +225,8 @@ def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str,
         if len(hits) > 1:
             first, second = sorted(hits.values())[:2]
             raise UserError(f"{path} names {name}, which may be {first} or {second}; say where the images are: ?images=DIR")
-        found.update({name: file for file in hits.values()})
+        if hits:
+            found[name] = next(iter(hits.values()))
     if not found:
         example = next(iter(annotations.files), None)
         what = f"its images, such as {example}, are not in {told.root}" if example else "it lists no image"

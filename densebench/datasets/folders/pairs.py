@@ -27,8 +27,8 @@ MASKS = (
     "ground_truth", "segmentation", "segmentations", "seg", "target", "targets", "labelmaps",
 )  # fmt: skip
 SUFFIXES = (
-    "_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "-gt", "_seg", "_segmentation", "_labelIds", "_labelTrainIds",
-    "_gtFine_labelIds", "_gtFine_labelTrainIds", "_L", "_annotation",
+    "_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "-gt", "_seg", "_segmentation", "_labelIds",
+    "_labelTrainIds", "_gtFine_labelIds", "_gtFine_labelTrainIds", "_L", "_annotation",
 )  # fmt: skip
 ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 """What an image may have behind the name that it shares with its label map."""
@@ -188,8 +188,8 @@ def _matched(
         )
     if len(endings) > 1:
         raise UserError(
-            f"each image in {where} has several label maps ({' and '.join(f'x{ending}' for ending in endings)}); say which to take: "
-            f"?suffix={endings[0]}"
+            f"each image in {where} has several label maps ({' and '.join(f'x{ending}' for ending in endings)}); "
+            f"say which to take: ?suffix={endings[0]}"
         )
     items = tuple(Item(stem, stems[stem], known[stem + endings[0]]) for stem in sorted(stems) if stem + endings[0] in known)
     same = [path for path in maps if path.stem.endswith(endings[0])]
