@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from dataset_files import save_image, save_text
 from PIL import Image
+from shape_files import BOX, CVAT, NAMES, POLYGONS, coco, shape
 
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 
-NAMES = ("a", "b", "c", "d")
-BOX = [1, 1, 4, 1, 4, 3, 1, 3]
-INNER = [2, 1, 3, 1, 3, 2, 2, 2]
 PAINTED = [[0, 0, 0, 0, 0, 0], [0, 1, 2, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]]
 
 
@@ -28,39 +26,13 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def coco(segmentations=((3, [INNER]), (1, [BOX])), size=(6, 4), crowd=0):
-    """COCO's JSON: a dog (1) and on it a cat (3), by category and segmentation, in every image."""
-    return {
-        "images": [
-            {"id": number, "file_name": f"{name}.jpg", "width": size[0], "height": size[1]} for number, name in enumerate(NAMES)
-        ],
-        "categories": [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}],
-        "annotations": [
-            {"image_id": number, "category_id": category, "segmentation": segmentation, "iscrowd": crowd}
-            for number in range(len(NAMES))
-            for category, segmentation in segmentations
-        ],
-    }
-
-
 def write_coco(folder, content, name="coco.json"):
     save_text(folder / name, json.dumps(content))
-
-
-CVAT = """<annotations><version>1.1</version><meta><job><labels><label><name>dog</name></label><label><name>cat</name></label></labels>
-</job></meta>{}</annotations>"""
-POLYGONS = (
-    '<polygon label="cat" points="2,1;3,1;3,2;2,2" z_order="1"/><box label="dog" xtl="1" ytl="1" xbr="4" ybr="3" z_order="0"/>'
-)
 
 
 def write_cvat(folder, shapes=POLYGONS, names=NAMES):
     images = [f'<image id="{i}" name="{name}.jpg" width="6" height="4">{shapes}</image>' for i, name in enumerate(names)]
     save_text(folder / "annotations.xml", CVAT.format("".join(images)))
-
-
-def shape(label, points, kind="polygon", **more):
-    return {"label": label, "points": points, "shape_type": kind, **more}
 
 
 def write_labelme(folder, shapes=None, names=NAMES):
@@ -226,7 +198,7 @@ def test_digests_change_with_shapes_labels_and_what_is_outside(photos):
     seen = []
     for segmentation, names, query in (
         (BOX, ("cat", "dog"), ""),
-        (BOX[:-1] + [2.7], ("cat", "dog"), ""),
+        ([*BOX[:-1], 2.7], ("cat", "dog"), ""),
         (BOX, ("cat", "cow"), ""),
         (BOX, ("cat", "dog"), "&ignore_background=true"),
     ):

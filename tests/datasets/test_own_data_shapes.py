@@ -73,7 +73,9 @@ def test_a_turned_ellipse_is_its_transpose():
 
 
 def test_a_turned_box_covers_the_box_of_the_swapped_sides():
-    assert (paint(("a", turned((1, 2, 5, 4), 90.0)), width=6, height=6) == paint(polygon("a", 2, 1, 4, 1, 4, 5, 2, 5), height=6)).all()
+    assert (
+        paint(("a", turned((1, 2, 5, 4), 90.0)), width=6, height=6) == paint(polygon("a", 2, 1, 4, 1, 4, 5, 2, 5), height=6)
+    ).all()
 
 
 @pytest.mark.parametrize(("by_column", "rows"), [(False, [[0, 1, 1], [0, 0, 1]]), (True, [[0, 1, 0], [1, 0, 1]])])

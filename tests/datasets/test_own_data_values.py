@@ -95,7 +95,9 @@ def test_the_error_of_a_strange_value_says_the_line_to_write(photos):
     masks(photos, 0, 1, 254)
     save_text(photos / "classes.toml", 'classes = ["cat", "dog"]')
     dataset = load_dataset(photos)
-    with pytest.raises(UserError, match=r"a.png holds the value 254, .*ignore_index = 254 in .*classes.toml or \?ignore_index=254"):
+    with pytest.raises(
+        UserError, match=r"a.png holds the value 254, .*ignore_index = 254 in .*classes.toml or \?ignore_index=254"
+    ):
         first(dataset, 3)
     assert first(load_dataset(f"folder:{photos}?ignore_index=254"), 3) == [0, 1, 255]
 
