@@ -76,7 +76,7 @@ def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
     if isinstance(dataset, Path):
         return str(dataset) if dataset.suffix == ".py" and not dataset.is_dir() else _folder_name(str(dataset))
     if isinstance(dataset, str):
-        if ":" in dataset.partition("/")[0] or dataset.endswith(".py") or dataset in _modules():
+        if dataset.startswith(("folder:", "frames:")) or dataset.endswith(".py") or dataset in _modules():
             return dataset
         return _folder_name(dataset) if dataset and _folder_of(dataset).is_dir() else dataset
 

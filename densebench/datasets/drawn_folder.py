@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,18 @@ class Drawn(Inferred):
         return digest([self.mapping, list(self.image_size(item)), self._drawing(item).identity()])
 
     def _drawing(self, item: Item) -> Drawing:
-        name, files = dict(self.drawn).get(item.name, ""), read_annotations(self.annotations).files
-        if name not in files:
+        name = self._names.get(item.name, "")
+        if name not in self._files:
             raise UserError(f"{self.annotations} says nothing about {item.name}; it has changed: open the folder again")
-        return files[name]
+        return self._files[name]
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return dict(self.drawn)
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Drawing]:
+        return read_annotations(self.annotations).files
 
     def _meaning(self) -> dict[str, list[int]]:
         return {}

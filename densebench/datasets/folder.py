@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
 from densebench.datasets.dataset import Dataset, Item, files_in
 from densebench.datasets.folders.mask_files import hexed, read_values
@@ -125,7 +124,7 @@ class Folder(Dataset):
         if shape == (height, width):
             return
         turned = ""
-        if shape == (width, height) and item.image is not None and _orientation(item.image) > 4:
+        if shape == (width, height) and item.image is not None and is_turned(item.image):
             turned = " (the camera stored it turned, and EXIF says so; save it upright)"
         raise UserError(
             f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is "
@@ -145,9 +144,9 @@ class Inferred(Folder):
     split_rule: str = ""
     told: tuple[tuple[str, Any], ...] = ()
 
-    def list_items(self, split: str) -> tuple[Item, ...]:
-        """Return the images of a split, sorted by name."""
-        return dict(self.entries)[split]
+    def list_items(self, split: str) -> Iterator[Item]:
+        """Yield the images of a split, sorted by name or in the order of its list."""
+        yield from dict(self.entries)[split]
 
     def facts(self) -> dict[str, Any]:
         """Return what `Dataset.facts` says, and what was inferred."""
@@ -177,6 +176,7 @@ class Inferred(Folder):
         return [hexed(value) for value in self.values] if self.coloured else list(self.values)
 
 
-def _orientation(path: Path) -> int:
+def is_turned(path: Path) -> bool:
+    """Return whether an image's EXIF says that it is to be turned or mirrored for display; it is read as it is stored."""
     with opened(path, f"the image {path}", "opened") as image:
-        return int(image.getexif().get(ORIENTATION, 1)) if isinstance(image, Image.Image) else 1
+        return image.getexif().get(ORIENTATION, 1) in range(2, 9)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 from dataset_files import grid, save_image, save_mask, save_text
+from PIL import Image
 
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
@@ -216,3 +217,36 @@ def test_a_list_beside_train_and_val_may_name_images_that_are_not_there(photos, 
         save_text(photos / f"ImageSets/Segmentation/{name}.txt", text)
     assert load_dataset(photos).splits == ("train", "val")
     assert "trainaug.txt is left out" in capsys.readouterr().err
+
+
+def test_a_test_split_without_label_maps_is_left_out(photos, capsys):
+    for split in ("train", "val", "test"):
+        write(photos / split, "labels")
+        for kind in ("images", "labels"):
+            (photos / kind).mkdir(exist_ok=True)
+            (photos / split / kind).rename(photos / kind / split)
+        (photos / split).rmdir()
+    for path in (photos / "labels" / "test").iterdir():
+        path.unlink()
+    (photos / "labels" / "test").rmdir()
+    assert load_dataset(photos).splits == ("train", "val")
+    assert "4 images without a label map are left out" in capsys.readouterr().err
+
+
+def turned(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4)).save(path, exif=exif)
+
+
+def test_photographs_that_the_camera_stored_turned(photos, capsys):
+    write(photos, "images and masks")
+    load_dataset(photos)
+    assert "EXIF" not in capsys.readouterr().err
+    turned(photos / "images" / "a.jpg", 6)
+    load_dataset(photos)
+    assert "a.jpg is displayed turned, by its EXIF, but read as it is stored" in capsys.readouterr().err
+    save_mask(photos / "masks" / "a.png", grid(0, 2, height=6, width=4))
+    with pytest.raises(UserError, match="the camera stored it turned, and EXIF says so; save it upright"):
+        labels(load_dataset(photos))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
+from command_line import call, record
 
+from densebench.bridges.torchvision.masks import decode
 from densebench.datasets import load_dataset
 
 
@@ -50,8 +50,6 @@ def test_camvid_whose_void_is_11(shared_data, tmp_path, query):
 def test_coco_agrees_with_the_masks_of_its_objects(shared_data):
     dataset = load_dataset(f"folder:{shared_data / 'coco'}?labels=annotations/instances_val2017.json&images=val2017")
     boxes = load_dataset("coco-boxes", shared_data)
-    from densebench.bridges.torchvision.masks import decode
-
     known = {item.name: item for item in boxes.items("val")}
     for item in dataset.items("val")[:10]:
         objects = boxes.objects(known[item.name])
@@ -62,15 +60,11 @@ def test_coco_agrees_with_the_masks_of_its_objects(shared_data):
         assert set(np.unique(label)) - {0} <= {number + 1 for number in objects.classes.tolist()}
 
 
-def test_a_record_says_what_was_inferred(shared_data, tmp_path, monkeypatch):
-    from densebench import evaluate
-
-    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
+def test_a_record_says_what_was_inferred(shared_data, tmp_path):
     folder = linked(tmp_path / "mine", load_dataset("camvid", shared_data).part("val", 12))
-    list(evaluate("incontext", backbones=["pixels:16"], datasets=[f"folder:{folder}"], results=tmp_path / "results",
-                  image_size=32, neighbours="3", augment_epochs=0, workers=0))  # fmt: skip
-    [path] = (tmp_path / "results" / "records").glob("*.json")
-    facts = json.loads(path.read_text())["dataset"]
+    words = "--protocol incontext --backbone pixels:16 --image-size 32 --neighbours 3 --augment-epochs 0 --workers 0 --dataset"
+    assert call("eval", *words.split(), folder, folder=tmp_path).status == 0
+    facts = record(tmp_path)["dataset"]
     assert facts["mapping"] == "folder-12-ignore-255-from-0-v1"
     assert facts["label_values"] == list(range(12))
     assert facts["split_rule"] == "by seed 0, 0.2 of the names for val"

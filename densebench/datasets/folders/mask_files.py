@@ -148,8 +148,8 @@ def smoothed(path: Path, count: int, colours: bool) -> UserError:
 def _joined(rows: Sequence[Mapping], paths: Sequence[Path]) -> Summary:
     kinds = [row["kind"] for row in rows]
     if len(set(kinds)) > 1:
-        numbers, colours = (paths[kinds.index(kind)] for kind in ("numbers", "colours"))
-        raise UserError(f"the label map {numbers} holds numbers, {colours} colours; convert all of them to one kind")
+        numbers, coloured = (paths[kinds.index(kind)] for kind in ("numbers", "colours"))
+        raise UserError(f"the label map {numbers} holds numbers, {coloured} colours; convert all of them to one kind")
     colours = "colours" in kinds
     first: dict[int, Path] = {}
     for row, path in zip(rows, paths, strict=True):

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from densebench.console import notice
-from densebench.datasets.dataset import Item
+from densebench.datasets.dataset import SAMPLE, Item, limited
 from densebench.datasets.drawn_folder import Drawn
-from densebench.datasets.folder import Folder, Inferred
+from densebench.datasets.folder import Folder, Inferred, is_turned
 from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations
 from densebench.datasets.folders.mask_files import MOST, summarise
 from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, told_meaning
@@ -83,6 +83,7 @@ def _inferred(told: Told, pairs: Pairs) -> Inferred:
     left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
     left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
     _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
+    _warn_of_turned(told, [item.image for item in every if item.image is not None])
     return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
 
 
@@ -101,6 +102,16 @@ def _parts(told: Told, splits: Splits) -> dict[str, Any]:
 def _say(told: Told, parts: list[str]) -> None:
     ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
     _once(told.root.absolute(), f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+
+
+def _warn_of_turned(told: Told, images: Sequence[Path]) -> None:
+    """Print a line where some images are displayed turned: their labels may have been drawn on what was displayed."""
+    if turned := [path for path in limited(images, SAMPLE) if is_turned(path)]:
+        _once(
+            told.root.absolute(),
+            f"{turned[0]} is displayed turned, by its EXIF, but read as it is stored, and so may be others; "
+            "if the labels were drawn on the displayed picture, save the images upright",
+        )
 
 
 @functools.cache
@@ -187,8 +198,9 @@ def _drawn(told: Told, path: Path) -> Drawn:
             splits.said,
         ],
     )
+    _warn_of_turned(told, [item.image for item in items.values() if item.image is not None])
     names = tuple((item.name, name) for name, item in items.items())
-    parts = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
+    parts: dict[str, Any] = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
     return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {path.name} ({annotations.kind})")
 
 

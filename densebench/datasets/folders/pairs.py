@@ -59,9 +59,9 @@ def find_pairs(told: Told) -> Pairs | None:
     masks = _named(root, told, "labels", MASKS)
     suffix = told.get("suffix", None)
     if images is not None and masks is not None:
-        splits = [part for part in _splits(images) if _child(masks, part) is not None]
-        if splits:
-            folders = {part: (images / part, _child(masks, part) or masks) for part in splits}
+        splits = _splits(images)
+        if any(_child(masks, part) for part in splits):
+            folders = {part: (images / part, masks / part) for part in splits}
             return _grouped(folders, f"{images.name}/<split> and {masks.name}/<split>", suffix)
         return _grouped({"": (images, masks)}, f"{images.name}/ and {masks.name}/", suffix)
     if images is None and masks is not None and any(_pictures(root, IMAGE_SUFFIXES)):
@@ -133,9 +133,13 @@ def _pictures(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 def _grouped(folders: dict[str, tuple[Path, Path]], layout: str, suffix: str | None) -> Pairs:
     groups, bare, lone = {}, 0, 0
     for part, (images, masks) in folders.items():
-        pictures, maps = list(_pictures(images, IMAGE_SUFFIXES)), list(_pictures(masks, MASK_SUFFIXES))
         if images == masks:
             raise UserError(f"{images} cannot be both the images and the labels; give two folders")
+        pictures = list(_pictures(images, IMAGE_SUFFIXES))
+        maps = list(_pictures(masks, MASK_SUFFIXES)) if masks.is_dir() else []
+        if not maps and len(folders) > 1:  # as a test split often has none
+            bare += len(pictures)
+            continue
         groups[part] = _matched(pictures, maps, suffix, ("", *SUFFIXES), f"{images} and {masks}")
         bare, lone = bare + len(pictures) - len(groups[part]), lone + _lone(maps, groups[part])
     return Pairs(groups, layout, bare, lone)
