@@ -143,7 +143,7 @@ def _told_annotations(told: Told) -> Path | None:
 
 def _only_annotations(root: Path) -> Path | None:
     """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None if that is unclear."""
-    places = [folder for name in (".", "annotations", "Annotations", "labels", "images") if (folder := root / name).is_dir()]
+    places = [root, *(folder for folder in _folders(root)[1:] if folder.name.lower() in ("annotations", "labels", "images"))]
     for folder in places:
         if _each_has_json(folder, [folder, *_folders(root)]):
             return folder
@@ -175,7 +175,7 @@ def _drawn(told: Told, path: Path) -> Drawn:
     annotations = read_annotations(path)
     classes, ids, outside = _ids(told, annotations)
     found, missing = _images(told, annotations, path)
-    empty = [name for name in found if outside == IGNORED and not annotations.files[name].shapes]
+    empty = {name for name in found if outside == IGNORED and not annotations.files[name].shapes}
     items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
