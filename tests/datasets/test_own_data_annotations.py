@@ -234,3 +234,56 @@ def test_keys_of_label_maps_are_refused_beside_shapes(photos, key):
     save_text(photos / "classes.toml", f'labels = "coco.json"\n{key} = {value}\n')
     with pytest.raises(UserError, match=f"{key} in .* is about label maps, but .* holds shapes; leave it out"):
         load_dataset(photos)
+
+
+def halves():
+    """COCO's JSON in two: the images a and b, and c and d."""
+    for split, ids in (("train", (0, 1)), ("val", (2, 3))):
+        content = coco()
+        content["images"] = [image for image in content["images"] if image["id"] in ids]
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+        yield split, content
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("annotations/instances_{}2017.json", "images/{}.jpg"),
+        ("{}.json", "images/{}.jpg"),
+        ("annotations/{}.json", "images/{split}/{}.jpg"),
+        ("{}/_annotations.coco.json", "{split}/{}.jpg"),
+    ],
+)
+def test_one_coco_json_a_split(photos, annotations, images):
+    for name, split in zip(NAMES, ("train", "train", "val", "val"), strict=True):
+        path = photos / images.format(name, split=split)
+        path.parent.mkdir(exist_ok=True)
+        (photos / "images" / f"{name}.jpg").rename(path)
+    for split, content in halves():
+        write_coco(photos, content, annotations.format(split))
+    dataset = load_dataset(photos)
+    assert [[item.name for item in dataset.items(split)] for split in dataset.splits] == [
+        ["train/a", "train/b"],
+        ["val/c", "val/d"],
+    ]
+    assert dataset.classes == ("background", "dog", "cat")
+    assert dataset.label(dataset.items("val")[0]).tolist() == PAINTED
+
+
+def test_images_of_two_splits_may_have_one_name(photos):
+    for split, value in (("train", 10), ("val", 200)):
+        content = coco()
+        write_coco(photos, content, f"annotations/{split}.json")
+        for name in NAMES:
+            save_image(photos / "images" / split / f"{name}.jpg", value=value)
+            (photos / "images" / f"{name}.jpg").unlink(missing_ok=True)
+    dataset = load_dataset(photos)
+    assert [dataset.image(dataset.items(split)[0]).getpixel((0, 0))[0] for split in ("train", "val")] == [10, 200]
+
+
+def test_two_coco_jsons_with_other_categories_are_refused(photos):
+    for split, content in halves():
+        content["categories"][0]["name"] = f"cat of {split}"
+        write_coco(photos, content, f"{split}.json")
+    with pytest.raises(UserError, match=r"train.json and .*val.json list different categories"):
+        load_dataset(photos)

@@ -11,7 +11,7 @@ from densebench.console import notice
 from densebench.datasets.dataset import SAMPLE, Item, limited
 from densebench.datasets.drawn_folder import Drawn
 from densebench.datasets.folder import Folder, Inferred, is_turned
-from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations
+from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations, split_files
 from densebench.datasets.folders.mask_files import MOST, summarise
 from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, told_meaning
 from densebench.datasets.folders.options import Told, read_told
@@ -138,14 +138,14 @@ def _told_annotations(told: Told) -> Path | None:
     path = told.root / told.values["labels"]
     if not path.exists():
         raise UserError(f"labels in {told.where('labels')} is {told.values['labels']!r}, but there is no {path}; correct it")
-    return path if not path.is_dir() or _each_has_json(path, [path, *_folders(told.root)]) else None
+    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *_folders(told.root)]) else None
 
 
 def _only_annotations(root: Path) -> Path | None:
     """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None if that is unclear."""
     places = [root, *(folder for folder in _folders(root)[1:] if folder.name.lower() in ("annotations", "labels", "images"))]
     for folder in places:
-        if _each_has_json(folder, [folder, *_folders(root)]):
+        if split_files(folder) or _each_has_json(folder, [folder, *_folders(root)]):
             return folder
     files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in (".json", ".xml")]
     return files[0] if len(files) == 1 else None
@@ -184,11 +184,12 @@ def _drawn(told: Told, path: Path) -> Drawn:
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside
     meaning = Meaning(classes, (), False, (), background(told, classes, default), mapping)
+    layout = f"{path.name if path != told.root else 'the folder itself'} ({annotations.kind})"
     without = sum(not annotations.files[name].shapes for name in items)
     _say(
         told,
         [
-            f"{len(items)} images with shapes in {path.relative_to(told.root).as_posix()} ({annotations.kind})",
+            f"{len(items)} images with shapes in {layout}",
             f"{missing} images that it lists are not there and left out" if missing else "",
             f"{len(empty)} without a shape are left out" if empty else "",
             f"{without} without a shape are all {classes[outside]}" if without else "",
@@ -201,7 +202,7 @@ def _drawn(told: Told, path: Path) -> Drawn:
     _warn_of_turned(told, [item.image for item in items.values() if item.image is not None])
     names = tuple((item.name, name) for name, item in items.items())
     parts: dict[str, Any] = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
-    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {path.name} ({annotations.kind})")
+    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {layout}")
 
 
 def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[str, int], int]:
@@ -226,14 +227,19 @@ def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[st
 def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
     """Return the file of each annotated image, and how many are missing.
 
-    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top. Raises
-    UserError where two files could be meant, and where none is there.
+    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top; that of a
+    split's own file rather beside it or in a folder of the split. Raises UserError where two files could be meant, and where none
+    is there.
     """
     beside = path if path.is_dir() else path.parent
     places = [told.root / told.values["images"]] if "images" in told.values else [*_folders(told.root), beside]
     found: dict[str, Path] = {}
     for name in annotations.files:
-        hits = {file.resolve(): file for place in places if (file := place / name).is_file()}
+        own = annotations.file_name(name)
+        nearer = [[annotations.sources[name].parent / own], [place / name for place in places]] if own != name else []
+        hits: dict[Path, Path] = {}
+        for files in [*nearer, [place / own for place in places]]:
+            hits = hits or {file.resolve(): file for file in files if file.is_file()}
         if len(hits) > 1:
             first, second = sorted(hits.values())[:2]
             raise UserError(f"{path} names {name}, which may be {first} or {second}; say where the images are: ?images=DIR")
