@@ -101,6 +101,7 @@ def _folder_name(text: str) -> str:
     """Return `folder:DIR`, or `frames:DIR` where the folder holds videos."""
     from densebench.datasets.frames import holds_videos
 
+    text = text.rstrip("/") or text
     if not holds_videos(Path(text)):
         return f"folder:{text}"
     notice(f"{text} holds videos: it is opened as frames:{text}")

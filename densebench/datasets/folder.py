@@ -15,7 +15,7 @@ Keys of classes.toml; all but the lists may also follow the folder's name, as `f
     reduce_zero_label  true: classes are numbered from 1, and 0 is unlabelled
     background         the name of the background class
     splits             the first is trained on, the last evaluated; ["train", "val"]
-    images, labels     the folders of images and of label maps; labels may be an annotation file (`.shapes`)
+    images, labels     the folders of images and of label maps; labels may be an annotation file (`folders.annotations`)
     suffix             what label maps have behind the name of their image, such as "_mask"
     ignore_background  true: pixels outside all shapes of an annotation file are void, else a class "background"
     seed, val          the split by seed, where there is no other: 0 and 0.2

@@ -134,7 +134,7 @@ def test_the_identity_of_a_folder_that_is_described_stays(tmp_path):
 def test_a_folder_is_opened_by_its_path_alone(photos, monkeypatch):
     monkeypatch.chdir(photos.parent)
     spec = load_dataset("folder:photos")
-    assert load_dataset("photos") == load_dataset(Path("photos")) == spec
+    assert load_dataset("photos") == load_dataset("photos/") == load_dataset(Path("photos")) == spec
     assert load_dataset("photos?seed=1").name == "folder:photos?seed=1"
     assert load_dataset(spec) is spec
 

@@ -33,7 +33,7 @@ class Polygons:
         """Return left, top, right and bottom."""
         xs = [x for ring in self.rings for x in ring[0::2]]
         ys = [y for ring in self.rings for y in ring[1::2]]
-        return (min(xs), min(ys), max(xs), max(ys)) if xs else (0, 0, 0, 0)
+        return (min(xs), min(ys), max(xs), max(ys)) if xs else (0.0, 0.0, 0.0, 0.0)
 
     def fill(self, left: int, top: int, width: int, height: int) -> Bool[np.ndarray, "h w"]:
         """Return which pixels of a window belong to the shape."""
@@ -79,7 +79,7 @@ class Runs:
 
     def box(self) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
+        return float(self.left), float(self.top), float(self.left + self.width), float(self.top + self.height)
 
     def fill(self, left: int, top: int, width: int, height: int) -> Bool[np.ndarray, "h w"]:
         """Return which pixels of a window that lies within the block belong to the shape."""
