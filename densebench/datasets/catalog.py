@@ -40,9 +40,9 @@ def data_root(root: str | Path | None = None) -> Path:
 def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None) -> Dataset:
     """Open a data set by its name, its folder or its file; a `Dataset` is returned as it is.
 
-    A path, and a text that is no known name but an existing folder, is `folder:DIR`, or `frames:DIR` where it holds videos. No image
-    is read, and label maps only in a folder without classes.toml, to find out their values. Raises UserError for a name that is
-    unknown and for anything else, such as a list.
+    A path, and a text that is no known name but an existing folder, is `folder:DIR`, or `frames:DIR` where it holds videos. No
+    image is read, and label maps only in a folder without classes.toml, to find out their values. Raises UserError for a name
+    that is unknown and for anything else, such as a list.
     """
     name = _name_of(dataset)
     if not isinstance(name, str):
@@ -76,7 +76,7 @@ def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
     if isinstance(dataset, Path):
         return str(dataset) if dataset.suffix == ".py" and not dataset.is_dir() else _folder_name(str(dataset))
     if isinstance(dataset, str):
-        if ":" in dataset.partition("/")[0] or dataset.endswith(".py") or dataset in _modules():
+        if dataset.startswith(("folder:", "frames:")) or dataset.endswith(".py") or dataset in _modules():
             return dataset
         return _folder_name(dataset) if dataset and _folder_of(dataset).is_dir() else dataset
 
@@ -98,14 +98,14 @@ def _folder_of(text: str) -> Path:
 
 
 def _folder_name(text: str) -> str:
-    """Return `folder:DIR`, or `frames:DIR` where JPEGImages and Annotations hold folders of frames alone."""
-    images, masks = (_folder_of(text) / name for name in ("JPEGImages", "Annotations"))
-    if "?" in text or not (images.is_dir() and masks.is_dir()):
+    """Return `folder:DIR`, or `frames:DIR` where the folder holds videos."""
+    from densebench.datasets.frames import holds_videos
+
+    text = text.rstrip("/") or text
+    if not holds_videos(Path(text)):
         return f"folder:{text}"
-    videos = all(not any(path.is_file() for path in folder.iterdir()) for folder in (images, masks))
-    if videos:
-        notice(f"{text} holds videos: it is opened as frames:{text}")
-    return f"{'frames' if videos else 'folder'}:{text}"
+    notice(f"{text} holds videos: it is opened as frames:{text}")
+    return f"frames:{text}"
 
 
 def titles() -> dict[str, str]:

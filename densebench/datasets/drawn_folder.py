@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,11 @@ from densebench.files.atomic import cache_root, digest, read_checked, write_chec
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn(Inferred):
-    """A folder whose label maps are painted. annotations: the file, or the folder of LabelMe's. ids: label -> the id that it paints;
-    outside: the id of pixels outside all shapes. drawn: name of an item -> the name by which the annotations know its image."""
+    """A folder whose label maps are painted.
+
+    annotations: the file, or the folder of LabelMe's. ids: label -> the id that it paints; outside: the id of pixels outside all
+    shapes. drawn: name of an item -> the name by which the annotations know its image.
+    """
 
     annotations: Path
     ids: tuple[tuple[str, int], ...]
@@ -47,10 +51,18 @@ class Drawn(Inferred):
         return digest([self.mapping, list(self.image_size(item)), self._drawing(item).identity()])
 
     def _drawing(self, item: Item) -> Drawing:
-        name, files = dict(self.drawn).get(item.name, ""), read_annotations(self.annotations).files
-        if name not in files:
+        name = self._names.get(item.name, "")
+        if name not in self._files:
             raise UserError(f"{self.annotations} says nothing about {item.name}; it has changed: open the folder again")
-        return files[name]
+        return self._files[name]
+
+    @functools.cached_property
+    def _names(self) -> dict[str, str]:
+        return dict(self.drawn)
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Drawing]:
+        return read_annotations(self.annotations).files
 
     def _meaning(self) -> dict[str, list[int]]:
         return {}

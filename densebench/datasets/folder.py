@@ -1,8 +1,7 @@
 """The user's own folder of images and labels: `folder:DIR`.
 
-What `DIR/classes.toml` does not say is inferred and printed in one line: which files belong together
-(`densebench.datasets.folders.pairs`), what their values mean (`.meaning`), which are trained on (`.splits`). The layout that needs
-no inference:
+What `DIR/classes.toml` does not say is inferred and printed in one line: which files belong together (`folders.pairs` says how),
+what their values mean (`folders.meaning`), which are trained on (`folders.splits`). The layout that needs no inference:
 
     DIR/classes.toml             classes = ["cat", "dog"], and optionally the keys below
     DIR/images/<split>/<name>.*  jpg, jpeg, png, webp, bmp or tif
@@ -16,7 +15,7 @@ Keys of classes.toml; all but the lists may also follow the folder's name, as `f
     reduce_zero_label  true: classes are numbered from 1, and 0 is unlabelled
     background         the name of the background class
     splits             the first is trained on, the last evaluated; ["train", "val"]
-    images, labels     the folders of images and of label maps; labels may be an annotation file (`.shapes`)
+    images, labels     the folders of images and of label maps; labels may be an annotation file (`folders.annotations`)
     suffix             what label maps have behind the name of their image, such as "_mask"
     ignore_background  true: pixels outside all shapes of an annotation file are void, else a class "background"
     seed, val          the split by seed, where there is no other: 0 and 0.2
@@ -32,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
-from PIL import Image
 
 from densebench.datasets.dataset import Dataset, Item, files_in
 from densebench.datasets.folders.mask_files import hexed, read_values
@@ -121,31 +119,34 @@ class Folder(Dataset):
         )
 
     def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
-        """Raise UserError where the labels' (h, w) differs from the image's; it says so where a camera stored the image turned."""
+        """Raise UserError where the labels' (h, w) differs from the image's, or says that a camera stored the image turned."""
         width, height = self.image_size(item)
         if shape == (height, width):
             return
         turned = ""
-        if shape == (width, height) and item.image is not None and _orientation(item.image) > 4:
+        if shape == (width, height) and item.image is not None and is_turned(item.image):
             turned = " (the camera stored it turned, and EXIF says so; save it upright)"
         raise UserError(
-            f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is {width} x {height} "
-            f"(width x height){turned}; export one of them again"
+            f"the labels of {item.name} in {item.label} are {shape[1]} x {shape[0]} but the image {item.image} is "
+            f"{width} x {height} (width x height){turned}; export one of them again"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inferred(Folder):
-    """A folder of which something was inferred. entries: the images of each split. layout, split_rule: what was found, in words."""
+    """A folder of which something was inferred.
+
+    entries: the images of each split. layout, split_rule: what was found, in words. told: keys that the user gave.
+    """
 
     entries: tuple[tuple[str, tuple[Item, ...]], ...] = ()
     layout: str = ""
     split_rule: str = ""
     told: tuple[tuple[str, Any], ...] = ()
 
-    def list_items(self, split: str) -> tuple[Item, ...]:
-        """Return the images of a split, sorted by name."""
-        return dict(self.entries)[split]
+    def list_items(self, split: str) -> Iterator[Item]:
+        """Yield the images of a split, sorted by name or in the order of its list."""
+        yield from dict(self.entries)[split]
 
     def facts(self) -> dict[str, Any]:
         """Return what `Dataset.facts` says, and what was inferred."""
@@ -175,6 +176,7 @@ class Inferred(Folder):
         return [hexed(value) for value in self.values] if self.coloured else list(self.values)
 
 
-def _orientation(path: Path) -> int:
+def is_turned(path: Path) -> bool:
+    """Return whether an image's EXIF says that it is to be turned or mirrored for display; it is read as it is stored."""
     with opened(path, f"the image {path}", "opened") as image:
-        return int(image.getexif().get(ORIENTATION, 1)) if isinstance(image, Image.Image) else 1
+        return image.getexif().get(ORIENTATION, 1) in range(2, 9)

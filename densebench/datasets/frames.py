@@ -68,6 +68,12 @@ def open_frames(name: str) -> Frames:
     )
 
 
+def holds_videos(root: Path) -> bool:
+    """Return whether JPEGImages and Annotations of a folder hold folders alone, as those of videos do, and none called train."""
+    parts = (root / "JPEGImages", root / "Annotations")
+    return all(part.is_dir() and all(path.is_dir() and path.name != "train" for path in part.iterdir()) for part in parts)
+
+
 def _resolution(images: Path) -> str:
     """Return the folder between JPEGImages and the sequences; empty where sequences lie in JPEGImages itself."""
     names = [path.name for path in sorted(images.iterdir()) if path.is_dir() and any(part.is_dir() for part in path.iterdir())]

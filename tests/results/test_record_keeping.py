@@ -165,6 +165,7 @@ def test_the_line_names_another_results_folder(here, capsys):
         {"name": "a", "protocol": "./proto.py"},
         {"name": "a", "protocol": "uninstalled"},
         {"name": "a", "dataset": "folder:nowhere"},
+        {"name": "a", "dataset": "folder:nowhere?seed=1"},
         {"name": "a", "dataset": "toy", "command": "densebench eval --dataset ./toy.py"},
         {"name": "a", "command": "densebench eval --protocol kmeans,./proto.py"},
         {"name": "a", "limit": 3},
@@ -183,6 +184,13 @@ def test_a_failed_run_whose_files_are_there_is_said(here, capsys):
         (here / name).write_text("")
     command = "densebench eval --dataset=./toy.py --backbone ./mine.py"
     write("./mine.py", "failed", protocol="./proto.py", dataset="toy", command=command)
+    assert len(said(capsys)) == 1
+
+
+def test_a_failed_run_on_a_folder_with_keys_behind_its_name_is_said(here, capsys):
+    write("whole")
+    (here / "photos").mkdir()
+    write("a", "failed", dataset="folder:photos?seed=1")
     assert len(said(capsys)) == 1
 
 

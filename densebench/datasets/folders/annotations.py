@@ -1,4 +1,4 @@
-"""Annotation files of shapes: COCO's instances JSON, CVAT's XML "for images" (1.1), and a folder of LabelMe's JSONs.
+"""Annotation files of shapes: COCO's instances JSON (one, or one a split), CVAT's XML "for images" (1.1), LabelMe's JSONs.
 
 Where shapes overlap: COCO's files have no order, so the smaller one is on top; crowds are painted as other objects. CVAT's are
 ordered by z_order and then as in the file, LabelMe's as in the file; the later one is on top.
@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from densebench.datasets.folders.pairs import SPLITS
 from densebench.datasets.folders.shapes import CORNERS, Drawing, Ellipse, Outline, Polygons, Runs, checked, checked_ring, turned
 from densebench.datasets.io.annotations import MALFORMED, parse_xml, reading
 from densebench.datasets.io.decoding import opened
@@ -39,13 +41,38 @@ VOID_LABEL, BACKGROUND_LABEL = "__ignore__", "_background_"
 
 @dataclass(frozen=True)
 class Annotations:
-    """The shapes of many images. kind: such as "COCO". labels: in the order of the ids. files: name of an image's file, below the
-    folder of images, -> its shapes. sources: the same name -> the file that says so."""
+    """The shapes of many images.
+
+    kind: such as "COCO". labels: in the order of the ids. files: name of an image's file, below the folder of images, -> its
+    shapes; by_split: the names begin with the split whose file it is. sources: the same names -> the file that says so.
+    """
 
     kind: str
     labels: tuple[str, ...]
     files: dict[str, Drawing]
     sources: dict[str, Path]
+    by_split: bool = False
+
+    def file_name(self, name: str) -> str:
+        """Return the name of an image's file as the annotations give it."""
+        return name.partition("/")[2] if self.by_split else name
+
+
+def split_files(folder: Path) -> dict[str, Path]:
+    """Return split -> the COCO JSON of each, where all JSONs of a folder are called as splits, such as instances_val2017.json, or
+    where its folders are and hold one each; else an empty dictionary."""
+    files = [(_split_in(path.stem), path) for path in sorted(folder.glob("*.json"))]
+    if not files:
+        found = [(child.name, sorted(child.glob("*.json"))) for child in sorted(folder.iterdir()) if child.name.lower() in SPLITS]
+        files = [(name, paths[0]) for name, paths in found if len(paths) == 1]
+    splits = dict(files)
+    return splits if len(splits) == len(files) > 1 and "" not in splits else {}
+
+
+def _split_in(stem: str) -> str:
+    """Return the one word of a file's name that is a split; "" where there is none."""
+    words = [word for word in re.split("[^a-z]+", stem.lower()) if word in SPLITS]
+    return words[0] if len(words) == 1 else ""
 
 
 def read_annotations(path: Path) -> Annotations:
@@ -54,6 +81,8 @@ def read_annotations(path: Path) -> Annotations:
     Raises UserError where a file is missing, broken, of an unknown kind, or holds a shape that encloses nothing, such as a line.
     """
     with reading(path, "correct labels"):
+        if path.is_dir() and (splits := split_files(path)):
+            return _joined({split: _coco(file, file.stat().st_mtime_ns) for split, file in splits.items()})
         if path.is_dir():
             paths = sorted(path.glob("*.json"))
             return _labelme(tuple((file, file.stat().st_mtime_ns) for file in paths))
@@ -96,6 +125,18 @@ def _coco(path: Path, changed: int) -> Annotations:
         for number, image in images.items():
             _add(files, image["file_name"], Drawing(_size(image), tuple(shapes[number]), smaller_on_top=True), f"{path}, images,")
         return Annotations("COCO", tuple(names.values()), files, dict.fromkeys(files, path))
+
+
+def _joined(parts: dict[str, Annotations]) -> Annotations:
+    """Return the shapes of several files, one a split. Raises UserError where their categories differ."""
+    first, *others = parts.values()
+    for other in others:
+        if other.labels != first.labels:
+            paths = [next(iter(part.sources.values()), Path()) for part in (first, other)]
+            raise UserError(f"{paths[0]} and {paths[1]} list different categories; export both with the same ones")
+    files = {f"{split}/{name}": drawing for split, part in parts.items() for name, drawing in part.files.items()}
+    sources = {f"{split}/{name}": path for split, part in parts.items() for name, path in part.sources.items()}
+    return Annotations(first.kind, first.labels, files, sources, by_split=True)
 
 
 def _size(image: Any) -> tuple[int, int]:

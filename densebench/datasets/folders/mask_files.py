@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int32
 from PIL import Image
 
+from densebench.datasets.folders.options import UNSIGNED
 from densebench.datasets.io.decoding import opened
 from densebench.datasets.io.digests import FileDigests
 from densebench.datasets.threads import in_threads
@@ -59,17 +60,21 @@ def read_values(path: Path, colours: bool = False) -> Int32[np.ndarray, "h w"]:
         if mask.mode in ("RGB", "RGBA"):
             packed = _packed(mask)
             if (packed % 0x010101).any():
-                raise UserError(
-                    f"the label map {path} has mode {mask.mode}, not one id a pixel (8-bit palette or grey, ids up to 255); convert it, "
-                    "or list the colour of each class as values in classes.toml"
-                )
+                raise _of_another_kind(path, mask, "convert it, or list the colour of each class as values in classes.toml")
             return packed % 256
         if mask.mode not in (*GREY, *WIDE):
-            raise UserError(
-                f"the label map {path} has mode {mask.mode}, not one id a pixel (8-bit palette or grey, ids up to 255); convert it"
-            )
+            raise _of_another_kind(path, mask, "convert it")
         pixels = np.array(mask.convert("L") if mask.mode == "LA" else mask.convert("P") if mask.mode == "PA" else mask)
-        return pixels.astype(np.int32)
+        pixels = np.where(pixels == -1, UNSIGNED, pixels).astype(np.int32) if mask.mode == "I" else pixels.astype(np.int32)
+        if int(pixels.min(initial=0)) < 0:
+            raise UserError(f"the label map {path} holds the value {pixels.min()}; ids count from 0, and -1 may be void")
+        return pixels
+
+
+def _of_another_kind(path: Path, mask: Image.Image, remedy: str) -> UserError:
+    return UserError(
+        f"the label map {path} has mode {mask.mode}, not one id a pixel (8-bit palette or grey, ids up to 255); {remedy}"
+    )
 
 
 def _check_lossless(mask: Image.Image, path: Path) -> None:
@@ -143,8 +148,8 @@ def smoothed(path: Path, count: int, colours: bool) -> UserError:
 def _joined(rows: Sequence[Mapping], paths: Sequence[Path]) -> Summary:
     kinds = [row["kind"] for row in rows]
     if len(set(kinds)) > 1:
-        numbers, colours = (paths[kinds.index(kind)] for kind in ("numbers", "colours"))
-        raise UserError(f"the label map {numbers} holds numbers, {colours} colours; convert all of them to one kind")
+        numbers, coloured = (paths[kinds.index(kind)] for kind in ("numbers", "colours"))
+        raise UserError(f"the label map {numbers} holds numbers, {coloured} colours; convert all of them to one kind")
     colours = "colours" in kinds
     first: dict[int, Path] = {}
     for row, path in zip(rows, paths, strict=True):

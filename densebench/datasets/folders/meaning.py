@@ -24,10 +24,11 @@ HIGH, FAR = 240, 100
 
 @dataclass(frozen=True)
 class Meaning:
-    """classes: names. values: the number of each class in the files; of a colour, 65536 R + 256 G + B. coloured: which of the two.
+    """What the numbers in label maps mean.
 
-    void: the numbers of unlabelled pixels. background: the id of the background class, or None. mapping: see `Dataset`. said: what
-    is printed; "" where the user said everything.
+    classes: names. values: the number of each class in the files; coloured: it is 65536 R + 256 G + B. void: the numbers
+    of unlabelled pixels. background: the id of the background class, or None. mapping: see `Dataset`. said: what is printed, if
+    the user did not say everything.
     """
 
     classes: tuple[str, ...]
@@ -81,7 +82,7 @@ def void_number(told: Told) -> int:
 def _not_void(told: Told, ids: range) -> UserError:
     classes = f" and no class's id ({ids[0]}..{ids[-1]})" if ids else ""
     return UserError(
-        f"ignore_index {told.values.get('ignore_index', IGNORED)} in {told.where('ignore_index')} must be in 0..255 (or -1, for 16 bits)"
+        f"ignore_index {told.get('ignore_index', IGNORED)} in {told.where('ignore_index')} must be in 0..255 (or -1, for 16 bits)"
         f"{classes}; use 255"
     )
 
@@ -103,10 +104,7 @@ def _listed(told: Told, values: Sequence[int | str], names: Sequence[str] | None
     if names is None:
         names = [str(value) if coloured else f"class {value}" for value in values]
     numbers = tuple(int(value[1:], 16) if isinstance(value, str) else value for value in values)
-    if coloured:
-        void = _void_colours(told, numbers)
-    else:
-        void = tuple(sorted({void_number(told), IGNORED} - set(numbers)))
+    void = _void_colours(told, numbers) if coloured else tuple(sorted({void_number(told), IGNORED} - set(numbers)))
     default = list(names).index("background") if coloured and said and "background" in names else None
     return Meaning(
         tuple(names), numbers, coloured, void, background(told, names, default), mapping_of(numbers, coloured, void), said
@@ -117,7 +115,8 @@ def _void_colours(told: Told, classes: Sequence[int]) -> tuple[int, ...]:
     void = told.get("ignore_index", BORDER)
     if not isinstance(void, str):
         raise UserError(
-            f'ignore_index in {told.where("ignore_index")} is {void}, but the label maps hold colours; write one, such as "{BORDER}"'
+            f"ignore_index in {told.where('ignore_index')} is {void}, but the label maps hold colours; "
+            f'write one, such as "{BORDER}"'
         )
     number = int(void[1:], 16)
     if number in classes and "ignore_index" in told.values:
@@ -128,7 +127,10 @@ def _void_colours(told: Told, classes: Sequence[int]) -> tuple[int, ...]:
 
 
 def mapping_of(values: Sequence[int], coloured: bool, void: Sequence[int]) -> str:
-    """Return the identity of a mapping from numbers to ids; that of classes numbered from 0 is the one of a written classes.toml."""
+    """Return the identity of a mapping from numbers to ids.
+
+    That of classes numbered from 0 is the same as where classes.toml names them.
+    """
     if coloured:
         return f"folder-colours-{digest([list(values), list(void)], 16)}-v1"
     odd = [value for value in void if value != IGNORED] or list(void)
@@ -140,9 +142,9 @@ def mapping_of(values: Sequence[int], coloured: bool, void: Sequence[int]) -> st
 def inferred(told: Told, summary: Summary) -> Meaning:
     """Return the meaning of label maps by what occurs in them.
 
-    Every value (or colour) is a class, in order, but for void: 255, or what the user says; of colours, VOC's border. Where 0 and 255
-    are the only values, 255 is the foreground. Raises UserError where fewer than two classes occur, where a value does not fit into
-    8 bits, and where a lone high value may be void.
+    Every value (or colour) is a class, in order, but for void: 255 and what the user says; of colours, VOC's border. Where 0 and
+    255 are the only values, 255 is the foreground. Raises UserError where fewer than two classes occur, where a value does not
+    fit into 8 bits, and where a lone high value may be void.
     """
     if summary.colours:
         void = _void_colours(told, ())
@@ -162,8 +164,8 @@ def inferred(told: Told, summary: Summary) -> Meaning:
     if len(values) < 2:
         seen = " and ".join(_shown(value, summary) for value in summary.values)
         raise UserError(
-            f"the label maps of {told.root} hold {seen or 'nothing'}, of which {len(values)} is a class; at least two are needed: check "
-            "ignore_index, or list classes in classes.toml"
+            f"the label maps of {told.root} hold {seen or 'nothing'}, of which {len(values)} is a class; two are needed: "
+            "check ignore_index, or list classes in classes.toml"
         )
     return Meaning(
         names, values, summary.colours, void, background(told, names, default), mapping_of(values, summary.colours, void), said
@@ -187,8 +189,9 @@ def _check_numbers(told: Told, values: Sequence[int], summary: Summary) -> None:
     if len(values) > 2 and values[-1] >= HIGH and values[-1] - values[-2] > FAR:
         listed = ", ".join(map(str, values))
         raise UserError(
-            f"the label map {summary.example(values[-1])} holds the value {values[-1]}, far above all others ({shortened(values[:-1])}); "
-            f"if it is void, {told.example('ignore_index', values[-1])}; if it is a class, write values = [{listed}] in classes.toml"
+            f"the label map {summary.example(values[-1])} holds the value {values[-1]}, far above all others "
+            f"({shortened(values[:-1])}); if it is void, {told.example('ignore_index', values[-1])}; if it is a class, "
+            f"write values = [{listed}] in classes.toml"
         )
 
 
@@ -208,7 +211,10 @@ def shortened(names: Sequence[object]) -> str:
 
 
 def _labelmap(path: Path) -> tuple[list[str], list[str]]:
-    """Return the names and colours of CVAT's labelmap.txt: `name:r,g,b:parts:actions` a line. Raises UserError for another line."""
+    """Return the names and colours of CVAT's labelmap.txt: `name:r,g,b:parts:actions` a line.
+
+    Raises UserError for any other line, and for a name or a colour that is listed twice.
+    """
     names, colours = [], []
     for number, line in read_lines(path, "export it again"):
         if line.startswith("#"):

@@ -8,16 +8,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from densebench.console import notice
-from densebench.datasets.dataset import Item
+from densebench.datasets.dataset import SAMPLE, Item, limited
 from densebench.datasets.drawn_folder import Drawn
-from densebench.datasets.folder import Folder, Inferred
-from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations
+from densebench.datasets.folder import Folder, Inferred, is_turned
+from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations, split_files
 from densebench.datasets.folders.mask_files import MOST, summarise
 from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, told_meaning
 from densebench.datasets.folders.options import Told, read_told
 from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, SPLITS, Pairs, find_pairs
 from densebench.datasets.folders.shapes import VERSION
 from densebench.datasets.folders.splits import Splits, find_splits
+from densebench.datasets.frames import holds_videos
 from densebench.datasets.io.annotations import reading
 from densebench.datasets.io.digests import digests_of
 from densebench.datasets.label_maps import IGNORED
@@ -38,6 +39,8 @@ def open_folder(name: str) -> Folder:
     told = read_told(name)
     splits = tuple(told.get("splits", ("train", "val")))
     with reading(told.root, "give another folder"):
+        if "classes" not in told.values and holds_videos(told.root):
+            raise UserError(f"{told.root} holds videos; write frames:{told.root}")
         if (labels := _told_annotations(told)) is not None:
             return _drawn(told, labels)
         described = "classes" in told.values and not INFERRING & told.values.keys()
@@ -80,6 +83,7 @@ def _inferred(told: Told, pairs: Pairs) -> Inferred:
     left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
     left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
     _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
+    _warn_of_turned(told, [item.image for item in every if item.image is not None])
     return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
 
 
@@ -97,12 +101,22 @@ def _parts(told: Told, splits: Splits) -> dict[str, Any]:
 
 def _say(told: Told, parts: list[str]) -> None:
     ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
-    _once(f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+    _once(told.root.absolute(), f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+
+
+def _warn_of_turned(told: Told, images: Sequence[Path]) -> None:
+    """Print a line where some images are displayed turned: their labels may have been drawn on what was displayed."""
+    if turned := [path for path in limited(images, SAMPLE) if is_turned(path)]:
+        _once(
+            told.root.absolute(),
+            f"{turned[0]} is displayed turned, by its EXIF, but read as it is stored, and so may be others; "
+            "if the labels were drawn on the displayed picture, save the images upright",
+        )
 
 
 @functools.cache
-def _once(text: str) -> None:
-    """Print a line, once in a process."""
+def _once(root: Path, text: str) -> None:
+    """Print a line about a folder, once in a process."""
     notice(text)
 
 
@@ -124,14 +138,14 @@ def _told_annotations(told: Told) -> Path | None:
     path = told.root / told.values["labels"]
     if not path.exists():
         raise UserError(f"labels in {told.where('labels')} is {told.values['labels']!r}, but there is no {path}; correct it")
-    return path if not path.is_dir() or _each_has_json(path, [path, *_folders(told.root)]) else None
+    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *_folders(told.root)]) else None
 
 
 def _only_annotations(root: Path) -> Path | None:
-    """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None where it is unclear."""
-    places = [folder for name in (".", "annotations", "Annotations", "labels", "images") if (folder := root / name).is_dir()]
+    """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None if that is unclear."""
+    places = [root, *(folder for folder in _folders(root)[1:] if folder.name.lower() in ("annotations", "labels", "images"))]
     for folder in places:
-        if _each_has_json(folder, [folder, *_folders(root)]):
+        if split_files(folder) or _each_has_json(folder, [folder, *_folders(root)]):
             return folder
     files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in (".json", ".xml")]
     return files[0] if len(files) == 1 else None
@@ -161,7 +175,7 @@ def _drawn(told: Told, path: Path) -> Drawn:
     annotations = read_annotations(path)
     classes, ids, outside = _ids(told, annotations)
     found, missing = _images(told, annotations, path)
-    empty = [name for name in found if outside == IGNORED and not annotations.files[name].shapes]
+    empty = {name for name in found if outside == IGNORED and not annotations.files[name].shapes}
     items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
@@ -170,11 +184,12 @@ def _drawn(told: Told, path: Path) -> Drawn:
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside
     meaning = Meaning(classes, (), False, (), background(told, classes, default), mapping)
+    layout = f"{path.name if path != told.root else 'the folder itself'} ({annotations.kind})"
     without = sum(not annotations.files[name].shapes for name in items)
     _say(
         told,
         [
-            f"{len(items)} images with shapes in {path.relative_to(told.root).as_posix()} ({annotations.kind})",
+            f"{len(items)} images with shapes in {layout}",
             f"{missing} images that it lists are not there and left out" if missing else "",
             f"{len(empty)} without a shape are left out" if empty else "",
             f"{without} without a shape are all {classes[outside]}" if without else "",
@@ -184,9 +199,10 @@ def _drawn(told: Told, path: Path) -> Drawn:
             splits.said,
         ],
     )
+    _warn_of_turned(told, [item.image for item in items.values() if item.image is not None])
     names = tuple((item.name, name) for name, item in items.items())
-    parts = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
-    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {path.name} ({annotations.kind})")
+    parts: dict[str, Any] = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
+    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {layout}")
 
 
 def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[str, int], int]:
@@ -209,19 +225,26 @@ def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[st
 
 
 def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
-    """Return the file of each annotated image, and how many are missing. Raises UserError where two could be meant, or none is there.
+    """Return the file of each annotated image, and how many are missing.
 
-    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top.
+    An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top; that of a
+    split's own file rather beside it or in a folder of the split. Raises UserError where two files could be meant, and where none
+    is there.
     """
     beside = path if path.is_dir() else path.parent
     places = [told.root / told.values["images"]] if "images" in told.values else [*_folders(told.root), beside]
     found: dict[str, Path] = {}
     for name in annotations.files:
-        hits = {file.resolve(): file for place in places if (file := place / name).is_file()}
+        own = annotations.file_name(name)
+        nearer = [[annotations.sources[name].parent / own], [place / name for place in places]] if own != name else []
+        hits: dict[Path, Path] = {}
+        for files in [*nearer, [place / own for place in places]]:
+            hits = hits or {file.resolve(): file for file in files if file.is_file()}
         if len(hits) > 1:
             first, second = sorted(hits.values())[:2]
             raise UserError(f"{path} names {name}, which may be {first} or {second}; say where the images are: ?images=DIR")
-        found.update({name: file for file in hits.values()})
+        if hits:
+            found[name] = next(iter(hits.values()))
     if not found:
         example = next(iter(annotations.files), None)
         what = f"its images, such as {example}, are not in {told.root}" if example else "it lists no image"

@@ -50,7 +50,7 @@ WORDS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Told:
-    """A folder, and what the user says about it. name: as it was given. values: key -> value. origin: key -> where it was said."""
+    """A folder, and what the user says about it. name: as given. values: key -> value. origin: key -> where that was said."""
 
     name: str
     root: Path

@@ -27,8 +27,8 @@ MASKS = (
     "ground_truth", "segmentation", "segmentations", "seg", "target", "targets", "labelmaps",
 )  # fmt: skip
 SUFFIXES = (
-    "_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "-gt", "_seg", "_segmentation", "_labelIds", "_labelTrainIds",
-    "_gtFine_labelIds", "_gtFine_labelTrainIds", "_L", "_annotation",
+    "_mask", "-mask", "_masks", "_label", "-label", "_labels", "_gt", "-gt", "_seg", "_segmentation", "_labelIds",
+    "_labelTrainIds", "_gtFine_labelIds", "_gtFine_labelTrainIds", "_L", "_annotation",
 )  # fmt: skip
 ENDINGS = ("_leftImg8bit", "_image", "_img", "_rgb")
 """What an image may have behind the name that it shares with its label map."""
@@ -59,9 +59,9 @@ def find_pairs(told: Told) -> Pairs | None:
     masks = _named(root, told, "labels", MASKS)
     suffix = told.get("suffix", None)
     if images is not None and masks is not None:
-        splits = [part for part in _splits(images) if _child(masks, part) is not None]
-        if splits:
-            folders = {part: (images / part, _child(masks, part) or masks) for part in splits}
+        splits = _splits(images)
+        if any(_child(masks, part) for part in splits):
+            folders = {part: (images / part, masks / part) for part in splits}
             return _grouped(folders, f"{images.name}/<split> and {masks.name}/<split>", suffix)
         return _grouped({"": (images, masks)}, f"{images.name}/ and {masks.name}/", suffix)
     if images is None and masks is not None and any(_pictures(root, IMAGE_SUFFIXES)):
@@ -133,9 +133,13 @@ def _pictures(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 def _grouped(folders: dict[str, tuple[Path, Path]], layout: str, suffix: str | None) -> Pairs:
     groups, bare, lone = {}, 0, 0
     for part, (images, masks) in folders.items():
-        pictures, maps = list(_pictures(images, IMAGE_SUFFIXES)), list(_pictures(masks, MASK_SUFFIXES))
         if images == masks:
             raise UserError(f"{images} cannot be both the images and the labels; give two folders")
+        pictures = list(_pictures(images, IMAGE_SUFFIXES))
+        maps = list(_pictures(masks, MASK_SUFFIXES)) if masks.is_dir() else []
+        if not maps and len(folders) > 1:  # as a test split often has none
+            bare += len(pictures)
+            continue
         groups[part] = _matched(pictures, maps, suffix, ("", *SUFFIXES), f"{images} and {masks}")
         bare, lone = bare + len(pictures) - len(groups[part]), lone + _lone(maps, groups[part])
     return Pairs(groups, layout, bare, lone)
@@ -188,8 +192,8 @@ def _matched(
         )
     if len(endings) > 1:
         raise UserError(
-            f"each image in {where} has several label maps ({' and '.join(f'x{ending}' for ending in endings)}); say which to take: "
-            f"?suffix={endings[0]}"
+            f"each image in {where} has several label maps ({' and '.join(f'x{ending}' for ending in endings)}); "
+            f"say which to take: ?suffix={endings[0]}"
         )
     items = tuple(Item(stem, stems[stem], known[stem + endings[0]]) for stem in sorted(stems) if stem + endings[0] in known)
     same = [path for path in maps if path.stem.endswith(endings[0])]

@@ -1,10 +1,9 @@
 """Label maps from shapes: polygons, ellipses and run lengths, painted one over the other.
 
-The rule: coordinates are in px, x to the right and y down, with (0, 0) at the upper left corner of the image, so that the pixel in
-column c and row r covers [c, c + 1) x [r, r + 1). A pixel belongs to a shape where its centre (c + 0.5, r + 0.5) does: in a polygon
-by the even-odd rule, where a left or an upper edge belongs to it and a right or a lower one does not. So polygons that share an
-edge neither overlap nor leave a gap. (pycocotools also takes pixels that an edge only touches: along edges, by up to a pixel,
-its masks are larger.)
+The rule: coordinates are in px, x to the right and y down, with (0, 0) at the upper left corner of the image, so that the pixel
+in column c and row r covers [c, c + 1) x [r, r + 1). A pixel belongs to a shape where its centre (c + 0.5, r + 0.5) does: in a
+polygon by the even-odd rule, where a left or an upper edge belongs to it and a right or a lower one does not. So polygons that
+share an edge neither overlap nor leave a gap. (pycocotools, whose rule is another, differs along the edges, by at most a pixel.)
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Polygons:
         """Return left, top, right and bottom."""
         xs = [x for ring in self.rings for x in ring[0::2]]
         ys = [y for ring in self.rings for y in ring[1::2]]
-        return (min(xs), min(ys), max(xs), max(ys)) if xs else (0, 0, 0, 0)
+        return (min(xs), min(ys), max(xs), max(ys)) if xs else (0.0, 0.0, 0.0, 0.0)
 
     def fill(self, left: int, top: int, width: int, height: int) -> Bool[np.ndarray, "h w"]:
         """Return which pixels of a window belong to the shape."""
@@ -80,7 +79,7 @@ class Runs:
 
     def box(self) -> tuple[float, float, float, float]:
         """Return left, top, right and bottom."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
+        return float(self.left), float(self.top), float(self.left + self.width), float(self.top + self.height)
 
     def fill(self, left: int, top: int, width: int, height: int) -> Bool[np.ndarray, "h w"]:
         """Return which pixels of a window that lies within the block belong to the shape."""
@@ -94,7 +93,7 @@ Outline = Polygons | Ellipse | Runs
 
 @dataclass(frozen=True)
 class Drawing:
-    """The shapes of one image. size: width and height in px. smaller_on_top: larger ones are painted first, whatever their order."""
+    """The shapes of one image. size: width and height in px. smaller_on_top: larger ones are painted first."""
 
     size: tuple[int, int]
     shapes: tuple[tuple[str, Outline], ...]

@@ -65,7 +65,8 @@ def _chosen(told: Told, items: dict[str, tuple[Item, ...]], rule: str) -> Splits
     both = {item.name for item in items[train]} & {item.name for item in items[val]}
     if rule.startswith("by lists") and both and train != val:
         raise UserError(
-            f"{len(both)} images of {told.root}, such as {min(both)}, are in the splits {train} and {val}; take them out of one list"
+            f"{len(both)} images of {told.root}, such as {min(both)}, are in the splits {train} and {val}; "
+            "take them out of one list"
         )
     kept = {name: items[name] for name in names}
     return Splits(kept, train, val, rule, f"split {rule}: {', '.join(f'{len(kept[name])} {name}' for name in kept)}")
@@ -134,13 +135,13 @@ def _keys(item: Item) -> set[str]:
 def _by_seed(told: Told, items: Sequence[Item]) -> Splits:
     """Return a split that depends on each image's name and the seed alone: another image moves none of the others.
 
-    An image is evaluated where the SHA-256 of "seed:name", as a fraction, lies below the share. Where that leaves fewer than LEAST
-    images on one side, those with the lowest (or highest) fractions are taken.
+    An image is evaluated where the SHA-256 of "seed:name", as a fraction, lies below the share. Where that leaves fewer than
+    LEAST images on one side, those with the lowest (or highest) fractions are taken.
     """
     seed, share = told.get("seed", 0), float(told.get("val", SHARE))
     if len(items) < 2 * LEAST:
         raise UserError(
-            f"{told.root} has {len(items)} images with labels; a split by seed needs {2 * LEAST}: {LEAST} to train and {LEAST} to evaluate"
+            f"{told.root} has {len(items)} images with labels; a split by seed needs {2 * LEAST}, half of them to be evaluated"
         )
     if splits := told.get("splits", None):
         raise UserError(f"splits in {told.where('splits')} names {splits[0]!r}, but {told.root} has no such folders or lists")
