@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import drawn_objects
 import drawn_parts
+import pytest
 import toy_boxes
 from filmed import write
 
@@ -14,11 +15,17 @@ from densebench.errors import UserError
 
 TINY = {
     "image_size": drawn_parts.SIDE, "seeds": 1, "iterations": 2, "epochs": 1, "crop_size": 32, "train_batch": 2,
-    "neighbours": (3,), "foreground_clusters": 10, "community_clusters": 5, "cut": "0.3", "whole_batches": 2, "width": 8, "stride": 16,
+    "neighbours": (3,), "foreground_clusters": 10, "community_clusters": 5, "cut": "0.3", "whole_batches": 2, "width": 8,
     "resolution": 1.0, "regions": 8, "detections": 10, "short_side": 80, "workers": 0, "device": "cpu", "learning_rates": (1e-3,),
     "restarts": 1, "l2": (1e-3,), "gpus": 1, "pca": 12, "validations": 1,
+    "stride": 16,
 }  # fmt: skip
-PRESETS = [(name, preset) for name, entry in catalog.entries("protocols").items() for preset in entry.all_presets]
+PRESETS = [
+    pytest.param(name, preset, marks=[] if preset == part.presets[0] else [pytest.mark.slow])
+    for name, entry in catalog.entries("protocols").items()
+    for part in (entry, *entry.others)
+    for preset in part.presets
+]
 
 
 def tiny(name, preset, tmp_path):
