@@ -175,7 +175,9 @@ def make_room(root: Path, wanted: int, limit: int) -> None:
 
 def in_gb(count: int) -> str:
     """Return a number of bytes in GB (10^9 bytes), as people read it."""
-    return f"{count / GB:.2f} GB" if count >= GB / 100 else f"{count / 1e6:.2f} MB"
+    if count >= GB / 100:
+        return f"{count / GB:.2f} GB"
+    return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count} bytes"
 
 
 def _usage(folder: Path) -> Usage:

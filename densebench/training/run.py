@@ -26,6 +26,7 @@ from densebench.files.atomic import Damaged
 from densebench.files.states import load_newest
 from densebench.processes import World, agree, describe, joined, resolve_device, synchronise
 from densebench.results.provenance import code, environment
+from densebench.training.forecast import announce
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.method import Pretrainer
 from densebench.training.networks import arch_of, check_size, initial_encoder
@@ -146,6 +147,8 @@ def train(
         if world.is_main:
             _announce(training, facts, folder)
         if dry_run:
+            if world.is_main:
+                announce(training)
             return folder
         if resume:
             _restore(training, folder)

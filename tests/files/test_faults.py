@@ -93,13 +93,13 @@ def test_after_the_repair_the_run_goes_on(folder, tmp_path):
 
 
 def test_one_changed_image_is_another_data_set_and_misses_the_cache(folder, tmp_path):
-    [first] = score(folder, tmp_path)
+    [first] = score(folder, tmp_path, keep_features=True)
     stores = list((tmp_path / "cache" / "features").glob("*/*.safetensors"))
     path = folder / "images" / "train" / "2.jpg"
     changed = np.array(Image.open(path))
     changed[:16, :16] = 255 - changed[:16, :16]
     Image.fromarray(changed).save(path, quality=95)
-    [second] = score(folder, tmp_path)
+    [second] = score(folder, tmp_path, keep_features=True)
     assert first["group"] != second["group"]
     assert len(list((tmp_path / "cache" / "features").glob("*/*.safetensors"))) == len(stores) + 1
 

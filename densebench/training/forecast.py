@@ -1,0 +1,92 @@
+"""What a training will store and how long it will take, before it is started: sizes by arithmetic, time by a short trial."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from densebench.console import clock, notice
+from densebench.datasets.dataset import limited
+from densebench.datasets.unlabelled import Images
+from densebench.errors import UserError
+from densebench.files.cache import in_gb
+from densebench.training.loop import Training, run
+
+SAMPLED = 16  # images whose sizes stand for all
+BUDGET = 30.0
+"""Seconds that a trial of two steps may take, guessed from the forward pass of one view."""
+COST = 4.0  # a step against a forward pass: the student's forward and backward pass, and the teacher's
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes of what a training keeps, and the seconds of one step; None where no trial was made."""
+
+    backbone: int
+    state: int
+    cache: int
+    seconds: float | None
+
+
+def forecast(training: Training) -> Forecast:
+    """Return what a training will store and how long a step takes. The training is of no use afterwards: it took two steps."""
+    options = training.options
+    student = sum(parameter.nbytes for parameter in training.student.parameters() if parameter.requires_grad)
+    held = sum(tensor.nbytes for module in training.modules.values() for tensor in module.state_dict().values())
+    backbone = sum(tensor.nbytes for tensor in training.teacher.encoder.state_dict().values())
+    cache = 0 if options.cache == "none" else cached_bytes(training.images, options.cache_side)
+    return Forecast(backbone, held + 2 * student, cache, seconds_of_step(training))
+
+
+def cached_bytes(images: Images, side: int) -> int:
+    """Return the bytes of all images, decoded and reduced to a short side of `side` px, from the sizes of a few."""
+    sizes = []
+    for number in limited(range(len(images)), SAMPLED):
+        try:
+            width, height = images.open(number).size
+        except UserError:  # one that cannot be decoded takes no room
+            width = height = 0
+        factor = min(1.0, side / max(1, min(width, height)))
+        sizes.append(3 * round(width * factor) * round(height * factor))
+    return round(sum(sizes) / len(sizes) * len(images))
+
+
+def seconds_of_step(training: Training) -> float | None:
+    """Return the seconds of the second of two steps; None where they would take long, or several processes share the work."""
+    if training.world.size > 1 or training.steps < 2:
+        return None
+    specs, encoder = training.options.views(), training.teacher.encoder
+    blank = [torch.zeros(1, 3, spec.size, spec.size, device=training.world.device) for spec in specs]
+    with torch.inference_mode():
+        encoder(blank[0])  # to warm up
+        started = time.perf_counter()
+        for view in blank:
+            encoder(view)
+        guess = time.perf_counter() - started
+    if training.world.device.type == "cpu" and 2 * COST * guess * training.options.batch_size > BUDGET:
+        return None
+    training.options = replace(training.options, cache="none", workers=0)
+    steps = run(training, 2)
+    next(steps)
+    started = time.perf_counter()
+    next(steps)
+    steps.close()
+    return time.perf_counter() - started
+
+
+def announce(training: Training) -> None:
+    """Print what a training will store and how long it will take."""
+    options, steps = training.options, training.steps
+    told = forecast(training)
+    states = min(options.keep, -(-steps // (options.save_steps or options.save_every * training.order.steps)))
+    notice(
+        f"on disk: {in_gb(told.backbone)} of backbone, and {states} states of {in_gb(told.state)}; "
+        + (f"--cache {options.cache}: about {in_gb(told.cache)} of memory" if told.cache else "decoded images are not cached")
+    )
+    if told.seconds is None:
+        notice("how long it takes is not estimated: two steps here would take too long, or several processes share the work")
+    else:
+        rate = options.batch_size / told.seconds
+        notice(f"about {clock(steps * told.seconds)} by a trial of two steps ({rate:.1f} images/s, decoded in this process)")

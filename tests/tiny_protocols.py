@@ -1,0 +1,59 @@
+"""Every protocol of the catalogue, configured for a run of seconds on a made-up data set of the kind that it takes."""
+
+from __future__ import annotations
+
+import drawn_objects
+import drawn_parts
+import pytest
+import toy_boxes
+from filmed import write
+
+from densebench import catalog, options
+from densebench.backbones.loading import load_backbone
+from densebench.datasets import load_dataset
+from densebench.errors import UserError
+
+TINY = {
+    "image_size": drawn_parts.SIDE, "seeds": 1, "iterations": 2, "epochs": 1, "crop_size": 32, "train_batch": 2,
+    "neighbours": (3,), "foreground_clusters": 10, "community_clusters": 5, "cut": "0.3", "whole_batches": 2, "width": 8,
+    "resolution": 1.0, "regions": 8, "detections": 10, "short_side": 80, "workers": 0, "device": "cpu", "learning_rates": (1e-3,),
+    "restarts": 1, "l2": (1e-3,), "gpus": 1, "pca": 12, "validations": 1,
+    "stride": 16,
+}  # fmt: skip
+PRESETS = [
+    pytest.param(name, preset, marks=[] if preset == part.presets[0] else [pytest.mark.slow])
+    for name, entry in catalog.entries("protocols").items()
+    for part in (entry, *entry.others)
+    for preset in part.presets
+]
+
+
+def tiny(name, preset, tmp_path):
+    """A protocol with small options where it has them, resolved, with a backbone and a data set that fit it."""
+    kind = catalog.load("protocols", name, preset)
+    if kind.takes == "boxes":
+        masked = "model" in {flag.name for flag in options.flags(kind)}
+        dataset = drawn_objects.Drawn(root=tmp_path) if masked else toy_boxes.DATA
+        backbone = drawn_objects.small_vit(dim=16) if masked else toy_boxes.backbone()
+        given = {} if masked else {"image_size": toy_boxes.SIDE, "short_side": 36}
+    elif kind.takes == "videos":
+        write(tmp_path / "videos", "boat", 4, 1)
+        dataset, backbone = load_dataset(f"frames:{tmp_path / 'videos'}", None), load_backbone("pixels:8")
+        given = {"short_side": 64}
+    else:
+        dataset, backbone, given = drawn_parts.DATA, drawn_parts.seeing(), {}
+    values = {**TINY, **given}
+    if kind.presets[preset].get("resize") == "native":
+        values.pop("image_size")
+    known = {flag.name: flag for flag in options.flags(kind)}
+    evaluator = options.build(kind, kind.presets[preset], {n: v for n, v in values.items() if n in known and fits(known[n], v)})
+    return evaluator.resolve(dataset), backbone, dataset
+
+
+def fits(flag, value):
+    """Whether an option takes a value: a plug-in may call something else by the same name."""
+    try:
+        flag.read(value)
+    except UserError:
+        return False
+    return True
