@@ -87,7 +87,8 @@ def test_code_without_a_file_has_workers_for_what_it_imports(how, tmp_path):
 @pytest.mark.slow
 def test_an_evaluation_at_the_top_of_a_script(tmp_path):
     words = "eval --protocol incontext --backbone pixels:16 --dataset scenes --limit 4 --neighbours 2 --workers 1"
-    script = f"import sys\nfrom densebench.cli import main\nsys.argv = 'densebench {words}'.split()\nprint('runs', flush=True)\nmain()\n"
+    head = f"import sys\nfrom densebench.cli import main\nsys.argv = 'densebench {words}'.split()\n"
+    script = head + "print('runs', flush=True)\nmain()\n"
     (tmp_path / "script.py").write_text(script)
     lines, said = run(tmp_path, "script.py")
     assert lines[0] == "runs" and lines.count("runs") == 1
