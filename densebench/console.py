@@ -149,8 +149,8 @@ _bars: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _log(level: int, text: str) -> None:
-    """Give a message to the logger. Without a level of its own it has the user's; until logging is configured, INFO."""
-    threshold = _own_level() or (logging.root.level if _is_configured() else logging.INFO)
+    """Give a message to the logger. Without a level of its own it has the root's, once that has handlers; else INFO."""
+    threshold = _own_level() or (logging.root.level if _root_takes() else logging.INFO)
     if level < threshold or level <= LOGGER.manager.disable or not _is_main():
         return
     LOGGER.addHandler(_stderr)  # nothing happens where it is there already
@@ -166,8 +166,12 @@ def _own_level() -> int:
 
 def _is_configured() -> bool:
     """Return whether the user's own handlers take the messages."""
-    handlers = [*LOGGER.handlers, *(logging.root.handlers if LOGGER.propagate else [])]
-    return any(_is_output(handler) for handler in handlers if handler is not _stderr)
+    return _root_takes() or any(_is_output(handler) for handler in LOGGER.handlers if handler is not _stderr)
+
+
+def _root_takes() -> bool:
+    """Return whether a handler of the root logger takes the messages, so that its level counts."""
+    return LOGGER.propagate and any(_is_output(handler) for handler in logging.root.handlers)
 
 
 def _is_output(handler: logging.Handler) -> bool:

@@ -33,17 +33,19 @@ def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool =
     waiting: a notice to print while another process holds the lock. passing: remove the lock's file afterwards. Raises UserError
     where the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock, SoftFileLock, Timeout
 
     lock = FileLock(folder / name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting:
-                notice(waiting)
-            lock.acquire()
+        with suppress(NotImplementedError):  # older versions of filelock, on a file system without locks
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if not isinstance(lock, SoftFileLock):  # its file may be left by a killed process: there nothing is locked
+                    if waiting:
+                        notice(waiting)
+                    lock.acquire()
     except OSError as error:
         if error.errno not in MISSING:
             raise UserError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
