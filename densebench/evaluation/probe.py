@@ -152,7 +152,6 @@ class Probe:
             backbone = self._network.backbone(model)
             with self._memory.used(), float32(tf32=self.evaluator.precision == "tf32"):
                 scores = list(self.evaluator.run(backbone, self._memory.dataset, Run(self.limit)))
-            backbone.to("cpu")  # a GPU's memory is the training's
         result = headline_of(scores, self.evaluator, self.dataset)
         self._keep(model, step, result, time.perf_counter() - started)
         return result
