@@ -58,7 +58,7 @@ def train(
     variant: str | None = None,
     seed: int | None = None,
     dry_run: bool = False,
-    launch: Launch = Launch(),
+    launch: Launch | None = None,
     **given: Any,
 ) -> Path:
     """Train a backbone by a method, and return the run folder, which is a checkpoint.
@@ -75,6 +75,7 @@ def train(
     Raises UserError for whatever the caller can correct, and Stopped after Ctrl-C, once the state is saved.
     """
     data, init, output = Data.of(data), Init.of(init), as_path("output", output)
+    launch = Launch() if launch is None else launch
     if not isinstance(launch, Launch):
         raise UserError(f"launch={launch!r}: give a Launch(processes, command), or leave it out")
     options.check_run(seed, limit)

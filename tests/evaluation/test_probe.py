@@ -134,6 +134,11 @@ def test_a_probe_is_due_at_step_0_and_then_every_so_many_steps(cache):
     assert asked.history["step"].tolist() == [0, 3]
 
 
+def test_a_step_is_a_whole_number(cache):
+    with pytest.raises(UserError, match=r"step=0\.5: give a whole number"):
+        probe()(Net(), 0.5)
+
+
 def test_the_value_is_the_mean_over_seeds_of_the_first_point(cache):
     model, given = Net(), {"clusters": (4, 8), "seeds": 2, "restarts": 1, "pca": None}
     values = scored(model, "kmeans", **given)
@@ -166,6 +171,8 @@ def test_a_protocol_that_fine_tunes_the_network_is_refused(name):
         ({"every": True}, "every=True: give a whole number"),
         ({"memory": -1}, "memory=-1: give a whole number, at least 0"),
         ({"limit": 0}, "--limit 0"),
+        ({"folder": 5}, "folder=5: give a path, as a text or a Path"),
+        ({"data_root": 5}, "data_root=5: give a path"),
         ({"ranks": "some"}, '"main" or "all"'),
         ({"dataset": "scnes"}, "scenes"),
         ({"protocol": "incntext"}, "incontext"),
