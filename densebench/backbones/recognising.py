@@ -74,6 +74,22 @@ def _adapted(model: Any, features: Features | None, mean: Any, std: Any, layer: 
     return backbone
 
 
+def renewed(backbone: Backbone, model: nn.Module) -> Backbone:
+    """Return the backbone of a module of which `adapt` has made `backbone` before, with what the module holds now.
+
+    Only what was recognised is kept; the module is copied anew, and nothing is probed or measured. The digest is the earlier one.
+    """
+    copied, _ = private_copy(model)
+    trunk: nn.Module
+    if isinstance(backbone.trunk, Adapted):
+        trunk = Adapted(copied, backbone.trunk.reading, backbone.trunk.name)
+    else:
+        _keep_table(copied)
+        before: Any = backbone.trunk
+        trunk = type(before)(copied, before.layers, before.convention)
+    return Backbone(trunk, backbone.info, backbone.digest)
+
+
 def title_of(model: Any) -> str:
     """Return what messages call a model: the class of a module, the name of a function."""
     if isinstance(model, nn.Module):
@@ -186,8 +202,7 @@ def _is_timms(model: nn.Module) -> bool:
 def _from_timm(model: Any, title: str, layer: str, pos_embed: str, mean: Any, std: Any) -> Backbone:
     """Return a copy of a timm model as the backbone that `timm:NAME` is, with its weights."""
     make_importable()
-    if is_plain_vit(model) and model.dynamic_img_size:  # timm must not resize a plain ViT's table: we do
-        model.dynamic_img_size, model.patch_embed.flatten = False, True
+    _keep_table(model)
     (means, stds), words = _statistics(model, title, mean, std)
     arch = str(model.pretrained_cfg.get("architecture") or title)
     convention = TIMM_CONVENTION if pos_embed == "auto" else pos_embed
@@ -199,3 +214,9 @@ def _from_timm(model: Any, title: str, layer: str, pos_embed: str, mean: Any, st
         return recognise(model, f"module:{title}", title, arch=arch, mean=mean, std=std)  # made for another size than its name
     line = f"{title}: read as timm:{arch} is, layer {layer}; width {backbone.dim}, stride {backbone.stride}, {words}"
     return Backbone(backbone.trunk, replace(backbone.info, mean=means, std=stds, recognised=line), backbone.digest)
+
+
+def _keep_table(model: Any) -> None:
+    """Let timm's own code not resize the position table of a plain ViT, since the trunk does."""
+    if is_plain_vit(model) and model.dynamic_img_size:
+        model.dynamic_img_size, model.patch_embed.flatten = False, True

@@ -12,13 +12,16 @@ network, random generators and torch's switches as they were, so that a training
 from __future__ import annotations
 
 import importlib
+import math
+import operator
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from densebench import catalog, options
 from densebench.backbones.private_copy import unwrapped
@@ -37,6 +40,7 @@ from densebench.files.tensors import save_tensors
 from densebench.numerics.arithmetic import float32
 from densebench.processes import alone, from_main, rank, world_size
 from densebench.results.score import SIGNS, heading
+from densebench.user_code import class_code
 
 NAME = "probe.csv"
 MEMORY = 2 * 2**30  # bytes; 400 views of 512 px take 1.2 GiB
@@ -82,20 +86,24 @@ class Probe:
         for name, value, least in (("every", every, 1), ("memory", memory, 0)):
             if type(value) is not int or value < least:
                 raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
+        for name, path in (("data_root", data_root), ("folder", folder), ("save_best", save_best)):
+            if not isinstance(path, str | Path | None):
+                raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
         if ranks not in ("main", "all"):
             raise unknown("way to probe in several processes", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
-        self.every, self.limit, self.ranks, self._device = every, limit, ranks, device
+        self.every, self.limit, self.ranks = every, limit, ranks
         evaluator, self.protocol = _protocol(protocol, preset, {**given, **({} if device == "auto" else {"device": device})})
         opened = dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset), Path(data_root) if data_root else None)
         _check(evaluator, self.protocol, opened)
         self.evaluator = evaluator.resolve(opened)
-        for split in dict.fromkeys(self.evaluator.splits(opened)):
-            opened.part(split, limit)  # a split that is missing is found now and not in the middle of a training
         self.dataset = opened
+        # a split that is missing is found now, and not in the middle of a training
+        images = [len(opened.part(split, limit)) for split in dict.fromkeys(self.evaluator.splits(opened))]
         self._memory = Memory(opened, memory)
         reading = {"features": features, "mean": mean, "std": std}
         self._network = CurrentWeights(**{name: value for name, value in reading.items() if value is not None})
-        self._question = digest([opened.name, opened.code, limit, self.protocol, self._settings()], 16)
+        about = [opened.name, opened.code, images, limit, self.protocol, class_code(type(evaluator)), self._settings()]
+        self._question = digest([*about, *([list(values) for values in (mean, std) if values is not None])], 16)
         self.save_best = None if save_best is None else Path(save_best)
         self._log = None if folder is None else CsvLog(Path(folder) / NAME, "give another folder")
         self._board: Board | None = None
@@ -114,6 +122,10 @@ class Probe:
         this one on that `folder` holds from an earlier training are dropped at the first call.
         Raises UserError for a network that cannot be read, or that gives other features than before.
         """
+        try:
+            step = operator.index(step)
+        except TypeError as error:
+            raise UserError(f"step={step!r}: give a whole number, such as the steps or epochs that are done") from error
         if not self.due(step):
             return None
         if self.ranks == "main" or world_size() == 1:
@@ -133,7 +145,7 @@ class Probe:
         """The step and the value of the best probe, by the direction of the metric, the first of equals; None before any."""
         if not self._rows:
             return None
-        row = max(self._rows, key=lambda row: SIGNS[row["direction"]] * float(row["value"]))  # type: ignore[index]
+        row = max(self._rows, key=_goodness)
         return int(row["step"]), float(row["value"])
 
     @property
@@ -152,7 +164,6 @@ class Probe:
             backbone = self._network.backbone(model)
             with self._memory.used(), float32(tf32=self.evaluator.precision == "tf32"):
                 scores = list(self.evaluator.run(backbone, self._memory.dataset, Run(self.limit)))
-            backbone.to("cpu")  # a GPU's memory is the training's
         result = headline_of(scores, self.evaluator, self.dataset)
         self._keep(model, step, result, time.perf_counter() - started)
         return result
@@ -173,7 +184,8 @@ class Probe:
             self._plot(step, result, seconds)
         if self.save_best is not None and self.best is not None and self.best[0] == step:
             facts = {"step": str(step), result.metric: repr(result.value)}
-            state = {name: value.detach().clone() for name, value in unwrapped(model).state_dict().items()}
+            state = unwrapped(model).state_dict()
+            state = {name: value.detach().to("cpu", copy=True) for name, value in state.items() if isinstance(value, Tensor)}
             save_tensors(self.save_best, state, facts, "give another save_best")
 
     def _begin(self, step: int) -> None:
@@ -225,6 +237,12 @@ def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
         raise UserError(f"{name} is told to score something else instead of the network; leave that option out")
     if dataset.kind != evaluator.takes:
         raise UserError(f"{dataset.name} has {dataset.kind}; {name} takes {evaluator.takes}: {fitting(evaluator.takes)}")
+
+
+def _goodness(row: Mapping[str, Any]) -> float:
+    """Return a number that is greater for better probes; the least one for a value that is no number."""
+    value = SIGNS[row["direction"]] * float(row["value"])
+    return -math.inf if math.isnan(value) else value
 
 
 def _cells(result: Headline) -> dict[str, str]:

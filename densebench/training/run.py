@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from densebench.training.forecast import announce
 from densebench.training.loop import Training, assemble, interruptible, run
 from densebench.training.method import Pretrainer
 from densebench.training.networks import arch_of, check_size, initial_encoder
+from densebench.training.request import Data, Init, Launch, as_path
 from densebench.training.run_file import (
     RUN,
     SCHEMA,
@@ -47,66 +48,38 @@ from densebench.training.run_folder import RunFolder
 DEFAULT_DATA = "scenes"
 
 
-@dataclass(frozen=True)
-class Data:
-    """Images to train on: names of data sets or image folders, and the folder that holds the data sets (`--data-root`)."""
-
-    specs: str | Path | Sequence[str | Path] = ()
-    root: str | Path | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The specs as texts; one alone counts as a list of one."""
-        return (str(self.specs),) if isinstance(self.specs, str | Path) else tuple(map(str, self.specs))
-
-
-@dataclass(frozen=True)
-class Init:
-    """A backbone to start from: a spec, timm:NAME or ckpt:DIR, and a file of weights if they are not part of it."""
-
-    spec: str | None = None
-    weights: Path | None = None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a run was started: the number of processes, and the command, which is written to `run.json`."""
-
-    processes: int = 1
-    command: str = ""
-
-
 def train(
     method: str,
     *,
-    data: Data | str | Path | Sequence[str | Path] = (),
+    data: Data | Sequence[str | Path] | str | Path = (),
     limit: int | None = None,
-    init: Init | str | None = None,
-    output: Path | str | None = None,
+    init: Init | str | Path | None = None,
+    output: str | Path | None = None,
     resume: bool = False,
     preset: str | None = None,
     variant: str | None = None,
     seed: int | None = None,
     dry_run: bool = False,
-    launch: Launch = Launch(),
+    launch: Launch | None = None,
     **given: Any,
 ) -> Path:
     """Train a backbone by a method, and return the run folder, which is a checkpoint.
 
         densebench.train("cribo", data="coco", init="timm:vit_small_patch16_224", epochs=10, output="runs/mine")
 
-    data: names of data sets or folders of images, or a `Data` to say where the sets lie; by default `scenes`.
+    data: a name of a data set, a folder of images, or several; or a `Data` to say where the sets lie; by default `scenes`.
     limit: number of images to train on, evenly spaced; all if not given.
-    init: a spec such as timm:NAME, or an `Init` with the file of its weights; random weights if not given.
+    init: a spec such as timm:NAME, the path of a run, or an `Init` with a file of weights; random weights if not given.
     resume: continue the run in `output`, or the newest run of the method under `runs/`; its settings must be the same.
     preset: named hyper-parameters; the method's first if not given.
     given: the method's hyper-parameters by field name, as values or as the texts that the command line takes.
 
     Raises UserError for whatever the caller can correct, and Stopped after Ctrl-C, once the state is saved.
     """
-    data = data if isinstance(data, Data) else Data(data)
-    init = init if isinstance(init, Init) else Init(init)
-    output = None if output is None else Path(output)
+    data, init, output = Data.of(data), Init.of(init), as_path("output", output)
+    launch = Launch() if launch is None else launch
+    if not isinstance(launch, Launch):
+        raise UserError(f"launch={launch!r}: give a Launch(processes, command), or leave it out")
     options.check_run(seed, limit)
     kind = catalog.load("methods", method)
     if given.get("epochs") is not None and given.get("steps") is not None:

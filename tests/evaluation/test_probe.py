@@ -59,8 +59,37 @@ def test_another_network_of_the_same_class_may_be_probed(cache):
 def test_a_network_with_other_features_is_refused(cache):
     asked = probe()
     asked(Net(), 0)
-    with pytest.raises(UserError, match="gave 8 features for every 16 px .* now gives 12 for every 16 px"):
+    with pytest.raises(UserError, match="gave 8 features for every 16 px .* now gives 12 features for every 16 px"):
         asked(Net(dim=12), 1)
+
+
+def test_a_network_that_changes_its_features_by_a_switch_is_refused(cache):
+    asked, model = probe(), Net()
+    asked(model, 0)
+    model.doubled = True
+    with pytest.raises(UserError, match=r"gave 8 features .* now gives 16 features.*make a new Probe"):
+        asked(model, 1)
+
+
+def test_a_position_table_that_was_resized_is_resized_again(cache):
+    """A ViT whose table was learned for another grid than that of the images."""
+    timm = pytest.importorskip("timm")
+    vits = [timm.create_model("test_vit", img_size=160) for _ in range(2)]
+    for vit in vits:
+        nn.init.normal_(vit.pos_embed)
+    asked = probe()
+    asked(vits[0], 0)
+    assert [asked(vits[1], 1)] == scored(vits[1])
+
+
+def test_what_a_network_derives_from_its_weights_is_not_kept(cache):
+    asked, model = probe(), Net()
+    model.caching = True
+    asked(model, 0)
+    model.last.weight.data.copy_(Net(1).last.weight)
+    fresh = Net()
+    fresh.load_state_dict(model.state_dict())
+    assert [asked(model, 1)] == scored(fresh)
 
 
 def test_no_feature_is_written_to_disk(cache):
@@ -105,6 +134,11 @@ def test_a_probe_is_due_at_step_0_and_then_every_so_many_steps(cache):
     assert asked.history["step"].tolist() == [0, 3]
 
 
+def test_a_step_is_a_whole_number(cache):
+    with pytest.raises(UserError, match=r"step=0\.5: give a whole number"):
+        probe()(Net(), 0.5)
+
+
 def test_the_value_is_the_mean_over_seeds_of_the_first_point(cache):
     model, given = Net(), {"clusters": (4, 8), "seeds": 2, "restarts": 1, "pca": None}
     values = scored(model, "kmeans", **given)
@@ -137,6 +171,8 @@ def test_a_protocol_that_fine_tunes_the_network_is_refused(name):
         ({"every": True}, "every=True: give a whole number"),
         ({"memory": -1}, "memory=-1: give a whole number, at least 0"),
         ({"limit": 0}, "--limit 0"),
+        ({"folder": 5}, "folder=5: give a path, as a text or a Path"),
+        ({"data_root": 5}, "data_root=5: give a path"),
         ({"ranks": "some"}, '"main" or "all"'),
         ({"dataset": "scnes"}, "scenes"),
         ({"protocol": "incntext"}, "incontext"),

@@ -69,6 +69,10 @@ def test_the_best_is_by_the_direction_of_the_metric(protocol, best):
     assert asked_about([2.0, 4.0, 0.25, 0.5, 4.0, 0.25], protocol(device="cpu")).best == best
 
 
+def test_a_value_that_is_no_number_is_never_the_best():
+    assert asked_about([float("nan"), 2.0, float("nan"), 3.0]).best == (1, 2.0)
+
+
 def test_there_is_no_best_before_the_first_probe():
     asked = asked_about([])
     assert asked.best is None and asked.history.empty and list(asked.history)[:2] == ["step", "value"]
@@ -101,7 +105,7 @@ def test_steps_that_a_resumed_training_repeats_are_forgotten(tmp_path):
 
 def test_probes_of_something_else_are_not_mixed_in(tmp_path):
     asked_about([2.0], folder=tmp_path)
-    for given in ({"limit": 5}, {"limit": 4, "dataset": "other"}):
+    for given in ({"limit": 5}, {"limit": 4, "dataset": "other"}, {"limit": 4, "mean": (0.5, 0.5, 0.5)}):
         data = densebench.load_dataset("scenes")
         if given.pop("dataset", None):
             object.__setattr__(data, "name", "other")

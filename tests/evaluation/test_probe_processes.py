@@ -1,0 +1,107 @@
+"""Probes where several processes train together: the first one scores; the others do not wait, or wait and get the value."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from growing import FEW, LIMIT, Net
+
+import densebench
+from densebench import processes
+from densebench.errors import UserError
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+import torch, torch.distributed as dist
+import densebench
+from growing import FEW, LIMIT, Net
+from densebench.errors import UserError
+from densebench.processes import world_size
+
+folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+dist.init_process_group("gloo")
+torch.manual_seed(rank)
+model = torch.nn.parallel.DistributedDataParallel(Net())
+result = {}
+given = {"limit": LIMIT, **FEW}
+main = densebench.Probe("scenes", "incontext", folder=folder / "main", every=2, **given)
+if rank == 0:  # the other does not call: nothing may wait for it
+    result["alone"] = main(model, 0)
+result["size"] = world_size()
+dist.barrier()
+result["both"] = main(model, 2)
+both = densebench.Probe("scenes", "incontext", folder=folder / "all", ranks="all", **given)
+result["all"] = [both(model, step) for step in range(2)]
+result["best"] = both.best
+try:
+    both("nothing:such", 3)
+except UserError as error:
+    result["error"] = str(error)
+result["after"] = both(model, 4)
+loss = model(torch.randn(4, 3, 32, 32)).square().mean()
+loss.backward()
+(folder / f"{rank}.json").write_text(json.dumps(result))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    common |= {"DENSEBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path)], env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["alone"] == first["both"] == first["all"][0] == first["after"] and first["size"] == second["size"] == 2
+    assert second["both"] is None and "alone" not in second
+    assert first["all"] == second["all"] and first["best"] == second["best"] and first["after"] == second["after"]
+    assert "nothing:such" in first["error"] and second["error"] == f"the main process failed: {first['error']}"
+    assert len((tmp_path / "all" / "probe.csv").read_text().splitlines()) == 4
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    """This process is the second of two, of which the first does nothing."""
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+
+
+def test_all_processes_but_the_first_get_nothing_at_once(second_of_two, tmp_path):
+    asked = densebench.Probe("scenes", "incontext", limit=LIMIT, folder=tmp_path, **FEW)
+    assert asked(Net(), 0) is None and asked.history.empty and not list(tmp_path.iterdir())
+
+
+def test_other_processes_raise_what_failed_in_the_first(second_of_two, monkeypatch):
+    def receive(result, *_, **__):
+        result[1] = "the main process failed: no such network"
+
+    monkeypatch.setattr(dist, "broadcast_object_list", receive)
+    monkeypatch.setattr(dist, "new_group", lambda **_: None)
+    with pytest.raises(UserError, match="the main process failed: no such network"):
+        processes.from_main(lambda: pytest.fail("only the main process works"))
+
+
+def test_a_process_that_works_alone_is_the_only_one(second_of_two):
+    with processes.alone():
+        assert (processes.world_size(), processes.rank()) == (1, 0)
+        processes.synchronise()
+    assert (processes.world_size(), processes.rank()) == (2, 1)
