@@ -12,6 +12,7 @@ from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
 from densebench.backbones.loading import load_backbone
+from densebench.backbones.sources import FILE
 from densebench.console import notice, one_line
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fitting
@@ -170,7 +171,8 @@ def _header(
     evaluator: Evaluator, protocol: str, preset: str, backbone: Backbone, name: str | None, dataset: Dataset, limit: int | None
 ) -> dict[str, Any]:
     """Return the header of a record: everything that its identity is made from, and names."""
-    about = {"name": protocol, "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
+    name = name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
+    about = {"name": catalog.short_name("protocols", protocol), "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
     return {
         "backbone": backbone.identity() | ({"name": name} if name else {}),
         "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
