@@ -44,7 +44,7 @@ def check(
     own = [spelling for parameter in context.command.params for spelling in parameter.opts]
     given = entry_options.parse(context.args, flags, own)
     failed = skipped = passed = 0
-    print(f"{name}, a {kind.removesuffix('s')}", flush=True)
+    print(f"{name}, a {'data set' if kind == 'datasets' else kind.removesuffix('s')}", flush=True)
     for outcome in _checks(kind, name, preset, given, data_root):
         print(outcome, flush=True)
         failed, skipped, passed = (

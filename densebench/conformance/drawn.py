@@ -71,11 +71,12 @@ class _Drawn:
 class Blocks(_Drawn, Dataset):
     """Label maps of square blocks, each of a random class.
 
-    void: a quarter is unlabelled and shown in the first colour. redrawn: the labels of val have nothing to do with its images.
+    void: half is unlabelled and shown in the colours of two classes. redrawn: the labels of val have nothing to do with its images.
     """
 
     name: str = "blocks"
     title: str = "Blocks of one colour a class"
+    mapping: str = "blocks"
     classes: tuple[str, ...] = CLASSES
     image_size_hint: int = SIDE
     void: bool = False
@@ -85,14 +86,14 @@ class Blocks(_Drawn, Dataset):
         """Return the classes of the blocks and which of them are unlabelled, at the size of the image."""
         generator = _generator(self.name, item.name)
         shape = (SIDE // BLOCK, SIDE // BLOCK)
-        ids, hidden = generator.integers(0, len(CLASSES), shape), generator.random(shape) < 0.25
+        ids, hidden = generator.integers(0, len(CLASSES), shape), generator.random(shape) < 0.5
         both = (ids, hidden & self.void)
         return tuple(each.repeat(BLOCK, 0).repeat(BLOCK, 1) for each in both)  # type: ignore[return-value]
 
     def image(self, item: Item) -> Image.Image:
         """Return the blocks in their colours, RGB."""
         ids, hidden = self._blocks(item)
-        return _grained(np.where(hidden, 0, ids), _generator("grain", item.name))
+        return _grained(np.where(hidden, 1 + ids % 2, ids), _generator("grain", item.name))
 
     def label(self, item: Item) -> np.ndarray:
         """Return the class of each pixel, uint8 [128, 128]; 255 where it is unlabelled."""

@@ -44,9 +44,9 @@ def check_protocol(name: str, preset: str | None = None, given: Mapping[str, Any
         Step("void", lambda: _void(runs.trial)),
         Step("repeats", lambda: _same(runs.trial, "the same run twice gives", "draw random numbers from a seed of the options")),
         Step("batch size", lambda: _batch_size(runs.trial)),
-        Step("workers", lambda: _same(runs.trial, "a process that decodes images gives", _WORKERS, workers=1)),
         Step("runtime", lambda: _runtime(runs.trial)),
         Step("resume", lambda: _resume(runs.trial)),
+        Step("workers", lambda: _same(runs.trial, "a process that decodes images gives", _WORKERS, workers=1)),
     ])  # fmt: skip
 
 
@@ -219,14 +219,14 @@ def _void(trial: Trial) -> str:
         raise Skipped(f"{trial.dataset.kind} have no unlabelled pixels here")
     if not trial.is_oracle:
         trial.run(dataset=dataset)
-        return "runs on images a quarter of which is unlabelled"
+        return "runs on images half of which is unlabelled"
     score, without = (worst(trial.headlines(scores)) for scores in (trial.run(dataset=dataset), trial.scores))
     if score.unit == "%" and abs(score.value - without.value) > 100 - NEAR:
         raise Failed(
-            f"{named(score)} where a quarter is unlabelled, {without.value:.6g} where nothing is; leave out pixels and patches "
+            f"{named(score)} where half is unlabelled, {without.value:.6g} where nothing is; leave out pixels and patches "
             "whose label is dataset.ignore_index, both in training and in scoring"
         )
-    return f"{named(score)} where a quarter is unlabelled"
+    return f"{named(score)} where half is unlabelled"
 
 
 def _same(trial: Trial, what: str, remedy: str, **changed: Any) -> str:
@@ -287,7 +287,7 @@ def _resume(trial: Trial) -> str:
     kept = [score for score in before if tuple(score.axes.items()) in scored]
     if change := difference(trial.scores, [*kept, *after]):
         raise Failed(f"a straight run and one resumed after its first point: {change}; score every point by itself")
-    return f"{len(after)} scores after a kill, as in a straight run"
+    return f"{len(after)} of {len(trial.scores)} scores after a kill, as in a straight run"
 
 
 __all__ = ["check_protocol"]

@@ -172,7 +172,8 @@ def _header(
 ) -> dict[str, Any]:
     """Return the header of a record: everything that its identity is made from, and names."""
     name = name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
-    about = {"name": catalog.short_name("protocols", protocol), "preset": preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
+    about = {"name": catalog.short_name("protocols", protocol), "preset": preset, "version": evaluator.version}
+    about["settings"] = evaluator.settings(dataset)
     return {
         "backbone": backbone.identity() | ({"name": name} if name else {}),
         "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
