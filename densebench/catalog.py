@@ -164,6 +164,18 @@ def code_of(kind: Kind, name: str) -> str:
     return "" if location.point is None else plugin_code(location.point)
 
 
+def short_name(kind: Kind, name: str) -> str:
+    """Return what records and tables call a name: of a path ./mine.py or ./mine/ its stem, "mine".
+
+    A path whose stem another one has by its name keeps its ending, "incontext.py", so that nobody takes it for that one.
+    """
+    if not is_path(name):
+        return name
+    path = Path(name).resolve()
+    stem = path.stem.replace("_", "-")
+    return (f"{stem}.py" if path.suffix else f"{stem}/") if stem in names(kind) else stem
+
+
 def _location(kind: Kind, name: str) -> Location:
     if is_path(name):
         path = Path(name)

@@ -11,10 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 from densebench.cli import cache, data, demo, doctor, ls, output, records
+from densebench.cli.check import check
 from densebench.cli.completing import EntryCommand
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
+from densebench.cli.new import new
 from densebench.cli.pretrain import pretrain
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
@@ -51,6 +53,8 @@ app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")
 app.add_typer(cache.app, name="cache", help="List and clear the feature cache.")
+app.command("new")(new)
+app.command("check", context_settings=OPEN)(check)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 add_quiet(app)

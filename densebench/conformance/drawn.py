@@ -8,7 +8,7 @@ do better than chance.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ COLOURS = np.array([[220, 40, 40], [40, 200, 40], [40, 60, 220], [230, 220, 40],
 CLASSES = ("red", "green", "blue", "yellow", "grey")
 SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
+WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
 
 
@@ -36,6 +37,11 @@ def _grained(ids: np.ndarray, generator: np.random.Generator) -> Image.Image:
     """Return an image of ids `[h, w]` in their colours, with grain."""
     grain = generator.integers(-GRAIN, GRAIN + 1, (*ids.shape, 3))
     return Image.fromarray((COLOURS[ids].astype(np.int64) + grain).clip(0, 255).astype(np.uint8))
+
+
+def _labelled(item: Item, redrawn: bool) -> Item:
+    """Return the item whose label an item has: itself, or one that is never shown."""
+    return replace(item, name=f"unseen-{item.name}") if redrawn and item.name.startswith("val") else item
 
 
 class _Drawn:
@@ -63,30 +69,35 @@ class _Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks(_Drawn, Dataset):
-    """Label maps of square blocks, each of a random class. With `void`, a quarter is unlabelled and shown in the first colour."""
+    """Label maps of square blocks, each of a random class.
+
+    void: half is unlabelled and shown in the colours of two classes. redrawn: the labels of val have nothing to do with its images.
+    """
 
     name: str = "blocks"
     title: str = "Blocks of one colour a class"
+    mapping: str = "blocks"
     classes: tuple[str, ...] = CLASSES
     image_size_hint: int = SIDE
     void: bool = False
+    redrawn: bool = False
 
     def _blocks(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
         """Return the classes of the blocks and which of them are unlabelled, at the size of the image."""
         generator = _generator(self.name, item.name)
         shape = (SIDE // BLOCK, SIDE // BLOCK)
-        ids, hidden = generator.integers(0, len(CLASSES), shape), generator.random(shape) < 0.25
+        ids, hidden = generator.integers(0, len(CLASSES), shape), generator.random(shape) < 0.5
         both = (ids, hidden & self.void)
         return tuple(each.repeat(BLOCK, 0).repeat(BLOCK, 1) for each in both)  # type: ignore[return-value]
 
     def image(self, item: Item) -> Image.Image:
         """Return the blocks in their colours, RGB."""
         ids, hidden = self._blocks(item)
-        return _grained(np.where(hidden, 0, ids), _generator("grain", item.name))
+        return _grained(np.where(hidden, 1 + ids % 2, ids), _generator("grain", item.name))
 
     def label(self, item: Item) -> np.ndarray:
         """Return the class of each pixel, uint8 [128, 128]; 255 where it is unlabelled."""
-        ids, hidden = self._blocks(item)
+        ids, hidden = self._blocks(_labelled(item, self.redrawn))
         return np.where(hidden, self.ignore_index, ids).astype(np.uint8)
 
     def image_digest(self, item: Item) -> str:
@@ -95,7 +106,7 @@ class Blocks(_Drawn, Dataset):
 
     def label_digest(self, item: Item) -> str:
         """Return the digest of what decides the labels."""
-        return digest(["labels of blocks", self.void, item.name])
+        return digest(["labels of blocks", self.void, self.redrawn, item.name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +118,7 @@ class Rectangles(_Drawn, Boxed):
     classes: tuple[str, ...] = CLASSES[:-1]
     image_size_hint: int = SIDE
     mapping: str = "rectangles"
+    redrawn: bool = False
 
     def list_items(self, split: str) -> Iterable[Item]:
         """Return the items of a split, several of each class."""
@@ -128,23 +140,23 @@ class Rectangles(_Drawn, Boxed):
 
     def objects(self, item: Item) -> Objects:
         """Return the one rectangle."""
-        label, box = self._box(item)
+        label, box = self.annotation(item)
         area = float((box[2] - box[0]) * (box[3] - box[1]))
         return Objects(np.array([box], np.float64), np.array([label]), np.array([False]), np.array([area]))
 
     def annotation(self, item: Item) -> Any:
         """Return the class and the box."""
-        return self._box(item)
+        return self._box(_labelled(item, self.redrawn))[0], self._box(item)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jumps(_Drawn, Videos):
-    """Videos of a red and a green square on grey that stand elsewhere in every frame, where they overlap none before."""
+    """Videos of a red and a green square on grey, each in its own quarter; in every frame they stand where none stood before."""
 
     name: str = "jumps"
     title: str = "Squares that jump"
     mapping: str = "jumps"
-    length: ClassVar[int] = 4
+    length: ClassVar[int] = len(WALK)
 
     def names(self, split: str) -> list[str]:
         """Return the names of the sequences."""
@@ -157,11 +169,11 @@ class Jumps(_Drawn, Videos):
     def raw_label(self, item: Item) -> np.ndarray:
         """Return 1 and 2 where the squares stand, 0 elsewhere, uint8 [128, 128]."""
         sequence, _, frame = item.name.partition("/")
-        order = _generator(self.name, sequence).permutation(16)
+        start = int(_generator(self.name, sequence).integers(len(WALK)))
         ids = np.zeros((SIDE, SIDE), np.uint8)
         for number in (1, 2):
-            row, column = divmod(int(order[2 * int(frame) + number - 1]), 4)
-            ids[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32] = number
+            row, column = (BLOCK * (step + 2 * (number - 1)) for step in WALK[(start + int(frame)) % len(WALK)])
+            ids[row : row + BLOCK, column : column + BLOCK] = number
         return ids
 
     def image(self, item: Item) -> Image.Image:

@@ -12,6 +12,8 @@ from densebench.backbones.weights import weights_digest
 from densebench.conformance.drawn import COLOURS
 
 STRIDE = 16
+COPIES = 13  # of each number of the oracle, so that it has more channels than protocols keep of a PCA
+LOUD = 100.0  # the oracle's largest value: heads that are trained for a few steps can use it
 
 
 class _Pixels(nn.Module):
@@ -28,9 +30,9 @@ class _Pixels(nn.Module):
 
 
 class Oracle(_Pixels):
-    """The shares of a patch's pixels whose colour is nearest to that of each class."""
+    """The shares of a patch's pixels whose colour is nearest to that of each class, several times."""
 
-    dim = len(COLOURS)
+    dim = COPIES * len(COLOURS)
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,14 +40,14 @@ class Oracle(_Pixels):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         distances = (self.pixels(images)[:, None] - self.colours[:, :, None, None]).square().sum(2)  # type: ignore[index]
-        nearest = F.one_hot(distances.argmin(1), self.dim).movedim(-1, 1)
-        return F.avg_pool2d(nearest.to(images.dtype), STRIDE)
+        nearest = F.one_hot(distances.argmin(1), len(COLOURS)).movedim(-1, 1)
+        return LOUD * F.avg_pool2d(nearest.to(images.dtype), STRIDE).repeat(1, COPIES, 1, 1)
 
 
 class Noise(_Pixels):
     """Numbers that look random: a checksum of a patch's pixels, so that equal patches get equal ones and others do not."""
 
-    dim = 16
+    dim = 64
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         patches = F.unfold(self.pixels(images.double()).round(), STRIDE, stride=STRIDE).long()  # [b p n]

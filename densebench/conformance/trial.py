@@ -72,7 +72,10 @@ class Trial:
 
 def shortened(kind: type[Evaluator], preset: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that make a run short and give several points, where a protocol has what the groups of options offer."""
-    short: dict[str, Any] = dict(SHORT_WINDOWS) if issubclass(kind, SlidingWindow) else {}
+    short: dict[str, Any] = {}
+    if issubclass(kind, SlidingWindow):
+        rates = {flag.name: preset.get(flag.name, flag.default) for flag in options.flags(kind)}["learning_rates"]
+        short = {**SHORT_WINDOWS, "learning_rates": tuple(sorted(rates)[-1:])}
     for flag in options.flags(kind):
         default = preset.get(flag.name, flag.default)
         if flag.kind == "axis" and isinstance(default, int) and not isinstance(default, bool):
@@ -128,6 +131,6 @@ def best(scores: Sequence[Score]) -> Score:
     return max(scores, key=lambda score: SIGNS[score.direction] * score.value)
 
 
-def with_void(dataset: Dataset) -> Dataset | None:
-    """Return a drawn data set with unlabelled pixels; None where its labels have none."""
-    return replace(dataset, void=True) if hasattr(dataset, "void") else None  # type: ignore[call-arg]
+def variant(dataset: Dataset, name: str) -> Dataset | None:
+    """Return a drawn data set with its field `name` set: "void" or "redrawn"; None where it has no such field."""
+    return replace(dataset, **{name: True}) if hasattr(dataset, name) else None  # type: ignore[arg-type]

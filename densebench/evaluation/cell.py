@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.sources import FILE
 from densebench.console import notice, warn
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
@@ -65,8 +66,9 @@ def steps_of_cell(
 
 def _header(plan: Plan, evaluator: Evaluator, backbone: Backbone, name: str | None, dataset: Dataset) -> dict[str, Any]:
     """Return the header of a record: everything that its identity is made from, and names."""
-    protocol = plan.protocol
-    about = {"name": protocol, "preset": plan.preset, "version": evaluator.version, "settings": evaluator.settings(dataset)}
+    protocol, name = plan.protocol, name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
+    about = {"name": catalog.short_name("protocols", protocol), "preset": plan.preset, "version": evaluator.version}
+    about["settings"] = evaluator.settings(dataset)
     return {
         "backbone": backbone.identity() | ({"name": name} if name else {}),
         "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},

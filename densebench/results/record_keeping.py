@@ -51,14 +51,27 @@ def state(record: dict[str, Any]) -> str:
 
 def obsolete(record: dict[str, Any]) -> bool:
     """Return whether a record cannot be made again from here: a file, a folder or a plug-in that it names is gone."""
-    if record["protocol"]["name"] not in catalog.names("protocols") and not _is_file(record["protocol"]["name"]):
+    words = [*_words(record["run"].get("command", ""))]
+    if not _is_known(record["protocol"], words):
         return True
     known = record["dataset"]["name"] in titles()
-    named = [record["backbone"]["spec"], record["dataset"]["name"], *_words(record["run"].get("command", ""))]
+    named = [record["backbone"]["spec"], record["dataset"]["name"], *words]
     plugin_dataset = any(_is_file(name) for name in named)  # a data set in a file has another name than the file
     if not known and ":" not in record["dataset"]["name"] and not plugin_dataset:
         return True
     return any(_is_gone(name) for name in named)
+
+
+def _is_known(protocol: dict[str, Any], words: list[str]) -> bool:
+    """Return whether a protocol is in the catalogue, or a file: the words of the command have its path, the record its name."""
+    name = protocol["name"]
+    files = [word for word in [name, *words] if _is_file(word)]
+    by_call = bool(protocol.get("code")) and not words  # from Python: nobody knows where the file is
+    return name in catalog.names("protocols") or by_call or any(name in (file, _short(file)) for file in files)
+
+
+def _short(file: str) -> str:
+    return catalog.short_name("protocols", file)
 
 
 def _words(command: str) -> Iterator[str]:
