@@ -20,10 +20,10 @@ from densebench.backbones.loading import load_backbone
 from densebench.conformance.checking import Check, Failed, Step, carried_out, own_cache
 from densebench.datasets.unlabelled import open_images
 from densebench.errors import UserError
+from densebench.files.logs import read_log
 from densebench.files.states import saved_states
 from densebench.processes import World
 from densebench.training import loop
-from densebench.training.logs import read_log
 from densebench.training.method import Pretrainer
 from densebench.training.run import build, train
 

@@ -88,7 +88,7 @@ def train(
     if resume:
         output = output or newest_run(method)
         stored = read_run(output)
-        check_consent(output, stored, {**given, "data": data.names or None, "init": init.spec})
+        check_consent(output, stored, {**given, "data": data.specs or None, "init": init.spec})
         data, init = _stored_data(data, stored["data"]), _stored_init(init, stored)
         limit = stored["data"]["limit"] if limit is None else limit
         preset, variant, seed = preset or stored["preset"], variant or stored["variant"], stored["seed"] if seed is None else seed
@@ -99,7 +99,7 @@ def train(
         notice(f"no --data: pretraining on the generated data set {DEFAULT_DATA} with preset {name}")
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
-    images = open_images(data.names, data.root, limit)
+    images = open_images(data.specs, data.root, limit)
     facts = {
         **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init.spec, "seed": seed or 0},
         "method_code": catalog.code_of("methods", method),
@@ -147,7 +147,7 @@ def _stored_init(init: Init, stored: Mapping[str, Any]) -> Init:
 
 def _data_facts(images: Images, data: Data, limit: int | None) -> dict[str, Any]:
     """Return the facts of `run.json` by which the data of a run are opened and verified again."""
-    requested = {"specs": list(data.names), "root": str(data.root) if data.root else None, "limit": limit}
+    requested = {"specs": list(data.specs), "root": str(data.root) if data.root else None, "limit": limit}
     return {**requested, "name": images.name, "images": len(images), "digest": images.digest(), "code": images.code}
 
 
