@@ -94,7 +94,7 @@ def title_of(model: Any) -> str:
     """Return what messages call a model: the class of a module, the name of a function."""
     if isinstance(model, nn.Module):
         return type(unwrapped(model)).__name__
-    return str(getattr(model, "__qualname__", None) or type(model).__name__)
+    return str(getattr(model, "__name__", None) or type(model).__name__).strip("<>")
 
 
 def recognise(

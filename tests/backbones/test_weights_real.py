@@ -33,3 +33,27 @@ def test_conventions_change_real_features_as_much_as_its_readme_says(shared_data
         )
     assert 0.95 < torch.cosine_similarity(plain, antialias, dim=1).min() < 0.997
     assert torch.cosine_similarity(plain, offset, dim=1).min() > 0.998
+
+
+class Turned(torch.nn.Module):
+    """The tokens of a trained ViT column by column, with the class token behind them."""
+
+    def __init__(self, vit):
+        super().__init__()
+        self.vit, self.patch_size = vit, 14
+
+    def forward(self, images):
+        tokens = self.vit.forward_features(images)
+        rows, columns = images.shape[2] // 14, images.shape[3] // 14
+        patches = tokens[:, 1:].unflatten(1, (rows, columns)).transpose(1, 2).flatten(1, 2)
+        return torch.cat([patches, tokens[:, :1]], dim=1)
+
+
+def test_where_the_tokens_of_a_trained_vit_lie_is_seen(shared_data):
+    path = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"
+    spec = load_backbone("timm:vit_small_patch14_dinov2", weights=path, pos_embed="antialias")
+    vit = spec.trunk.model
+    vit.dynamic_img_size, vit.patch_embed.flatten = True, False  # its own forward resizes the table then
+    vit.patch_embed.output_fmt = "NHWC"
+    backbone = load_backbone(Turned(vit))
+    assert "1 comes after the patches, column by column" in backbone.identity()["recognised"]
