@@ -160,6 +160,12 @@ def test_the_data_root_may_be_a_text(voc):
         ("nowhere", "unknown data set 'nowhere'"),
         ("folder:nowhere", "the folder nowhere does not exist"),
         ("folder:nowhere?seed=1", "the folder nowhere does not exist"),
+        ("", "unknown data set ''"),
+        ("x" * 5000, "unknown data set 'xxx"),
+        ("folder:" + "x" * 5000, "the folder xxx"),
+        (Path("x" * 5000), "the folder xxx"),
+        ("frames:" + "x" * 5000, "is missing"),
+        ("a\0b", "unknown data set"),
     ],
 )
 def test_what_is_no_data_set_is_refused(given, message, tmp_path, monkeypatch):
