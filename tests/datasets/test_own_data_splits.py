@@ -12,6 +12,7 @@ from dataset_files import grid, save_image, save_mask, save_text
 from densebench.datasets import load_dataset
 from densebench.datasets.unlabelled import open_images
 from densebench.errors import UserError
+from densebench.training.run import Data
 
 
 def add(folder, *names, values=(0, 1, 2)):
@@ -218,3 +219,8 @@ def test_one_name_of_images_is_not_split_into_letters(photos):
     dataset = load_dataset(photos)
     assert len(open_images(dataset)) == len(dataset.items("train"))
     assert len(open_images(photos / "images")) == 40
+
+
+@pytest.mark.parametrize("specs", ["scenes", Path("scenes"), ["scenes"], (Path("scenes"),)])
+def test_images_to_train_on_may_be_one_name_or_path(specs):
+    assert Data(specs).names == ("scenes",)
