@@ -74,11 +74,12 @@ def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None) 
 def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
     """Return the name of what is to be opened, a folder's with its kind; a `Dataset` itself."""
     if isinstance(dataset, Path):
-        return str(dataset) if dataset.suffix == ".py" and not dataset.is_dir() else _folder_name(str(dataset))
+        return str(dataset) if dataset.suffix == ".py" else _folder_name(str(dataset))
     if isinstance(dataset, str):
         if dataset.startswith(("folder:", "frames:")) or dataset.endswith(".py") or dataset in _modules():
             return dataset
-        return _folder_name(dataset) if dataset and _folder_of(dataset).is_dir() else dataset
+        is_folder = os.path.isdir(dataset) or os.path.isdir(dataset.rpartition("?")[0])  # noqa: PTH112 (Path raises for a name that is too long)
+        return _folder_name(dataset) if is_folder else dataset
 
     from densebench.datasets.dataset import Dataset
 
@@ -90,11 +91,6 @@ def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
         f"a data set is a name, the path of a folder or of a Python file, or a Dataset, not {type(dataset).__name__}; "
         "`densebench data ls` lists the names"
     )
-
-
-def _folder_of(text: str) -> Path:
-    """Return the folder in a text that may end in ?key=value."""
-    return Path(text) if "?" not in text or Path(text).is_dir() else Path(text.rpartition("?")[0])
 
 
 def _folder_name(text: str) -> str:

@@ -9,6 +9,7 @@ Of several resolutions 480p is taken. Without lists all sequences are one split,
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def open_frames(name: str) -> Frames:
     """Return the data set behind `frames:DIR`. Raises UserError for a folder that is missing or whose layout is unclear."""
     root = Path(name.removeprefix("frames:"))
     images = root / "JPEGImages"
-    if not images.is_dir():
+    if not os.path.isdir(images):  # noqa: PTH112 (Path raises for a name that is too long)
         raise UserError(f"the folder {images} is missing; see densebench.datasets.frames for the layout")
     lists = _lists(root / "ImageSets")
     splits = tuple(sorted(path.stem for path in lists.glob("*.txt"))) if lists else (EVERY,)
@@ -71,7 +72,9 @@ def open_frames(name: str) -> Frames:
 def holds_videos(root: Path) -> bool:
     """Return whether JPEGImages and Annotations of a folder hold folders alone, as those of videos do, and none called train."""
     parts = (root / "JPEGImages", root / "Annotations")
-    return all(part.is_dir() and all(path.is_dir() and path.name != "train" for path in part.iterdir()) for part in parts)
+    if not all(os.path.isdir(part) and os.access(part, os.R_OK) for part in parts):  # noqa: PTH112
+        return False
+    return all(path.is_dir() and path.name != "train" for part in parts for path in part.iterdir())
 
 
 def _resolution(images: Path) -> str:

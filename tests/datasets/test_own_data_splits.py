@@ -12,6 +12,7 @@ from dataset_files import grid, save_image, save_mask, save_text
 from densebench.datasets import load_dataset
 from densebench.datasets.unlabelled import open_images
 from densebench.errors import UserError
+from densebench.training.run import Data
 
 
 def add(folder, *names, values=(0, 1, 2)):
@@ -160,6 +161,12 @@ def test_the_data_root_may_be_a_text(voc):
         ("nowhere", "unknown data set 'nowhere'"),
         ("folder:nowhere", "the folder nowhere does not exist"),
         ("folder:nowhere?seed=1", "the folder nowhere does not exist"),
+        ("", "unknown data set ''"),
+        ("x" * 5000, "unknown data set 'xxx"),
+        ("folder:" + "x" * 5000, "the folder xxx"),
+        (Path("x" * 5000), "the folder xxx"),
+        ("frames:" + "x" * 5000, "is missing"),
+        ("a\0b", "unknown data set"),
     ],
 )
 def test_what_is_no_data_set_is_refused(given, message, tmp_path, monkeypatch):
@@ -212,3 +219,8 @@ def test_one_name_of_images_is_not_split_into_letters(photos):
     dataset = load_dataset(photos)
     assert len(open_images(dataset)) == len(dataset.items("train"))
     assert len(open_images(photos / "images")) == 40
+
+
+@pytest.mark.parametrize("specs", ["scenes", Path("scenes"), ["scenes"], (Path("scenes"),)])
+def test_images_to_train_on_may_be_one_name_or_path(specs):
+    assert Data(specs).names == ("scenes",)
