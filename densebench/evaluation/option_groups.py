@@ -115,7 +115,7 @@ class FewShot(Supervised):
         """Return the training images that at least one point learns from. Labels are read only where they decide that."""
         if any(dict(point)["fraction"] == 1 for point in points):
             return list(train)
-        return [train[i] for i in np.flatnonzero(self.choose(dataset, train, points).any(0))]
+        return [train[i] for i in np.flatnonzero(self.choose(dataset, train, points).any(0)).tolist()]
 
     def choose(self, dataset: Dataset, train: Sequence[Item], points: Sequence[Point]) -> Bool[np.ndarray, "points images"]:
         """Return which training images each point learns from. Subsets of one seed are nested."""

@@ -121,7 +121,7 @@ class Extraction:
         """Whether the view is a random one, drawn from a seed."""
         return bool(getattr(self.view, "augment", False))
 
-    def lacking(self, stored: Store | Container[str]) -> list[Item]:
+    def lacking(self, stored: Container[str] | Store) -> list[Item]:
         """Return the images whose features are not `stored`, one for each key."""
         return list({self.keys[item.name]: item for item in self.items if self.keys[item.name] not in stored}.values())
 

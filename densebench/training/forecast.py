@@ -72,7 +72,6 @@ def seconds_of_step(training: Training) -> float | None:
     next(steps)
     started = time.perf_counter()
     next(steps)
-    steps.close()
     return time.perf_counter() - started
 
 
