@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -201,3 +202,28 @@ def test_a_line_does_not_steer_the_terminal(terminal):
 def test_nothing_heavy_is_imported_before_the_first_bar():
     code = "import sys, densebench.cli; print(sorted({'tqdm', 'torch', 'filelock'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_a_real_notebook_shows_bars_and_messages_and_no_warning():
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    code = """
+import time, warnings
+warnings.simplefilter("error")
+from densebench.console import notice, progress
+with progress("features", 4) as bar:
+    for step in range(4):
+        time.sleep(0.6)
+        bar.advance()
+        if step == 1:
+            notice("in between")
+"""
+    cell = nbformat.v4.new_code_cell(code)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the kernel and its client
+        nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3").execute()
+    shown = "".join(output.text for output in cell.outputs)
+    assert {output.name for output in cell.outputs} == {"stderr"}
+    assert "features: 2/4 images, " in shown
+    assert on_screen(shown) == ["in between", "features: 4/4 images in 0:02"]
