@@ -41,7 +41,7 @@ from densebench.training.run_file import (
     stored_options,
     write_run,
 )
-from densebench.training.run_folder import RunFolder
+from densebench.training.run_folder import RunFolder, probe_of
 
 DEFAULT_DATA = "scenes"
 
@@ -98,6 +98,7 @@ def train(
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
     images = open_images(data.specs, data.root, limit)
+    probe = probe_of(chosen.probe, chosen.device, data.root)
     facts = {
         **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init.spec, "seed": seed or 0},
         "method_code": catalog.code_of("methods", method),
@@ -124,7 +125,7 @@ def train(
         elif world.is_main:
             write_run(folder, {**facts, "command": launch.command, "code": code(), "environment": environment()})
         with interruptible() as stopped:
-            _loop(training, RunFolder(training, folder, facts) if world.is_main else None, stopped)
+            _loop(training, RunFolder(training, folder, facts, probe) if world.is_main else None, stopped)
     return folder
 
 
