@@ -43,7 +43,7 @@ from densebench.training.run_file import (
     stored_options,
     write_run,
 )
-from densebench.training.run_folder import RunFolder
+from densebench.training.run_folder import RunFolder, probe_of
 
 DEFAULT_DATA = "scenes"
 
@@ -100,6 +100,7 @@ def train(
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
     images = open_images(data.specs, data.root, limit)
+    probe = probe_of(chosen.probe, chosen.device, data.root)
     facts = {
         **{"schema": SCHEMA, "method": method, "preset": preset, "variant": variant, "init": init.spec, "seed": seed or 0},
         "method_code": catalog.code_of("methods", method),
@@ -128,7 +129,7 @@ def train(
         elif world.is_main:
             write_run(folder, {**facts, "command": launch.command, "code": code(), "environment": environment()})
         with interruptible() as stopped:
-            run_folder = RunFolder(training, folder, facts) if world.is_main else None
+            run_folder = RunFolder(training, folder, facts, probe) if world.is_main else None
             with closing(run_folder) if run_folder else nullcontext():
                 _loop(training, run_folder, stopped)
     return folder

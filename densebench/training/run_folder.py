@@ -24,14 +24,13 @@ from densebench.training.objective import Views
 class RunFolder:
     """Writes the files of a run; only the main process has one."""
 
-    def __init__(self, training: Training, folder: Path, run: dict[str, Any]) -> None:
+    def __init__(self, training: Training, folder: Path, run: dict[str, Any], probe: Probe | None) -> None:
         """run: the facts of `run.json`."""
-        self.training, self.folder, self.run = training, folder, run
+        self.training, self.folder, self.run, self.probe = training, folder, run, probe
         sweep(folder)
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.views: Views | None = None
-        self.probe = _probe(training.options.probe, training.options.device, run["data"]["root"])
 
     def report(self, report: Report) -> None:
         """Write the figures of a logged step to the log, and print its progress line."""
@@ -102,8 +101,8 @@ class RunFolder:
             write_text(self.folder / "best" / "probe.json", json.dumps({score.metric: score.value, "epoch": epoch}) + "\n")
 
 
-def _probe(spec: str | None, device: str, root: str | None) -> Probe | None:
-    """Return what `--probe` asks for; None without it."""
+def probe_of(spec: str | None, device: str, root: Path | None) -> Probe | None:
+    """Return what `--probe` asks for; None without it. Raises UserError for data that are not there."""
     if not spec:
         return None
     (dataset, limit), (protocol, chosen) = parse(spec), probe_protocol()

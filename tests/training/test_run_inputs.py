@@ -49,6 +49,12 @@ def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
     load_backbone(f"ckpt:{run / 'best'}")
 
 
+def test_a_probe_of_data_that_are_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match="unknown data set 'scnes'"):
+        train("dino", tmp_path / "run", probe="scnes")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_real_probe_scores_the_teacher(tmp_path):
     run = train("dino", tmp_path / "run", steps=3, probe="scenes:12", probe_every=1)
     [value] = [float(row["probe_miou"]) for row in read_log(run / "log.csv") if "probe_miou" in row]
