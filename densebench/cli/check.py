@@ -19,7 +19,7 @@ def check(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="./file.py, a name of `densebench ls`, or a backbone's spec.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="The preset that is run; a protocol's or method's first if not given.")] = None,
+    preset: Annotated[str | None, typer.Option(help="The preset that is run; the first if not given.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,

@@ -43,7 +43,7 @@ def new(
 
 
 def written(kind: str, name: str) -> str:
-    """Return the text of the file of a kind, with the name put in. Raises UserError for a name that no file of Python can have."""
+    """Return the text of the file of a kind, with the name put in. Raises UserError for a name that no module can have."""
     module = name.replace("-", "_")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", module) or keyword.iskeyword(module) or len(module) > 60:
         raise UserError(

@@ -159,7 +159,7 @@ def _disjoint(dataset: Dataset, splits: tuple[str, str]) -> str:
     for shared, item in zip(dataset.image_digests(val), val, strict=True):
         if shared in names:
             raise Failed(
-                f"{item.name} of {splits[1]} is the same image as {names[shared].name} of {splits[0]}, or has its digest; take it "
+                f"{item.name} of {splits[1]} is {names[shared].name} of {splits[0]}, or has its digest; take it "
                 "out of one of them: scores would count what was learned by heart"
             )
     return f"no image of {splits[1]} is in {splits[0]}"

@@ -71,7 +71,8 @@ class _Drawn:
 class Blocks(_Drawn, Dataset):
     """Label maps of square blocks, each of a random class.
 
-    void: half is unlabelled and shown in the colours of two classes. redrawn: the labels of val have nothing to do with its images.
+    void: half is unlabelled and shown in the colours of two classes. redrawn: the labels of val do not
+    go with its images.
     """
 
     name: str = "blocks"

@@ -117,7 +117,9 @@ class _Trial:
             if after.requires_grad or after.grad is not None:
                 raise Failed(f"{name} of the teacher gets a gradient; leave requires_grad as it is, and detach what it gives")
             if not torch.allclose(after, momentum * old + (1 - momentum) * student, rtol=1e-4, atol=1e-6):
-                raise Failed(f"{name} of the teacher is not {momentum:g} of itself and the rest the student; only the loop changes it")
+                raise Failed(
+                    f"{name} of the teacher is not {momentum:g} of itself and the rest the student; only the loop changes it"
+                )
         return f"no gradient; it follows the student with momentum {momentum:.4g}"
 
     def trains(self) -> str:
@@ -125,7 +127,9 @@ class _Trial:
         losses = [float(row["loss"]) for row in rows]
         skipped = int(float(rows[-1].get("skipped", 0)))
         if skipped or not all(map(math.isfinite, losses)):
-            raise Failed(f"losses are {', '.join(f'{loss:.4g}' for loss in losses)}, {skipped} steps were skipped; keep them finite")
+            raise Failed(
+                f"losses are {', '.join(f'{loss:.4g}' for loss in losses)}, {skipped} steps were skipped; keep them finite"
+            )
         return f"{len(losses)} steps, loss {losses[0]:.4g} to {losses[-1]:.4g}"
 
     def learns(self) -> str:

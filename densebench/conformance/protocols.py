@@ -125,7 +125,9 @@ def _points(trial: Trial) -> str:
     if missing := [point for point in expected if point not in scored]:
         raise Failed(f"points() names {_words(missing[0])}, where nothing is scored; score it or leave it out")
     if more := [point for point in scored if point not in expected]:
-        raise Failed(f"run() scores {_words(more[0])}, which points() does not name; return it there, with its axes in this order")
+        raise Failed(
+            f"run() scores {_words(more[0])}, which points() does not name; return it there, with its axes in this order"
+        )
     for point in expected:
         at_point = [score for score in trial.scores if tuple(score.axes.items()) == point]
         if not headline_of(evaluator, at_point[-1:]):
@@ -157,7 +159,9 @@ def _record(trial: Trial) -> str:
     if missing := used - settings.keys():
         raise Failed(f"settings() lacks {', '.join(sorted(missing))}; begin with super().settings(dataset)")
     if foreign := settings.keys() & options.select(evaluator, "runtime").keys():
-        raise Failed(f"settings() holds the runtime option {', '.join(sorted(foreign))}; declare it with setting(...) or leave it")
+        raise Failed(
+            f"settings() holds the runtime option {', '.join(sorted(foreign))}; declare it with setting(...) or leave it"
+        )
     try:
         if json.loads(json.dumps(settings)) != settings:
             raise TypeError("they read back otherwise")

@@ -17,7 +17,7 @@ from densebench.training.augmentation import ViewSpec
 
 @dataclass(frozen=True)
 class Mine(DINO):
-    """DINO's hyper-parameters and one more: a setting changes what is learned, a runtime option must not. All else is inherited."""
+    """DINO's hyper-parameters and one more: a setting changes what is learned, a runtime option must not."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"tiny": {**DINO.presets["tiny"], "local_size": 32}}
 
