@@ -95,7 +95,7 @@ def test_a_defect_that_is_not_the_users_is_status_1_and_a_traceback(tmp_path, mo
     monkeypatch.setattr("densebench.backbones.adapters.Pixels.forward", broken)
     (tmp_path / "late.py").write_text(DEFECT.replace("> 1", "> 1000"))
     done = score(tmp_path, "--backbone", "pixels:16", "--backbone", "ckpt:nowhere", "--backbone", "./late.py")
-    assert done.status == 1 and "Traceback (most recent call last)" in done.err and done.out.startswith("./late.py on scenes")
+    assert done.status == 1 and "Traceback (most recent call last)" in done.err and done.out.startswith("late on scenes")
     assert "pixels:16 on scenes: RuntimeError: a defect" in done.err
     assert "2 of 3 evaluations failed" in done.err.splitlines()[-1]
 

@@ -79,10 +79,7 @@ def test_stages_that_share_features_count_them_once():
 
 
 def scenes(limit=4, **given):
-    [record] = evaluate(
-        "kmeans", preset="full", backbones=["pixels:16"], datasets=["scenes"], limit=limit, image_size=64, seeds=1, **given
-    )
-    return record
+    return evaluate("pixels:16", "kmeans", "scenes", preset="full", limit=limit, image_size=64, seeds=1, **given).records[0]
 
 
 def test_a_dry_run_subtracts_what_is_cached():
@@ -176,9 +173,8 @@ def test_images_pass_through_the_backbone_once_for_views_of_equal_cost(monkeypat
         return original(self, images, device)
 
     monkeypatch.setattr(Extraction, "passed", counted)
-    [record] = evaluate(
-        "incontext", backbones=["pixels:16"], datasets=["scenes"], limit=30, image_size=64, augment_epochs=3, dry_run=True
-    )
+    how = {"limit": 30, "image_size": 64, "augment_epochs": 3, "dry_run": True}
+    [record] = evaluate("pixels:16", "incontext", "scenes", **how).records
     assert passed == [1, 10, 1, 10]  # the first random view, and the plain one
     assert len([stage for stage in record["estimate"]["stages"] if stage["bytes"]]) == 4
 

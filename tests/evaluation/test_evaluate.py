@@ -139,7 +139,7 @@ def test_a_protocol_in_a_file_has_one_name(path):
         densebench.evaluate("pixels:16", protocol, "scenes", dry_run=True).records[0]["protocol"]
         for protocol in (path, load("protocols", "./mine.py")())
     )
-    assert named == configured and named["name"] == "./mine.py" and named["code"]
+    assert named == configured and named["name"] == "mine" and named["code"]
 
 
 def test_an_option_with_the_name_of_a_parameter_is_refused():

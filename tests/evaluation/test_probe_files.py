@@ -152,7 +152,7 @@ def test_tensorboard_shows_the_values(tmp_path):
 def test_without_tensorboard_one_line_says_so_and_all_else_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     asked_about([2.0, 0.5], folder=tmp_path)
-    assert capsys.readouterr().err.count("pip install tensorboard") == 1
+    assert capsys.readouterr().err.count("densebench[tensorboard]") == 1
     assert len(pd.read_csv(tmp_path / "probe.csv")) == 2 and not (tmp_path / "tensorboard").exists()
 
 

@@ -25,9 +25,8 @@ OWN = {"incontext": {"neighbours": (3,)}, "kmeans": {"preset": "full", "seeds": 
 
 
 def score(protocol="incontext", size=64, **given):
-    more = {"backbones": ["pixels:16"], "datasets": ["scenes"], "limit": 4, "image_size": size, **OWN[protocol]}
-    [record] = evaluate(protocol, **more, **given)
-    return record
+    more = {"limit": 4, "image_size": size, **OWN[protocol]}
+    return evaluate("pixels:16", protocol, "scenes", **more, **given).records[0]
 
 
 def features(tmp_path):
