@@ -7,7 +7,7 @@ do better than chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -163,9 +163,9 @@ class Jumps(_Drawn, Videos):
         """Return the names of the sequences."""
         return [f"{split}-{index}" for index in range(3)]
 
-    def list_items(self, split: str) -> Iterable[Item]:
-        """Return the frames of all sequences."""
-        return [Item(f"{name}/{frame:02}", None, None) for name in self.names(split) for frame in range(self.length)]
+    def list_items(self, split: str) -> Iterator[Item]:
+        """Yield the frames of all sequences."""
+        yield from (Item(f"{name}/{frame:02}", None, None) for name in self.names(split) for frame in range(self.length))
 
     def raw_label(self, item: Item) -> np.ndarray:
         """Return 1 and 2 where the squares stand, 0 elsewhere, uint8 [128, 128]."""

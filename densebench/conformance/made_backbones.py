@@ -19,6 +19,9 @@ LOUD = 100.0  # the oracle's largest value: heads that are trained for a few ste
 class _Pixels(nn.Module):
     """Base of backbones that look at pixels as they are, before they were normalised."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])

@@ -87,8 +87,8 @@ class _Trial:
             for variant in ("official", "paper"):
                 try:
                     build(self.kind, self.name, preset, variant, None, {})
-                except UserError as error:
-                    raise Failed(f"the preset {preset} ({variant}) cannot be built: {error}") from error
+                except (UserError, KeyError) as error:  # KeyError: an option that the method does not have
+                    raise Failed(f"the preset {preset} ({variant}) cannot be built: {error}; correct its options") from error
         return ", ".join(self.kind.presets)
 
     def step(self) -> str:
@@ -117,9 +117,7 @@ class _Trial:
             if after.requires_grad or after.grad is not None:
                 raise Failed(f"{name} of the teacher gets a gradient; leave requires_grad as it is, and detach what it gives")
             if not torch.allclose(after, momentum * old + (1 - momentum) * student, rtol=1e-4, atol=1e-6):
-                raise Failed(
-                    f"{name} of the teacher is not {momentum:g} of itself and the rest the student; only the loop changes it"
-                )
+                raise Failed(f"{name} of the teacher is not {momentum:g} of itself, else the student; only the loop changes it")
         return f"no gradient; it follows the student with momentum {momentum:.4g}"
 
     def trains(self) -> str:

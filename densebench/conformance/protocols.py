@@ -1,4 +1,4 @@
-"""What every protocol must do: state what its numbers mean, see what an oracle sees, and give the same numbers however it is run."""
+"""What every protocol must do: say what its numbers mean, see what an oracle sees, give the same numbers however it is run."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def _presets(kind: type[Evaluator]) -> str:
     for preset, values in kind.presets.items():
         try:
             options.build(kind, values, {})
-        except UserError as error:
-            raise Failed(f"the preset {preset} cannot be built: {error}") from error
+        except (UserError, KeyError) as error:  # KeyError: an option that the protocol does not have
+            raise Failed(f"the preset {preset} cannot be built: {error}; correct its options") from error
     return ", ".join(kind.presets)
 
 
@@ -125,9 +125,7 @@ def _points(trial: Trial) -> str:
     if missing := [point for point in expected if point not in scored]:
         raise Failed(f"points() names {_words(missing[0])}, where nothing is scored; score it or leave it out")
     if more := [point for point in scored if point not in expected]:
-        raise Failed(
-            f"run() scores {_words(more[0])}, which points() does not name; return it there, with its axes in this order"
-        )
+        raise Failed(f"run() scores {_words(more[0])}, which points() does not name; return it there, its axes in this order")
     for point in expected:
         at_point = [score for score in trial.scores if tuple(score.axes.items()) == point]
         if not headline_of(evaluator, at_point[-1:]):
@@ -159,9 +157,7 @@ def _record(trial: Trial) -> str:
     if missing := used - settings.keys():
         raise Failed(f"settings() lacks {', '.join(sorted(missing))}; begin with super().settings(dataset)")
     if foreign := settings.keys() & options.select(evaluator, "runtime").keys():
-        raise Failed(
-            f"settings() holds the runtime option {', '.join(sorted(foreign))}; declare it with setting(...) or leave it"
-        )
+        raise Failed(f"settings() holds the runtime option {', '.join(sorted(foreign))}; use setting(...) or leave it out")
     try:
         if json.loads(json.dumps(settings)) != settings:
             raise TypeError("they read back otherwise")

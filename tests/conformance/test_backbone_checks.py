@@ -37,7 +37,7 @@ MISTAKES = {
     "batch-mates leak": ("batch", ("return grid", "return grid - grid.mean(0)"), "among three others"),
     "always the same": ("content", ("return grid", "return torch.ones_like(grid)"), "two images give the same"),
     "pooled": ("content", ("return grid", "return grid.mean((2, 3), keepdim=True).expand_as(grid)"), "before any pooling"),
-    "mirrored": ("positions", ("return grid", "return grid.flip(3)"), "brightness in the top left corner changes the feature in row"),
+    "mirrored": ("positions", ("return grid", "return grid.flip(3)"), "top left corner changes the feature in row"),
     "one patch late": ("positions", ("return grid", "return grid.roll(2, 3)"), "without the class token"),
     "other weights on each load": ("identity", ("    torch.manual_seed(0)\n", ""), "digest differ between two loads"),
 }  # fmt: skip

@@ -22,7 +22,7 @@ MISTAKES = {
     "ids one too large": ("labels", (LABEL, f"{LABEL} + np.uint8(1)"), "holds the id 2"),
     "ids one too small": ("classes", (LABEL, f"{LABEL} - np.uint8(1)"), "no image shows 'disc'"),
     "another type": ("labels", (LABEL, "< radius**2).astype(np.int64)"), "int64"),
-    "an image in both splits": ("disjoint", ('["image", self.mapping, item.name]', '["image", item.name[-2:]]'), "learned by heart"),
+    "shared": ("disjoint", ('["image", self.mapping, item.name]', '["image", item.name[-2:]]'), "learned by heart"),
     "a digest that changes": (
         "digests",
         ('["label", self.mapping, item.name]', '["label", id(self), item.name]'),

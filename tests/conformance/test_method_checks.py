@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from planted import first_failed, plugin
 from small_runs import METHODS, OWN, SMALL
@@ -43,8 +45,7 @@ def checks(path):
 def test_a_planted_mistake_is_found_by_its_check(mistake, tmp_path):
     check, change, message = MISTAKES[mistake]
     path = plugin(tmp_path, "method", ("    def views", OWN_OBJECTIVE))
-    with open(path, "a") as file:
-        file.write(OBJECTIVE.replace("CHANGE", change))
+    Path(path).write_text(Path(path).read_text() + OBJECTIVE.replace("CHANGE", change))
     found, said = first_failed(checks(path))
     assert found == check, said
     assert message in said

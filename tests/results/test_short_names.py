@@ -26,9 +26,15 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("./mine.py", "mine"), ("./a/my_probe.py", "my-probe"), ("./mine/", "mine"), ("kmeans", "kmeans"), ("./kmeans.py", "kmeans.py"),
-     ("./kmeans/", "kmeans/")],
-)  # fmt: skip
+    [
+        ("./mine.py", "mine"),
+        ("./a/my_probe.py", "my-probe"),
+        ("./mine/", "mine"),
+        ("kmeans", "kmeans"),
+        ("./kmeans.py", "kmeans.py"),
+        ("./kmeans/", "kmeans/"),
+    ],
+)
 def test_short_names(path, name):
     assert catalog.short_name("protocols", path) == name
 
@@ -41,7 +47,7 @@ def test_a_record_has_the_short_name_and_a_path_is_no_part_of_its_identity(tmp_p
 
 
 def test_two_plug_ins_of_one_name_stay_apart(tmp_path):
-    for folder, version in (("a", 1), ("b", 1)):
+    for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         plugin(tmp_path / folder, "protocol", ("Nearest class mean", f"Nearest {folder}"))
         scored(tmp_path, tmp_path / folder / "mine.py")
