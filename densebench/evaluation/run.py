@@ -125,6 +125,7 @@ def _built(protocol: str, preset: str | None, given: Mapping[str, Any]) -> tuple
         if name not in {flag.name for flag in options.flags(kind)}:
             raise UserError(f"{name} says how backbones are read: write backbones=Backbones([...], {name}=...)")
     evaluator: Evaluator = options.build(kind, kind.presets[preset], given)
+    cache.limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     return evaluator, preset
 
 
