@@ -216,6 +216,8 @@ def table(estimate: dict[str, Any]) -> list[str]:
         "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
+    if estimate["seconds"] is None:
+        return [*lines, "nothing short can measure how long this takes"]
     more = "; stages that are not estimated come on top" if unknown else ""
     return [*lines, f"minutes are estimated by a trial of at most {TRIED} images on {estimate['device']}{more}"]
 

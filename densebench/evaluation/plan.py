@@ -22,6 +22,7 @@ from densebench.datasets.catalog import built_in, fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
 from densebench.evaluation.protocol import Evaluator
+from densebench.files.cache import limit_of
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
 READING: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
@@ -104,6 +105,7 @@ def planned(
     """
     options.check_run(seed, limit)
     evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
+    limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
     told = {"features": features, "mean": mean, "std": std}
     how |= {key: value for key, value in told.items() if value is not None}

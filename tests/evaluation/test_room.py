@@ -116,6 +116,13 @@ def test_the_limit_may_come_from_the_environment(monkeypatch):
     score("kmeans", cache_limit=1)
 
 
+def test_a_wrong_limit_is_refused_before_a_record_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSEBENCH_CACHE_LIMIT", "much")
+    with pytest.raises(UserError, match="DENSEBENCH_CACHE_LIMIT=much: it takes a number of GB above 0"):
+        score("kmeans")
+    assert not list(tmp_path.glob("results/records/*"))
+
+
 def test_a_limit_changes_no_score(tmp_path):
     free = score("kmeans")
     cache.clear(tmp_path / "cache")
