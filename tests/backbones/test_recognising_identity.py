@@ -116,6 +116,12 @@ def test_what_computes_otherwise_has_another_identity(what):
     assert identity(first()) != identity(second())
 
 
+def test_where_a_model_was_fetched_from_does_not_decide():
+    models = net(), net()
+    models[1].name_or_path = "elsewhere"
+    assert identity(models[0]) == identity(models[1])
+
+
 def test_functions_of_one_line_differ():
     model = net()
     keys = [lambda m, x: {"a": m(x), "b": 2 * m(x)}["a"], lambda m, x: {"a": m(x), "b": 2 * m(x)}["b"]]
