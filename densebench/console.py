@@ -60,11 +60,11 @@ class Line:
     It is a bar on a terminal and in a notebook; elsewhere (a pipe, a file) it is printed every ten seconds.
     """
 
-    def __init__(self, total: int, done: int = 0) -> None:
-        """total: the steps of the loop, 0 where nobody knows. done: those that are done already."""
+    def __init__(self, total: int, done: int = 0, text: str = "") -> None:
+        """total: the steps of the loop, 0 where nobody knows. done: those that are done already. text: what a bar says first."""
         self._printed = time.monotonic()
         self._lock = threading.Lock()
-        self._bar = _new_bar(total, done)
+        self._bar = _new_bar(total, done, one_line(text))
 
     def show(self, done: int, text: str) -> None:
         """Show how many steps are done, and what `text` says about them, unless the line was shown a moment ago."""
@@ -80,6 +80,7 @@ class Line:
         """Take the bar away and print `text` in its place."""
         with self._lock:
             if self._bar is not None:
+                self._bar.clear()  # a message may have shown it before its time: then close would leave it
                 self._bar.close()
                 _bars.discard(self._bar)
                 self._bar = None
@@ -94,7 +95,7 @@ class Progress:
         self.label, self.total, self.unit = one_line(label), total, unit
         self.done = 0
         self.started = time.monotonic()
-        self._line = Line(total)
+        self._line = Line(total, text=self.label)
         self._lock = threading.Lock()
 
     def advance(self, steps: int = 1) -> None:
@@ -185,7 +186,7 @@ def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _new_bar(total: int, done: int) -> Any:
+def _new_bar(total: int, done: int, text: str) -> Any:
     """Return a new bar; None in a pipe or a file, in all processes but the main one, and where messages are silenced."""
     is_quiet = LOGGER.disabled or max(_own_level(), LOGGER.manager.disable + 1) > logging.INFO
     in_notebook = _in_notebook()
@@ -195,6 +196,7 @@ def _new_bar(total: int, done: int) -> Any:
     bar = _bar_class(in_notebook)(
         total=total or None,
         initial=done,
+        desc=text,
         file=sys.stderr,
         bar_format="|{bar}| {desc}" if in_notebook else "|{bar:20}| {desc}",
         leave=False,

@@ -111,6 +111,14 @@ def test_messages_stand_above_the_bar(terminal):
     assert terminal.lines == ["a notice", "a warning", "features: 1/4 images in 0:00"]
 
 
+def test_a_bar_says_what_it_is_about_before_the_first_step(terminal):
+    ticker = Ticker(3, 8, 8)
+    notice("a notice")
+    assert terminal.lines[1].endswith("| step 3/8")
+    ticker.close()
+    assert terminal.lines == ["a notice"]
+
+
 def test_a_bar_in_a_loop_with_a_bar_leaves_the_outer_one(terminal):
     with progress("outer", 4) as outer:
         time.sleep(WAIT)

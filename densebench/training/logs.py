@@ -34,7 +34,7 @@ class Ticker:
         self.first, self.steps, self.images = step, steps, images
         self.started = time.monotonic()
         self.text = ""
-        self.line = Line(steps, step)
+        self.line = Line(steps, step, f"step {step}/{steps}")
 
     def rate(self, step: int) -> float:
         """Return images per second since the start."""
