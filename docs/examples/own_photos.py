@@ -11,11 +11,7 @@ folder, *models = sys.argv[1:]
 specs, weights = zip(*(model.split("=") for model in models), strict=True) if models else (("random:test_vit", "pixels:16"), None)
 
 photographs = densebench.load_dataset(folder)
-print(
-    ", ".join(photographs.classes),
-    *(f"{split}: {len(photographs.items(split))} images" for split in photographs.splits),
-    sep="; ",
-)
+print("classes:", ", ".join(photographs.classes))
 result = densebench.evaluate(list(specs), "incontext", photographs, weights=weights, image_size=224, fractions=(1, 2))
 print(result)
 headline = result.headline[["backbone", "fraction", "value", "low", "high"]]
