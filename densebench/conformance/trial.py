@@ -37,6 +37,11 @@ class Trial:
     scores: list[Score] = field(default_factory=list)
     """What the first run gave."""
 
+    @property
+    def is_shortened(self) -> bool:
+        """Whether a head is trained for fewer iterations than the protocol says."""
+        return issubclass(self.kind, SlidingWindow) and "iterations" not in self.given
+
     def evaluator(self, dataset: Dataset | None = None, **changed: Any) -> Evaluator:
         """Return the protocol with its options, resolved for a data set."""
         preset = self.kind.presets[self.preset]
