@@ -17,7 +17,7 @@ from densebench.results.score import SIGNS, Score, heading
 
 TOLERANCE = 1e-6  # relative, below which two numbers count as equal: sums may change their order
 RUNTIME = {"device": "cpu", "workers": 0, "batch_size": 16}
-SHORT_WINDOWS = {"iterations": 60, "crop_size": 128, "train_batch": 4, "validations": 1}
+SHORT_WINDOWS = {"iterations": 150, "crop_size": 128, "train_batch": 4, "validations": 1}
 
 Key = tuple[str, str, tuple[tuple[str, Any], ...]]
 
