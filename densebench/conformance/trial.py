@@ -17,7 +17,7 @@ from densebench.results.score import SIGNS, Score, heading
 
 TOLERANCE = 1e-6  # relative, below which two numbers count as equal: sums may change their order
 RUNTIME = {"device": "cpu", "workers": 0, "batch_size": 16}
-SHORT_WINDOWS = {"iterations": 60, "crop_size": 128, "train_batch": 4, "validations": 1}
+SHORT_WINDOWS = {"iterations": 150, "crop_size": 128, "train_batch": 4, "validations": 1}
 
 Key = tuple[str, str, tuple[tuple[str, Any], ...]]
 
@@ -36,6 +36,11 @@ class Trial:
     """Why the backbone is not the oracle."""
     scores: list[Score] = field(default_factory=list)
     """What the first run gave."""
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether a head is trained for fewer iterations than the protocol says."""
+        return issubclass(self.kind, SlidingWindow) and "iterations" not in self.given
 
     def evaluator(self, dataset: Dataset | None = None, **changed: Any) -> Evaluator:
         """Return the protocol with its options, resolved for a data set."""
