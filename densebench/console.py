@@ -156,8 +156,9 @@ def _log(level: int, text: str) -> None:
         return
     LOGGER.addHandler(_stderr)  # nothing happens where it is there already
     file, number, function, _ = LOGGER.findCaller(stacklevel=3)
+    line = one_line(text).encode("utf-8", "backslashreplace").decode()  # names of files may be no text that a log can hold
     with _above_bars():
-        LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, file, number, one_line(text), (), None, function))
+        LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, file, number, line, (), None, function))
 
 
 def _own_level() -> int:

@@ -41,6 +41,11 @@ def test_without_configuration_both_are_bare_lines(capsys):
     assert capsys.readouterr().err == "a notice\na warning\n"
 
 
+def test_what_no_encoding_holds_is_escaped(caplog):
+    notice("the file a\udcff.png")
+    assert caplog.messages == ["the file a\\udcff.png"]
+
+
 def test_records_have_their_level_and_the_line_that_wrote_them(caplog):
     both()
     assert [(record.name, record.levelname, record.message) for record in caplog.records] == [
