@@ -42,7 +42,7 @@ def test_own_photographs_compare_two_backbones(tmp_path):
         scenes.image(item).save(tmp_path / "photos" / "images" / f"{number}.jpg")
         if number < 12:  # the others have none
             Image.fromarray(scenes.label(item)).save(tmp_path / "photos" / "masks" / f"{number}.png")
-    printed = run("own_photos.py", "photos", folder=tmp_path)
+    printed = run("own_photos.py", "photos?val=0.5", "a ViT=random:test_vit=", "pixels=pixels:16=", folder=tmp_path)
     assert printed.startswith("classes: class 0, class 1")
-    assert "random:test_vit on " in printed and "pixels:16 on " in printed
+    assert "a ViT on " in printed and "pixels on " in printed
     assert (tmp_path / "photographs.png").stat().st_size > 1000
