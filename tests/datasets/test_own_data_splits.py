@@ -223,4 +223,4 @@ def test_one_name_of_images_is_not_split_into_letters(photos):
 
 @pytest.mark.parametrize("specs", ["scenes", Path("scenes"), ["scenes"], (Path("scenes"),)])
 def test_images_to_train_on_may_be_one_name_or_path(specs):
-    assert Data(specs).names == ("scenes",)
+    assert Data(specs).specs == ("scenes",)
