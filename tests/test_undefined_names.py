@@ -1,4 +1,4 @@
-"""Every name that the code reads is defined. Linters cannot say so here, since shapes such as Float[Tensor, "n"] look like names."""
+"""Every name that the code reads is defined. No linter checks it here: shapes such as Float[Tensor, "n"] look like names."""
 
 import builtins
 import dis

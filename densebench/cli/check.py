@@ -36,8 +36,7 @@ def check(
     flags: list[Flag] = []
     if kind in ("protocols", "methods"):
         entry = catalog.find(kind, name)  # type: ignore[arg-type]
-        if preset is not None and preset not in entry.all_presets:
-            raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+        catalog.check_preset(entry, name, preset)
         flags = entry.part(preset).flags()
     elif preset is not None:
         raise UserError(f"--preset {preset}: {name} is among the {kind}, which have none; leave it out")

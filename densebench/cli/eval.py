@@ -168,8 +168,7 @@ def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None,
     entries = []
     for name, preset in zip(names, chosen, strict=True):
         entry = catalog.find("protocols", name)
-        if preset is not None and preset not in entry.all_presets:
-            raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+        catalog.check_preset(entry, name, preset)
         entries.append((name, preset, entry.part(preset)))
     return entries
 

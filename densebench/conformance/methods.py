@@ -39,11 +39,11 @@ def check_method(name: str, preset: str | None = None, given: Mapping[str, Any] 
     preset: the first if not given. given: its hyper-parameters, by field name, as `train` takes them; they override what makes
     the runs short. Raises UserError where the method cannot be read or has no such preset.
     """
-    kind: type[Pretrainer] = catalog.load("methods", name, preset)
+    kind, preset = catalog.load_preset("methods", name, preset)
     with ExitStack() as stack:
         stack.enter_context(own_cache())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="densebench-check-")))
-        trial = _Trial(name, kind, preset or next(iter(kind.presets)), {**SHORT, **(given or {})}, folder)
+        trial = _Trial(name, kind, preset, {**SHORT, **(given or {})}, folder)
         yield from carried_out([
             Step("presets", trial.presets, needed=True),
             Step("step", trial.step, needed=True),

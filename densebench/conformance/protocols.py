@@ -28,8 +28,7 @@ def check_protocol(name: str, preset: str | None = None, given: Mapping[str, Any
     preset: the one whose runs are checked; the first if not given. given: its options, by field name, as `evaluate` takes them.
     Raises UserError where the protocol cannot be read or has no such preset or option.
     """
-    kind: type[Evaluator] = catalog.load("protocols", name, preset)
-    preset = preset or next(iter(kind.presets))
+    kind, preset = catalog.load_preset("protocols", name, preset)
     runs = _Runs(kind, preset, given or {})
     yield from carried_out([
         Step("version", lambda: _version(kind)),

@@ -40,7 +40,7 @@ class Scored(NamedTuple):
 
 
 def steps_of_cell(
-    plan: Plan, asked: Requested, backbone: Backbone, dataset: Dataset, is_main: bool
+    plan: Plan, requested: Requested, backbone: Backbone, dataset: Dataset, is_main: bool
 ) -> Iterator[Scored | dict[str, Any]]:
     """Score what the record of one cell lacks; yield each score once it is written, and at the end the record as JSON values.
 
@@ -48,14 +48,14 @@ def steps_of_cell(
     the main one is yielded anything.
     """
     evaluator = plan.evaluator.resolve(dataset)
-    header = _header(plan, evaluator, backbone, asked.name, dataset)
+    header = _header(plan, evaluator, backbone, requested.name, dataset)
     if plan.dry_run:
         record = _planned(evaluator, header, backbone, dataset)
     else:
         if plan.rerun:
             check_fits(evaluator, backbone, dataset, plan.limit)  # before the record is started anew
         cell = _Cell(evaluator, backbone, dataset, _record(plan.results, header, plan.rerun, is_main), plan.limit)
-        name = asked.name or backbone.spec
+        name = requested.name or backbone.spec
         for score in cell.complete(plan.command):
             if is_main:
                 yield Scored(name, dataset.name, cell.record.id, score)

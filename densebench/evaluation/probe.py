@@ -47,7 +47,7 @@ MEMORY = 2 * 2**30  # bytes; 400 views of 512 px take 1.2 GiB
 
 
 class Probe:
-    """A question that is asked again and again: how good are a network's features now, by one protocol on one data set?"""
+    """Scores the features of a network by one protocol on one data set, at every call that is due."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Probe:
             if not isinstance(path, str | Path | None):
                 raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
         if ranks not in ("main", "all"):
-            raise unknown("way to probe in several processes", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
+            raise unknown("value of ranks", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
         self.every, self.limit, self.ranks = every, limit, ranks
         evaluator, self.protocol = _protocol(protocol, preset, {**given, **({} if device == "auto" else {"device": device})})
         opened = dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset), Path(data_root) if data_root else None)
@@ -189,7 +189,7 @@ class Probe:
             save_tensors(self.save_best, state, facts, "give another save_best")
 
     def _begin(self, step: int) -> None:
-        """Forget, at the first call, the probes from this step on: a training that resumes from an earlier state repeats them."""
+        """At the first call, drop the probes from this step on: a training that resumes from an earlier state repeats them."""
         if self._begun:
             return
         self._begun = True
@@ -210,20 +210,18 @@ class Probe:
 
 
 def _protocol(protocol: str | Path | Evaluator, preset: str | None, given: dict[str, Any]) -> tuple[Evaluator, str]:
-    """Return a protocol with its options, and its name and preset in words. Raises UserError for what is unknown."""
+    """Return a protocol with its options, and its name and preset in words.
+
+    Raises UserError for an unknown protocol, preset or option, and for options beside a protocol that has its options already.
+    """
     if isinstance(protocol, Evaluator):
         own = {name: value for name, value in given.items() if name != "device"}
         if own or preset is not None:
             what = ", ".join([*own, *([] if preset is None else ["preset"])])
             raise UserError(f"{type(protocol).__name__}(...) has its options already; give {what} to it")
-        values = {flag.name: getattr(protocol, flag.name) for flag in options.flags(type(protocol))}
-        return options.build(type(protocol), values, given) if given else protocol, type(protocol).__name__
+        return options.checked(protocol, **given), type(protocol).__name__
     name = str(protocol)
-    kind = catalog.load("protocols", name, preset)
-    preset = next(iter(kind.presets)) if preset is None else preset
-    if preset not in kind.presets:
-        known = catalog.find("protocols", name).all_presets
-        raise unknown("preset", preset, known, f"{name} has {', '.join(known)}")
+    kind, preset = catalog.load_preset("protocols", name, preset)
     return options.build(kind, kind.presets[preset], given), f"{name}/{preset}"
 
 
@@ -234,19 +232,19 @@ def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
             f"{name} fine-tunes the network, which takes longer than a probe may: evaluate the finished network with it"
         )
     if evaluator.source_override() is not None:
-        raise UserError(f"{name} is told to score something else instead of the network; leave that option out")
+        raise UserError(f"{name} has an option that names something else to score than the network; leave that option out")
     if dataset.kind != evaluator.takes:
         raise UserError(f"{dataset.name} has {dataset.kind}; {name} takes {evaluator.takes}: {fitting(evaluator.takes)}")
 
 
 def _goodness(row: Mapping[str, Any]) -> float:
-    """Return a number that is greater for better probes; the least one for a value that is no number."""
+    """Return a number that is greater for better probes; minus infinity where the value is NaN."""
     value = SIGNS[row["direction"]] * float(row["value"])
     return -math.inf if math.isnan(value) else value
 
 
 def _cells(result: Headline) -> dict[str, str]:
-    """Return the cells of a row that say the result."""
+    """Return the cells of a row that hold the result."""
     texts = {name: getattr(result, name) for name in ("metric", "variant", "unit", "direction")}
     low_high = {} if result.ci95 is None else dict(zip(("low", "high"), map(repr, result.ci95), strict=True))
     return {"value": repr(result.value), **low_high, **texts}
