@@ -92,7 +92,7 @@ class _Trial:
         return ", ".join(self.kind.presets)
 
     def step(self) -> str:
-        """One step reaches the student's encoder with a gradient."""
+        """Check that in one step a gradient reaches the student's encoder."""
         training, reached = self.assembled(), set()
         for name, parameter in training.student.named_parameters():
             if not parameter.requires_grad:
@@ -106,7 +106,7 @@ class _Trial:
         return f"loss {report.figures['loss']:.4g}, a gradient for {len(reached)} of the student's tensors"
 
     def teacher(self) -> str:
-        """The teacher gets no gradient, and moves towards the student by its momentum alone."""
+        """Check that the teacher gets no gradient, and moves towards the student by its momentum alone."""
         training = self.assembled()
         before = [parameter.detach().clone() for parameter in training.teacher.parameters()]
         momentum = training.scheduled(0)["momentum"]
@@ -155,7 +155,7 @@ class _Trial:
         return "other weights"
 
     def resume(self) -> str:
-        """A run that is killed half-way and resumed ends with the weights of a straight one."""
+        """Check that a run that is killed half-way and resumed ends with the weights of an uninterrupted one."""
         folder = self.folder / "killed"
         shutil.copytree(self.first, folder)
         early, *later = saved_states(folder)
