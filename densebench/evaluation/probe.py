@@ -70,7 +70,7 @@ class Probe:
     ) -> None:
         """Open the data and check the options; no image is read yet.
 
-        dataset: what `load_dataset` takes, or a data set. protocol: a name, a file `./mine.py` or a protocol with its options.
+        dataset: what `load_dataset` takes. protocol: a name, a file `./mine.py` or a protocol with its options.
         every: a probe is due at steps 0, every, 2 * every and so on. limit: most images of each split, evenly spaced.
         device: where features are computed: auto (a GPU if there is one), cpu or cuda.
         folder: where `probe.csv` and `tensorboard/probe/` go; a second probe continues them. Without it nothing is written.
@@ -83,21 +83,16 @@ class Probe:
         Raises UserError for whatever the caller can mend.
         """
         options.check_run(None, limit)
-        for name, value, least in (("every", every, 1), ("memory", memory, 0)):
-            if type(value) is not int or value < least:
-                raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
-        for name, path in (("data_root", data_root), ("folder", folder), ("save_best", save_best)):
-            if not isinstance(path, str | Path | None):
-                raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
+        _check_arguments({"every": (every, 1), "memory": (memory, 0)}, data_root=data_root, folder=folder, save_best=save_best)
         if ranks not in ("main", "all"):
             raise unknown("value of ranks", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
         self.every, self.limit, self.ranks = every, limit, ranks
         evaluator, self.protocol = _protocol(protocol, preset, {**given, **({} if device == "auto" else {"device": device})})
-        opened = dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset), Path(data_root) if data_root else None)
+        opened = load_dataset(dataset, data_root)
         _check(evaluator, self.protocol, opened)
         self.evaluator = evaluator.resolve(opened)
         self.dataset = opened
-        # a split that is missing is found now, and not in the middle of a training
+        # raises for a missing split now, not in the middle of a training
         images = [len(opened.part(split, limit)) for split in dict.fromkeys(self.evaluator.splits(opened))]
         self._memory = Memory(opened, memory)
         reading = {"features": features, "mean": mean, "std": std}
@@ -109,10 +104,9 @@ class Probe:
         self._board: Board | None = None
         self._rows: list[dict[str, str]] = [] if self._log is None else self._log.rows
         self._begun = False
-        for row in self._rows:
-            if row.get("question") != self._question:
-                before = f"{row.get('protocol')} on {row.get('dataset')}"
-                raise UserError(f"{folder} holds probes by {before} with other settings or data; give another folder")
+        if strange := next((row for row in self._rows if row.get("question") != self._question), None):
+            before = f"{strange.get('protocol')} on {strange.get('dataset')}"
+            raise UserError(f"{folder} holds probes by {before} with other settings or data; give another folder")
 
     def __call__(self, model: Any, step: int) -> float | None:
         """Score a network where a probe is due at this step, and return the headline value; else return None.
@@ -223,6 +217,16 @@ def _protocol(protocol: str | Path | Evaluator, preset: str | None, given: dict[
     name = str(protocol)
     kind, preset = catalog.load_preset("protocols", name, preset)
     return options.build(kind, kind.presets[preset], given), f"{name}/{preset}"
+
+
+def _check_arguments(numbers: Mapping[str, tuple[Any, int]], **paths: Any) -> None:
+    """Raise UserError for a number that is not whole or below its minimum, and for a path that is neither text nor Path."""
+    for name, (value, least) in numbers.items():
+        if type(value) is not int or value < least:
+            raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
+    for name, path in paths.items():
+        if not isinstance(path, str | Path | None):
+            raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
 
 
 def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
