@@ -137,6 +137,20 @@ def load(kind: Kind, name: str, preset: str | None = None) -> Any:
     return class_
 
 
+def load_preset(kind: Kind, name: str, preset: str | None) -> tuple[Any, str]:
+    """Return what `load` does, and the preset: the first one where None is given. Raises UserError for an unknown one, too."""
+    class_ = load(kind, name, preset)
+    if preset is not None and preset not in class_.presets:
+        check_preset(find(kind, name), name, preset)
+    return class_, next(iter(class_.presets)) if preset is None else preset
+
+
+def check_preset(entry: Entry, name: str, preset: str | None) -> None:
+    """Raise UserError for a preset that no part of an entry has; None passes. name: what the user calls the entry."""
+    if preset is not None and preset not in entry.all_presets:
+        raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+
+
 def name_of(kind: Kind, class_: type) -> str:
     """Return the name of an entry's class: that of the catalogue, else the path of its file, `./mine.py`.
 

@@ -33,12 +33,12 @@ def one_line(text: str) -> str:
 
 
 def notice(text: str) -> None:
-    """Tell the user in one line what is done; of several processes only the main process does."""
+    """Print in one line what is being done; of several processes only the main process prints."""
     _log(logging.INFO, text)
 
 
 def warn(text: str) -> None:
-    """Tell the user in one line what is wrong, left out or lost; of several processes only the main process does."""
+    """Print in one line what is wrong, left out or lost; of several processes only the main process prints."""
     _log(logging.WARNING, text)
 
 
@@ -61,7 +61,7 @@ class Line:
     """
 
     def __init__(self, total: int, done: int = 0, text: str = "") -> None:
-        """total: the steps of the loop, 0 where nobody knows. done: those that are done already. text: what a bar says first."""
+        """total: the number of steps of the loop, 0 if unknown. done: those done already. text: the first text of a bar."""
         self._printed = time.monotonic()
         self._lock = threading.Lock()
         self._bar = _new_bar(total, done, one_line(text))
@@ -89,7 +89,7 @@ class Line:
 
 
 class Progress:
-    """Counts the steps of a loop. `total`: how many there are, 0 where nobody knows."""
+    """Counts the steps of a loop. `total`: how many there are, 0 if unknown."""
 
     def __init__(self, label: str, total: int, unit: str = "images") -> None:
         self.label, self.total, self.unit = one_line(label), total, unit
@@ -150,7 +150,7 @@ _bars: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _log(level: int, text: str) -> None:
-    """Give a message to the logger. Without a level of its own it has the root's, once that has handlers; else INFO."""
+    """Give a message to the logger. Without a level of its own, the root's counts if that has handlers, else INFO."""
     threshold = _own_level() or (logging.root.level if _root_takes() else logging.INFO)
     if level < threshold or level <= LOGGER.manager.disable or not _is_main():
         return
@@ -162,7 +162,7 @@ def _log(level: int, text: str) -> None:
 
 
 def _own_level() -> int:
-    """Return the level that was set for densebench alone; 0 if none was."""
+    """Return the level that was set for densebench's own logger or by DENSEBENCH_QUIET; 0 if none was."""
     return LOGGER.level or (logging.WARNING if os.environ.get("DENSEBENCH_QUIET", "0") not in ("", "0") else 0)
 
 

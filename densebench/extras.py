@@ -31,7 +31,7 @@ def check_installed(package: str, purpose: str) -> None:
     """Raise UserError, with the line that installs it, where an optional package is missing. Imports nothing."""
     try:
         spec = importlib.util.find_spec(package)
-    except ValueError:  # what `sys.modules` holds under this name says nothing of where it comes from
+    except ValueError:  # a module of this name in `sys.modules` has no spec
         spec = None
     if spec is None:
         raise UserError(f"{purpose} needs {package}, which is not installed: pip install 'densebench[{EXTRAS[package]}]'")

@@ -143,6 +143,16 @@ def build(options: type[Options], preset: Mapping[str, Any], given: Mapping[str,
     return options(**{name: known[name].read(value) for name, value in values.items()})
 
 
+def checked(configured: Options, **changed: Any) -> Options:
+    """Return an object of options with every value read and checked as `build` does, after changing some of them.
+
+    Raises UserError for a value that its flag does not take.
+    """
+    values = {flag.name: changed.get(flag.name, getattr(configured, flag.name)) for flag in flags(type(configured))}
+    read = {flag.name: flag.read(values[flag.name]) for flag in flags(type(configured))}
+    return dataclasses.replace(configured, **read)  # type: ignore[type-var]
+
+
 def select(options: Any, kind: Kind) -> dict[str, Any]:
     """Return the values of one kind of option by name, as JSON values."""
     return {flag.name: _as_json(getattr(options, flag.name)) for flag in flags(type(options)) if flag.kind == kind}

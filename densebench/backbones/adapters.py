@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.private_copy import unwrapped
 from densebench.backbones.recognising import recognise, triple
-from densebench.backbones.ways import feature_ways
+from densebench.backbones.ways import feature_calls
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
 from densebench.errors import UserError
@@ -43,11 +43,11 @@ def from_hub(name: str) -> Backbone:
         raise UserError(
             f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
         ) from error
-    ways = feature_ways(model)
-    if not ways:
+    calls = feature_calls(model)
+    if not calls:
         raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; {WRAP}")
     with guarded(f"hub:{name}", "on an image of noise"):
-        backbone = recognise(model, f"hub:{name}", f"hub:{name}", arch=f"hub {entry}", ways=ways[:1], remedy=WRAP)
+        backbone = recognise(model, f"hub:{name}", f"hub:{name}", arch=f"hub {entry}", calls=calls[:1], remedy=WRAP)
     return _finished(backbone, folder_code(_hub_folder(repo)))
 
 

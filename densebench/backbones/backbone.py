@@ -23,7 +23,7 @@ class BackboneInfo:
     mean, std: the colour statistics of the training images; layer: which features; pos_embed: how the position table is resized,
     "none" without one; origin: the project whose layout the weights had; kind: the source in the spec (timm, ckpt, file, ...);
     code: the digest of the user's own code that makes the features, "" for built-in code; name: what tables call it, "" for its
-    spec; recognised: where the features of a module were found, in words.
+    spec; recognised: where in the output of a module its features are, in words.
     """
 
     spec: str

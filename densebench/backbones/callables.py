@@ -18,7 +18,7 @@ from densebench.backbones.module_code import closure, global_names
 from densebench.backbones.private_copy import copied_with, unwrapped
 from densebench.errors import UserError
 
-DEPTH = 4
+DEPTH = 4  # how many objects inside one another are searched for modules
 
 
 class Function(nn.Module):
@@ -34,7 +34,7 @@ class Function(nn.Module):
 
 
 def held(value: Any, depth: int = 0) -> Iterator[tuple[nn.Module, int]]:
-    """Yield the modules that a function or an object holds, with how deep they lie in it; 0: by name."""
+    """Yield the modules that a function or an object holds, and at which depth; 0 is the function's own names and arguments."""
     if isinstance(value, nn.Module):
         yield value, depth - 1
         return
@@ -63,7 +63,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def copied_function(function: Callable[..., Any], name: str) -> Function:
-    """Return a function on private copies of the modules that it holds. Raises UserError where they cannot be told."""
+    """Return a function on private copies of the modules that it holds. Raises UserError where not all of them can be copied."""
     found = list(held(function))
     modules = list({id(module): module for module, _ in found}.values())
     is_object = not isinstance(function, types.FunctionType | types.MethodType | functools.partial | types.BuiltinFunctionType)

@@ -1,4 +1,4 @@
-"""What is believed of a module's patch features, checked on noise; what would give a plausible wrong number is refused.
+"""Checks of recognised patch features on noise: what would give a plausible wrong number is refused.
 
 The features of an image must be the same again and beside other images, and the feature of a patch must change most when that
 patch changes. That finds dropout that is left on, batch statistics, rows taken for columns, and class tokens taken for patches.
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densebench.backbones.layouts import Layout, Path, Size, leaves, spelled
-from densebench.backbones.ways import Reading, Unread, Way, noise, px, reason
+from densebench.backbones.ways import Call, FeatureSource, NotRecognised, noise, px, reason
 from densebench.errors import UserError, out_of_memory
 
 TOLERANCE = 1e-3  # of the spread of the features; other sizes of batch change float32 by far less
@@ -24,9 +24,12 @@ BLOCK = 8  # px of a changed patch at least
 
 
 def checked(
-    model: nn.Module, way: Way, path: Path, layouts: Sequence[Layout], sizes: tuple[Size, ...], device: torch.device
-) -> Reading:
-    """Return the reading whose layout the features follow. Raises Unread for features that change by chance or with others."""
+    model: nn.Module, call: Call, path: Path, layouts: Sequence[Layout], sizes: tuple[Size, ...], device: torch.device
+) -> FeatureSource:
+    """Return the source with the layout that the features follow.
+
+    Raises NotRecognised for features that change from call to call or with the other images of a batch.
+    """
     block = max(layouts[0].stride, math.ceil(BLOCK / layouts[0].stride) * layouts[0].stride)
     size, changes, cells = sizes[-1], None, None
     wide = (6 * block, 8 * block) if block <= 64 else (3 * block, 4 * block)
@@ -35,18 +38,18 @@ def checked(
         if len(cells) < 2:
             continue
         try:
-            changes = _changes(model, way, path, size, cells, block, device)
+            changes = _changes(model, call, path, size, cells, block, device)
             break
-        except Unread:
+        except NotRecognised:
             raise
         except Exception as error:
             if out_of_memory(error) or size in sizes:
-                raise Unread(f"{way.name} fails on {px(size)} ({reason(error)})") from error
+                raise NotRecognised(f"{call.name} fails on {px(size)} ({reason(error)})") from error
     if changes is None or cells is None:
-        raise Unread(f"{way.name} gives a single feature for images of {px(size)}, in which no patch can be told from another")
+        raise NotRecognised(f"{call.name} gives a single feature for images of {px(size)}, in which patches cannot be told apart")
     centres = [(row * block + block // 2, column * block + block // 2) for row, column in cells]
-    layout, remark = _settled(f"{way.name}{spelled(path)}", layouts, changes, size, centres)
-    return Reading(way, path, layout, sizes, remark)
+    layout, remark = _settled(f"{call.name}{spelled(path)}", layouts, changes, size, centres)
+    return FeatureSource(call, path, layout, sizes, remark)
 
 
 def _settled(
@@ -67,7 +70,7 @@ def _settled(
     if hits > count / 2:
         return layouts[0], ""
     if _is_local(changes, layouts[0]):
-        raise Unread(
+        raise NotRecognised(
             f"the features of {title} do not follow the patches: where one patch of an image changes, another one's feature "
             "changes most", refused=True,
         )  # fmt: skip
@@ -96,23 +99,23 @@ def _cells(rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 def _changes(
-    model: nn.Module, way: Way, path: Path, size: Size, cells: Sequence[tuple[int, int]], block: int, device: torch.device
+    model: nn.Module, call: Call, path: Path, size: Size, cells: Sequence[tuple[int, int]], block: int, device: torch.device
 ) -> Tensor:
     """Return how the tensor at `path` changes when one block of an image does, for each of `cells`, `[cells ...]`."""
     images = noise(1, size, device).repeat(len(cells) + 1, 1, 1, 1)
     for index, (row, column) in enumerate(cells):
         area = images[index, :, row * block : (row + 1) * block, column * block : (column + 1) * block]
         area.copy_(2 * noise(1, (block, block), device, seed=index + 1)[0] + 1.5)
-    together, again, alone = (leaves(way.call(model, batch))[path].float() for batch in (images, images, images[-1:]))
+    together, again, alone = (leaves(call.run(model, batch))[path].float() for batch in (images, images, images[-1:]))
     if together.shape[0] != len(images) or not torch.isfinite(together).all():
-        raise Unread(f"{way.name} gives features that are not finite, or not one set an image", refused=True)
+        raise NotRecognised(f"{call.name} gives features that are not finite, or not one set an image", refused=True)
     if _differ(together, again):
-        raise Unread(
+        raise NotRecognised(
             "the same images give other features the second time, in evaluation mode: something is drawn at random "
             "(dropout that is always on?) or kept from call to call", refused=True,
         )  # fmt: skip
     if _differ(together[-1:], alone):
-        raise Unread(
+        raise NotRecognised(
             "the features of an image depend on the other images of its batch (batch statistics in evaluation mode?)",
             refused=True,
         )

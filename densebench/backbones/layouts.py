@@ -1,7 +1,7 @@
 """How patch features lie in what a model returns: which of its tensors, which axis is the width, which tokens are patches.
 
-A layout is found from the shapes at several sizes of image. Where more than one fits, `recognising` looks which token changes
-with which patch.
+A layout follows from the shapes at several sizes of image. Where more than one fits, `checking` looks which feature changes with
+which patch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Path = tuple[Key, ...]
 Size = tuple[int, int]
 
 NAMED = ("x_norm_patchtokens", "last_hidden_state", "patch_tokens", "out", "features", "feat")
-"""Names of patch features in dictionaries, the first one that is there."""
-MOST_PREFIX = 32  # tokens that are no patches
+"""Keys of dictionaries under which models return patch features; the first one that is present counts."""
+MOST_PREFIX = 32  # most tokens that are no patches (class, registers)
 
 
 def leaves(output: Any, path: Path = ()) -> dict[Path, Tensor]:

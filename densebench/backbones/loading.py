@@ -54,7 +54,7 @@ def load_backbone(
     """
     check_convention(pos_embed)
     check_run(seed, None)
-    label = _label(name)
+    label = checked_label(name)
     if isinstance(model, Backbone):
         given = {"weights": weights, "features": features, "mean": mean, "std": std}
         _refuse(given, f"with {model.spec}, which is a backbone already")
@@ -82,8 +82,8 @@ def load_backbone(
     return backbone
 
 
-def _label(name: str | None) -> str:
-    """Return what tables call a backbone. Raises UserError for a name that would break a table."""
+def checked_label(name: str | None) -> str:
+    """Return the name that tables give to a backbone, "" for None. Raises UserError for a name that would break a table."""
     if name is not None and (not name.strip() or name != one_line(name)):
         raise UserError(f"--name {name!r} is empty or holds a line break or another control character; leave it out")
     return name or ""

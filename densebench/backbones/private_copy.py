@@ -43,7 +43,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def private_copy(model: nn.Module) -> tuple[nn.Module, int]:
     """Return a copy of a module without its wrappers, and how many of the caller's forward hooks it goes without.
 
-    Raises UserError for a module that cannot be copied, whose weights are spread over processes, or that has no values yet.
+    Raises UserError for a module that cannot be copied, or whose weights are spread over processes or have no values yet.
     """
     inner = unwrapped(model)
     _check_whole(inner)
@@ -54,7 +54,7 @@ def private_copy(model: nn.Module) -> tuple[nn.Module, int]:
 
 
 def frozen(model: nn.Module) -> nn.Module:
-    """Return a module that the caller gives away in float32, without gradients, in evaluation mode."""
+    """Return a module, which the caller must not use any more, converted to float32, without gradients, in evaluation mode."""
     for parameter in model.parameters():  # a scripted module has no requires_grad_ of its own
         parameter.requires_grad_(False)
     return model.float().eval()
@@ -100,7 +100,7 @@ def _copied(tensor: Tensor) -> Tensor:
 
 
 def _check_whole(model: nn.Module) -> None:
-    """Raise UserError where a module's weights are not all here: sharded over processes, or not yet made."""
+    """Raise UserError where a module's weights are not all in this process: sharded over several, or not yet initialised."""
     name = type(model).__name__
     kinds = {kind.__name__ for part in model.modules() for kind in type(part).__mro__}
     if sharded := kinds.intersection(SHARDED):

@@ -1,91 +1,87 @@
-"""Where the patch features of a module are, found by probing: the module is called on images of several sizes."""
+"""Where the patch features of a module are, recognised by probing: the module is called on images of several sizes."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from densebench.backbones.checking import checked
 from densebench.backbones.layouts import NAMED, Layout, Path, Size, layouts_of, leaves, spelled
-from densebench.backbones.ways import Reading, Unread, Way, noise, px, reason
+from densebench.backbones.ways import Call, FeatureSource, NotRecognised, noise, px, reason
 from densebench.errors import out_of_memory
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.seeds import random_states
 
 PAIRS = ((64, 128), (112, 224), (256, 384))
 
 
-def find(model: nn.Module, ways: Sequence[Way], device: torch.device) -> Reading:
-    """Return the first reading of a module, whose parts before pooling are tried last. Raises Unread where there is none."""
-    reasons: list[Unread] = []
-    with quiet(device):
-        for way in ways:
+def find(model: nn.Module, calls: Sequence[Call], device: torch.device) -> FeatureSource:
+    """Return the source of patch features that the first of `calls` gives; the parts of the module before pooling are tried last.
+
+    Raises NotRecognised where there is none.
+    """
+    reasons: list[NotRecognised] = []
+    with isolated(device):
+        for call in calls:
             try:
-                return _read(model, way, device)
-            except Unread as unread:
-                reasons.append(unread)
+                return _read(model, call, device)
+            except NotRecognised as error:
+                reasons.append(error)
         try:
-            if part := _last_part(model, ways[0], device):
+            if part := _last_part(model, calls[0], device):
                 return _read(model, part, device)
-        except Unread as unread:
-            reasons.append(unread)
-    refused = [unread for unread in reasons if unread.refused]
-    raise refused[0] if refused else Unread("; ".join(str(unread) for unread in reasons), error=reasons[0].error)
+        except NotRecognised as error:
+            reasons.append(error)
+    refused = [error for error in reasons if error.refused]
+    raise refused[0] if refused else NotRecognised("; ".join(str(error) for error in reasons), error=reasons[0].error)
 
 
 @contextmanager
-def quiet(device: torch.device) -> Iterator[None]:
-    """Run the block without gradients, in true float32, and leave every state of random numbers as it was."""
-    states = random.getstate(), np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
-    try:
-        half = torch.autocast(device.type, enabled=False)
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), float32(tf32=False), half:
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+def isolated(device: torch.device) -> Iterator[None]:
+    """Run the block without gradients and autocast, in true float32, and restore the states of all random generators."""
+    half = torch.autocast(device.type, enabled=False)
+    with random_states(), torch.no_grad(), float32(tf32=False), half:
+        yield
 
 
-def _read(model: nn.Module, way: Way, device: torch.device) -> Reading:
+def _read(model: nn.Module, call: Call, device: torch.device) -> FeatureSource:
     hints = _hints(model)
     why, first, several = "", None, False
     for sizes in _attempts(model, hints):
         if several and len(sizes) == 1:
             break  # at one size more would fit than at several
-        outputs, error = _outputs(model, way, sizes, device)
+        outputs, error = _outputs(model, call, sizes, device)
         if error is not None and not outputs:
-            why, first = why or f"{way.name} fails on {px(sizes[0])} ({reason(error)})", first or error
+            why, first = why or f"{call.name} fails on {px(sizes[0])} ({reason(error)})", first or error
             continue
         why, first, several = "" if first is not None else why, None, len(outputs) > 1
         shapes = {path: {size: found[path].shape for size, found in outputs.items()} for path in _common(list(outputs.values()))}
         fitting = {path: found for path, shape in shapes.items() if (found := layouts_of(shape, 2, hints))}
         if fitting:
-            path = _chosen(fitting, way)
-            return checked(model, way, path, fitting[path], tuple(outputs), device)
+            path = _chosen(fitting, call)
+            return checked(model, call, path, fitting[path], tuple(outputs), device)
         shown = [f"{px(size)}: {_shown(found)}" for size, found in outputs.items()]
-        why = why or f"{way.name} gives for two images of {', of '.join(shown)}"
+        why = why or f"{call.name} gives for two images of {', of '.join(shown)}"
         if not _spatial([[tensor.shape for tensor in found.values()] for found in outputs.values()]):
             break  # vectors alone, whatever the size
-    raise Unread(why, error=first)
+    raise NotRecognised(why, error=first)
 
 
 def _outputs(
-    model: nn.Module, way: Way, sizes: Sequence[Size], device: torch.device
+    model: nn.Module, call: Call, sizes: Sequence[Size], device: torch.device
 ) -> tuple[dict[Size, dict[Path, Tensor]], Exception | None]:
-    """Return the tensors that a way gives at each size that it takes, and the first error at the others."""
+    """Return the tensors that a call gives at each size that the module takes, and the first error at the others."""
     found: dict[Size, dict[Path, Tensor]] = {}
     first: Exception | None = None
     for size in sizes:
         try:
-            found[size] = leaves(way.call(model, noise(2, size, device)))
+            found[size] = leaves(call.run(model, noise(2, size, device)))
         except Exception as error:
             if out_of_memory(error):
                 raise
@@ -123,8 +119,8 @@ def _attempts(model: nn.Module, hints: Sequence[int]) -> Iterator[list[Size]]:
     yield from [[(32, 32)], [(96, 96)], [(512, 512)]]
 
 
-def _chosen(fitting: Mapping[Path, list[Layout]], way: Way) -> Path:
-    """Return the tensor that has the patch features: a named one, else the deepest one. Raises Unread where two could be it."""
+def _chosen(fitting: Mapping[Path, list[Layout]], call: Call) -> Path:
+    """Return the tensor that has the patch features: a named one, else the deepest one. Raises NotRecognised for a tie."""
     for name in NAMED:
         if named := [path for path in fitting if name in path]:
             fitting = {path: fitting[path] for path in named}
@@ -133,28 +129,30 @@ def _chosen(fitting: Mapping[Path, list[Layout]], way: Way) -> Path:
     deepest = [path for path, layouts in fitting.items() if layouts[0].stride == stride]
     in_order = all(path and isinstance(path[-1], int) and path[:-1] == deepest[0][:-1] for path in deepest)
     if len(deepest) > 1 and not in_order:
-        raise Unread(f"{way.name} gives several features of stride {stride}: {', '.join(map(spelled, deepest))}", refused=True)
+        raise NotRecognised(
+            f"{call.name} gives several features of stride {stride}: {', '.join(map(spelled, deepest))}", refused=True
+        )
     return deepest[-1]
 
 
-def _last_part(model: nn.Module, way: Way, device: torch.device) -> Way | None:
-    """Return a way to the output of the last part of a classifier that still has a grid or tokens; None without one.
+def _last_part(model: nn.Module, call: Call, device: torch.device) -> Call | None:
+    """Return a call that gives the output of the last part of a classifier that still has a grid or tokens; None without one.
 
     Only where the module itself gives nothing but vectors: then the parts behind that one only pool and classify.
     """
     hints = _hints(model)
     for sizes in _attempts(model, hints):
-        seen = [order for size in sizes if (order := _parts(model, way, size, device)) is not None]
+        seen = [order for size in sizes if (order := _parts(model, call, size, device)) is not None]
         if not seen:
             continue
         spatial = [name for name in seen[0] if all(name in order for order in seen) and _spatial([order[name] for order in seen])]
         if "" in spatial or not spatial:
             return None
-        return Way(f"its part {spatial[-1]}", _Part(way, spatial[-1]))
+        return Call(f"its part {spatial[-1]}", _Part(call, spatial[-1]))
     return None
 
 
-def _parts(model: nn.Module, way: Way, size: Size, device: torch.device) -> dict[str, list[torch.Size]] | None:
+def _parts(model: nn.Module, call: Call, size: Size, device: torch.device) -> dict[str, list[torch.Size]] | None:
     """Return the shapes that each part of a module gives for images of a size, in order of their ends; None if it fails."""
     order: dict[str, list[torch.Size]] = {}
     hooks = []
@@ -166,7 +164,7 @@ def _parts(model: nn.Module, way: Way, size: Size, device: torch.device) -> dict
 
         hooks.append(part.register_forward_hook(note))
     try:
-        way.call(model, noise(2, size, device))
+        call.run(model, noise(2, size, device))
     except Exception as error:
         if out_of_memory(error):
             raise
@@ -188,14 +186,14 @@ def _spatial(shapes: Sequence[Sequence[torch.Size]]) -> bool:
 class _Part:
     """Calls a module and returns what one of its parts gives."""
 
-    way: Way
+    call: Call
     name: str
 
     def __call__(self, model: Any, images: Tensor) -> Any:
         outputs: list[Any] = []
         hook = model.get_submodule(self.name).register_forward_hook(lambda _part, _inputs, output: outputs.append(output))
         try:
-            self.way.call(model, images)
+            self.call.run(model, images)
         finally:
             hook.remove()
         if not outputs:

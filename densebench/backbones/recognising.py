@@ -1,6 +1,6 @@
 """Any model as a backbone: a module, a timm or transformers model, or a function of images.
 
-The caller's object is never changed: a private copy is probed (`probing`), and what was recognised is said in one line. A timm
+The caller's object is never changed: a private copy is probed (`probing`), and one line says what was recognised. A timm
 model runs as under `timm:NAME`. What gives no patch features is refused, with the shapes that were seen and the line to write.
 """
 
@@ -19,16 +19,16 @@ from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone,
 from densebench.backbones.callables import check_features, check_own, copied_function
 from densebench.backbones.module_code import code_digest
 from densebench.backbones.private_copy import device_of, frozen, private_copy, unwrapped
-from densebench.backbones.probing import find, quiet
+from densebench.backbones.probing import find, isolated
 from densebench.backbones.timm_loading import TIMM_CONVENTION, timm_backbone
 from densebench.backbones.timm_models import is_plain_vit
-from densebench.backbones.ways import Adapted, Unread, Way, usual_ways
+from densebench.backbones.ways import Adapted, Call, NotRecognised, usual_calls
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.torchvision_ops import make_importable
 
-REMEDY = "tell them by features=lambda m, x: ..., which returns [b d gh gw] or [b n d] for the module m and images x"
+REMEDY = "give them by features=lambda m, x: ..., which returns [b d gh gw] or [b n d] for the module m and images x"
 Features = Callable[[Any, Any], Any]
 
 
@@ -51,7 +51,7 @@ def adapt(
     """
     if isinstance(model, types.MethodType) and isinstance(model.__self__, nn.Module) and features is None:
         model, features = model.__self__, model.__func__
-    with quiet(torch.device("cpu")):
+    with isolated(torch.device("cpu")):
         backbone = _adapted(model, features, mean, std, layer, pos_embed)
     backbone.info = replace(backbone.info, kind="module", name=name)
     notice(backbone.info.recognised)
@@ -66,23 +66,25 @@ def _adapted(model: Any, features: Features | None, mean: Any, std: Any, layer: 
     if features is None and _is_timms(copied):
         backbone = _from_timm(copied, title, layer, pos_embed, mean, std)
     elif layer != "last" or pos_embed != "auto":
-        raise UserError(f"layer= and pos_embed= go with specs and timm's models, not with {title}; features= tells what to read")
+        raise UserError(
+            f"layer= and pos_embed= go with specs and timm's models, not with {title}; features= says how to get its features"
+        )
     else:
-        ways = usual_ways(copied) if features is None else [Way("features", features)]
-        backbone = recognise(copied, f"module:{title}", title, ways=ways, device=device, mean=mean, std=std)
+        calls = usual_calls(copied) if features is None else [Call("features", features)]
+        backbone = recognise(copied, f"module:{title}", title, calls=calls, device=device, mean=mean, std=std)
     backbone.info = replace(backbone.info, code=code, recognised=backbone.info.recognised + remark)
     return backbone
 
 
 def renewed(backbone: Backbone, model: nn.Module) -> Backbone:
-    """Return the backbone of a module of which `adapt` has made `backbone` before, with what the module holds now.
+    """Return the backbone of a module of which `adapt` has made `backbone` before, with its present weights.
 
     Only what was recognised is kept; the module is copied anew, and nothing is probed or measured. The digest is the earlier one.
     """
     copied, _ = private_copy(model)
     trunk: nn.Module
     if isinstance(backbone.trunk, Adapted):
-        trunk = Adapted(copied, backbone.trunk.reading, backbone.trunk.name)
+        trunk = Adapted(copied, backbone.trunk.source, backbone.trunk.name)
     else:
         _keep_table(copied)
         before: Any = backbone.trunk
@@ -103,15 +105,15 @@ def recognise(
     title: str,
     *,
     arch: str = "",
-    ways: Sequence[Way] | None = None,
+    calls: Sequence[Call] | None = None,
     device: torch.device | None = None,
     mean: Any = None,
     std: Any = None,
     remedy: str = REMEDY,
 ) -> Backbone:
-    """Return the backbone of a module that the caller gives away, from what it returns for a few images.
+    """Return the backbone of a module, which the caller must not use any more, from what it returns for a few images.
 
-    ways: those to call it, the first that gives patch features is taken. device: where it is probed; the backbone is on the CPU.
+    calls: those to try; the first that gives patch features counts. device: where it is probed; the backbone is on the CPU.
     remedy: the end of the message where none does. Raises UserError there, and the module's own error where it takes no image.
     """
     statistics, words = _statistics(model, title, mean, std)
@@ -119,15 +121,15 @@ def recognise(
     digest = weights_digest(model)
     device = device or torch.device("cpu")
     try:
-        reading = find(model.to(device), usual_ways(model) if ways is None else ways, device)
-    except Unread as unread:
-        if unread.error is not None and remedy != REMEDY:
-            raise unread.error from unread
-        raise UserError(f"{title} gives no patch features that can be used: {unread}; {remedy}") from unread
-    layout = reading.layout
-    line = f"{title}: {reading.words}; width {layout.dim}, stride {layout.stride}, {words}"
+        source = find(model.to(device), usual_calls(model) if calls is None else calls, device)
+    except NotRecognised as error:
+        if error.error is not None and remedy != REMEDY:
+            raise error.error from error
+        raise UserError(f"{title} gives no patch features that can be used: {error}; {remedy}") from error
+    layout = source.layout
+    line = f"{title}: {source.words}; width {layout.dim}, stride {layout.stride}, {words}"
     info = BackboneInfo(spec, arch or title, layout.dim, layout.stride, *statistics, recognised=line)
-    return Backbone(Adapted(model.to("cpu"), reading, title), info, digest)
+    return Backbone(Adapted(model.to("cpu"), source, title), info, digest)
 
 
 def _copied(model: Any, title: str, features: Features | None) -> tuple[nn.Module, torch.device, int]:
@@ -148,14 +150,14 @@ def _copied(model: Any, title: str, features: Features | None) -> tuple[nn.Modul
 
 
 def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Triple, Triple], str]:
-    """Return the colour statistics that are told, that the model names, or else ImageNet's; and words for them."""
+    """Return the colour statistics that are given, else the model's own, else ImageNet's; and in words where they are from."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     found: list[Triple] = []
     origins = []
-    for which, told, usual in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
+    for which, given, usual in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
         own = getattr(model, which, None)
-        if told is not None:
-            values, origin = told, "the given"
+        if given is not None:
+            values, origin = given, "the given"
         elif isinstance(own, tuple | list | Tensor | np.ndarray):
             values, origin = own, "its own"
         elif isinstance(config, dict) and config.get(which):

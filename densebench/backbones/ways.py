@@ -1,4 +1,4 @@
-"""How a module is called on images, and what is known of its patch features once they are found."""
+"""How a module is called on images, and where in its output the patch features are, once that is recognised."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from densebench.errors import UserError, out_of_memory
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to call a module on images. name: as the user would write it."""
+class Call:
+    """One of the possible calls of a module on images. name: as the user would write it; run: calls a module on images."""
 
     name: str
-    call: Callable[[Any, Tensor], Any]
+    run: Callable[[Any, Tensor], Any]
 
 
-class Unread(Exception):  # noqa: N818
-    """No patch features are given; the text says why.
+class NotRecognised(Exception):  # noqa: N818
+    """A call gives no patch features that can be used; the text says why.
 
-    refused: they are there, but cannot be trusted. error: what the module raised, where it takes no image at all.
+    refused: there are some, but they cannot be trusted. error: what the module raised, where it takes no image at all.
     """
 
     def __init__(self, reason: str, *, refused: bool = False, error: Exception | None = None) -> None:
@@ -35,10 +35,13 @@ class Unread(Exception):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Where patch features are: in the tensor at `path` of what `way` returns, in a layout. sizes: the images that were tried."""
+class FeatureSource:
+    """Where patch features are: in the tensor at `path` of what `call` returns, in a layout.
 
-    way: Way
+    sizes: the heights and widths of images, in px, at which the call was probed. remark: what else the user should know.
+    """
+
+    call: Call
     path: Path
     layout: Layout
     sizes: tuple[Size, ...]
@@ -53,52 +56,53 @@ class Reading:
     def words(self) -> str:
         """What was recognised, without the width and the stride."""
         at = f", for images of {self.sizes[0][0]} x {self.sizes[0][1]} px only" if self.fixed else ""
-        return f"{self.way.name}{spelled(self.path)} gives {self.layout.words}{at}{self.remark}"
+        return f"{self.call.name}{spelled(self.path)} gives {self.layout.words}{at}{self.remark}"
 
 
 class Adapted(nn.Module):
-    """A module as a trunk: the patch features of a reading."""
+    """A module as a trunk: the patch features at a `FeatureSource` of its output."""
 
-    def __init__(self, model: nn.Module, reading: Reading, name: str) -> None:
+    def __init__(self, model: nn.Module, source: FeatureSource, name: str) -> None:
         super().__init__()
-        self.model, self.reading, self.name = model, reading, name
+        self.model, self.source, self.name = model, source, name
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Return patch features. Raises UserError for a size that a module of one size does not take."""
         height, width = images.shape[2:]
         try:
-            output = self.reading.way.call(self.model, images)
+            output = self.source.call.run(self.model, images)
         except (AssertionError, IndexError, RuntimeError, ValueError) as error:
-            if out_of_memory(error) or not self.reading.fixed or (height, width) in self.reading.sizes:
+            if out_of_memory(error) or not self.source.fixed or (height, width) in self.source.sizes:
                 raise
-            side = self.reading.sizes[0][0]
+            side = self.source.sizes[0][0]
             raise UserError(
                 f"{self.name} takes no images of {height} x {width} px ({reason(error)}); "
                 f"use --image-size {side}, or another backbone"
             ) from error
-        return self.reading.layout.grid(leaves(output)[self.reading.path], height, width)
+        return self.source.layout.grid(leaves(output)[self.source.path], height, width)
 
 
-def usual_ways(model: nn.Module) -> list[Way]:
-    """Return the ways to call a module on images, the plainest first."""
+def usual_calls(model: nn.Module) -> list[Call]:
+    """Return the calls of a module on images to try, the plainest first."""
     names = _parameters(model.forward)
-    ways = []
+    calls = []
     if "pixel_values" in names:
         more = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in names else {}
-        ways.append(Way("forward(pixel_values=...)", lambda network, images: network(pixel_values=images, **more)))
+        calls.append(Call("forward(pixel_values=...)", lambda network, images: network(pixel_values=images, **more)))
     else:
-        ways.append(Way("forward", lambda network, images: network(images)))
-    return [*ways, *feature_ways(model)]
+        calls.append(Call("forward", lambda network, images: network(images)))
+    return [*calls, *feature_calls(model)]
 
 
-def feature_ways(model: Any) -> list[Way]:
-    """Return the ways that models of torch hub have, whose forward gives the class token alone."""
-    ways = []
+def feature_calls(model: Any) -> list[Call]:
+    """Return the calls that models of torch hub have, whose forward gives the class token alone."""
+    calls = []
     if callable(getattr(model, "forward_features", None)):
-        ways.append(Way("forward_features", lambda network, images: network.forward_features(images)))
+        calls.append(Call("forward_features", lambda network, images: network.forward_features(images)))
     if callable(getattr(model, "get_intermediate_layers", None)):
-        ways.append(Way("get_intermediate_layers(images, 1)", lambda network, images: network.get_intermediate_layers(images, 1)))
-    return ways
+        name = "get_intermediate_layers(images, 1)"
+        calls.append(Call(name, lambda network, images: network.get_intermediate_layers(images, 1)))
+    return calls
 
 
 def _parameters(function: Callable[..., Any]) -> Sequence[str]:

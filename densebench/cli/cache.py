@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.errors import UserError
 from densebench.files import cache
 from densebench.files.atomic import cache_root
@@ -35,21 +35,17 @@ def ls(
 
 @app.command("clear")
 def clear(
-    protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what this protocol has used, and no other one.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what this data set has used, and no other one.")
-    ] = None,
+    protocol: Annotated[str | None, typer.Option(metavar="NAME", help="Only features that this protocol alone has used.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Only features that this data set alone has used.")] = None,
     backbone: Annotated[str | None, typer.Option(metavar="SPEC", help="Only features of this backbone.")] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only what was last used so long ago: 30d, 12h, 2w, 90m.")
+        str | None, typer.Option(metavar="TIME", help="Only features that were not used for this long: 30d, 12h, 2w, 90m.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
 ) -> None:
     """Remove cached features that no run uses now; the next run computes them again.
 
-    Options say which, and all of them must hold. Without any, everything is removed.
+    Of several options, all must apply to a folder. Without options, everything is removed.
     """
     before = None if older_than is None else time.time() - _seconds(older_than)
     users = {name: value for name, value in (("protocol", protocol), ("dataset", dataset)) if value is not None}
@@ -81,7 +77,7 @@ def clear(
 
 
 def _seconds(text: str) -> float:
-    """Return the seconds of a time such as 30d. Raises UserError for anything else."""
+    """Return the seconds of a span of time such as 30d. Raises UserError for anything else."""
     match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([mhdw])", text)
     if match is None:
         raise UserError(f"--older-than {text}: it takes a number and a unit, such as 30d, 12h, 2w or 90m")
@@ -89,7 +85,7 @@ def _seconds(text: str) -> float:
 
 
 def _line(entry: Usage) -> str:
-    """Return what a folder takes and holds, when it was last used and by which protocols, in one line."""
+    """Return the size and content of a folder, when it was last used and by which protocols, in one line."""
     users = ",".join(entry.by("protocol"))
     parts = (f"{entry.bytes / 2**20:9.1f} MiB", entry.folder.name[:8], _what(entry.about), f"used {_ago(entry.used)}", users)
     return "  ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""`densebench check`: find out whether a protocol, a method, a data set or a backbone does what it must."""
+"""`densebench check`: test whether a protocol, a method, a data set or a backbone does what it must."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(
 ) -> None:
     """Check a plug-in or a name of the catalogue on small made-up data, a line a check; status 1 if one fails.
 
-    Options of a protocol or a method go along: they override what makes the runs short.
+    Options of a protocol or a method may follow; they override those that make the runs short.
     """
     if show_help or name is None:
         _help(context, name)
@@ -36,8 +36,7 @@ def check(
     flags: list[Flag] = []
     if kind in ("protocols", "methods"):
         entry = catalog.find(kind, name)  # type: ignore[arg-type]
-        if preset is not None and preset not in entry.all_presets:
-            raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+        catalog.check_preset(entry, name, preset)
         flags = entry.part(preset).flags()
     elif preset is not None:
         raise UserError(f"--preset {preset}: {name} is among the {kind}, which have none; leave it out")

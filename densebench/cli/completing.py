@@ -25,7 +25,7 @@ from densebench.flag import Flag
 Offer = Callable[[typer.Context, str], list[tuple[str, str]]]
 Names = Iterable[tuple[str, str]]
 """Names with a word of explanation, which zsh and fish show."""
-SPECIAL = re.compile(r"([^\w@%+=:.,/-])")  # what bash does not take as it is
+SPECIAL = re.compile(r"([^\w@%+=:.,/-])")  # characters that bash needs to be escaped
 
 
 class Item(NamedTuple):
@@ -48,7 +48,7 @@ def _offer(names: Callable[[typer.Context], Names], *, several: bool = False) ->
 
 
 def quietly(make: Callable[[], Any], otherwise: Any) -> Any:
-    """Return what a function makes, without printing anything; `otherwise` where it fails in whatever way."""
+    """Return what a function returns, without printing anything; `otherwise` where it raises any error."""
     nowhere = io.StringIO()
     with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
         return make()
@@ -61,7 +61,7 @@ def _short(text: str) -> str:
 
 
 def words(*names: str) -> Offer:
-    """Return what offers these words."""
+    """Return a function for Typer's `autocompletion` that offers these words."""
     return _offer(lambda ctx: [(name, "") for name in names])
 
 
@@ -89,7 +89,7 @@ def _backbones(ctx: typer.Context) -> Names:
 
 
 def _recorded(name: Callable[[dict[str, Any]], str]) -> Offer:
-    """Return what offers a name of each record in the results folders on the line."""
+    """Return a function for Typer's `autocompletion` that offers a name of each record in the results folders on the line."""
 
     def names(ctx: typer.Context) -> Names:
         given = ctx.params.get("results") or "results"
@@ -121,7 +121,7 @@ recorded_backbones = _recorded(lambda record: record["backbone"].get("name", rec
 
 
 def _entries(ctx: Any) -> list[catalog.Entry]:
-    """Return what is named on the line: the protocols, or the method."""
+    """Return the entries that are named on the line: the protocols, or the method."""
     kind: catalog.Kind = "methods" if "method" in ctx.params else "protocols"
     names = ctx.params.get("protocol")
     if kind == "methods":  # it is still among the other words where the line ends in an option without its value

@@ -25,13 +25,13 @@ from densebench.cli import entry_options
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag, check_range
 
-LEFT = "densebench.config"  # where the context keeps the file, and its keys that are not the command's own
+LEFT = "densebench.config"  # the key of `context.meta` for the file, and for its keys that are no parameters of the command
 TYPES: dict[type, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,)}  # of TOML; others are texts
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
 
 class Parameter(NamedTuple):
-    """A parameter of a command: the type of one value, whether it takes several, and what Typer is told of it."""
+    """A parameter of a command: its name, the type of one value, whether it takes several, and Typer's description of it."""
 
     name: str
     type: type
@@ -55,7 +55,7 @@ class Parameter(NamedTuple):
 
     @property
     def takes(self) -> str:
-        """What it takes, in words."""
+        """The values that it takes, in words."""
         word = WORDS.get(self.type, "a text")
         return f"{word} or a list" if self.is_list or self.type is str else word
 
@@ -94,7 +94,7 @@ Config = Annotated[
 def given(context: typer.Context, known: Sequence[Flag]) -> dict[str, Any]:
     """Return the options of a protocol or a method by the name of their field: those of the file, then those of the command line.
 
-    Raises UserError for an option that there is not, and for a value in the file that an option does not take.
+    Raises UserError for an option that does not exist, and for a value in the file that an option does not take.
     """
     path, table = context.meta.get(LEFT, (None, {}))
     flags, values = {flag.name: flag for flag in known}, {}
@@ -111,7 +111,7 @@ def given(context: typer.Context, known: Sequence[Flag]) -> dict[str, Any]:
 
 
 def argument(context: typer.Context, name: str, value: str | None) -> str | None:
-    """Return an argument, or what the file gives in its place where an option of a method stands first: `--steps 3`."""
+    """Return an argument, or the file's value of it where an option of a method stands in its place: `--steps 3`."""
     if value is None or not value.startswith("-"):
         return value
     context.args.insert(0, value)

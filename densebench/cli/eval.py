@@ -133,7 +133,7 @@ def evaluate(
 
 
 def _each(values: list[str] | None) -> list[str | None] | None:
-    """Return the values of an option that goes pairwise with --backbone; `none`, beside others, stands for no value."""
+    """Return the values of an option, one for each --backbone; where there are several, the word none means no value."""
     return None if not values else [None if value == "none" and len(values) > 1 else value for value in values]
 
 
@@ -149,10 +149,10 @@ def _shares(
             raise unknown("option", key, flags, "the same command with --help lists them")
     shares = []
     for name, preset, entry in entries:
-        taken = [flag for flag in entry.flags() if flag.name in given]
-        for flag in taken:
+        applicable = [flag for flag in entry.flags() if flag.name in given]
+        for flag in applicable:
             flag.read(given[flag.name])
-        shares.append((name, preset, {flag.name: given[flag.name] for flag in taken}))
+        shares.append((name, preset, {flag.name: given[flag.name] for flag in applicable}))
     return shares
 
 
@@ -168,8 +168,7 @@ def _entries(protocols: str, presets: str | None) -> list[tuple[str, str | None,
     entries = []
     for name, preset in zip(names, chosen, strict=True):
         entry = catalog.find("protocols", name)
-        if preset is not None and preset not in entry.all_presets:
-            raise unknown("preset", preset, entry.all_presets, f"{name} has {', '.join(entry.all_presets)}")
+        catalog.check_preset(entry, name, preset)
         entries.append((name, preset, entry.part(preset)))
     return entries
 

@@ -1,4 +1,4 @@
-"""`densebench ls`: what there is, by kind."""
+"""`densebench ls`: the names of methods, protocols, data sets and backbones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ls(
 
 
 def listed(entries: Iterable[tuple[str, str]]) -> list[str]:
-    """Return names and what they mean as lines: one a name, or more on a terminal, between whose words long ones are broken."""
+    """Return the lines of a list of names and explanations; on a terminal, long lines are broken between words."""
     entries = list(entries)
     column = max((len(name) for name, _ in entries), default=0)
     lines = []

@@ -24,7 +24,7 @@ RUNS = {
 
 
 def new(
-    kind: Annotated[str, typer.Argument(metavar="protocol|method|dataset|backbone", help="What to begin.", show_default=False)],
+    kind: Annotated[str, typer.Argument(metavar="protocol|method|dataset|backbone", help="What to write.", show_default=False)],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, such as my_probe.", show_default=False)],
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it; ./NAME.py if not given.")] = None,
 ) -> None:
@@ -43,12 +43,12 @@ def new(
 
 
 def written(kind: str, name: str) -> str:
-    """Return the text of the file of a kind, with the name put in. Raises UserError for a name that no module can have."""
+    """Return the text of a new file of a kind under a name. Raises UserError for a name that no module can have."""
     module = name.replace("-", "_")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", module) or keyword.iskeyword(module) or len(module) > 60:
         raise UserError(
             f"the name {name!r} is no name of a module: it begins with a letter, has letters, digits, - and _ only, at most 60, "
-            "and is no word of Python; give such as my_probe"
+            "and is no word of Python; my_probe is one"
         )
     text = (files("densebench.templates") / f"{kind}.py").read_text(encoding="utf-8")
     class_name = "".join(part[:1].upper() + part[1:] for part in module.split("_"))

@@ -25,7 +25,7 @@ def add_quiet(app: typer.Typer) -> None:
 
 
 def _quietable(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the command with one more option, of which the command itself knows nothing."""
+    """Return the command with the additional option `--quiet`, which is not passed on to it."""
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
     parameters = [parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items()]

@@ -129,7 +129,7 @@ class _Trial:
         return "other images and other patches give other features"
 
     def positions(self) -> str:
-        """A bright corner changes the features of this corner most."""
+        """Check that a bright corner changes the features of this corner most."""
         stride, size = self.backbone.stride, 2 * self.backbone.stride
         image = 0.1 * self.images(1)
         plain = self.features(image)

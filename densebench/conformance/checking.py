@@ -1,4 +1,4 @@
-"""A check and how a list of them is carried out."""
+"""Checks, and how a list of them is carried out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class Skipped(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Step:
-    """One check to carry out: `work` returns what it saw, or raises Failed or Skipped. Others need a `needed` one to pass."""
+    """One check to carry out.
+
+    work: returns what it saw, or raises Failed or Skipped. needed: where it fails, the checks after it are skipped.
+    """
 
     name: str
     work: Callable[[], str]
@@ -85,7 +88,7 @@ def _outcome(step: Step) -> Check:
 
 @contextmanager
 def own_cache() -> Iterator[Path]:
-    """Use an empty cache folder in the block, so that nothing is taken from earlier work and nothing is left behind."""
+    """Use an empty cache folder in the block, so that nothing of earlier runs is reused and nothing is left behind."""
     before = os.environ.get("DENSEBENCH_CACHE")
     with tempfile.TemporaryDirectory(prefix="densebench-check-") as folder:
         os.environ["DENSEBENCH_CACHE"] = folder

@@ -43,7 +43,7 @@ def _samples(dataset: Dataset) -> Iterator[Item]:
 
 
 def _present(dataset: Dataset) -> list[str]:
-    """Return the splits that are there; those that an evaluation takes are checked to be."""
+    """Return the splits whose files are there; `_splits` checks that those of an evaluation are."""
     return [split for split in dataset.splits if dataset.has(split)]
 
 
@@ -130,7 +130,7 @@ def _boxes(dataset: Boxed) -> str:
 
 
 def _classes(dataset: Dataset) -> str:
-    """Where all images are looked at, each class is shown by one: ids that are one too small or too large leave one out."""
+    """Check that each class occurs, where all images are opened: ids that are one too small or too large leave one out."""
     if dataset.kind == "videos":
         raise Skipped("objects of videos have no classes")
     items = list(_samples(dataset))

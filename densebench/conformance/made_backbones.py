@@ -12,8 +12,8 @@ from densebench.backbones.weights import weights_digest
 from densebench.conformance.drawn import COLOURS
 
 STRIDE = 16
-COPIES = 13  # of each number of the oracle, so that it has more channels than protocols keep of a PCA
-LOUD = 100.0  # the oracle's largest value: heads that are trained for a few steps can use it
+COPIES = 13  # of each feature of the oracle, so that it has more channels than the PCA of a protocol keeps
+LARGEST = 100.0  # the oracle's largest value; heads that are trained for a few steps can use such large features
 
 
 class _Pixels(nn.Module):
@@ -44,7 +44,7 @@ class Oracle(_Pixels):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         distances = (self.pixels(images)[:, None] - self.colours[:, :, None, None]).square().sum(2)  # type: ignore[index]
         nearest = F.one_hot(distances.argmin(1), len(COLOURS)).movedim(-1, 1)
-        return LOUD * F.avg_pool2d(nearest.to(images.dtype), STRIDE).repeat(1, COPIES, 1, 1)
+        return LARGEST * F.avg_pool2d(nearest.to(images.dtype), STRIDE).repeat(1, COPIES, 1, 1)
 
 
 class Noise(_Pixels):

@@ -39,11 +39,11 @@ def check_method(name: str, preset: str | None = None, given: Mapping[str, Any] 
     preset: the first if not given. given: its hyper-parameters, by field name, as `train` takes them; they override what makes
     the runs short. Raises UserError where the method cannot be read or has no such preset.
     """
-    kind: type[Pretrainer] = catalog.load("methods", name, preset)
+    kind, preset = catalog.load_preset("methods", name, preset)
     with ExitStack() as stack:
         stack.enter_context(own_cache())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="densebench-check-")))
-        trial = _Trial(name, kind, preset or next(iter(kind.presets)), {**SHORT, **(given or {})}, folder)
+        trial = _Trial(name, kind, preset, {**SHORT, **(given or {})}, folder)
         yield from carried_out([
             Step("presets", trial.presets, needed=True),
             Step("step", trial.step, needed=True),
@@ -92,7 +92,7 @@ class _Trial:
         return ", ".join(self.kind.presets)
 
     def step(self) -> str:
-        """One step reaches the student's encoder with a gradient."""
+        """Check that in one step a gradient reaches the student's encoder."""
         training, reached = self.assembled(), set()
         for name, parameter in training.student.named_parameters():
             if not parameter.requires_grad:
@@ -106,7 +106,7 @@ class _Trial:
         return f"loss {report.figures['loss']:.4g}, a gradient for {len(reached)} of the student's tensors"
 
     def teacher(self) -> str:
-        """The teacher gets no gradient, and moves towards the student by its momentum alone."""
+        """Check that the teacher gets no gradient, and moves towards the student by its momentum alone."""
         training = self.assembled()
         before = [parameter.detach().clone() for parameter in training.teacher.parameters()]
         momentum = training.scheduled(0)["momentum"]
@@ -155,7 +155,7 @@ class _Trial:
         return "other weights"
 
     def resume(self) -> str:
-        """A run that is killed half-way and resumed ends with the weights of a straight one."""
+        """Check that a run that is killed half-way and resumed ends with the weights of an uninterrupted one."""
         folder = self.folder / "killed"
         shutil.copytree(self.first, folder)
         early, *later = saved_states(folder)

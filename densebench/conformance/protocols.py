@@ -28,8 +28,7 @@ def check_protocol(name: str, preset: str | None = None, given: Mapping[str, Any
     preset: the one whose runs are checked; the first if not given. given: its options, by field name, as `evaluate` takes them.
     Raises UserError where the protocol cannot be read or has no such preset or option.
     """
-    kind: type[Evaluator] = catalog.load("protocols", name, preset)
-    preset = preset or next(iter(kind.presets))
+    kind, preset = catalog.load_preset("protocols", name, preset)
     runs = _Runs(kind, preset, given or {})
     yield from carried_out([
         Step("version", lambda: _version(kind)),
@@ -116,7 +115,7 @@ def _headline(runs: _Runs) -> str:
 
 
 def _points(trial: Trial) -> str:
-    """The headline is scored at every point, once, and comes last."""
+    """Check that the headline is scored at every point, once, and comes last."""
     evaluator = trial.evaluator()
     expected = evaluator.points(trial.dataset)
     scored = [tuple(score.axes.items()) for score in trial.headlines(trial.scores)]
@@ -150,7 +149,7 @@ def _values(trial: Trial) -> str:
 
 
 def _record(trial: Trial) -> str:
-    """All settings are in the record, as JSON, and runtime options are not."""
+    """Check that all settings are in the record, as JSON, and that runtime options are not."""
     evaluator = trial.evaluator()
     settings = evaluator.settings(trial.dataset)
     used = {name for name, value in options.select(evaluator, "setting").items() if value is not None}
@@ -185,7 +184,7 @@ def _oracle(trial: Trial) -> str:
 
 def _noise(trial: Trial) -> str:
     if not trial.is_oracle:
-        raise Skipped("it does not score the oracle, and neither noise")
+        raise Skipped("it does not score the oracle, and so not noise either")
     score = best(trial.headlines(trial.run(made(Noise()))))
     oracle = worst(trial.headlines(trial.scores))
     if score.unit != "%":
@@ -249,7 +248,7 @@ _WORKERS = "what a worker makes of an image must follow from the options and the
 
 
 def _runtime(trial: Trial) -> str:
-    """Every runtime option of the protocol's own changes no number."""
+    """Check that no runtime option of the protocol's own changes a number."""
     tried = []
     known = {"device", "workers", "batch_size", "gpus", "visualise"}
     for flag in (flag for flag in options.flags(trial.kind) if flag.kind == "runtime" and flag.name not in known):
@@ -275,7 +274,7 @@ def _others(choices: tuple[str, ...], value: Any) -> list[Any]:
 
 
 def _resume(trial: Trial) -> str:
-    """A run that is killed after its first point gives, when it is run again, what a straight run gives."""
+    """Check that a run that is killed after its first point and resumed gives what an uninterrupted run gives."""
     points = trial.evaluator().points(trial.dataset)
     if len(points) < 2:
         raise Skipped("one point: there is nothing to resume after it")

@@ -136,13 +136,13 @@ class Folder(Dataset):
 class Inferred(Folder):
     """A folder of which something was inferred.
 
-    entries: the images of each split. layout, split_rule: what was found, in words. told: keys that the user gave.
+    entries: the images of each split. layout, split_rule: what was inferred, in words. stated: options that the user gave.
     """
 
     entries: tuple[tuple[str, tuple[Item, ...]], ...] = ()
     layout: str = ""
     split_rule: str = ""
-    told: tuple[tuple[str, Any], ...] = ()
+    stated: tuple[tuple[str, Any], ...] = ()
 
     def list_items(self, split: str) -> Iterator[Item]:
         """Yield the images of a split, sorted by name or in the order of its list."""
@@ -154,7 +154,7 @@ class Inferred(Folder):
 
     def classes_toml(self) -> str:
         """Return the text of a classes.toml by which nothing needs to be inferred from the label maps."""
-        lines: dict[str, Any] = {**dict(self.told), "classes": list(self.classes), **self._meaning()}
+        lines: dict[str, Any] = {**dict(self.stated), "classes": list(self.classes), **self._meaning()}
         if self.background is not None:
             lines["background"] = self.classes[self.background]
         if not self.split_rule.startswith("by seed"):

@@ -15,8 +15,7 @@ from densebench.backbones.sources import FILE
 from densebench.console import notice, warn
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
-from densebench.evaluation.estimate import check_fits, declared
-from densebench.evaluation.estimate import plan as estimate_of
+from densebench.evaluation.estimate import check_fits, declared, estimate_run
 from densebench.evaluation.plan import Plan, Requested
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.evaluation.room import reserved
@@ -31,7 +30,7 @@ from densebench.user_code import class_code
 
 
 class Scored(NamedTuple):
-    """One score as it is made: the names of the backbone and of the data set, the id of the record that holds it, the score."""
+    """One score, and where it belongs: the names of the backbone and of the data set, and the id of the record that holds it."""
 
     backbone: str
     dataset: str
@@ -40,22 +39,22 @@ class Scored(NamedTuple):
 
 
 def steps_of_cell(
-    plan: Plan, asked: Requested, backbone: Backbone, dataset: Dataset, is_main: bool
+    plan: Plan, requested: Requested, backbone: Backbone, dataset: Dataset, is_main: bool
 ) -> Iterator[Scored | dict[str, Any]]:
     """Score what the record of one cell lacks; yield each score once it is written, and at the end the record as JSON values.
 
     Scores that the record holds already come first. A dry run yields the plan of the record alone. Of several processes only
-    the main one is yielded anything.
+    the main one gets anything.
     """
     evaluator = plan.evaluator.resolve(dataset)
-    header = _header(plan, evaluator, backbone, asked.name, dataset)
+    header = _header(plan, evaluator, backbone, requested.name, dataset)
     if plan.dry_run:
         record = _planned(evaluator, header, backbone, dataset)
     else:
         if plan.rerun:
             check_fits(evaluator, backbone, dataset, plan.limit)  # before the record is started anew
         cell = _Cell(evaluator, backbone, dataset, _record(plan.results, header, plan.rerun, is_main), plan.limit)
-        name = asked.name or backbone.spec
+        name = requested.name or backbone.spec
         for score in cell.complete(plan.command):
             if is_main:
                 yield Scored(name, dataset.name, cell.record.id, score)
@@ -65,7 +64,7 @@ def steps_of_cell(
 
 
 def _header(plan: Plan, evaluator: Evaluator, backbone: Backbone, name: str | None, dataset: Dataset) -> dict[str, Any]:
-    """Return the header of a record: everything that its identity is made from, and names."""
+    """Return the header of a record: everything that its identity is made from, and names for people."""
     protocol, name = plan.protocol, name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
     about = {"name": catalog.short_name("protocols", protocol), "preset": plan.preset, "version": evaluator.version}
     about["settings"] = evaluator.settings(dataset)
@@ -101,11 +100,11 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
 
 
 def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
-    """Return what a dry run yields: the header that the record would have, its points, and what they will take."""
+    """Return what a dry run yields: the header that the record would have, its points, and the estimate of time and storage."""
     points = evaluator.points(dataset)
     notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
-    estimate = estimate_of(evaluator, backbone, dataset, header["dataset"]["limit"])
-    return {**header, "points": [dict(point) for point in points], "estimate": estimate}
+    costs = estimate_run(evaluator, backbone, dataset, header["dataset"]["limit"])
+    return {**header, "points": [dict(point) for point in points], "estimate": costs}
 
 
 def _record(results: Path, header: dict[str, Any], rerun: bool, is_main: bool) -> records.Record:
@@ -129,7 +128,7 @@ class _Cell:
     limit: int | None
 
     def complete(self, command: str) -> Iterator[Score]:
-        """Score what the record lacks, draw what is not yet drawn; yield the scores of every point that is asked for."""
+        """Score what the record lacks, draw what is not yet drawn; yield the scores of every requested point."""
         points, known = self.evaluator.points(self.dataset), frozenset(self.record.points())
         synchronise()
         if not self.record.read_only:
@@ -179,7 +178,7 @@ class _Cell:
             _forget_progress(self.record)
 
     def room(self, run: Run) -> AbstractContextManager[None]:
-        """Return a block that holds the features of a run, and tidies up after it."""
+        """Return a context that reserves the cache folders of a run's features, and tidies up after it."""
         stages = declared(self.evaluator, self.backbone, self.dataset, run)
         return reserved(self.evaluator, stages, self.record.header["protocol"]["name"], self.dataset.name)
 

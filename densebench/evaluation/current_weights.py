@@ -15,7 +15,7 @@ from densebench.errors import UserError
 
 
 class CurrentWeights:
-    """Makes a backbone of a network at each call; where its features are found is recognised at the first call.
+    """Makes a backbone of a network at each call; where its features are is recognised at the first call only.
 
     Every backbone runs on a new private copy, so that nothing that a network derives from its weights (such as a resized table of
     positions) outlives them. The network is never changed. One of another class, or whose tensors have other names or shapes, is

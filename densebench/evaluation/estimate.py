@@ -1,4 +1,4 @@
-"""What a run will store and how long it will take, from its stages and a trial on ten images, before it is started."""
+"""What a run will store and how long it will take: an estimate from its stages and a trial on ten images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ from densebench.files.store import stored_keys
 from densebench.numerics.arithmetic import float32
 from densebench.processes import describe, resolve_device, resolve_workers
 
-TRIED = 10
+TRIED = 10  # images of a trial, at most
 BUDGET = 60.0
 """Seconds that the trial may take; where ten images would take longer, one image is all that is tried."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """What one stage will store: of all its images, and those that the cache holds already, in images and bytes."""
+class StageSize:
+    """What one stage will store, in bytes, and what of it the cache holds already, in images and bytes.
+
+    lacking: the images whose features have to be computed; all of them for a stage without features.
+    """
 
     stage: Stage
     bytes: int
@@ -51,14 +54,14 @@ def declared(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, run: Ru
     return list(evaluator.stages(backbone, dataset, run))
 
 
-def room(stage: Stage) -> Room:
-    """Return what a stage will store; nothing is opened or changed for it."""
+def size_of(stage: Stage) -> StageSize:
+    """Return what a stage will store; no file is opened or changed."""
     wanted = stage.extraction
     if wanted is None:
-        return Room(stage, 0, 0, 0, stage.items)
+        return StageSize(stage, 0, 0, 0, stage.items)
     every, lacking = wanted.lacking(()), wanted.lacking(stored_keys(wanted.folder))
     total, missing = wanted.nbytes(every), wanted.nbytes(lacking)
-    return Room(stage, total, total - missing, len(every) - len(lacking), lacking)
+    return StageSize(stage, total, total - missing, len(every) - len(lacking), lacking)
 
 
 def needed(stages: Iterable[Stage]) -> tuple[int, int]:
@@ -99,33 +102,33 @@ def check_room(total: int, missing: int, limit: int | None) -> None:
         notice(f"{what}: free some space, set DENSEBENCH_CACHE elsewhere, or {remedy}")
 
 
-def plan(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> dict[str, Any]:
+def estimate_run(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     """Return what a run would store and how long it would take, as JSON values, and print it as a table of notices.
 
     `seconds` of a stage is None where it cannot be estimated, and so are all where the protocol declares no stages.
     Raises UserError where the features alone take more than `--cache-limit`.
     """
-    rooms = [room(stage) for stage in declared(evaluator, backbone, dataset, Run(limit))]
-    seconds = Trial(evaluator, backbone).seconds(rooms)
+    sizes = [size_of(stage) for stage in declared(evaluator, backbone, dataset, Run(limit))]
+    seconds = Trial(evaluator, backbone).seconds(sizes)
     stages = [
         {
             "stage": each.stage.name, "images": each.stage.images, "bytes": each.bytes, "cached_bytes": each.cached_bytes,
-            "cached_images": each.cached_images, "seconds": None if taken is None else round(taken, 1),
+            "cached_images": each.cached_images, "seconds": None if measured is None else round(measured, 1),
         }
-        for each, taken in zip(rooms, seconds, strict=True)
+        for each, measured in zip(sizes, seconds, strict=True)
     ]  # fmt: skip
-    known = [taken for taken in seconds if taken is not None]
-    together, missing = needed(each.stage for each in rooms)
+    known = [measured for measured in seconds if measured is not None]
+    together, missing = needed(each.stage for each in sizes)
     total = {
         "bytes": together,
         "seconds": round(sum(known), 1) if known else None,
         "free_bytes": free_bytes(),
     }
-    estimate = {"stages": stages, **total, "device": describe(resolve_device(evaluator.device))}
-    for line in table(estimate):
+    result = {"stages": stages, **total, "device": describe(resolve_device(evaluator.device))}
+    for line in table(result):
         notice(line)
     check_room(together, missing, limit_of(evaluator.cache_limit))
-    return estimate
+    return result
 
 
 class Trial:
@@ -135,13 +138,13 @@ class Trial:
         self.evaluator, self.device = evaluator, resolve_device(evaluator.device)
         self._known: dict[Any, float] = {}
 
-    def seconds(self, rooms: Sequence[Room]) -> list[float | None]:
-        """Return how long each stage will take; None where nothing short can be measured."""
-        share = BUDGET / max(1, len(rooms))
+    def seconds(self, sizes: Sequence[StageSize]) -> list[float | None]:
+        """Return the seconds that each stage will take; None where no short trial can measure it."""
+        share = BUDGET / max(1, len(sizes))
         with contextlib.redirect_stderr(io.StringIO()), float32(tf32=self.evaluator.precision == "tf32"):
-            return [self._of(each, share) for each in rooms]
+            return [self._of(each, share) for each in sizes]
 
-    def _of(self, each: Room, budget: float) -> float | None:
+    def _of(self, each: StageSize, budget: float) -> float | None:
         stage, wanted = each.stage, each.stage.extraction
         if not each.lacking:
             return 0.0
@@ -150,7 +153,7 @@ class Trial:
             key = repr(kind)
             if key not in self._known:
                 some = limited(each.lacking, TRIED)
-                self._known[key] = self._passed(wanted, some, budget)
+                self._known[key] = self._seconds_per_image(wanted, some, budget)
             return self._known[key] * len(each.lacking)
         if stage.sample is None:
             return None
@@ -167,18 +170,18 @@ class Trial:
         share = stage.sample(items)
         return time.perf_counter() - started, len(items) / stage.images if share is None else share
 
-    def _passed(self, wanted: Extraction, items: Sequence[Item], budget: float) -> float:
-        """Return the seconds that one image takes from its file to its features on the CPU."""
+    def _seconds_per_image(self, wanted: Extraction, items: Sequence[Item], budget: float) -> float:
+        """Return the seconds from the file of one image to its features: decoding, and the forward pass on the device."""
         wanted.backbone.to(self.device)
-        taken = self._decoded_and_passed(wanted, items[:1])
-        if sum(taken) * len(items) <= budget:
-            taken = self._decoded_and_passed(wanted, items)
+        measured = self._seconds_of_parts(wanted, items[:1])
+        if sum(measured) * len(items) <= budget:
+            measured = self._seconds_of_parts(wanted, items)
         workers = resolve_workers(self.evaluator.workers, len(wanted.items))
         if workers and self.device.type == "cuda":  # images are decoded while the device computes
-            return max(taken[0] / workers, taken[1])
-        return sum(taken)
+            return max(measured[0] / workers, measured[1])
+        return sum(measured)
 
-    def _decoded_and_passed(self, wanted: Extraction, items: Sequence[Item]) -> tuple[float, float]:
+    def _seconds_of_parts(self, wanted: Extraction, items: Sequence[Item]) -> tuple[float, float]:
         """Return the seconds for one image: decoding, and its part of a forward pass at the batch size of the run."""
         started = time.perf_counter()
         images = [wanted.decoded(item) for item in items]
@@ -199,7 +202,7 @@ class Trial:
 
 
 def table(estimate: dict[str, Any]) -> list[str]:
-    """Return the estimate in lines: a stage each, and what all take together."""
+    """Return the lines of a table of the estimate: one for each stage, and the total."""
     if not estimate["stages"]:
         return ["what this protocol stores and how long it takes is not estimated: it declares no stages"]
     rows = [("stage", "images", "cache", "of which cached", "minutes")]

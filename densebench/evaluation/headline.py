@@ -13,7 +13,7 @@ from densebench.results.score import Point, Score, without_seed
 
 @dataclass(frozen=True)
 class Headline:
-    """A headline: its value, and what it is. `ci95` is None where the value is a mean over seeds."""
+    """The headline of a run, in `unit`. ci95: its 95 % interval over images; None without one, and for a mean over seeds."""
 
     metric: str
     variant: str

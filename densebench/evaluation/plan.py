@@ -1,11 +1,11 @@
-"""What an evaluation is asked for, checked before anything runs: a protocol, the backbones and the data sets."""
+"""The request of an evaluation, checked before anything runs: a protocol, the backbones and the data sets."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,19 @@ from torch import nn
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
-from densebench.backbones.loading import load_backbone
+from densebench.backbones.loading import checked_label, load_backbone
 from densebench.backbones.sources import check_form
-from densebench.console import notice, one_line
+from densebench.console import notice
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fitting
 from densebench.datasets.dataset import Dataset
-from densebench.errors import UserError, unknown
+from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator
 from densebench.files.cache import limit_of
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
-READING: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
-"""How a backbone is read, unless told."""
+READING_DEFAULTS: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
+"""How a backbone is read by default, in keywords of `load_backbone`."""
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 Model = str | Path | nn.Module | Callable[..., Any]
@@ -37,12 +37,12 @@ Datasets = str | Path | Dataset | Sequence[str | Path | Dataset] | None
 
 @dataclass(frozen=True)
 class Requested:
-    """A backbone that is asked for and not yet loaded. name: what tables call it; how: keywords of `load_backbone`."""
+    """A requested backbone, not yet loaded. name: what tables call it; reading: further keywords of `load_backbone`."""
 
     model: Model
     weights: str | Path | None = None
     name: str | None = None
-    how: Mapping[str, Any] = field(default_factory=lambda: READING)
+    reading: Mapping[str, Any] = field(default_factory=lambda: READING_DEFAULTS)
 
     @property
     def label(self) -> str:
@@ -51,7 +51,7 @@ class Requested:
 
     def load(self) -> Backbone:
         """Load it. Raises UserError as `load_backbone` does."""
-        return load_backbone(self.model, weights=self.weights, name=self.name, **self.how)
+        return load_backbone(self.model, weights=self.weights, name=self.name, **self.reading)
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,18 @@ def planned(
     command: str = "",
     **given: Any,
 ) -> Plan:
-    """Return the plan of what `evaluate` is asked for. Its parameters are those of `evaluate`; nothing is loaded or scored.
+    """Return the plan of a call of `evaluate`, with the same parameters; no backbone is loaded, and nothing is scored.
 
     Raises UserError for whatever is wrong with the call as a whole.
     """
     options.check_run(seed, limit)
     evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
     limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
-    how = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
-    told = {"features": features, "mean": mean, "std": std}
-    how |= {key: value for key, value in told.items() if value is not None}
-    backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), how)
-    backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), how)
+    reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    of_modules = {"features": features, "mean": mean, "std": std}
+    reading |= {key: value for key, value in of_modules.items() if value is not None}
+    backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), reading)
+    backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), reading)
     opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
 
@@ -132,12 +132,12 @@ def _evaluator(
         raise UserError(f"{name}: evaluate has a parameter {clash[0]} already; give the option {clash[0]} another name")
     if model is None and "model" not in own:
         model = given.pop("model", None)
-    evaluator = _checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
+    evaluator = options.checked(protocol) if isinstance(protocol, Evaluator) else options.build(kind, kind.presets[preset], given)
     return evaluator, name, preset, model
 
 
 def _new_call(model: Any, protocol: Any, given: Mapping[str, Any]) -> str:
-    """Return how a call that names no protocol, or that still has `backbones=`, is written."""
+    """Return the right spelling of a call that names no protocol or passes `backbones=`, as older versions took it."""
     names = [each for each in (model, protocol) if isinstance(each, str)]
     name = next((each for each in names if each in catalog.names("protocols") or catalog.is_path(each)), "incontext")
     models, datasets = (given.get(key, (default,)) for key, default in (("backbones", "random:test_vit"), ("datasets", "scenes")))
@@ -171,16 +171,12 @@ def _several(value: Any, what: str = "") -> list[Any]:
 def _named(protocol: str | Path, preset: str | None) -> tuple[type[Evaluator], str, str]:
     """Return the class behind the name or the path of a protocol, the name and the preset. Raises UserError where unknown."""
     name = protocol if isinstance(protocol, str) else _path_as_name(protocol)
-    kind: type[Evaluator] = catalog.load("protocols", name, preset)
-    preset = next(iter(kind.presets)) if preset is None else preset
-    if preset not in kind.presets:
-        known = catalog.find("protocols", name).all_presets
-        raise unknown("preset", preset, known, f"{name} has {', '.join(known)}")
+    kind, preset = catalog.load_preset("protocols", name, preset)
     return kind, name, preset
 
 
 def _path_as_name(path: Path) -> str:
-    """Return a path as one types it: `./mine.py`, `./mine/`. The name is part of what a record is found by."""
+    """Return a path as users type it: `./mine.py`, `./mine/`. It becomes the name of the protocol in a record."""
     text = f"{path.as_posix()}/" if path.is_dir() else path.as_posix()
     return text if path.is_absolute() or text.startswith(".") else f"./{text}"
 
@@ -205,40 +201,35 @@ def _configured(evaluator: Evaluator, preset: str | None, given: Mapping[str, An
     return kind, catalog.name_of("protocols", kind), min(kind.presets, key=distance)
 
 
-def _checked(evaluator: Evaluator) -> Evaluator:
-    """Return a configured protocol with every option read and checked as those of the command line are."""
-    values = {flag.name: flag.read(getattr(evaluator, flag.name)) for flag in options.flags(type(evaluator))}
-    return replace(evaluator, **values)
-
-
 def _backbones(
-    override: Backbone | None, models: list[Model], weights: list[Any], names: list[Any], how: Mapping[str, Any]
+    override: Backbone | None, models: list[Model], weights: list[Any], names: list[Any], reading: Mapping[str, Any]
 ) -> list[Requested]:
-    """Return the backbones that are asked for, or `override` alone. Raises UserError for what excludes one another."""
-    if override is not None and (models or weights or how != READING):
-        raise UserError(f"{override.spec} is scored as it is; leave out --backbone, --weights and how to read them")
+    """Return the requested backbones, or `override` alone. Raises UserError for arguments that exclude one another."""
+    if override is not None and (models or weights or reading != READING_DEFAULTS):
+        raise UserError(
+            f"{override.spec} is scored as it is; leave out --backbone, --weights, --layer, --pos-embed, --role and --seed"
+        )
     models = models if override is None else [override]
     pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)
     for spec in models:
         if isinstance(spec, str) and not os.path.exists(spec):  # noqa: PTH110 (Path raises for a name that is too long)
             check_form(spec)
-    return [Requested(model, file, name, how) for model, file, name in pairs]
+    return [Requested(model, file, name, reading) for model, file, name in pairs]
 
 
 def _paired(flag: str, values: list[Any], count: int) -> list[Any]:
-    """Return one value for each of `count` backbones. Raises UserError for another number, and for a name of several lines."""
+    """Return one value for each of `count` backbones. Raises UserError for another number, and for a name that breaks tables."""
     if values and len(values) != count:
         if len(values) == 1:
             raise UserError(f"{flag} {values[0]} goes with one --backbone; {count} are given: give one {flag} for each")
         raise UserError(f"{len(values)} {flag} for {count} backbones: give one for each, in the order of the backbones")
     for name in values if flag == "--name" else ():
-        if name is not None and name != one_line(name):
-            raise UserError(f"--name {name!r} holds a line break or another control character; leave it out")
+        checked_label(name)
     return values or [None] * count
 
 
 def _with_defaults(
-    evaluator: Evaluator, protocol: str, backbones: list[Requested], datasets: list[Any], how: Mapping[str, Any]
+    evaluator: Evaluator, protocol: str, backbones: list[Requested], datasets: list[Any], reading: Mapping[str, Any]
 ) -> tuple[list[Requested], list[Any]]:
     """Return the backbones and data sets, with defaults where none are given; a notice names each default."""
     takes = evaluator.takes
@@ -252,7 +243,7 @@ def _with_defaults(
             spec, ending = RANDOM_BASELINE, f", untrained; {remedy}"
         else:
             spec, ending = f"ckpt:{newest}", ""
-        backbones = [Requested(spec, how=how)]
+        backbones = [Requested(spec, reading=reading)]
         datasets = datasets or [(newest and _trained_on(newest)) or "scenes"]
         notice(f"no --backbone: scoring {spec}{ending}")
     if not datasets:

@@ -47,7 +47,7 @@ MEMORY = 2 * 2**30  # bytes; 400 views of 512 px take 1.2 GiB
 
 
 class Probe:
-    """A question that is asked again and again: how good are a network's features now, by one protocol on one data set?"""
+    """Scores the features of a network by one protocol on one data set, at every call that is due."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Probe:
     ) -> None:
         """Open the data and check the options; no image is read yet.
 
-        dataset: what `load_dataset` takes, or a data set. protocol: a name, a file `./mine.py` or a protocol with its options.
+        dataset: what `load_dataset` takes. protocol: a name, a file `./mine.py` or a protocol with its options.
         every: a probe is due at steps 0, every, 2 * every and so on. limit: most images of each split, evenly spaced.
         device: where features are computed: auto (a GPU if there is one), cpu or cuda.
         folder: where `probe.csv` and `tensorboard/probe/` go; a second probe continues them. Without it nothing is written.
@@ -83,21 +83,16 @@ class Probe:
         Raises UserError for whatever the caller can mend.
         """
         options.check_run(None, limit)
-        for name, value, least in (("every", every, 1), ("memory", memory, 0)):
-            if type(value) is not int or value < least:
-                raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
-        for name, path in (("data_root", data_root), ("folder", folder), ("save_best", save_best)):
-            if not isinstance(path, str | Path | None):
-                raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
+        _check_arguments({"every": (every, 1), "memory": (memory, 0)}, data_root=data_root, folder=folder, save_best=save_best)
         if ranks not in ("main", "all"):
-            raise unknown("way to probe in several processes", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
+            raise unknown("value of ranks", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
         self.every, self.limit, self.ranks = every, limit, ranks
         evaluator, self.protocol = _protocol(protocol, preset, {**given, **({} if device == "auto" else {"device": device})})
-        opened = dataset if isinstance(dataset, Dataset) else load_dataset(str(dataset), Path(data_root) if data_root else None)
+        opened = load_dataset(dataset, data_root)
         _check(evaluator, self.protocol, opened)
         self.evaluator = evaluator.resolve(opened)
         self.dataset = opened
-        # a split that is missing is found now, and not in the middle of a training
+        # raises for a missing split now, not in the middle of a training
         images = [len(opened.part(split, limit)) for split in dict.fromkeys(self.evaluator.splits(opened))]
         self._memory = Memory(opened, memory)
         reading = {"features": features, "mean": mean, "std": std}
@@ -109,10 +104,9 @@ class Probe:
         self._board: Board | None = None
         self._rows: list[dict[str, str]] = [] if self._log is None else self._log.rows
         self._begun = False
-        for row in self._rows:
-            if row.get("question") != self._question:
-                before = f"{row.get('protocol')} on {row.get('dataset')}"
-                raise UserError(f"{folder} holds probes by {before} with other settings or data; give another folder")
+        if strange := next((row for row in self._rows if row.get("question") != self._question), None):
+            before = f"{strange.get('protocol')} on {strange.get('dataset')}"
+            raise UserError(f"{folder} holds probes by {before} with other settings or data; give another folder")
 
     def __call__(self, model: Any, step: int) -> float | None:
         """Score a network where a probe is due at this step, and return the headline value; else return None.
@@ -189,7 +183,7 @@ class Probe:
             save_tensors(self.save_best, state, facts, "give another save_best")
 
     def _begin(self, step: int) -> None:
-        """Forget, at the first call, the probes from this step on: a training that resumes from an earlier state repeats them."""
+        """At the first call, drop the probes from this step on: a training that resumes from an earlier state repeats them."""
         if self._begun:
             return
         self._begun = True
@@ -210,21 +204,29 @@ class Probe:
 
 
 def _protocol(protocol: str | Path | Evaluator, preset: str | None, given: dict[str, Any]) -> tuple[Evaluator, str]:
-    """Return a protocol with its options, and its name and preset in words. Raises UserError for what is unknown."""
+    """Return a protocol with its options, and its name and preset in words.
+
+    Raises UserError for an unknown protocol, preset or option, and for options beside a protocol that has its options already.
+    """
     if isinstance(protocol, Evaluator):
         own = {name: value for name, value in given.items() if name != "device"}
         if own or preset is not None:
             what = ", ".join([*own, *([] if preset is None else ["preset"])])
             raise UserError(f"{type(protocol).__name__}(...) has its options already; give {what} to it")
-        values = {flag.name: getattr(protocol, flag.name) for flag in options.flags(type(protocol))}
-        return options.build(type(protocol), values, given) if given else protocol, type(protocol).__name__
+        return options.checked(protocol, **given), type(protocol).__name__
     name = str(protocol)
-    kind = catalog.load("protocols", name, preset)
-    preset = next(iter(kind.presets)) if preset is None else preset
-    if preset not in kind.presets:
-        known = catalog.find("protocols", name).all_presets
-        raise unknown("preset", preset, known, f"{name} has {', '.join(known)}")
+    kind, preset = catalog.load_preset("protocols", name, preset)
     return options.build(kind, kind.presets[preset], given), f"{name}/{preset}"
+
+
+def _check_arguments(numbers: Mapping[str, tuple[Any, int]], **paths: Any) -> None:
+    """Raise UserError for a number that is not whole or below its minimum, and for a path that is neither text nor Path."""
+    for name, (value, least) in numbers.items():
+        if type(value) is not int or value < least:
+            raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
+    for name, path in paths.items():
+        if not isinstance(path, str | Path | None):
+            raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
 
 
 def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
@@ -234,19 +236,19 @@ def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
             f"{name} fine-tunes the network, which takes longer than a probe may: evaluate the finished network with it"
         )
     if evaluator.source_override() is not None:
-        raise UserError(f"{name} is told to score something else instead of the network; leave that option out")
+        raise UserError(f"{name} has an option that names something else to score than the network; leave that option out")
     if dataset.kind != evaluator.takes:
         raise UserError(f"{dataset.name} has {dataset.kind}; {name} takes {evaluator.takes}: {fitting(evaluator.takes)}")
 
 
 def _goodness(row: Mapping[str, Any]) -> float:
-    """Return a number that is greater for better probes; the least one for a value that is no number."""
+    """Return a number that is greater for better probes; minus infinity where the value is NaN."""
     value = SIGNS[row["direction"]] * float(row["value"])
     return -math.inf if math.isnan(value) else value
 
 
 def _cells(result: Headline) -> dict[str, str]:
-    """Return the cells of a row that say the result."""
+    """Return the cells of a row that hold the result."""
     texts = {name: getattr(result, name) for name in ("metric", "variant", "unit", "direction")}
     low_high = {} if result.ci95 is None else dict(zip(("low", "high"), map(repr, result.ci95), strict=True))
     return {"value": repr(result.value), **low_high, **texts}

@@ -19,7 +19,7 @@ from densebench.results.result import Failure, Result
 from densebench.user_code import guarded
 
 Step = Scored | dict[str, Any] | Failure
-"""A score, the record of a cell that is done, as JSON values, or why a cell has none."""
+"""A score; the record of a finished cell, as JSON values; or the reason why a cell has no record."""
 
 
 def evaluate(
@@ -102,10 +102,10 @@ def _scores(plan: Plan) -> Iterator[Scored]:
 
 
 def steps(plans: Sequence[Plan], *, keep_going: bool = True) -> Iterator[Step]:
-    """Carry out plans, and yield what comes: scores, records and failures.
+    """Carry out plans, and yield scores, records and failures as they come.
 
     Where there are several cells, one that fails is reported in one line, with a traceback if it is no mistake of the user's, and
-    the others go on, unless `keep_going` is off or several processes work together: they could not all go the same way.
+    the others go on, unless `keep_going` is off or several processes work together, which might not all see the error.
     """
     cells = sum(plan.size for plan in plans)
     failed = []
@@ -126,24 +126,24 @@ def _steps(plan: Plan, keep_going: bool) -> Iterator[Step]:
             raise UserError(f"{plan.protocol}/{plan.preset} {where}")
         if world.is_main and not plan.dry_run:
             records.check_writable(plan.results)
-        for asked in plan.backbones:
-            yield from _of_backbone(plan, asked, world, keep_going and world.size == 1)
+        for requested in plan.backbones:
+            yield from _of_backbone(plan, requested, world, keep_going and world.size == 1)
 
 
-def _of_backbone(plan: Plan, asked: Requested, world: World, keep_going: bool) -> Iterator[Step]:
+def _of_backbone(plan: Plan, requested: Requested, world: World, keep_going: bool) -> Iterator[Step]:
     """Load one backbone and score it on every data set."""
     backbone: Backbone | None = None
     for dataset in plan.datasets:
         try:
             if backbone is None:
-                backbone = asked.load()
-            yield from steps_of_cell(plan, asked, backbone, dataset, world.is_main)
+                backbone = requested.load()
+            yield from steps_of_cell(plan, requested, backbone, dataset, world.is_main)
         except (Exception, SystemExit) as raised:
             if not keep_going or _stops(raised):
                 raise
-            error = _told(raised)
+            error = _as_user_error(raised)
             failed = [dataset] if backbone is not None else plan.datasets
-            failures = [Failure(asked.label, each.name, plan.protocol, error) for each in failed]
+            failures = [Failure(requested.label, each.name, plan.protocol, error) for each in failed]
             _report(failures)
             yield from failures
             if backbone is None:
@@ -159,8 +159,8 @@ def _stops(error: BaseException | None) -> bool:
     return False
 
 
-def _told(error: BaseException) -> BaseException:
-    """Return the error, or the UserError that says it in one line where the user's own code raised it."""
+def _as_user_error(error: BaseException) -> BaseException:
+    """Return the error itself, or, where the user's own code raised it, the UserError that states it in one line."""
     try:
         with guarded():
             raise error
@@ -169,7 +169,7 @@ def _told(error: BaseException) -> BaseException:
 
 
 def _report(failures: Sequence[Failure]) -> None:
-    """Say on stderr what failed, and let go of the memory that the error's traceback holds."""
+    """Report on stderr what failed, and free the memory that the variables of the error's traceback hold."""
     first = failures[0]
     if not first.is_users:
         traceback.print_exception(first.error)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
+
+from densebench.numerics.seeds import random_states
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Run the block as in a fresh process, and restore what surrounds it, so that a training with such blocks is one without.
+    """Run the block as in a fresh process, and restore everything afterwards, so that a training goes on as without the block.
 
     In the block gradients can be taken, autocast, inference mode, a default device and deterministic algorithms are off, and
     float32 is the default. Afterwards the states of all random generators (torch's on the CPU and on GPUs, numpy's, Python's) and
     the switches of torch are as they were.
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_states())
+        stack.enter_context(random_states())
         stack.enter_context(_switches())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -29,20 +29,6 @@ def undisturbed() -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         yield
-
-
-@contextmanager
-def _random_states() -> Iterator[None]:
-    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-        torch.set_rng_state(tensors)
-        for number, state in enumerate(of_gpus):
-            torch.cuda.set_rng_state(state, number)
 
 
 @contextmanager

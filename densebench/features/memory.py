@@ -1,7 +1,7 @@
 """What a process keeps in memory while it scores a network on the same images again and again: labels, images and their views.
 
 While a `Memory` is in use, `extract` writes features to it instead of the disk, and takes views from it that an earlier call has
-decoded. Features go when the use ends, since nobody asks for them again once the network has changed.
+decoded. Features go when the use ends, since they are useless once the network has changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Table(dict[str, Tensor]):
     """Tensors by key, with what `extract` needs of a `Store`."""
 
     def add(self, tensors: dict[str, Tensor]) -> None:
-        """Take tensors in."""
+        """Add tensors by key."""
         self.update(tensors)
 
 
@@ -35,10 +35,10 @@ class Memory:
 
     def __init__(self, dataset: Dataset, budget: int) -> None:
         self.source, self.budget = dataset, budget
-        self.dataset = self._remembering(dataset)
+        self.dataset = self._reading_once(dataset)
         """The data set to give to a protocol: it decodes nothing twice."""
         self.bytes = 0
-        self._kept: dict[Any, Any] = {}
+        self._cached: dict[Any, Any] = {}
         self._tables: dict[str, Table] = {}
         self._is_full = False
 
@@ -53,28 +53,28 @@ class Memory:
             self._tables.clear()
 
     def table(self, key: str) -> Table:
-        """Return the features under a key; they go at the end of the use."""
+        """Return the features under a key; they are dropped when the block of `used` ends."""
         return self._tables.setdefault(key, Table())
 
     def batches(
         self, keys: Sequence[str], batches: Sequence[list[int]], load: Callable[[Sequence[list[int]]], Iterable[Any]]
     ) -> Iterator[Any]:
-        """Yield batches in order: those that are kept, and the others as `load` returns them.
+        """Yield batches in order: those in memory, and the others as `load` returns them.
 
         keys: what identifies the views of each batch. batches: the indices of the images in each.
-        A batch that cannot be read is yielded as `load` yields it, and not kept.
+        A batch that cannot be read is yielded as `load` yields it, and is not stored.
         """
-        loaded = iter(load([batch for key, batch in zip(keys, batches, strict=True) if key not in self._kept]))
+        loaded = iter(load([batch for key, batch in zip(keys, batches, strict=True) if key not in self._cached]))
         for key in keys:
-            batch = self._kept[key] if key in self._kept else next(loaded)
-            if isinstance(batch, tuple) and key not in self._kept:
-                self._keep(key, batch, batch[1].nbytes)
+            batch = self._cached[key] if key in self._cached else next(loaded)
+            if isinstance(batch, tuple) and key not in self._cached:
+                self._store(key, batch, batch[1].nbytes)
             yield batch
 
-    def _remembering(self, dataset: Dataset) -> Dataset:
-        """Return a copy of a data set that reads each label, image, size and list once. Other processes get it as it was."""
-        remembering = object.__new__(type(dataset))
-        vars(remembering).update(vars(dataset))
+    def _reading_once(self, dataset: Dataset) -> Dataset:
+        """Return a copy of a data set that reads each label, image, size and list once."""
+        copied = object.__new__(type(dataset))
+        vars(copied).update(vars(dataset))
         sizes: dict[str, Callable[[Any], int]] = {
             "label": lambda label: int(label.nbytes),
             "image": lambda image: 3 * image.width * image.height,
@@ -82,23 +82,23 @@ class Memory:
             "items": lambda _: 0,
         }
         for name, size in sizes.items():
-            object.__setattr__(remembering, name, self._once(name, getattr(dataset, name), size))  # the class is frozen
-        return remembering
+            object.__setattr__(copied, name, self._once(name, getattr(dataset, name), size))  # the class is frozen
+        return copied
 
     def _once(self, name: str, read: Callable[[Any], Any], size: Callable[[Any], int]) -> Callable[[Any], Any]:
-        def reading(asked: Item | str) -> Any:
-            key = (name, asked)
-            if key not in self._kept:
-                value = read(asked)
-                self._keep(key, value, size(value))
+        def cached(item_or_split: Item | str) -> Any:
+            key = (name, item_or_split)
+            if key not in self._cached:
+                value = read(item_or_split)
+                self._store(key, value, size(value))
                 return copy.copy(value)
-            return copy.copy(self._kept[key])  # the caller may change it
+            return copy.copy(self._cached[key])  # the caller may change it
 
-        return reading
+        return cached
 
-    def _keep(self, key: Any, value: Any, size: int) -> None:
+    def _store(self, key: Any, value: Any, size: int) -> None:
         if self.bytes + size <= self.budget:
-            self._kept[key] = value
+            self._cached[key] = value
             self.bytes += size
         elif not self._is_full:
             self._is_full = True

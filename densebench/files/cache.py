@@ -1,6 +1,6 @@
 """Folders of the cache: each carries a mark that we wrote, is locked while a process uses it, and can be listed and removed.
 
-A folder knows when it was last used (the time of its mark) and by what (one small file for each user, under used-by/).
+The time of the mark says when a folder was last used; one small file for each user, under used-by/, says by what.
 
 $DENSEBENCH_CACHE may be a folder that holds other things too, so nothing without the mark is ever removed. The mark is a cache
 directory tag (https://bford.info/cachedir/), by which backup programs recognise a cache.
@@ -21,7 +21,7 @@ from typing import Any
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.files.atomic import canonical_json, digest, remove, sweep, unreadable, write_text
-from densebench.files.locks import BINARY, alone, is_open, share
+from densebench.files.locks import BINARY, is_open, lock_exclusively, lock_shared
 
 ABOUT, MARK, USERS = "about.json", "CACHEDIR.TAG", "used-by"
 TEXT = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by densebench; `densebench cache clear` removes this folder.\n"
@@ -68,7 +68,7 @@ def _shared(folder: Path) -> int:
             handle = _open(folder / MARK)
         except FileNotFoundError:  # removed by another process just now
             continue
-        share(handle)
+        lock_shared(handle)
         if is_open(folder / MARK, handle):
             return handle
         os.close(handle)
@@ -135,9 +135,9 @@ def clear(root: Path, chosen: Callable[[Usage], bool] = lambda _: True) -> Clear
 
 
 def limit_of(given: float | None) -> int | None:
-    """Return the limit of the cache in bytes: `given` in GB, else $DENSEBENCH_CACHE_LIMIT, else None (no limit).
+    """Return the limit of the cache in bytes: `given` in GB (10^9 bytes), else $DENSEBENCH_CACHE_LIMIT, else None (no limit).
 
-    Raises UserError where the variable is not a number above 0.
+    Raises UserError where either is not a number above 0.
     """
     text = os.environ.get(LIMIT, "")
     if given is None and not text:
@@ -196,7 +196,7 @@ def release(folder: Path) -> bool:
     """Remove a marked folder that no process uses; return whether it is gone. The mark goes last, as it says whose it is."""
     with ExitStack() as stack:
         try:
-            is_free = stack.enter_context(alone(folder / MARK))
+            is_free = stack.enter_context(lock_exclusively(folder / MARK))
         except OSError:
             return not folder.exists()
         if not is_free:

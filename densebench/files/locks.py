@@ -1,7 +1,7 @@
-"""Locks of files among processes: of one process alone, or of many that use the same. The system frees them when a process dies.
+"""Locks of files, exclusive or shared. The system frees them when a process dies.
 
-A lock of one alone is that of the package filelock, which knows every system. Shared locks are `fcntl.flock`; Windows has none,
-but it does not let a file go that another process holds open.
+Exclusive locks are those of the package filelock, which works on every system. Shared locks are `fcntl.flock`; Windows has none,
+but there a file that another process holds open cannot be removed or renamed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ except ImportError:  # on Windows
 
 BINARY = getattr(os, "O_BINARY", 0)
 MISSING = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Errors of a file system without locks, as some network file systems are: there nothing is locked."""
+"""Errors of a file system without locks, such as some network file systems: nothing is locked there."""
 
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool = False) -> Iterator[None]:
     """Hold a lock of the folder during the block; the system frees it when the process dies.
 
-    waiting: a notice to print while another process holds the lock. passing: remove the lock's file afterwards. Raises UserError
+    waiting: a notice to print while another process holds the lock. passing: remove the lock file afterwards. Raises UserError
     where the folder cannot be written.
     """
     from filelock import FileLock, SoftFileLock, Timeout
@@ -58,15 +58,15 @@ def locked(folder: Path, name: str = ".lock", waiting: str = "", passing: bool =
         lock.release()
 
 
-def share(handle: int) -> None:
-    """Lock an open file for use together with other processes; wait while a process has it alone."""
+def lock_shared(handle: int) -> None:
+    """Take a shared lock of an open file; wait while another process has an exclusive one."""
     if fcntl is not None:
         _flock(handle, fcntl.LOCK_SH)
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
-    """Yield whether no other process uses a file, by `share`; if so, none can begin to during the block.
+def lock_exclusively(path: Path) -> Iterator[bool]:
+    """Yield whether no other process uses a file (holds a lock by `lock_shared`); if so, none can begin to during the block.
 
     Raises OSError where the file cannot be opened to write.
     """

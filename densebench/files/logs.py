@@ -78,9 +78,8 @@ class Board:
             self._summaries: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2")
             self._writer: Any = importlib.import_module("tensorboard.summary.writer.record_writer").RecordWriter
         except ModuleNotFoundError:
-            warn(
-                f"the package tensorboard is missing: {log} has all values, but no curves are written; pip install 'densebench[tensorboard]'"
-            )
+            remedy = "pip install 'densebench[tensorboard]'"
+            warn(f"the package tensorboard is missing: {log} has all values, but no curves are written; {remedy}")
             return
         # TensorBoard orders files by these names
         stem = f"events.out.tfevents.{int(time.time()):010}.{platform.node()}.{os.getpid()}"

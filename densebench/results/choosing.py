@@ -32,7 +32,7 @@ def folders(results: str | Path | Sequence[str | Path]) -> list[Path]:
 def read(results: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the records of results folders that did not fail, each once, sorted by id.
 
-    The same record may lie in several folders. Where one has the other's scores and more, it is taken; where they differ, the
+    The same record may lie in several folders. Where one has the other's scores and more, it is used; where they differ, the
     complete one, then the newer one, and a notice names both files. Another notice counts the failed runs that can be made again.
     """
     chosen: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -60,9 +60,9 @@ def _better(one: tuple[Path, dict[str, Any]], other: tuple[Path, dict[str, Any]]
 
     first, second = (one, other) if order(one, other) >= order(other, one) else (other, one)
     if not _holds(first[1], second[1]):
-        taken, left = (where / "records" / f"{record['id']}.json" for where, record in (first, second))
+        shown, other_file = (where / "records" / f"{record['id']}.json" for where, record in (first, second))
         why = "complete" if first[1]["status"] != second[1]["status"] else "newer"
-        warn(f"{taken} and {left} are one record with different scores; {taken} is shown, which is {why}")
+        warn(f"{shown} and {other_file} are one record with different scores; {shown} is shown, which is {why}")
     return first
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from densebench.results.leaderboard import interval
 
-if TYPE_CHECKING:  # drawn only where it is asked for
+if TYPE_CHECKING:  # imported only to draw
     from matplotlib.axes import Axes
 
 LABELS = {"fraction": "share of the training images", "K": "clusters K"}

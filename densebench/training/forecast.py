@@ -14,15 +14,18 @@ from densebench.errors import UserError
 from densebench.files.cache import in_gb
 from densebench.training.loop import Training, run
 
-SAMPLED = 16  # images whose sizes stand for all
+SAMPLED = 16  # images from whose sizes those of all are estimated
 BUDGET = 30.0
-"""Seconds that a trial of two steps may take, guessed from the forward pass of one view."""
-COST = 4.0  # a step against a forward pass: the student's forward and backward pass, and the teacher's
+"""Seconds that a trial of two steps may take, by a guess from the forward pass of one image."""
+COST = 4.0  # forward passes that take as long as a step: the student's forward and backward pass, and the teacher's forward
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of what a training keeps, and the seconds of one step; None where no trial was made."""
+    """What a training stores, in bytes, and the seconds of one step; None where no trial was made.
+
+    backbone: one checkpoint; state: one saved state; cache: all decoded images in memory.
+    """
 
     backbone: int
     state: int
@@ -31,7 +34,7 @@ class Forecast:
 
 
 def forecast(training: Training) -> Forecast:
-    """Return what a training will store and how long a step takes. The training is of no use afterwards: it took two steps."""
+    """Return what a training will store and how long a step takes. The training must not be used afterwards: it took steps."""
     options = training.options
     student = sum(parameter.nbytes for parameter in training.student.parameters() if parameter.requires_grad)
     held = sum(tensor.nbytes for module in training.modules.values() for tensor in module.state_dict().values())
@@ -64,8 +67,8 @@ def seconds_of_step(training: Training) -> float | None:
         started = time.perf_counter()
         for view in blank:
             encoder(view)
-        guess = time.perf_counter() - started
-    if training.world.device.type == "cpu" and 2 * COST * guess * training.options.batch_size > BUDGET:
+        forward = time.perf_counter() - started
+    if training.world.device.type == "cpu" and 2 * COST * forward * training.options.batch_size > BUDGET:
         return None
     training.options = replace(training.options, cache="none", workers=0)
     steps = run(training, 2)
@@ -78,14 +81,14 @@ def seconds_of_step(training: Training) -> float | None:
 def announce(training: Training) -> None:
     """Print what a training will store and how long it will take."""
     options, steps = training.options, training.steps
-    told = forecast(training)
+    costs = forecast(training)
     states = min(options.keep, -(-steps // (options.save_steps or options.save_every * training.order.steps)))
     notice(
-        f"on disk: {in_gb(told.backbone)} of backbone, and {states} states of {in_gb(told.state)}; "
-        + (f"--cache {options.cache}: about {in_gb(told.cache)} of memory" if told.cache else "decoded images are not cached")
+        f"on disk: {in_gb(costs.backbone)} of backbone, and {states} states of {in_gb(costs.state)}; "
+        + (f"--cache {options.cache}: about {in_gb(costs.cache)} of memory" if costs.cache else "decoded images are not cached")
     )
-    if told.seconds is None:
+    if costs.seconds is None:
         notice("how long it takes is not estimated: two steps here would take too long, or several processes share the work")
     else:
-        rate = options.batch_size / told.seconds
-        notice(f"about {clock(steps * told.seconds)} by a trial of two steps ({rate:.1f} images/s, decoded in this process)")
+        rate = options.batch_size / costs.seconds
+        notice(f"about {clock(steps * costs.seconds)} by a trial of two steps ({rate:.1f} images/s, decoded in this process)")

@@ -1,4 +1,4 @@
-"""What a run is asked to train on, to start from and how it is started: names and paths, as texts or as `Path`s."""
+"""The request of a run: the data to train on, the backbone to start from, and how it is started."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class LinearProbes(FewShot):
         return points
 
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
-        """Return the features of the scored images, those of train or the forward passes of its crops, and the rest."""
+        """Return the labels, the features of the scored images, those of train (or the passes of its crops), and the layers."""
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         points = [point for point in self.points(dataset) if point not in run.known]
         view, space = whole_view(self, backbone, dataset), LabelSpace(dataset, "drop", self.other_class)
@@ -299,7 +299,7 @@ def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | 
 
 
 def classes_read(space: LabelSpace, items: Sequence[Item]) -> None:
-    """Read the label maps of some images, as a sample of that work."""
+    """Read the label maps of some images: the sample of the stage that reads them all."""
     classes_shown(space, items)
 
 

@@ -204,7 +204,7 @@ class Vos(Evaluator):
         yield from self.tracker(backbone, videos, workers).follow(sequences, objects, run)
 
     def tracker(self, backbone: Backbone, videos: Videos, workers: int) -> Tracker:
-        """Return what follows objects through videos by the features of a backbone."""
+        """Return the tracker that follows objects through videos by the features of a backbone."""
         device = resolve_device(self.device)
         window = Window(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
         return Tracker(

@@ -51,7 +51,7 @@ def test_a_folder_of_images_and_masks(own):
         ('classes = ["a"]\nsplit = ["x"]', "unknown key in .*'split': did you mean 'splits'"),
         ('classes = ["a"]\nignore_index = 0', r"ignore_index 0 in .* no class's id \(0..0\); use 255"),
         ('classes = ["a"]\nignore_index = 300', "ignore_index 300"),
-        ('classes = ["a"]\nignore_index = true', "ignore_index in .* is True, not a int"),
+        ('classes = ["a"]\nignore_index = true', "ignore_index in .* is True, not a whole number"),
         ('classes = ["a"]\nbackground = "b"', "unknown background class 'b'"),
         ("classes =", "is not valid TOML"),
         (f"classes = {[str(i) for i in range(255)]}", "lists 255 classes; label maps of 8 bits allow 254"),

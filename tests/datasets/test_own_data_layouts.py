@@ -129,7 +129,7 @@ def test_two_folders_of_label_maps_are_refused_until_one_is_named(photos):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ((), r"no images with label maps that can be told by their names \(it holds nothing\)"),
+        ((), r"no images with label maps that belong together by their names \(it holds nothing\)"),
         (("x/1.jpg", "y/1.png"), r"it holds x/, y/\); call them images/x.jpg and labels/x.png"),
         (("images/1.jpg", "masks/2.png"), "no image and label map in .* belong together by their names"),
         (("images/1.jpg", "images/1.png", "masks/1.png"), "two images in .* are called 1"),

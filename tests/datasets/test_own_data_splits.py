@@ -186,7 +186,7 @@ def test_what_is_no_data_set_is_refused(given, message, tmp_path, monkeypatch):
         ("seed", "names seed without a value"),
         ("seed=1&seed=2", "gives seed twice"),
         ("classes=a", "classes in .* is a list; write it in classes.toml"),
-        ("ignore_index=red", "ignore_index in .* is 'red', not a int or a colour"),
+        ("ignore_index=red", "ignore_index in .* is 'red', not a whole number or a colour"),
         ("ignore_index=#ff0000", "ignore_index in .* is the colour #ff0000, but the label maps hold numbers"),
         ("ignore_index=300", "ignore_index 300 in .* must be in 0..255"),
         ("ignore_background=maybe", "is 'maybe', not true or false"),
@@ -223,4 +223,4 @@ def test_one_name_of_images_is_not_split_into_letters(photos):
 
 @pytest.mark.parametrize("specs", ["scenes", Path("scenes"), ["scenes"], (Path("scenes"),)])
 def test_images_to_train_on_may_be_one_name_or_path(specs):
-    assert Data(specs).names == ("scenes",)
+    assert Data(specs).specs == ("scenes",)

@@ -139,7 +139,7 @@ def test_osvos_has_its_official_scores(shared_data, tmp_path):
     [
         ({"temperature": "0.3"}, "--temperature .*changes nothing about --predictions"),
         ({"preset": "dinov3"}, "--short-side, --rounding.*preset other than dino"),
-        ({"layer": "key"}, "how to read them"),
+        ({"layer": "key"}, "leave out --backbone, --weights, --layer"),
     ],
 )
 def test_what_changes_nothing_about_given_masks_is_refused(videos, tmp_path, given, said):

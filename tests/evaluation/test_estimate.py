@@ -17,7 +17,7 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evals.kmeans import KMeans
 from densebench.evaluation import estimate
-from densebench.evaluation.estimate import needed, plan, table
+from densebench.evaluation.estimate import estimate_run, needed, table
 from densebench.evaluation.run import evaluate
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import Extraction
@@ -118,7 +118,7 @@ def clock(monkeypatch):
 def planned(stages, **given):
     kind = type("Declared", (KMeans,), {"stages": lambda *_: stages, "run": KMeans.run})
     evaluator = replace(kind(), **given)
-    return plan(evaluator, load_backbone("pixels:16"), load_dataset("scenes", None), None)
+    return estimate_run(evaluator, load_backbone("pixels:16"), load_dataset("scenes", None), None)
 
 
 def test_a_sample_of_ten_images_is_scaled_to_all(clock):

@@ -179,6 +179,7 @@ def test_a_protocol_that_fine_tunes_the_network_is_refused(name):
         ({"preset": "humingbird"}, "hummingbird"),
         ({"fractons": (1,)}, "fractions"),
         ({"device": "tpu"}, "tpu"),
+        ({"protocol": KMeans(restarts=0)}, "restarts 0"),
         ({"protocol": KMeans(), "clusters": (3,)}, "has its options already; give clusters to it"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densebench.datasets.folders.mask_files import Summary, hexed
-from densebench.datasets.folders.options import UNSIGNED, Told
+from densebench.datasets.folders.options import UNSIGNED, FolderOptions
 from densebench.datasets.io.names import at, read_lines
 from densebench.datasets.label_maps import IGNORED
 from densebench.errors import UserError, unknown
@@ -27,8 +27,8 @@ class Meaning:
     """What the numbers in label maps mean.
 
     classes: names. values: the number of each class in the files; coloured: it is 65536 R + 256 G + B. void: the numbers
-    of unlabelled pixels. background: the id of the background class, or None. mapping: see `Dataset`. said: what is printed, if
-    the user did not say everything.
+    of unlabelled pixels. background: the id of the background class, or None. mapping: see `Dataset`. message: what is
+    printed about the inferred parts; "" where the options state everything.
     """
 
     classes: tuple[str, ...]
@@ -37,91 +37,91 @@ class Meaning:
     void: tuple[int, ...]
     background: int | None
     mapping: str
-    said: str = ""
+    message: str = ""
 
 
-def told_meaning(told: Told) -> Meaning | None:
-    """Return the meaning that the user (or labelmap.txt) gives; None where the label maps have to be looked at.
+def stated_meaning(options: FolderOptions) -> Meaning | None:
+    """Return the meaning that the user (or labelmap.txt) gives; None where it has to be inferred from the label maps.
 
     Raises UserError where the void value is a class, and for a background that is no class.
     """
-    if "values" in told.values:
-        return _listed(told, told.values["values"], told.get("classes", None))
-    if "classes" in told.values:
-        return numbered(told)
-    if (told.root / COLOURS).is_file():
-        names, colours = _labelmap(told.root / COLOURS)
-        return _listed(told, colours, names, f"classes {shortened(names)} from {COLOURS}")
+    if "values" in options.values:
+        return _listed(options, options.values["values"], options.get("classes", None))
+    if "classes" in options.values:
+        return numbered(options)
+    if (options.root / COLOURS).is_file():
+        names, colours = _labelmap(options.root / COLOURS)
+        return _listed(options, colours, names, f"classes {shortened(names)} from {COLOURS}")
     return None
 
 
-def numbered(told: Told) -> Meaning:
+def numbered(options: FolderOptions) -> Meaning:
     """Return the meaning of label maps that number the classes of classes.toml from 0, or from 1."""
-    classes, void, reduce = tuple(told.values["classes"]), void_number(told), told.get("reduce_zero_label", False)
+    classes, void, reduce = tuple(options.values["classes"]), void_number(options), options.get("reduce_zero_label", False)
     ids = range(1, len(classes) + 1) if reduce else range(len(classes))
     if void in ids:
-        raise _not_void(told, ids)
+        raise _not_void(options, ids)
     mapping = f"folder-{len(classes)}-ignore-{void}-{'from-1' if reduce else 'from-0'}-v1"
     unlabelled = {void, 0 if reduce else IGNORED}
-    return Meaning(classes, tuple(ids), False, tuple(sorted(unlabelled)), background(told, classes), mapping)
+    return Meaning(classes, tuple(ids), False, tuple(sorted(unlabelled)), background(options, classes), mapping)
 
 
-def void_number(told: Told) -> int:
+def void_number(options: FolderOptions) -> int:
     """Return the void value that the user gives; 255 where there is none. Raises UserError for one that no label map can hold."""
-    void = told.get("ignore_index", IGNORED)
+    void = options.get("ignore_index", IGNORED)
     if isinstance(void, str):
-        raise UserError(f"ignore_index in {told.where('ignore_index')} is the colour {void}, but the label maps hold numbers")
+        raise UserError(f"ignore_index in {options.where('ignore_index')} is the colour {void}, but the label maps hold numbers")
     if void in (-1, UNSIGNED):
         return UNSIGNED
     if not 0 <= void <= IGNORED:
-        classes = told.get("classes", ())
-        raise _not_void(told, range(len(classes)))
+        classes = options.get("classes", ())
+        raise _not_void(options, range(len(classes)))
     return int(void)
 
 
-def _not_void(told: Told, ids: range) -> UserError:
+def _not_void(options: FolderOptions, ids: range) -> UserError:
     classes = f" and no class's id ({ids[0]}..{ids[-1]})" if ids else ""
     return UserError(
-        f"ignore_index {told.get('ignore_index', IGNORED)} in {told.where('ignore_index')} must be in 0..255 (or -1, for 16 bits)"
-        f"{classes}; use 255"
+        f"ignore_index {options.get('ignore_index', IGNORED)} in {options.where('ignore_index')} must be in 0..255 "
+        f"(or -1, for 16 bits){classes}; use 255"
     )
 
 
-def background(told: Told, classes: Sequence[str], default: int | None = None) -> int | None:
+def background(options: FolderOptions, classes: Sequence[str], default: int | None = None) -> int | None:
     """Return the id of the background class that the user names. Raises UserError where no class is called so."""
-    name = told.get("background", None)
+    name = options.get("background", None)
     if name is None:
         return default
     if name not in classes:
-        where = told.where("background")
+        where = options.where("background")
         raise unknown("background class", name, classes, f"{where} has the classes {', '.join(classes)}")
     return tuple(classes).index(name)
 
 
-def _listed(told: Told, values: Sequence[int | str], names: Sequence[str] | None, said: str = "") -> Meaning:
+def _listed(options: FolderOptions, values: Sequence[int | str], names: Sequence[str] | None, message: str = "") -> Meaning:
     """Return the meaning of values or colours that are listed, one a class."""
     coloured = isinstance(values[0], str)
     if names is None:
         names = [str(value) if coloured else f"class {value}" for value in values]
     numbers = tuple(int(value[1:], 16) if isinstance(value, str) else value for value in values)
-    void = _void_colours(told, numbers) if coloured else tuple(sorted({void_number(told), IGNORED} - set(numbers)))
-    default = list(names).index("background") if coloured and said and "background" in names else None
+    void = _void_colours(options, numbers) if coloured else tuple(sorted({void_number(options), IGNORED} - set(numbers)))
+    default = list(names).index("background") if coloured and message and "background" in names else None
     return Meaning(
-        tuple(names), numbers, coloured, void, background(told, names, default), mapping_of(numbers, coloured, void), said
+        tuple(names), numbers, coloured, void, background(options, names, default), mapping_of(numbers, coloured, void), message
     )
 
 
-def _void_colours(told: Told, classes: Sequence[int]) -> tuple[int, ...]:
-    void = told.get("ignore_index", BORDER)
+def _void_colours(options: FolderOptions, classes: Sequence[int]) -> tuple[int, ...]:
+    void = options.get("ignore_index", BORDER)
     if not isinstance(void, str):
         raise UserError(
-            f"ignore_index in {told.where('ignore_index')} is {void}, but the label maps hold colours; "
+            f"ignore_index in {options.where('ignore_index')} is {void}, but the label maps hold colours; "
             f'write one, such as "{BORDER}"'
         )
     number = int(void[1:], 16)
-    if number in classes and "ignore_index" in told.values:
+    if number in classes and "ignore_index" in options.values:
         raise UserError(
-            f"ignore_index {void} in {told.where('ignore_index')} is the colour of a class; take it out of one of them"
+            f"ignore_index {void} in {options.where('ignore_index')} is the colour of a class; take it out of one of them"
         )
     return () if number in classes else (number,)
 
@@ -139,49 +139,55 @@ def mapping_of(values: Sequence[int], coloured: bool, void: Sequence[int]) -> st
     return f"folder-values-{','.join(map(str, values))}-ignore-{odd[0] if odd else 'none'}-v1"
 
 
-def inferred(told: Told, summary: Summary) -> Meaning:
+def inferred(options: FolderOptions, summary: Summary) -> Meaning:
     """Return the meaning of label maps by what occurs in them.
 
-    Every value (or colour) is a class, in order, but for void: 255 and what the user says; of colours, VOC's border. Where 0 and
-    255 are the only values, 255 is the foreground. Raises UserError where fewer than two classes occur, where a value does not
-    fit into 8 bits, and where a lone high value may be void.
+    Every value (or colour) is a class, in ascending order, except for void: 255 and the stated ignore_index; of colours, VOC's
+    border. Where 0 and 255 are the only values, 255 is the foreground. Raises UserError where fewer than two classes occur, where
+    a value does not fit into 8 bits, and where a lone high value may be void.
     """
     if summary.colours:
-        void = _void_colours(told, ())
+        void = _void_colours(options, ())
         values = tuple(value for value in summary.values if value not in void)
         names, default = tuple(hexed(value) for value in values), None
-        said = f"classes {shortened(names)} from the colours of the label maps{_voids(void, summary)}"
-    elif set(summary.values) - _given_void(told) == {0, IGNORED}:
-        values, void, names, default = (0, IGNORED), tuple(_given_void(told)), ("background", "foreground"), 0
-        said = "the label maps hold 0 and 255 alone: 0 is the background, 255 the foreground"
+        message = f"classes {shortened(names)} from the colours of the label maps{_voids(void, summary)}"
+    elif set(summary.values) - _given_void(options) == {0, IGNORED}:
+        values, void, names, default = (0, IGNORED), tuple(_given_void(options)), ("background", "foreground"), 0
+        message = "the label maps hold 0 and 255 alone: 0 is the background, 255 the foreground"
     else:
-        zero = {0} if told.get("reduce_zero_label", False) else set()
-        void = tuple(sorted({void_number(told), IGNORED} | zero))
+        zero = {0} if options.get("reduce_zero_label", False) else set()
+        void = tuple(sorted({void_number(options), IGNORED} | zero))
         values = tuple(value for value in summary.values if value not in void)
         names, default = tuple(f"class {value}" for value in values), None
-        said = f"classes {shortened(values)} from the values of the label maps{_voids(void, summary)}"
-        _check_numbers(told, values, summary)
+        message = f"classes {shortened(values)} from the values of the label maps{_voids(void, summary)}"
+        _check_numbers(options, values, summary)
     if len(values) < 2:
         seen = " and ".join(_shown(value, summary) for value in summary.values)
         raise UserError(
-            f"the label maps of {told.root} hold {seen or 'nothing'}, of which {len(values)} is a class; two are needed: "
+            f"the label maps of {options.root} hold {seen or 'nothing'}, of which {len(values)} is a class; two are needed: "
             "check ignore_index, or list classes in classes.toml"
         )
     return Meaning(
-        names, values, summary.colours, void, background(told, names, default), mapping_of(values, summary.colours, void), said
+        names,
+        values,
+        summary.colours,
+        void,
+        background(options, names, default),
+        mapping_of(values, summary.colours, void),
+        message,
     )
 
 
-def _given_void(told: Told) -> set[int]:
-    return {void_number(told)} if "ignore_index" in told.values else set()
+def _given_void(options: FolderOptions) -> set[int]:
+    return {void_number(options)} if "ignore_index" in options.values else set()
 
 
-def _check_numbers(told: Told, values: Sequence[int], summary: Summary) -> None:
+def _check_numbers(options: FolderOptions, values: Sequence[int], summary: Summary) -> None:
     if values and values[-1] > IGNORED:
         raise UserError(
             f"the label map {summary.example(values[-1])} holds the value {values[-1]}; ids go up to 255"
             + (
-                f"; if it is void, {told.example('ignore_index', UNSIGNED)}"
+                f"; if it is void, {options.example('ignore_index', UNSIGNED)}"
                 if values[-1] == UNSIGNED
                 else "; renumber the classes"
             )
@@ -190,7 +196,7 @@ def _check_numbers(told: Told, values: Sequence[int], summary: Summary) -> None:
         listed = ", ".join(map(str, values))
         raise UserError(
             f"the label map {summary.example(values[-1])} holds the value {values[-1]}, far above all others "
-            f"({shortened(values[:-1])}); if it is void, {told.example('ignore_index', values[-1])}; if it is a class, "
+            f"({shortened(values[:-1])}); if it is void, {options.example('ignore_index', values[-1])}; if it is a class, "
             f"write values = [{listed}] in classes.toml"
         )
 

@@ -1,4 +1,4 @@
-"""Opening `folder:DIR`: what is not said is inferred, and one line says what was taken."""
+"""Opening `folder:DIR`: what its options do not state is inferred, and one line says what was inferred."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from densebench.datasets.drawn_folder import Drawn
 from densebench.datasets.folder import Folder, Inferred, is_turned
 from densebench.datasets.folders.annotations import BACKGROUND_LABEL, VOID_LABEL, Annotations, read_annotations, split_files
 from densebench.datasets.folders.mask_files import MOST, summarise
-from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, told_meaning
-from densebench.datasets.folders.options import Told, read_told
+from densebench.datasets.folders.meaning import Meaning, background, inferred, numbered, shortened, stated_meaning
+from densebench.datasets.folders.options import FolderOptions, read_options
 from densebench.datasets.folders.pairs import IMAGE_SUFFIXES, SPLITS, Pairs, find_pairs
 from densebench.datasets.folders.shapes import VERSION
 from densebench.datasets.folders.splits import Splits, find_splits
@@ -26,43 +26,43 @@ from densebench.errors import UserError, unknown
 from densebench.files.atomic import digest
 
 INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background"})
-"""Keys that ask for more than the layout that needs no inference."""
+"""Keys that do not go with the layout of `Folder`, which needs no inference."""
 OF_VALUES = ("values", "ignore_index", "reduce_zero_label", "suffix")
-"""Keys that mean nothing for shapes."""
+"""Keys about label maps, which a folder of shapes does not have."""
 
 
 def open_folder(name: str) -> Folder:
-    """Return the data set behind `folder:DIR`; label maps are read where their values are not told.
+    """Return the data set behind `folder:DIR`; label maps are read where no option states their values.
 
     Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
     """
-    told = read_told(name)
-    splits = tuple(told.get("splits", ("train", "val")))
-    with reading(told.root, "give another folder"):
-        if "classes" not in told.values and holds_videos(told.root):
-            raise UserError(f"{told.root} holds videos; write frames:{told.root}")
-        if (labels := _told_annotations(told)) is not None:
-            return _drawn(told, labels)
-        described = "classes" in told.values and not INFERRING & told.values.keys()
-        written_out = "splits" in told.values or any((told.root / "images" / split).is_dir() for split in splits)
-        pairs = None if described and written_out else find_pairs(told)
+    options = read_options(name)
+    splits = tuple(options.get("splits", ("train", "val")))
+    with reading(options.root, "give another folder"):
+        if "classes" not in options.values and holds_videos(options.root):
+            raise UserError(f"{options.root} holds videos; write frames:{options.root}")
+        if (labels := _stated_annotations(options)) is not None:
+            return _drawn(options, labels)
+        described = "classes" in options.values and not INFERRING & options.values.keys()
+        written_out = "splits" in options.values or any((options.root / "images" / split).is_dir() for split in splits)
+        pairs = None if described and written_out else find_pairs(options)
         if described and pairs is None:
-            meaning = numbered(told)
-            return Folder(**_fields(told, meaning), splits=splits, train_split=splits[0], val_split=splits[-1])
+            meaning = numbered(options)
+            return Folder(**_fields(options, meaning), splits=splits, train_split=splits[0], val_split=splits[-1])
         if pairs is None:
-            if (labels := _only_annotations(told.root)) is None:
-                raise _unrecognised(told)
-            return _drawn(told, labels)
-        return _inferred(told, pairs)
+            if (labels := _only_annotations(options.root)) is None:
+                raise _unrecognised(options)
+            return _drawn(options, labels)
+        return _inferred(options, pairs)
 
 
-def _fields(told: Told, meaning: Meaning) -> dict[str, Any]:
+def _fields(options: FolderOptions, meaning: Meaning) -> dict[str, Any]:
     return {
-        "root": told.root,
-        "name": told.name,
-        "title": f"folder {told.root.name}",
+        "root": options.root,
+        "name": options.name,
+        "title": f"folder {options.root.name}",
         "classes": meaning.classes,
-        "reduce_zero_label": told.get("reduce_zero_label", False),
+        "reduce_zero_label": options.get("reduce_zero_label", False),
         "background": meaning.background,
         "mapping": meaning.mapping,
         "values": meaning.values,
@@ -71,23 +71,23 @@ def _fields(told: Told, meaning: Meaning) -> dict[str, Any]:
     }
 
 
-def _inferred(told: Told, pairs: Pairs) -> Inferred:
-    """Return a folder of which something is inferred; a notice says what was taken."""
-    splits = find_splits(told, pairs.groups)
+def _inferred(options: FolderOptions, pairs: Pairs) -> Inferred:
+    """Return a folder of which something is inferred; a notice says what."""
+    splits = find_splits(options, pairs.groups)
     every = [item for items in splits.items.values() for item in items]
-    meaning = told_meaning(told)
+    meaning = stated_meaning(options)
     if meaning is None:
         paths = sorted({item.label for item in every if item.label is not None})
-        meaning = inferred(told, summarise(paths, digests_of(digest(told.name, 16)), told.root.name))
+        meaning = inferred(options, summarise(paths, digests_of(digest(options.name, 16)), options.root.name))
     count = len({item.image for item in every})
     left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
     left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
-    _say(told, [f"{count} images with label maps ({pairs.layout})", *left, meaning.said, splits.said])
-    _warn_of_turned(told, [item.image for item in every if item.image is not None])
-    return Inferred(**_fields(told, meaning), **_parts(told, splits), layout=pairs.layout)
+    _say(options, [f"{count} images with label maps ({pairs.layout})", *left, meaning.message, splits.message])
+    _warn_of_turned(options, [item.image for item in every if item.image is not None])
+    return Inferred(**_fields(options, meaning), **_parts(options, splits), layout=pairs.layout)
 
 
-def _parts(told: Told, splits: Splits) -> dict[str, Any]:
+def _parts(options: FolderOptions, splits: Splits) -> dict[str, Any]:
     kept = ("images", "labels", "suffix", "seed", "val", "ignore_background")
     return {
         "splits": tuple(splits.items),
@@ -95,20 +95,20 @@ def _parts(told: Told, splits: Splits) -> dict[str, Any]:
         "val_split": splits.val,
         "entries": tuple(splits.items.items()),
         "split_rule": splits.rule,
-        "told": tuple((key, told.values[key]) for key in kept if key in told.values),
+        "stated": tuple((key, options.values[key]) for key in kept if key in options.values),
     }
 
 
-def _say(told: Told, parts: list[str]) -> None:
-    ending = [] if "classes" in told.values else ["write classes.toml to fix this"]
-    _once(told.root.absolute(), f"{told.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
+def _say(options: FolderOptions, parts: list[str]) -> None:
+    ending = [] if "classes" in options.values else ["write classes.toml to fix this"]
+    _once(options.root.absolute(), f"{options.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
 
 
-def _warn_of_turned(told: Told, images: Sequence[Path]) -> None:
+def _warn_of_turned(options: FolderOptions, images: Sequence[Path]) -> None:
     """Print a line where some images are displayed turned: their labels may have been drawn on what was displayed."""
     if turned := [path for path in limited(images, SAMPLE) if is_turned(path)]:
         _once(
-            told.root.absolute(),
+            options.root.absolute(),
             f"{turned[0]} is displayed turned, by its EXIF, but read as it is stored, and so may be others; "
             "if the labels were drawn on the displayed picture, save the images upright",
         )
@@ -120,25 +120,27 @@ def _once(root: Path, text: str) -> None:
     notice(text)
 
 
-def _unrecognised(told: Told) -> UserError:
+def _unrecognised(options: FolderOptions) -> UserError:
     seen = sorted(
-        f"{path.name}/" if path.is_dir() else path.name for path in told.root.iterdir() if not path.name.startswith(".")
+        f"{path.name}/" if path.is_dir() else path.name for path in options.root.iterdir() if not path.name.startswith(".")
     )
     return UserError(
-        f"{told.root} has no images with label maps that can be told by their names (it holds {', '.join(seen[:6]) or 'nothing'}"
-        f"{', ...' if len(seen) > 6 else ''}); call them images/x.jpg and labels/x.png, or say where they are: "
-        f"folder:{told.root}?images=DIR&labels=DIR"
+        f"{options.root} has no images with label maps that belong together by their names "
+        f"(it holds {', '.join(seen[:6]) or 'nothing'}{', ...' if len(seen) > 6 else ''}); "
+        f"call them images/x.jpg and labels/x.png, or say where they are: folder:{options.root}?images=DIR&labels=DIR"
     )
 
 
-def _told_annotations(told: Told) -> Path | None:
+def _stated_annotations(options: FolderOptions) -> Path | None:
     """Return the annotation file, or the folder of LabelMe's, that the user names as labels."""
-    if "labels" not in told.values:
+    if "labels" not in options.values:
         return None
-    path = told.root / told.values["labels"]
+    path = options.root / options.values["labels"]
     if not path.exists():
-        raise UserError(f"labels in {told.where('labels')} is {told.values['labels']!r}, but there is no {path}; correct it")
-    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *_folders(told.root)]) else None
+        raise UserError(
+            f"labels in {options.where('labels')} is {options.values['labels']!r}, but there is no {path}; correct it"
+        )
+    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *_folders(options.root)]) else None
 
 
 def _only_annotations(root: Path) -> Path | None:
@@ -167,27 +169,27 @@ def _folders(root: Path) -> list[Path]:
     return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
 
 
-def _drawn(told: Told, path: Path) -> Drawn:
-    """Return a folder whose labels are shapes; a notice says what was taken."""
+def _drawn(options: FolderOptions, path: Path) -> Drawn:
+    """Return a folder whose labels are shapes; a notice says what was inferred."""
     for key in OF_VALUES:
-        if key in told.values:
-            raise UserError(f"{key} in {told.where(key)} is about label maps, but {path} holds shapes; leave it out")
+        if key in options.values:
+            raise UserError(f"{key} in {options.where(key)} is about label maps, but {path} holds shapes; leave it out")
     annotations = read_annotations(path)
-    classes, ids, outside = _ids(told, annotations)
-    found, missing = _images(told, annotations, path)
+    classes, ids, outside = _ids(options, annotations)
+    found, missing = _images(options, annotations, path)
     empty = {name for name in found if outside == IGNORED and not annotations.files[name].shapes}
     items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
-    splits = find_splits(told, _by_folder(items))
+    splits = find_splits(options, _by_folder(items))
     stray = sorted(label for label, number in ids.items() if number == IGNORED and label != VOID_LABEL)
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside
-    meaning = Meaning(classes, (), False, (), background(told, classes, default), mapping)
-    layout = f"{path.name if path != told.root else 'the folder itself'} ({annotations.kind})"
+    meaning = Meaning(classes, (), False, (), background(options, classes, default), mapping)
+    layout = f"{path.name if path != options.root else 'the folder itself'} ({annotations.kind})"
     without = sum(not annotations.files[name].shapes for name in items)
     _say(
-        told,
+        options,
         [
             f"{len(items)} images with shapes in {layout}",
             f"{missing} images that it lists are not there and left out" if missing else "",
@@ -196,35 +198,35 @@ def _drawn(told: Told, path: Path) -> Drawn:
             f"classes {shortened(classes)}",
             f"the labels {shortened(stray)} are void" if stray else "",
             "pixels outside all shapes are void" if outside == IGNORED else f"pixels outside all shapes are {classes[outside]}",
-            splits.said,
+            splits.message,
         ],
     )
-    _warn_of_turned(told, [item.image for item in items.values() if item.image is not None])
+    _warn_of_turned(options, [item.image for item in items.values() if item.image is not None])
     names = tuple((item.name, name) for name, item in items.items())
     parts: dict[str, Any] = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
-    return Drawn(**_fields(told, meaning), **_parts(told, splits), **parts, layout=f"shapes in {layout}")
+    return Drawn(**_fields(options, meaning), **_parts(options, splits), **parts, layout=f"shapes in {layout}")
 
 
-def _ids(told: Told, annotations: Annotations) -> tuple[tuple[str, ...], dict[str, int], int]:
+def _ids(options: FolderOptions, annotations: Annotations) -> tuple[tuple[str, ...], dict[str, int], int]:
     """Return the classes, the id that each label paints, and the id outside all shapes.
 
     Raises UserError for a class that is no label, and for too few or too many classes.
     """
-    name = told.get("background", "background")
-    names = tuple(told.get("classes", annotations.labels))
+    name = options.get("background", "background")
+    names = tuple(options.get("classes", annotations.labels))
     for wanted in names:
         if wanted not in annotations.labels and wanted != name:
             raise unknown("class", wanted, annotations.labels, f"the labels are {', '.join(annotations.labels)}")
-    ignored = told.get("ignore_background", False)
+    ignored = options.get("ignore_background", False)
     classes = names if ignored or name in names else (name, *names)
     if not 2 <= len(classes) <= MOST:
-        raise UserError(f"{told.root} has {len(classes)} classes ({shortened(classes)}); from 2 to {MOST} can be evaluated")
+        raise UserError(f"{options.root} has {len(classes)} classes ({shortened(classes)}); from 2 to {MOST} can be evaluated")
     outside = IGNORED if ignored else classes.index(name)
     ids = {label: classes.index(label) if label in classes else IGNORED for label in annotations.labels}
     return classes, {**ids, VOID_LABEL: IGNORED, BACKGROUND_LABEL: outside}, outside
 
 
-def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
+def _images(options: FolderOptions, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
     """Return the file of each annotated image, and how many are missing.
 
     An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top; that of a
@@ -232,7 +234,7 @@ def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str,
     is there.
     """
     beside = path if path.is_dir() else path.parent
-    places = [told.root / told.values["images"]] if "images" in told.values else [*_folders(told.root), beside]
+    places = [options.root / options.values["images"]] if "images" in options.values else [*_folders(options.root), beside]
     found: dict[str, Path] = {}
     for name in annotations.files:
         own = annotations.file_name(name)
@@ -247,7 +249,7 @@ def _images(told: Told, annotations: Annotations, path: Path) -> tuple[dict[str,
             found[name] = next(iter(hits.values()))
     if not found:
         example = next(iter(annotations.files), None)
-        what = f"its images, such as {example}, are not in {told.root}" if example else "it lists no image"
+        what = f"its images, such as {example}, are not in {options.root}" if example else "it lists no image"
         raise UserError(f"{path}: {what}; say where they are: ?images=DIR")
     return found, len(annotations.files) - len(found)
 

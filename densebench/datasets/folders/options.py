@@ -1,4 +1,4 @@
-"""What the user says about a folder: `folder:DIR?key=value&key=value`, and the lines of DIR/classes.toml."""
+"""The options of a folder: `folder:DIR?key=value&key=value`, and the lines of DIR/classes.toml."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ KEYS = {
 }
 """The keys of classes.toml, which `densebench.datasets.folder` explains. Those that are no lists may follow the folder's name."""
 WORDS = {"true": True, "false": False}
+IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+"""What errors call the type of a value."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """A folder, and what the user says about it. name: as given. values: key -> value. origin: key -> where that was said."""
+class FolderOptions:
+    """A folder and its options. name: as given. values: key -> value. origin: key -> the file or the name that states it."""
 
     name: str
     root: Path
@@ -59,20 +61,20 @@ class Told:
     origin: Mapping[str, str]
 
     def where(self, key: str) -> str:
-        """Return where a key was said, for a message; classes.toml for one that was not."""
+        """Return what states a key, for a message; classes.toml for a key that is not stated."""
         return self.origin.get(key, str(self.root / FILE))
 
     def get(self, key: str, default: Any) -> Any:
-        """Return the value of a key."""
+        """Return the value of a key, or `default` where it is not stated."""
         return self.values.get(key, default)
 
     def example(self, key: str, value: Any) -> str:
-        """Return the two ways to say `key = value`, in words for an error message."""
+        """Return the two ways to state `key = value`, in words for an error message."""
         return f"write {key} = {value} in {self.root / FILE}, or folder:{self.root}?{key}={value}"
 
 
-def read_told(name: str) -> Told:
-    """Return what the user says about `folder:DIR?key=value`; what follows the name wins over classes.toml.
+def read_options(name: str) -> FolderOptions:
+    """Return the options of `folder:DIR?key=value`; those after the name override those of classes.toml.
 
     Raises UserError where the folder is missing and where a key or a value is wrong.
     """
@@ -83,13 +85,13 @@ def read_told(name: str) -> Told:
     written = _written(root / FILE) if (root / FILE).exists() or (root / FILE).is_symlink() else {}
     given = _given(query, name) if query is not None else {}
     origin = {**dict.fromkeys(written, str(root / FILE)), **dict.fromkeys(given, name)}
-    told = Told(name, root, {**written, **given}, origin)
-    _check(told)
-    return told
+    options = FolderOptions(name, root, {**written, **given}, origin)
+    _check(options)
+    return options
 
 
 def _parted(text: str) -> tuple[Path, str | None]:
-    """Return the folder and what follows "?"; a folder whose own name holds the "?" is taken whole."""
+    """Return the folder, and what follows "?" (None without it); the name of an existing folder may itself hold a "?"."""
     folder, mark, query = text.rpartition("?")
     return (Path(folder), query) if mark and not os.path.isdir(text) else (Path(text), None)  # noqa: PTH112
 
@@ -118,8 +120,7 @@ def _read_value(key: str, text: str, name: str) -> Any:
             return reader(text)
         except (ValueError, KeyError):
             continue
-    kinds = {bool: "true or false", int: "a whole number", float: "a number"}
-    raise UserError(f"{key} in {name} is {text!r}, not {kinds[KEYS[key].kinds[0]]}; correct it")
+    raise UserError(f"{key} in {name} is {text!r}, not {IN_WORDS[KEYS[key].kinds[0]]}; correct it")
 
 
 def _written(path: Path) -> dict[str, Any]:
@@ -133,51 +134,52 @@ def _written(path: Path) -> dict[str, Any]:
         if key not in KEYS:
             raise unknown(f"key in {path}:", key, KEYS, f"the keys are {', '.join(KEYS)}")
         if type(value) not in KEYS[key].kinds:
-            raise UserError(f"{key} in {path} is {value!r}, not a {KEYS[key].kinds[0].__name__}; correct it")
+            raise UserError(f"{key} in {path} is {value!r}, not {IN_WORDS[KEYS[key].kinds[0]]}; correct it")
     return options
 
 
-def _check(told: Told) -> None:
+def _check(options: FolderOptions) -> None:
     for key in ("classes", "splits"):
-        value = told.get(key, ["one"])
+        value = options.get(key, ["one"])
         if not value or not all(isinstance(entry, str) for entry in value) or len(set(value)) < len(value):
-            raise UserError(f"{key} in {told.where(key)} is {value!r}, not a list of different names; {EXAMPLE}")
-    for split in told.get("splits", ()):
-        check_name(split, f"splits in {told.where('splits')}")
+            raise UserError(f"{key} in {options.where(key)} is {value!r}, not a list of different names; {EXAMPLE}")
+    for split in options.get("splits", ()):
+        check_name(split, f"splits in {options.where('splits')}")
     for key in ("images", "labels"):
-        if key in told.values:
-            check_name(told.values[key].rstrip("/"), f"{key} in {told.where(key)}")
-    if len(told.get("classes", ())) > IGNORED - 1:
+        if key in options.values:
+            check_name(options.values[key].rstrip("/"), f"{key} in {options.where(key)}")
+    if len(options.get("classes", ())) > IGNORED - 1:
         raise UserError(
-            f"{told.where('classes')} lists {len(told.values['classes'])} classes; label maps of 8 bits allow {IGNORED - 1}"
+            f"{options.where('classes')} lists {len(options.values['classes'])} classes; label maps of 8 bits allow {IGNORED - 1}"
         )
-    _check_values(told)
-    if not 0 < told.get("val", 0.5) < 1:
-        raise UserError(f"val in {told.where('val')} is {told.values['val']:g}; it is a share between 0 and 1, such as 0.2")
-    if not 0 <= told.get("seed", 0) < 2**31:
-        raise UserError(f"seed in {told.where('seed')} is {told.values['seed']}; give a whole number from 0 to {2**31 - 1}")
+    _check_values(options)
+    if not 0 < options.get("val", 0.5) < 1:
+        raise UserError(f"val in {options.where('val')} is {options.values['val']:g}; it is a share between 0 and 1, such as 0.2")
+    if not 0 <= options.get("seed", 0) < 2**31:
+        raise UserError(f"seed in {options.where('seed')} is {options.values['seed']}; give a whole number from 0 to {2**31 - 1}")
 
 
-def _check_values(told: Told) -> None:
-    void = told.get("ignore_index", IGNORED)
+def _check_values(options: FolderOptions) -> None:
+    void = options.get("ignore_index", IGNORED)
     if isinstance(void, str) and not COLOUR.fullmatch(void):
         raise UserError(
-            f'ignore_index in {told.where("ignore_index")} is {void!r}, not a int or a colour such as "#e0e0c0"; correct it'
+            f"ignore_index in {options.where('ignore_index')} is {void!r}, not a whole number or a "
+            'colour such as "#e0e0c0"; correct it'
         )
-    if "values" not in told.values:
+    if "values" not in options.values:
         return
-    values = told.values["values"]
+    values = options.values["values"]
     numbers = all(type(value) is int and 0 <= value <= IGNORED for value in values)
     colours = all(isinstance(value, str) and COLOUR.fullmatch(value) for value in values)
-    clash = void in values and "ignore_index" in told.values
+    clash = void in values and "ignore_index" in options.values
     if not values or not (numbers or colours) or len(set(values)) < len(values) or clash:
         raise UserError(
-            f"values in {told.where('values')} is {values!r}, not a list of different values from 0 to {IGNORED} or of different "
-            'colours such as "#80ff00", void not among them; give one for each class'
+            f"values in {options.where('values')} is {values!r}, not a list of different values from 0 to {IGNORED} or of "
+            'different colours such as "#80ff00", void not among them; give one for each class'
         )
-    if len(values) != len(told.get("classes", values)):
+    if len(values) != len(options.get("classes", values)):
         raise UserError(
-            f"{told.where('values')} lists {len(values)} values and {len(told.values['classes'])} classes; list as many"
+            f"{options.where('values')} lists {len(values)} values and {len(options.values['classes'])} classes; list as many"
         )
-    if "reduce_zero_label" in told.values:
-        raise UserError(f"{told.where('values')} has values and reduce_zero_label, which exclude one another; keep one")
+    if "reduce_zero_label" in options.values:
+        raise UserError(f"{options.where('values')} has values and reduce_zero_label, which exclude one another; keep one")

@@ -1,4 +1,4 @@
-"""Which image belongs to which label map, told by the names of folders and files.
+"""Which image belongs to which label map, by the names of folders and files.
 
 Recognised, with any of IMAGES and MASKS as the names of folders in any case (split: train, val, test and their like):
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densebench.datasets.dataset import Item
-from densebench.datasets.folders.options import Told
+from densebench.datasets.folders.options import FolderOptions
 from densebench.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -49,15 +49,15 @@ class Pairs:
     lone: int = 0
 
 
-def find_pairs(told: Told) -> Pairs | None:
+def find_pairs(options: FolderOptions) -> Pairs | None:
     """Return the images and label maps of a folder; None where no layout is recognised.
 
     Raises UserError where it could be read in two ways, where two images share a name, and where names do not fit.
     """
-    root = told.root
-    images = _named(root, told, "images", IMAGES)
-    masks = _named(root, told, "labels", MASKS)
-    suffix = told.get("suffix", None)
+    root = options.root
+    images = _named(root, options, "images", IMAGES)
+    masks = _named(root, options, "labels", MASKS)
+    suffix = options.get("suffix", None)
     if images is not None and masks is not None:
         splits = _splits(images)
         if any(_child(masks, part) for part in splits):
@@ -89,22 +89,24 @@ def _by_split(root: Path, suffix: str | None) -> Pairs | None:
     return _beside(beside, suffix) if beside else None
 
 
-def _named(root: Path, told: Told, key: str, names: Sequence[str]) -> Path | None:
-    if key in told.values:
-        folder = root / told.values[key]
+def _named(root: Path, options: FolderOptions, key: str, names: Sequence[str]) -> Path | None:
+    if key in options.values:
+        folder = root / options.values[key]
         if not folder.is_dir():
-            raise UserError(f"{key} in {told.where(key)} is {told.values[key]!r}, but there is no folder {folder}; correct it")
+            raise UserError(
+                f"{key} in {options.where(key)} is {options.values[key]!r}, but there is no folder {folder}; correct it"
+            )
         return folder
     return _one_of(root, names, key)
 
 
 def _one_of(root: Path, names: Sequence[str], key: str = "") -> Path | None:
-    """Return the one folder with one of the names; those without a picture at any of two levels do not count."""
+    """Return the one folder with one of the names; folders without a picture in them or one level below do not count."""
     chosen = [folder for folder in _folders(root) if folder.name.lower() in names and _holds_pictures(folder)]
     if len(chosen) > 1:
-        told = f"; say which one: {root}?{key}={chosen[0].name}" if key else "; leave one of them there"
+        remedy = f"; say which one: {root}?{key}={chosen[0].name}" if key else "; leave one of them there"
         raise UserError(
-            f"{root} holds {' and '.join(folder.name for folder in chosen)}, which may both be its {key or 'files'}{told}"
+            f"{root} holds {' and '.join(folder.name for folder in chosen)}, which may both be its {key or 'files'}{remedy}"
         )
     return chosen[0] if chosen else None
 

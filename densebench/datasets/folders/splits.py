@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from densebench.console import notice
 from densebench.datasets.dataset import Item
-from densebench.datasets.folders.options import Told
+from densebench.datasets.folders.options import FolderOptions
 from densebench.datasets.folders.pairs import SPLITS, TEST, TRAIN, VAL
 from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
@@ -25,17 +25,17 @@ LEAST = 2
 class Splits:
     """The splits of a folder. items: split -> images. train, val: those that an evaluation takes. rule: how they came about.
 
-    said: what is printed.
+    message: what is printed about them.
     """
 
     items: dict[str, tuple[Item, ...]]
     train: str
     val: str
     rule: str
-    said: str
+    message: str
 
 
-def find_splits(told: Told, groups: Mapping[str, tuple[Item, ...]]) -> Splits:
+def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]]) -> Splits:
     """Return the splits of images that folders have grouped already, or not (one group).
 
     Raises UserError for a list that names an image which is not there, for images that are in the training and the evaluation
@@ -43,39 +43,41 @@ def find_splits(told: Told, groups: Mapping[str, tuple[Item, ...]]) -> Splits:
     """
     items = {split: found for split, found in groups.items() if found}
     if len(items) > 1:
-        return _chosen(told, items, "by folders")
+        return _chosen(options, items, "by folders")
     every = next(iter(items.values()), ())
-    lists = _lists(told.root)
+    lists = _lists(options.root)
     listed = _every_list(lists, every)
     if _role(listed, TRAIN) and (_role(listed, VAL) or _role(listed, TEST)):
-        return _chosen(told, listed, f"by lists in {lists[0].parent.name or told.root.name}/")
+        return _chosen(options, listed, f"by lists in {lists[0].parent.name or options.root.name}/")
     if len(listed) == 1:
         every = next(iter(listed.values()))
-    return _by_seed(told, every)
+    return _by_seed(options, every)
 
 
-def _chosen(told: Told, items: dict[str, tuple[Item, ...]], rule: str) -> Splits:
+def _chosen(options: FolderOptions, items: dict[str, tuple[Item, ...]], rule: str) -> Splits:
     for key in ("seed", "val"):
-        if key in told.values:
-            raise UserError(f"{key} in {told.where(key)} would split at random, but {told.root} is split {rule}; leave {key} out")
-    names = _wanted(told, items) or tuple(items)
-    train = names[0] if "splits" in told.values else _role(items, TRAIN) or names[0]
+        if key in options.values:
+            raise UserError(
+                f"{key} in {options.where(key)} would split at random, but {options.root} is split {rule}; leave {key} out"
+            )
+    names = _wanted(options, items) or tuple(items)
+    train = names[0] if "splits" in options.values else _role(items, TRAIN) or names[0]
     rest = [name for name in names if name != train]
-    val = names[-1] if "splits" in told.values else _role(items, VAL) or _role(items, TEST) or rest[-1]
+    val = names[-1] if "splits" in options.values else _role(items, VAL) or _role(items, TEST) or rest[-1]
     both = {item.name for item in items[train]} & {item.name for item in items[val]}
     if rule.startswith("by lists") and both and train != val:
         raise UserError(
-            f"{len(both)} images of {told.root}, such as {min(both)}, are in the splits {train} and {val}; "
+            f"{len(both)} images of {options.root}, such as {min(both)}, are in the splits {train} and {val}; "
             "take them out of one list"
         )
     kept = {name: items[name] for name in names}
     return Splits(kept, train, val, rule, f"split {rule}: {', '.join(f'{len(kept[name])} {name}' for name in kept)}")
 
 
-def _wanted(told: Told, items: Mapping[str, tuple[Item, ...]]) -> tuple[str, ...]:
-    wanted = tuple(told.get("splits", ()))
+def _wanted(options: FolderOptions, items: Mapping[str, tuple[Item, ...]]) -> tuple[str, ...]:
+    wanted = tuple(options.get("splits", ()))
     if strange := [name for name in wanted if name not in items]:
-        raise UserError(f"splits in {told.where('splits')} names {strange[0]!r}; {told.root} has {', '.join(items)}")
+        raise UserError(f"splits in {options.where('splits')} names {strange[0]!r}; {options.root} has {', '.join(items)}")
     return wanted
 
 
@@ -132,19 +134,21 @@ def _keys(item: Item) -> set[str]:
     return {item.name, *({item.image.name, item.image.stem} if item.image else ())}
 
 
-def _by_seed(told: Told, items: Sequence[Item]) -> Splits:
+def _by_seed(options: FolderOptions, items: Sequence[Item]) -> Splits:
     """Return a split that depends on each image's name and the seed alone: another image moves none of the others.
 
     An image is evaluated where the SHA-256 of "seed:name", as a fraction, lies below the share. Where that leaves fewer than
     LEAST images on one side, those with the lowest (or highest) fractions are taken.
     """
-    seed, share = told.get("seed", 0), float(told.get("val", SHARE))
+    seed, share = options.get("seed", 0), float(options.get("val", SHARE))
     if len(items) < 2 * LEAST:
         raise UserError(
-            f"{told.root} has {len(items)} images with labels; a split by seed needs {2 * LEAST}, half of them to be evaluated"
+            f"{options.root} has {len(items)} images with labels; a split by seed needs {2 * LEAST}, half of them to be evaluated"
         )
-    if splits := told.get("splits", None):
-        raise UserError(f"splits in {told.where('splits')} names {splits[0]!r}, but {told.root} has no such folders or lists")
+    if splits := options.get("splits", None):
+        raise UserError(
+            f"splits in {options.where('splits')} names {splits[0]!r}, but {options.root} has no such folders or lists"
+        )
     order = sorted(items, key=lambda item: (fraction(item.name, seed), item.name))
     count = sum(fraction(item.name, seed) < share for item in items)
     count = min(max(count, LEAST), len(items) - LEAST)

@@ -34,7 +34,7 @@ _hiding = threading.RLock()
 
 
 def worker_context(workers: int, with_script: bool = False) -> Any:
-    """Return the context of multiprocessing in which processes that decode are started; None without any.
+    """Return the context of multiprocessing that starts the processes which decode; None for 0 processes.
 
     with_script: whether they import the main module. They ignore Ctrl-C, since the main process ends them.
     """
@@ -46,7 +46,7 @@ def worker_context(workers: int, with_script: bool = False) -> Any:
 
 
 def _start_server() -> None:
-    """Start the process that starts the others. They inherit from it that they ignore Ctrl-C."""
+    """Start the server process, which starts the others; they inherit from it that they ignore Ctrl-C."""
     from multiprocessing import forkserver
 
     if threading.current_thread() is threading.main_thread() and (before := signal.getsignal(signal.SIGINT)) is not None:
@@ -75,7 +75,7 @@ class _WithoutScript(type(_context)):  # type: ignore[misc]
 
 @contextmanager
 def _script_hidden() -> Iterator[None]:
-    """Take from the main module, during the block, the two names by which multiprocessing finds its file."""
+    """Hide from multiprocessing, during the block, the two attributes of the main module by which it finds its file."""
     script = sys.modules["__main__"]
     with _hiding:
         names = {name: getattr(script, name) for name in ("__spec__", "__file__") if hasattr(script, name)}
@@ -89,9 +89,9 @@ def _script_hidden() -> Iterator[None]:
 
 
 def usable(workers: int, sent: Any) -> tuple[int, bool]:
-    """Return how many of the requested processes can decode, all or none, and whether they have to import the main module.
+    """Return how many of the requested processes can decode (all or none), and whether they have to import the main module.
 
-    sent: what they are to be sent. Where none can, one line says why.
+    sent: the objects that they get. Where no process can get them, a warning says why.
     """
     if not workers:
         return 0, False
@@ -121,14 +121,14 @@ def _warn_once(text: str) -> None:
 
 
 class _Search(ForkingPickler):
-    """Pickles to nowhere, without the contents of arrays, and notes a class or a function of the main module."""
+    """Pickles without output and without the contents of arrays, to note the first class or function of the main module."""
 
     def __init__(self) -> None:
         super().__init__(self)
         self.name: str | None = None
 
     def write(self, part: Any) -> int:
-        """Drop what was pickled."""
+        """Discard what was pickled."""
         return len(part)
 
     def reducer_override(self, value: Any) -> Any:
