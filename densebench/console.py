@@ -64,6 +64,7 @@ class Line:
         """total: the number of steps of the loop, 0 if unknown. done: those done already. text: the first text of a bar."""
         self._printed = time.monotonic()
         self._lock = threading.Lock()
+        self._told = ""
         self._bar = _new_bar(total, done, one_line(text))
 
     def show(self, done: int, text: str) -> None:
@@ -73,18 +74,18 @@ class Line:
                 self._bar.set_description_str(one_line(text), refresh=False)
                 self._bar.update(done - self._bar.n)
             elif time.monotonic() - self._printed >= LINE_SECONDS:
-                self._printed = time.monotonic()
+                self._printed, self._told = time.monotonic(), text
                 notice(text)
 
     def close(self, text: str = "") -> None:
-        """Take the bar away and print `text` in its place."""
+        """Take the bar away and print `text` in its place, unless it was the last line that was printed."""
         with self._lock:
             if self._bar is not None:
                 self._bar.clear()  # a message may have shown it before its time: then close would leave it
                 self._bar.close()
                 _bars.discard(self._bar)
                 self._bar = None
-        if text:
+        if text and text != self._told:
             notice(text)
 
 

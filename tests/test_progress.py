@@ -188,6 +188,19 @@ def test_a_run_in_a_pipe_ends_with_its_last_step(capsys):
     assert line.startswith("step 2/2, epoch 1: loss 1.250, ") and line.endswith(" images/s, 0:00 left")
 
 
+@pytest.mark.parametrize("steps", [4, 8])  # it is finished, or it is stopped half-way
+def test_a_run_in_a_pipe_says_its_last_line_once(capsys, monkeypatch, steps):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    ticker = Ticker(0, steps, 8)
+    for step in (2, 4):
+        now[0] += 12
+        ticker.show(step, 0, {"loss": 2.5})
+    ticker.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"step 2/{steps}", f"step 4/{steps}"]
+
+
 def test_a_run_that_is_stopped_says_where(terminal):
     ticker = Ticker(0, 8, 8)
     time.sleep(WAIT)
