@@ -36,11 +36,9 @@ def folders(results: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def listed(what: str, values: Any) -> list[Any]:
-    """Return several values as a list. Raises UserError for none, and for what is no list, tuple or set."""
+    """Return several values as a list. Raises UserError for what is no list, tuple or set."""
     if not isinstance(values, list | tuple | set | frozenset):
         raise UserError(f"the {what} is of the class {type(values).__name__}; give a text or a list of texts")
-    if not values:
-        raise UserError(f"the list of {what} is empty; give one or several, or leave it out")
     return list(values)
 
 
@@ -115,9 +113,10 @@ def of_backbones(scores: pd.DataFrame, backbone: Names) -> set[str]:
 def _matching(kind: str, names: Names, columns: list[pd.Series]) -> pd.Series:
     """Return for each row whether one of the columns has one of the names, or matches it as a shell pattern."""
     chosen = pd.Series(names is None, index=columns[0].index)
-    names = [names] if isinstance(names, str) else [] if names is None else listed(kind, names)
+    if names is not None and not (names := [names] if isinstance(names, str) else listed(kind, names)):
+        raise UserError(f"the list of {kind} is empty; give one or several, or leave it out")
     known = list(dict.fromkeys(value for column in columns for value in column.dropna()))
-    for name in names:
+    for name in names or ():
         if not isinstance(name, str):
             raise UserError(f"a {kind} is chosen by its name, a text, not by {type(name).__name__}")
         matches = {value for value in known if value == name or fnmatchcase(value, name)}
