@@ -133,7 +133,7 @@ def _written(path: Path) -> dict[str, Any]:
         if key not in KEYS:
             raise unknown(f"key in {path}:", key, KEYS, f"the keys are {', '.join(KEYS)}")
         if type(value) not in KEYS[key].kinds:
-            raise UserError(f"{key} in {path} is {value!r}, not of the type {KEYS[key].kinds[0].__name__}; correct it")
+            raise UserError(f"{key} in {path} is {value!r}, not a {KEYS[key].kinds[0].__name__}; correct it")
     return options
 
 
