@@ -128,7 +128,12 @@ def _described(annotation: Any) -> tuple[str, tuple[str, ...], type[Enum] | None
 
 TEXT, PATH, WHOLE, SWITCH = (str,), (str, Path), (int, Integral), (bool,)
 """The types of arguments that `check_types` takes."""
-WORDS = {TEXT: "a text", PATH: "a path, as a text or a Path", WHOLE: "a whole number", SWITCH: "True or False"}
+WORDS: Mapping[tuple[type, ...], str] = {
+    TEXT: "a text",
+    PATH: "a path, as a text or a Path",
+    WHOLE: "a whole number",
+    SWITCH: "True or False",
+}
 
 
 def check_types(types: tuple[type, ...], **given: Any) -> None:

@@ -178,8 +178,8 @@ def _several(value: Any, what: str = "") -> list[Any]:
 def _named(protocol: str | Path, preset: str | None) -> tuple[type[Evaluator], str, str]:
     """Return the class behind the name or the path of a protocol, the name and the preset. Raises UserError where unknown."""
     if not isinstance(protocol, str | Path):
-        kind = f"the class {protocol.__name__}" if isinstance(protocol, type) else f"of the class {type(protocol).__name__}"
-        raise UserError(f"the protocol is {kind}; give one: a name, the path of a Python file, or an object such as InContext()")
+        given = f"the class {protocol.__name__}" if isinstance(protocol, type) else f"of the class {type(protocol).__name__}"
+        raise UserError(f"the protocol is {given}; give one: a name, the path of a Python file, or an object such as InContext()")
     name = protocol if isinstance(protocol, str) else _path_as_name(protocol)
     kind: type[Evaluator] = catalog.load("protocols", name, preset)
     preset = next(iter(kind.presets)) if preset is None else preset
