@@ -51,13 +51,14 @@ class Flag:
 
         Raises UserError naming the flag, the value and what it takes.
         """
+        value = value.tolist() if hasattr(value, "tolist") else value  # numbers and arrays of numpy and torch
         if value is None or (self.optional and value == "none"):
             if not self.optional:
                 raise self._wrong(value)
             return None
         if self.is_list:
-            entries = value.split(",") if isinstance(value, str) else value
-            if not isinstance(entries, list | tuple) or not entries:
+            entries = value.split(",") if isinstance(value, str) else [value] if type(value) in (int, float) else value
+            if not isinstance(entries, list | tuple | range) or not entries:
                 raise self._wrong(value)
             if self.length is not None and len(entries) != self.length:
                 raise UserError(f"{self.spelling} {_shown(value)}: it takes {self.length} values, {self.metavar}; {self.help}")

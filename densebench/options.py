@@ -18,9 +18,11 @@ import tomllib
 import types
 from collections.abc import Mapping
 from enum import Enum
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.flag import LARGEST, READERS, Flag, Kind, check_range, plain_annotation
 
@@ -124,8 +126,30 @@ def _described(annotation: Any) -> tuple[str, tuple[str, ...], type[Enum] | None
     return annotation.__name__, (), None
 
 
+TEXT, PATH, WHOLE, SWITCH = (str,), (str, Path), (int, Integral), (bool,)
+"""The types of arguments that `check_types` takes."""
+WORDS: Mapping[tuple[type, ...], str] = {
+    TEXT: "a text",
+    PATH: "a path, as a text or a Path",
+    WHOLE: "a whole number",
+    SWITCH: "True or False",
+}
+
+
+def check_types(types: tuple[type, ...], **given: Any) -> None:
+    """Raise UserError for the first argument of another type than those, TEXT, PATH, WHOLE or SWITCH; None passes.
+
+    Without it a wrong argument would end in an error of some library, or a "no" would mean yes.
+    """
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, types) or (types == WHOLE and isinstance(value, bool))):
+            shown = one_line(repr(value))
+            raise UserError(f"{name}={shown if len(shown) <= 60 else f'{shown[:57]}...'}: give {WORDS[types]}")
+
+
 def check_run(seed: int | None, limit: int | None) -> None:
-    """Raise UserError for a seed below 0 or a limit on images below 1, and for numbers that are too large; None passes."""
+    """Raise UserError for a seed below 0 or a limit on images below 1, and for what is no such number; None passes."""
+    check_types(WHOLE, seed=seed, limit=limit)
     check_range(f"--seed {seed}", 0 if seed is None else seed, 0, 2**63 - 1)
     check_range(f"--limit {limit}", 1 if limit is None else limit, 1, LARGEST)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from densebench.backbones.module_code import closure, global_names
 from densebench.backbones.private_copy import copied_with, unwrapped
+from densebench.console import one_line
 from densebench.errors import UserError
 
 DEPTH = 4  # how many objects inside one another are searched for modules
@@ -120,8 +121,11 @@ def check_own(module: nn.Module) -> None:
                 )
 
 
-def check_features(features: Callable[..., Any]) -> None:
-    """Raise UserError where `features=` holds a module, instead of using the one that it is given."""
+def check_features(features: Any) -> None:
+    """Raise UserError where `features=` is no function, or holds a module instead of using the one that it is given."""
+    if not callable(features):
+        shown = one_line(repr(features))[:60]
+        raise UserError(f"features={shown}: give a function of the module and the images: features=lambda m, x: ...")
     if any(True for _ in held(features)):
         raise UserError(
             "features= names a module of its own, which would be run as it is now; use its first argument, the private copy: "

@@ -19,9 +19,10 @@ from densebench.backbones.checkpoint import FACTS
 from densebench.backbones.position import check_convention
 from densebench.backbones.recognising import adapt, title_of
 from densebench.backbones.sources import FILE, GROUP, SOURCES, unrecognised
+from densebench.backbones.weights import ROLES
 from densebench.console import one_line
-from densebench.errors import UserError
-from densebench.options import check_run
+from densebench.errors import UserError, unknown
+from densebench.options import PATH, TEXT, check_run, check_types
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import guarded, plugin_code
 
@@ -52,8 +53,13 @@ def load_backbone(
     Raises UserError for an unknown name or option, for weights that do not match or cannot be read or fetched, and for a module
     whose patch features are not recognised.
     """
+    check_types(TEXT, layer=layer, pos_embed=pos_embed, role=role, name=name)
+    check_types(PATH, weights=weights)
+    if role not in ROLES:
+        raise unknown("role", role, ROLES, f"it is {' or '.join(ROLES)}")
     check_convention(pos_embed)
     check_run(seed, None)
+    seed = int(seed or 0)
     label = checked_label(name)
     if isinstance(model, Backbone):
         given = {"weights": weights, "features": features, "mean": mean, "std": std}

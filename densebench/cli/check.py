@@ -23,7 +23,7 @@ def check(
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
-    show_help: Annotated[bool, typer.Option("--help", help="Show this message, with the options of NAME.")] = False,
+    show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of NAME.")] = False,
 ) -> None:
     """Check a plug-in or a name of the catalogue on small made-up data, a line a check; status 1 if one fails.
 

@@ -6,6 +6,7 @@ import keyword
 import re
 import shlex
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,8 @@ def new(
         raise UserError(f"--output {path}: it does not end in .py; give the path of a Python file")
     if path.exists():
         raise UserError(f"{path} exists already; remove it, or give another name or --output")
+    if find_spec(path.stem) is not None:  # a script beside it would import this file instead
+        raise UserError(f"{path} would hide the installed module {path.stem} from scripts in its folder; give another name")
     write_text(path, text)
     file = shlex.quote(str(path) if path.is_absolute() else f"./{path}")
     print(f"wrote {path}\nrun    {RUNS[kind].format(file=file)}\ncheck  densebench check {file}")

@@ -13,6 +13,7 @@ from torch import nn
 
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.callables import check_features
 from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
 from densebench.backbones.loading import checked_label, load_backbone
 from densebench.backbones.sources import check_form
@@ -103,7 +104,13 @@ def planned(
 
     Raises UserError for whatever is wrong with the call as a whole.
     """
+    options.check_types(options.TEXT, preset=preset, layer=layer, pos_embed=pos_embed, role=role, command=command)
+    options.check_types(options.PATH, data_root=data_root, results=results)
+    if features is not None:
+        check_features(features)
+    options.check_types(options.SWITCH, rerun=rerun, dry_run=dry_run)
     options.check_run(seed, limit)
+    seed, limit = int(seed or 0), None if limit is None else int(limit)  # of numpy's numbers, which JSON does not know
     evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
     limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
@@ -170,6 +177,9 @@ def _several(value: Any, what: str = "") -> list[Any]:
 
 def _named(protocol: str | Path, preset: str | None) -> tuple[type[Evaluator], str, str]:
     """Return the class behind the name or the path of a protocol, the name and the preset. Raises UserError where unknown."""
+    if not isinstance(protocol, str | Path):
+        given = f"the class {protocol.__name__}" if isinstance(protocol, type) else f"of the class {type(protocol).__name__}"
+        raise UserError(f"the protocol is {given}; give one: a name, the path of a Python file, or an object such as InContext()")
     name = protocol if isinstance(protocol, str) else _path_as_name(protocol)
     kind, preset = catalog.load_preset("protocols", name, preset)
     return kind, name, preset
@@ -224,6 +234,7 @@ def _paired(flag: str, values: list[Any], count: int) -> list[Any]:
             raise UserError(f"{flag} {values[0]} goes with one --backbone; {count} are given: give one {flag} for each")
         raise UserError(f"{len(values)} {flag} for {count} backbones: give one for each, in the order of the backbones")
     for name in values if flag == "--name" else ():
+        options.check_types(options.TEXT, name=name)
         checked_label(name)
     return values or [None] * count
 

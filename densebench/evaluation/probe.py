@@ -24,7 +24,9 @@ import pandas as pd
 from torch import Tensor, nn
 
 from densebench import catalog, options
+from densebench.backbones.callables import check_features
 from densebench.backbones.private_copy import unwrapped
+from densebench.backbones.recognising import triple
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import fitting
 from densebench.datasets.dataset import Dataset
@@ -82,8 +84,11 @@ class Probe:
         given: the protocol's own options, as values or as the texts that the command line takes.
         Raises UserError for whatever the caller can mend.
         """
+        options.check_types(options.TEXT, preset=preset, device=device)
         options.check_run(None, limit)
+        limit = None if limit is None else int(limit)
         _check_arguments({"every": (every, 1), "memory": (memory, 0)}, data_root=data_root, folder=folder, save_best=save_best)
+        options.check_types(options.TEXT, ranks=ranks)
         if ranks not in ("main", "all"):
             raise unknown("value of ranks", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
         self.every, self.limit, self.ranks = every, limit, ranks
@@ -95,10 +100,13 @@ class Probe:
         # raises for a missing split now, not in the middle of a training
         images = [len(opened.part(split, limit)) for split in dict.fromkeys(self.evaluator.splits(opened))]
         self._memory = Memory(opened, memory)
-        reading = {"features": features, "mean": mean, "std": std}
+        if features is not None:
+            check_features(features)
+        means, stds = (None if value is None else triple(value, name) for name, value in (("mean", mean), ("std", std)))
+        reading = {"features": features, "mean": means, "std": stds}
         self._network = CurrentWeights(**{name: value for name, value in reading.items() if value is not None})
         about = [opened.name, opened.code, images, limit, self.protocol, class_code(type(evaluator)), self._settings()]
-        self._question = digest([*about, *([list(values) for values in (mean, std) if values is not None])], 16)
+        self._question = digest([*about, *([list(values) for values in (means, stds) if values is not None])], 16)
         self.save_best = None if save_best is None else Path(save_best)
         self._log = None if folder is None else CsvLog(Path(folder) / NAME, "give another folder")
         self._board: Board | None = None

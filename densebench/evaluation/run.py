@@ -13,6 +13,7 @@ from densebench.errors import Stopped, UserError
 from densebench.evaluation.cell import Scored, steps_of_cell
 from densebench.evaluation.plan import Datasets, Models, Plan, Requested, planned
 from densebench.evaluation.protocol import Evaluator
+from densebench.evaluation.undisturbed import plain, random_states
 from densebench.processes import World, joined, resolve_device
 from densebench.results import record as records
 from densebench.results.result import Failure, Result
@@ -63,16 +64,18 @@ def evaluate(
     options: the protocol's own options by field name, as values or as the texts that the command line takes.
 
     A cell is one backbone on one data set. Where there are several, one that fails does not end the others: it is reported on
-    stderr, and `Result.failures` has it. Of several processes the main one gets the records.
+    stderr, and `Result.failures` has it. Of several processes the main one gets the records. Autocast, inference mode, a default
+    device or dtype and the random state of the caller change no number, and are as they were afterwards.
     Raises UserError for whatever the caller can mend, before anything runs if the call as a whole is wrong; for one cell, and
     where all cells fail, the (first) error itself. Records written until then stay.
     """
-    plan = planned(
-        model, protocol, dataset, preset=preset, name=name, weights=weights, layer=layer, pos_embed=pos_embed, role=role,
-        seed=seed, features=features, mean=mean, std=std, data_root=data_root, limit=limit, results=results, rerun=rerun,
-        dry_run=dry_run, command=command, **options,
-    )  # fmt: skip
-    done = [step for step in steps([plan]) if not isinstance(step, Scored)]
+    with random_states(), plain():
+        plan = planned(
+            model, protocol, dataset, preset=preset, name=name, weights=weights, layer=layer, pos_embed=pos_embed, role=role,
+            seed=seed, features=features, mean=mean, std=std, data_root=data_root, limit=limit, results=results, rerun=rerun,
+            dry_run=dry_run, command=command, **options,
+        )  # fmt: skip
+        done = [step for step in steps([plan]) if not isinstance(step, Scored)]
     failures = [step for step in done if isinstance(step, Failure)]
     if failures and len(failures) == len(done):
         raise failures[0].error
@@ -87,12 +90,19 @@ def iter_evaluate(
     Scores that a record holds already come first. The call is checked at once; what is scored waits for the loop. A loop that is
     left early leaves a record that the next call resumes. Raises UserError as `evaluate` does.
     """
-    return _scores(planned(model, protocol, dataset, **given))
+    with random_states(), plain():
+        plan = planned(model, protocol, dataset, **given)
+    return _scores(plan)
 
 
 def _scores(plan: Plan) -> Iterator[Scored]:
     failures = []
-    for step in steps([plan]):
+    coming = steps([plan])
+    while True:
+        with plain():  # between two scores the caller's own switches hold
+            step = next(coming, None)
+        if step is None:
+            break
         if isinstance(step, Scored):
             yield step
         elif isinstance(step, Failure):

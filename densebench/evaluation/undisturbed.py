@@ -1,4 +1,4 @@
-"""Scoring in the middle of somebody's training: all that torch, numpy and Python share in a process is left as it was."""
+"""Scoring in the middle of somebody's program: all that torch, numpy and Python share in a process is left as it was."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def undisturbed() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(random_states())
         stack.enter_context(_switches())
+        stack.enter_context(plain())
+        yield
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Run the block so that numbers are those of a fresh process: what the caller has switched on for its own arithmetic is off.
+
+    That is autocast, inference mode, a default device and a default of float64. They are as they were afterwards.
+    """
+    default = torch.get_default_dtype()
+    with ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, default)
+        torch.set_default_dtype(torch.float32)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):
@@ -35,13 +49,11 @@ def undisturbed() -> Iterator[None]:
 def _switches() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
-    default, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        torch.set_default_dtype(torch.float32)
         torch.use_deterministic_algorithms(False)
         yield
     finally:
         cudnn.enabled, cudnn.benchmark, cudnn.deterministic = before
-        torch.set_default_dtype(default)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from densebench.console import warn
 from densebench.errors import UserError, unknown
+from densebench.options import PATH, check_types
 from densebench.results.record_keeping import Scan, obsolete, scan
 
 Names = str | Sequence[str] | None
@@ -20,13 +21,25 @@ Names = str | Sequence[str] | None
 
 def folders(results: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return one results folder or several as a list. Raises UserError for none, and where one of several holds no records."""
-    given = [Path(results)] if isinstance(results, str | Path) else list(dict.fromkeys(map(Path, results)))
+    several = [results] if isinstance(results, str | Path) else listed("results", results)
+    for folder in several:
+        if folder is None:
+            raise UserError("a folder of results is None; give a path, as a text or a Path")
+        check_types(PATH, results=folder)
+    given = list(dict.fromkeys(map(Path, several)))
     if not given:
         raise UserError("no results folder is given; give one, such as results")
     for folder in given if len(given) > 1 else []:
         if not (folder / "records").is_dir():
             raise UserError(f"{folder} holds no folder records; give folders that `densebench eval --results` wrote")
     return given
+
+
+def listed(what: str, values: Any) -> list[Any]:
+    """Return several values as a list. Raises UserError for what is no list, tuple or set."""
+    if not isinstance(values, list | tuple | set | frozenset):
+        raise UserError(f"the {what} is of the class {type(values).__name__}; give a text or a list of texts")
+    return list(values)
 
 
 def read(results: Sequence[Path]) -> list[dict[str, Any]]:
@@ -100,8 +113,12 @@ def of_backbones(scores: pd.DataFrame, backbone: Names) -> set[str]:
 def _matching(kind: str, names: Names, columns: list[pd.Series]) -> pd.Series:
     """Return for each row whether one of the columns has one of the names, or matches it as a shell pattern."""
     chosen = pd.Series(names is None, index=columns[0].index)
+    if names is not None and not (names := [names] if isinstance(names, str) else listed(kind, names)):
+        raise UserError(f"the list of {kind} is empty; give one or several, or leave it out")
     known = list(dict.fromkeys(value for column in columns for value in column.dropna()))
-    for name in [names] if isinstance(names, str) else names or ():
+    for name in names or ():
+        if not isinstance(name, str):
+            raise UserError(f"a {kind} is chosen by its name, a text, not by {type(name).__name__}")
         matches = {value for value in known if value == name or fnmatchcase(value, name)}
         if not matches:
             raise unknown(kind, name, known, f"the records are of {_some(list(columns[0].drop_duplicates()))}")

@@ -18,6 +18,7 @@ from densebench.backbones import without_labels
 from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.files.atomic import digest
+from densebench.options import SWITCH, check_types
 from densebench.results import coverage
 from densebench.results import published as papers
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
@@ -50,6 +51,7 @@ def leaderboard(
 
     Raises UserError where there is no record that may stand in a table, and for a name that no record has.
     """
+    check_types(SWITCH, published=published)
     where = folders(results)
     scores = frame(read(where))
     if scores.empty or not scores.headline.any():

@@ -80,7 +80,10 @@ def train(
     launch = Launch() if launch is None else launch
     if not isinstance(launch, Launch):
         raise UserError(f"launch={launch!r}: give a Launch(processes, command), or leave it out")
+    options.check_types(options.TEXT, method=method, preset=preset, variant=variant)
+    options.check_types(options.SWITCH, resume=resume, dry_run=dry_run)
     options.check_run(seed, limit)
+    seed, limit = (None if value is None else int(value) for value in (seed, limit))
     kind = catalog.load("methods", method)
     if given.get("epochs") is not None and given.get("steps") is not None:
         raise UserError(f"--epochs {given['epochs']} and --steps {given['steps']}: give one of them")

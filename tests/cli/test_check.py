@@ -75,3 +75,8 @@ def test_nothing_is_left_behind(tmp_path):
     call("check", "./mine.py", folder=tmp_path)
     assert not (tmp_path / "results").exists()
     assert not [path for path in (tmp_path / "cache").rglob("*") if "features" in str(path) or "scoring" in str(path)]
+
+
+def test_dash_h_is_help(tmp_path):
+    done = call("check", "-h", folder=tmp_path)
+    assert (done.status, done.out) == (0, call("check", "--help", folder=tmp_path).out)

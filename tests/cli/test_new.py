@@ -58,6 +58,7 @@ def test_the_written_protocol_and_method_are_entries_of_the_catalogue(tmp_path):
         (("protocol", "a b"), "the name 'a b' is no name of a module"),
         (("protocol", "../a"), "the name '../a' is no name of a module"),
         (("protocol", "class"), "the name 'class' is no name of a module"),
+        (("method", "numpy"), "numpy.py would hide the installed module numpy from scripts"),
         (("protocol", "there"), "there.py exists already; remove it"),
         (("protocol", "a", "--output", "a.txt"), "--output a.txt: it does not end in .py"),
     ],
