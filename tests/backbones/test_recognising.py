@@ -194,13 +194,12 @@ def holding(net):
     def with_keyword(images, *, model=net):
         return model(images)
 
-    global held_by_name
-    held_by_name = net
+    globals()["held_by_name"] = net
     return {
         "closure": lambda x: 1 * net(x),
         "default": with_default,
         "default of a keyword": with_keyword,
-        "global": lambda x: held_by_name(x),
+        "global": lambda x: 1 * held_by_name(x),
         "argument of a partial": functools.partial(lambda n, x: n(x), net),
         "keyword of a partial": functools.partial(lambda x, n: n(x), n=net),
         "method": getattr(net, "forward", None),
