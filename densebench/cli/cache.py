@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from densebench.console import notice
+from densebench.console import notice, warn
 from densebench.errors import UserError
 from densebench.files import cache
 from densebench.files.atomic import cache_root

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from densebench.console import warn
+from densebench.console import notice, warn
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import digest
 from densebench.user_code import file_code, guarded, import_file, plugin_code
