@@ -22,7 +22,7 @@ AMPLE = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class Salted(Dataset):
-    """Two images of noise, one of which has a twin of another name; `salts` holds what decides their pixels."""
+    """Images of noise, one of which has a twin of another name; `salts` holds what decides their pixels."""
 
     salts: dict[str, int]
     name: str = "salted"
@@ -74,7 +74,7 @@ CHANGES = {
     "another view": {"view": View(16, 16)},
     "another draw": {"view": View(16, 16, augment=True, epoch=1)},
     "other statistics": {"normalisation": Normalisation((0.1,) * 3, (0.2,) * 3)},
-    "other images": {"names": ("b", "twin of a")},
+    "images of the same bytes": {"names": ("twin of a", "b")},
     "another order": {"names": ("b", "a")},
     "one of them": {"names": ("a",)},
 }
