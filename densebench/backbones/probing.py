@@ -191,15 +191,18 @@ class _Part:
 
     def __call__(self, model: Any, images: Tensor) -> Any:
         outputs: list[Any] = []
-        hook = model.get_submodule(self.name).register_forward_hook(lambda _part, _inputs, output: outputs.append(output))
+
+        def keep(_part: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs[:] = [output.clone() if isinstance(output, Tensor) else output]  # what follows may write into it
+
+        hook = model.get_submodule(self.name).register_forward_hook(keep)
         try:
             self.call.run(model, images)
         finally:
             hook.remove()
         if not outputs:
             raise RuntimeError(f"its part {self.name} was not called")
-        output = outputs[-1]
-        return output.clone() if isinstance(output, Tensor) else output  # what follows may write into it
+        return outputs[0]
 
 
 def _shown(found: Mapping[Path, Tensor]) -> str:

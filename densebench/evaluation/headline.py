@@ -30,6 +30,13 @@ class Headline:
         return f"{self.value:.{self.digits + 1}f} {self.unit}".strip()
 
 
+def headline_points(evaluator: Evaluator, dataset: Dataset) -> list[Point]:
+    """Return the points over which the headline is a mean: one, or one for each seed."""
+    points = evaluator.points(dataset)
+    first = without_seed(shown_in_pictures(points))
+    return [point for point in points if without_seed(point) == first]
+
+
 def headline_of(scores: Sequence[Score], evaluator: Evaluator, dataset: Dataset) -> Headline:
     """Return the headline of the scores of a run: all of the training data, the first K, and so on; the mean over seeds."""
     wanted = evaluator.headline()
@@ -37,7 +44,7 @@ def headline_of(scores: Sequence[Score], evaluator: Evaluator, dataset: Dataset)
     for score in scores:
         if {"metric": score.metric, "variant": score.variant} == wanted:
             by_point.setdefault(without_seed(tuple(score.axes.items())), []).append(score)
-    first = without_seed(shown_in_pictures(evaluator.points(dataset)))
+    first = without_seed(headline_points(evaluator, dataset)[0])
     means = {point: statistics.fmean(score.value for score in group) for point, group in by_point.items()}
     some = by_point[first]
     return Headline(

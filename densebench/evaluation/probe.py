@@ -32,7 +32,7 @@ from densebench.datasets.catalog import fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
 from densebench.evaluation.current_weights import CurrentWeights
-from densebench.evaluation.headline import Headline, headline_of
+from densebench.evaluation.headline import Headline, headline_of, headline_points
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.undisturbed import undisturbed
 from densebench.features.memory import Memory
@@ -172,7 +172,8 @@ class Probe:
 
     def _settings(self) -> dict[str, Any]:
         evaluator = self.evaluator
-        return {"version": evaluator.version, "headline": evaluator.headline(), **evaluator.settings(self.dataset)}
+        about = {"version": evaluator.version, "headline": evaluator.headline()}
+        return {**about, "points": headline_points(evaluator, self.dataset), **evaluator.settings(self.dataset)}
 
     def _keep(self, model: Any, step: int, result: Headline, seconds: float) -> None:
         self._begin(step)

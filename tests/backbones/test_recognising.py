@@ -96,6 +96,41 @@ def test_a_timm_class_with_a_forward_of_its_own_is_not_read_as_timms():
         torch.testing.assert_close(backbone(image), as_grid(model.forward_features(image), image, 16, before=1))
 
 
+class Pooling(Convolution):
+    """Gives a vector; what comes behind its last part writes into the output of that part."""
+
+    def forward(self, images):
+        return self.patches(images).relu_().mean((2, 3))
+
+
+def test_a_part_is_read_before_what_follows_writes_into_it():
+    model, image = made(Pooling), images(16, 32)
+    features = adapt(model)(image)
+    torch.testing.assert_close(features, model.patches(image).detach())
+    assert (features < 0).any()
+
+
+class Shared(Convolution):
+    """Uses one activation twice, and gives a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.activation, self.second = nn.GELU(), nn.Conv2d(12, 12, 1)
+
+    def encoded(self, images):
+        return self.activation(self.second(self.activation(self.patches(images))))
+
+    def forward(self, images):
+        return self.encoded(images).mean((2, 3))
+
+
+def test_a_part_that_runs_several_times_is_read_where_it_runs_last():
+    model, image = made(Shared), images(16, 32)
+    backbone = adapt(model)
+    assert "its part activation gives" in backbone.identity()["recognised"]
+    torch.testing.assert_close(backbone(image), model.encoded(image).detach())
+
+
 def test_features_tells_where_they_are():
     model = made(KINDS["a U-Net encoder"][0])
     backbone, image = adapt(model, features=lambda m, x: m(x)[0]), images(16, 32)
@@ -140,9 +175,42 @@ def test_functions_of_images(kind):
     assert torch.equal(backbone(image), by_hand(image))
 
 
-def test_a_function_runs_on_a_copy_of_the_module_that_it_holds():
+held_by_name = None  # a function below reads it
+
+
+def holding(net):
+    """Functions that hold a module in every way that is known."""
+
+    class Caller:
+        def __init__(self):
+            self.net = net
+
+        def __call__(self, images):
+            return self.net(images)
+
+    def with_default(images, model=net):
+        return model(images)
+
+    def with_keyword(images, *, model=net):
+        return model(images)
+
+    globals()["held_by_name"] = net
+    return {
+        "closure": lambda x: 1 * net(x),
+        "default": with_default,
+        "default of a keyword": with_keyword,
+        "global": lambda x: 1 * held_by_name(x),
+        "argument of a partial": functools.partial(lambda n, x: n(x), net),
+        "keyword of a partial": functools.partial(lambda x, n: n(x), n=net),
+        "method": getattr(net, "forward", None),
+        "object": Caller(),
+    }
+
+
+@pytest.mark.parametrize("way", holding(None))
+def test_a_function_runs_on_a_copy_of_the_module_that_it_holds(way):
     net, image = made(Convolution), images(16, 16)
-    backbone = adapt(lambda x: 1 * net(x))
+    backbone = adapt(holding(net)[way])
     before = backbone(image)
     with torch.no_grad():
         net.patches.weight.zero_()
@@ -153,7 +221,9 @@ def test_colour_statistics_are_given_named_by_the_model_or_imagenets():
     model = made(Convolution)
     assert (adapt(model).mean, adapt(model).std) == (IMAGENET_MEAN, IMAGENET_STD)
     model.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
-    assert adapt(model).mean == (0.5, 0.5, 0.5)
+    assert (adapt(model).mean, adapt(model).std) == ((0.5, 0.5, 0.5), IMAGENET_STD)
+    model.std = (0.3, 0.3, 0.3)
+    assert (adapt(model).mean, adapt(model).std) == ((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
     told = adapt(model, mean=(0.1, 0.2, 0.3), std=[0.3, 0.2, 0.1])
     assert (told.mean, told.std) == ((0.1, 0.2, 0.3), (0.3, 0.2, 0.1))
 

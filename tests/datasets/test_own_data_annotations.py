@@ -196,18 +196,19 @@ def test_a_size_that_differs_from_the_image_is_refused(photos):
 
 def test_digests_change_with_shapes_labels_and_what_is_outside(photos):
     seen = []
-    for segmentation, names, query in (
-        (BOX, ("cat", "dog"), ""),
-        ([*BOX[:-1], 2.7], ("cat", "dog"), ""),
-        (BOX, ("cat", "cow"), ""),
-        (BOX, ("cat", "dog"), "&ignore_background=true"),
+    for category, segmentation, names, query in (
+        (1, BOX, ("cat", "dog"), ""),
+        (3, BOX, ("cat", "dog"), ""),
+        (1, [*BOX[:-1], 2.7], ("cat", "dog"), ""),
+        (1, BOX, ("cat", "cow"), ""),
+        (1, BOX, ("cat", "dog"), "&ignore_background=true"),
     ):
-        content = coco([(1, [segmentation])])
+        content = coco([(category, [segmentation])])
         content["categories"] = [{"id": 3, "name": names[0]}, {"id": 1, "name": names[1]}]
         write_coco(photos, content)
         dataset = load_dataset(f"folder:{photos}?labels=coco.json{query}")
         seen.append(dataset.label_digest(dataset.items("val")[0]))
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == 5
 
 
 def test_what_was_painted_before_is_the_same_and_passes_to_other_processes(photos):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -78,12 +79,27 @@ def test_a_turned_box_covers_the_box_of_the_swapped_sides():
     ).all()
 
 
+@pytest.mark.parametrize("outline", [Ellipse(4.5, 4.5, 4, 0.8, 45.0), turned((0.5, 4, 8.5, 5), 45.0)])
+def test_what_is_turned_clockwise_goes_down_on_the_right(outline):
+    painted = paint(("a", outline), width=9, height=9)
+    assert painted[6, 6] == painted[2, 2] == 1
+    assert painted[2, 6] == painted[6, 2] == 0
+
+
 @pytest.mark.parametrize(("by_column", "rows"), [(False, [[0, 1, 1], [0, 0, 1]]), (True, [[0, 1, 0], [1, 0, 1]])])
 def test_runs_go_along_rows_or_down_columns(by_column, rows):
     runs = Runs(2, 1, 3, 2, (1, 2, 2, 1), by_column)
     expected = np.zeros((5, 6), int)
     expected[1:3, 2:5] = rows
     assert (paint(("a", runs)) == expected).all()
+
+
+def test_runs_that_begin_inside_are_cut_off_on_the_right_side():
+    assert paint(("a", Runs(-1, 0, 3, 1, (1, 1, 1))), ("b", Runs(0, -2, 1, 4, (3, 1))))[:3, :3].tolist() == [
+        [1, 0, 0],
+        [2, 0, 0],
+        [0, 0, 0],
+    ]
 
 
 def test_runs_are_cut_off_at_the_image():
@@ -95,6 +111,14 @@ def test_the_later_shape_is_on_top_or_the_smaller_one():
     assert paint(small, large)[1, 1] == 2
     assert paint(small, large, smaller_on_top=True)[1, 1] == 1
     assert paint(large, small)[1, 1] == 1
+
+
+def test_whatever_is_painted_otherwise_has_another_identity():
+    small, large = polygon("a", 1, 1, 2, 1, 2, 2, 1, 2), polygon("b", 0, 0, 4, 0, 4, 4, 0, 4)
+    relabelled = ("c", small[1])
+    lists = [(small, large), (large, small), (relabelled, large)]
+    drawings = [Drawing((6, 5), shapes, on_top) for shapes in lists for on_top in (False, True)] + [Drawing((5, 6), lists[0])]
+    assert len({json.dumps(drawing.identity()) for drawing in drawings}) == 7
 
 
 def test_of_equal_shapes_the_later_one_is_on_top():

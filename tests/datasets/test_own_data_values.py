@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from dataset_files import grid, save_image, save_mask, save_text
@@ -230,6 +232,17 @@ def test_the_mapping_is_part_of_every_label_digest(photos):
     dataset = load_dataset(photos)
     item = next(item for split in dataset.splits for item in dataset.items(split) if item.name == "a")
     assert len({*digests.values(), dataset.label_digest(item)}) == 4
+
+
+@pytest.mark.parametrize("values", [(0, 5, 9), ("#000000", "#050505", "#090909")])
+def test_the_order_of_listed_values_is_part_of_every_label_digest(photos, values):
+    masks(photos, 0, 5, 9)
+    digests = set()
+    for listed in (values, (values[0], values[2], values[1])):
+        save_text(photos / "classes.toml", f"values = {json.dumps(listed)}\n")
+        dataset = load_dataset(photos)
+        digests.add(dataset.label_digest(dataset.items("val")[0]))
+    assert len(digests) == 2
 
 
 def test_label_maps_are_scanned_once(photos, capsys):

@@ -145,6 +145,20 @@ def test_where_ten_images_would_take_long_one_is_all_that_is_tried(clock):
     assert asked == [1] and stage["seconds"] == 600.0
 
 
+def test_images_whose_features_are_cached_take_no_time(clock, monkeypatch):
+    def decoded(self, item, original=Extraction.decoded):
+        clock.now += 2.0
+        return original(self, item)
+
+    dataset = load_dataset("scenes")
+    items = dataset.items("val")[:20]
+    wanted = Extraction(load_backbone("pixels:16"), dataset, items, View(16, 64))
+    replace(wanted, items=items[:5]).features()
+    monkeypatch.setattr(Extraction, "decoded", decoded)
+    [stage] = planned([Stage("features", items, wanted)])["stages"]
+    assert (stage["cached_images"], stage["seconds"]) == (5, 30.0)
+
+
 def test_a_sample_may_say_which_share_of_the_stage_it_was(clock):
     def work(items):
         clock.now += 3.0
@@ -196,3 +210,9 @@ def test_a_plan_beyond_the_limit_of_the_cache_is_refused():
         UserError, match=r"take 0\.20 MB, more than the cache limit of 1000 bytes: raise --cache-limit, or .*--precision fp16"
     ):
         scenes(dry_run=True, cache_limit=1e-6)
+
+
+def test_what_is_cached_already_counts_against_the_limit_of_the_cache():
+    scenes(limit=2)
+    with pytest.raises(UserError, match=r"take 0\.20 MB, more than the cache limit of 0\.15 MB"):
+        scenes(dry_run=True, cache_limit=1.5e-4)

@@ -56,6 +56,16 @@ def test_another_network_of_the_same_class_may_be_probed(cache):
     assert [asked(Net(3), 1)] == scored(Net(3))
 
 
+class ColumnsFirst(Net):
+    def forward(self, images):
+        return super().forward(images).transpose(2, 3)
+
+
+def test_another_network_of_equal_weights_is_recognised_anew(cache):
+    asked = probe()
+    assert asked(Net(), 0) == asked(ColumnsFirst(), 1)
+
+
 def test_a_network_with_other_features_is_refused(cache):
     asked = probe()
     asked(Net(), 0)
@@ -156,6 +166,13 @@ def test_a_protocol_may_be_given_with_its_options(cache):
 def test_a_spec_and_a_backbone_are_scored_too(cache):
     backbone = densebench.load_backbone("pixels:16")
     assert probe()("pixels:16", 0) == probe()(backbone, 0)
+
+
+def test_a_backbone_that_is_probed_stays_as_it_was(cache):
+    backbone = densebench.load_backbone("pixels:16")
+    before = backbone.identity(), len(backbone._forward_hooks)
+    probe()(backbone, 0)
+    assert (backbone.identity(), len(backbone._forward_hooks)) == before
 
 
 @pytest.mark.parametrize("name", [name for name in catalog.entries("protocols") if catalog.load("protocols", name).fine_tunes])

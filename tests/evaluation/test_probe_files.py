@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import densebench
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator
-from densebench.options import axis
+from densebench.options import axis, setting
 from densebench.results.score import Score
 
 
@@ -36,6 +36,7 @@ class Bias(Evaluator):
     presets: ClassVar = {"plain": {}}
     direction: ClassVar[str] = "lower"
     shares: tuple[int, ...] = axis((1,), "shares")
+    unused: int = setting(0, "a setting")
 
     def headline(self):
         return {"metric": "rmse", "variant": "plain"}
@@ -115,6 +116,13 @@ def test_probes_of_something_else_are_not_mixed_in(tmp_path):
             object.__setattr__(data, "name", "other")
         with pytest.raises(UserError, match="holds probes by Bias on scenes with other settings or data; give another folder"):
             densebench.Probe(data, Bias(device="cpu"), folder=tmp_path, **given)
+
+
+@pytest.mark.parametrize("given", [{"shares": (2,)}, {"unused": 1}])
+def test_probes_at_another_point_or_with_another_setting_are_not_mixed_in(tmp_path, given):
+    asked_about([2.0], folder=tmp_path)
+    with pytest.raises(UserError, match="with other settings or data; give another folder"):
+        asked_about([], Bias(device="cpu", **given), folder=tmp_path)
 
 
 def test_runtime_options_may_differ_between_two_probes_of_a_folder(tmp_path):

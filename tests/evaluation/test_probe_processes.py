@@ -90,6 +90,18 @@ def test_all_processes_but_the_first_get_nothing_at_once(second_of_two, tmp_path
     assert asked(Net(), 0) is None and asked.history.empty and not list(tmp_path.iterdir())
 
 
+def test_the_other_processes_forget_the_steps_that_a_resumed_training_repeats(second_of_two, monkeypatch, tmp_path):
+    given = {"limit": LIMIT, "folder": tmp_path, **FEW}
+    with processes.alone():
+        earlier = densebench.Probe("scenes", "incontext", **given)
+        assert [earlier("pixels:16", step) > 0 for step in (0, 1)] == [True, True]
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda sent, *_, **__: sent.__setitem__(0, {"value": "0.5"}))
+    monkeypatch.setattr(dist, "new_group", lambda **_: None)
+    resumed = densebench.Probe("scenes", "incontext", ranks="all", **given)
+    assert resumed("pixels:16", 1) == 0.5
+    assert resumed.history["step"].tolist() == [0, 1]
+
+
 def test_other_processes_raise_what_failed_in_the_first(second_of_two, monkeypatch):
     def receive(result, *_, **__):
         result[1] = "the main process failed: no such network"

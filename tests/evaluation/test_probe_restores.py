@@ -11,6 +11,7 @@ from growing import FEW, LIMIT, Net, train_step
 from torch import nn
 
 import densebench
+from densebench.evaluation.undisturbed import undisturbed
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +84,15 @@ def test_generators_are_restored_after_an_error_too():
     assert torch.equal(torch.rand(()), expected)
 
 
+def test_numbers_that_the_scoring_itself_draws_change_nothing():
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = drawn()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    with undisturbed():
+        drawn()
+    assert drawn() == expected
+
+
 def switches():
     cudnn = torch.backends.cudnn
     return {
@@ -92,7 +102,7 @@ def switches():
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
         "products": torch.get_float32_matmul_precision(),
         "dtype": torch.get_default_dtype(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         "device": torch.get_default_device(),
     }
 
@@ -105,12 +115,12 @@ def unusual():
     cudnn.benchmark, cudnn.deterministic = True, True
     torch.set_float32_matmul_precision("medium")
     torch.set_default_dtype(torch.float64)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before["cudnn"]
     torch.set_float32_matmul_precision(before["products"])
     torch.set_default_dtype(before["dtype"])
-    torch.use_deterministic_algorithms(before["deterministic"])
+    torch.use_deterministic_algorithms(before["deterministic"][0], warn_only=before["deterministic"][1])
 
 
 def test_switches_stay_and_do_not_change_the_score(unusual):
@@ -124,6 +134,15 @@ def test_switches_stay_and_do_not_change_the_score(unusual):
         assert switches() == before
     torch.set_default_dtype(torch.float32)
     assert score == probe()(model, 0)
+
+
+def test_switches_that_the_scoring_itself_changes_are_set_back(unusual):
+    before = switches()
+    with undisturbed():
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = torch.backends.cudnn.enabled = False
+        torch.use_deterministic_algorithms(True)
+        torch.set_default_dtype(torch.float16)
+    assert switches() == before
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])

@@ -11,6 +11,7 @@ import torch
 
 from densebench.files import cache
 from densebench.files.cache import Hold
+from densebench.files.locks import alone
 from densebench.files.store import Store
 
 
@@ -140,3 +141,17 @@ def test_what_a_folder_says_of_itself_is_json(tmp_path):
     hold = Hold(tmp_path / "scoring" / "a", {"b": 1})
     assert json.loads((tmp_path / "scoring" / "a" / "about.json").read_text()) == {"b": 1}
     del hold
+
+
+def test_a_mark_that_another_process_replaces_meanwhile_is_not_taken_for_the_old_one(tmp_path, monkeypatch):
+    fcntl, mark = pytest.importorskip("fcntl"), tmp_path / "CACHEDIR.TAG"
+    mark.write_text("old")
+
+    def late(handle, kind, lock=fcntl.flock):
+        mark.unlink()
+        mark.write_text("new")
+        lock(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with alone(mark) as is_free:
+        assert not is_free
