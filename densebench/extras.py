@@ -30,8 +30,8 @@ def require(module: str, purpose: str) -> Any:
 def check_installed(package: str, purpose: str) -> None:
     """Raise UserError, with the line that installs it, where an optional package is missing. Imports nothing."""
     try:
-        spec = importlib.util.find_spec(package)
-    except ValueError:  # a module of this name in `sys.modules` has no spec
-        spec = None
-    if spec is None:
+        is_missing = importlib.util.find_spec(package) is None
+    except ValueError:  # a module of this name in `sys.modules` has no spec; it is there
+        is_missing = False
+    if is_missing:
         raise UserError(f"{purpose} needs {package}, which is not installed: pip install 'densebench[{EXTRAS[package]}]'")

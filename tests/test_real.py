@@ -23,7 +23,7 @@ def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="las
         results=tmp_path / "results",
         limit=limit,
         **given,
-    )
+    ).records
     return next(s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("miou", "identity"))
 
 

@@ -19,8 +19,17 @@ EVAL = "call model.eval(), and keep dropout and batch statistics out of forward(
 
 
 def check_backbone(spec: str) -> Iterator[Check]:
-    """Yield the checks of a backbone, by the spec that `load_backbone` takes. Raises UserError where it cannot be loaded."""
-    backbone = load_backbone(spec)
+    """Yield the checks of a backbone, by the spec that `load_backbone` takes; the first is whether it can be loaded.
+
+    What a module returns is recognised when it is loaded, which finds many mistakes: random features, features that depend on
+    the other images of a batch, patches out of place.
+    """
+    try:
+        backbone = load_backbone(spec)
+    except UserError as error:
+        yield Check("loads", False, str(error))
+        return
+    yield Check("loads", True, backbone.identity().get("recognised") or backbone.arch)
     trial = _Trial(spec, backbone)
     yield from carried_out([
         Step("grid", trial.grid, needed=True),

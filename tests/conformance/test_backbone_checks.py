@@ -28,17 +28,16 @@ def load():
     return Mine()
 """
 MISTAKES = {
-    "infinite": ("grid", ("return grid", "return grid / 0"), "NaN"),
-    "rows and columns exchanged": ("other shapes", ("return grid", "return grid.transpose(2, 3)"), "224 x 256 px"),
-    "statistics of 0..255": ("statistics", ("(0.5, 0.5, 0.5)", "(127.0, 127.0, 127.0)"), "divide those of 0..255 by 255"),
-    "training mode": ("eval mode", ("        grid =", "        self.norm.train()\n        grid ="), "trunk.norm (BatchNorm2d)"),
+    "infinite": ("loads", ("return grid", "return grid / 0"), "not finite"),
+    "statistics of 0..255": ("loads", ("(0.5, 0.5, 0.5)", "(127.0, 127.0, 127.0)"), "divide it by 255"),
+    "training mode": ("loads", ("        grid =", "        self.norm.train()\n        grid ="), "other images of its batch"),
     "unfrozen": ("eval mode", ("        grid =", "        self.requires_grad_(True)\n        grid ="), "wants a gradient"),
-    "random": ("repeats", ("return grid", "return grid + torch.rand_like(grid)"), "the same images twice"),
-    "batch-mates leak": ("batch", ("return grid", "return grid - grid.mean(0)"), "among three others"),
+    "random": ("loads", ("return grid", "return grid + torch.rand_like(grid)"), "the second time"),
+    "batch-mates leak": ("loads", ("return grid", "return grid - grid.mean(0)"), "other images of its batch"),
     "always the same": ("content", ("return grid", "return torch.ones_like(grid)"), "two images give the same"),
     "pooled": ("content", ("return grid", "return grid.mean((2, 3), keepdim=True).expand_as(grid)"), "before any pooling"),
-    "mirrored": ("positions", ("return grid", "return grid.flip(3)"), "top left corner changes the feature in row"),
-    "one patch late": ("positions", ("return grid", "return grid.roll(2, 3)"), "without the class token"),
+    "mirrored": ("loads", ("return grid", "return grid.flip(3)"), "do not follow the patches"),
+    "one patch late": ("loads", ("return grid", "return grid.roll(2, 3)"), "do not follow the patches"),
     "other weights on each load": ("identity", ("    torch.manual_seed(0)\n", ""), "digest differ between two loads"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from retrieval_by_loops import DATA, PATCH, SIDE, drawn, empty_cache, values
 
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.loading import load_backbone
-from densebench.datasets.folder import open_folder
+from densebench.datasets.folders.opening import open_folder
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.numerics.sgd_layers import Heads

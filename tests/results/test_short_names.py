@@ -12,9 +12,7 @@ from densebench.results.leaderboard import leaderboard
 
 
 def scored(folder, path, backbone="pixels:16", **given):
-    asked = {"backbones": [backbone], "datasets": [str(folder / "data.py")], "results": folder / "results", "workers": 0}
-    [record] = evaluate(str(path), **{**asked, **given})
-    return record
+    return evaluate(backbone, path, folder / "data.py", results=folder / "results", workers=0, **given).records[0]
 
 
 @pytest.fixture(autouse=True)
