@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.private_copy import unwrapped
-from densebench.backbones.recognising import recognise, triple
+from densebench.backbones.recognising import from_timm_model, is_timm_model, recognise, triple
+from densebench.backbones.timm_models import is_plain_vit
 from densebench.backbones.ways import feature_calls
 from densebench.backbones.weights import weights_digest
 from densebench.console import notice
@@ -114,8 +115,13 @@ def adapt_module(model: Any, spec: str, maker: str, arch: str = "") -> Backbone:
     if not isinstance(model, nn.Module):
         raise UserError(f"{maker} returns a {type(model).__name__}; it must return a torch.nn.Module")
     title = arch or type(model).__name__
+    inner = unwrapped(model)
     with guarded(spec, "on an image of noise"):
-        backbone = recognise(unwrapped(model), spec, title, remedy="let it return patch features [b d gh gw]")
+        if is_timm_model(inner) and is_plain_vit(inner):  # its forward gives no patches
+            backbone = from_timm_model(inner, title, "last", "auto", None, None)
+            backbone = Backbone(backbone.trunk, replace(backbone.info, spec=spec), backbone.digest)
+        else:
+            backbone = recognise(inner, spec, title, remedy="let it return patch features [b d gh gw]")
     mean, std = (triple(torch.tensor(values), "") for values in (backbone.mean, backbone.std))  # in float32, as records have them
     backbone = Backbone(backbone.trunk, replace(backbone.info, mean=mean, std=std), backbone.digest)
     notice(backbone.info.recognised)

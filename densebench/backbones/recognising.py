@@ -63,8 +63,8 @@ def _adapted(model: Any, features: Features | None, mean: Any, std: Any, layer: 
     copied, device, hooks = _copied(model, title, features)
     code = code_digest(copied, features)
     remark = f"; its forward hooks ({hooks}) are not run" if hooks else ""
-    if features is None and _is_timms(copied):
-        backbone = _from_timm(copied, title, layer, pos_embed, mean, std)
+    if features is None and is_timm_model(copied):
+        backbone = from_timm_model(copied, title, layer, pos_embed, mean, std)
     elif layer != "last" or pos_embed != "auto":
         raise UserError(
             f"layer= and pos_embed= go with specs and timm's models, not with {title}; features= says how to get its features"
@@ -190,7 +190,7 @@ def triple(values: Any, what: str) -> Triple:
     return red, green, blue
 
 
-def _is_timms(model: nn.Module) -> bool:
+def is_timm_model(model: nn.Module) -> bool:
     """Return whether a model is of one of timm's own classes, whose features timm tells itself; none that replace its methods."""
     methods = {"forward", "forward_features", "forward_intermediates"}
     return (
@@ -201,7 +201,7 @@ def _is_timms(model: nn.Module) -> bool:
     )
 
 
-def _from_timm(model: Any, title: str, layer: str, pos_embed: str, mean: Any, std: Any) -> Backbone:
+def from_timm_model(model: Any, title: str, layer: str, pos_embed: str, mean: Any, std: Any) -> Backbone:
     """Return a copy of a timm model as the backbone that `timm:NAME` is, with its weights."""
     make_importable()
     _keep_table(model)
@@ -214,7 +214,8 @@ def _from_timm(model: Any, title: str, layer: str, pos_embed: str, mean: Any, st
         if layer != "last" or pos_embed != "auto":
             raise
         return recognise(model, f"module:{title}", title, arch=arch, mean=mean, std=std)  # made for another size than its name
-    line = f"{title}: read as timm:{arch} is, layer {layer}; width {backbone.dim}, stride {backbone.stride}, {words}"
+    table = "" if backbone.pos_embed == "none" else f", positions {backbone.pos_embed}"
+    line = f"{title}: read as timm:{arch} is, layer {layer}{table}; width {backbone.dim}, stride {backbone.stride}, {words}"
     return Backbone(backbone.trunk, replace(backbone.info, mean=means, std=stds, recognised=line), backbone.digest)
 
 

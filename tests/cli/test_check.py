@@ -27,7 +27,7 @@ def test_names_are_of_a_kind(name, kind):
 def test_a_backbone_that_conforms_has_a_line_a_check_and_status_0(tmp_path):
     done = call("check", "pixels:16", folder=tmp_path)
     lines = done.out.splitlines()
-    assert (done.status, lines[0], lines[-1]) == (0, "pixels:16, a backbone", "9 ok, 0 failed, 0 skipped")
+    assert (done.status, lines[0], lines[-1]) == (0, "pixels:16, a backbone", "10 ok, 0 failed, 0 skipped")
     assert all(line.startswith("ok ") for line in lines[1:-1])
 
 
