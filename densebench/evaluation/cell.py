@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +135,12 @@ class _Cell:
             yield from (from_json(score) for score in self.record.json()["scores"] if point_of(score) in {*points} & known)
         if not all(point in known for point in points):
             run = Run(self.limit, known, self.pictures)
-            with self.room(run):
+            with ExitStack() as held:
+                try:
+                    held.enter_context(self.room(run))
+                except BaseException:
+                    self.record.finish("failed", {})
+                    raise
                 yield from self.score(run, command)
             return
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""

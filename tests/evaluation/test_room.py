@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -94,6 +95,13 @@ def test_a_run_beyond_the_limit_is_refused_before_it_starts_and_loses_nothing():
     with pytest.raises(UserError, match=r"the features of this run take 0\.20 MB, more than the cache limit of 0\.10 MB"):
         score("kmeans", rerun=True, cache_limit=1e-4)
     assert score("kmeans")["scores"] == before["scores"]
+
+
+def test_a_run_that_is_refused_leaves_no_record_that_says_it_is_running(tmp_path):
+    with pytest.raises(UserError, match="more than the cache limit"):
+        score("kmeans", cache_limit=1e-4)
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.glob("results/records/*.json")] == ["failed"]
+    assert score("kmeans")["status"] == "complete"
 
 
 def test_the_least_recently_used_features_make_room(tmp_path, capsys):
