@@ -108,5 +108,5 @@ def test_a_truncated_file_is_told(name, tmp_path):
 
 
 def test_a_role_that_does_not_exist(tmp_path):
-    with pytest.raises(UserError, match="--role teachr"):
+    with pytest.raises(UserError, match="unknown role 'teachr': did you mean 'teacher'"):
         load_backbone(f"timm:{PLAIN}", weights=written(tmp_path, TEACHER), role="teachr")
