@@ -26,9 +26,10 @@ from densebench.user_code import LENGTH, file_code, user_file
 
 PLAIN = (bool, int, str, type(None))
 OF_TORCH = frozenset(vars(nn.Module())) | {"training", "__module__", "__dict__", "__weakref__", "__doc__", "__annotations__"}
-OF_TRAINING = frozenset(
-    {"_trainer", "_fabric", "_device", "_dtype", "_compiled_call_impl", "_is_torch_compile", "name_or_path", "warnings_issued"}
-)
+OF_TRAINING = frozenset({
+    "_trainer", "_fabric", "_device", "_dtype", "_compiled_call_impl", "_compile_kwargs", "_is_torch_compile", "name_or_path",
+    "warnings_issued",
+})  # fmt: skip
 """Attributes that Lightning, torch.compile and transformers set, and that decide no feature."""
 DEPTH = 8  # of values inside values
 ROOT = 2  # the depth of what `code_digest` is given

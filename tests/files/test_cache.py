@@ -11,7 +11,7 @@ import torch
 
 from densebench.files import cache
 from densebench.files.cache import Hold
-from densebench.files.locks import alone
+from densebench.files.locks import lock_exclusively
 from densebench.files.store import Store
 
 
@@ -153,5 +153,5 @@ def test_a_mark_that_another_process_replaces_meanwhile_is_not_taken_for_the_old
         lock(handle, kind)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with alone(mark) as is_free:
+    with lock_exclusively(mark) as is_free:
         assert not is_free
