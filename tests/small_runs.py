@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -25,6 +26,11 @@ OWN = {
 
 
 METHODS = list(catalog.entries("methods"))
+
+
+def late(values, *soon):
+    """Values of a parameter: those that are `soon` in every run of the tests, the others among the slow ones."""
+    return [value if value in soon else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def train(method, output, **given):

@@ -20,6 +20,7 @@ from densebench.numerics.roi_align import align
 from densebench.user_code import import_file
 
 
+@pytest.mark.slow
 def test_timm_imports_in_a_fresh_process_and_what_is_missing_is_said_once():
     code = (
         "from densebench.torchvision_ops import make_importable; print(make_importable() is None); make_importable(); "

@@ -198,7 +198,11 @@ class Mine(InContext):
     ("name", "files"),
     [
         ("mine.py", {"mine.py": PROTOCOL}),
-        ("mine/", {"mine/__init__.py": "from .protocol import Mine\n", "mine/protocol.py": PROTOCOL}),
+        pytest.param(
+            "mine/",
+            {"mine/__init__.py": "from .protocol import Mine\n", "mine/protocol.py": PROTOCOL},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_protocols_of_a_file_or_folder_reach_worker_processes(name, files, tmp_path):

@@ -11,6 +11,7 @@ from detector_runs import ALONE, data_of, trained, weights
 from drawn_maps import QUIET
 from drawn_objects import options_of, small_vit
 from segmentor_runs import Killed, killing, same, train
+from small_runs import late
 
 from densebench.bridges.mmsegmentation import training
 from densebench.bridges.torchvision import training as detector_training
@@ -27,7 +28,7 @@ def flip(path, place=None):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damaged", ["newest state", "all states", "curves", "counts", "scores"])
+@pytest.mark.parametrize("damaged", late(["newest state", "all states", "curves", "counts", "scores"], "newest state", "curves"))
 def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "POINTS", 3)
     killing(monkeypatch, "train_step", 8)

@@ -248,6 +248,7 @@ def test_samples_for_batch_norms_are_no_steps_and_at_most_two_hundred():
     assert {place for one in pairs for _, place in one} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_samples(tmp_path):
     data = Data(dataset := Drawn(root=tmp_path), dataset.part("train", None), [])
     options = options_of(train_batch=2, at_once=2, iterations=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from drawn_maps import QUIET, equal
 from segmentor_runs import RATES, Killed, killing, same, train
+from small_runs import late
 
 from densebench.bridges.mmsegmentation import training
 
@@ -26,7 +27,7 @@ def test_a_run_killed_while_it_trains_goes_on_where_its_state_is(killed, whole, 
     assert len(seen) == 8 - max(states, default=0)
 
 
-@pytest.mark.parametrize("image", [1, 3, 4, 6])
+@pytest.mark.parametrize("image", late([1, 3, 4, 6], 3))
 def test_a_validation_that_a_kill_took_is_made_up_for(image, whole, pixels, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "POINTS", 1000)
     killing(monkeypatch, "val_step", image, after=image % 3 == 0)
@@ -78,7 +79,7 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("kind", RESUMED)
+@pytest.mark.parametrize("kind", late(RESUMED, "batchnorm", "cosine"))
 def test_dropout_statistics_momenta_and_schedules_survive_a_kill(kind, pixels, vit, tmp_path, monkeypatch):
     given = dict(RESUMED[kind])
     backbone = vit if given.get("drop_path") else pixels

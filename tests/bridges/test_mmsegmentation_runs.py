@@ -10,6 +10,7 @@ import pytest
 import torch
 from drawn_maps import MEAN, QUIET, STD, bridge, data_of, equal
 from segmentor_runs import CLASSES, RATES, SMALL, counts, same, train
+from small_runs import late
 
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.errors import UserError
@@ -73,6 +74,7 @@ def test_a_rate_that_diverges_leaves_the_others_as_they_are(pixels, tmp_path):
             assert torch.equal(one[[0, 2]], counts(b, 2)[name])
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(pixels, tmp_path):
     first = train(pixels, tmp_path / "first", photometric=True, head="batchnorm")
     np.random.seed(0), torch.manual_seed(7)
@@ -136,7 +138,7 @@ def repeated(source):
     return bridge.Data(source.dataset, source.train, source.train, source.classes, source.read)
 
 
-@pytest.mark.parametrize("head", ["linear", "batchnorm"])
+@pytest.mark.parametrize("head", late(["linear", "batchnorm"], "batchnorm"))
 def test_linear_heads_learn_a_handful_of_images_by_heart(head, tmp_path):
     backbone = Backbone(Telling(), BackboneInfo("telling", "telling", 9, 2, MEAN, STD), "0" * 64)
     source = repeated(data_of({f"train{n}": (48, 64) for n in range(4)}))

@@ -84,6 +84,7 @@ def test_every_learning_rate_is_scored_by_its_own_head():
         assert measured.miou == pytest.approx(miou(right))
 
 
+@pytest.mark.slow
 def test_a_record_says_that_the_scored_split_chose_among_validations(record_of):
     details = headline(record_of([(5000, 40), (10_000, 90)], preset="dinov3"))["details"]
     assert (details["chosen_on"], details["validations"]) == ("the scored split", 2)

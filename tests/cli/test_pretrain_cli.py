@@ -89,6 +89,7 @@ def test_kill_9_and_resume_end_like_an_uninterrupted_run(call, tmp_path):
     assert equal(backbone(tmp_path / "whole"), backbone(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_exits_with_130(tmp_path):
     before = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a process in the background ignores it
     words = ["pretrain", "cribo", *TINY, "--epochs", "2000", "--output", "cut"]

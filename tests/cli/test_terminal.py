@@ -221,6 +221,7 @@ def test_ctrl_c_while_torch_is_imported(folder):
     assert err.decode().splitlines()[-1].endswith("resumes from there")
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(folder):
     held = "import densebench.results.record as r, time; r.Record.finish = lambda *a: (print('F', flush=True), time.sleep(60))"
     process = start(folder, *EVAL, before=f"{SLOW}; {held}")

@@ -13,6 +13,7 @@ import termios
 import command_line
 import pytest
 from made_records import write
+from small_runs import late
 
 CODE = "import sys; sys.argv[0] = 'densebench'; from densebench.cli import main; main()"
 
@@ -48,7 +49,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["ls"], ["data", "ls"], ["leaderboard"], ["eval", "--protocol", "kmeans", "-h"]], ids=" ".join)
-@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("width", late([60, 80], 80))
 def test_no_line_is_wider_than_the_terminal(folder, width, words):
     lines = on_terminal(folder, width, *words)
     assert len(lines) > 4

@@ -118,6 +118,7 @@ def test_tables_stand_beside_the_published_ones(videos, tmp_path, monkeypatch):
     assert "J&amp;F in % by object" in report()
 
 
+@pytest.mark.slow
 def test_runtime_options_change_no_number(videos, tmp_path):
     plain = values(run(videos))
     for number, runtime in enumerate((
@@ -250,6 +251,7 @@ def test_frames_of_different_sizes_are_followed_apart(videos, tmp_path):
     assert run(alone)["scores"][-1]["per_class"]["tall_1"] == record["scores"][-1]["per_class"]["tall_1"]
 
 
+@pytest.mark.slow
 def test_a_trained_backbone_follows_real_objects_better_than_a_random_one(shared_data):
     asked = {"dataset": "davis2016", "data_root": shared_data, "limit": 1, "short_side": "240"}
     weights = shared_data / "weights" / "tf_efficientnet_lite0_in1k.fp16.safetensors"

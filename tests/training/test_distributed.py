@@ -73,10 +73,8 @@ def train(method, output, world):
     return load_file(states.saved_states(output)[-1])
 
 
-FAST = ("cribo paper",)  # centres are gathered; cycles close over the whole batch
-
-
-@pytest.mark.parametrize("method", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OWN])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OWN)
 def test_two_processes_equal_one(method, tmp_path):
     one, two = train(method, tmp_path / "one", 1), train(method, tmp_path / "two", 2)
     assert one.keys() == two.keys()

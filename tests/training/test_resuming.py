@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import METHODS, same, tensors, train
+from small_runs import METHODS, late, same, tensors, train
 from told_probes import told
 
 from densebench.errors import Stopped, UserError
@@ -26,7 +26,7 @@ def timeless(run):
     return [{n: v for n, v in row.items() if n != "images_per_second"} for row in read_log(run / "log.csv")]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", late(METHODS, "dino", "cribo"))
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(method, tmp_path, monkeypatch):
     whole = train(method, tmp_path / "whole", drop_path=0.2)
 

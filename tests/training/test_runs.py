@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import METHODS, OWN, SMALL, tensors, train
+from small_runs import METHODS, OWN, SMALL, late, tensors, train
 
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
@@ -34,7 +34,7 @@ def test_a_run_writes_a_backbone_that_loads(method, tmp_path):
     assert is_finished(run)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", late(METHODS, "dino", "neco"))
 def test_the_backbone_is_the_teacher(method, tmp_path):
     run = train(method, tmp_path / "run")
     saved, state = load_file(run / "backbone.safetensors"), tensors(run)
@@ -44,7 +44,7 @@ def test_the_backbone_is_the_teacher(method, tmp_path):
     assert not torch.equal(state["student/encoder.model.norm.weight"], state["teacher/encoder.model.norm.weight"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", late(METHODS, "dino"))
 def test_a_few_steps_lower_the_loss(method, tmp_path, monkeypatch):
     """A student with another head than its teacher's learns to say what the teacher says, of a few images."""
     assemble = loop.assemble
@@ -109,13 +109,14 @@ OTHER = {
 
 
 def numbers():
-    """Every method and number that it uses: DINO's fast, as most are inherited from a base; those of the others are slow."""
+    """Every method and number that it uses; all but three of DINO's are slow."""
     for method in METHODS:
         kind = catalog.load("methods", method)
         for flag in options.flags(kind):
             number = flag.kind == "setting" and flag.annotation.split()[0] in ("int", "float")
             if number and flag.name not in IRRELEVANT and (method, flag.name) not in NOT_USED:
-                yield pytest.param(method, flag.name, marks=() if method == "dino" else pytest.mark.slow)
+                soon = method == "dino" and flag.name in ("lr", "out_dim", "weight_decay")
+                yield pytest.param(method, flag.name, marks=() if soon else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("method", "name"), list(numbers()))
@@ -211,7 +212,7 @@ def test_every_micro_batch_has_its_own_stochastic_depth(tmp_path, monkeypatch):
     assert len(set(draws)) == 6
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", late(METHODS, "dino"))
 def test_pictures_are_drawn(method, tmp_path):
     run = train(method, tmp_path / "run", visualise=2)
     found = sorted((run / "pictures").glob("*.png")) if (run / "pictures").exists() else []
@@ -263,7 +264,7 @@ def test_steps_are_the_length_of_the_run(tmp_path):
     assert len(read_log(train("dino", tmp_path / "run", steps=5) / "log.csv")) == 5
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", late(["bf16", "fp16"], "fp16"))
 @pytest.mark.parametrize("method", METHODS)
 def test_half_precision_trains(method, precision, tmp_path):
     """Networks in half precision; the memory stays fp32 or as it was made, and weights stay fp32."""
