@@ -23,6 +23,7 @@ import typer.main
 import densebench
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
+from densebench.datasets.dataset import Dataset
 from densebench.cli import app
 
 KINDS = {
@@ -245,8 +246,12 @@ def _rst(directives: Iterable[str]) -> str:
 
 
 def _functions() -> str:
-    """Return the public functions and classes of the package, and the classes of their modules that they take or return."""
+    """Return the public functions and classes of the package, and the classes of their modules that they take or return.
+
+    Those that a plug-in derives from or makes stand under "Classes" instead.
+    """
     public = {f"densebench.{name}": getattr(densebench, name) for name in densebench.__all__ if not name.startswith("__")}
+    public = {name: value for name, value in public.items() if value not in (Backbone, Dataset)}
     for function in [value for value in public.values() if inspect.isfunction(value)]:
         words = set(re.findall(r"\w+", " ".join(map(str, function.__annotations__.values()))))
         for name, kind in inspect.getmembers(sys.modules[function.__module__], inspect.isclass):
