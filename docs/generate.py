@@ -23,8 +23,8 @@ import typer.main
 import densebench
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
-from densebench.datasets.dataset import Dataset
 from densebench.cli import app
+from densebench.datasets.dataset import Dataset
 
 KINDS = {
     "setting": "Settings change what a number means: results compare only where all of them are equal.",
