@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -26,11 +25,6 @@ OWN = {
 
 
 METHODS = list(catalog.entries("methods"))
-
-
-def late(values, *soon):
-    """Values of a parameter: those that are `soon` in every run of the tests, the others among the slow ones."""
-    return [value if value in soon else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def train(method, output, **given):

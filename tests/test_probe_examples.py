@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 
 @pytest.mark.parametrize(("name", "length", "steps"), [("probe_torch", 20, [0, 20]), ("probe_timm", 3, [0, 2])])
+@pytest.mark.slow
 def test_a_loop_is_probed(tmp_path, monkeypatch, capsys, name, length, steps):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
     make_importable()

@@ -27,6 +27,7 @@ def miou(shared_data, tmp_path, spec, weights=None, dataset="camvid", layer="las
     return next(s["value"] for s in record["scores"] if (s["metric"], s["variant"]) == ("miou", "identity"))
 
 
+@pytest.mark.slow
 def test_trained_features_beat_random_ones_and_pixels_on_camvid(shared_data, tmp_path):
     given = {"image_size": 160, "augment_epochs": 0, "layer": "3"}
     trained = miou(shared_data, tmp_path, "timm:tf_efficientnet_lite0", "tf_efficientnet_lite0_in1k.fp16.safetensors", **given)

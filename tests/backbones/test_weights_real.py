@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -21,6 +22,7 @@ def test_real_weights_load_whole(shared_data, capsys):
     assert (net.dim, net.stride, net.pos_embed) == (112, 16, "none")
 
 
+@pytest.mark.slow
 def test_conventions_change_real_features_as_much_as_its_readme_says(shared_data):
     """At 224 px: cosine of single tokens down to about 0.97 between plain and antialiased, far closer with the offset."""
     path = shared_data / "weights" / "vit_small_patch14_dinov2_imgfocus.fp16.safetensors"

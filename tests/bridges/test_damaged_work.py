@@ -11,7 +11,7 @@ from detector_runs import ALONE, data_of, trained, weights
 from drawn_maps import QUIET
 from drawn_objects import options_of, small_vit
 from segmentor_runs import Killed, killing, same, train
-from small_runs import late
+from tiers import late
 
 from densebench.bridges.mmsegmentation import training
 from densebench.bridges.torchvision import training as detector_training
@@ -53,6 +53,7 @@ def test_damaged_work_of_mmsegmentation_is_done_again(damaged, whole, pixels, tm
 
 
 @pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.slow
 def test_of_damaged_states_of_a_detector_an_earlier_one_is_taken_or_none(tmp_path, monkeypatch, capsys, damaged):
     monkeypatch.setattr(detector_training, "LEAST", 1)
     data, options = data_of(tmp_path), {"width": 8, "iterations": 4, "regions": 8}

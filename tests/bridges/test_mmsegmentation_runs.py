@@ -10,7 +10,7 @@ import pytest
 import torch
 from drawn_maps import MEAN, QUIET, STD, bridge, data_of, equal
 from segmentor_runs import CLASSES, RATES, SMALL, counts, same, train
-from small_runs import late
+from tiers import late
 
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.errors import UserError
@@ -53,6 +53,7 @@ def test_the_curves_reach_from_the_loss_of_knowing_nothing_to_a_smaller_one(whol
         pytest.param({"head": "batchnorm"}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_four_rates_side_by_side_give_what_each_gives_alone(given, pixels, tmp_path):
     together = train(pixels, tmp_path / "all", RATES, **given)
     for number in (0, 3):

@@ -69,6 +69,7 @@ def test_others_validate_ten_times_as_before():
     assert linear("mmseg").validations == 10
 
 
+@pytest.mark.slow
 def test_the_best_validation_is_reported_where_the_last_is_worse(record_of):
     score = headline(record_of([(5000, 40), (10_000, 90), (15_000, 60)], preset="dinov3"))
     assert score["value"] == pytest.approx(miou(90), abs=1e-4)
@@ -90,16 +91,19 @@ def test_a_record_says_that_the_scored_split_chose_among_validations(record_of):
     assert (details["chosen_on"], details["validations"]) == ("the scored split", 2)
 
 
+@pytest.mark.slow
 def test_one_validation_of_one_learning_rate_chooses_nothing(record_of):
     details = headline(record_of([(40_000, 90)], preset="dinov3", validations=1))["details"]
     assert "chosen_on" not in details and details["validations"] == 1
 
 
+@pytest.mark.slow
 def test_the_caption_of_a_table_says_so(record_of, tmp_path):
     record_of([(40_000, 90)], preset="dinov3")
     assert "the best of 8 validations on the scored split, group" in leaderboard(tmp_path).tables[0].caption
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_one_validation(record_of, tmp_path):
     record_of([(40_000, 90)], preset="dinov3", validations=1)
     assert "validation" not in leaderboard(tmp_path).tables[0].caption

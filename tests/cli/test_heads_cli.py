@@ -73,6 +73,7 @@ def test_a_second_call_has_nothing_to_do(whole, call):
     assert "holds all 1 points already" in done.err
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_diverges_is_noted_beside_the_others(call, folder):
     words = [*SHORT.split(), "--learning-rates", "1e-3,1e30", "--results", "tuned/results"]
     done = call("eval", "--protocol", "segmenter", *words)

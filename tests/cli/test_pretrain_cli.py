@@ -67,6 +67,7 @@ def test_a_run_is_scored_with_no_further_flag(call, tmp_path):
     assert "ckpt:runs/cribo-scenes-2 on scenes (12 of 64 images, 12 of 256 training images)" in done.out
 
 
+@pytest.mark.slow
 def test_a_bare_run_says_what_it_does(call):
     done = call("pretrain", "cribo", "--dry-run")
     assert done.status == 0, done.err

@@ -174,6 +174,7 @@ def interrupted(process):
     return ended(process)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(folder):
     process = start(folder, *EVAL, "--rerun", "--name", "it's mine", before=SLOW)
     wait(process, b"R")

@@ -13,7 +13,7 @@ import termios
 import command_line
 import pytest
 from made_records import write
-from small_runs import late
+from tiers import late
 
 CODE = "import sys; sys.argv[0] = 'densebench'; from densebench.cli import main; main()"
 

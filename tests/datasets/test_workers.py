@@ -46,6 +46,7 @@ def run(folder, *words, stdin=None):
     return done.stdout.splitlines(), done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_runs_once_and_has_workers(tmp_path):
     (tmp_path / "script.py").write_text(IMPORTED)
     assert run(tmp_path, "script.py") == (["runs", "apart"], "")

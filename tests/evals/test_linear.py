@@ -120,6 +120,7 @@ def test_rows_read_in_every_pass_give_the_same(backbone, monkeypatch, tmp_path):
     assert values(evaluate(backbone, l2=(1e-3, 1e-2))) == pytest.approx(values(kept), abs=0.2)
 
 
+@pytest.mark.slow
 def test_a_killed_run_takes_what_it_fitted(backbone, monkeypatch):
     given = {"fractions": (1, 2), "seeds": 2, "subsets": "uniform", "l2": (1e-3, 1e-2)}
     whole = evaluate(backbone, **given, run=Run(progress_key="whole"))
@@ -198,6 +199,7 @@ def test_equal_data_sets_under_other_names_of_classes_score_alike(backbone):
     assert values(evaluate(backbone, l2=(1e-2,))) == values(evaluate(backbone, dataset=other, l2=(1e-2,)))
 
 
+@pytest.mark.slow
 def test_presets_that_do_without_mmsegmentation_do_not_import_it():
     text = "import sys, densebench.evals.linear; print({'mmengine', 'mmcv', 'mmseg'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -113,6 +113,7 @@ def test_runtime_options_do_not_change_a_number(runtime):
     assert all(torch.equal(state[name], value) for name, value in seeing().state_dict().items())
 
 
+@pytest.mark.slow
 def test_attention_of_another_backbone():
     """Pixels have no attention; that of a ViT of larger patches serves, on its own grid."""
     with pytest.raises(UserError, match="--attention-from"):

@@ -118,6 +118,7 @@ def test_masks_that_are_wrong_are_named(videos, tmp_path):
     refused(r"2 of 22 predicted masks are missing, the first is .*ant/00004.png")
 
 
+@pytest.mark.slow
 def test_osvos_has_its_official_scores(shared_data, tmp_path):
     """J and F as the official code gives them for OSVOS's masks, taken as one object."""
     predictions = shared_data / "DAVIS" / "Results" / "osvos"

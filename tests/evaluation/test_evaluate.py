@@ -105,6 +105,7 @@ def test_names_objects_and_the_command_line_make_one_record(tmp_path, protocol):
     assert record["protocol"]["preset"] == "hummingbird"
 
 
+@pytest.mark.slow
 def test_a_configured_protocol_is_labelled_by_the_nearest_preset():
     protocol = replace(InContext(**InContext.presets["capi"]), temperature=0.5)
     [record] = densebench.evaluate("pixels:16", protocol, "scenes", dry_run=True).records

@@ -95,6 +95,7 @@ def test_plus_plus_decides_where_a_fit_starts():
 
 @pytest.mark.parametrize("spherical", [False, True])
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.slow
 def test_fits_are_as_good_as_those_of_faiss(name, spherical):
     points, ours, theirs = unit(SETS[name]()) if spherical else SETS[name](), [], []
     every = {"min_points_per_centroid": 1, "max_points_per_centroid": len(points)}

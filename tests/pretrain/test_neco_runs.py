@@ -128,6 +128,7 @@ def test_sizes_that_were_not_asked_for_fit_the_patch():
     )
 
 
+@pytest.mark.slow
 def test_patches_of_14_with_registers_train(tmp_path):
     run = train(
         "neco", data=["scenes"], limit=2, output=tmp_path / "run", preset="coco", steps=1, batch_size=2, image_size=56,

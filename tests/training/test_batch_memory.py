@@ -75,6 +75,7 @@ def test_joined_pictures_are_those_of_the_parts():
     assert all(np.array_equal(stack[0].permute(1, 2, 0), image) for stack, image in zip(cut, images, strict=True))
 
 
+@pytest.mark.slow
 def test_batches_that_workers_decode_in_pieces_are_whole():
     keys = Order(90, 80, seed=2).micro_batches(0, 2)
     reader = Reader(Few(90, broken=(9,)), VIEWS, seed=0)
@@ -88,6 +89,7 @@ def test_batches_that_workers_decode_in_pieces_are_whole():
         assert torch.equal(batch.pixels.layout, wanted.pixels.layout)
 
 
+@pytest.mark.slow
 def test_two_batches_are_decoded_ahead_and_not_more_for_every_worker():
     asked = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from drawn_maps import QUIET
 from drawn_objects import Drawn, small_vit
-from small_runs import late
+from tiers import late
 
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone

@@ -7,7 +7,8 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import METHODS, late, same, tensors, train
+from small_runs import METHODS, same, tensors, train
+from tiers import late
 from told_probes import told
 
 from densebench.errors import Stopped, UserError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import METHODS, OWN, SMALL, late, tensors, train
+from small_runs import METHODS, OWN, SMALL, tensors, train
+from tiers import late
 
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
