@@ -27,6 +27,7 @@ from densebench import catalog, options
 from densebench.backbones.callables import check_features
 from densebench.backbones.private_copy import unwrapped
 from densebench.backbones.recognising import triple
+from densebench.console import silenced
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import fitting
 from densebench.datasets.dataset import Dataset
@@ -164,7 +165,8 @@ class Probe:
             raise UserError(f"save_best={self.save_best}: {model} is no module whose weights could be saved; leave it out")
         with undisturbed(), alone():
             backbone = self._network.backbone(model)
-            with self._memory.used(), float32(tf32=self.evaluator.precision == "tf32"):
+            # the lines and bars of a score would come between those of the caller's loop
+            with silenced(), self._memory.used(), float32(tf32=self.evaluator.precision == "tf32"):
                 scores = list(self.evaluator.run(backbone, self._memory.dataset, Run(self.limit)))
         result = headline_of(scores, self.evaluator, self.dataset)
         self._keep(model, step, result, time.perf_counter() - started)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densebench.console import notice
+from densebench.console import warn
 from densebench.datasets.dataset import Dataset, Item
 
 Batch = tuple[list[str], Tensor]
@@ -103,7 +103,7 @@ class Memory:
         elif not self._is_full:
             self._is_full = True
             what = f"{self.budget / 2**20:,.0f} MiB hold no more labels, images and views of {self.source.name}"
-            notice(f"{what}: the others are decoded again at every probe; give a larger `memory` or a smaller `limit`")
+            warn(f"{what}: the others are decoded again at every probe; give a larger `memory` or a smaller `limit`")
 
 
 def in_use() -> Memory | None:

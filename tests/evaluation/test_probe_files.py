@@ -168,3 +168,11 @@ def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     densebench.Probe("scenes", "incontext", limit=LIMIT, **FEW)(Net(), 0)
     assert not [path for path in tmp_path.iterdir() if path.name != "cache"]
+
+
+def test_a_probe_prints_nothing_between_the_lines_of_a_loop(tmp_path, capsys):
+    probe, model = densebench.Probe("scenes", "incontext", limit=LIMIT, **FEW), Net()
+    probe(model, 0)  # the first call says what was recognised
+    capsys.readouterr()
+    probe(model, 1)
+    assert capsys.readouterr() == ("", "")
