@@ -48,6 +48,7 @@ class _Description:
         self.files: dict[str, str] = {}
 
     def of(self, value: Any, depth: int = 0) -> Any:
+        """Return a value as JSON values that are equal where the values compute the same."""
         if isinstance(value, PLAIN) and not isinstance(value, enum.Enum):
             return value
         if isinstance(value, float | complex | bytes | torch.dtype):

@@ -18,8 +18,7 @@ from densebench.cli import completing, entry_options
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
-from densebench.errors import UserError, unknown
-from densebench.flag import Flag
+from densebench.errors import UserError
 from densebench.results.terminal import wrapped
 
 
@@ -98,16 +97,11 @@ def evaluate(
     from densebench.results.result import Failure
     from densebench.results.summary import summary
 
-    request: dict[str, Any] = {"limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root}
-    request |= {
-        "role": role,
-        "layer": layer,
-        "pos_embed": pos_embed,
-        "seed": seed,
-        "weights": _each(weights),
-        "name": _each(name),
-    }
-    request |= {"command": shlex.join(["densebench", *sys.argv[1:]])}
+    request: dict[str, Any] = {
+        "limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root, "role": role,
+        "layer": layer, "pos_embed": pos_embed, "seed": seed, "weights": _each(weights), "name": _each(name),
+        "command": shlex.join(["densebench", *sys.argv[1:]]),
+    }  # fmt: skip
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
     if gpus > 1 and len(entries) > 1:
         raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
@@ -118,7 +112,7 @@ def evaluate(
             plan = planned(backbone or None, protocol, dataset or None, preset=preset, **{**request, "dry_run": True}, **given)
             list(steps([plan], keep_going=False))
         raise typer.Exit(launch(gpus, sys.argv[1:]))
-    shares = _shares(entries, flags, given)
+    shares = _shares(entries, given)
     plans = [
         planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
     ]
@@ -138,15 +132,12 @@ def _each(values: list[str] | None) -> list[str | None] | None:
 
 
 def _shares(
-    entries: list[tuple[str, str | None, catalog.Entry]], flags: dict[str, Flag], given: dict[str, Any]
+    entries: list[tuple[str, str | None, catalog.Entry]], given: dict[str, Any]
 ) -> list[tuple[str, str | None, dict[str, Any]]]:
     """Return each protocol with its preset and the given options that it has, all of them checked before anything runs.
 
-    Raises UserError for an option that no protocol has, and for a value that a protocol does not take.
+    Raises UserError for a value that a protocol does not take.
     """
-    for key in given:
-        if key not in flags:
-            raise unknown("option", key, flags, "the same command with --help lists them")
     shares = []
     for name, preset, entry in entries:
         applicable = [flag for flag in entry.flags() if flag.name in given]

@@ -86,9 +86,12 @@ class Probe:
         Raises UserError for whatever the caller can mend.
         """
         options.check_types(options.TEXT, preset=preset, device=device)
+        options.check_types(options.PATH, data_root=data_root, folder=folder, save_best=save_best)
         options.check_run(None, limit)
         limit = None if limit is None else int(limit)
-        _check_arguments({"every": (every, 1), "memory": (memory, 0)}, data_root=data_root, folder=folder, save_best=save_best)
+        for name, value, least in (("every", every, 1), ("memory", memory, 0)):
+            if type(value) is not int or value < least:
+                raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
         options.check_types(options.TEXT, ranks=ranks)
         if ranks not in ("main", "all"):
             raise unknown("value of ranks", str(ranks), ("main", "all"), 'ranks is "main" or "all"')
@@ -228,16 +231,6 @@ def _protocol(protocol: str | Path | Evaluator, preset: str | None, given: dict[
     name = str(protocol)
     kind, preset = catalog.load_preset("protocols", name, preset)
     return options.build(kind, kind.presets[preset], given), f"{name}/{preset}"
-
-
-def _check_arguments(numbers: Mapping[str, tuple[Any, int]], **paths: Any) -> None:
-    """Raise UserError for a number that is not whole or below its minimum, and for a path that is neither text nor Path."""
-    for name, (value, least) in numbers.items():
-        if type(value) is not int or value < least:
-            raise UserError(f"{name}={value!r}: give a whole number, at least {least}")
-    for name, path in paths.items():
-        if not isinstance(path, str | Path | None):
-            raise UserError(f"{name}={path!r}: give a path, as a text or a Path")
 
 
 def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
+from densebench.options import PATH, check_types
 
 
 @dataclass(frozen=True, init=False)
@@ -59,8 +60,5 @@ class Launch:
 
 def as_path(name: str, value: Any) -> Path | None:
     """Return a path that was given as a text or a `Path`; None stays. Raises UserError for anything else."""
-    if value is None or isinstance(value, Path):
-        return value
-    if not isinstance(value, str):
-        raise UserError(f"{name}={value!r}: give a path, as a text or a Path")
-    return Path(value)
+    check_types(PATH, **{name: value})
+    return None if value is None else Path(value)

@@ -132,7 +132,7 @@ class _Search(ForkingPickler):
         return len(part)
 
     def reducer_override(self, value: Any) -> Any:
-        """Return an empty stand-in for an array; leave all else to pickle."""
+        """Return an empty placeholder for an array; leave all else to pickle."""
         if isinstance(value, Tensor | np.ndarray):
             return bytes, ()
         if isinstance(value, type | FunctionType) and value.__module__ == "__main__":
