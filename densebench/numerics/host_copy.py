@@ -1,0 +1,30 @@
+"""Values of a GPU's tensor on the host, while the GPU goes on with what was queued after them.
+
+`tensor.tolist()`, `bool(tensor)`, `tensor.nonzero()` and a boolean mask as an index make the host wait until the GPU has done
+everything that was queued, so the GPU has nothing to do afterwards until the host has queued more. `HostCopy` copies at the
+moment at which it is made, and waits for that copy alone: whoever queues further work between the two loses no time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class HostCopy:
+    """A copy of a tensor on the host: begun when this is made, complete once `value` returns it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        tensor = tensor.detach()
+        self._value, self._copied = tensor, None
+        if tensor.is_cuda:
+            self._value = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._value.copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def value(self) -> Tensor:
+        """Return the tensor on the CPU. The host waits for the copy, not for what was queued after it."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._value
