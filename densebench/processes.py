@@ -50,21 +50,6 @@ def describe(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def peak_memory_mb(device: torch.device) -> int | None:
-    """Return the peak memory of this process in MiB; on a GPU, the peak that torch allocated on the device.
-
-    None where the system does not tell, as Windows.
-    """
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20)
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts bytes, Linux KiB
-
-
 @dataclass(frozen=True)
 class World:
     """Which process this is, of how many, and on which device it works."""

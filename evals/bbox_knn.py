@@ -39,6 +39,7 @@ from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
 from densebench.console import progress
+from densebench.costs import measured
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
@@ -199,7 +200,9 @@ class BboxKnn(Evaluator):
         with progress("search", len(scored.items)) as bar:
             for start in range(0, len(scored.items), IMAGES):
                 part = scored.items[start : start + IMAGES]
-                near = search.search(patches_of(part), max(ks))
+                patches = patches_of(part)
+                with measured("search", rows.device, flop=2.0 * len(patches) * rows.numel() if self.engine == "exact" else 0.0):
+                    near = search.search(patches, max(ks))
                 of_part = truth[NINE * start : NINE * (start + len(part))]
                 before.append(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes).cpu())
                 bar.advance(len(part))

@@ -48,6 +48,9 @@ def leaderboard(
             autocompletion=completing.words("md", "csv", "tex", "html"),
         ),
     ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Add what each record cost, by device: minutes, images/s, memory, energy.")
+    ] = False,
     published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write instead of printing.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if FILE is out of date.")] = False,
@@ -61,7 +64,8 @@ def leaderboard(
     from densebench.results.terminal import terminal_width
 
     folders = results or [Path("results")]
-    board = read(folders, published=published, dataset=dataset or None, protocol=protocol or None, backbone=backbone or None)
+    chosen = {"dataset": dataset or None, "protocol": protocol or None, "backbone": backbone or None}
+    board = read(folders, published=published, costs=costs, **chosen)
     if output is None and format is None and terminal_width() is not None:
         from rich.console import Console
 

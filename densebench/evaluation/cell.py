@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.sources import FILE
 from densebench.console import notice, warn
+from densebench.costs import Meter
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.estimate import check_fits, declared, estimate_run
@@ -22,7 +23,7 @@ from densebench.evaluation.room import reserved
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
-from densebench.processes import describe, peak_memory_mb, resolve_device, synchronise
+from densebench.processes import describe, resolve_device, synchronise
 from densebench.results import record as records
 from densebench.results.provenance import code
 from densebench.results.score import Score, from_json, point_of
@@ -164,21 +165,26 @@ class _Cell:
         """Run the protocol, write each score at once, and yield it."""
         evaluator, device = self.evaluator, resolve_device(self.evaluator.device)
         run.progress_key = _progress_key(self.record)
-        started, clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter()
+        meter, points = Meter(device), set[frozenset[Any]]()
+        run.clock = meter.clock
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         facts = {"command": command, "started": started, "device": describe(device)}
         self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
         try:
-            with float32(tf32=evaluator.precision == "tf32"):
-                for score in evaluator.run(self.backbone, self.dataset, run):
-                    self.record.add([score])
-                    yield score
+            scores = evaluator.run(self.backbone, self.dataset, run)
+            while True:
+                with float32(tf32=evaluator.precision == "tf32"), meter.running():  # not while the caller has the score
+                    score = next(scores, None)
+                if score is None:
+                    break
+                self.record.add([score])
+                points.add(frozenset(score.axes.items()))
+                yield score
         except BaseException:
-            self.record.finish("failed", {"seconds": _rounded(run.seconds)})
+            self.record.finish("failed", _costs(run, meter, len(points)))
             raise
-        seconds = _rounded({**run.seconds, "total": time.perf_counter() - clock})
         drawn = {"drawn": self.visualise} if self.visualise else {}
-        end = {"seconds": seconds, "peak_memory_mb": peak_memory_mb(device), **drawn}
-        self.record.finish("complete", end, evaluator.points(self.dataset))
+        self.record.finish("complete", {**_costs(run, meter, len(points)), **drawn}, evaluator.points(self.dataset))
         if not self.record.read_only:
             _forget_progress(self.record)
 
@@ -219,5 +225,7 @@ def _forget_progress(record: records.Record) -> None:
             remove(folder)
 
 
-def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in seconds.items()}
+def _costs(run: Run, meter: Meter, points: int) -> dict[str, Any]:
+    """Return what a run cost that scored so many points."""
+    seconds = {name: round(value, 3) for name, value in {**run.seconds, "total": meter.clock()}.items()}
+    return {"scored_points": points, "seconds": seconds, **meter.figures()}

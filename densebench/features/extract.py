@@ -21,6 +21,7 @@ from torch import Tensor
 from densebench.backbones import without_labels
 from densebench.backbones.backbone import Backbone
 from densebench.console import Progress, progress
+from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.features.memory import Table, in_use
@@ -33,6 +34,7 @@ from densebench.user_code import class_code
 
 SCHEMA = 2  # increase it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
+CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -161,8 +163,8 @@ class Extraction:
                 make_room(cache_root(), self.nbytes(missing), limit)
             self.backbone.to(device)
             loader = _loader(self, missing, batch_size, workers, pin=device.type == "cuda")
-            with progress(self.label, len(missing)) as bar:
-                self._fill(store, checked(loader), device, limit, bar)
+            with progress(self.label, len(missing)) as bar, measured("features", CPU, images=len(missing)):
+                self._fill(store, checked(loader), device, limit, bar)  # all of it lies on disk at the end
         return Features(store, self.keys)
 
     def _fill(

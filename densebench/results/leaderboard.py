@@ -22,6 +22,8 @@ from densebench.options import SWITCH, check_types
 from densebench.results import coverage
 from densebench.results import published as papers
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
+from densebench.results.costs import cells as cost_cells
+from densebench.results.costs import costs_of, filled
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
 from densebench.results.score import SIGNS, decode, heading, in_unit, point_of, sort_key, without_seed
@@ -39,6 +41,7 @@ def leaderboard(
     dataset: Names = None,
     protocol: Names = None,
     backbone: Names = None,
+    costs: bool = False,
 ) -> Leaderboard:
     """Return the tables of the records of a results folder, or of several, whose records are merged.
 
@@ -48,12 +51,13 @@ def leaderboard(
     as patterns of the shell (`vit*`). A protocol may be named with its preset, `kmeans/croc`; a backbone is named by its
     name in tables or by its spec. Data sets and protocols choose whole tables. Backbones choose rows: ranks, best marks and
     the order stay those of the whole table, and captions say "3 of 9 backbones shown".
+    costs: add columns of what each record cost, on which device; blank where its last run scored only a part of its points.
 
     Raises UserError where there is no record that may stand in a table, and for a name that no record has.
     """
-    check_types(SWITCH, published=published)
+    check_types(SWITCH, published=published, costs=costs)
     where = folders(results)
-    scores = frame(read(where))
+    scores = frame(read(where), costs=costs)
     if scores.empty or not scores.headline.any():
         names = " and ".join(map(str, where))
         hold = "hold" if len(where) > 1 else "holds"
@@ -61,23 +65,24 @@ def leaderboard(
     scores = of_groups(scores, dataset, protocol)
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
-    board = Leaderboard(scores, [table(group) for group in groups], profiles(scores))
+    board = Leaderboard(scores, [table(group, costs=costs) for group in groups], profiles(scores))
     if published:
         numbers = papers.beside(scores)
         board = replace(board, published=numbers, published_tables=papers.tables(numbers))
     return board if backbone is None else board.only(of_backbones(scores, backbone))
 
 
-def frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame:
     """Return one row for each score of the records without a limit: what was measured, of what, at which point, how sure it is.
 
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
-    holds.
+    holds. costs: add `costs.COLUMNS`, the costs of the whole record, to each of its rows.
     """
-    return pd.DataFrame([row for record in records if record["dataset"]["limit"] is None for row in rows_of(record)])
+    whole = (record for record in records if record["dataset"]["limit"] is None)
+    return pd.DataFrame([row for record in whole for row in rows_of(record, costs=costs)])
 
 
-def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, Any]]:
     """Return the rows of `frame` that a record makes, whether it has a limit or not."""
     backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
     headline = protocol["headline"]
@@ -101,6 +106,7 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
             "bootstrap": score.get("bootstrap", ""),
             "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
             "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
+            **(costs_of(record) if costs else {}),
         }  # fmt: skip
         # An axis with the name of a column, such as group, must not move the row into another table.
         row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
@@ -108,8 +114,8 @@ def rows_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(group: pd.DataFrame) -> Table:
-    """Return the headline of one group: rows are backbones, columns are points, 1/128 before 1/1.
+def table(group: pd.DataFrame, *, costs: bool = False) -> Table:
+    """Return the headline of one group: rows are backbones, columns are points, 1/128 before 1/1, and then costs where wanted.
 
     Rows are sorted by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may
     stand below a worse one that is less sure.
@@ -136,9 +142,12 @@ def table(group: pd.DataFrame) -> Table:
         for record in order
     ]
     best = (means == (sign * means).max() * sign).loc[order].reset_index(drop=True)
-    best = best.reindex(columns=list(cells[0]), fill_value=False)
+    texts = pd.DataFrame(cells)
+    if costs:
+        texts = texts.join(filled(pd.DataFrame([cost_cells(rows[record].iloc[0]) for record in order])))
+    best = best.reindex(columns=list(texts), fill_value=False)
     identities = tuple(rows[record].iloc[0].identity for record in order)
-    return Table(_caption(group, shown), pd.DataFrame(cells), best, str(group.iloc[0].group), identities)
+    return Table(_caption(group, shown), texts, best, str(group.iloc[0].group), identities)
 
 
 def _labels(row: pd.Series, shown: pd.DataFrame) -> dict[str, str]:

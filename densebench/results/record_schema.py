@@ -136,8 +136,16 @@ class Run(TypedDict):
     runtime: NotRequired[dict[Text, Any]]
     means: NotRequired[dict[Text, Any]]
     """The key of `runtime` in older records."""
+    scored_points: NotRequired[Count]
+    """How many points the run scored; what it cost is the cost of these."""
     seconds: NotRequired[dict[Text, Number]]
+    images_per_second: NotRequired[dict[Text, Number]]
+    tflop_per_second: NotRequired[dict[Text, Number]]
+    host_memory_mb: NotRequired[Number | None]
+    device_memory_mb: NotRequired[Number | None]
+    energy_joules: NotRequired[Number | None]
     peak_memory_mb: NotRequired[Number | None]
+    """In older records: of the GPU, or of the host where there was none."""
 
 
 @with_config(OPEN)

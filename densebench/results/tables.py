@@ -28,8 +28,8 @@ TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may
 COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
     labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
-            "note", "class"),
-    texts={"backbone": 16, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10},
+            "note", "class", "device"),
+    texts={"backbone": 16, "device": 12, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10},
     spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity"),
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from densebench.console import progress
+from densebench.costs import measured
 from densebench.datasets.dataset import IGNORED, Item
 from densebench.evals.incontext.memory import Memory
 from densebench.evaluation.counts import Counts
@@ -121,7 +122,9 @@ class Voter:
     ) -> Iterator[UInt8[Tensor, "subsets h w"]]:
         """Yield the label maps of each image, one for every subset, by the k nearest neighbours of its patches."""
         queries = self.queries(grids)
-        neighbours = self.search.search(queries, k)
+        flop = 2.0 * len(queries) * self.memory.features.numel() if self.voting.engine == "exact" else 0.0
+        with measured("search", self.device, flop=flop):
+            neighbours = self.search.search(queries, k)
         labels = [self._vote(queries, *subset) for subset in zip(neighbours.score, neighbours.index, strict=True)]
         start = 0
         for grid, shape in zip(grids, shapes, strict=True):

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
+from densebench.costs import measured
 from densebench.datasets.dataset import Item
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
@@ -102,7 +103,7 @@ class Tracker:
         for number in range(max(map(len, sequences.values()))):
             active = [name for name in names if number < len(sequences[name])]
             items = [sequences[name][number] for name in active]
-            with run.stage("features"), torch.inference_mode():
+            with run.stage("features"), torch.inference_mode(), measured("features", self.device, images=len(items)):
                 features = self.features(next(images), items)
             if context is None:
                 masks = [self.videos.label(item) for item in items]

@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from made_records import write
 
 from densebench.files import cache, locks
-from densebench.processes import peak_memory_mb
 
 WITHOUT = """
 import os, sys
@@ -94,18 +92,3 @@ def test_no_process_is_looked_at_where_a_look_could_end_it(monkeypatch):
     monkeypatch.setattr(locks.os, "kill", look)
     monkeypatch.setattr(locks.sys, "platform", "win32")
     assert locks.process_lives(os.getpid()) is None
-
-
-@pytest.mark.parametrize(("platform", "peak"), [("linux", 3 * 2**10), ("darwin", 3 * 2**20)])
-def test_peak_memory_is_in_mib_whatever_the_system_counts_in(platform, peak, monkeypatch):
-    import resource
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=peak))
-    monkeypatch.setattr("densebench.processes.sys.platform", platform)
-    assert peak_memory_mb(torch.device("cpu")) == 3
-
-
-def test_peak_memory_that_the_system_does_not_tell_is_none(monkeypatch):
-    monkeypatch.setitem(sys.modules, "resource", None)
-    assert peak_memory_mb(torch.device("cpu")) is None

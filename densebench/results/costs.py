@@ -1,0 +1,60 @@
+"""What records say of costs, as columns of tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from densebench.results.score import point_of
+
+COLUMNS = ("device", "seconds", "images_per_second", "tflop_per_second", "host_memory_mb", "device_memory_mb", "energy_joules")
+"""The columns of the frame of scores that hold costs."""
+
+
+def costs_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's values of COLUMNS; None for what it does not say.
+
+    They are None too where the run that wrote it last scored only a part of its points: that is not what the record cost.
+    """
+    run, points = record["run"], _points(record)
+    if run.get("scored_points") != points:
+        return dict.fromkeys(COLUMNS)
+    return {
+        "device": run.get("device"),
+        "seconds": run.get("seconds", {}).get("total"),
+        "images_per_second": run.get("images_per_second", {}).get("features"),
+        "tflop_per_second": run.get("tflop_per_second", {}).get("search"),
+        **{name: run.get(name) for name in COLUMNS[4:]},
+    }
+
+
+def _points(record: dict[str, Any]) -> int:
+    return len({point_of(score) for score in record["scores"]})
+
+
+def cells(row: pd.Series) -> dict[str, str]:
+    """Return the texts of a backbone's costs by column of a table, blank for what is not known.
+
+    minutes: of the whole run. Where all features were in the cache already, images/s is blank and the minutes are without them.
+    """
+    return {
+        "device": _text(row.device, "{}"),
+        "minutes": _text(row.seconds, "{:.1f}", 1 / 60),
+        "images/s": _text(row.images_per_second, "{:.4g}"),
+        "search TFLOP/s": _text(row.tflop_per_second, "{:.3g}"),
+        "host GiB": _text(row.host_memory_mb, "{:.1f}", 1 / 1024),
+        "GPU GiB": _text(row.device_memory_mb, "{:.1f}", 1 / 1024),
+        "kJ": _text(row.energy_joules, "{:.1f}", 1 / 1000),
+    }
+
+
+def filled(texts: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns in which anything stands."""
+    return texts.loc[:, (texts != "").any()]
+
+
+def _text(value: Any, form: str, factor: float | None = None) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    return form.format(value if factor is None else value * factor)
