@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from simulated_cuda.host_memory import host
 from simulated_cuda.report import WAIT, current
 from simulated_cuda.tables import CHECKED_ON_CPU, FLOAT32_UNDER_AUTOCAST, HALVES
 from simulated_cuda.tensors import DEVICE, Cuda, operate, requested, waited
+from simulated_cuda.trees import changed, tensors_in
 
 
 class _Operations(TorchDispatchMode):
     """Carries out every operation, also those that make tensors on the device from nothing."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # its guard would take as long as the operation
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         return operate(func, args, kwargs or {})
@@ -33,7 +36,7 @@ class _Functions(TorchFunctionMode):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if name == "_has_compatible_shallow_copy_type":  # asked when a module moves: its parameters become other tensors
             return False
-        there = any(isinstance(value, Cuda) for value in tree_flatten((args, kwargs))[0])
+        there = any(isinstance(value, Cuda) for value in tensors_in((args, kwargs)))
         if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "cuda":
             kwargs["device"] = DEVICE
         if there and torch.is_autocast_enabled("cpu"):
@@ -43,11 +46,10 @@ class _Functions(TorchFunctionMode):
             if device is not None and device.type == "cuda":
                 how = {"dtype": dtype or args[0].dtype, "device": DEVICE, "non_blocking": non_blocking}
                 return torch.ops.aten._to_copy(args[0], **how)
+        if there and name == "one_hot" and [*args[1:], *kwargs.values()] in ([], [-1]):
+            waited(WAIT, name)  # for the largest number
         is_pinned = kwargs.pop("pin_memory", False)
-        with ExitStack() as stack:
-            stack.enter_context(mock.patch.object(current.state, "makes_cuda", there))
-            if there and name in CHECKED_ON_CPU:
-                stack.enter_context(_checked_on_cpu(name, args, kwargs))
+        with current.state.inside(there, checks=there and name in CHECKED_ON_CPU):
             result = func(*args, **kwargs)
         return _pinned(result) if is_pinned else result
 
@@ -58,16 +60,7 @@ def _cast(name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
         raise RuntimeError("torch.nn.functional.binary_cross_entropy and torch.nn.BCELoss are unsafe to autocast.")
     if name not in FLOAT32_UNDER_AUTOCAST or kwargs.get("dtype") is not None:
         return args, kwargs
-    return tree_map_only(Cuda, lambda value: value.float() if value.dtype in HALVES else value, (args, kwargs))
-
-
-@contextmanager
-def _checked_on_cpu(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Do not count what a function reads only on the CPU; `one_hot` without a number of classes reads the largest anywhere."""
-    if name == "one_hot" and [*args[1:], *kwargs.values()] in ([], [-1]):
-        waited(WAIT, name)
-    with mock.patch.object(current.state, "checks", True):
-        yield
+    return changed((args, kwargs), Cuda, lambda value: value.float() if value.dtype in HALVES else value)
 
 
 def _pinned(tensor: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import functools
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -85,10 +87,29 @@ class State(threading.local):
 
     makes_cuda = False
     """Whether a tensor that is made without a device, inside of a function of torch, belongs on the device."""
-    leaves = False
-    """Whether a copy is one to the host: its device does not say so, as all tensors are the CPU's to C++."""
     checks = False
     """Whether values are read only because C++ takes the tensor for one of the CPU."""
+    leaves = False
+    """Whether a copy is one to the host: its device does not say so, as all tensors are the CPU's to C++."""
+
+    @contextmanager
+    def inside(self, makes_cuda: bool, checks: bool) -> Iterator[None]:
+        """Say of the operations in the block what their function was called with."""
+        before = self.makes_cuda, self.checks
+        self.makes_cuda, self.checks = makes_cuda, checks
+        try:
+            yield
+        finally:
+            self.makes_cuda, self.checks = before
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Say of the copy in the block that it is one to the host."""
+        self.leaves = True
+        try:
+            yield
+        finally:
+            self.leaves = False
 
 
 class Current:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from simulated_cuda.checks import check_generator, check_operation, writes
 from simulated_cuda.counting import count_operation, queues
 from simulated_cuda.host_memory import host
 from simulated_cuda.report import TO_HOST, WAIT, current
+from simulated_cuda.trees import changed, tensors_in
 
 DEVICE, CPU = torch.device("cuda", 0), torch.device("cpu")
 
@@ -103,7 +102,7 @@ class Cuda(Tensor):
         if device is None or device.type == "cuda":
             same = dtype in (None, self.dtype) and not kwargs.get("copy")
             return self if same else torch.ops.aten._to_copy(self, dtype=dtype or self.dtype)
-        with mock.patch.object(current.state, "leaves", True):
+        with current.state.leaving():
             return torch.ops.aten._to_copy(self, dtype=dtype or self.dtype, device=CPU, non_blocking=non_blocking)
 
 
@@ -126,7 +125,7 @@ def waited(kind: str, operation: str) -> None:
 def operate(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Carry out one aten operation: check it, count it, compute it on the CPU, wrap what belongs on the device."""
     name = func._schema.name.partition("::")[2]
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    tensors = list(tensors_in((args, kwargs)))
     there = [tensor for tensor in tensors if isinstance(tensor, Cuda)]
     on_device = _belongs_on_device(name, kwargs, tensors, there)
     if not there and not on_device:
@@ -147,7 +146,7 @@ def operate(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return result
     is_view = bool(returns and there) and returns[0].alias_info is not None and not there[0].is_inference()
     with torch.inference_mode(False) if is_view else nullcontext():  # views of ordinary tensors stay ordinary
-        return tree_map_only(Tensor, lambda value: value if isinstance(value, Cuda) else Cuda(value), result)
+        return changed(result, Tensor, lambda value: value if isinstance(value, Cuda) else Cuda(value))
 
 
 def _belongs_on_device(name: str, kwargs: Mapping[str, Any], tensors: list[Tensor], there: list[Cuda]) -> bool:
@@ -161,7 +160,7 @@ def _belongs_on_device(name: str, kwargs: Mapping[str, Any], tensors: list[Tenso
 
 def _computed(func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor], on_device: bool) -> Any:
     """Return what an operation gives on the CPU; a queued copy to the host only begins."""
-    plain = [tree_map_only(Cuda, lambda tensor: tensor.held, part) for part in (args, kwargs)]
+    plain = [changed(part, Cuda, lambda tensor: tensor.held) for part in (args, kwargs)]
     to_host = not args or not isinstance(args[0], Cuda) if name == "copy_" else name == "_to_copy" and not on_device
     if not (to_host and queues(name, args, kwargs)):
         return func(*plain[0], **plain[1])

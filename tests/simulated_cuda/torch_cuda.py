@@ -12,11 +12,11 @@ from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from simulated_cuda.host_memory import host
 from simulated_cuda.report import OVERLAPPED, WAIT, current
 from simulated_cuda.tensors import DEVICE, Cuda, waited
+from simulated_cuda.trees import tensors_in
 
 MEMORY = 139 * 2**30
 
@@ -191,7 +191,7 @@ def replace_grouping(stack: ExitStack) -> None:
     grouped = torch._C._group_tensors_by_device_and_dtype
 
     def group(lists: Any, *more: Any) -> Any:
-        there = any(isinstance(value, Cuda) for value in tree_flatten(lists)[0])
+        there = any(isinstance(value, Cuda) for value in tensors_in(lists))
         return {(DEVICE if there else device, dtype): part for (device, dtype), part in grouped(lists, *more).items()}
 
     stack.enter_context(mock.patch("torch._C._group_tensors_by_device_and_dtype", group))
