@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: the networks of tests are small, and the threads of several workers would wait for each other.
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook
+from simulated_cuda.report import Report
 
 # Shapes in signatures are documentation in use and assertions here. The hook must come before the modules' first import.
 install_import_hook(
@@ -40,3 +42,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture
+def cuda() -> Iterator[Report]:
+    """A simulated CUDA device for the duration of a test: `torch.zeros(3, device="cuda")` works, and the report counts waits."""
+    from simulated_cuda import simulate
+
+    with simulate() as report:
+        yield report
