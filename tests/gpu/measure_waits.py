@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from costs import of_a_step, of_an_image
+from device_costs import of_a_step, of_an_image
 
 from densebench import catalog
 

@@ -8,8 +8,7 @@ noticed and a small change is not.
 from __future__ import annotations
 
 import pytest
-from costs import of_a_step, of_an_image
-from test_cuda_protocols import as_beside_a_gpu  # noqa: F401
+from device_costs import of_a_step, of_an_image
 from tiers import late
 
 from densebench import catalog
@@ -24,6 +23,8 @@ STEPS = {  # a step: waits, overlapped reads, blocking copies to the device, ker
 }
 IMAGES = {  # an image in a batch of one, half of it an image that is learned from: the same
 }
+REMARKS = ("``build_loss`` would be deprecated", "Default ``avg_non_ignore`` is False")  # of mmseg, on every head that it builds
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in REMARKS]
 PARTS = [(name, part.presets[0]) for name, entry in catalog.entries("protocols").items() for part in entry.parts]
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
 import math
 
 import pytest
 import torch
+from gpu_libraries import libraries_on
 from simulated_cuda import simulate
 from tiers import late
 from tiny_protocols import paths, tiny
@@ -19,35 +18,20 @@ from densebench.conformance.trial import difference
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Run
 from densebench.numerics.arithmetic import float32
-from densebench.torchvision_ops import make_importable
 
 CASES = [(name, path) for name in catalog.entries("protocols") for path in paths(name)]
 FIRST = [(name, "leopart" if name == "kmeans" else next(iter(paths(name)))) for name in ("kmeans", "incontext", "vos")]
-REMARKS = (
-    "``build_loss`` would be deprecated",  # of mmseg, on every head that it builds
-    "Default ``avg_non_ignore`` is False",
-    "Not enough SMs",
-)
+REMARKS = ("``build_loss`` would be deprecated", "Default ``avg_non_ignore`` is False")  # of mmseg, on every head that it builds
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in REMARKS]
-
-
-@pytest.fixture(autouse=True)
-def as_beside_a_gpu(monkeypatch):
-    """Libraries that ask for a device once, on import, or for a compiler are told what the simulated device is."""
-    make_importable()
-    regions = importlib.import_module("torchvision.ops.roi_align")
-    monkeypatch.setattr(regions, "is_compile_supported", lambda kind: True, raising=False)
 
 
 def scores(name, device, path, folder):
     """The scores of a run on a device."""
-    if importlib.util.find_spec("mmengine"):
-        importlib.import_module("mmengine.device.utils").DEVICE = device
     torch.manual_seed(0)
     evaluator, backbone, dataset = tiny(name, tmp_path=folder, **{**path, "device": device})
     run = Run(pictures=folder / "pictures" if path.get("visualise") else None)
     (folder / "pictures").mkdir(exist_ok=True)
-    with own_cache(), float32(tf32=False):
+    with libraries_on(device), own_cache(), float32(tf32=False):
         return list(evaluator.run(copy.deepcopy(backbone), dataset, run))
 
 
@@ -67,9 +51,6 @@ def test_scores_are_those_of_the_cpu(case, tmp_path):
         if on_cpu != str(error):
             raise
         pytest.skip(on_cpu)  # the protocol says which other option this switch needs
-    finally:
-        if importlib.util.find_spec("mmengine"):
-            importlib.import_module("mmengine.device.utils").DEVICE = "cpu"
     assert report.total("kernel") > 10
     assert all(math.isfinite(score.value) for score in on_cuda)
     assert isinstance(on_cpu, str) or difference(on_cpu, on_cuda) == ""

@@ -9,6 +9,7 @@ import io
 from collections import Counter
 
 import torch
+from gpu_libraries import libraries_on
 from simulated_cuda import simulate
 from simulated_cuda.report import KERNEL, OVERLAPPED, TO_DEVICE, TO_HOST, WAIT
 from tiny_methods import assembled
@@ -75,7 +76,7 @@ def of_an_image(name, preset, folder):
 
 
 def _counts(name, preset, folder, images):
-    with simulate() as report, own_cache(), float32(tf32=False), contextlib.redirect_stderr(io.StringIO()):
+    with simulate() as report, libraries_on("cuda"), own_cache(), float32(tf32=False), contextlib.redirect_stderr(io.StringIO()):
         torch.manual_seed(0)
         evaluator, backbone, dataset = tiny(name, preset, folder, device="cuda", batch_size=1)
         list(evaluator.run(copy.deepcopy(backbone), dataset, Run(limit=images)))
