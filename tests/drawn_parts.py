@@ -114,7 +114,7 @@ class First(torch.nn.Module):
     """The first 16 of 24 features; the rest is 0."""
 
     def forward(self, tokens):
-        return tokens * (torch.arange(24) < 16)
+        return tokens * (torch.arange(24, device=tokens.device) < 16)
 
 
 @functools.cache

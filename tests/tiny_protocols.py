@@ -28,8 +28,8 @@ PRESETS = [
 ]
 
 
-def tiny(name, preset, tmp_path):
-    """A protocol with small options where it has them, resolved, with a backbone and a data set that fit it."""
+def tiny(name, preset, tmp_path, **more):
+    """A protocol with small options where it has them, and those that are given, resolved; a backbone and data that fit it."""
     kind = catalog.load("protocols", name, preset)
     if kind.takes == "boxes":
         masked = "model" in {flag.name for flag in options.flags(kind)}
@@ -46,7 +46,8 @@ def tiny(name, preset, tmp_path):
     if kind.presets[preset].get("resize") == "native":
         values.pop("image_size")
     known = {flag.name: flag for flag in options.flags(kind)}
-    evaluator = options.build(kind, kind.presets[preset], {n: v for n, v in values.items() if n in known and fits(known[n], v)})
+    small = {name: value for name, value in values.items() if name in known and fits(known[name], value)}
+    evaluator = options.build(kind, kind.presets[preset], {**small, **more})
     return evaluator.resolve(dataset), backbone, dataset
 
 
@@ -57,3 +58,28 @@ def fits(flag, value):
     except UserError:
         return False
     return True
+
+
+def paths(name):
+    """Return the ways to run a protocol, by name, as further arguments of `tiny`: every preset, then every other switch."""
+    entry, found = catalog.find("protocols", name), {}
+    for part in entry.parts:
+        kind = catalog.load("protocols", name, part.presets[0])
+        found |= {preset: {"preset": preset} for preset in part.presets}
+        for flag in options.flags(kind):
+            tried = [kind.presets[preset].get(flag.name, flag.default) for preset in part.presets]
+            for value in _others(flag, tried[0]):
+                if value not in tried:
+                    found[f"{part.presets[0]} {flag.name} {value}"] = {"preset": part.presets[0], flag.name: value}
+    return found
+
+
+def _others(flag, value):
+    """Return the other values of a switch."""
+    if flag.name in ("device", "keep_features"):
+        return []
+    if flag.choices:
+        return [choice for choice in flag.choices if choice != (value[0] if flag.is_list else value)]
+    if flag.name == "visualise":
+        return [1]
+    return [not value] if isinstance(value, bool) else []
