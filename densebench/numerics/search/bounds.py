@@ -18,6 +18,8 @@ is written in half precision it is rounded once more; `ceiling` undoes that.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,18 +108,22 @@ def bounded_queries(
     return BoundedQueries(_extended(low, columns, low.dtype), scale * row_scale, usable)
 
 
-def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"], precision: Precision) -> Float[Tensor, "q n"]:
-    """Return the products of extended rows in their type, summed in float32; on a CPU float32 does what tensor cores do."""
-    if not queries.is_cuda:
-        return (queries.float() @ rows.float().T).to(queries.dtype)
+@contextmanager
+def summed_in_float32(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute products of the block in their own type, all partial sums in float32; restore what was set before."""
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
     try:
         matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
-        with float32(tf32=precision == "tf32"):
-            return queries @ rows.T
+        with torch.autocast(device.type, enabled=False), float32(tf32=precision == "tf32"):
+            yield
     finally:
         matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = before
+
+
+def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"]) -> Float[Tensor, "q n"]:
+    """Return the products of extended rows, in their type; a CPU computes in float32 what tensor cores do."""
+    return queries @ rows.T if queries.is_cuda else (queries.float() @ rows.float().T).to(queries.dtype)
 
 
 def ceiling(written: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:

@@ -93,7 +93,9 @@ class Collection:
         return Candidates(group * self.size + index % self.size, value, left_out)
 
 
-def best_and_next(values: Float[Tensor, "*n c"], most: int) -> tuple[Float[Tensor, "*n k"], Int[Tensor, "*n k"], Float[Tensor, "*n"]]:
+def best_and_next(
+    values: Float[Tensor, "*n c"], most: int
+) -> tuple[Float[Tensor, "*n k"], Int[Tensor, "*n k"], Float[Tensor, "*n"]]:
     """Return the greatest values (at most `most`), their indices, and the greatest that is not among them, or -inf."""
     if values.shape[-1] <= most:
         index = torch.arange(values.shape[-1], device=values.device).expand(values.shape)

@@ -29,9 +29,7 @@ class Tile:
     held: Bool[Tensor, "s groups"]
 
 
-def tiles(
-    segments: Int[Tensor, "b"], members: Bool[Tensor, "s b"], group: int, device: torch.device
-) -> Iterator[Tile]:
+def tiles(segments: Int[Tensor, "b"], members: Bool[Tensor, "s b"], group: int, device: torch.device) -> Iterator[Tile]:
     """Yield the tiles of a memory whose blocks of `segments` rows are divided into groups of `group` slots."""
     groups = (segments + group - 1) // group
     block = torch.repeat_interleave(torch.arange(len(segments)), groups)

@@ -66,7 +66,8 @@ class TwoPassSearch:
         return self._search(queries, k, k + max(k, SPARE))
 
     def _search(self, queries: Tensor, k: int, width: int) -> Neighbours:
-        found = [self._proven(chunk, k, width) for chunk in queries.split(queries_at_once(queries.device))]
+        with bounds.summed_in_float32(queries.device, self.precision):
+            found = [self._proven(chunk, k, width) for chunk in queries.split(queries_at_once(queries.device))]
         doubtful = HostCopy(torch.cat([~proven.all(0) for _, proven in found]))
         score, index = (torch.cat(parts, 1) for parts in zip(*((one.score, one.index) for one, _ in found), strict=True))
         again = doubtful.value().nonzero()[:, 0]
@@ -99,7 +100,7 @@ class TwoPassSearch:
         size = self.plain.group
         collections = [Collection(size, width, len(self.keys)) for _ in self.subsets]
         for keys, lists in zip(self.keys, self.lists, strict=True):
-            scores = bounds.product(bounded.extended, keys, self.precision).unflatten(1, (-1, size))
+            scores = bounds.product(bounded.extended, keys).unflatten(1, (-1, size))
             maxima = torch.nn.functional.pad(scores.amax(2), (0, 1), value=-torch.inf)
             for collection, of_batch in zip(collections, lists, strict=True):
                 collection.add(scores, maxima, of_batch)
