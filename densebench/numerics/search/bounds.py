@@ -68,7 +68,7 @@ def slack(dim: int) -> float:
     return (dim + 2 * ALIGNED) * (2.0**-22 + 2.0**-23)
 
 
-def scale_of(values: Float[Tensor, "*n d"], along: tuple[int, ...]) -> Float[Tensor, "*n"]:
+def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tensor, "*kept"]:
     """Return the power of two that scales rows to a length of at most 1, from the largest value along these axes."""
     exponent = torch.frexp(values.abs().amax(along).float()).exponent
     shift = -(exponent + (values.shape[-1] - 1).bit_length() // 2 + 1).clamp(-120, 120)
@@ -84,11 +84,7 @@ def extended_rows(
     low = rounded(scaled, precision)
     length = scaled.norm(dim=1)
     off = (scaled - low.float()).norm(dim=1) + slack(rows.shape[1]) * length
-    square = -length.square() * (1 - slack(rows.shape[1])) if metric == "l2" else torch.zeros_like(length)
-    parts = []
-    for _ in range(3):
-        parts.append(rounded(square, precision))
-        square = square - parts[-1].float()
+    parts = [torch.zeros_like(low[:, 0])] * 3 if metric == "dot" else _in_three(-length.square(), rows.shape[1], precision)
     parts[0] = torch.where(real, parts[0], -torch.inf)
     return _extended(low, [*parts, _at_least(length, precision), _at_least(off, precision)], kind.dtype)
 
@@ -144,6 +140,16 @@ def _at_least(values: Tensor, precision: Precision) -> Tensor:
     """Return values of a format that are no smaller than these, which are not negative and known to float32's rounding."""
     kind = FORMATS[precision]
     return rounded(values * (1 + 4 * kind.step) + 2 * kind.least, precision)
+
+
+def _in_three(negative: Tensor, dim: int, precision: Precision) -> list[Tensor]:
+    """Return three numbers whose sum is no smaller than minus a squared length, and hardly greater."""
+    kind, parts = FORMATS[precision], []
+    rest = negative * (1 - slack(dim)) + 2 * kind.least
+    for _ in range(3):
+        parts.append(rounded(rest, precision))
+        rest = rest - parts[-1].float()
+    return parts
 
 
 def _extended(low: Tensor, columns: list[Tensor], dtype: torch.dtype) -> Tensor:

@@ -74,8 +74,8 @@ class Collection:
             return
         of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, (subsets, length))
         value, rank, left_out = best_and_next(of_subsets, self.of_tile)
-        group = lists.index.expand(len(maxima), -1, -1).gather(2, rank)
-        at = group.clamp(max=scores.shape[1] - 1).flatten(1)[:, :, None].expand(-1, -1, self.size)
+        group = lists.index.expand(len(maxima), -1, -1).gather(2, rank).clamp(max=scores.shape[1] - 1)
+        at = group.flatten(1)[:, :, None].expand(-1, -1, self.size)
         values = scores.gather(1, at).unflatten(1, group.shape[1:])
         self.maxima.append(value)
         self.groups.append(group + lists.first_group)
