@@ -32,10 +32,10 @@ def expected(queries, memory, k, metric="dot", held=None):
     return value[:, :k], order[:, :k]
 
 
-def compare(queries, memory, k, precision, metric="dot", segments=None, members=None):
+def compare(queries, memory, k, precision, metric="dot", segments=None, members=None, fused=False):
     segments = torch.tensor([len(memory)]) if segments is None else segments
     members = torch.ones(1, len(segments), dtype=torch.bool) if members is None else members
-    search = Search(memory, segments, members, metric=metric, first_pass=precision)
+    search = Search(memory, segments, members, metric=metric, first_pass=precision, fused=fused)
     found = search.search(queries, k)
     for s, held in enumerate(torch.repeat_interleave(members, segments, dim=1)):
         value, index = expected(queries, memory, k, metric, held)
@@ -83,14 +83,15 @@ MEMORIES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("metric", ["dot", "l2"])
 @pytest.mark.parametrize("name", MEMORIES)
-def test_memories_that_mislead(name, metric, precision):
+def test_memories_that_mislead(name, metric, precision, fused):
     memory = MEMORIES[name]()
     queries = torch.cat([memory[:7], random(5, memory.shape[1], seed=8), torch.zeros(1, memory.shape[1])])
     for k in {1, min(5, len(memory)), min(64, len(memory)), min(100, len(memory))}:
-        compare(queries, memory, k, precision, metric)
+        compare(queries, memory, k, precision, metric, fused=fused)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -110,10 +111,14 @@ def test_distances_between_scales_far_apart(precision):
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=12), st.integers(1, 9), st.sampled_from(["dot", "l2"]),
     st.sampled_from(PRECISIONS), st.integers(0, 999), st.booleans(), st.sampled_from([40, 300, 2**18]),
+    st.booleans(),
 )  # fmt: skip
-def test_every_subset_whatever_the_tiles(lengths, queries, metric, precision, seed, tied, tile):
+def test_every_subset_whatever_the_tiles(lengths, queries, metric, precision, seed, tied, tile, fused):
     segments = torch.tensor(lengths)
-    members = torch.rand(5, len(lengths), generator=torch.Generator().manual_seed(seed)) < torch.tensor([1, 0.8, 0.5, 0.2, 0.1])[:, None]
+    members = (
+        torch.rand(5, len(lengths), generator=torch.Generator().manual_seed(seed))
+        < torch.tensor([1, 0.8, 0.5, 0.2, 0.1])[:, None]
+    )
     members[0] = True
     members[range(5), torch.arange(5) % len(lengths)] = True
     memory, asked = random(int(segments.sum()), 5, seed=seed), random(queries, 5, seed=seed + 1)
@@ -123,7 +128,7 @@ def test_every_subset_whatever_the_tiles(lengths, queries, metric, precision, se
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "TILE", tile)
         patch.setattr(tiles, "QUERIES", {"cpu": 4})
-        compare(asked, memory, max(1, smallest // 2), precision, metric, segments, members)
+        compare(asked, memory, max(1, smallest // 2), precision, metric, segments, members, fused)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -39,18 +39,17 @@ LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance,
 
 @dataclass(frozen=True)
 class _Format:
-    """A type that holds rounded numbers; step: the largest relative rounding; written: of a product; least: absolute, near 0."""
+    """A type that holds rounded numbers; step: the largest relative rounding; least: the largest absolute one, near 0."""
 
     dtype: torch.dtype
     step: float
-    written: float
     least: float
 
 
 FORMATS = {
-    "fp16": _Format(torch.float16, 2.0**-11, 2.0**-11, 2.0**-24),
-    "bf16": _Format(torch.bfloat16, 2.0**-8, 2.0**-8, 2.0**-120),
-    "tf32": _Format(torch.float32, 2.0**-11, 0.0, 2.0**-120),
+    "fp16": _Format(torch.float16, 2.0**-11, 2.0**-24),
+    "bf16": _Format(torch.bfloat16, 2.0**-8, 2.0**-120),
+    "tf32": _Format(torch.float32, 2.0**-11, 2.0**-120),
 }
 
 
@@ -123,10 +122,10 @@ def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"
 
 
 def ceiling(written: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:
-    """Return the most that a product may have been before it was written as this; minus infinity stays."""
-    kind = FORMATS[precision]
-    value = written.float()
-    return value + value.abs().nan_to_num(posinf=0.0) * (kind.written + 2.0**-22) + kind.least
+    """Return the most that a product may have been before it was written as this, in its type; minus infinity stays."""
+    kind, value = FORMATS[precision], written.float()
+    share = 2.0**-22 + (0.0 if written.dtype == torch.float32 else kind.step)
+    return value + value.abs().nan_to_num(posinf=0.0) * share + kind.least
 
 
 def rounded(values: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:

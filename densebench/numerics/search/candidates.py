@@ -93,6 +93,36 @@ class Collection:
         return Candidates(group * self.size + index % self.size, value, left_out)
 
 
+class Groups:
+    """The best groups of some subsets, tile by tile, without the values of their rows: all of these are candidates."""
+
+    def __init__(self, size: int, width: int) -> None:
+        self.size, self.width = size, width
+        self.maxima: list[Tensor] = []
+        self.groups: list[Tensor] = []
+        self.left_out: list[Tensor] = []
+
+    def add(self, scores: None, maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
+        """Keep the best groups of a tile, of which there are no scores. maxima: of its groups, followed by minus infinity."""
+        subsets, length = lists.index.shape
+        if length == 0:
+            return
+        of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, (subsets, length))
+        value, rank, left_out = best_and_next(of_subsets, self.width)
+        group = lists.index.expand(len(maxima), -1, -1).gather(2, rank).clamp(max=maxima.shape[1] - 2)
+        self.maxima.append(value)
+        self.groups.append(group + lists.first_group)
+        self.left_out.append(left_out)
+
+    def candidates(self) -> Candidates:
+        """Return all rows of the best groups of all tiles."""
+        maxima, groups = torch.cat(self.maxima, 2), torch.cat(self.groups, 2)
+        value, rank, of_groups = best_and_next(maxima, self.width)
+        slot = groups.gather(2, rank)[..., None] * self.size + torch.arange(self.size, device=groups.device)
+        left_out = torch.stack([*self.left_out, of_groups]).amax(0)
+        return Candidates(slot.flatten(2), value[..., None].expand(slot.shape).flatten(2), left_out)
+
+
 def best_and_next(
     values: Float[Tensor, "*n c"], most: int
 ) -> tuple[Float[Tensor, "*n k"], Int[Tensor, "*n k"], Float[Tensor, "*n"]]:

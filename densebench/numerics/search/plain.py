@@ -16,12 +16,12 @@ from densebench.numerics.search.tiles import Tile, group_size, queries_at_once, 
 
 
 class PlainSearch:
-    """The tiles of one memory on its device, and their search. segments, members: as for `Search`."""
+    """The tiles of one memory on its device, and their search. segments, members: as for `Search`; group: rows of a group."""
 
-    def __init__(self, memory: Tensor, segments: Tensor, members: Tensor, metric: Metric) -> None:
+    def __init__(self, memory: Tensor, segments: Tensor, members: Tensor, metric: Metric, group: int | None = None) -> None:
         self.memory, self.metric = memory, metric
         self.subsets, self.device = len(members), memory.device
-        self.group = group_size(segments)
+        self.group = group_size(segments) if group is None else group
         self.tiles = list(tiles(segments, members, self.group, memory.device))
         self.biases = [self._bias(tile) for tile in self.tiles]
         self.groups = [_groups_of_subsets(tile.held, memory.device) for tile in self.tiles]

@@ -14,8 +14,10 @@ from densebench.errors import UserError
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.search.bounds import Precision
 from densebench.numerics.search.engines import SubsetIndex
+from densebench.numerics.search.fused import GROUPS as FUSED_GROUPS
 from densebench.numerics.search.neighbours import Metric, Neighbours, stacked
 from densebench.numerics.search.plain import PlainSearch, check_range
+from densebench.numerics.search.tiles import group_size
 from densebench.numerics.search.two_pass import Tally, TwoPassSearch
 
 EXACT_ENGINES = ("exact", "faiss")
@@ -43,6 +45,7 @@ class Search:
     enter a subset together, such as the patches of one image. Engines other than "exact" build one index a subset.
     first_pass: in what "exact" computes a first pass, the answer of which is then proven in float32 ("none": it searches in float32
     at once); "auto" is "none" on a CPU, and on a GPU the memory's own type if that is a half, otherwise fp16.
+    fused: compute the first pass by a kernel that never writes products (needs Triton on a GPU).
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Search:
         engine: str = "exact",
         metric: Metric = "dot",
         first_pass: str = "auto",
+        fused: bool = False,
     ) -> None:
         if engine not in ENGINES:
             raise UserError(f"unknown search engine {engine!r}: there are {', '.join(ENGINES)}")
@@ -66,10 +70,10 @@ class Search:
         self.sizes: list[int] = (members * segments).sum(1).tolist()
         self._tally: Tally | None = None
         if self.exact:
-            plain = PlainSearch(memory, segments, members, metric)
+            plain = PlainSearch(memory, segments, members, metric, group_size(segments, FUSED_GROUPS) if fused else None)
             self._search: Callable[[Tensor, int], Neighbours] = plain.search
             if (precision := _precision(first_pass, memory)) is not None:
-                two_pass = TwoPassSearch(plain, metric, precision)
+                two_pass = TwoPassSearch(plain, metric, precision, fused=fused)
                 self._search, self._tally = two_pass.search, two_pass.tally
         else:
             rows_held = torch.repeat_interleave(members, segments, dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,9 +43,9 @@ def tiles(segments: Int[Tensor, "b"], members: Bool[Tensor, "s b"], group: int, 
         yield Tile(rows.to(device), first if last - first + 1 == len(rows) else None, members[:, block[span]])
 
 
-def group_size(segments: Int[Tensor, "b"]) -> int:
-    """Return the size among GROUPS that pads segments of these lengths least; the greatest of equals."""
-    return min(GROUPS, key=lambda size: (int((-segments % size).sum()), -size))
+def group_size(segments: Int[Tensor, "b"], sizes: Sequence[int] | None = None) -> int:
+    """Return the size among these (None: GROUPS) that pads segments of these lengths least; the greatest of equals."""
+    return min(GROUPS if sizes is None else sizes, key=lambda size: (int((-segments % size).sum()), -size))
 
 
 def queries_at_once(device: torch.device) -> int:

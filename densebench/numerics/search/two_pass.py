@@ -15,18 +15,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.search import bounds
 from densebench.numerics.search.bounds import BoundedQueries, Precision
-from densebench.numerics.search.candidates import Candidates, Collection, batches_of_subsets, joined, lists_of
+from densebench.numerics.search.candidates import Candidates, Collection, Groups, batches_of_subsets, joined, lists_of
+from densebench.numerics.search.fused import group_maxima
 from densebench.numerics.search.neighbours import Metric, Neighbours, top
 from densebench.numerics.search.plain import PlainSearch
 from densebench.numerics.search.tiles import queries_at_once
 
 SPARE = 32  # candidates beyond k, at least
+SPARE_GROUPS = 8  # groups beyond k, where whole groups are candidates
 WIDER = 8  # times as many candidates in the second round
 GATHERED = 2**26  # most values of candidates' rows held at once
 
@@ -42,8 +45,8 @@ class Tally:
 class TwoPassSearch:
     """A memory's rounded rows beside the plain search, which keeps its rows as they are."""
 
-    def __init__(self, plain: PlainSearch, metric: Metric, precision: Precision) -> None:
-        self.plain, self.metric, self.precision = plain, metric, precision
+    def __init__(self, plain: PlainSearch, metric: Metric, precision: Precision, *, fused: bool) -> None:
+        self.plain, self.metric, self.precision, self.fused = plain, metric, precision, fused
         self.memory, self.tally = plain.memory, Tally()
         self.scale = bounds.scale_of(self.memory, (0, 1))
         self.rows = torch.cat([tile.rows for tile in plain.tiles])
@@ -63,7 +66,7 @@ class TwoPassSearch:
     def search(self, queries: Tensor, k: int) -> Neighbours:
         """Return the k nearest rows of every subset, as the plain search does; `tally` counts what was not proven at once."""
         queries = queries.to(self.memory.device).float()
-        return self._search(queries, k, k + max(k, SPARE))
+        return self._search(queries, k, k + (SPARE_GROUPS if self.fused else max(k, SPARE)))
 
     def _search(self, queries: Tensor, k: int, width: int) -> Neighbours:
         with bounds.summed_in_float32(queries.device, self.precision):
@@ -98,10 +101,14 @@ class TwoPassSearch:
     def _candidates(self, bounded: BoundedQueries, width: int) -> Candidates:
         """Return the candidates of all subsets, in their order."""
         size = self.plain.group
-        collections = [Collection(size, width, len(self.keys)) for _ in self.subsets]
+        collections = [Groups(size, width) if self.fused else Collection(size, width, len(self.keys)) for _ in self.subsets]
         for keys, lists in zip(self.keys, self.lists, strict=True):
-            scores = bounds.product(bounded.extended, keys).unflatten(1, (-1, size))
-            maxima = torch.nn.functional.pad(scores.amax(2), (0, 1), value=-torch.inf)
+            if self.fused:
+                scores, maxima = None, group_maxima(bounded.extended, keys, size)
+            else:
+                scores = bounds.product(bounded.extended, keys).unflatten(1, (-1, size))
+                maxima = scores.amax(2)
+            maxima = F.pad(maxima, (0, 1), value=-torch.inf)
             for collection, of_batch in zip(collections, lists, strict=True):
                 collection.add(scores, maxima, of_batch)
         found = joined([collection.candidates() for collection in collections])
@@ -109,9 +116,9 @@ class TwoPassSearch:
 
     def _scored(self, queries: Tensor, candidates: Candidates, k: int) -> tuple[Tensor, Tensor]:
         """Return the k best scores in float32 and their rows, `[q s k]` each; the first row wins a tie."""
-        real = candidates.value > -torch.inf
-        last = len(self.memory)
-        rows = torch.where(real, self.rows[candidates.slot], last).sort(dim=2).values
+        last, rows = len(self.memory), self.rows[candidates.slot]
+        real = (candidates.value > -torch.inf) & (rows >= 0)
+        rows = torch.where(real, rows, last).sort(dim=2).values
         subsets, width = rows.shape[1:]
         parts = zip(
             queries.split(step := max(1, GATHERED // (subsets * width * queries.shape[1]))), rows.split(step), strict=True
