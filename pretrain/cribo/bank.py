@@ -106,8 +106,8 @@ class Bank(nn.Module):
         """Return the index (slot * count + object) of the most similar object by cosine, and whether there is one (equation 2).
 
         view: which view's objects are searched, 0 or 1. numbers: of the queries' images; objects of the same image are skipped.
-        valid: the queries to search for; the others have no match. count: how many these are, asked for early, so that on a GPU only
-        these are searched for. Ties go to the first index.
+        valid: the queries to search for; the others have no match. count: how many these are, asked for early, so that on a GPU
+        only these are searched for. Ties go to the first index.
         """
         return self.begin(view, queries, numbers, valid, count).result()
 
@@ -119,7 +119,7 @@ class Bank(nn.Module):
         valid: Bool[Tensor, "b k"] | None = None,
         count: HostCopy | None = None,
     ) -> Pending:
-        """Begin what `nearest` does: on a GPU other work can be queued before the result is asked for. The bank must not change."""
+        """Begin what `nearest` does: on a GPU, other work can be queued before the result is asked for, but not the next `add`."""
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
         asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]

@@ -12,8 +12,8 @@ rows *is* the bound. Its own errors are in it, too, since |r - r'| is enlarged b
   where additions round, and by twice that where they truncate, as tensor cores do; 2^-22 is allowed;
 - the score that is bounded is computed in float32 itself, and so is what is measured here: n 2^-24 each; 2^-23 is allowed.
 
-Distances need - |r|^2 and padding needs minus infinity: three more columns, which hold this number in three parts. Where a product
-is written in half precision it is rounded once more; `ceiling` undoes that.
+Distances need - |r|^2 and padding needs minus infinity: three more columns, which hold this number in three parts. Where a
+product is written in half precision it is rounded once more; `ceiling` undoes that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from densebench.numerics.search.neighbours import Metric
 
 Precision = Literal["fp16", "bf16", "tf32"]
 COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
-ALIGNED = 8  # tensor cores want rows of whole 16 bytes
+ALIGNED = 16  # numbers; tensor cores want rows of whole 16 bytes, and one of their steps adds 16 products
 LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance, so that no part of - |r|^2 is lost
 
 
@@ -64,7 +64,7 @@ class BoundedQueries:
 
 def slack(dim: int) -> float:
     """Return the share of |q| |r| by which sums of `dim` products and the score itself may be wrong together."""
-    return (dim + 2 * ALIGNED) * (2.0**-22 + 2.0**-23)
+    return (dim + 16) * (2.0**-22 + 2.0**-23)
 
 
 def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tensor, "*kept"]:
@@ -77,7 +77,7 @@ def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tens
 def extended_rows(
     rows: Float[Tensor, "n d"], scale: Float[Tensor, ""], real: Bool[Tensor, "n"], metric: Metric, precision: Precision
 ) -> Float[Tensor, "n columns"]:
-    """Return the rows of a memory, scaled, rounded and extended by the columns of the bound; those that are not real never win."""
+    """Return rows of a memory, scaled, rounded and extended by the columns of the bound; those that are not real never win."""
     kind = FORMATS[precision]
     scaled = rows.float() * scale
     low = rounded(scaled, precision)

@@ -41,7 +41,9 @@ def by_blocks(queries: Float[Tensor, "q c"], rows: Float[Tensor, "slots c"], gro
         for s in range(0, len(rows), 256):
             one, other = queries[q : q + 128].float(), rows[s : s + 256].float()
             sums = torch.zeros(len(one), len(other))
-            for c in range(0, queries.shape[1], 64):
-                sums += one[:, c : c + 64] @ other[:, c : c + 64].T
+            whole = queries.shape[1] // 64 * 64
+            for c in [*range(0, whole, 64), *range(whole, queries.shape[1], 16)]:
+                columns = slice(c, c + 64 if c < whole else c + 16)
+                sums += one[:, columns] @ other[:, columns].T
             maxima[q : q + 128, s // group : (s + 256) // group] = sums.unflatten(1, (-1, group)).amax(2)
     return maxima

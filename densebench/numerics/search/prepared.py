@@ -43,8 +43,8 @@ class Search:
 
     segments: lengths of consecutive blocks of rows; members[s, b]: whether subset s holds block b. Rows of a block always
     enter a subset together, such as the patches of one image. Engines other than "exact" build one index a subset.
-    first_pass: in what "exact" computes a first pass, the answer of which is then proven in float32 ("none": it searches in float32
-    at once); "auto" is "none" on a CPU, and on a GPU the memory's own type if that is a half, otherwise fp16.
+    first_pass: in what "exact" computes a first pass, whose answer is then proven in float32 ("none": it searches in float32 at
+    once); "auto" is "none" on a CPU, and on a GPU the memory's own type if that is a half, otherwise fp16.
     fused: compute the first pass by a kernel that never writes products (needs Triton on a GPU).
     """
 

@@ -6,8 +6,9 @@ these two alone and equal rows tie exactly. Where the k-th of them exceeds the c
 that this float32 routine would find in the whole memory, ties to the first row. Other queries are searched with more candidates,
 and at last with the plain search.
 
-What equals what: the plain search adds the products of a score in another order. Both scores are within d 2^-24 |q| |r| of the real
-one, so the two searches list the same rows except where two scores are closer than twice that, which neither can tell apart.
+What equals what: the plain search adds the products of a score in another order. Both scores are within d 2^-24 |q| |r| of the
+real one, so the two searches list the same rows except where two scores are closer than twice that, which neither can tell
+apart.
 """
 
 from __future__ import annotations
