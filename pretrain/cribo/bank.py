@@ -119,7 +119,7 @@ class Bank(nn.Module):
         valid: Bool[Tensor, "b k"] | None = None,
         count: HostCopy | None = None,
     ) -> Pending:
-        """Begin what `nearest` does: on a GPU, other work can be queued before the result is asked for, but not the next `add`."""
+        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`."""
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
         asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
