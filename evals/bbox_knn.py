@@ -206,7 +206,7 @@ class BboxKnn(Evaluator):
                 of_part = truth[NINE * start : NINE * (start + len(part))]
                 before.append(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes).cpu())
                 bar.advance(len(part))
-        about = {}
+        about: dict[str, Any] = {} if search.fallbacks is None else {"search_fallbacks": search.fallbacks}
         if self.engine not in EXACT_ENGINES:
             sample = patches_of(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
             hits = recall(search.search(sample, max(ks)).index[0], nearest(sample, rows, max(ks)).index)

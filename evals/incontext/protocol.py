@@ -260,6 +260,8 @@ class InContext(FewShot):
                     }
                     details |= {"engine": self.engine} if self.engine != "exact" else {}
                     details |= {"recall": recalls[row]} if recalls[row] is not None else {}
+                    fallbacks = voter.search.fallbacks
+                    details |= {"search_fallbacks": fallbacks} if fallbacks is not None else {}
                     scores = counts.scores([item.name for item in val], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
                     yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", self.variant))
             if self.visualise and run.pictures is not None:

@@ -5,14 +5,31 @@ Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from densebench.numerics.arithmetic import float32
+from densebench.numerics.host_copy import HostCopy
+from densebench.pretrain.cribo.bank_search import Held, bounded_objects, matches
 from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
+Nearest = tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]
+
+
+class Pending:
+    """A search that was queued on the device; `result` waits for its proof alone, not for what was queued after it."""
+
+    def __init__(self, finish: Callable[[], Nearest]) -> None:
+        self._finish = finish
+
+    def result(self) -> Nearest:
+        """Return the indices and which of them are matches, as `Bank.nearest` does."""
+        return self._finish()
 
 
 class Bank(nn.Module):
@@ -28,6 +45,8 @@ class Bank(nn.Module):
     pointer: Tensor
     labels: Tensor
     crops: Tensor
+    two_pass: bool | None = None
+    """Whether to search in two passes, which finds the same; None: on a GPU."""
 
     def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -39,8 +58,14 @@ class Bank(nn.Module):
         # the patches of the objects and the crops of the views, so that a match can be drawn
         self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
         self.register_buffer("crops", torch.zeros(images, 2, 5))
+        self.fallbacks = 0
+        """How many queries so far were searched once more in one pass, since two had proven nothing."""
         self._rows: Tensor | None = None
-        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "_rows", None))
+        self._bounded: Tensor | None = None  # not saved: made of the objects
+        self.register_load_state_dict_post_hook(lambda *_: self._forget())
+
+    def _forget(self) -> None:
+        self._rows = self._bounded = None
 
     def add(
         self,
@@ -55,8 +80,8 @@ class Bank(nn.Module):
         numbers: of the images in the data set. labels: the object of each patch of both views. crops: top, left, height, width,
         flip.
         """
-        parts = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
-        joined = {name: gather(part)[-len(self.numbers) :] for name, part in parts.items()}
+        given = {"objects": objects.transpose(0, 1), "valid": valid, "numbers": numbers, "labels": labels, "crops": crops}
+        joined = {name: gather(part)[-len(self.numbers) :] for name, part in given.items()}
         slots = (self.pointer + torch.arange(len(joined["numbers"]), device=self.pointer.device)) % len(self.numbers)
         entered = joined["objects"].transpose(0, 1)
         self.objects[:, slots] = entered.to(self.objects.dtype)
@@ -65,6 +90,9 @@ class Bank(nn.Module):
         for name in ("valid", "numbers", "labels", "crops"):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
+        if self._bounded is not None:
+            parts = self.objects[:, slots], self.inverse_lengths[:, slots], self.valid[slots].expand(2, -1, -1)
+            self._bounded[:, slots] = bounded_objects(*parts)
         self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
 
     def nearest(
@@ -73,19 +101,54 @@ class Bank(nn.Module):
         queries: Float[Tensor, "b k d"],
         numbers: Int[Tensor, " b"],
         valid: Bool[Tensor, "b k"] | None = None,
+        count: HostCopy | None = None,
     ) -> tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]:
         """Return the index (slot * count + object) of the most similar object by cosine, and whether there is one (equation 2).
 
         view: which view's objects are searched, 0 or 1. numbers: of the queries' images; objects of the same image are skipped.
-        valid: the queries to search for; the others have no match. Ties go to the first index.
+        valid: the queries to search for; the others have no match. count: how many these are, asked for early, so that on a GPU
+        only these are searched for. Ties go to the first index.
         """
+        return self.begin(view, queries, numbers, valid, count).result()
+
+    def begin(
+        self,
+        view: int,
+        queries: Float[Tensor, "b k d"],
+        numbers: Int[Tensor, " b"],
+        valid: Bool[Tensor, "b k"] | None = None,
+        count: HostCopy | None = None,
+    ) -> Pending:
+        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`."""
         b, k, _ = queries.shape
-        requested = torch.arange(b * k, device=queries.device) if valid is None else valid.flatten().nonzero()[:, 0]
-        unit = F.normalize(queries.flatten(0, 1)[requested].float(), dim=1)
-        image = numbers[requested // k]
-        best = unit.new_full((len(requested),), -torch.inf)
-        nearest = torch.zeros_like(requested)
-        step = max(1, TILE_BYTES // (4 * max(1, len(requested))))
+        requested = _requested(b * k, valid, count, queries.device)
+        asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
+        if self.two_pass is False or (self.two_pass is None and not self.objects.is_cuda):
+            found = self._in_one_pass(view, asked, image)
+            return Pending(lambda: _spread(requested, *found, valid, b, k))
+        two = matches(self._held(view), asked, image)
+        relevant = two.proven if valid is None else two.proven | ~valid.flatten()[requested]
+        doubtful = HostCopy(~relevant)
+
+        def finish() -> Nearest:
+            place, matched = two.place, two.matched
+            again = doubtful.value().nonzero()[:, 0]
+            if len(again):
+                self.fallbacks += len(again)
+                again = again.to(place.device)
+                with float32(tf32=False), torch.autocast(place.device.type, enabled=False):
+                    better = self._in_one_pass(view, asked[again], image[again])
+                place, matched = place.index_copy(0, again, better[0]), matched.index_copy(0, again, better[1])
+            return _spread(requested, place, matched, valid, b, k)
+
+        return Pending(finish)
+
+    def _in_one_pass(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for each query `[n d]` of an image the place of the most similar object, and whether there is one."""
+        unit = F.normalize(queries.float(), dim=1)
+        best = unit.new_full((len(unit),), -torch.inf)
+        nearest = torch.zeros_like(image, dtype=torch.long)
+        step = max(1, TILE_BYTES // (4 * max(1, len(unit))))
         for rows in self.rows.split(step) if len(self.rows) else ():
             keys = self.objects[view].flatten(0, 1)[rows].float() * self.inverse_lengths[view].flatten()[rows, None]
             similar = unit @ keys.T
@@ -93,9 +156,14 @@ class Bank(nn.Module):
             value, index = similar.max(dim=1)
             better = value > best
             best, nearest = torch.where(better, value, best), torch.where(better, rows[index], nearest)
-        indices, matched = nearest.new_zeros(b * k), best.new_zeros(b * k, dtype=torch.bool)
-        indices[requested], matched[requested] = nearest, best > -torch.inf
-        return indices.view(b, k), matched.view(b, k)
+        return nearest, best > -torch.inf
+
+    def _held(self, view: int) -> Held:
+        """Return one view, with its rounded objects; after a state was read these are made anew, 1024 images at a time."""
+        if self._bounded is None or self._bounded.device != self.objects.device:
+            parts = zip(self.objects.split(1024, 1), self.inverse_lengths.split(1024, 1), self.valid.split(1024), strict=True)
+            self._bounded = torch.cat([bounded_objects(o, i, v.expand(2, -1, -1)) for o, i, v in parts], 1)
+        return Held(self.objects[view], self.inverse_lengths[view], self.numbers, self._bounded[view])
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
@@ -107,6 +175,25 @@ class Bank(nn.Module):
     def at(self, view: int, indices: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
         """Return the objects at these indices, not normalised."""
         return self.objects[view].flatten(0, 1)[indices].float()
+
+
+def _requested(slots: int, valid: Tensor | None, count: HostCopy | None, device: torch.device) -> Tensor:
+    """Return the indices of the queries to search for; on a GPU all, where their number is not known on the host."""
+    if valid is None or (valid.is_cuda and count is None):
+        return torch.arange(slots, device=device)
+    if not valid.is_cuda:
+        return valid.flatten().nonzero()[:, 0]
+    assert count is not None
+    return (~valid.flatten()).to(torch.uint8).sort(stable=True).indices[: int(count.value())]
+
+
+def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:
+    """Return places and matches at all `[b k]`, of which some were requested and valid."""
+    indices, found = place.new_zeros(b * k), matched.new_zeros(b * k)
+    indices[requested], found[requested] = place, matched
+    if valid is not None:
+        indices, found = indices * valid.flatten(), found & valid.flatten()
+    return indices.view(b, k), found.view(b, k)
 
 
 def cycle_consistent(

@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from densebench.errors import UserError
-from densebench.numerics import search
-from densebench.numerics.search import Search, nearest, recall
+from densebench.numerics.search import Search, engines, nearest, recall, tiles, top
 
 
 def random(*shape, seed=0):
@@ -77,9 +76,9 @@ def test_every_subset_equals_the_naive_restatement(lengths, queries, metric, see
 )
 @pytest.mark.parametrize("metric", ["dot", "l2"])
 def test_groups_tiles_and_chunks_change_nothing(monkeypatch, group, tile, chunk, metric):
-    monkeypatch.setattr(search, "GROUPS", [group])
-    monkeypatch.setattr(search, "TILE", tile)
-    monkeypatch.setattr(search, "QUERIES", {"cpu": chunk})
+    monkeypatch.setattr(tiles, "GROUPS", [group])
+    monkeypatch.setattr(tiles, "TILE", tile)
+    monkeypatch.setattr(tiles, "QUERIES", {"cpu": chunk})
     memory, queries = integers(333, 4), integers(20, 4, seed=5)
     segments, members = torch.tensor([100, 3, 130, 100]), torch.tensor([[True] * 4, [False, True, False, True]])
     found = Search(memory, segments, members, metric=metric).search(queries, 40)
@@ -108,8 +107,8 @@ class Largest(TorchDispatchMode):
 
 
 def test_the_product_is_never_queries_by_memory(monkeypatch):
-    monkeypatch.setattr(search, "TILE", 4 * 64)
-    monkeypatch.setattr(search, "QUERIES", {"cpu": 16})
+    monkeypatch.setattr(tiles, "TILE", 4 * 64)
+    monkeypatch.setattr(tiles, "QUERIES", {"cpu": 16})
     queries, memory = random(40, 2), random(4000, 2, seed=1)
     with Largest() as largest:
         found = nearest(queries, memory, 5)
@@ -119,7 +118,7 @@ def test_the_product_is_never_queries_by_memory(monkeypatch):
 
 @pytest.mark.parametrize(("lengths", "size"), [([196] * 3, 49), ([1024], 64), ([1], 32), ([33, 66, 1000], 36), ([70, 35], 35)])
 def test_groups_pad_as_little_as_they_can(lengths, size):
-    assert search.group_size(torch.tensor(lengths)) == size
+    assert tiles.group_size(torch.tensor(lengths)) == size
 
 
 def test_no_queries_no_neighbours():
@@ -142,7 +141,7 @@ def test_identical_rows_come_in_order():
 
 def test_top_by_hand():
     values = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [5.0, 4.0, 3.0, 2.0, 1.0], [-torch.inf, 0.0, -torch.inf, -0.0, 1.0]])
-    value, place = search.top(values, 2)
+    value, place = top(values, 2)
     assert place.tolist() == [[1, 2], [0, 1], [4, 1]]
     assert value.tolist() == [[3, 3], [5, 4], [1, 0]]
 
@@ -210,7 +209,7 @@ def test_what_an_engine_misses_is_searched_exactly(monkeypatch):
     def lame(memory, metric):
         return lambda queries, k: np.full((len(queries), k), -1)
 
-    monkeypatch.setattr(search, "faiss_ivf", lame)
+    monkeypatch.setattr(engines, "faiss_ivf", lame)
     memory, queries = random(50, 4), random(6, 4, seed=1)
     assert torch.equal(nearest(queries, memory, 3, engine="faiss-ivf").index, nearest(queries, memory, 3).index)
 
@@ -255,6 +254,6 @@ def test_a_missing_library_is_told(monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(search.importlib, "import_module", missing)
+    monkeypatch.setattr(engines.importlib, "import_module", missing)
     with pytest.raises(UserError, match="faiss cannot be imported.*--engine exact"):
         nearest(torch.ones(2, 3), torch.ones(10, 3), 3, engine="faiss")

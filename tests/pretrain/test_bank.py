@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densebench.pretrain.cribo import bank as module
+from densebench.pretrain.cribo import bank_search
 from densebench.pretrain.cribo.bank import Bank
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["one pass", "two passes"])
+def passes(request, monkeypatch):
+    """A GPU searches in two passes and finds what one finds."""
+    monkeypatch.setattr(Bank, "two_pass", request.param)
 
 
 def numbered(numbers, k=2, d=3):
@@ -104,6 +111,7 @@ def compare(bank, view, queries, numbers):
 def test_the_search_equals_the_naive_restatement(monkeypatch, tile, entered):
     if tile is not None:
         monkeypatch.setattr(module, "TILE_BYTES", tile)
+        monkeypatch.setattr(bank_search, "TILE_BYTES", tile)
     bank = Bank(7, 3, 4, PATCHES)
     for start in range(entered):
         valid = torch.rand(1, 3, generator=torch.Generator().manual_seed(start)) < 0.7
@@ -179,6 +187,7 @@ def test_objects_that_are_not_there_may_ask_and_get_some_place():
 
 def test_the_first_place_wins_a_tie(monkeypatch):
     monkeypatch.setattr(module, "TILE_BYTES", 1)
+    monkeypatch.setattr(bank_search, "TILE_BYTES", 1)
     bank = Bank(6, 2, 2, PATCHES)
     fill(bank, torch.tensor([1.0, 0.0]).expand(2, 6, 2, 2).clone())
     assert bank.nearest(0, torch.tensor([[[1.0, 0.0], [0.5, 0.5]]]), torch.tensor([0]))[0].tolist() == [[2, 2]]

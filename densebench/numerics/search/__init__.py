@@ -1,0 +1,10 @@
+"""Nearest neighbours: exact with bounded memory, for many subsets of one memory in one pass; faiss and ScaNN as other engines.
+
+On a CPU the plain search multiplies in float32 (`plain`). On a GPU a first pass in few bits bounds every score (`bounds`,
+`candidates`), and the few rows that may be nearest are scored in float32, which proves the answer (`two_pass`).
+"""
+
+from densebench.numerics.search.neighbours import Metric, Neighbours, recall, top
+from densebench.numerics.search.prepared import ENGINES, EXACT_ENGINES, Search, nearest
+
+__all__ = ["ENGINES", "EXACT_ENGINES", "Metric", "Neighbours", "Search", "nearest", "recall", "top"]

@@ -1,0 +1,156 @@
+"""Products in few bits that are never below the score in float32: the arithmetic of the first of two passes.
+
+A query q and a row r, both scaled by powers of two to lengths of at most 1, are rounded to q' and r'. For any q and r
+
+    <q, r> - <q', r'>  =  <q - q', r> + <q', r - r'>  <=  |q - q'| |r| + (|q| + |q - q'|) |r - r'|
+
+by Cauchy and Schwarz. The lengths of the roundings are measured, not bounded, so rows that a format holds exactly cost nothing.
+Each row is extended by columns that hold |r| and |r - r'|, each query by |q - q'| and |q| + |q - q'|: the product of extended
+rows *is* the bound. Its own errors are in it, too, since |r - r'| is enlarged by `slack` |r|:
+
+- a sum of n products of two rounded numbers in float32, in any order, is wrong by at most n 2^-24 of the sum of absolute values
+  where additions round, and by twice that where they truncate, as tensor cores do; 2^-22 is allowed;
+- the score that is bounded is computed in float32 itself, and so is what is measured here: n 2^-24 each; 2^-23 is allowed.
+
+Distances need - |r|^2 and padding needs minus infinity: three more columns, which hold this number in three parts. Where a
+product is written in half precision it is rounded once more; `ceiling` undoes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from densebench.numerics.arithmetic import float32
+from densebench.numerics.search.neighbours import Metric
+
+Precision = Literal["fp16", "bf16", "tf32"]
+COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
+ALIGNED = 16  # numbers; tensor cores want rows of whole 16 bytes, and one of their steps adds 16 products
+LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance, so that no part of - |r|^2 is lost
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A type that holds rounded numbers; step: the largest relative rounding; least: the largest absolute one, near 0."""
+
+    dtype: torch.dtype
+    step: float
+    least: float
+
+
+FORMATS = {
+    "fp16": _Format(torch.float16, 2.0**-11, 2.0**-24),
+    "bf16": _Format(torch.bfloat16, 2.0**-8, 2.0**-120),
+    "tf32": _Format(torch.float32, 2.0**-11, 2.0**-120),
+}
+
+
+@dataclass(frozen=True)
+class BoundedQueries:
+    """Extended queries. scale: what a score is multiplied by, to be compared with a bound; usable: which queries have bounds."""
+
+    extended: Float[Tensor, "q columns"]
+    scale: Float[Tensor, "q"]
+    usable: Bool[Tensor, "q"]
+
+
+def slack(dim: int) -> float:
+    """Return the share of |q| |r| by which sums of `dim` products and the score itself may be wrong together."""
+    return (dim + 16) * (2.0**-22 + 2.0**-23)
+
+
+def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tensor, "*kept"]:
+    """Return the power of two that scales rows to a length of at most 1, from the largest value along these axes."""
+    exponent = torch.frexp(values.abs().amax(along).float()).exponent
+    shift = -(exponent + (values.shape[-1] - 1).bit_length() // 2 + 1).clamp(-120, 120)
+    return ((shift + 127) << 23).view(torch.float32)  # of which the bits are exact, as a power need not be
+
+
+def extended_rows(
+    rows: Float[Tensor, "n d"], scale: Float[Tensor, ""], real: Bool[Tensor, "n"], metric: Metric, precision: Precision
+) -> Float[Tensor, "n columns"]:
+    """Return rows of a memory, scaled, rounded and extended by the columns of the bound; those that are not real never win."""
+    kind = FORMATS[precision]
+    scaled = rows.float() * scale
+    low = rounded(scaled, precision)
+    length = scaled.norm(dim=1)
+    off = (scaled - low.float()).norm(dim=1) + slack(rows.shape[1]) * length
+    parts = [torch.zeros_like(low[:, 0])] * 3 if metric == "dot" else _in_three(-length.square(), rows.shape[1], precision)
+    parts[0] = torch.where(real, parts[0], -torch.inf)
+    return _extended(low, [*parts, _at_least(length, precision), _at_least(off, precision)], kind.dtype)
+
+
+def bounded_queries(
+    queries: Float[Tensor, "q d"], row_scale: Float[Tensor, ""], metric: Metric, precision: Precision
+) -> BoundedQueries:
+    """Return queries, scaled, rounded and extended. For distances `queries` are doubled, since 2 <q, r> - |r|^2 is the score."""
+    scale = scale_of(queries, (1,))
+    scaled = queries.float() * scale[:, None]
+    low = rounded(scaled, precision)
+    off = (scaled - low.float()).norm(dim=1)
+    ratio = scale / row_scale if metric == "l2" else torch.ones_like(scale)
+    usable = (ratio >= 1 / LARGEST_RATIO) & (ratio <= LARGEST_RATIO) & queries.isfinite().all(1)
+    share = ratio.clamp(1 / LARGEST_RATIO, LARGEST_RATIO).to(low.dtype)
+    columns = [share, share, share, _at_least(off, precision), _at_least(scaled.norm(dim=1) + off, precision)]
+    return BoundedQueries(_extended(low, columns, low.dtype), scale * row_scale, usable)
+
+
+@contextmanager
+def summed_in_float32(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute products of the block in their own type, all partial sums in float32; restore what was set before."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    try:
+        matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+        with torch.autocast(device.type, enabled=False), float32(tf32=precision == "tf32"):
+            yield
+    finally:
+        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = before
+
+
+def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"]) -> Float[Tensor, "q n"]:
+    """Return the products of extended rows, in their type; a CPU computes in float32 what tensor cores do."""
+    return queries @ rows.T if queries.is_cuda else (queries.float() @ rows.float().T).to(queries.dtype)
+
+
+def ceiling(written: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:
+    """Return the most that a product may have been before it was written as this, in its type; minus infinity stays."""
+    kind, value = FORMATS[precision], written.float()
+    share = 2.0**-22 + (0.0 if written.dtype == torch.float32 else kind.step)
+    return value + value.abs().nan_to_num(posinf=0.0) * share + kind.least
+
+
+def rounded(values: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:
+    """Return values rounded to a format's nearest; TF32's 10 bits after the first are kept in float32."""
+    if precision != "tf32":
+        return values.to(FORMATS[precision].dtype)
+    return ((values.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def _at_least(values: Tensor, precision: Precision) -> Tensor:
+    """Return values of a format that are no smaller than these, which are not negative and known to float32's rounding."""
+    kind = FORMATS[precision]
+    return rounded(values * (1 + 4 * kind.step) + 2 * kind.least, precision)
+
+
+def _in_three(negative: Tensor, dim: int, precision: Precision) -> list[Tensor]:
+    """Return three numbers whose sum is no smaller than minus a squared length, and hardly greater."""
+    kind, parts = FORMATS[precision], []
+    rest = negative * (1 - slack(dim)) + 2 * kind.least
+    for _ in range(3):
+        parts.append(rounded(rest, precision))
+        rest = rest - parts[-1].float()
+    return parts
+
+
+def _extended(low: Tensor, columns: list[Tensor], dtype: torch.dtype) -> Tensor:
+    whole = torch.cat([low, torch.stack(columns, 1)], 1).to(dtype)
+    return F.pad(whole, (0, -whole.shape[1] % ALIGNED))

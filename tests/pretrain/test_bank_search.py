@@ -1,0 +1,89 @@
+"""CrIBo's search in two passes where it is proven, where it is not, and with only the queries that are asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bank_reference import PATCHES, fill, random
+
+from densebench.numerics.host_copy import HostCopy
+from densebench.pretrain.cribo import bank_search
+from densebench.pretrain.cribo.bank import Bank
+
+
+@pytest.fixture
+def banks(monkeypatch):
+    """Two banks of the same objects: one pass, and two."""
+    banks = Bank(40, 4, 8, PATCHES), Bank(40, 4, 8, PATCHES)
+    for bank, two in zip(banks, (False, True), strict=True):
+        bank.two_pass = two
+        fill(bank, random(2, 30, 4, 8), torch.rand(30, 4, generator=torch.Generator().manual_seed(1)) < 0.7, range(30))
+    return banks
+
+
+def test_two_passes_find_what_one_finds(banks):
+    for view in (0, 1):
+        one, two = (bank.nearest(view, random(50, 4, 8, seed=5), torch.arange(50)) for bank in banks)
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert banks[1].fallbacks == 0
+
+
+def test_objects_that_enter_later_are_found_too(banks):
+    banks[1].nearest(0, random(1, 1, 8), torch.tensor([99]))  # rounds all objects
+    new = random(2, 20, 4, 8, seed=7)
+    for bank in banks:
+        fill(bank, new, torch.ones(20, 4, dtype=torch.bool), range(100, 120))
+    one, two = (bank.nearest(1, new[1], torch.arange(20)) for bank in banks)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_state_that_is_read_replaces_all_rounded_objects(banks):
+    other = Bank(40, 4, 8, PATCHES)
+    other.two_pass = True
+    fill(other, random(2, 40, 4, 8, seed=9))
+    other.nearest(0, random(1, 1, 8), torch.tensor([99]))
+    other.load_state_dict(banks[0].state_dict())
+    queries = random(9, 4, 8, seed=3)
+    one, two = (bank.nearest(0, queries, torch.arange(9)) for bank in (banks[0], other))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_only_valid_queries_have_matches(banks, two):
+    valid = torch.rand(6, 4, generator=torch.Generator().manual_seed(2)) < 0.5
+    queries, numbers = random(6, 4, 8, seed=3), torch.arange(6)
+    indices, matched = banks[two].nearest(0, queries, numbers, valid, HostCopy(valid.sum()))
+    every, _ = banks[two].nearest(0, queries, numbers)
+    assert torch.equal(matched, valid)
+    assert torch.equal(indices[valid], every[valid])
+    assert (indices[~valid] == 0).all()
+
+
+def test_more_equal_objects_than_candidates_are_searched_again():
+    """All objects are equal but those of one image, which one query is like."""
+    bank = Bank(50, 2, 3, PATCHES)
+    bank.two_pass = True
+    objects = torch.tensor([1.0, 0.0, 0.0]).repeat(2, 50, 2, 1)
+    objects[:, 31, 1] = torch.tensor([0.0, 1.0, 0.0])
+    fill(bank, objects)
+    queries = torch.tensor([[[2.0, 0.1, 0.0], [0.1, 2.0, 0.0]]])
+    indices, matched = bank.nearest(0, queries, torch.tensor([0]))
+    assert indices.tolist() == [[2, 63]]
+    assert matched.all()
+    assert bank.fallbacks == 1
+
+
+def test_a_search_can_be_asked_for_later(banks):
+    queries, numbers = random(5, 4, 8, seed=3), torch.arange(5)
+    pending = [bank.begin(view, queries, numbers) for bank in banks for view in (0, 1)]
+    for search, (bank, view) in zip(pending, [(bank, view) for bank in banks for view in (0, 1)], strict=True):
+        now = bank.nearest(view, queries, numbers)
+        assert all(torch.equal(a, b) for a, b in zip(search.result(), now, strict=True))
+
+
+@pytest.mark.parametrize("room", [1, 2000, 20000])
+def test_tiles_change_nothing(banks, monkeypatch, room):
+    queries, numbers = random(12, 4, 8, seed=3), torch.arange(12)
+    expected = banks[0].nearest(0, queries, numbers)
+    monkeypatch.setattr(bank_search, "TILE_BYTES", room)
+    assert all(torch.equal(a, b) for a, b in zip(banks[1].nearest(0, queries, numbers), expected, strict=True))
