@@ -28,3 +28,8 @@ class HostCopy:
         if self._copied is not None:
             self._copied.synchronize()
         return self._value
+
+
+def queued(tensor: Tensor) -> bool:
+    """Return whether operations on a tensor are queued: then the host queues on first, and reads its copies afterwards."""
+    return tensor.is_cuda

@@ -59,7 +59,8 @@ from densebench.evaluation.whole_images import features_of, features_stage, whol
 from densebench.extras import check_installed
 from densebench.features.views import View
 from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
-from densebench.numerics.kmeans import cluster, labels, sample
+from densebench.numerics.first_centroids import sample
+from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score

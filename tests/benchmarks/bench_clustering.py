@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from densebench.numerics import segmentation
-from densebench.numerics.kmeans import kmeans, sample
+from densebench.numerics.first_centroids import sample
+from densebench.numerics.kmeans import kmeans
 
 TOKENS, WIDTH, COMPONENTS = 1449 * 28 * 28 // 4, 50, 400
 PIXELS = 200_000
