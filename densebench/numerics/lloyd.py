@@ -175,11 +175,10 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
     """
     restarts, clusters, _ = centroids.shape
     flat, bias = centroids.flatten(0, 1), -centroids.square().sum(2).flatten()
-    blocks = points.split(max(1, (QUEUED_BLOCK if queued(points) else BLOCK) // (restarts * clusters)))
+    if queued(points):
+        return _assign_queued(points, 2 * flat, bias, restarts)
+    blocks = points.split(max(1, BLOCK // (restarts * clusters)))
     scored = (torch.addmm(bias, block, flat.T, alpha=2).view(len(block), restarts, clusters).max(dim=2) for block in blocks)
-    if queued(points):  # two kernels a block
-        value, index = (torch.cat(part) for part in zip(*scored, strict=True))
-        return index.T.contiguous(), value.sum(0, dtype=torch.float64)
     nearest = torch.empty(restarts, len(points), dtype=torch.int64, device=points.device)
     gain, start = torch.zeros(restarts, dtype=torch.float64, device=points.device), 0
     for value, index in scored:
@@ -187,6 +186,19 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
         gain += value.sum(0, dtype=torch.float64)
         start += len(index)
     return nearest, gain
+
+
+def _assign_queued(
+    points: Float[Tensor, "n d"], doubled: Float[Tensor, "rk d"], bias: Float[Tensor, "rk"], restarts: int
+) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
+    """Return what `assign` does by two kernels a block: a product that adds the bias as it writes, and the greatest score.
+
+    Doubled centroids in place of `alpha=2` give the same bits; cuBLAS adds a bias on the way only where alpha is 1.
+    """
+    blocks = points.split(max(1, QUEUED_BLOCK // len(doubled)))
+    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, -1).max(dim=2) for block in blocks]
+    value, index = (torch.cat(part) for part in zip(*scored, strict=True))
+    return index.T.contiguous(), value.sum(0, dtype=torch.float64)
 
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int) -> Float[Tensor, "r k d"]:

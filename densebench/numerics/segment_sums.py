@@ -1,7 +1,7 @@
 """Sums of the rows that have one index, in one order on every device, so that a GPU finds the same bits in every run.
 
 On a GPU `index_add_` adds by atomic operations, in any order. Here rows are sorted by index instead, stably, and each index's run
-of rows is a segment that is summed in order. A segment is summed in pieces, since one thread goes through a piece row by row: so a
+of rows is a segment that is summed in order: in pieces, since one thread goes through a piece row by row. So a
 cluster that holds half of a million points takes no longer than the others.
 """
 

@@ -58,8 +58,8 @@ from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.extras import check_installed
 from densebench.features.views import View
-from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
 from densebench.numerics.first_centroids import sample
+from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from point_sets import blobs, normal, same_partition, seeded
+from point_sets import as_on_a_gpu, blobs, normal, same_partition, seeded
 
 from densebench.numerics import kmeans as clustering
 from densebench.numerics import lloyd
@@ -17,10 +17,7 @@ from densebench.numerics.segment_sums import added
 
 @pytest.fixture
 def queued(monkeypatch):
-    """Tensors of the CPU go the way of a GPU's, in groups without a bound."""
-    for module in (lloyd, clustering):
-        monkeypatch.setattr(module, "queued", lambda _: True)
-    monkeypatch.setattr(clustering, "room", lambda _: 2**40)
+    as_on_a_gpu(monkeypatch)
 
 
 def alike(one: Clusters, other: Clusters):
