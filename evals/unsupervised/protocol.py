@@ -213,7 +213,8 @@ class Unsupervised(Clustered):
         points = [point for point in self.points(dataset) if point not in run.known]
         seeds = [dict(point)["seed"] for point in points]
         whole = cluster_each(self, ((tokens, space.classes, seed) for seed in seeds))
-        fine, inside = None, iter(())
+        fine: Fine | None = None
+        inside: Iterator[Tensor] = iter(())
         for point, seed in zip(points, seeds, strict=True):
             with run.stage("clustering"):
                 if fine is None or self.clustering_seed is None:
