@@ -52,8 +52,7 @@ def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spheric
         nearest, inertia = running.assigned()
         done = (running.last - inertia <= tolerance * inertia) | (iteration == iterations)
         told = HostCopy(torch.stack([inertia, done.double()]))
-        ahead = Members(running.points, running.owner, nearest, running.clusters) if queued(nearest) else None
-        moved = ahead.means() if ahead else None
+        ahead = running.members(nearest).means() if queued(nearest) else None
         values, ended = told.value().tolist()
         for row, (owner, value) in enumerate(zip(running.owner, values, strict=True)):
             if ended[row] and value < best[owner].inertia:
@@ -62,11 +61,11 @@ def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spheric
         if not kept:
             break
         nearest = running.keep(kept, done, nearest, inertia)
-        if ahead is None or moved is None:
-            members = Members(running.points, running.owner, nearest, running.clusters)
-            running.move(members.means(), nearest, members.empty.value())
+        if ahead is None:
+            found, empty = running.members(nearest).means()
+            running.move(found, nearest, empty.value())
         else:
-            running.move(_rows(moved, kept, done), nearest, ahead.empty.value()[kept])
+            running.move(_rows(ahead[0], kept, done), nearest, ahead[1].value()[kept])
     return best
 
 
@@ -93,6 +92,10 @@ class _Running:
         ]
         nearest, gain = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
         return nearest, (self.squares - gain).clamp(min=0)
+
+    def members(self, nearest: Int[Tensor, "a n"]) -> Members:
+        """Return the points of each cluster, from the nearest centroids."""
+        return Members(self.points, self.owner, nearest, self.clusters)
 
     def keep(self, kept: list[int], done: Tensor, nearest: Tensor, inertia: Tensor) -> Int[Tensor, "a n"]:
         """Go on with some rows alone, from this inertia; return their nearest centroids."""
@@ -136,7 +139,7 @@ class Points:
 class Members:
     """The points of each cluster in several restarts, of which restart r is one of the points of clustering `owner[r]`.
 
-    counts: how many they are. empty: on the host, once it is asked for, which clusters have none.
+    counts: how many they are.
     """
 
     def __init__(self, points: Points, owner: Sequence[int], nearest: Int[Tensor, "a n"], clusters: int) -> None:
@@ -149,11 +152,14 @@ class Members:
         else:
             flat = nearest + clusters * torch.arange(restarts)[:, None]
             self.counts = torch.bincount(flat.flatten(), minlength=restarts * clusters).view(restarts, clusters)
-        self.empty = HostCopy(self.counts == 0)
 
-    def means(self) -> Float[Tensor, "a k d"]:
-        """Return the mean of the points of every cluster, 0 for one without any."""
-        return self.sums() / self.counts.clamp(min=1)[:, :, None]
+    def means(self) -> tuple[Float[Tensor, "a k d"], HostCopy]:
+        """Return the mean of the points of every cluster, 0 for one without any, and which have none, for the host.
+
+        The copy to the host begins before the sums are queued.
+        """
+        empty = HostCopy(self.counts == 0)
+        return self.sums() / self.counts.clamp(min=1)[:, :, None], empty
 
     def sums(self) -> Float[Tensor, "a k d"]:
         """Return the sum of the points of every cluster, added in one order."""
@@ -203,9 +209,8 @@ def _assign_queued(
 
 def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int) -> Float[Tensor, "r k d"]:
     """Return the mean of the points of every cluster, for each of r sets; an empty cluster gets another centroid (`refill`)."""
-    members = Members(Points([points]), [0] * len(nearest), nearest, clusters)
-    found = members.means()
-    for row, empty in enumerate(members.empty.value()):
+    found, copied = Members(Points([points]), [0] * len(nearest), nearest, clusters).means()
+    for row, empty in enumerate(copied.value()):
         if bool(empty.any()):
             refill(points, nearest[row].clone(), found[row], empty.nonzero()[:, 0].tolist())
     return found
