@@ -46,7 +46,7 @@ from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.features.views import View
-from densebench.numerics.kmeans import cluster, labels
+from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
@@ -124,7 +124,9 @@ class KMeans(Clustered):
         ]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Read labels first (they fail early), then extract features, then cluster for one point after the other."""
+        """Read labels first (they fail early), then extract features, then cluster: for one point after the other on a CPU, for
+        several at once on a GPU. Scores come as soon as they are known.
+        """
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
@@ -137,9 +139,11 @@ class KMeans(Clustered):
             tokens = tokens.to(resolve_device(self.device))
         for k in (k for k in self.clusters if k > len(tokens)):
             raise UserError(f"--clusters {k}: {len(items)} images have {len(tokens)} tokens; ask for fewer clusters")
+        problems = [(tokens, dict(point)["K"], dict(point)["seed"]) for point in points]
+        clusterings = cluster_each(self, problems, spherical=self.spherical)
         for point in points:
             with run.stage("clustering"):
-                clusters = cluster(self, tokens, dict(point)["K"], dict(point)["seed"], spherical=self.spherical)
+                clusters = next(clusterings)
                 maps = labels(tokens, clusters).view(len(items), *grid)
             with run.stage("scoring"):
                 counted = confusions(maps, truth, len(clusters.centroids), space.classes)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from densebench.numerics import kmeans as clustering
+from densebench.numerics import lloyd as passes
 
 
 def seeded(seed=0):
@@ -72,3 +73,10 @@ SETS = {
     "heavy-tailed": lambda: heavy_tailed(2000, 4),
     "skewed scales": lambda: normal(2000, 6) * 0.5 ** torch.arange(6),
 }
+
+
+def as_on_a_gpu(monkeypatch):
+    """Tensors of the CPU go the way of a GPU's, in groups without a bound."""
+    for module in (passes, clustering):
+        monkeypatch.setattr(module, "queued", lambda _: True)
+    monkeypatch.setattr(clustering, "room", lambda _: 2**40)

@@ -1,4 +1,4 @@
-"""Values of a GPU's tensor on the host, while the GPU goes on with what was queued after them.
+"""Copies between host and GPU for which neither waits: above all a GPU's values, while it goes on with what was queued.
 
 `tensor.tolist()`, `bool(tensor)`, `tensor.nonzero()` and a boolean mask as an index make the host wait until the GPU has done
 everything that was queued, so the GPU has nothing to do afterwards until the host has queued more. `HostCopy` copies at the
@@ -28,3 +28,15 @@ class HostCopy:
         if self._copied is not None:
             self._copied.synchronize()
         return self._value
+
+
+def queued(tensor: Tensor) -> bool:
+    """Return whether operations on a tensor are queued: then the host queues on first, and reads its copies afterwards."""
+    return tensor.is_cuda
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; to a GPU it is copied from page-locked memory, so that the host goes on at once."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

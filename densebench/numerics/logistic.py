@@ -8,17 +8,21 @@ each of which has its patch's logits. scikit-learn's `LogisticRegression` minimi
 The search is L-BFGS for several smooth convex problems at once, each with a history and a step of its own: Nocedal and Wright,
 Numerical Optimization, 2006, algorithms 7.4 and 7.5, with backtracking (algorithm 3.1). All problems see the data in the same
 pass, so that ten regularisations cost little more than one.
+
+On a GPU the host reads whether a step was long enough while the GPU finds the next direction, in case it was: it waits for no
+work that it has just queued.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from densebench.numerics.host_copy import HostCopy, queued
 
 ROUNDING = 2e-7  # of a mean over rows whose terms are float32
 
@@ -34,7 +38,8 @@ def loss(
     Products are in the type of the rows (float32, say), sums over rows and all else in that of the weights (float64, say).
     """
     problems, _, classes = weights.shape
-    value, gradient, total = torch.zeros_like(l2), torch.zeros_like(weights).transpose(0, 1).flatten(1), 0.0
+    value, gradient = torch.zeros_like(l2), torch.zeros_like(weights).transpose(0, 1).flatten(1)
+    total = torch.zeros((), dtype=torch.float64, device=weights.device)
     for x, y in rows():
         flat = weights.transpose(0, 1).flatten(1).to(x.dtype)
         logits = torch.addmm(flat[-1], x, flat[:-1]).view(len(x), problems, classes)
@@ -43,7 +48,7 @@ def loss(
         slope = (logits - norm[:, :, None]).exp_().mul_(mass[:, None, None]).sub_(y[:, None]).flatten(1)
         gradient[:-1] += x.T @ slope
         gradient[-1] += slope.sum(dim=0, dtype=gradient.dtype)
-        total += float(mass.sum(dtype=torch.float64))
+        total += mass.sum(dtype=torch.float64)
     gradient = gradient.view(-1, problems, classes).transpose(0, 1) / total
     gradient[:, :-1] += l2[:, None, None] * weights[:, :-1]
     return value / total + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2)), gradient
@@ -108,37 +113,103 @@ def minimise(
     A problem that is done, or that no step improves, stays where it is while others move on. A problem whose value is not finite
     never moves away from its last finite point.
     """
-    points = start.clone()
-    values, gradients = function(points)
-    used = torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    values, gradients = function(start.clone())
     done = gradients.abs().amax(dim=1) <= tolerance
     stuck = ~(values.isfinite() & gradients.isfinite().all(dim=1))
-    memory: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
+    used = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    state = _State(start.clone(), values, gradients, used, done, stuck, ())
+    line = _line(state)
     for _ in range(iterations):
-        active = ~(done | stuck)
-        if not active.any():
+        if not line.going.value():
             break
-        direction = -_two_loops(gradients, memory)
-        slope = (direction * gradients).sum(dim=1)
-        downhill = slope < 0
-        direction = torch.where(downhill[:, None], direction, -gradients)
-        slope = torch.where(downhill, slope, -gradients.square().sum(dim=1))
-        step = torch.ones_like(values) if memory else 1 / gradients.norm(dim=1).clamp(min=1.0)
-        moved, new_values, new_gradients, took = _backtrack(
-            function, points, values, direction, slope, torch.where(active, step, 0.0), active, rounding * values.abs()
-        )
-        s, y = moved - points, new_gradients - gradients
-        curvature = (s * y).sum(dim=1)
-        useful = took & (curvature > 1e-10 * y.square().sum(dim=1).clamp(min=1e-30))
-        memory.append((s, y, torch.where(useful, 1 / curvature.where(useful, torch.ones_like(curvature)), 0.0)))
-        points, values, gradients = moved, new_values, new_gradients
-        used += took
-        done |= took & (gradients.abs().amax(dim=1) <= tolerance)
-        stuck |= active & ~took
-    return Minimum(points, values, used, done)
+        state, line = _search(function, state, line, tolerance, history, rounding)
+    return Minimum(state.points, state.values, state.used, state.done)
 
 
-def _two_loops(gradients: Tensor, memory: deque[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+Pair = tuple[Tensor, Tensor, Tensor]
+"""Of each problem: a step, the change of its gradient, and one over their product; 0 where the pair counts for nothing."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where each problem is: `used` iterations so far, done or stuck; and the newest pairs, the newest last."""
+
+    points: Tensor
+    values: Tensor
+    gradients: Tensor
+    used: Tensor
+    done: Tensor
+    stuck: Tensor
+    memory: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The line that each problem is searched along, its first step, and whether any problem moves (`going`, on the host)."""
+
+    active: Tensor
+    going: HostCopy
+    direction: Tensor
+    slope: Tensor
+    step: Tensor
+
+
+def _line(state: _State) -> _Line:
+    """Return the lines from a state: against the gradient where the estimate of the inverse Hessian does not lead downhill."""
+    active = ~(state.done | state.stuck)
+    going = HostCopy(active.any())
+    direction = -_two_loops(state.gradients, state.memory)
+    slope = (direction * state.gradients).sum(dim=1)
+    downhill = slope < 0
+    direction = torch.where(downhill[:, None], direction, -state.gradients)
+    slope = torch.where(downhill, slope, -state.gradients.square().sum(dim=1))
+    step = torch.ones_like(state.values) if state.memory else 1 / state.gradients.norm(dim=1).clamp(min=1.0)
+    return _Line(active, going, direction, slope, torch.where(active, step, 0.0))
+
+
+def _search(
+    function: Function, state: _State, line: _Line, tolerance: float, history: int, rounding: float
+) -> tuple[_State, _Line]:
+    """Halve each problem's step until its value falls enough; return the state after it and the lines from there."""
+    active, step, noise = line.active, line.step, rounding * state.values.abs()
+    moved, took = state.points, torch.zeros_like(active)
+    for _ in range(HALVINGS):
+        moved = torch.where(active[:, None], state.points + step[:, None] * line.direction, state.points)
+        values, gradients = function(moved)
+        enough = values <= state.values + ARMIJO * step * line.slope + noise
+        took = active & enough & values.isfinite() & gradients.isfinite().all(dim=1)
+        settled = HostCopy((took | ~active).all())
+        ahead = _advanced(state, active, moved, values, gradients, took, tolerance, history) if queued(moved) else None
+        if settled.value():
+            return ahead or _advanced(state, active, moved, values, gradients, took, tolerance, history)
+        step = torch.where(took | ~active, step, step / 2)
+    moved = torch.where(took[:, None], moved, state.points)
+    values, gradients = function(moved)
+    return _advanced(state, active, moved, values, gradients, took, tolerance, history)
+
+
+def _advanced(
+    state: _State,
+    active: Tensor,
+    moved: Tensor,
+    values: Tensor,
+    gradients: Tensor,
+    took: Tensor,
+    tolerance: float,
+    history: int,
+) -> tuple[_State, _Line]:
+    """Return the state after a step, which some problems `took`, and the lines from there."""
+    s, y = moved - state.points, gradients - state.gradients
+    curvature = (s * y).sum(dim=1)
+    useful = took & (curvature > 1e-10 * y.square().sum(dim=1).clamp(min=1e-30))
+    pair = s, y, torch.where(useful, 1 / curvature.where(useful, torch.ones_like(curvature)), 0.0)
+    done = state.done | (took & (gradients.abs().amax(dim=1) <= tolerance))
+    stuck = state.stuck | (active & ~took)
+    after = _State(moved, values, gradients, state.used + took, done, stuck, (*state.memory, pair)[-history:])
+    return after, _line(after)
+
+
+def _two_loops(gradients: Tensor, memory: Sequence[Pair]) -> Tensor:
     """Return the product of each problem's inverse Hessian estimate with its gradient; a pair of weight 0 counts for nothing."""
     q, alphas = gradients.clone(), []
     for s, y, rho in reversed(memory):
@@ -152,28 +223,3 @@ def _two_loops(gradients: Tensor, memory: deque[tuple[Tensor, Tensor, Tensor]]) 
     for (s, y, rho), alpha in zip(memory, reversed(alphas), strict=True):
         q += (alpha - rho * (y * q).sum(dim=1))[:, None] * s
     return q
-
-
-def _backtrack(
-    function: Function,
-    points: Tensor,
-    values: Tensor,
-    direction: Tensor,
-    slope: Tensor,
-    step: Tensor,
-    active: Tensor,
-    noise: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Halve each problem's step until its value falls enough; return points, values, gradients and which problems moved."""
-    took = torch.zeros_like(active)
-    for _ in range(HALVINGS):
-        moved = torch.where(active[:, None], points + step[:, None] * direction, points)
-        new_values, gradients = function(moved)
-        enough = new_values <= values + ARMIJO * step * slope + noise
-        took = active & enough & new_values.isfinite() & gradients.isfinite().all(dim=1)
-        if bool((took | ~active).all()):
-            return moved, new_values, gradients, took
-        step = torch.where(took | ~active, step, step / 2)
-    moved = torch.where(took[:, None], moved, points)
-    new_values, gradients = function(moved)
-    return moved, new_values, gradients, took

@@ -19,6 +19,7 @@ from densebench.evaluation.pictures import panel
 from densebench.evaluation.whole_images import truth_map
 from densebench.features.extract import Features
 from densebench.features.views import View
+from densebench.numerics.host_copy import to_device
 from densebench.numerics.segmentation import confusion_matrix
 from densebench.pictures.canvas import save
 
@@ -40,7 +41,7 @@ class Layers:
 
     def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
         """Return the label map of an image by each of s layers; the last row of their weights is the bias."""
-        grid = self.features[item].float().to(self.device)
+        grid = to_device(self.features[item], self.device).float()
         logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
         size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
         large = [F.interpolate(layer[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for layer in logits]
@@ -52,7 +53,7 @@ class Layers:
 
     def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
         """Return the confusion matrix of an image for each of several layers."""
-        truth = self.truth(item).to(self.device)
+        truth = to_device(self.truth(item), self.device)
         maps = self.label_maps(item, weights)
         return torch.stack([confusion_matrix(label, truth, self.space.classes) for label in maps])
 

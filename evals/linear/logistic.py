@@ -39,6 +39,7 @@ from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.host_copy import to_device
 from densebench.numerics.logistic import Minimum, Rows, fit
 from densebench.numerics.moments import mean_and_variance
 from densebench.numerics.patch_labels import Labelling
@@ -47,7 +48,7 @@ from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
 CHUNK = 65536  # rows (patches) processed at once
-IN_MEMORY = 4 * 2**30  # bytes of rows that stay in memory between passes; more are read again
+IN_MEMORY = 4 * 2**30  # bytes of rows that stay in a CPU's memory between passes; more are read again
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ class Probe:
                 yield self.chunk(batch, mean, scale)
 
         width = len(mean) + self.space.classes
-        if 4 * width * sum(len(view.patches) for view in labelled) > IN_MEMORY:
+        room = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else IN_MEMORY
+        if 4 * width * sum(len(view.patches) for view in labelled) > room:
             return read
         held = list(read())
         return lambda: held
@@ -239,6 +241,6 @@ class Probe:
         self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
         """Return standardised features and labels of a few images."""
-        x = torch.cat([self.features[view.item].flatten(0, 1)[view.patches].float() for view in labelled]).to(self.device)
-        y = torch.cat([view.labels.float() for view in labelled]).to(self.device)
-        return (x - mean) / scale, y
+        x = to_device(torch.cat([self.features[view.item].flatten(0, 1)[view.patches] for view in labelled]), self.device)
+        y = to_device(torch.cat([view.labels for view in labelled]), self.device)
+        return (x.float() - mean) / scale, y.float()

@@ -25,7 +25,7 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -51,6 +51,7 @@ from densebench.features.extract import DTYPES, Features, Normalisation, autocas
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
 from densebench.files.store import Store
+from densebench.numerics.host_copy import HostCopy, to_device
 from densebench.numerics.sgd_layers import Heads
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
@@ -58,6 +59,7 @@ from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
+HELD_LABELS = 2**30  # bytes of label maps that stay in memory between epochs without augmentation; more are read again
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,11 @@ class LinearProbes(FewShot):
         with progress("training", self.epochs - done, "epochs") as bar:
             for epoch in range(done, self.epochs):
                 factor = 0.1 ** (epoch // self.drop_every)
-                steps = [heads.step(features.to(device), labels.to(device), factor).cpu() for features, labels in source(epoch)]
-                losses = torch.cat([losses, torch.stack(steps).mean(0)[None]])
-                state = {f"{name} {epoch + 1} {key}": value.cpu() for key, value in heads.state().items()}
-                store.add({**state, f"{name} {epoch + 1} losses": losses})
+                moved = ((to_device(features, device), to_device(labels, device)) for features, labels in source(epoch))
+                steps = torch.stack([heads.step(features, labels, factor) for features, labels in moved])
+                state = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
+                losses = torch.cat([losses, steps.cpu().mean(0)[None]])
+                store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
                 bar.advance()
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
@@ -236,7 +239,8 @@ class LinearProbes(FewShot):
 class Source:
     """Training batches of several subsets of equal size, each with its seed: features and label maps, epoch by epoch.
 
-    cached: features of images without augmentation; None where every image is cropped at random in every epoch.
+    cached: features of images without augmentation; None where every image is cropped at random in every epoch. held: the label
+    maps that go with them, by name, as far as they were read.
     """
 
     options: LinearProbes
@@ -246,6 +250,7 @@ class Source:
     subsets: Sequence[Sequence[Item]]
     seeds: Sequence[int]
     cached: Features | None
+    held: dict[str, UInt8[Tensor, "h w"]] = field(default_factory=dict)
 
     def __call__(self, epoch: int) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b h w"]]]:
         """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch."""
@@ -271,6 +276,15 @@ class Source:
         assert self.view.size is not None
         return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
 
+    def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
+        """Return the label map of an image as it is, read once where memory allows."""
+        if item.name in self.held:
+            return self.held[item.name]
+        label = label_of(self.options, self.space, item, view)
+        if (len(self.held) + 1) * label.numel() <= HELD_LABELS:
+            self.held[item.name] = label
+        return label
+
     def load(
         self, wanted: Sequence[tuple[Item, View | CropView]]
     ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
@@ -278,7 +292,7 @@ class Source:
         options = self.options
         if self.cached is not None:
             for item, view in wanted:
-                yield self.cached[item].float(), label_of(options, self.space, item, view)
+                yield self.cached[item], self.label(item, view)
             return
         device = resolve_device(options.device)
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)

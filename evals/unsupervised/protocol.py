@@ -58,8 +58,9 @@ from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.extras import check_installed
 from densebench.features.views import View
+from densebench.numerics.first_centroids import sample
 from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
-from densebench.numerics.kmeans import cluster, labels, sample
+from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
@@ -209,17 +210,23 @@ class Unsupervised(Clustered):
             tokens = tokens.to(resolve_device(self.device))
         side = self.mask_size or int(truth[0].shape[0])
         images = ClusteredImages(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
-        known: dict[int, Fine] = {}
-        for point in (point for point in self.points(dataset) if point not in run.known):
-            seed = dict(point)["seed"]
+        points = [point for point in self.points(dataset) if point not in run.known]
+        seeds = [dict(point)["seed"] for point in points]
+        whole = cluster_each(self, ((tokens, space.classes, seed) for seed in seeds))
+        fine: Fine | None = None
+        inside: Iterator[Tensor] = iter(())
+        for point, seed in zip(points, seeds, strict=True):
             with run.stage("clustering"):
-                fine_seed = seed if self.clustering_seed is None else self.clustering_seed
-                known = {fine_seed: known[fine_seed] if fine_seed in known else self.fine(images, fine_seed)}
+                if fine is None or self.clustering_seed is None:
+                    fine = self.fine(images, seed if self.clustering_seed is None else self.clustering_seed)
+                    sharing = [seed] if self.clustering_seed is None else seeds
+                    inside = self.inside(images, fine.mask, space.classes - 1, sharing)
             with run.stage("scoring"):
-                scores, named = self.scores(images, known[fine_seed], point)
+                maps = {"kmeans": (images.maps(next(whole)), space.classes), "cbfe": (next(inside), space.classes)}
+                scores, named = self.scores(images, fine, point, maps)
             yield from scores
             if self.visualise and run.pictures is not None and seed == 0:
-                draw(space, view, val, known[fine_seed].parts[len(train) :], named, self.visualise, run.pictures)
+                draw(space, view, val, fine.parts[len(train) :], named, self.visualise, run.pictures)
 
     def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:
         """Return attention masks: heads averaged, smoothed, cut at --attention-mass, and without small specks."""
@@ -238,14 +245,14 @@ class Unsupervised(Clustered):
         for name, count in (("community", k), ("foreground", fewer)):
             if count > len(images.tokens):
                 raise UserError(f"--{name}-clusters {count}: there are {len(images.tokens)} tokens; ask for fewer")
-        coarse = images.maps(cluster(self, images.tokens, fewer, seed, spherical=True))
+        coarse = images.maps(next(cluster_each(self, [(images.tokens, fewer, seed)], spherical=True)))
         large = images.halves(enlarged(coarse, images.side))
         precision = [precisions(clusters, attention, fewer) for clusters, attention in large]
         threshold = self.chosen(images, precision[0], large[0][0])
         halves = zip(images.halves(coarse), precision, strict=True)
         mask = torch.cat([mask_of(clusters, of_half, threshold) for (clusters, _), of_half in halves])
-        parts = self.inside(images, mask, k, seed)
-        everything = images.maps(cluster(self, images.tokens, k, seed))
+        parts = next(self.inside(images, mask, k, [seed]))
+        everything = images.maps(next(cluster_each(self, [(images.tokens, k, seed)])))
         edges = [self.edges(enlarged(maps, images.side), nodes) for maps, nodes in ((parts, k + 1), (everything, k))]
         return Fine(threshold, mask, parts, edges[0], everything, edges[1])
 
@@ -257,8 +264,10 @@ class Unsupervised(Clustered):
             return best_cut(precision, clusters, images.attention[: images.train])
         return self.threshold()
 
-    def inside(self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seed: int) -> Int[Tensor, "n gh gw"]:
-        """Return the cluster of each patch: 0 to k - 1 in the foreground, k in the background.
+    def inside(
+        self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seeds: Sequence[int]
+    ) -> Iterator[Int[Tensor, "n gh gw"]]:
+        """Yield the cluster of each patch for every seed: 0 to k - 1 in the foreground, k in the background.
 
         A token is weighted by its pixels in the enlarged map, since the reference clusters enlarged maps.
         Raises UserError where the foreground has fewer tokens than k.
@@ -267,18 +276,25 @@ class Unsupervised(Clustered):
         pixels = index.repeat_interleave(images.pixels()[index % mask[0].numel()])
         if k > len(index):
             raise UserError(f"{k} clusters of {len(index)} foreground tokens: lower --cut or --community-clusters")
-        trained = pixels[sample(len(pixels), k, self.per_cluster, seed).to(pixels.device)].to(images.tokens.device)
-        clusters = cluster(replace(self, per_cluster=None), images.tokens[trained], k, seed)
-        result = torch.full((mask.numel(),), k, dtype=torch.int64)
-        result[index] = labels(images.tokens[index.to(images.tokens.device)], clusters).cpu()
-        return result.view(mask.shape)
+        tokens = images.tokens
+        trained = (pixels[sample(len(pixels), k, self.per_cluster, seed)].to(tokens.device) for seed in seeds)
+        problems = ((tokens[chosen], k, seed) for chosen, seed in zip(trained, seeds, strict=True))
+        for clusters in cluster_each(replace(self, per_cluster=None), problems):
+            result = torch.full((mask.numel(),), k, dtype=torch.int64)
+            result[index] = labels(tokens[index.to(tokens.device)], clusters).cpu()
+            yield result.view(mask.shape)
 
     def edges(self, maps: Int[Tensor, "n h w"], nodes: int) -> list[Edge]:
         """Return the edges between clusters that lie side by side often enough (`--weight-threshold`)."""
         return graph(cooccurrence(maps, nodes, offsets(angles=self.angles)), self.weight_threshold)
 
-    def scores(self, images: ClusteredImages, fine: Fine, point: Point) -> tuple[list[Score], Int[Tensor, "k"]]:
-        """Return the scores of all steps, the headline last, and the class of every fine cluster of the foreground."""
+    def scores(
+        self, images: ClusteredImages, fine: Fine, point: Point, maps: dict[str, tuple[Tensor, int]]
+    ) -> tuple[list[Score], Int[Tensor, "k"]]:
+        """Return the scores of all steps, the headline last, and the class of every fine cluster of the foreground.
+
+        maps: those of the first steps, by variant, each with its number of clusters.
+        """
         seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
         of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)
         of_all = self.groups(fine.all_edges, k, seed, classes - 1)
@@ -290,8 +306,7 @@ class Unsupervised(Clustered):
             "chosen_with_labels": self.chosen_with_labels(),
         }
         maps = {
-            "kmeans": (images.maps(cluster(self, images.tokens, classes, seed)), classes),
-            "cbfe": (self.inside(images, fine.mask, classes - 1, seed), classes),
+            **maps,
             "cd": (of_all[fine.everything], int(of_all.max()) + 1),
             "overclustering": (fine.parts, k + 1),
             BOTH: (of_parts[fine.parts], int(of_parts.max()) + 1),

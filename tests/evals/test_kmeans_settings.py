@@ -21,6 +21,7 @@ from kmeans_by_loops import (
     random_features,
     values,
 )
+from point_sets import as_on_a_gpu
 
 from densebench import options
 from densebench.datasets.dataset import Item
@@ -68,7 +69,10 @@ def test_runtime_options_do_not_change_a_number(backbone, runtime):
     assert values(evaluate(backbone, **SMALL, **runtime)) == values(evaluate(backbone, **SMALL))
 
 
-def test_a_number_does_not_depend_on_what_else_is_asked_and_known_points_are_left_out(backbone):
+@pytest.mark.parametrize("way", ["cpu", "gpu"])
+def test_a_number_does_not_depend_on_what_else_is_asked_and_known_points_are_left_out(backbone, monkeypatch, way):
+    if way == "gpu":  # where points of one K are fitted in the same passes
+        as_on_a_gpu(monkeypatch)
     given = {**SMALL, "clusters": (4, 6), "seeds": 2, "per_cluster": 5}
     together = evaluate(backbone, **given)
     known = frozenset({(("K", 4), ("seed", 0)), (("K", 6), ("seed", 1))})

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from drawn_parts import DATA, NOISY, seeing
+from point_sets import as_on_a_gpu
 from unsupervised_runs import EXACT, LOOSE, VARIANTS, by_variant, empty_cache, evaluate, values
 
 from densebench import options
@@ -103,6 +104,16 @@ def test_seeds_and_what_depends_on_them():
     assert {key: none[key] for key in none if key[0] == 0} == {key: together[key] for key in together if key[0] == 0}
     three = values(evaluate(NOISY, **{**given, "seeds": 1}, clustering_seed=3))
     assert three[0, "miou", "overclustering"] == none[3, "miou", "overclustering"]
+
+
+@pytest.mark.parametrize("clustering_seed", ["0", "none"])
+def test_seeds_fitted_together_on_a_gpu_are_those_of_a_cpu(monkeypatch, clustering_seed):
+    given = {**LOOSE, "seeds": 3, "restarts": 2, "clustering_seed": clustering_seed}
+    expected = values(evaluate(NOISY, **given))
+    as_on_a_gpu(monkeypatch)
+    known = frozenset({(("seed", 1),)})
+    rest = values(evaluate(NOISY, **given, run=Run(known=known, progress_key="rest")))
+    assert {key[0] for key in rest} == {0, 2} and rest.items() <= expected.items()
 
 
 @pytest.mark.parametrize("runtime", [{"batch_size": 1}, {"batch_size": 3}, {"device": "cpu"}], ids=str)

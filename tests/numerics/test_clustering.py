@@ -12,7 +12,9 @@ from point_sets import SETS, blobs, distances, inertia_of, lloyd, normal, same_p
 from sklearn.cluster import KMeans
 
 from densebench.numerics import kmeans as clustering
-from densebench.numerics.kmeans import Clusters, first_points, kmeans, labels
+from densebench.numerics.first_centroids import first_points
+from densebench.numerics.kmeans import kmeans, labels
+from densebench.numerics.lloyd import Clusters
 
 
 @pytest.mark.parametrize("spherical", [False, True])

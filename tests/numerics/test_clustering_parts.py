@@ -10,8 +10,10 @@ import torch
 from point_sets import distances, inertia_of, normal, seeded
 from scipy import stats
 
-from densebench.numerics import kmeans as clustering
-from densebench.numerics.kmeans import assign, first_points, kmeans, means, plus_plus, sample
+from densebench.numerics import lloyd
+from densebench.numerics.first_centroids import first_points, plus_plus, sample
+from densebench.numerics.kmeans import kmeans
+from densebench.numerics.lloyd import assign, means
 
 
 @pytest.mark.parametrize(("count", "per_cluster"), [(50, None), (50, 10), (50, 11), (7, 256)])
@@ -60,18 +62,18 @@ def test_assignment_and_gain_are_those_of_a_loop():
 def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
     points, centroids = normal(257, 5), normal(3, 9, 5, seed=1)
     nearest, gain = assign(points, centroids)
-    moved, fit = means(points, nearest, centroids), kmeans(points, 6, restarts=2)
-    monkeypatch.setattr(clustering, "BLOCK", block)
+    moved, fit = means(points, nearest, 9), kmeans(points, 6, restarts=2)
+    monkeypatch.setattr(lloyd, "BLOCK", block)
     again, gain_again = assign(points, centroids)
     assert torch.equal(nearest, again)
     torch.testing.assert_close(gain, gain_again)
-    torch.testing.assert_close(means(points, again, centroids), moved)
+    torch.testing.assert_close(means(points, again, 9), moved)
     torch.testing.assert_close(kmeans(points, 6, restarts=2).centroids, fit.centroids)
 
 
 def test_means_are_those_of_each_clusters_points():
     points, nearest = normal(60, 4), torch.stack([torch.arange(60) % 5, torch.arange(60) // 12])
-    found = means(points, nearest, torch.full((2, 5, 4), 7.0))
+    found = means(points, nearest, 5)
     for r, cluster in itertools.product(range(2), range(5)):
         expected = points[nearest[r] == cluster].double().mean(0)
         torch.testing.assert_close(found[r, cluster].double(), expected, rtol=1e-5, atol=1e-6)
@@ -82,8 +84,7 @@ def test_an_empty_cluster_takes_the_point_farthest_from_its_centroid(centre):
     large = torch.tensor([[-3.0, -1.0], [-1.0, -0.5], [1.0, 0.5], [3.5, 1.0]]) + centre
     points = torch.cat([torch.tensor([[90.0, 80.0], [92.0, 82.0]]), large])
     nearest = torch.tensor([[2, 2, 1, 1, 1, 1]])
-    before = torch.tensor([[[500.0, 500.0], [centre, centre], [91.0, 81.0]]])
-    found = means(points, nearest, before)
+    found = means(points, nearest, 3)
     torch.testing.assert_close(found[0, 0], large[3])
     torch.testing.assert_close(found[0, 1], large.mean(0))
     torch.testing.assert_close(found[0, 2], torch.tensor([91.0, 81.0]))
@@ -93,8 +94,8 @@ def test_an_empty_cluster_takes_the_point_farthest_from_its_centroid(centre):
 def test_a_restart_without_an_empty_cluster_is_left_alone():
     points = normal(40, 3) + 4
     whole, split = torch.arange(40) % 4, torch.arange(40) % 3
-    found = means(points, torch.stack([split, whole]), torch.zeros(2, 4, 3))
-    assert torch.equal(found[1], means(points, whole[None], torch.zeros(1, 4, 3))[0])
+    found = means(points, torch.stack([split, whole]), 4)
+    assert torch.equal(found[1], means(points, whole[None], 4)[0])
     assert len(torch.unique(found[0], dim=0)) == 4
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from densebench.numerics import kmeans as clustering
-from densebench.numerics.kmeans import added, added_by_segments, kmeans, minibatch, plus_plus
+from densebench.numerics import lloyd
+from densebench.numerics.first_centroids import plus_plus
+from densebench.numerics.kmeans import kmeans, minibatch
+from densebench.numerics.segment_sums import added, added_by_segments, segment_sums
 from densebench.numerics.votes import classes_before
 
 META = torch.device("meta")
@@ -48,7 +50,22 @@ class Unordered(TorchDispatchMode):
 )
 def test_segments_give_the_same_bits_as_additions_in_order(n, d, count, used, dtype):
     values, index = drawn(n, d, count, used, dtype)
-    assert torch.equal(added_by_segments(values, index, count), added(values, index, count))
+    assert torch.equal(added_by_segments(values, index, count, piece=n), added(values, index, count))
+
+
+@pytest.mark.parametrize("piece", [1, 3, 64, 2000])
+def test_pieces_of_segments_sum_to_what_the_segments_do(piece):
+    lengths = torch.tensor([0, 700, 1, 0, 64, 63, 65, 128, 0, 979, 0])
+    values = torch.randint(-999, 999, (2000, 3), generator=seeded()).float()  # whole numbers: exact in any order
+    expected = torch.stack([part.sum(0) for part in values.split(lengths.tolist())])
+    assert torch.equal(segment_sums(values, lengths, piece), expected)
+
+
+def test_a_long_segment_is_summed_more_exactly_than_row_by_row():
+    values = torch.rand(100_000, 1, generator=seeded()) + 1
+    exact = values.double().sum()
+    one_by_one = added(values, torch.zeros(100_000, dtype=torch.int64), 1).double()
+    assert (segment_sums(values, torch.tensor([100_000])).double() - exact).abs() < (one_by_one - exact).abs() / 10
 
 
 @pytest.mark.parametrize("way", [added, added_by_segments])
@@ -71,7 +88,7 @@ def test_a_fit_by_segments_is_the_same_bit_for_bit(fit, init, monkeypatch):
     """Points that are often equal, so that clusters become empty and are filled."""
     points = torch.randn(600, 2, generator=seeded()).round() + 0.1
     before = fit(points, 30, restarts=3, init=init, per_cluster=None)
-    monkeypatch.setattr(clustering, "added", added_by_segments)
+    monkeypatch.setattr(lloyd, "added", added_by_segments)
     after = fit(points, 30, restarts=3, init=init, per_cluster=None)
     assert torch.equal(before.centroids, after.centroids)
     assert before.inertia == after.inertia
@@ -99,9 +116,9 @@ def test_on_a_device_floats_are_added_in_one_order(work):
 
 def test_an_empty_cluster_is_filled_by_sums_in_one_order(monkeypatch):
     """The inertia of a cluster, which decides where the empty one goes, is one of those sums."""
-    monkeypatch.setattr(clustering, "added", added_by_segments)
+    monkeypatch.setattr(lloyd, "added", added_by_segments)
     points, centroids = torch.tensor([[0.0], [1.0], [10.0], [14.0]]), torch.tensor([[0.5], [12.0], [99.0]])
     with Unordered() as unordered:
-        clustering.refill(points, torch.tensor([0, 0, 1, 1]), centroids, [2])
+        lloyd.refill(points, torch.tensor([0, 0, 1, 1]), centroids, [2])
     assert not unordered.seen
     assert centroids[2].item() == 10.0

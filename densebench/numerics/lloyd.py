@@ -1,0 +1,235 @@
+"""Lloyd's iterations for all restarts of several clusterings in the same passes, on CPU or GPU.
+
+On a GPU the host never waits for work that it has just queued: who is done and which clusters are empty is copied as soon as it
+is known, the sums of the clusters are queued behind it, and then it is read (`HostCopy`). Each clustering has matrix products of
+its own, whose shapes follow from its own restarts alone; so it ends the same whatever it is fitted beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from densebench.numerics.host_copy import HostCopy, queued
+from densebench.numerics.segment_sums import added, lengths_of, segment_sums
+
+BLOCK = 2**21  # scores computed at once: few enough for the caches of a processor
+QUEUED_BLOCK = 2**24  # on a GPU: few launches, and 64 MiB, of which most stays in its cache
+GATHERED = 2**29  # values of points sorted by cluster at once
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Centroids, the inertia of the points that they were fitted on, and the number of iterations."""
+
+    centroids: Float[Tensor, "k d"]
+    inertia: float
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where one clustering begins: its points and the first centroids of its restarts, both less the same centre."""
+
+    points: Float[Tensor, "n d"]
+    centroids: Float[Tensor, "r k d"]
+    centre: Float[Tensor, "d"]
+
+
+def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spherical: bool) -> list[Clusters]:
+    """Return the best restart of each clustering by inertia. All have equally many points and clusters.
+
+    A restart ends when its inertia falls by less than the share `tolerance`, and takes no further part.
+    """
+    running = _Running(starts, spherical)
+    best = [Clusters(start.centroids[0], torch.inf, 0) for start in starts]
+    for iteration in range(iterations + 1):
+        nearest, inertia = running.assigned()
+        done = (running.last - inertia <= tolerance * inertia) | (iteration == iterations)
+        told = HostCopy(torch.stack([inertia, done.double()]))
+        ahead = running.members(nearest).means() if queued(nearest) else None
+        values, ended = told.value().tolist()
+        for row, (owner, value) in enumerate(zip(running.owner, values, strict=True)):
+            if ended[row] and value < best[owner].inertia:
+                best[owner] = Clusters(running.centroids[row] + starts[owner].centre, value, iteration)
+        kept = [row for row, end in enumerate(ended) if not end]
+        if not kept:
+            break
+        nearest = running.keep(kept, done, nearest, inertia)
+        if ahead is None:
+            found, empty = running.members(nearest).means()
+            running.move(found, nearest, empty.value())
+        else:
+            running.move(_rows(ahead[0], kept, done), nearest, ahead[1].value()[kept])
+    return best
+
+
+class _Running:
+    """The restarts that still run: row after row their centroids, the clustering that owns each, and their last inertia."""
+
+    def __init__(self, starts: Sequence[Start], spherical: bool) -> None:
+        each = [start.points for start in starts]
+        self.points, self.spherical = Points(each), spherical
+        self.owner = [number for number, start in enumerate(starts) for _ in start.centroids]
+        self.centroids = torch.cat([start.centroids for start in starts])
+        self.clusters = self.centroids.shape[1]
+        squares = [points.square().sum(dtype=torch.float64) for points in each]
+        self.squares = torch.stack([squares[owner] for owner in self.owner])
+        self.last = torch.full_like(self.squares, torch.inf)
+
+    def assigned(self) -> tuple[Int[Tensor, "a n"], Float[Tensor, "a"]]:
+        """Return the nearest centroid of every point, and the inertia, for each restart."""
+        owners = dict.fromkeys(self.owner)
+        bounds = [(self.owner.index(owner), self.owner.count(owner)) for owner in owners]
+        parts = [
+            assign(self.points.each[owner], self.centroids[first : first + count])
+            for owner, (first, count) in zip(owners, bounds, strict=True)
+        ]
+        nearest, gain = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
+        return nearest, (self.squares - gain).clamp(min=0)
+
+    def members(self, nearest: Int[Tensor, "a n"]) -> Members:
+        """Return the points of each cluster, from the nearest centroids."""
+        return Members(self.points, self.owner, nearest, self.clusters)
+
+    def keep(self, kept: list[int], done: Tensor, nearest: Tensor, inertia: Tensor) -> Int[Tensor, "a n"]:
+        """Go on with some rows alone, from this inertia; return their nearest centroids."""
+        self.owner = [self.owner[row] for row in kept]
+        self.centroids, self.squares = _rows(self.centroids, kept, done), _rows(self.squares, kept, done)
+        self.last = _rows(inertia, kept, done)
+        return _rows(nearest, kept, done)
+
+    def move(self, means: Float[Tensor, "a k d"], nearest: Int[Tensor, "a n"], empty: Tensor) -> None:
+        """Go on from these means; a cluster that is empty by the host's table gets another centroid (`refill`)."""
+        for row, owner in enumerate(self.owner):
+            if bool(empty[row].any()):
+                refill(self.points.each[owner], nearest[row].clone(), means[row], empty[row].nonzero()[:, 0].tolist())
+        self.centroids = F.normalize(means, dim=2) if self.spherical else means
+
+
+def _rows(values: Tensor, kept: list[int], done: Tensor) -> Tensor:
+    """Return the rows that are kept, those that are not done, in their order: chosen on the tensor's own device."""
+    if len(kept) == len(values):
+        return values
+    return values.index_select(0, done.to(torch.uint8).argsort(stable=True)[: len(kept)])
+
+
+class Points:
+    """The points of several clusterings, equally many each; `rows` has those of all, once where they are the same."""
+
+    def __init__(self, each: Sequence[Float[Tensor, "n d"]]) -> None:
+        self.each, self.shared = each, all(points is each[0] for points in each)
+        self.rows = each[0] if self.shared or not queued(each[0]) else torch.cat(list(each))
+
+    def index(self, order: Int[Tensor, "a n"], owner: Sequence[int]) -> Int[Tensor, "a n"]:
+        """Return the rows of points that are counted anew in each of several restarts: restart r has r n to r n + n - 1."""
+        count = order.shape[1]
+        restart = torch.arange(len(order), device=order.device)
+        if self.shared:
+            return order - count * restart[:, None]
+        of_restart = torch.cat([order.new_full((owner.count(number),), number) for number in dict.fromkeys(owner)])
+        return order - count * (restart - of_restart)[:, None]
+
+
+class Members:
+    """The points of each cluster in several restarts, of which restart r is one of the points of clustering `owner[r]`.
+
+    counts: how many they are.
+    """
+
+    def __init__(self, points: Points, owner: Sequence[int], nearest: Int[Tensor, "a n"], clusters: int) -> None:
+        self.points, self.owner, self.nearest = points, owner, nearest
+        restarts = len(nearest)
+        if queued(nearest):
+            first = torch.arange(0, restarts * clusters, clusters, device=nearest.device, dtype=torch.int32)
+            keys, order = (nearest.to(torch.int32) + first[:, None]).flatten().sort(stable=True)
+            self.order, self.counts = order.view(nearest.shape), lengths_of(keys, restarts * clusters).view(restarts, clusters)
+        else:
+            flat = nearest + clusters * torch.arange(restarts)[:, None]
+            self.counts = torch.bincount(flat.flatten(), minlength=restarts * clusters).view(restarts, clusters)
+
+    def means(self) -> tuple[Float[Tensor, "a k d"], HostCopy]:
+        """Return the mean of the points of every cluster, 0 for one without any, and which have none, for the host.
+
+        The copy to the host begins before the sums are queued.
+        """
+        empty = HostCopy(self.counts == 0)
+        return self.sums() / self.counts.clamp(min=1)[:, :, None], empty
+
+    def sums(self) -> Float[Tensor, "a k d"]:
+        """Return the sum of the points of every cluster, added in one order."""
+        (restarts, clusters), (count, width) = self.counts.shape, self.points.each[0].shape
+        if not queued(self.nearest):
+            pairs = zip(self.owner, self.nearest, strict=True)
+            return torch.stack([added(self.points.each[owner], index, clusters) for owner, index in pairs])
+        index, parts, size = self.points.index(self.order, self.owner), [], max(1, GATHERED // (count * width))
+        for start in range(0, restarts, size):
+            rows = self.points.rows.index_select(0, index[start : start + size].flatten())
+            parts.append(segment_sums(rows, self.counts[start : start + size].flatten()))
+        return torch.cat(parts).view(restarts, clusters, width)
+
+
+def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
+    """Return the nearest centroid c of every point x, for each of r sets, and the sum over points of |x|^2 - |x - c|^2.
+
+    |x - c|^2 = |x|^2 - (2 x.c - |c|^2),    so the nearest centroid has the greatest 2 x.c - |c|^2
+    """
+    restarts, clusters, _ = centroids.shape
+    flat, bias = centroids.flatten(0, 1), -centroids.square().sum(2).flatten()
+    if queued(points):
+        return _assign_queued(points, 2 * flat, bias, restarts)
+    blocks = points.split(max(1, BLOCK // (restarts * clusters)))
+    scored = (torch.addmm(bias, block, flat.T, alpha=2).view(len(block), restarts, clusters).max(dim=2) for block in blocks)
+    nearest = torch.empty(restarts, len(points), dtype=torch.int64, device=points.device)
+    gain, start = torch.zeros(restarts, dtype=torch.float64, device=points.device), 0
+    for value, index in scored:
+        nearest[:, start : start + len(index)] = index.T
+        gain += value.sum(0, dtype=torch.float64)
+        start += len(index)
+    return nearest, gain
+
+
+def _assign_queued(
+    points: Float[Tensor, "n d"], doubled: Float[Tensor, "rk d"], bias: Float[Tensor, "rk"], restarts: int
+) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
+    """Return what `assign` does by two kernels a block: a product that adds the bias as it writes, and the greatest score.
+
+    Doubled centroids in place of `alpha=2` give the same bits; cuBLAS adds a bias on the way only where alpha is 1.
+    """
+    blocks = points.split(max(1, QUEUED_BLOCK // len(doubled)))
+    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, -1).max(dim=2) for block in blocks]
+    value, index = (torch.cat(part) for part in zip(*scored, strict=True))
+    return index.T.contiguous(), value.sum(0, dtype=torch.float64)
+
+
+def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: int) -> Float[Tensor, "r k d"]:
+    """Return the mean of the points of every cluster, for each of r sets; an empty cluster gets another centroid (`refill`)."""
+    found, copied = Members(Points([points]), [0] * len(nearest), nearest, clusters).means()
+    for row, empty in enumerate(copied.value()):
+        if bool(empty.any()):
+            refill(points, nearest[row].clone(), found[row], empty.nonzero()[:, 0].tolist())
+    return found
+
+
+def refill(
+    points: Float[Tensor, "n d"], nearest: Int[Tensor, "n"], centroids: Float[Tensor, "k d"], empty: Sequence[int]
+) -> None:
+    """Put each empty cluster's centroid on the farthest point of the cluster of greatest inertia, and divide that cluster.
+
+    Writes into `nearest` and `centroids`.
+    """
+    distance = (points - centroids[nearest]).square().sum(1)
+    for cluster in empty:
+        worst = added(distance[:, None], nearest, len(centroids))[:, 0].argmax()
+        far = torch.where(nearest == worst, distance, -1).argmax()
+        point = points.index_select(0, far[None])[0]  # points[far] would ask the host for the number
+        centroids[cluster] = point
+        to_new = (points - point).square().sum(1)
+        closer = (nearest == worst) & (to_new < distance)
+        nearest.masked_fill_(closer, cluster)
+        distance = torch.where(closer, to_new, distance)
