@@ -7,8 +7,13 @@ moment at which it is made, and waits for that copy alone: whoever queues furthe
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+Step = TypeVar("Step")
 
 
 class HostCopy:
@@ -28,3 +33,17 @@ class HostCopy:
         if self._copied is not None:
             self._copied.synchronize()
         return self._value
+
+
+def one_late(steps: Iterable[Step], device: torch.device) -> Iterator[Step]:
+    """Yield steps in order; on a GPU each only after the next one was made.
+
+    So whoever reads the copies that a step has begun leaves the GPU the next step's work while the host waits. On the CPU, where
+    nothing waits, steps are yielded at once.
+    """
+    waiting: list[Step] = []
+    for step in steps:
+        waiting.append(step)
+        if len(waiting) > (device.type == "cuda"):
+            yield waiting.pop(0)
+    yield from waiting
