@@ -176,8 +176,8 @@ class Probe:
         chosen = held_out(len(labelled))
         rest = sorted(set(range(len(labelled))) - set(chosen))
         weights, _ = self.fit([labelled[i] for i in rest], self.options.l2)
-        layers = self.layers
-        confusion = sum(layers.confusions(labelled[i].item, weights) for i in chosen)
+        counted = self.layers.confusions([labelled[i].item for i in chosen], weights)
+        confusion = sum(of_image for _, of_image in counted)
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
         return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
