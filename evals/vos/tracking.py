@@ -148,7 +148,8 @@ class Tracker:
                 context.push(features, soft_labels)
                 size = native[::-1] if self.upsample == "nearest" else shape
                 maps = [
-                    best_ids(soft[..., : 1 + count], size, self.upsample) for soft, count in zip(soft_labels, objects, strict=False)
+                    best_ids(soft[..., : 1 + count], size, self.upsample)
+                    for soft, count in zip(soft_labels, objects, strict=False)
                 ]
                 yield _Frame(number, active, items, finite, HostCopy(torch.stack(maps)), [], [()] * len(active))
 
