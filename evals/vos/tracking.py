@@ -147,11 +147,9 @@ class Tracker:
                 soft_labels = propagate(features, *context.frames(len(active)), self.window, AT_ONCE[self.device.type])
                 context.push(features, soft_labels)
                 size = native[::-1] if self.upsample == "nearest" else shape
-                maps = [
-                    best_ids(soft[..., : 1 + count], size, self.upsample)
-                    for soft, count in zip(soft_labels, objects, strict=False)
-                ]
-                yield _Frame(number, active, items, finite, HostCopy(torch.stack(maps)), [], [()] * len(active))
+                channels = [soft[..., : 1 + count] for soft, count in zip(soft_labels, objects, strict=False)]
+                ids = HostCopy(torch.stack([best_ids(soft, size, self.upsample) for soft in channels]))
+            yield _Frame(number, active, items, finite, ids, [], [()] * len(active))
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b gh gw d"]:
         """Return the features of frames, scaled to length 1."""
