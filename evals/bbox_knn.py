@@ -49,6 +49,8 @@ from densebench.features.extract import DTYPES, Extraction, Features
 from densebench.features.views import CentreCropView
 from densebench.numerics.bootstrap import bootstrap_mean, interval
 from densebench.numerics.boxes import SIDE, cell_centres, clipped_to_crop, in_crop, largest, patches_at
+from densebench.numerics.device_copy import joined_on_device, on_device
+from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
@@ -189,23 +191,27 @@ class BboxKnn(Evaluator):
         rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
         for nine, item in zip(rows.split(NINE), train.items, strict=True):
             nine[:] = F.normalize(memory[item].float(), dim=1)
-        rows = rows.to(resolve_device(self.device))
-        labels, truth = (split.classes.repeat_interleave(NINE).to(rows.device) for split in (train, scored))
+        rows = on_device(rows, resolve_device(self.device))
+        labels, truth = (on_device(split.classes.repeat_interleave(NINE), rows.device) for split in (train, scored))
         search = Search(rows, torch.tensor([len(rows)]), torch.ones(1, 1, dtype=torch.bool), engine=self.engine)
 
         def patches_of(images: Sequence[Item]) -> Float[Tensor, "q d"]:
-            return F.normalize(torch.cat([queries[item] for item in images]).float(), dim=1)
+            return F.normalize(joined_on_device([queries[item] for item in images], rows.device).float(), dim=1)
 
-        before = []
-        with progress("search", len(scored.items)) as bar:
+        def voted() -> Iterator[HostCopy]:
             for start in range(0, len(scored.items), IMAGES):
                 part = scored.items[start : start + IMAGES]
                 patches = patches_of(part)
                 with measured("search", rows.device, flop=2.0 * len(patches) * rows.numel() if self.engine == "exact" else 0.0):
                     near = search.search(patches, max(ks))
                 of_part = truth[NINE * start : NINE * (start + len(part))]
-                before.append(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes).cpu())
-                bar.advance(len(part))
+                yield HostCopy(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes))
+
+        before = []
+        with progress("search", len(scored.items)) as bar:
+            for copy in one_late(voted(), rows.device):
+                before.append(copy.value())
+                bar.advance(before[-1].shape[1] // NINE)
         about: dict[str, Any] = {} if search.fallbacks is None else {"search_fallbacks": search.fallbacks}
         if self.engine not in EXACT_ENGINES:
             sample = patches_of(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])

@@ -46,6 +46,7 @@ from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.features.views import View
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
 from densebench.processes import resolve_device
@@ -136,7 +137,7 @@ class KMeans(Clustered):
         with run.stage("features"):
             features = features_of(self, backbone, dataset, items, view)
             tokens, grid = tokens_of(self, features, items, self.upsampled)
-            tokens = tokens.to(resolve_device(self.device))
+            tokens = on_device(tokens, resolve_device(self.device))
         for k in (k for k in self.clusters if k > len(tokens)):
             raise UserError(f"--clusters {k}: {len(items)} images have {len(tokens)} tokens; ask for fewer clusters")
         problems = [(tokens, dict(point)["K"], dict(point)["seed"]) for point in points]

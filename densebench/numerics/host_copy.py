@@ -7,8 +7,13 @@ moment at which it is made, and waits for that copy alone: whoever queues furthe
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+Step = TypeVar("Step")
 
 
 class HostCopy:
@@ -35,8 +40,15 @@ def queued(tensor: Tensor) -> bool:
     return tensor.is_cuda
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; to a GPU it is copied from page-locked memory, so that the host goes on at once."""
-    if device.type == "cuda" and not tensor.is_cuda:
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+def one_late(steps: Iterable[Step], device: torch.device) -> Iterator[Step]:
+    """Yield steps in order; on a GPU each only after the next one was made.
+
+    So whoever reads the copies that a step has begun leaves the GPU the next step's work while the host waits. On the CPU, where
+    nothing waits, steps are yielded at once.
+    """
+    waiting: list[Step] = []
+    for step in steps:
+        waiting.append(step)
+        if len(waiting) > (device.type == "cuda"):
+            yield waiting.pop(0)
+    yield from waiting

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy, one_late
+
 BLOCK = 1024  # boxes whose overlaps are computed at once; it bounds the memory and changes no result
 
 
@@ -30,12 +33,12 @@ def suppress(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n"], threshold:
     ranked = boxes[order] if boxes.dtype in (torch.float32, torch.float64) else boxes[order].float()
     areas = (ranked[:, 2] - ranked[:, 0]) * (ranked[:, 3] - ranked[:, 1])
     covered = np.zeros(len(ranked), dtype=bool)
-    for start in range(0, len(ranked), BLOCK):
-        overlapping = _overlapping(ranked, areas, start, threshold).cpu().numpy()
-        for row, others in enumerate(overlapping):
+    blocks = ((start, HostCopy(_overlapping(ranked, areas, start, threshold))) for start in range(0, len(ranked), BLOCK))
+    for start, overlapping in one_late(blocks, order.device):
+        for row, others in enumerate(overlapping.value().numpy()):
             if not covered[start + row]:
                 covered[start + row + 1 :] |= others[row + 1 :]
-    return order[torch.from_numpy(~covered).to(order.device)]
+    return order[on_device(torch.from_numpy(np.flatnonzero(~covered)), order.device)]
 
 
 def _overlapping(ranked: Tensor, areas: Tensor, start: int, threshold: float) -> Tensor:

@@ -115,12 +115,24 @@ def gathered(
     weights = (values[..., :k] / temperature).softmax(-1)
     frame = torch.arange(len(labels), device=labels.device)[:, None, None]
     result = torch.einsum("bqk,bqkc->bqc", weights, labels[frame, index[..., :k]])
-    if values.shape[-1] > k and bool((tied := values[..., k] == values[..., k - 1]).any()):
+    if values.shape[-1] <= k:
+        return result
+    tied, least = values[..., k] == values[..., k - 1], values[..., k - 1 : k]
+    if affinity.is_cuda:  # whether any is tied is not known on the host, so all are computed
+        return torch.where(tied[..., None], at_least(least, affinity, labels, temperature), result)
+    if bool(tied.any()):
         frames, queries = tied.nonzero(as_tuple=True)
-        chosen = affinity[frames, queries]
-        chosen = chosen.masked_fill(chosen < values[frames, queries, k - 1, None], -torch.inf)
-        result[frames, queries] = torch.einsum("mn,mnc->mc", (chosen / temperature).softmax(-1), labels[frames])
+        some = affinity[frames, queries], labels[frames]
+        result[frames, queries] = at_least(least[frames, queries][:, None], some[0][:, None], some[1], temperature)[:, 0]
     return result
+
+
+def at_least(
+    least: Float[Tensor, "b q 1"], affinity: Float[Tensor, "b q n"], labels: Float[Tensor, "b n c"], temperature: float
+) -> Float[Tensor, "b q c"]:
+    """Return the labels of all keys whose affinity is at least `least`, weighted by exp(affinity / temperature)."""
+    chosen = affinity.masked_fill(affinity < least, -torch.inf)
+    return (chosen / temperature).softmax(-1) @ labels
 
 
 def greatest(values: Float[Tensor, "*b n"], k: int) -> tuple[Float[Tensor, "*b k"], Int[Tensor, "*b k"]]:

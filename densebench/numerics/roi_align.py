@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy
+
 ENTRIES = 2**22  # samples or pixels at once; bounds the memory and changes nothing else
 GATHERING = 8  # what reading one sample costs, in multiplications of a matrix product
 
@@ -37,14 +40,17 @@ def align(
     low = regions[:, [2, 1]] * scale - 0.5 * aligned
     span = regions[:, [4, 3]] * scale - 0.5 * aligned - low
     span = span if aligned else span.clamp(min=1)
-    bins = torch.tensor(size, device=span.device)
+    bins = on_device(torch.tensor(size), span.device)
     counts = torch.full_like(span, sampling) if sampling > 0 else (span / bins).ceil()
     order = counts.prod(dim=1).argsort(stable=True)  # regions of few samples do not wait for those of many
+    known = HostCopy(counts[order]).value()  # for this alone the host waits for a GPU
     pooled, start = [], 0
     while start < len(order):
-        piece = order[start : start + _together(counts[order[start:]], size)]
+        number = _together(known[start:], size)
+        piece, most = order[start : start + number], known[start : start + number].amax(0).long().tolist()
         rows, columns = (
-            samples(low[piece, axis], span[piece, axis], counts[piece, axis], size[axis], maps.shape[2 + axis]) for axis in (0, 1)
+            samples(low[piece, axis], span[piece, axis], counts[piece, axis], size[axis], maps.shape[2 + axis], most[axis])
+            for axis in (0, 1)
         )
         pooled.append(_pooled(maps, regions[piece, 0].long(), rows, columns))
         start += len(piece)
@@ -59,14 +65,14 @@ def _together(counts: Tensor, size: tuple[int, int]) -> int:
 
 
 def samples(
-    low: Float[Tensor, "k"], span: Float[Tensor, "k"], counts: Float[Tensor, "k"], bins: int, extent: int
+    low: Float[Tensor, "k"], span: Float[Tensor, "k"], counts: Float[Tensor, "k"], bins: int, extent: int, most: int
 ) -> tuple[Int[Tensor, "k bins s"], Float[Tensor, "k bins s"]]:
     """Return the cells that the samples of each bin read along one axis, and their weights, which sum to 1 inside the map.
 
-    Each sample reads two neighbouring cells. One that is more than a cell outside of 0 .. extent weighs nothing.
+    Each sample reads two neighbouring cells. One that is more than a cell outside of 0 .. extent weighs nothing. most: the
+    greatest of `counts`.
     """
-    most = max(1, int(counts.max()))
-    number = torch.arange(most, device=low.device)
+    number = torch.arange(max(1, most), device=low.device)
     step = (span / bins)[:, None, None]
     share = (number + 0.5) / counts.clamp(min=1)[:, None, None]
     at = low[:, None, None] + (torch.arange(bins, device=low.device)[:, None] + share) * step

@@ -23,6 +23,7 @@ from torch import Tensor
 Absent = Literal["skip", "zero"]
 Criterion = Literal["precision", "iou"]
 UNMATCHED = -1
+PIXELS = 2**23  # counted at once on a GPU: bounds the memory and changes no result
 
 
 def confusion_matrix(
@@ -33,16 +34,66 @@ def confusion_matrix(
     Pixels whose truth is `ignore_index` are left out. Raises ValueError where a truth or a prediction among the others is not a
     class, `ignore_index` included.
     """
+    return confusion_matrices(counted_pairs(prediction[None], truth, classes, ignore_index), classes)[0]
+
+
+def counted_pairs(
+    predictions: UInt8[Tensor, "n *shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int = 255
+) -> Int[Tensor, "n entries"]:
+    """Return, for each of n label maps of one image, the entries of its confusion matrix, and the largest label that was counted.
+
+    A row is flat[truth * classes + prediction], then that label, or -1 where every pixel is left out; `confusion_matrices` checks
+    it. So the host need not wait for a GPU before the counts of many images are copied.
+    """
+    count = scattered_pairs if predictions.is_cuda else binned_pairs
+    return count(predictions, truth, classes, ignore_index)
+
+
+def confusion_matrices(counts: Int[Tensor, "*n entries"], classes: int) -> Int[Tensor, "*n classes classes"]:
+    """Return the confusion matrices in rows of `counted_pairs`. Raises ValueError where a counted label is not a class."""
+    largest = int(counts[..., -1].max())
+    if largest >= classes:
+        raise ValueError(f"a label is {largest}, above the last class {classes - 1}")
+    return counts[..., :-1].unflatten(-1, (classes, classes))
+
+
+def binned_pairs(
+    predictions: UInt8[Tensor, "n *shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int
+) -> Int[Tensor, "n entries"]:
+    """Return the rows of `counted_pairs` by bins of numpy, several times faster than torch's on a CPU."""
     counted = truth != ignore_index
-    t, p = truth[counted].to(torch.int32), prediction[counted].to(torch.int32)
-    if t.numel() and (int(t.max()) >= classes or int(p.max()) >= classes):
-        raise ValueError(f"a label is {max(int(t.max()), int(p.max()))}, above the last class {classes - 1}")
-    pairs = t * classes + p
-    if pairs.is_cuda:
-        counts = torch.bincount(pairs, minlength=classes * classes)
-    else:  # several times faster than torch's on a CPU
-        counts = torch.from_numpy(np.bincount(pairs.numpy(), minlength=classes * classes)).to(torch.int64)
-    return counts.view(classes, classes)
+    of_truth = truth[counted]
+    first, highest = of_truth.to(torch.int32) * classes, int(of_truth.max()) if len(of_truth) else -1
+    result = np.zeros((len(predictions), classes**2 + 1), dtype=np.int64)
+    for row, prediction in zip(result, predictions, strict=True):
+        second = prediction[counted]
+        row[-1] = largest = max(highest, int(second.max())) if len(second) else -1
+        if largest < classes:
+            row[:-1] = np.bincount((first + second).numpy(), minlength=classes**2)
+    return torch.from_numpy(result)
+
+
+def scattered_pairs(
+    predictions: UInt8[Tensor, "n *shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int
+) -> Int[Tensor, "n entries"]:
+    """Return the rows of `counted_pairs` by sums into bins, for which nothing must be known on the host.
+
+    A pixel that is left out, or whose label is not a class, adds to the last entry, which is then overwritten.
+    """
+    result = torch.zeros(len(predictions), classes**2 + 1, dtype=torch.int64, device=truth.device)
+    result[:, -1] = -1
+    first, one = truth.flatten().to(torch.int32), torch.ones((), dtype=torch.int64, device=truth.device)
+    together = max(1, PIXELS // max(1, len(first)))
+    for rows, some in zip(result.split(together), predictions.flatten(1).split(together), strict=True):
+        if not len(first):
+            break
+        second = some.to(torch.int32)
+        largest = torch.maximum(first, second).masked_fill(first == ignore_index, -1)
+        known = (largest >= 0) & (largest < classes)
+        pairs = torch.where(known, first * classes + second, classes**2).long()
+        rows.scatter_add_(1, pairs, one.expand_as(pairs))
+        rows[:, -1] = largest.amax(1)
+    return result
 
 
 def tallies(confusion: Int[Tensor, "*n c c"]) -> Int[Tensor, "*n 3 c"]:

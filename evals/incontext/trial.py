@@ -14,7 +14,8 @@ from densebench.evals.incontext.memory import Layout, Memory, Scaling
 from densebench.evals.incontext.voting import Voter, Voting
 from densebench.evaluation.labels import LabelSpace
 from densebench.features.extract import Extraction
-from densebench.numerics.segmentation import confusion_matrix
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.segmentation import confusion_matrices, counted_pairs
 
 ROWS = 50_000  # rows of the random memory that is searched; the time of an exact search is proportional to the rows
 FEW_ROWS = 1_000  # rows of the memory of a vote, whose time does not depend on them
@@ -49,8 +50,8 @@ class Trial:
         maps = self.voter(rows).label_maps([self.grid(item) for item in items], shapes, self.neighbours)
         for item, of_subsets in zip(items, maps, strict=True):
             truth = self.queries.view.label(self.space.read_truth(item), self.queries.dataset.image_digest(item))  # type: ignore[union-attr]
-            for label in of_subsets:
-                confusion_matrix(label, truth.to(label.device), self.voting.classes + 1).cpu()
+            counts = counted_pairs(of_subsets, on_device(truth, self.device), self.voting.classes + 1)
+            confusion_matrices(counts.cpu(), self.voting.classes + 1)
         return len(items) / len(self.queries.items) / self.memories
 
     def grid(self, item: Item) -> Float[Tensor, "gh gw d"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,17 @@ from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
+from densebench.numerics.device_copy import joined_on_device, on_device
+from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.patch_labels import majority_labels, patch_counts
 from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
-from densebench.numerics.segmentation import confusion_matrix
+from densebench.numerics.segmentation import confusion_matrices, counted_pairs
 from densebench.results.score import Point
 
 QUERIES = 4096  # patches searched at once: bounds the memory of the search and changes no result
 RECALL_QUERIES = 1024
+AT_ONCE = 2**27  # class scores of pixels, or votes for labels of pixels, held at once on a GPU: bounds its memory alone
+LABELS = 256  # labels that a pixel can have
 KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 
 
@@ -65,7 +70,18 @@ def vote(index: Int[Tensor, "q k"], labels: Float[Tensor, "m c"]) -> Float[Tenso
 
 def vote_pixels(index: Int[Tensor, "q k"], pixels: UInt8[Tensor, "m p"]) -> UInt8[Tensor, "q p"]:
     """Return, pixel by pixel, the most frequent label among the neighbours' patches; the lowest label wins a tie (CAPI)."""
-    return pixels[index].mode(dim=1).values
+    return counted_votes(index, pixels) if index.is_cuda else pixels[index].mode(dim=1).values
+
+
+def counted_votes(index: Int[Tensor, "q k"], pixels: UInt8[Tensor, "m p"]) -> UInt8[Tensor, "q p"]:
+    """Return the same as `vote_pixels`, by counting every label: on a GPU `mode` breaks ties in another way than on a CPU."""
+    winners = []
+    for some in index.split(max(1, AT_ONCE // (pixels.shape[1] * max(LABELS, index.shape[1])))):
+        labels = pixels[some].long()
+        votes = torch.zeros(len(some), LABELS, pixels.shape[1], dtype=torch.int32, device=index.device)
+        votes.scatter_add_(1, labels, votes.new_ones(()).expand_as(labels))
+        winners.append(votes.max(1).indices.to(torch.uint8))  # the first of equals
+    return torch.cat(winners)
 
 
 def segment(scores: Float[Tensor, "gh gw c"], height: int, width: int) -> UInt8[Tensor, "height width"]:
@@ -81,10 +97,25 @@ def segment(scores: Float[Tensor, "gh gw c"], height: int, width: int) -> UInt8[
     return active[large.max(0).indices].to(torch.uint8)  # max is many times faster than argmax
 
 
-def unfold_pixels(patches: UInt8[Tensor, "n p"], gh: int, gw: int) -> UInt8[Tensor, "h w"]:
+def segments(scores: Float[Tensor, "n gh gw c"], height: int, width: int) -> UInt8[Tensor, "n height width"]:
+    """Return the label maps of n images or subsets, as `segment` does."""
+    if scores.is_cuda:
+        return segmented_together(scores, height, width)
+    return torch.stack([segment(grid, height, width) for grid in scores])
+
+
+def segmented_together(scores: Float[Tensor, "n gh gw c"], height: int, width: int) -> UInt8[Tensor, "n height width"]:
+    """Return the same as `segments`, for which nothing must be known on the host: classes that score zero everywhere lose."""
+    grids = scores.masked_fill(scores.amax((1, 2), keepdim=True) == 0, -1.0).movedim(-1, 1)
+    together = max(1, AT_ONCE // (scores.shape[-1] * height * width))
+    large = (F.interpolate(some, (height, width), mode="bilinear", align_corners=False) for some in grids.split(together))
+    return torch.cat([some.max(1).indices.to(torch.uint8) for some in large])
+
+
+def unfold_pixels(patches: UInt8[Tensor, "*n patches p"], gh: int, gw: int) -> UInt8[Tensor, "*n h w"]:
     """Return the label map of a gh x gw grid of patches, each a row of its pixels: the inverse of `patch_pixels`."""
-    side = int(patches.shape[1] ** 0.5)
-    return patches.view(gh, gw, side, side).transpose(1, 2).reshape(gh * side, gw * side)
+    side = int(patches.shape[-1] ** 0.5)
+    return patches.unflatten(-1, (side, side)).unflatten(-3, (gh, gw)).transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
 
 
 @dataclass(frozen=True)
@@ -105,17 +136,16 @@ class Voter:
         self.memory, self.voting, self.device = memory, voting, device
         self.scaling = memory.scaling.to(device)
         self.metric: Metric = "dot" if memory.scaling.metric == "cosine" else "l2"
-        self.norms, self.labels = memory.norms.to(device), memory.labels.to(device)
+        self.rows, self.norms, self.labels = (on_device(part, device) for part in (memory.features, memory.norms, memory.labels))
         self.search = self._search(voting.engine)
 
     def _search(self, engine: str) -> Search:
         layout = self.memory.layout
-        rows = self.memory.features.to(self.device)
-        return Search(rows, layout.segments, layout.members, engine=engine, metric=self.metric)
+        return Search(self.rows, layout.segments, layout.members, engine=engine, metric=self.metric)
 
     def queries(self, grids: Sequence[Float[Tensor, "_ _ d"]]) -> Float[Tensor, "n d"]:
         """Return the scaled patches of several images, image by image in row-major order."""
-        return self.scaling.queries(torch.cat([grid.flatten(0, 1).float() for grid in grids]).to(self.device))
+        return self.scaling.queries(joined_on_device([grid.flatten(0, 1) for grid in grids], self.device).float())
 
     def label_maps(
         self, grids: Sequence[Float[Tensor, "_ _ d"]], shapes: Sequence[tuple[int, int]], k: int
@@ -127,13 +157,25 @@ class Voter:
             neighbours = self.search.search(queries, k)
         labels = [self._vote(queries, *subset) for subset in zip(neighbours.score, neighbours.index, strict=True)]
         start = 0
-        for grid, shape in zip(grids, shapes, strict=True):
-            gh, gw = grid.shape[:2]
-            span = slice(start, start := start + gh * gw)
+        for gh, gw, shape, images in self._equal(grids, shapes):
+            span = slice(start, start := start + images * gh * gw)
+            of_images = torch.stack([rows[span] for rows in labels]).unflatten(1, (images, gh * gw))
             if self.voting.labels == "pixels":
-                yield torch.stack([unfold_pixels(rows[span], gh, gw) for rows in labels])
+                maps = unfold_pixels(of_images, gh, gw)
             else:
-                yield torch.stack([segment(rows[span].view(gh, gw, -1), *shape) for rows in labels])
+                maps = segments(of_images.flatten(0, 1).unflatten(1, (gh, gw)), *shape).unflatten(0, (-1, images))
+            yield from maps.unbind(1)
+
+    def _equal(
+        self, grids: Sequence[Tensor], shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, tuple[int, int], int]]:
+        """Yield rows and columns of the grid, the shape, and how many images on end have both; on a CPU each image alone."""
+        sizes = [(int(grid.shape[0]), int(grid.shape[1]), shape) for grid, shape in zip(grids, shapes, strict=True)]
+        if self.device.type == "cpu":
+            yield from ((*size, 1) for size in sizes)
+            return
+        for size, equal in itertools.groupby(sizes):
+            yield (*size, sum(1 for _ in equal))
 
     def _vote(self, queries: Float[Tensor, "q d"], score: Float[Tensor, "q k"], index: Int[Tensor, "q k"]) -> Tensor:
         if self.voting.labels == "pixels":
@@ -197,14 +239,23 @@ class Queries:
             yield batch
 
     def confusions(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[Item, Int[Tensor, "subsets c c"]]]:
-        """Label images in batches, and yield the confusion matrices of each: one for every subset."""
+        """Label images in batches, and yield the confusion matrices of each: one for every subset.
+
+        On a GPU the counts of a batch are read once the next batch is queued.
+        """
+        for batch, counts in one_late(self._counted(voter, items, k), voter.device):
+            yield from zip(batch, confusion_matrices(counts.value(), self.classes), strict=True)
+
+    def _counted(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[list[Item], HostCopy]]:
+        """Yield batches of images with the rows of `counted_pairs` of each, on their way to the host."""
         for batch in self.batches(items):
             truths = [self.truth(item) for item, _ in batch]
             shapes = [(int(truth.shape[0]), int(truth.shape[1])) for truth in truths]
             maps = voter.label_maps([grid for _, grid in batch], shapes, k)
-            for (item, _), truth, labels in zip(batch, truths, maps, strict=True):
-                device_truth = truth.to(labels.device)
-                yield item, torch.stack([confusion_matrix(label, device_truth, self.classes) for label in labels])
+            pixels = joined_on_device([truth.flatten() for truth in truths], voter.device)
+            of_images = zip(maps, pixels.split([truth.numel() for truth in truths]), strict=True)
+            counts = [counted_pairs(labels.flatten(1), truth, self.classes) for labels, truth in of_images]
+            yield [item for item, _ in batch], HostCopy(torch.stack(counts))
 
     def count(self, voter: Voter, k: int, points: Sequence[Point], run: Run) -> Counts:
         """Return the confusion matrices of all images; the work in progress is saved, so that a killed run resumes from it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from densebench.evaluation.pictures import panel
 from densebench.evaluation.whole_images import truth_map
 from densebench.features.extract import Features
 from densebench.features.views import View
-from densebench.numerics.host_copy import to_device
-from densebench.numerics.segmentation import confusion_matrix
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy, one_late
+from densebench.numerics.segmentation import confusion_matrices, counted_pairs
 from densebench.pictures.canvas import save
 
 
@@ -41,7 +42,7 @@ class Layers:
 
     def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
         """Return the label map of an image by each of s layers; the last row of their weights is the bias."""
-        grid = to_device(self.features[item], self.device).float()
+        grid = on_device(self.features[item], self.device).float()
         logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
         size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
         large = [F.interpolate(layer[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for layer in logits]
@@ -51,18 +52,25 @@ class Layers:
         """Return the label map that predictions are compared with."""
         return truth_map(self.space, self.view, item, self.size, self.mask_resample)
 
-    def confusions(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Int[Tensor, "s c c"]:
-        """Return the confusion matrix of an image for each of several layers."""
-        truth = to_device(self.truth(item), self.device)
-        maps = self.label_maps(item, weights)
-        return torch.stack([confusion_matrix(label, truth, self.space.classes) for label in maps])
+    def confusions(
+        self, items: Iterable[Item], weights: Float[Tensor, "s d_plus_1 c"]
+    ) -> Iterator[tuple[Item, Int[Tensor, "s c c"]]]:
+        """Yield the confusion matrices of each image: one for every layer. On a GPU they are read one image late."""
+        for item, counts in one_late(self._counted(items, weights), self.device):
+            yield item, confusion_matrices(counts.value(), self.space.classes)
+
+    def _counted(self, items: Iterable[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Iterator[tuple[Item, HostCopy]]:
+        """Yield the rows of `counted_pairs` of each image, on their way to the host."""
+        for item in items:
+            truth = on_device(self.truth(item), self.device)
+            yield item, HostCopy(counted_pairs(self.label_maps(item, weights), truth, self.space.classes))
 
     def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
         """Return the confusion matrices of all images for each of several layers."""
         counts = Counts(len(weights), self.space.classes)
         with progress("scoring", len(items)) as bar:
-            for item in items:
-                counts.add(item.name, self.confusions(item, weights))
+            for item, confusions in self.confusions(items, weights):
+                counts.add(item.name, confusions)
                 bar.advance()
         return counts
 

@@ -39,7 +39,7 @@ from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
-from densebench.numerics.host_copy import to_device
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.logistic import Minimum, Rows, fit
 from densebench.numerics.moments import mean_and_variance
 from densebench.numerics.patch_labels import Labelling
@@ -177,8 +177,8 @@ class Probe:
         chosen = held_out(len(labelled))
         rest = sorted(set(range(len(labelled))) - set(chosen))
         weights, _ = self.fit([labelled[i] for i in rest], self.options.l2)
-        layers = self.layers
-        confusion = sum(layers.confusions(labelled[i].item, weights) for i in chosen)
+        counted = self.layers.confusions([labelled[i].item for i in chosen], weights)
+        confusion = sum(of_image for _, of_image in counted)
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
         return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
@@ -241,6 +241,6 @@ class Probe:
         self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor
     ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]:
         """Return standardised features and labels of a few images."""
-        x = to_device(torch.cat([self.features[view.item].flatten(0, 1)[view.patches] for view in labelled]), self.device)
-        y = to_device(torch.cat([view.labels for view in labelled]), self.device)
+        x = on_device(torch.cat([self.features[view.item].flatten(0, 1)[view.patches] for view in labelled]), self.device)
+        y = on_device(torch.cat([view.labels for view in labelled]), self.device)
         return (x.float() - mean) / scale, y.float()

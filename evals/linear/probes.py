@@ -51,7 +51,8 @@ from densebench.features.extract import DTYPES, Features, Normalisation, autocas
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
 from densebench.files.store import Store
-from densebench.numerics.host_copy import HostCopy, to_device
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.sgd_layers import Heads
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
@@ -222,7 +223,7 @@ class LinearProbes(FewShot):
         with progress("training", self.epochs - done, "epochs") as bar:
             for epoch in range(done, self.epochs):
                 factor = 0.1 ** (epoch // self.drop_every)
-                moved = ((to_device(features, device), to_device(labels, device)) for features, labels in source(epoch))
+                moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch))
                 steps = torch.stack([heads.step(features, labels, factor) for features, labels in moved])
                 state = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
                 losses = torch.cat([losses, steps.cpu().mean(0)[None]])

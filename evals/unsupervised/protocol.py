@@ -58,6 +58,7 @@ from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.extras import check_installed
 from densebench.features.views import View
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.first_centroids import sample
 from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
 from densebench.numerics.kmeans import cluster_each, labels
@@ -207,7 +208,7 @@ class Unsupervised(Clustered):
             masks = self.masks(source, dataset, items)
             features = features_of(self, backbone, dataset, items, view)
             tokens, grid = tokens_of(self, features, items)
-            tokens = tokens.to(resolve_device(self.device))
+            tokens = on_device(tokens, resolve_device(self.device))
         side = self.mask_size or int(truth[0].shape[0])
         images = ClusteredImages(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
         points = [point for point in self.points(dataset) if point not in run.known]

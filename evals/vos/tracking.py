@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from densebench.errors import UserError
 from densebench.evals.vos.frames import FrameSize, statistics, steps
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import DTYPES, Normalisation, autocast
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.propagation import Window, propagate, stretched
 
 AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # affinities computed at once: bounds memory and changes no result
@@ -37,6 +39,22 @@ class Tracking:
     item: Item
     prediction: UInt8[np.ndarray, "h w"]
     vanished: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What was queued for one frame of several sequences, and what is known of it: of a first frame its masks, else nothing.
+
+    finite: whether the features of each sequence are finite. ids: its map of ids.
+    """
+
+    number: int
+    names: list[str]
+    items: list[Item]
+    finite: HostCopy
+    ids: HostCopy
+    known: list[UInt8[np.ndarray, "h w"]]
+    vanished: list[tuple[int, ...]]
 
 
 class Context:
@@ -96,6 +114,17 @@ class Tracker:
         self, sequences: dict[str, list[Item]], objects: Sequence[int], native: tuple[int, int], run: Run
     ) -> Iterator[Tracking]:
         """Yield the label maps of sequences of one size, longest first, frame by frame."""
+        for frame in one_late(self._queued(sequences, objects, native, run), self.device):
+            with run.stage("propagation"):
+                check_finite(frame.finite.value(), frame.items)
+                known = frame.known or [resized_ids(ids, native, self.upsample) for ids in frame.ids.value().numpy()]
+            for name, item, prediction, vanished in zip(frame.names, frame.items, known, frame.vanished, strict=True):
+                yield Tracking(name, frame.number, item, prediction, vanished)
+
+    def _queued(
+        self, sequences: dict[str, list[Item]], objects: Sequence[int], native: tuple[int, int], run: Run
+    ) -> Iterator[_Frame]:
+        """Yield what was queued for each frame, whose results are on their way to the host."""
         names, shape = list(sequences), self.size.shape(*native)
         context: Context | None = None
         pin = self.device.type == "cuda"
@@ -104,35 +133,38 @@ class Tracker:
             active = [name for name in names if number < len(sequences[name])]
             items = [sequences[name][number] for name in active]
             with run.stage("features"), torch.inference_mode(), measured("features", self.device, images=len(items)):
-                features = self.features(next(images), items)
+                features = self.features(next(images))
+                finite = HostCopy(features.isfinite().flatten(1).all(1))
             if context is None:
                 masks = [self.videos.label(item) for item in items]
                 grids = [on_grid(mask, (features.shape[1], features.shape[2])) for mask in masks]
-                context = Context(features, one_hot(grids, 1 + max(objects)).to(self.device), self.context)
-                for name, item, mask, grid in zip(active, items, masks, grids, strict=True):
-                    lost = np.setdiff1d(np.unique(mask), np.unique(grid))
-                    yield Tracking(name, number, item, mask, tuple(lost[lost > 0].tolist()))
+                labels = on_device(one_hot(grids, 1 + max(objects)), self.device)
+                context = Context(features, labels, self.context)
+                lost = [np.setdiff1d(np.unique(mask), np.unique(grid)) for mask, grid in zip(masks, grids, strict=True)]
+                vanished = [tuple(ids[ids > 0].tolist()) for ids in lost]
+                yield _Frame(number, active, items, finite, finite, masks, vanished)
                 continue
             with run.stage("propagation"), torch.inference_mode():
                 soft_labels = propagate(features, *context.frames(len(active)), self.window, AT_ONCE[self.device.type])
                 context.push(features, soft_labels)
-                maps = [
-                    label_map(soft[..., : 1 + count], shape, native[::-1], self.upsample)
-                    for soft, count in zip(soft_labels, objects, strict=False)
-                ]
-            for name, item, prediction in zip(active, items, maps, strict=True):
-                yield Tracking(name, number, item, prediction)
+                size = native[::-1] if self.upsample == "nearest" else shape
+                channels = [soft[..., : 1 + count] for soft, count in zip(soft_labels, objects, strict=False)]
+                ids = HostCopy(torch.stack([best_ids(soft, size, self.upsample) for soft in channels]))
+            yield _Frame(number, active, items, finite, ids, [], [()] * len(active))
 
-    def features(self, images: Float[Tensor, "b 3 h w"], items: Sequence[Item]) -> Float[Tensor, "b gh gw d"]:
-        """Return the features of frames, scaled to length 1. Raises UserError where they are not finite."""
+    def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b gh gw d"]:
+        """Return the features of frames, scaled to length 1."""
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
             grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
-        features = F.normalize(grids.movedim(1, -1).to(DTYPES[self.precision]).float(), dim=-1)
-        if not features.isfinite().all():
-            broken = items[int((~features.isfinite()).flatten(1).any(1).nonzero()[0])]
-            raise UserError(f"the features of {broken.name} are not finite numbers; check the weights, or use --precision fp32")
-        return features
+        return F.normalize(grids.movedim(1, -1).to(DTYPES[self.precision]).float(), dim=-1)
+
+
+def check_finite(finite: Bool[Tensor, "b"], items: Sequence[Item]) -> None:
+    """Raise UserError with the name of the first frame whose features are not finite."""
+    for item, is_finite in zip(items, finite.tolist(), strict=True):
+        if not is_finite:
+            raise UserError(f"the features of {item.name} are not finite numbers; check the weights, or use --precision fp32")
 
 
 def on_grid(mask: UInt8[np.ndarray, "h w"], grid: tuple[int, int]) -> UInt8[np.ndarray, "gh gw"]:
@@ -145,21 +177,22 @@ def one_hot(grids: Sequence[UInt8[np.ndarray, "gh gw"]], channels: int) -> Float
     return F.one_hot(torch.from_numpy(np.stack(grids)).long(), channels).float()
 
 
-def label_map(
-    soft: Float[Tensor, "gh gw c"], shape: tuple[int, int], native: tuple[int, int], upsample: str
-) -> UInt8[np.ndarray, "h w"]:
-    """Return the ids of the pixels of a frame of size `native` (height, width), which the backbone saw at `shape`.
+def best_ids(soft: Float[Tensor, "gh gw c"], size: tuple[int, int], upsample: str) -> UInt8[Tensor, "h w"]:
+    """Return the id at each pixel of a frame of `size` (height, width). soft: one channel for each id.
 
-    soft: one channel for each id. upsample "bilinear": channels are upsampled to `shape` and stretched to 0..1, the greatest is
-    taken at each pixel, and ids are resized to `native` by nearest neighbours. "nearest": channels are upsampled to `native` by
-    nearest neighbours, and one that is constant over the frame becomes 0. Ties go to the lower id.
+    Channels are upsampled and stretched to 0..1, and the greatest is taken; a tie goes to the lower id. With upsample "nearest",
+    a channel that is constant over the frame becomes 0.
     """
     channels = soft.permute(2, 0, 1)[None].contiguous()  # a channels-last layout would be slow
     if upsample == "nearest":
-        large = F.interpolate(channels, native, mode="nearest")
+        large = F.interpolate(channels, size, mode="nearest")
     else:
-        large = F.interpolate(channels, shape, mode="bilinear", align_corners=False)
-    ids = stretched(large[0], 0.0 if upsample == "nearest" else torch.inf).max(0).indices.to(torch.uint8).cpu().numpy()
+        large = F.interpolate(channels, size, mode="bilinear", align_corners=False)
+    return stretched(large[0], 0.0 if upsample == "nearest" else torch.inf).max(0).indices.to(torch.uint8)
+
+
+def resized_ids(ids: UInt8[np.ndarray, "h w"], native: tuple[int, int], upsample: str) -> UInt8[np.ndarray, "rows columns"]:
+    """Return ids at the video's own size (width, height): with "nearest" they have it, otherwise by nearest neighbours."""
     if upsample == "nearest":
         return ids
-    return np.array(Image.fromarray(ids).resize(native[::-1], Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(ids).resize(native, Image.Resampling.NEAREST))

@@ -58,6 +58,48 @@ def test_vote_pixels_takes_the_mode_and_the_lowest_of_a_tie():
     assert voting.vote_pixels(torch.tensor([[0, 1, 2, 3]]), pixels).tolist() == [[1, 3]]
 
 
+VOTES = pytest.mark.parametrize("votes", [voting.vote_pixels, voting.counted_votes])
+
+
+@VOTES
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 7), st.integers(1, 6), st.integers(0, 999))
+def test_votes_of_pixels_equal_a_loop_in_which_the_lowest_label_wins_a_tie(votes, k, p, seed):
+    g = torch.Generator().manual_seed(seed)
+    pixels = torch.tensor([0, 1, 2, 3, 200, 255], dtype=torch.uint8)[torch.randint(0, 6, (9, p), generator=g)]
+    index = torch.randint(0, 9, (5, k), generator=g)
+    found = votes(index, pixels)
+    for q in range(5):
+        for pixel in range(p):
+            labels = [int(pixels[i, pixel]) for i in index[q].tolist()]
+            assert int(found[q, pixel]) == min(labels, key=lambda label: (-labels.count(label), label))
+
+
+def test_votes_do_not_depend_on_how_many_are_counted_at_once(monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    pixels, index = torch.randint(0, 4, (8, 6), generator=g).to(torch.uint8), torch.randint(0, 8, (7, 4), generator=g)
+    whole = voting.counted_votes(index, pixels)
+    monkeypatch.setattr(voting, "AT_ONCE", 2 * 6 * 256)
+    assert torch.equal(voting.counted_votes(index, pixels), whole)
+
+
+def test_unfold_works_on_several_images_and_subsets():
+    labels = torch.randint(0, 9, (2, 3, 6, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    rows = torch.stack([torch.stack([patch_pixels(label, 2) for label in images]) for images in labels])
+    assert torch.equal(voting.unfold_pixels(rows, 3, 4), labels)
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 2**27])
+def test_images_are_segmented_together_as_they_are_alone(monkeypatch, at_once):
+    monkeypatch.setattr(voting, "AT_ONCE", at_once)
+    g = torch.Generator().manual_seed(0)
+    scores = torch.rand(6, 3, 4, 5, generator=g) * (torch.rand(6, 1, 1, 5, generator=g) > 0.4)  # some classes score nowhere
+    scores[2], scores[3, :, :, 1] = 0.0, scores[3, :, :, 4]  # an image without scores, and one with ties
+    alone = torch.stack([voting.segment(image, 7, 9) for image in scores])
+    assert torch.equal(voting.segmented_together(scores, 7, 9), alone)
+    assert torch.equal(voting.segments(scores, 7, 9), alone)
+
+
 def test_unfold_is_the_inverse_of_patch_pixels():
     label = torch.randint(0, 9, (6, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     assert torch.equal(voting.unfold_pixels(patch_pixels(label, 2), 3, 4), label)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from propagation_by_loops import dino_stretch, naive
 
 from densebench.numerics import propagation
-from densebench.numerics.propagation import Window, gathered, greatest, propagate, stretched, visible
+from densebench.numerics.propagation import Window, at_least, gathered, greatest, propagate, stretched, visible
 
 
 def drawn(seed, b=1, t=3, h=5, w=7, d=6, c=3):
@@ -189,3 +189,17 @@ def test_channels_that_are_equal_everywhere_win_as_in_dino(filled):
 def test_one_channel_that_is_equal_everywhere_beats_those_that_vary():
     channels = torch.stack([torch.rand(4, 5), torch.full((4, 5), 0.3)])
     assert stretched(channels).argmax(0).eq(1).all() and dino_stretch(channels).max(0).indices.eq(1).all()
+
+
+def test_all_keys_of_some_affinity_give_their_labels():
+    affinity, labels = torch.tensor([[[0.1, 0.4, 0.4, -torch.inf, 0.7]]]), torch.eye(5)[None]
+    found = at_least(torch.tensor([[[0.4]]]), affinity, labels, 0.1)[0, 0]
+    weights = [0.0, math.exp(4), math.exp(4), 0.0, math.exp(7)]
+    assert found.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def test_computing_every_query_by_its_kth_affinity_equals_taking_the_nearest():
+    affinity = torch.randint(0, 6, (2, 9, 40), generator=torch.Generator().manual_seed(0)) / 10  # many ties
+    labels = torch.rand(2, 40, 3, generator=torch.Generator().manual_seed(1))
+    least = affinity.topk(5).values[..., 4:]
+    torch.testing.assert_close(at_least(least, affinity, labels, 0.1), gathered(affinity, labels, 5, 0.1))

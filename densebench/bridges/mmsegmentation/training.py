@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, CosineAnnealingLR, LinearLR, OptimWrapper, PolyLR
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
+from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.data import scoring_loader, training_loader
@@ -153,7 +153,7 @@ def _runner(
         val_dataloader=scoring_loader(data, setup, world, workers),
         val_cfg={"type": "ValLoop"},
         val_evaluator=[counting, *(HeadIoU(number, folder) for number in range(len(rates)))],
-        default_hooks={"logger": None, "sampler_seed": None, "checkpoint": saving},
+        default_hooks={"logger": None, "sampler_seed": None, "checkpoint": saving, "runtime_info": Facts()},
         custom_hooks=[Report(folder, setup, len(rates), world, start, counting, bar)],
         resume=start > 0,
         launcher="pytorch" if world.size > 1 else "none",
@@ -186,6 +186,13 @@ class _Runner(Runner):
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         devices = [self.device.index] if self.device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=self.unused)
+
+
+class Facts(RuntimeInfoHook):
+    """mmengine's record of a run without its losses: for them the host would wait for a GPU five times an iteration."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Record nothing; `Report` keeps the losses."""
 
 
 class Iterations(IterBasedTrainLoop):
@@ -223,7 +230,7 @@ class Report(Hook):
         self.folder, self.setup, self.heads, self.world, self.counting, self.bar = folder, setup, heads, world, counting, bar
         self.every = _interval(setup)
         self.points = [point for point in read_curves(folder) if point[0] <= start]
-        self.recent: list[list[float]] = []
+        self.recent: list[Tensor] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed the model's random draws by the run's seed and the iteration."""
@@ -231,11 +238,14 @@ class Report(Hook):
         torch.manual_seed((self.setup.options.train_seed * 1_000_003 + runner.iter) * 1024 + self.world.rank)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Add the losses of an iteration; at every interval write the curves, and stop once all learning rates have diverged."""
-        self.recent.append([float(outputs[f"loss_{number}"]) for number in range(self.heads)])
+        """Add the losses of an iteration; at every interval write the curves, and stop once all learning rates have diverged.
+
+        Losses stay on their device until then, so that the host waits for a GPU at intervals only.
+        """
+        self.recent.append(torch.stack([outputs[f"loss_{number}"].detach() for number in range(self.heads)]))
         done = runner.iter + 1
         if done % self.every == 0 or done == self.setup.iterations:
-            means = torch.tensor(np.mean(self.recent, axis=0), device=self.world.device)
+            means = torch.tensor(torch.stack(self.recent).double().cpu().numpy().mean(axis=0), device=self.world.device)
             means[[not finite for finite in _finite(runner.model, self.heads)]] = torch.nan
             losses = total(means) / self.world.size
             self.points.append((done, losses.tolist()))
@@ -267,7 +277,8 @@ def _finite(model: Any, heads: int) -> list[bool]:
     """Return for each head whether all of its parameters are finite, and those of a trained backbone."""
     model = getattr(model, "module", model)
     parts = [[*model.backbone.parameters(), *model.decode_head[number].parameters()] for number in range(heads)]
-    return [all(bool(parameter.isfinite().all()) for parameter in part) for part in parts]
+    finite = [torch.stack([parameter.isfinite().all() for parameter in part]).all() for part in parts]
+    return torch.stack(finite).tolist()
 
 
 def _raise(batch: Any) -> None:

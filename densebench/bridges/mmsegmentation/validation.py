@@ -17,6 +17,8 @@ from torch import Tensor
 from densebench.files.atomic import Damaged, read_checked, unreadable, write_checked
 from densebench.files.tensors import load_tensors, save_tensors
 from densebench.numerics import segmentation as metrics
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,31 @@ class Counting(BaseMetric):
         super().__init__(collect_device="cpu", prefix="counts", collect_dir=str(folder / "collected"))
         self.heads, self.classes, self.folder, self.drawn = heads, classes, folder, set(drawn)
         self.iteration = 0
+        self._copied: list[tuple[str, HostCopy, HostCopy | None]] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count the pixels of a batch of images."""
+        """Count the pixels of a batch of images. On a GPU the counts are read once the next batch is counted."""
+        on_gpu = False
         for sample in data_samples:
-            truth = sample["gt_sem_seg"]["data"][0].to(torch.uint8)
-            maps = sample["pred_sem_seg"]["data"].to(truth.device)
-            flat = torch.cat([metrics.confusion_matrix(labels, truth, self.classes).flatten() for labels in maps]).cpu()
+            name, maps, truth = sample["img_path"], sample["pred_sem_seg"]["data"], sample["gt_sem_seg"]["data"][0]
+            counts = metrics.counted_pairs(maps, on_device(truth.to(torch.uint8), maps.device), self.classes)
+            self._copied.append((name, HostCopy(counts), HostCopy(maps) if name in self.drawn else None))
+            on_gpu = maps.is_cuda
+        self._read(but=len(data_samples) if on_gpu else 0)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Read the last counts, and return what `compute_metrics` returns."""
+        self._read(but=0)
+        return super().evaluate(size)
+
+    def _read(self, but: int) -> None:
+        """Add the results of all images but the last few ones."""
+        while len(self._copied) > but:
+            name, counts, maps = self._copied.pop(0)
+            flat = metrics.confusion_matrices(counts.value(), self.classes).flatten()
             indices = flat.nonzero()[:, 0]
-            name = sample["img_path"]
-            self.results.append((name, torch.stack([indices, flat[indices]]), maps.cpu() if name in self.drawn else None))
+            pairs = torch.stack([indices, flat[indices]])
+            self.results.append((name, pairs, None if maps is None else maps.value()))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Write the counts, from which scores are computed after the run."""

@@ -32,6 +32,7 @@ from densebench.bridges.torchvision.options import Options
 from densebench.bridges.torchvision.pyramid import NAMES, Pyramid, trained_layers
 from densebench.bridges.torchvision.regions import Regions
 from densebench.errors import UserError
+from densebench.numerics.host_copy import HostCopy
 
 ANCHORS = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
@@ -56,7 +57,7 @@ class Anchors(AnchorGenerator):
         """Return the anchors of every image: left, top, right, bottom, level by level and cell by cell."""
         device = feature_maps[0].device
         self.set_cell_anchors(torch.float32, device)
-        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        steps = [[torch.full((), stride, device=device)] * 2 for stride in self.strides]
         anchors = torch.cat(self.grid_anchors([list(grid.shape[-2:]) for grid in feature_maps], steps))
         return [anchors] * len(image_list.image_sizes)
 
@@ -70,13 +71,14 @@ class Pooling(MultiScaleRoIAlign):
         self.level = LevelMapper(2, 5, self.canonical_scale, self.canonical_level)
 
     def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: Any) -> Tensor:
-        """Return the features of all boxes of all images, in their order."""
+        """Return the features of all boxes of all images, in their order. On a GPU the host waits once, for the levels' sizes."""
         levels = self.level(boxes)
+        order = levels.argsort(stable=True)
+        sizes = HostCopy(torch.stack([(levels == number).sum() for number in range(len(self.strides))]))
         images = torch.cat([torch.full_like(rows[:, :1], number) for number, rows in enumerate(boxes)])
         regions = torch.cat([images, torch.cat(boxes)], dim=1)
         features = x[NAMES[0]].new_zeros(len(regions), x[NAMES[0]].shape[1], *self.output_size)
-        for number, (name, stride) in enumerate(zip(NAMES, self.strides, strict=False)):
-            rows = torch.where(levels == number)[0]
+        for name, stride, rows in zip(NAMES, self.strides, order.split(sizes.value().tolist()), strict=False):
             pooled = roi_align(x[name], regions[rows], self.output_size, 1 / stride, self.sampling_ratio, aligned=True)
             features = features.index_put((rows,), pooled.to(features.dtype))
         return features

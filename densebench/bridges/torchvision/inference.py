@@ -21,6 +21,8 @@ from densebench.console import progress, warn
 from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import appending, write_text
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.processes import World, agree, synchronise
 
 SEAL = ', "crc32": "'  # text before the checksum of a line
@@ -60,14 +62,11 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
         torch.inference_mode(),
         progress("detection", len(indices)) as bar,
     ):
-        for batch in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
-            if isinstance(batch, UserError):
-                problem = batch
+        for found in one_late(_found(detector, data, options, indices, world, workers), world.device):
+            if isinstance(found, UserError):
+                problem = found
                 break
-            [(index, image, size)] = batch
-            with autocast(world.device, options.precision):
-                output = detector([image.to(world.device, non_blocking=True)])[0]
-            stream.write(_sealed(_values(data.val[index].name, output, image, size)))
+            stream.write(_sealed(found.values()))
             stream.flush()
             if world.is_main:
                 bar.advance()
@@ -76,15 +75,42 @@ def detect(detector: Any, data: Data, options: Options, folder: Path, world: Wor
     return folder
 
 
-def _values(name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> dict[str, Any]:
-    """Return the detections in an image as JSON values, with boxes and masks scaled to the image's original size."""
-    factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
-    boxes = output["boxes"].float() * factors.to(output["boxes"].device)
-    values: dict[str, Any] = {"image": name, "boxes": boxes.tolist(), "scores": output["scores"].float().tolist()}
-    values["classes"] = (output["labels"] - 1).tolist()
-    if "masks" in output:
-        values["masks"] = encode(paste(output["masks"][:, 0].float(), boxes, *size).cpu().numpy())
-    return values
+def _found(
+    detector: Any, data: Data, options: Options, indices: list[int], world: World, workers: int
+) -> Iterator[_Found | UserError]:
+    """Yield the detections in each image, on their way to the host, or the UserError of one that cannot be read."""
+    for batch in scoring_images(data, options, indices, workers, world.device.type == "cuda"):
+        if isinstance(batch, UserError):
+            yield batch
+            return
+        [(index, image, size)] = batch
+        with autocast(world.device, options.precision):
+            output = detector([image.to(world.device, non_blocking=True)])[0]
+        yield _Found.of(data.val[index].name, output, image, size)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The detections in an image on their way to the host, with boxes and masks scaled to the image's original size."""
+
+    image: str
+    parts: dict[str, HostCopy]
+
+    @classmethod
+    def of(cls, name: str, output: dict[str, torch.Tensor], image: torch.Tensor, size: tuple[int, int]) -> _Found:
+        """Begin to copy what a detector returned for an image. size: height and width of the original image."""
+        factors = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]] * 2)
+        boxes = output["boxes"].float() * on_device(factors, output["boxes"].device)
+        parts = {"boxes": boxes, "scores": output["scores"].float(), "classes": output["labels"] - 1}
+        if "masks" in output:
+            parts["masks"] = paste(output["masks"][:, 0].float(), boxes, *size)
+        return cls(name, {part: HostCopy(value) for part, value in parts.items()})
+
+    def values(self) -> dict[str, Any]:
+        """Return the detections as JSON values."""
+        parts = {part: copy.value() for part, copy in self.parts.items()}
+        masks = {"masks": encode(parts.pop("masks").numpy())} if "masks" in parts else {}
+        return {"image": self.image, **{part: value.tolist() for part, value in parts.items()}, **masks}
 
 
 def _mend(path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.ops import roi_align
 
+TOGETHER = 2**25  # pixels of masks that a GPU computes at once
 INSIDE = 0.5  # least share or probability at which a cell or pixel belongs to a mask
 
 
@@ -36,20 +37,24 @@ def paste(
 ) -> UInt8[Tensor, "n height width"]:
     """Return masks of height x width px from grids of probabilities over boxes: bilinear at pixel centres, 0 outside of the box.
 
-    boxes: left, top, right, bottom in px. Masks are made one at a time, so that only their bytes stay in memory.
+    boxes: left, top, right, bottom in px. On a CPU masks are made one at a time, on a GPU as many as TOGETHER allows, so that
+    only their bytes stay in memory.
     """
     masks = torch.zeros(len(grids), height, width, dtype=torch.uint8, device=grids.device)
-    for mask, grid, (left, top, right, bottom) in zip(masks, grids, boxes, strict=True):
-        down, across = _weights(top, bottom, height, len(grid)), _weights(left, right, width, len(grid))
-        mask[:] = down @ grid @ across.T >= INSIDE
+    some = max(1, TOGETHER // (height * width)) if grids.is_cuda else 1
+    for of_some, part, edges in zip(masks.split(some), grids.split(some), boxes.split(some), strict=True):
+        left, top, right, bottom = edges.T
+        down, across = _weights(top, bottom, height, part.shape[1]), _weights(left, right, width, part.shape[2])
+        of_some.copy_(down @ part @ across.mT >= INSIDE)
     return masks
 
 
-def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Float[Tensor, "pixels cells"]:
+def _weights(low: Tensor, high: Tensor, pixels: int, cells: int) -> Float[Tensor, "n pixels cells"]:
     """Return the bilinear weights at each pixel's centre of the cells between two edges (px); beyond the cells values are 0."""
+    low, high = low[:, None], high[:, None]
     indices = torch.arange(max(pixels, cells), device=low.device).to(low.dtype)
     centres = (indices[:pixels] + 0.5 - low) / (high - low) * cells - 0.5
-    return (1 - (centres[:, None] - indices[:cells]).abs()).clamp(min=0)
+    return (1 - (centres[:, :, None] - indices[:cells]).abs()).clamp(min=0)
 
 
 class Regions(RoIHeads):

@@ -18,6 +18,7 @@ from densebench.errors import UserError
 from densebench.features.extract import autocast
 from densebench.files.atomic import Damaged
 from densebench.files.states import load_newest, retain, save_state
+from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, average_gradients, share, synchronise, total
 
@@ -119,13 +120,14 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         passes = options.train_batch // self.world.size // options.at_once
         loss = torch.zeros((), device=self.world.device)
+        finite: list[HostCopy] = []
         problem: UserError | None = None
         for _ in range(passes):
             batch = next(batches)
             problem = problem or (batch if isinstance(batch, UserError) else None)
             if problem is None:
-                loss = loss + self._pass(batch, passes)
-        self._check(iteration, loss, problem)
+                loss = loss + self._pass(batch, passes, finite)
+        self._check(iteration, all(bool(copy.value()) for copy in finite), problem)
         average_gradients(self.detector)
         if options.clip:
             self.scaler.unscale_(self.optimiser)
@@ -134,22 +136,26 @@ class Trainer:
         self.scaler.update()
         self.recent += loss
 
-    def _pass(self, batch: list[Any], passes: int) -> torch.Tensor:
-        """Add the gradients of one forward pass, and return its share of the step's loss."""
+    def _pass(self, batch: list[Any], passes: int, finite: list[HostCopy]) -> torch.Tensor:
+        """Add the gradients of one forward pass, and return its share of the step's loss.
+
+        `finite` gets whether that is a finite number, on its way to the host before the backward pass is queued.
+        """
         device = self.world.device
         torch.manual_seed(seed_of(self.options.train_seed, "model", batch[0][0]))  # the detector's draws, in whichever process
         images = [image.to(device, non_blocking=True) for _, image, _ in batch]
         truths = [{name: value.to(device, non_blocking=True) for name, value in truth.items()} for _, _, truth in batch]
         with autocast(device, self.options.precision):
             loss = torch.stack(list(self.detector(images, truths).values())).sum() / passes
+        finite.append(HostCopy(loss.isfinite()))
         self.scaler.scale(loss).backward()
         return loss.detach()
 
-    def _check(self, iteration: int, loss: torch.Tensor, problem: UserError | None) -> None:
+    def _check(self, iteration: int, finite: bool, problem: UserError | None) -> None:
         """Raise UserError in all processes where one has met a file that cannot be read or a loss that is not finite."""
         if agree(problem is not None, self.world.device):
             raise problem or UserError(ELSEWHERE)
-        if agree(not bool(loss.isfinite()), self.world.device):
+        if agree(not finite, self.world.device):
             raise UserError(
                 f"the loss of iteration {iteration} is not a finite number; lower --learning-rate "
                 f"{self.options.learning_rate:g}, or use --precision fp32"
