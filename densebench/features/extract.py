@@ -24,6 +24,7 @@ from densebench.console import Progress, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.features.memory import Table, in_use
+from densebench.features.pipeline import BATCH, WRITERS, Piece, Writer, computed, gathered, images_at_once
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
@@ -139,13 +140,28 @@ class Extraction:
         return self.view.image(self.dataset.image(item), self.dataset.image_digest(item))
 
     def passed(self, images: Float[Tensor, "b 3 h w"], device: torch.device) -> Float[Tensor, "b gh gw d"]:
-        """Return the features of decoded images, as they are stored."""
+        """Return the features of decoded images, as they are stored, on the device."""
         with torch.inference_mode(), autocast(device, self.precision):
             grids = self.backbone(self.normalise(images.to(device, non_blocking=True)))
-            return grids.movedim(1, -1).to("cpu", DTYPES[self.precision])
+            grids = grids.movedim(1, -1).to(DTYPES[self.precision])
+            return grids.contiguous() if grids.is_cuda else grids
+
+    def chosen(self, names: Sequence[str], grids: Float[Tensor, "b gh gw d"]) -> Float[Tensor, "*patches d"]:
+        """Return what is kept of the features of some images: all of them, or their chosen patches, one after the other."""
+        if self.patches is None:
+            return grids
+        area = grids.shape[1] * grids.shape[2]
+        rows = torch.cat([number * area + self.patches[name] for number, name in enumerate(names)])
+        rows = rows.pin_memory() if grids.is_cuda else rows
+        with torch.inference_mode():
+            return grids.flatten(0, 2).index_select(0, rows.to(grids.device, non_blocking=True))
+
+    def images_at_once(self, batch_size: int | None, device: torch.device, shape: tuple[int, int]) -> int:
+        """Return how many views of a shape (height, width) go through the backbone together; None is chosen for the device."""
+        return images_at_once(batch_size, device, shape, self.backbone.stride)
 
     def features(
-        self, device: torch.device | str = "cpu", batch_size: int = 16, workers: int = 0, limit: int | None = None
+        self, device: torch.device | str = "cpu", batch_size: int | None = None, workers: int = 0, limit: int | None = None
     ) -> Features:
         """Return the features, computing those that the cache does not hold; see `extract`.
 
@@ -160,36 +176,44 @@ class Extraction:
             if limit is not None:
                 make_room(cache_root(), self.nbytes(missing), limit)
             self.backbone.to(device)
-            loader = _loader(self, missing, batch_size, workers, pin=device.type == "cuda")
+            pieces = checked(_loader(self, missing, batch_size, workers, device))
+            batches = gathered(pieces, functools.partial(self.images_at_once, batch_size, device))
             with progress(self.label, len(missing)) as bar:
-                self._fill(store, checked(loader), device, limit, bar)
+                self._fill(store, batches, device, limit, bar)
         return Features(store, self.keys)
 
     def _fill(
-        self,
-        store: Store | Table,
-        batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
-        device: torch.device,
-        limit: int | None,
-        bar: Progress,
+        self, store: Store | Table, batches: Iterator[list[Piece]], device: torch.device, limit: int | None, bar: Progress
     ) -> None:
         """Write the features of batches of names and images to the store, in shards of about SHARD_BYTES."""
-        pending: dict[str, Tensor] = {}
 
-        def write() -> None:
+        def write(tensors: dict[str, Tensor]) -> None:
             if limit is not None:
-                make_room(cache_root(), sum(grid.nbytes for grid in pending.values()), limit)
-            store.add(pending)
+                make_room(cache_root(), sum(grid.nbytes for grid in tensors.values()), limit)
+            store.add(tensors)
 
-        for names, images in batches:
-            for name, grid in zip(names, self.passed(images, device), strict=True):
-                pending[self.keys[name]] = grid.clone() if self.patches is None else grid.flatten(0, 1)[self.patches[name]]
-            if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
-                write()
-                pending = {}
-            bar.advance(len(names))
-        if pending:
-            write()
+        def compute(names: list[str], images: Tensor) -> Tensor:
+            return self.chosen(names, self.passed(images, device))
+
+        on_gpu = device.type == "cuda"
+        pending: dict[str, Tensor] = {}
+        size = 0
+        with Writer(write, WRITERS if on_gpu and limit is None else 1) as writer:
+            for names, kept in computed(batches, compute, device):
+                for name, grid in zip(names, self._split(names, kept), strict=True):
+                    pending[self.keys[name]] = grid
+                    size += grid.nbytes
+                    if size >= SHARD_BYTES and (on_gpu or name == names[-1]):  # a batch of a GPU fills several shards
+                        writer.put(pending)
+                        pending, size = {}, 0
+                bar.advance(len(names))
+            if pending:
+                writer.put(pending)
+
+    def _split(self, names: Sequence[str], kept: Tensor) -> Sequence[Tensor]:
+        """Return what is kept of each image, as a tensor of its own unless it was copied from a GPU for the store."""
+        parts = kept.unbind(0) if self.patches is None else kept.split([len(self.patches[name]) for name in names])
+        return parts if kept.is_pinned() and in_use() is None else [part.clone() for part in parts]
 
 
 def extract(
@@ -202,7 +226,7 @@ def extract(
     normalisation: Normalisation | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     workers: int = 0,
     label: str = "features",
 ) -> Features:
@@ -210,6 +234,7 @@ def extract(
 
     Images of equal size go through the backbone together. Finished shards survive a kill; a second call resumes from there.
     patches: by the name of an image, the indices of the patches to keep, row by row; all others are dropped at once.
+    batch_size: images in one forward pass; None: 16 on the CPU, on a GPU as many as fill it.
     Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
     """
     extraction = Extraction(backbone, dataset, items, view, patches, normalisation, precision, label)
@@ -230,21 +255,24 @@ class _Images(Samples):
         return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
 
 
-def _loader(extraction: Extraction, items: Sequence[Item], batch_size: int, workers: int, *, pin: bool) -> Iterable[Any]:
+def _loader(
+    extraction: Extraction, items: Sequence[Item], batch_size: int | None, workers: int, device: torch.device
+) -> Iterable[Any]:
+    """Return the views of the images in pieces of one size; on the CPU a piece is a batch, on a GPU a part of one."""
     view, dataset = extraction.view, extraction.dataset
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
         extraction.backbone.check_size(*shape)
-    batches = list(_equal_batches(shapes, batch_size))
+    size = batch_size or BATCH
+    pieces = list(_equal_batches(shapes, min(size, BATCH) if device.type == "cuda" else size))
     images, memory = _Images(dataset, items, extraction.digests, view), in_use()
+    workers = min(workers, len(items))
     if memory is None:
-        return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+        return make_loader(images, _collate, workers, device.type == "cuda", batch_sampler=pieces)
     images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
     what = [view.identity(), class_code(type(view))]
-    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in batch)]) for batch in batches]
-    return memory.batches(
-        keys, batches, lambda some: make_loader(images, _collate, min(workers, len(items)), pin=False, batch_sampler=some)
-    )
+    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in piece)]) for piece in pieces]
+    return memory.batches(keys, pieces, lambda some: make_loader(images, _collate, workers, pin=False, batch_sampler=some))
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:
