@@ -8,7 +8,7 @@ byte or one parameter of the view gives another key.
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import Progress, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
+from densebench.datasets.io.shared_memory import piece_size
 from densebench.features.memory import Table, in_use
 from densebench.features.pipeline import BATCH, WRITERS, Piece, Writer, computed, gathered, images_at_once
 from densebench.features.views import CentreCropView, View
@@ -176,8 +177,8 @@ class Extraction:
             if limit is not None:
                 make_room(cache_root(), self.nbytes(missing), limit)
             self.backbone.to(device)
-            pieces = checked(_loader(self, missing, batch_size, workers, device))
-            batches = gathered(pieces, functools.partial(self.images_at_once, batch_size, device))
+            most = functools.cache(functools.partial(self.images_at_once, batch_size, device))
+            batches = gathered(checked(_loader(self, missing, most, workers, device)), most)
             with progress(self.label, len(missing)) as bar:
                 self._fill(store, batches, device, limit, bar)
         return Features(store, self.keys)
@@ -196,9 +197,10 @@ class Extraction:
             return self.chosen(names, self.passed(images, device))
 
         on_gpu = device.type == "cuda"
+        threads = 0 if not on_gpu else 1 if limit is not None else WRITERS  # the cores of a CPU are computing
         pending: dict[str, Tensor] = {}
         size = 0
-        with Writer(write, WRITERS if on_gpu and limit is None else 1) as writer:
+        with Writer(write, threads) as writer:
             for names, kept in computed(batches, compute, device):
                 for name, grid in zip(names, self._split(names, kept), strict=True):
                     pending[self.keys[name]] = grid
@@ -256,23 +258,30 @@ class _Images(Samples):
 
 
 def _loader(
-    extraction: Extraction, items: Sequence[Item], batch_size: int | None, workers: int, device: torch.device
+    extraction: Extraction, items: Sequence[Item], most: Callable[[tuple[int, int]], int], workers: int, device: torch.device
 ) -> Iterable[Any]:
-    """Return the views of the images in pieces of one size; on the CPU a piece is a batch, on a GPU a part of one."""
+    """Return the views of the images in pieces, of which `gathered` makes batches of `most(shape)`.
+
+    On the CPU a piece is a batch, unless the shared memory is too small for those that the workers decode ahead.
+    """
     view, dataset = extraction.view, extraction.dataset
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
         extraction.backbone.check_size(*shape)
-    size = batch_size or BATCH
-    pieces = list(_equal_batches(shapes, min(size, BATCH) if device.type == "cuda" else size))
-    images, memory = _Images(dataset, items, extraction.digests, view), in_use()
+    batches = list(_equal_batches(shapes, most))
     workers = min(workers, len(items))
+    size, pixels = max(map(len, batches)), max(3 * height * width for height, width in shapes)
+    size = min(size, BATCH) if device.type == "cuda" else size
+    size = piece_size(pixels * torch.float32.itemsize, workers, size) if workers else size
+    pieces = [batch[start : start + size] for batch in batches for start in range(0, len(batch), size)]
+    images, memory = _Images(dataset, items, extraction.digests, view), in_use()
+    load = functools.partial(make_loader, images, _collate, workers, batch_bytes=size * pixels * torch.float32.itemsize)
     if memory is None:
-        return make_loader(images, _collate, workers, device.type == "cuda", batch_sampler=pieces)
+        return load(device.type == "cuda", batch_sampler=pieces)
     images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
     what = [view.identity(), class_code(type(view))]
     keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in piece)]) for piece in pieces]
-    return memory.batches(keys, pieces, lambda some: make_loader(images, _collate, workers, pin=False, batch_sampler=some))
+    return memory.batches(keys, pieces, lambda some: load(False, batch_sampler=some))
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:
@@ -280,14 +289,15 @@ def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, 
     return list(names), torch.stack(images)
 
 
-def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of indices whose images have one shape, in order of first appearance."""
+def _equal_batches(shapes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
+    """Yield batches of at most `most(shape)` indices whose images have one shape, in order of first appearance."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(index)
-    for indices in by_shape.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
+    for shape, indices in by_shape.items():
+        size = most(shape)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
 
 
 @contextmanager

@@ -149,19 +149,22 @@ class _Halving:
 
 
 class Writer:
-    """Calls `write` in threads while the block goes on; so many calls are on their way at most.
+    """Calls `write` while the block goes on: in so many threads, each with one call at most; with none, at once.
 
     All that was handed over is written when the block ends, even where it ends by an error. Raises what `write` raises: at the
     next `put`, or at the end.
     """
 
-    def __init__(self, write: Callable[[dict[str, Tensor]], None], threads: int = 1) -> None:
+    def __init__(self, write: Callable[[dict[str, Tensor]], None], threads: int) -> None:
         self._write, self._threads = write, threads
         self._begun: deque[Future[Any]] = deque()
-        self._pool = ThreadPoolExecutor(threads, "densebench-writer")
+        self._pool = ThreadPoolExecutor(threads, "densebench-writer") if threads else None
 
     def put(self, tensors: dict[str, Tensor]) -> None:
         """Hand over what is to be written; wait for the first call while every thread has one."""
+        if self._pool is None:
+            self._write(tensors)
+            return
         while len(self._begun) >= self._threads or (self._begun and self._begun[0].done()):
             self._begun.popleft().result()
         self._begun.append(self._pool.submit(contextvars.copy_context().run, self._write, tensors))
@@ -170,7 +173,8 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
-        self._pool.shutdown(wait=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
         if kind is None:
             for future in self._begun:
                 future.result()
