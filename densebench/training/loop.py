@@ -218,8 +218,9 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
     if options.cache == "none":
         yield from load_batches(Reader(training.images, options.views(), training.seed), keys, workers, pin)
         return
-    cache = training.images if isinstance(training.images, Cache) else Cache(training.images, options.cache_side)
-    training.images = cache
+    if not isinstance(training.images, Cache):
+        training.images = Cache(training.images, options.cache_side, shared=workers > 0 and options.cache == "ram")
+    cache = training.images
     if options.cache == "ram":
         yield from load_batches(Reader(cache, options.views(), training.seed), keys, workers, pin)
         return

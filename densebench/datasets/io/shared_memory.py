@@ -25,6 +25,7 @@ FOLDER = Path("/dev/shm")
 MOST = 2 * 2**30
 """Bytes of shared memory that the images of one loader take, at most."""
 WAITING = 2  # pieces that a worker may send before the first is taken, if there is room
+HELD = 4  # pieces that may have come and be in use then
 MB = 10**6
 
 
@@ -52,8 +53,8 @@ def room() -> int:
 
 
 def piece_size(image_bytes: int, workers: int, most: int) -> int:
-    """Return how many images of so many bytes a worker sends at once: at most `most`, few enough for WAITING of each to fit."""
-    return max(1, min(most, room() // max(1, image_bytes * workers * (WAITING + 1))))
+    """Return how many images of so many bytes a worker sends at once: at most `most`, few enough that WAITING of each fit."""
+    return max(1, min(most, room() // max(1, image_bytes * (workers * WAITING + HELD))))
 
 
 def transport(piece_bytes: int, workers: int, wanted: int = WAITING, held: int = 1) -> Transport:
@@ -101,21 +102,10 @@ class Loader(DataLoader[Any]):
             for batch in super().__iter__():
                 yield batch.batch() if isinstance(batch, Piped) else batch
         except RuntimeError as error:
-            if (line := _killed(str(error))) is None:
+            if not re.search("killed by signal|exited unexpectedly", str(error)):
                 raise
-            raise UserError(line) from error
-
-
-def _killed(message: str) -> str | None:
-    """Return what torch says of a worker that was killed, in one line; None for any other message."""
-    found = re.search(r"killed by signal: (\w[\w ]*\w)|exited unexpectedly", message)
-    if found is None:
-        return None
-    if (found[1] or "").startswith("Bus"):
-        free = f"{(free_bytes() or 0) / MB:,.0f} MB free"
-        return (
-            f"a process that decodes images was killed, as shared memory is full ({FOLDER}: {free}); give it more "
-            "(docker run --shm-size=8g), or lower --workers"
-        )
-    how = found[1] or "it exited unexpectedly"
-    return f"a process that decodes images was killed ({how}), perhaps as memory ran out; free some, or lower --workers"
+            raise UserError(
+                "a process that decodes images was killed, as the memory of the machine or its shared memory was full "
+                f"({FOLDER}: {(free_bytes() or 0) / MB:,.0f} MB free now); give it more (docker run --shm-size=8g), or lower "
+                "--workers"
+            ) from error
