@@ -109,7 +109,9 @@ class Evaluator(ABC):
         None, "images in one forward pass; none: 16 on the CPU, on a GPU as many as fill it", minimum=1, maximum=65_536
     )
     workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
-
+    decoder: str = runtime(
+        "pillow", "what decodes JPEG files: pillow, or turbo (simplejpeg, faster, the same pixels)", choices=("pillow", "turbo")
+    )
     cache_limit: float | None = runtime(
         None,
         "GB that the cache may take: folders of features that no run uses make room, the least recently used first; none: "

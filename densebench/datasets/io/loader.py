@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from densebench.datasets.io.decoding import use_decoder, used_decoder
 from densebench.datasets.io.shared_memory import WAITING, Loader, Piped, Transport, transport
 from densebench.datasets.io.workers import usable, worker_context
 from densebench.errors import UserError
@@ -68,6 +69,7 @@ def make_loader(
         num_workers=workers,
         multiprocessing_context=worker_context(workers, with_script),
         pin_memory=pin,
+        worker_init_fn=functools.partial(_start, used_decoder()),
         **sampling,
     )
 
@@ -78,6 +80,11 @@ def checked(batches: Iterable[Any]) -> Iterator[Any]:
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def _start(decoder: str, _worker: int) -> None:
+    """Decode in a new process as in the main one."""
+    use_decoder(decoder)
 
 
 def _collated(collate: Callable[[list[Any]], Any], in_pipes: bool, samples: list[Any]) -> Any:
