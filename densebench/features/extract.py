@@ -46,8 +46,15 @@ class Normalisation:
     std: tuple[float, float, float]
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_channels(values, images.dtype, images.device) for values in (self.mean, self.std))
         return (images - mean) / std
+
+
+@functools.lru_cache(maxsize=32)
+def _channels(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """Return a value for each channel. It stays on the device, since a copy to a GPU makes the host wait for all that is queued."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
 
 
 class Features:
