@@ -52,7 +52,7 @@ class Normalisation:
 
 @functools.lru_cache(maxsize=32)
 def _channels(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 1 1"]:
-    """Return a value for each channel. It stays on the device, since a copy to a GPU makes the host wait for all that is queued."""
+    """Return a value for each channel. It stays on the device: a copy to a GPU makes the host wait for all that is queued."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
 
