@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_feeding.py FOLDER [--images 200] [--side 256] [--workers 2] [--rounds 3]
 
 FOLDER: JPEG files, at any depth. Decoders alternate, on one core, from files that are in memory: pictures a second of CPU time,
-best round. The cache and the loader run in processes of their own: peak of the resident memory, and the most that /dev/shm held meanwhile.
+best round. The cache and the loader run in processes of their own: the peak of the resident memory, and the most that /dev/shm
+held meanwhile.
 """
 
 from __future__ import annotations
