@@ -12,6 +12,7 @@ EXTRAS = {
     "infomap": "infomap",
     "networkx": "communities",
     "pycocotools": "coco",
+    "simplejpeg": "fast",
     "tensorboard": "tensorboard",
     "transformers": "hf",
 }

@@ -250,7 +250,7 @@ _WORKERS = "what a worker makes of an image must follow from the options and the
 def _runtime(trial: Trial) -> str:
     """Check that no runtime option of the protocol's own changes a number."""
     tried = []
-    known = {"device", "workers", "batch_size", "gpus", "visualise"}
+    known = {"device", "workers", "batch_size", "decoder", "gpus", "visualise"}
     for flag in (flag for flag in options.flags(trial.kind) if flag.kind == "runtime" and flag.name not in known):
         value = getattr(trial.evaluator(), flag.name)
         for other in _others(flag.choices, value):

@@ -18,7 +18,7 @@ from densebench.datasets.catalog import data_root, titles
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
-from densebench.datasets.io.decoding import opened, read_image, rgb
+from densebench.datasets.io.decoding import image_size, opened, read_image, rgb
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import check_ordinary, digest
 
@@ -54,6 +54,15 @@ class Images(ABC):
         """Decode one image: uint8 [h, w, 3]."""
         return np.asarray(self.open(index))
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height of an image, from its header where it has one. Raises UserError as `open` does."""
+        return self.open(index).size
+
+    def nbytes(self, index: int) -> int:
+        """Return how many bytes `pixels` returns, from the header of the image. Raises UserError as `open` does."""
+        width, height = self.size(index)
+        return 3 * width * height
+
     def digest(self) -> str:
         """Return the identity of the set: its images' names, in order."""
         return digest([len(self), *(self.title(index) for index in range(len(self)))], 16)
@@ -77,6 +86,10 @@ class Tree(Images):
     def open(self, index: int) -> Image.Image:
         """Decode the file as RGB."""
         return read_image(self.folder / self.paths[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height from the file's header."""
+        return image_size(self.folder / self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,10 @@ class Labelled(Images):
         """Decode the file as RGB."""
         return self.dataset.image(self.items[index])
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height that the data set tells."""
+        return self.dataset.image_size(self.items[index])
+
 
 @dataclass(frozen=True)
 class Shards(Images):
@@ -123,16 +140,24 @@ class Shards(Images):
 
     def open(self, index: int) -> Image.Image:
         """Decode the member of its archive."""
-        archive, _, offset, size = self.members[index]
         what = f"the image {self.title(index)}"
+        with opened(self._content(index), what, remedy="make the shard again") as image:
+            return rgb(image, what)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height from the header of the member."""
+        with opened(self._content(index), f"the image {self.title(index)}", "opened", remedy="make the shard again") as image:
+            return image.size
+
+    def _content(self, index: int) -> io.BytesIO:
+        archive, _, offset, size = self.members[index]
         try:
             with self.archives[archive].open("rb") as stream:
                 stream.seek(offset)
-                content = io.BytesIO(stream.read(size))
+                return io.BytesIO(stream.read(size))
         except OSError as error:
+            what = f"the image {self.title(index)}"
             raise UserError(f"{what} cannot be read ({error.strerror}); make the shard again") from error
-        with opened(content, what, remedy="make the shard again") as image:
-            return rgb(image, what)
 
 
 @dataclass(frozen=True)
@@ -167,6 +192,11 @@ class Joined(Images):
         part, index = self._find(index)
         return part.open(index)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height that the part tells."""
+        part, index = self._find(index)
+        return part.size(index)
+
 
 @dataclass(frozen=True)
 class First(Images):
@@ -195,6 +225,10 @@ class First(Images):
     def open(self, index: int) -> Image.Image:
         """Decode one image of the whole set."""
         return self.whole.open(self.numbers[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height that the whole set tells."""
+        return self.whole.size(self.numbers[index])
 
 
 def open_images(

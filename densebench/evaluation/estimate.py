@@ -176,7 +176,7 @@ class Trial:
         measured = self._seconds_of_parts(wanted, items[:1])
         if sum(measured) * len(items) <= budget:
             measured = self._seconds_of_parts(wanted, items)
-        workers = resolve_workers(self.evaluator.workers, len(wanted.items))
+        workers = resolve_workers(self.evaluator.workers, len(wanted.items), self.device)
         if workers and self.device.type == "cuda":  # images are decoded while the device computes
             return max(measured[0] / workers, measured[1])
         return sum(measured)
@@ -191,12 +191,12 @@ class Trial:
             shapes.setdefault(image.shape, []).append(image)
         count = 0
         for equal in shapes.values():
-            size = self.evaluator.batch_size
+            size = wanted.images_at_once(self.evaluator.batch_size, self.device, (equal[0].shape[1], equal[0].shape[2]))
             batches = [equal[start : start + size] for start in range(0, len(equal), size)]
             if self.device.type == "cuda" and len(items) > 1:  # a GPU that is not full would look slow
                 batches = [[batch[i % len(batch)] for i in range(size)] for batch in batches]
             for batch in batches:
-                wanted.passed(torch.stack(batch), self.device)
+                wanted.passed(torch.stack(batch), self.device).cpu()
                 count += len(batch)
         return (decoded - started) / len(items), (time.perf_counter() - decoded) / count
 

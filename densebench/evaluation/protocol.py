@@ -107,9 +107,13 @@ class Evaluator(ABC):
         choices=("fp32", "tf32", "bf16", "fp16"),
     )
     device: str = runtime("auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
-    batch_size: int = runtime(16, "images in one forward pass", minimum=1, maximum=65_536)
-    workers: int | None = runtime(None, "processes that decode images; none: chosen, up to 8", minimum=0, maximum=1024)
-
+    batch_size: int | None = runtime(
+        None, "images in one forward pass; none: 16 on the CPU, on a GPU as many as fill it", minimum=1, maximum=65_536
+    )
+    workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
+    decoder: str = runtime(
+        "pillow", "what decodes JPEG files: pillow, or turbo (simplejpeg, faster, the same pixels)", choices=("pillow", "turbo")
+    )
     cache_limit: float | None = runtime(
         None,
         "GB that the cache may take: folders of features that no run uses make room, the least recently used first; none: "
@@ -147,8 +151,9 @@ class Evaluator(ABC):
 
     def extracted(self, extraction: Extraction) -> Features:
         """Return the features of an extraction, from the cache where it has them."""
-        workers = resolve_workers(self.workers, len(extraction.items))
-        return extraction.features(resolve_device(self.device), self.batch_size, workers, limit_of(self.cache_limit))
+        device = resolve_device(self.device)
+        workers = resolve_workers(self.workers, len(extraction.items), device)
+        return extraction.features(device, self.batch_size, workers, limit_of(self.cache_limit))
 
     def points(self, dataset: Dataset) -> list[Point]:
         """Return what is to be scored on a data set: one point, unless a protocol sweeps an axis."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from densebench.backbones.backbone import Backbone
 from densebench.console import warn
+from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import Stopped, UserError
 from densebench.evaluation.cell import Scored, steps_of_cell
 from densebench.evaluation.plan import Datasets, Models, Plan, Requested, planned
@@ -130,6 +131,7 @@ def steps(plans: Sequence[Plan], *, keep_going: bool = True) -> Iterator[Step]:
 
 
 def _steps(plan: Plan, keep_going: bool) -> Iterator[Step]:
+    use_decoder(plan.evaluator.decoder)
     with joined(resolve_device(plan.evaluator.device)) as world:
         if world.size > 1 and not plan.evaluator.several_processes:
             where = f"runs in one process, not in {world.size}; start it without torchrun"

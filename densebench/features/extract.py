@@ -8,7 +8,7 @@ byte or one parameter of the view gives another key.
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,9 @@ from densebench.console import Progress, progress
 from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, checked, make_loader
+from densebench.datasets.io.shared_memory import piece_size
 from densebench.features.memory import Table, in_use
+from densebench.features.pipeline import BATCH, WRITERS, Piece, Writer, computed, gathered, images_at_once
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
@@ -46,8 +48,15 @@ class Normalisation:
     std: tuple[float, float, float]
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_channels(values, images.dtype, images.device) for values in (self.mean, self.std))
         return (images - mean) / std
+
+
+@functools.lru_cache(maxsize=32)
+def _channels(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """Return a value for each channel. It stays on the device: a copy to a GPU makes the host wait for all that is queued."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
 
 
 class Features:
@@ -141,13 +150,28 @@ class Extraction:
         return self.view.image(self.dataset.image(item), self.dataset.image_digest(item))
 
     def passed(self, images: Float[Tensor, "b 3 h w"], device: torch.device) -> Float[Tensor, "b gh gw d"]:
-        """Return the features of decoded images, as they are stored."""
+        """Return the features of decoded images, as they are stored, on the device."""
         with torch.inference_mode(), autocast(device, self.precision):
             grids = self.backbone(self.normalise(images.to(device, non_blocking=True)))
-            return grids.movedim(1, -1).to("cpu", DTYPES[self.precision])
+            grids = grids.movedim(1, -1).to(DTYPES[self.precision])
+            return grids.contiguous() if grids.is_cuda else grids
+
+    def chosen(self, names: Sequence[str], grids: Float[Tensor, "b gh gw d"]) -> Float[Tensor, "*patches d"]:
+        """Return what is kept of the features of some images: all of them, or their chosen patches, one after the other."""
+        if self.patches is None:
+            return grids
+        area = grids.shape[1] * grids.shape[2]
+        rows = torch.cat([number * area + self.patches[name] for number, name in enumerate(names)])
+        rows = rows.pin_memory() if grids.is_cuda else rows
+        with torch.inference_mode():
+            return grids.flatten(0, 2).index_select(0, rows.to(grids.device, non_blocking=True))
+
+    def images_at_once(self, batch_size: int | None, device: torch.device, shape: tuple[int, int]) -> int:
+        """Return how many views of a shape (height, width) go through the backbone together; None is chosen for the device."""
+        return images_at_once(batch_size, device, shape, self.backbone.stride)
 
     def features(
-        self, device: torch.device | str = "cpu", batch_size: int = 16, workers: int = 0, limit: int | None = None
+        self, device: torch.device | str = "cpu", batch_size: int | None = None, workers: int = 0, limit: int | None = None
     ) -> Features:
         """Return the features, computing those that the cache does not hold; see `extract`.
 
@@ -162,36 +186,45 @@ class Extraction:
             if limit is not None:
                 make_room(cache_root(), self.nbytes(missing), limit)
             self.backbone.to(device)
-            loader = _loader(self, missing, batch_size, workers, pin=device.type == "cuda")
+            most = functools.cache(functools.partial(self.images_at_once, batch_size, device))
+            batches = gathered(checked(_loader(self, missing, most, workers, device)), most)
             with progress(self.label, len(missing)) as bar, measured("features", CPU, images=len(missing)):
-                self._fill(store, checked(loader), device, limit, bar)  # all of it lies on disk at the end
+                self._fill(store, batches, device, limit, bar)  # all of it lies on disk at the end
         return Features(store, self.keys)
 
     def _fill(
-        self,
-        store: Store | Table,
-        batches: Iterator[tuple[list[str], Float[Tensor, "b 3 h w"]]],
-        device: torch.device,
-        limit: int | None,
-        bar: Progress,
+        self, store: Store | Table, batches: Iterator[list[Piece]], device: torch.device, limit: int | None, bar: Progress
     ) -> None:
         """Write the features of batches of names and images to the store, in shards of about SHARD_BYTES."""
-        pending: dict[str, Tensor] = {}
 
-        def write() -> None:
+        def write(tensors: dict[str, Tensor]) -> None:
             if limit is not None:
-                make_room(cache_root(), sum(grid.nbytes for grid in pending.values()), limit)
-            store.add(pending)
+                make_room(cache_root(), sum(grid.nbytes for grid in tensors.values()), limit)
+            store.add(tensors)
 
-        for names, images in batches:
-            for name, grid in zip(names, self.passed(images, device), strict=True):
-                pending[self.keys[name]] = grid.clone() if self.patches is None else grid.flatten(0, 1)[self.patches[name]]
-            if sum(grid.nbytes for grid in pending.values()) >= SHARD_BYTES:
-                write()
-                pending = {}
-            bar.advance(len(names))
-        if pending:
-            write()
+        def compute(names: list[str], images: Tensor) -> Tensor:
+            return self.chosen(names, self.passed(images, device))
+
+        on_gpu = device.type == "cuda"
+        threads = 0 if not on_gpu else 1 if limit is not None else WRITERS  # the cores of a CPU are computing
+        pending: dict[str, Tensor] = {}
+        size = 0
+        with Writer(write, threads) as writer:
+            for names, kept in computed(batches, compute, device):
+                for name, grid in zip(names, self._split(names, kept), strict=True):
+                    pending[self.keys[name]] = grid
+                    size += grid.nbytes
+                    if size >= SHARD_BYTES and (on_gpu or name == names[-1]):  # a batch of a GPU fills several shards
+                        writer.put(pending)
+                        pending, size = {}, 0
+                bar.advance(len(names))
+            if pending:
+                writer.put(pending)
+
+    def _split(self, names: Sequence[str], kept: Tensor) -> Sequence[Tensor]:
+        """Return what is kept of each image, as a tensor of its own unless it was copied from a GPU for the store."""
+        parts = kept.unbind(0) if self.patches is None else kept.split([len(self.patches[name]) for name in names])
+        return parts if kept.is_pinned() and in_use() is None else [part.clone() for part in parts]
 
 
 def extract(
@@ -204,7 +237,7 @@ def extract(
     normalisation: Normalisation | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     workers: int = 0,
     label: str = "features",
 ) -> Features:
@@ -212,6 +245,7 @@ def extract(
 
     Images of equal size go through the backbone together. Finished shards survive a kill; a second call resumes from there.
     patches: by the name of an image, the indices of the patches to keep, row by row; all others are dropped at once.
+    batch_size: images in one forward pass; None: 16 on the CPU, on a GPU as many as fill it.
     Raises UserError naming the file of an image that cannot be read, or the nearest sizes where the stride does not fit.
     """
     extraction = Extraction(backbone, dataset, items, view, patches, normalisation, precision, label)
@@ -232,21 +266,31 @@ class _Images(Samples):
         return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
 
 
-def _loader(extraction: Extraction, items: Sequence[Item], batch_size: int, workers: int, *, pin: bool) -> Iterable[Any]:
+def _loader(
+    extraction: Extraction, items: Sequence[Item], most: Callable[[tuple[int, int]], int], workers: int, device: torch.device
+) -> Iterable[Any]:
+    """Return the views of the images in pieces, of which `gathered` makes batches of `most(shape)`.
+
+    On the CPU a piece is a batch, unless the shared memory is too small for those that the workers decode ahead.
+    """
     view, dataset = extraction.view, extraction.dataset
     shapes = [view.shape(*dataset.image_size(item)) for item in items]
     for shape in sorted(set(shapes)):
         extraction.backbone.check_size(*shape)
-    batches = list(_equal_batches(shapes, batch_size))
+    batches = list(_equal_batches(shapes, most))
+    workers = min(workers, len(items))
+    size, pixels = max(map(len, batches)), max(3 * height * width for height, width in shapes)
+    size = min(size, BATCH) if device.type == "cuda" else size
+    size = piece_size(pixels * torch.float32.itemsize, workers, size) if workers else size
+    pieces = [batch[start : start + size] for batch in batches for start in range(0, len(batch), size)]
     images, memory = _Images(dataset, items, extraction.digests, view), in_use()
+    load = functools.partial(make_loader, images, _collate, workers, batch_bytes=size * pixels * torch.float32.itemsize)
     if memory is None:
-        return make_loader(images, _collate, min(workers, len(items)), pin, batch_sampler=batches)
+        return load(device.type == "cuda", batch_sampler=pieces)
     images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
     what = [view.identity(), class_code(type(view))]
-    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in batch)]) for batch in batches]
-    return memory.batches(
-        keys, batches, lambda some: make_loader(images, _collate, min(workers, len(items)), pin=False, batch_sampler=some)
-    )
+    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in piece)]) for piece in pieces]
+    return memory.batches(keys, pieces, lambda some: load(False, batch_sampler=some))
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:
@@ -254,14 +298,15 @@ def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, 
     return list(names), torch.stack(images)
 
 
-def _equal_batches(shapes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Yield batches of indices whose images have one shape, in order of first appearance."""
+def _equal_batches(shapes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
+    """Yield batches of at most `most(shape)` indices whose images have one shape, in order of first appearance."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):
         by_shape.setdefault(shape, []).append(index)
-    for indices in by_shape.values():
-        for start in range(0, len(indices), batch_size):
-            yield indices[start : start + batch_size]
+    for shape, indices in by_shape.items():
+        size = most(shape)
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ _PART = re.compile(r"\..+\.(?P<pid>\d{1,9})-(?P<machine>[0-9a-f]{8})\.[a-z0-9_]{
 _OLDER_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # its name does not say which process it belongs to
 _SEAL = re.compile(rb"\n#densebench crc32 ([0-9a-f]{8})\n\Z")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_masking = threading.Lock()
 _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the limit of open files",
@@ -199,6 +201,7 @@ def _machine() -> str:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _masking:  # another thread would read the 0
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

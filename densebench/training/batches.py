@@ -10,14 +10,18 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.datasets.dataset import limited
 from densebench.datasets.io.loader import Batches, make_loader
+from densebench.datasets.io.shared_memory import piece_size
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
@@ -25,7 +29,8 @@ from densebench.numerics.seeds import permutation, seed_of
 from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 
 Key = tuple[int, int]  # epoch, image
-PIECE = 32  # images that a worker decodes before it sends them
+PIECE = 32  # images that a worker decodes before it sends them, at most
+SAMPLED = 16  # images by whose sizes the memory of all is estimated
 
 
 @dataclass(frozen=True)
@@ -156,20 +161,35 @@ def join(parts: Sequence[Batch]) -> Batch:
 def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
     """Yield batches in the order of `keys`, decoded ahead by worker processes.
 
-    A worker decodes PIECE images at a time. Two batches are decoded ahead with any number of workers, rounded up to the same
-    number of pieces for each worker, at least two. So memory holds at most two batches and two pieces per worker.
+    A worker decodes at most PIECE images at a time. Two batches are decoded ahead with any number of workers, rounded up to the
+    same number of pieces for each worker, at least two; fewer where they would take more shared memory than one loader may.
     """
     first = next(keys, None)
     if first is None:
         return
     pieces: deque[int] = deque()  # number of pieces of each batch that was begun
-    size = PIECE if workers else len(first)
-    ahead = max(2, math.ceil(2 * len(first) / (PIECE * workers))) if workers else None
+    size, image_bytes = len(first), 0
+    sampling: dict[str, Any] = {}
+    if workers:
+        image_bytes = usual_bytes(reader.images)
+        size = piece_size(image_bytes, workers, PIECE)
+        held = 1 if pin else 2 * math.ceil(len(first) / size)  # the parts of a batch, until the next one has come
+        ahead = max(2, math.ceil(2 * len(first) / (size * workers)))
+        sampling = {"prefetch_factor": ahead, "held": held, "batch_bytes": size * image_bytes}
     batches = Batches(_cut(itertools.chain([first], keys), size, pieces))
-    decoded = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, prefetch_factor=ahead))
+    decoded = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, **sampling))
     for part in decoded:
         rest = itertools.islice(decoded, pieces.popleft() - 1)
         yield join([part, *rest])
+
+
+def usual_bytes(images: Images) -> int:
+    """Return the bytes of the pixels of an image on average, from the headers of a few; 0 where none can be read."""
+    sizes = []
+    for number in limited(range(len(images)), SAMPLED):
+        with suppress(UserError):
+            sizes.append(images.nbytes(number))
+    return sum(sizes) // max(1, len(sizes))
 
 
 def _cut(keys: Iterator[list[Key]], size: int, pieces: deque[int]) -> Iterator[list[Key]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,31 +12,36 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from densebench.console import progress
+from densebench.console import Progress, progress
+from densebench.datasets.io import shared_memory
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.training.batches import Batch
 
+RUN = 64  # images that a thread takes at once
+MOST_THREADS = 16
+
 
 class Cache(Images):
-    """All images of a data set, decoded once, as bytes in shared memory, with a short side of at most `side` px.
+    """All images of a data set, decoded once, as bytes in one buffer, with a short side of at most `side` px.
 
-    Larger images are reduced to that size, so crops of a small part of them lose some detail.
+    Larger images are reduced to that size, so crops of a small part of them lose some detail. The headers of the files say how
+    large the buffer must be; then threads decode every image into its place, so memory holds the pixels once. Code of the user's
+    own, which reads some data sets, is called by one thread.
+
+    shared: whether processes that decode will read it; then it lies in shared memory. Raises UserError where that is too small.
     """
 
-    def __init__(self, images: Images, side: int) -> None:
+    def __init__(self, images: Images, side: int, shared: bool = True) -> None:
         self.name, self.images = images.name, images
-        self.shapes: list[tuple[int, int]] = []
-        parts: list[Tensor] = []
-        with progress("decoding into memory", len(images)) as bar:
-            for number in range(len(images)):
-                pixels = _decoded(images, number, side)
-                self.shapes.append((pixels.shape[0], pixels.shape[1]))
-                parts.append(torch.from_numpy(pixels.copy()).flatten())
-                bar.advance()
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.bytes = torch.cat(parts).share_memory_()
+        threads = 1 if images.code else min(MOST_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool, progress("decoding into memory", len(images)) as bar:
+            shapes = [shape for run in pool.map(lambda run: _shapes(images, run, side), _runs(len(images))) for shape in run]
+            room = _Room(shapes, shared)
+            for _ in pool.map(lambda run: room.fill(images, run, side, bar), _runs(len(images))):
+                pass
+        self.bytes, self.shapes, self.starts = room.packed()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,6 +53,10 @@ class Cache(Images):
     def open(self, index: int) -> Image.Image:
         """Return the cached image."""
         return Image.fromarray(self.pixels(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height of the cached image."""
+        return self.shapes[index][::-1]
 
     def pixels(self, index: int) -> np.ndarray:
         """Return the cached bytes, uint8 [h, w, 3], from whichever device they are on."""
@@ -89,6 +101,14 @@ class Shapes(Images):
         """Raise NotImplementedError: the pixels are elsewhere."""
         raise NotImplementedError
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Return the width and height of the cached image."""
+        return self.shapes[index][::-1]
+
+    def nbytes(self, index: int) -> int:
+        """Return 0: `pixels` returns none."""
+        return 0
+
     def pixels(self, index: int) -> np.ndarray:
         """Return an array without channels, uint8 [h, w, 0]. Raises UserError for a file that could not be decoded."""
         height, width = self.shapes[index]
@@ -97,12 +117,98 @@ class Shapes(Images):
         return np.zeros((height, width, 0), np.uint8)
 
 
+class _Room:
+    """One buffer with a place for each image, which threads fill."""
+
+    def __init__(self, shapes: list[tuple[int, int]], shared: bool) -> None:
+        self.shapes = shapes
+        self.starts = _starts(shapes)
+        self.bytes = _buffer(int(self.starts[-1]), shared)
+        self._shared = shared
+        self._larger: dict[int, np.ndarray] = {}
+        """Images that are larger than their headers said."""
+
+    def fill(self, images: Images, run: range, side: int, bar: Progress) -> None:
+        """Decode some images into their places."""
+        for number in run:
+            pixels = _decoded(images, number, side)
+            place = self.bytes[self.starts[number] : self.starts[number + 1]].numpy()
+            self.shapes[number] = (pixels.shape[0], pixels.shape[1])
+            if pixels.size <= place.size:
+                place[: pixels.size] = pixels.reshape(-1)
+            else:
+                self._larger[number] = pixels.copy()
+            bar.advance()
+
+    def packed(self) -> tuple[Tensor, list[tuple[int, int]], np.ndarray]:
+        """Return the bytes without gaps, the shapes of the images, and where each begins.
+
+        There are gaps where a file has a header and cannot be decoded. They are closed within the buffer; only where an image is
+        larger than its header said is another one made.
+        """
+        starts = _starts(self.shapes)
+        if np.array_equal(starts, self.starts):
+            return self.bytes, self.shapes, starts
+        target = _buffer(int(starts[-1]), self._shared) if self._larger else self.bytes
+        into, source = target.numpy(), self.bytes.numpy()
+        for number, (begin, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            old = int(self.starts[number])
+            larger = self._larger.get(number)
+            if larger is not None:
+                into[begin:end] = larger.reshape(-1)
+            elif target is not self.bytes or old != begin:
+                into[begin:end] = source[old : old + end - begin]  # numpy copies what overlaps as if through another array
+        return target[: int(starts[-1])], self.shapes, starts
+
+
+def _starts(shapes: list[tuple[int, int]]) -> np.ndarray:
+    """Return where each image begins in the buffer, and after the last one where it ends."""
+    return np.cumsum([0, *(3 * height * width for height, width in shapes)])
+
+
+def _buffer(size: int, shared: bool) -> Tensor:
+    """Return uint8 [size] that nothing was written to, so that it takes no memory yet."""
+    if not shared:
+        return torch.empty(size, dtype=torch.uint8)
+    free = shared_memory.free_bytes()
+    if free is not None and size > free:
+        raise UserError(
+            f"--cache ram: the decoded images take {size / 1e9:.1f} GB of shared memory, {shared_memory.FOLDER} has "
+            f"{free / 1e9:.1f} GB free; give it more (docker run --shm-size={size // 10**9 + 4}g), lower --cache-side, or set "
+            "--workers 0, which needs none"
+        )
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))  # type: ignore[call-overload]
+
+
+def _runs(count: int) -> Iterator[range]:
+    return (range(start, min(count, start + RUN)) for start in range(0, count, RUN))
+
+
+def _shapes(images: Images, run: range, side: int) -> list[tuple[int, int]]:
+    """Return the heights and widths that images will have in the cache, from their headers; 0 for a broken file."""
+    return [_reduced(_size(images, number), side)[::-1] for number in run]
+
+
+def _size(images: Images, number: int) -> tuple[int, int]:
+    try:
+        return images.size(number)
+    except UserError:
+        return 0, 0
+
+
+def _reduced(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the width and height of an image of a width and height in the cache."""
+    if min(size) <= side:
+        return size
+    factor = side / min(size)
+    return round(size[0] * factor), round(size[1] * factor)
+
+
 def _decoded(images: Images, number: int, side: int) -> np.ndarray:
+    """Return an image as it is cached, uint8 [h, w, 3]; [0, 0, 3] where it cannot be decoded."""
     try:
         image = images.open(number)
     except UserError:
         return np.zeros((0, 0, 3), np.uint8)
-    factor = side / min(image.size)
-    if factor < 1:
-        image = image.resize((round(image.width * factor), round(image.height * factor)), reducing_gap=2.0)
-    return np.asarray(image)
+    size = _reduced(image.size, side)
+    return np.asarray(image if size == image.size else image.resize(size, reducing_gap=2.0))

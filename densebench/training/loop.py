@@ -7,7 +7,6 @@ the objective's memory and a step number, and on the CPU a resumed run gives the
 from __future__ import annotations
 
 import copy
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.seeds import seed_of
-from densebench.processes import World, agree, average_gradients, total
+from densebench.processes import World, agree, average_gradients, decoders, total
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
@@ -219,8 +218,9 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
     if options.cache == "none":
         yield from load_batches(Reader(training.images, options.views(), training.seed), keys, workers, pin)
         return
-    cache = training.images if isinstance(training.images, Cache) else Cache(training.images, options.cache_side)
-    training.images = cache
+    if not isinstance(training.images, Cache):
+        training.images = Cache(training.images, options.cache_side, shared=workers > 0 and options.cache == "ram")
+    cache = training.images
     if options.cache == "ram":
         yield from load_batches(Reader(cache, options.views(), training.seed), keys, workers, pin)
         return
@@ -230,10 +230,8 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
 
 
 def default_workers(world: World) -> int:
-    """Return the number of decoding processes: none on the CPU, whose cores the training needs; else up to 12 a GPU."""
-    if world.device.type == "cpu":
-        return 0
-    return max(1, min(12, (os.cpu_count() or 1) // max(1, torch.cuda.device_count()) - 1))
+    """Return the number of decoding processes: none on the CPU, whose cores the training needs; else as `decoders` says."""
+    return 0 if world.device.type == "cpu" else decoders()
 
 
 def _count_broken(training: Training, batch: Batch) -> None:

@@ -87,6 +87,9 @@ class Pretrainer(ABC):
     )
     device: str = runtime("auto", "where to train; auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
+    decoder: str = runtime(
+        "pillow", "what decodes JPEG files: pillow, or turbo (simplejpeg, faster, the same pixels)", choices=("pillow", "turbo")
+    )
     cache: str = runtime(
         "none",
         "where decoded images, reduced to --cache-side, are cached: nowhere, in main memory or on the GPU",

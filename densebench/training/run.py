@@ -20,6 +20,7 @@ import torch
 from densebench import catalog, options
 from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.console import notice, warn
+from densebench.datasets.io.decoding import use_decoder
 from densebench.datasets.unlabelled import Images, open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
@@ -102,6 +103,7 @@ def train(
         notice(f"no --data: pretraining on the generated data set {DEFAULT_DATA} with preset {name}")
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
+    use_decoder(chosen.decoder)
     images = open_images(data.specs, data.root, limit)
     probe = probe_of(chosen.probe, chosen.device, data.root)
     facts = {

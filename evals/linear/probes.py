@@ -48,6 +48,7 @@ from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Sample, Stage
 from densebench.evaluation.whole_images import features_of, features_stage, truth_map, whole_view
 from densebench.features.extract import DTYPES, Features, Normalisation, autocast
+from densebench.features.pipeline import BATCH
 from densebench.features.views import CropView, View, named_generator
 from densebench.files.atomic import digest
 from densebench.files.store import Store
@@ -299,7 +300,7 @@ class Source:
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
         crops = _Crops(options, self.space, wanted)
-        loader = make_loader(crops, _collate, workers, device.type == "cuda", batch_size=options.batch_size)
+        loader = make_loader(crops, _collate, workers, device.type == "cuda", batch_size=options.batch_size or BATCH)
         for images, labels in checked(loader):
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):

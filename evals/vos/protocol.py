@@ -44,6 +44,7 @@ from densebench.evals.vos.scoring import Tally, scores
 from densebench.evals.vos.tracking import Tracker, Tracking
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
+from densebench.features.pipeline import BATCH
 from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting
 from densebench.processes import resolve_device, resolve_workers
@@ -211,5 +212,5 @@ class Vos(Evaluator):
             backbone.to(device), videos, device,
             size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
             precision=self.precision, window=window, context=self.context, upsample=self.upsample,
-            batch_size=self.batch_size, workers=workers,
+            batch_size=self.batch_size or BATCH, workers=workers,
         )  # fmt: skip

@@ -13,10 +13,12 @@ from PIL import Image
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.weights import weights_digest
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.io import shared_memory
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation, extract
 from densebench.features.views import View
 from densebench.files.atomic import digest
+from densebench.files.store import Store
 
 SHAPES = [(16, 24), (24, 16), (16, 24), (32, 32)]  # height, width
 
@@ -136,6 +138,69 @@ def test_what_was_finished_before_a_kill_is_kept(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             run(model, batch_size=1)
     assert run()[0] == 2
+
+
+def shards(folder):
+    """The files of a cache's shards, by name."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+PATCHES = {"0": torch.tensor([3, 0]), "1": torch.tensor([], dtype=torch.long), "2": torch.tensor([1]), "3": torch.arange(4)}
+
+
+def test_chosen_patches_are_those_of_each_image(tmp_path):
+    whole, chosen = run()[1], run(patches=PATCHES)[1]
+    for item in DATA.items("train"):
+        assert torch.equal(chosen[item], whole[item].flatten(0, 1)[PATCHES[item.name]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patches", [None, PATCHES])
+def test_pieces_that_the_shared_memory_asks_for_change_no_byte(patches, tmp_path, monkeypatch):
+    """They go through the network in the batches in which they would have gone as a whole."""
+    run(patches=patches)
+    whole = shards(tmp_path)
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 20_000)
+    sizes = []
+    plain = Count.forward
+    monkeypatch.setattr(Count, "forward", lambda self, images: sizes.append(len(images)) or plain(self, images))
+    run(patches=patches, workers=1)
+    assert sizes == [4] and shards(tmp_path / "other") == whole
+
+
+def test_a_full_disk_ends_the_work_and_leaves_finished_shards(monkeypatch):
+    from densebench.features import extract as features
+
+    monkeypatch.setattr(features, "SHARD_BYTES", 1)
+    plain = Store.add
+
+    def full(self, tensors):
+        if len(self) == 2:
+            raise UserError("cannot write: no space left on device")
+        plain(self, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", full)
+        with pytest.raises(UserError, match="no space left"):
+            run(batch_size=1)
+    assert run()[0] == 2
+
+
+def test_images_whose_features_do_not_fit_the_device_go_through_it_in_parts(monkeypatch):
+    whole = run()[1]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    plain = Count.forward
+
+    def small(self, images):
+        if len(images) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plain(self, images)
+
+    monkeypatch.setattr(Count, "forward", small)
+    parts = run(backbone(2.0))[1]
+    for item in DATA.items("train"):
+        assert torch.equal(parts[item], 2 * whole[item])
 
 
 def test_storage_has_the_precision_that_was_asked_for():

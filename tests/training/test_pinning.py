@@ -34,13 +34,13 @@ def loaders(monkeypatch):
     def spy(*arguments, pin_memory=False, **more):
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
-    monkeypatch.setattr("densebench.datasets.io.loader.DataLoader", spy)
+    monkeypatch.setattr("densebench.datasets.io.loader.Loader", spy)
     monkeypatch.setattr(linear_probes, "resolve_device", torch.device)
 
 
 def extracting(device, _):
     dataset = load_dataset("scenes")
-    features.extract(load_backbone("pixels:16"), dataset, dataset.part("val", 2), View(16, 32), device=device)
+    features.extract(load_backbone("pixels:16"), dataset, dataset.part("val", 2), View(16, 32), device=device, batch_size=2)
 
 
 def probing(device, _):

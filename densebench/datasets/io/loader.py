@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from densebench.datasets.io.decoding import use_decoder, used_decoder
+from densebench.datasets.io.shared_memory import WAITING, Loader, Piped, Transport, transport
 from densebench.datasets.io.workers import usable, worker_context
 from densebench.errors import UserError
 
@@ -42,22 +44,32 @@ class Batches:
 
 
 def make_loader(
-    samples: torch.utils.data.Dataset[Any], collate: Callable[[list[Any]], Any], workers: int, pin: bool, **sampling: Any
+    samples: torch.utils.data.Dataset[Any],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    pin: bool,
+    *,
+    batch_bytes: int = 0,
+    held: int = 1,
+    **sampling: Any,
 ) -> DataLoader[Any]:
     """Return a loader of what `collate` makes of each batch, or of the first UserError in it.
 
-    pin: into page-locked memory, for a GPU. sampling: further arguments of torch's DataLoader.
+    pin: into page-locked memory, for a GPU. batch_bytes: what a batch takes, 0 if unknown: it bounds how many are decoded ahead,
+    so that they fit the shared memory. held: how many are in use at once. sampling: further arguments of torch's DataLoader.
     """
-    collate = functools.partial(_collated, collate)
     workers, with_script = usable(workers, (samples, collate))
-    if not workers:
-        sampling.pop("prefetch_factor", None)
-    return DataLoader(
+    ahead = sampling.pop("prefetch_factor", None) or WAITING
+    plan = transport(batch_bytes, workers, ahead, held) if workers and batch_bytes else Transport(ahead)
+    if workers:
+        sampling["prefetch_factor"] = plan.ahead
+    return Loader(
         samples,
-        collate_fn=collate,
+        collate_fn=functools.partial(_collated, collate, plan.in_pipes),
         num_workers=workers,
         multiprocessing_context=worker_context(workers, with_script),
         pin_memory=pin,
+        worker_init_fn=functools.partial(_start, used_decoder()),
         **sampling,
     )
 
@@ -70,6 +82,12 @@ def checked(batches: Iterable[Any]) -> Iterator[Any]:
         yield batch
 
 
-def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+def _start(decoder: str, _worker: int) -> None:
+    """Decode in a new process as in the main one."""
+    use_decoder(decoder)
+
+
+def _collated(collate: Callable[[list[Any]], Any], in_pipes: bool, samples: list[Any]) -> Any:
     error = next((sample for sample in samples if isinstance(sample, UserError)), None)
-    return error or collate(samples)
+    batch = error or collate(samples)
+    return Piped(batch) if in_pipes else batch

@@ -1,0 +1,180 @@
+"""Batches of images through a network, and what comes out to a store: on a GPU, all at the same time.
+
+While the GPU computes one batch, the next one is copied to it and the results of the one before are copied back, each on a stream
+of its own; threads write shards meanwhile. The host waits for the copy of the results of the batch before, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densebench.console import warn
+from densebench.errors import UserError
+from densebench.numerics.host_copy import HostCopy
+
+BATCH = 16
+"""Images in a forward pass on the CPU, and at most those that a worker process sends at once."""
+TOKENS = 2**17
+"""Patches in a forward pass that fill a GPU: 128 images of 512 px in patches of 16."""
+PIXEL_BYTES = 1024
+"""Memory of the GPU that one pixel takes in a forward pass: above what a convolutional network needs, far above a ViT."""
+MOST = 512
+"""Images in a forward pass that is chosen for a GPU, at most."""
+WRITERS = 4
+"""Threads that write what a GPU computes; one writes about 1 GB/s, of which half is the checksum."""
+
+Piece = tuple[list[str], Tensor]
+"""The names of some images of one size, and their views `[b 3 h w]`."""
+Compute = Callable[[list[str], Tensor], Tensor]
+"""Returns what is kept of some images of one size, on the device."""
+
+
+def images_at_once(given: int | None, device: torch.device, shape: tuple[int, int], stride: int) -> int:
+    """Return how many images of a shape (height, width) go through a network together.
+
+    `given` where it is not None, else BATCH on the CPU; on a GPU as many as fill it and as half of its free memory holds.
+    """
+    if given is not None:
+        return given
+    if device.type != "cuda":
+        return BATCH
+    height, width = shape
+    free, _ = torch.cuda.mem_get_info(device)
+    patches = max(1, (height // stride) * (width // stride))
+    return max(1, min(MOST, TOKENS // patches, free // 2 // (height * width * PIXEL_BYTES)))
+
+
+def gathered(pieces: Iterable[Piece], most: Callable[[tuple[int, int]], int]) -> Iterator[list[Piece]]:
+    """Yield consecutive pieces of one size together, in order: as many as hold at most `most(shape)` images, at least one."""
+    batch: list[Piece] = []
+    count = 0
+    for names, images in pieces:
+        if batch and (batch[0][1].shape[1:] != images.shape[1:] or count + len(names) > most((images.shape[2], images.shape[3]))):
+            yield batch
+            batch, count = [], 0
+        batch.append((names, images))
+        count += len(names)
+        if count >= most((images.shape[2], images.shape[3])):
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def computed(batches: Iterable[list[Piece]], compute: Compute, device: torch.device) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield names and what `compute` returns for them, on the CPU, in order; on a GPU one batch late.
+
+    A batch that does not fit the memory of the GPU is halved, and so are those after it. Raises UserError where one image does
+    not fit.
+    """
+    halving = _Halving(compute)
+    if device.type == "cuda":
+        yield from _overlapped(batches, halving, device)
+        return
+    for pieces in batches:
+        images = pieces[0][1] if len(pieces) == 1 else torch.cat([images for _, images in pieces])
+        yield from halving.parts(_names(pieces), images)
+
+
+def _overlapped(batches: Iterable[list[Piece]], halving: _Halving, device: torch.device) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield as `computed` does: copies to the device and back go on beside the forward pass."""
+    incoming, outgoing, here = torch.cuda.Stream(device), torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    begun: deque[list[tuple[list[str], HostCopy]]] = deque()
+    for pieces in batches:
+        with torch.cuda.stream(incoming):
+            moved = [images.to(device, non_blocking=True) for _, images in pieces]
+            images = moved[0] if len(moved) == 1 else torch.cat(moved)
+            here.wait_event(incoming.record_event())
+        images.record_stream(here)  # its memory is not given to another batch before this one is computed
+        copies = []
+        for names, result in halving.parts(_names(pieces), images):
+            outgoing.wait_event(here.record_event())
+            with torch.cuda.stream(outgoing):
+                copies.append((names, HostCopy(result)))
+            result.record_stream(outgoing)
+        del moved, images
+        begun.append(copies)
+        if len(begun) > 1:
+            yield from ((names, copy.value()) for names, copy in begun.popleft())
+    for copies in begun:
+        yield from ((names, copy.value()) for names, copy in copies)
+
+
+def _names(pieces: list[Piece]) -> list[str]:
+    return [name for names, _ in pieces for name in names]
+
+
+class _Halving:
+    """Computes batches, in parts where the memory of the GPU does not hold a whole one."""
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self._most: int | None = None
+
+    def parts(self, names: list[str], images: Tensor) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield the names of the images and what was computed of them, in as few parts as fit."""
+        start = 0
+        while start < len(names):
+            end = min(len(names), start + (self._most or len(names)))
+            result = self._tried(names[start:end], images[start:end])
+            if result is None:
+                self._halve(end - start, images)
+                continue
+            yield names[start:end], result
+            start = end
+
+    def _tried(self, names: list[str], images: Tensor) -> Tensor | None:
+        try:
+            return self._compute(names, images)
+        except torch.cuda.OutOfMemoryError:  # no more is done here: the traceback holds the memory that has to be freed
+            return None
+
+    def _halve(self, count: int, images: Tensor) -> None:
+        if count == 1:
+            height, width = images.shape[2:]
+            raise UserError(
+                f"the memory of the GPU does not hold one image of {height} x {width} px; give a smaller --image-size"
+            )
+        self._most = count // 2
+        torch.cuda.empty_cache()
+        warn(f"{count} images do not fit the memory of the GPU: {self._most} go through the network together")
+
+
+class Writer:
+    """Calls `write` while the block goes on: in so many threads, each with one call at most; with none, at once.
+
+    All that was handed over is written when the block ends, even where it ends by an error. Raises what `write` raises: at the
+    next `put`, or at the end.
+    """
+
+    def __init__(self, write: Callable[[dict[str, Tensor]], None], threads: int) -> None:
+        self._write, self._threads = write, threads
+        self._begun: deque[Future[Any]] = deque()
+        self._pool = ThreadPoolExecutor(threads, "densebench-writer") if threads else None
+
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Hand over what is to be written; wait for the first call while every thread has one."""
+        if self._pool is None:
+            self._write(tensors)
+            return
+        while len(self._begun) >= self._threads or (self._begun and self._begun[0].done()):
+            self._begun.popleft().result()
+        self._begun.append(self._pool.submit(contextvars.copy_context().run, self._write, tensors))
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        if kind is None:
+            for future in self._begun:
+                future.result()
