@@ -3,7 +3,8 @@
 Source: DINO (Caron et al., ICCV 2021), equations 1 to 4; CrOC, equations 3 to 6; CrIBo, equations 5 to 10.
 
 The distributions have up to 65,536 entries. They exist for a few rows at a time: gradients are taken chunk by chunk in the
-forward pass (the loss is a scalar, so the backward pass only scales them), and a row without weight is never projected.
+forward pass (the loss is a scalar, so the backward pass only scales them). Whoever calls leaves out the rows without weight, so
+that these are never projected.
 """
 
 from __future__ import annotations
@@ -83,11 +84,9 @@ def distil(
 
     student, teacher: unit vectors of the bottleneck. mix[g, s, t]: the weight of the pair of student row s with teacher row t,
     such as 1/count for a mean, 0 for a pair that does not count. Gradients reach `student` and `student_prototypes`, exactly;
-    none reach the teacher. Groups whose `mix` is 0 are left out and cost nothing; finding them takes one wait for the GPU.
+    none reach the teacher. Groups whose `mix` is 0 cost as much as others: leave them out (finding them here would make the host
+    wait for the GPU).
     """
-    used = mix.abs().sum(dim=(1, 2)).nonzero()[:, 0]
-    if len(used) < len(mix):
-        student, teacher, mix = student[used], teacher.detach()[used], mix[used]
     with torch.autocast(student.device.type, enabled=False):
         return _Distil.apply(  # type: ignore[no-untyped-call, no-any-return]
             student, student_prototypes, teacher, teacher_prototypes, mix, centre, student_temp, teacher_temp
@@ -103,7 +102,7 @@ class _Volume(torch.autograd.Function):
         mass = student.new_zeros(len(prototypes))
         for z in student.split(rows):
             mass += (z @ prototypes.T).div_(temperature).softmax(dim=1).sum(dim=0)
-        mean = total(mass) / total(mass.new_tensor(float(len(student))))
+        mean = total(mass) / total(mass.new_full((), len(student)))
         level = mean.clamp(min=torch.finfo(mean.dtype).tiny).log() + 1
         grad_student, grad_prototypes = torch.empty_like(student), torch.zeros_like(prototypes)
         for z, out in zip(student.split(rows), grad_student.split(rows), strict=True):
@@ -146,7 +145,7 @@ def balance(
     """
     centre = prototypes.new_zeros(len(prototypes))
     rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))
-    number = total(centre.new_tensor(float(len(teacher))))
+    number = total(centre.new_full((), len(teacher)))
     with torch.autocast(teacher.device.type, enabled=False):
         for _ in range(iterations):
             parts = [

@@ -20,6 +20,7 @@ from densebench.console import warn
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, average_gradients, decoders, total
 from densebench.training.augmentation import ViewSpec, render
@@ -156,10 +157,11 @@ def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSp
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
+    means = _means(training, losses) if logging else None
     update(training, losses)
     training.step += 1
     epoch = (training.step - 1) // training.order.steps
-    return Report(training.step, epoch, _figures(training, losses), views) if logging else Report(training.step, epoch, {})
+    return Report(training.step, epoch, _figures(training, means), views) if means else Report(training.step, epoch, {})
 
 
 def update(training: Training, losses: list[Loss]) -> None:
@@ -189,15 +191,23 @@ def update(training: Training, losses: list[Loss]) -> None:
     training.optimiser.zero_grad(set_to_none=True)
 
 
-def _figures(training: Training, losses: list[Loss]) -> dict[str, float]:
-    """Return terms and figures, averaged over micro-batches and processes, with the values of the schedules."""
-    step, means = training.step - 1, {}
+def _means(training: Training, losses: list[Loss]) -> tuple[list[str], HostCopy]:
+    """Return the names of terms and figures, and their averages over micro-batches and processes on the way to the host.
+
+    The copy begins before the only wait of the step, so it is there after it.
+    """
+    means = {}
     for kind in ("terms", "figures"):
         for name in getattr(losses[0], kind):
             means[name] = torch.stack([getattr(loss, kind)[name].float() for loss in losses]).mean()
     means = {"loss": torch.stack([loss.total.detach().float() for loss in losses]).mean(), **means}
-    values: list[Any] = (total(torch.stack(list(means.values()))) / training.world.size).tolist()
-    figures = dict(zip(means, values, strict=True))
+    return list(means), HostCopy(total(torch.stack(list(means.values()))) / training.world.size)
+
+
+def _figures(training: Training, means: tuple[list[str], HostCopy]) -> dict[str, float]:
+    """Return the averages of `_means` with the values of the schedules, and let the monitor watch them."""
+    step = training.step - 1
+    figures: dict[str, float] = dict(zip(means[0], means[1].value().tolist(), strict=True))
     training.monitor.watch(training.step, figures, warmed_up=step >= training.warmup)
     counts = {"skipped": float(training.monitor.skipped), "broken_files": float(len(training.broken))}
     return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}

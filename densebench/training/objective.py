@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.seeds import seed_of
 from densebench.training.augmentation import AugmentParams
 from densebench.training.distillation import Centre
@@ -48,14 +49,16 @@ class StepContext:
 
     def noise(self, images: int, *shape: int, device: torch.device, name: str = "noise") -> Float[Tensor, "images *shape"]:
         """Return uniform noise in [0, 1) for the images of this micro-batch: their slice of the whole batch's noise."""
-        whole = self.common(self.world * self.parts * images, *shape, device=torch.device("cpu"), name=name)
+        whole = self._drawn((self.world * self.parts * images, *shape), name)
         start = self.first(images)
-        return whole[start : start + images].to(device, non_blocking=True)
+        return on_device(whole[start : start + images], device)
 
     def common(self, *shape: int, device: torch.device, name: str) -> Float[Tensor, "*shape"]:
         """Return uniform noise in [0, 1) that is the same in all processes and micro-batches of a step."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, name, self.step))
-        return torch.rand(shape, generator=generator).to(device, non_blocking=True)
+        return on_device(self._drawn(shape, name), device)
+
+    def _drawn(self, shape: tuple[int, ...], name: str) -> Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(seed_of(self.seed, name, self.step)))
 
     def first(self, images: int) -> int:
         """Return the index of this micro-batch's first image in the whole batch."""
@@ -84,9 +87,8 @@ class Views:
 
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
         """Return the centres of the patches of a view in the original images, px."""
-        device = self.pixels[view].device
-        boxes, flips = (part.to(device, non_blocking=True) for part in (self.draws[view].boxes, self.draws[view].flips))
-        return patch_positions(boxes, flips, grid)
+        draws = AugmentParams(on_device(self.draws[view].table, self.pixels[view].device))
+        return patch_positions(draws.boxes, draws.flips, grid)
 
 
 @dataclass

@@ -31,8 +31,11 @@ from torch import Tensor
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
+from densebench.numerics.device_copy import on_device
+from densebench.numerics.late_indices import LateIndices, positions_among
 from densebench.options import setting
 from densebench.pretrain.cribo.bank import Bank, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
@@ -43,7 +46,7 @@ from densebench.training.heads import Head
 from densebench.training.image_level import by_image, global_views, image_figures, image_loss
 from densebench.training.method import TINY, PrototypePretrainer
 from densebench.training.networks import Encoder, Network
-from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, objects_per_group, shares, weighed
+from densebench.training.objective import Loss, Objective, StepContext, Views, check_weights, shares, weighed
 
 Pair = tuple[Tensor, Tensor]  # prototypes of the student and of the teacher
 LONG: Mapping[str, Any] = {"teacher_temp": 0.07, "norm_last_layer": False, "teacher_temp_epochs": 30, "min_lr": 1e-5}
@@ -134,14 +137,20 @@ class Bootstrapping(Objective):
         self._noted: list[tuple[Tensor, ...]] = []  # objects of the step's micro-batches
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Return the loss: cluster the teacher's patches, match the objects across images, and compare student and teacher."""
+        """Return the loss: cluster the teacher's patches, match the objects across images, and compare student and teacher.
+
+        How many objects and matches there are depends on the teacher alone. It is read after the student's work has been queued.
+        """
         options = self.options
         pixels = torch.cat(views.pixels)
+        numbers = on_device(views.numbers, pixels.device)
         with torch.no_grad():
             teacher_tokens = teacher.encode(pixels)
             labels, objects = self.cluster(teacher_tokens.patches, views, context)
             one, two = teacher_tokens.patches.chunk(2)
             teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+            matches, ratio = self.matches(teacher_objects, objects.valid, numbers, context)
+            late = LateIndices(objects.valid, matches.used, matches.weights > 0)
         student_tokens = student.encode(pixels)
         one, two = student_tokens.patches.chunk(2)
         student_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
@@ -154,15 +163,13 @@ class Bootstrapping(Objective):
             student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context
         )
         self.image_centre.see(teacher_views)
-        rows = objects.valid.flatten().nonzero()[:, 0]
+        rows, *chosen = late.indices()
         z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
-        terms["neighbour"], ratio = self.neighbour_loss(
-            z_s, teacher_objects, objects.valid, rows, views.numbers, prototypes, teacher, context
-        )
+        terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, *chosen, prototypes, teacher, context)
 
-        self._note(teacher_objects, objects, labels, views)
+        self._note(teacher_objects, objects, labels, numbers, views)
         total = weighed(terms, self.weights)
         figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
         figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": ratio}
@@ -178,17 +185,9 @@ class Bootstrapping(Objective):
         positions = torch.cat([views.positions(0, self.grid), views.positions(1, self.grid)], dim=1)
         noise = context.noise(len(views), tokens.shape[1], device=tokens.device)
         labels = partition(
-            tokens,
-            positions,
-            noise,
-            options.objects,
-            options.lambda_pos,
-            rounds=options.rounds,
-            sharpness=options.sharpness,
-            iterations=options.sinkhorn_iterations,
-            group=options.group_size,
-            update_marginal=options.update_marginal,
-        )
+            tokens, positions, noise, options.objects, options.lambda_pos, rounds=options.rounds, sharpness=options.sharpness,
+            iterations=options.sinkhorn_iterations, group=options.group_size, update_marginal=options.update_marginal,
+        )  # fmt: skip
         return labels, from_labels(labels, options.objects)
 
     def object_loss(
@@ -215,42 +214,40 @@ class Bootstrapping(Objective):
     def neighbour_loss(
         self,
         z_s: Tensor,
-        teacher_objects: Tensor,
         valid: Tensor,
-        rows: Tensor,
-        numbers: Tensor,
+        matches: Matches,
+        used: Tensor,
+        weighed: Tensor,
         prototypes: Pair,
         teacher: Network,
         context: StepContext,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
-        Each direction is a mean over a group's matches; `--neighbour-norm official` divides both by the number of the first. The
-        second value is the bootstrapping ratio: the share of objects with a match that is used (appendix B.4).
+        z_s: as in `object_loss`. used, weighed: the flat indices of the matches that are used, and of those that have a weight.
+        """
+        with torch.no_grad():
+            z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, weighed)]
+        z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], weighed)]
+        weights = matches.weights.flatten()[weighed]
+        return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context)
+
+    @torch.no_grad()
+    def matches(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Matches, Tensor]:
+        """Return the matches of both views' objects, none before `--bootstrap-after` epochs or without a loss across images.
+
+        The second value is the bootstrapping ratio: the share of objects with a match that holds (appendix B.4).
         """
         options = self.options
         indices, masks = self.match(teacher_objects, valid, numbers, context)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
         if context.epoch < options.bootstrap_after or not options.neighbour_weight:
             masks = torch.zeros_like(masks)
-        weights = torch.stack([shares(masks[0], options.group_size), shares(masks[1], options.group_size)])
-        if options.neighbour_norm == "official":
-            matches, groups = objects_per_group(masks[0], options.group_size)
-            first = ((matches > 0) / matches.clamp(min=1) / groups)[:, None]
-            weights = torch.stack([first * masks[0], first * masks[1]])
-        chosen = masks.flatten(1)[:, rows].flatten().nonzero()[:, 0]  # of the valid objects of view 1, then of view 2
-        indices, weights = (array.flatten(1)[:, rows].flatten()[chosen] for array in (indices, weights / 2))
-        first_view = chosen < len(rows)
-        with torch.no_grad():
-            near = torch.where(first_view[:, None], self.bank.at(0, indices), self.bank.at(1, indices))
-            z_t = teacher.project(near)
-        z_s = z_s.flip(0).flatten(0, 1)[chosen]  # the other view's
-        return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context), ratio
+        return Matches(indices, masks, match_weights(masks, options.neighbour_norm, options.group_size)), ratio
 
     @torch.no_grad()
     def match(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
-        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches are used (equations 2 to 4)."""
-        numbers = numbers.to(teacher_objects.device, non_blocking=True)
+        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
         indices, masks = [], []
         for view in (0, 1):
             index, mask = self.bank.nearest(view, teacher_objects[view], numbers, valid)
@@ -272,9 +269,9 @@ class Bootstrapping(Objective):
         centre = self.object_centre.value
         return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, context.teacher_temp)
 
-    def _note(self, teacher_objects: Tensor, objects: Objects, labels: Tensor, views: Views) -> None:
+    def _note(self, teacher_objects: Tensor, objects: Objects, labels: Tensor, numbers: Tensor, views: Views) -> None:
         crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
-        numbers, crops = (part.to(teacher_objects.device, non_blocking=True) for part in (views.numbers, crops))
+        crops = on_device(crops, teacher_objects.device)
         self._noted.append((teacher_objects.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:
@@ -295,7 +292,8 @@ class Bootstrapping(Objective):
         labels, objects = self.cluster(teacher_tokens.patches, views, context)
         one, two = teacher_tokens.patches.chunk(2)
         teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        indices, masks = self.match(teacher_objects, objects.valid, views.numbers, context)
+        numbers = on_device(views.numbers, teacher_objects.device)
+        indices, masks = self.match(teacher_objects, objects.valid, numbers, context)
         return {
             "clusters": clusters_picture(views, labels, objects.valid, self.grid),
             "matches": matches_picture(self.bank, views, labels, objects.valid, indices[0], masks[0], self.grid, images),

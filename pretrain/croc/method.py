@@ -30,6 +30,7 @@ from torch import Tensor
 
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
+from densebench.numerics.late_indices import LateIndices
 from densebench.options import setting
 from densebench.pretrain.croc.merging import Clusters, Rules, merge_clusters, steps
 from densebench.pretrain.croc.pictures import merging_picture
@@ -127,13 +128,18 @@ class ClusterDistillation(Objective):
         self.centres = {"image": self.image_centre, "object": self.object_centre}
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
-        """Return the loss: cluster the teacher's patches, and compare clusters and class tokens of student and teacher."""
+        """Return the loss: cluster the teacher's patches, and compare clusters and class tokens of student and teacher.
+
+        How many clusters both views show depends on the teacher alone. It is read after the student's work has been queued.
+        """
         options = self.options
         pixels = torch.cat(views.pixels)
         with torch.no_grad():
             teacher_tokens = teacher.encode(pixels, qkv=options.tokens != "last" or options.marginals == "attention")
             clusters = self.cluster(teacher_tokens, views, context)
             teacher_objects = self.vectors(clusters, teacher_tokens)
+            valid = clusters.valid.unflatten(0, (len(views), -1)).flatten(1)
+            shown = LateIndices(valid)
             teacher_views = by_image(teacher.project(teacher_tokens.image), 2)
         student_tokens = student.encode(pixels)
         student_objects = self.vectors(clusters, student_tokens)
@@ -142,8 +148,8 @@ class ClusterDistillation(Objective):
             "image": image_loss(student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context)
         }
         self.image_centre.see(teacher_views)
-        valid = clusters.valid.unflatten(0, (len(views), -1)).flatten(1)
-        terms["object"] = self.object_loss(student_objects, teacher_objects, valid, student, teacher, context)
+        [rows] = shown.indices()
+        terms["object"] = self.object_loss(student_objects, teacher_objects, valid, rows, student, teacher, context)
         total = weighed(terms, self.weights)
         figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
         figures |= {"clusters": clusters.count.float().mean(), "objects_per_image": valid.sum(dim=1).float().mean()}
@@ -210,12 +216,15 @@ class ClusterDistillation(Objective):
         student_objects: Tensor,
         teacher_objects: Tensor,
         valid: Tensor,
+        rows: Tensor,
         student: Network,
         teacher: Network,
         context: StepContext,
     ) -> Tensor:
-        """Return half of equation 4: the mean over the objects of a group and over both directions."""
-        rows = valid.flatten().nonzero()[:, 0]
+        """Return half of equation 4: the mean over the objects of a group and over both directions.
+
+        rows: the flat indices of the valid objects; the others are never projected.
+        """
         with torch.no_grad():
             z_t = teacher.project(teacher_objects.flatten(1, 2)[:, rows]).transpose(0, 1)
         z_s = student.project(student_objects.flatten(1, 2)[:, rows]).transpose(0, 1)

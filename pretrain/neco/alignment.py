@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from densebench.numerics.device_copy import on_device
+
 ROUNDING = 1e-4  # cells: a box of 7 cells that rounding made a little longer still has one sample per cell
 
 
@@ -73,8 +75,8 @@ def shared_parts(
     """
     numbers = [(g, v) for g in first for v in range(len(grids)) if v != g]
     shared = [overlaps(crops[g], crops[v], grids[g], grids[v]) for g, v in numbers]
-    boxes = torch.stack([torch.stack(both) for both, _ in shared]).to(device, non_blocking=True)
-    exist = torch.stack([exists for _, exists in shared]).to(device, non_blocking=True)
+    boxes = on_device(torch.stack([torch.stack(both) for both, _ in shared]), device)
+    exist = on_device(torch.stack([exists for _, exists in shared]), device)
     return [Pair(g, v, (both[0], both[1]), exists) for (g, v), both, exists in zip(numbers, boxes, exist, strict=True)]
 
 

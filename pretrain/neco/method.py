@@ -200,9 +200,10 @@ class OrderConsistency(Objective):
         figures = {}
         if context.logging:
             same = torch.stack(student_similarities).argmax(dim=3) == torch.stack(teacher_similarities).argmax(dim=3)
+            valid = torch.stack(counted)
             figures = {
                 "feature_std": spread(teacher_tokens.patches.flatten(0, 1)),
-                "same_nearest": same[torch.stack(counted)].float().mean(),
+                "same_nearest": (same & valid).sum() / valid.sum(),
             }
         return Loss(total, {"order": total.detach()}, figures)
 

@@ -57,7 +57,7 @@ class PatchQueue(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.zeros(views, size, width))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
-        self._count = 0
+        self._count: int | None = 0
         self._fresh: list[Tensor] = []
 
     @torch.no_grad()
@@ -77,7 +77,7 @@ class PatchQueue(nn.Module):
     @property
     def stored(self) -> int:
         """The number of rows that hold patches."""
-        if not self._count:  # not known after a state was loaded
+        if self._count is None:  # not known after a state was loaded: one wait for the device
             self._count = int(self.filled)
         return self._count
 
@@ -100,7 +100,7 @@ class PatchQueue(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
         super()._load_from_state_dict(*arguments, **more)  # type: ignore[no-untyped-call]
-        self._count = 0
+        self._count = None
 
 
 def pick(
