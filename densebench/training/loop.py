@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,11 @@ from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.seeds import seed_of
-from densebench.processes import World, agree, average_gradients, total
+from densebench.processes import World, agree, average_gradients, resolve_precision, total
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
+from densebench.training.compiling import compile_blocks
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
@@ -101,6 +102,7 @@ class Training:
 
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
     """Return a run at step 0. Raises UserError where the batch does not fit the data or the number of processes."""
+    options = replace(options, precision=resolve_precision(options.precision, world.device.type))
     order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
     student = Network(encoder, options.head(encoder.dim), options.precision).to(world.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -111,9 +113,7 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
     parts = {"lr": [student]} if options.head_lr is None else {"lr": [student.encoder], "head_lr": [student.head]}
     groups = [{**group, "rate": rate} for rate, modules in parts.items() for group in parameter_groups(modules)]
     optimiser = torch.optim.AdamW(groups, lr=0.0, fused=world.device.type == "cuda" or None)
-    if options.compile:
-        for block in (*student.encoder.model.blocks, *teacher.encoder.model.blocks):
-            block.compile()
+    compile_blocks(student, teacher, options.compile, world.device)
     prototypes = next(iter(objective.prototypes.values()), None)
     return Training(options, images, seed, world, order, student, teacher, objective, optimiser, Monitor(prototypes))
 
