@@ -226,6 +226,15 @@ def agree(flag: bool, device: torch.device) -> bool:
     return bool(raised.item())
 
 
+def in_any(flags: Sequence[bool]) -> list[bool]:
+    """Return which of the flags are true in any process. The host waits for the other hosts, not for the device."""
+    if world_size() == 1:
+        return list(flags)
+    raised = torch.tensor(list(flags), dtype=torch.uint8)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=_patient_group())
+    return [bool(flag) for flag in raised.tolist()]
+
+
 def launch(gpus: int, arguments: Sequence[str]) -> int:
     """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; return the exit status."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]

@@ -22,11 +22,12 @@ from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.seeds import seed_of
-from densebench.processes import World, agree, average_gradients, resolve_precision, total
+from densebench.processes import World, agree, resolve_precision, total
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
 from densebench.training.compiling import compile_blocks
+from densebench.training.gradients import GradientMean
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
@@ -53,6 +54,7 @@ class Training:
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
+        self.mean = GradientMean(self.student.parameters())
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.options.precision == "fp16")
         o, per_epoch = self.options, self.order.steps
         self.steps = o.steps or o.epochs * per_epoch
@@ -155,6 +157,8 @@ def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSp
         views = _views(batch, specs, world.device)
         torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
+        if part == options.accumulate - 1:
+            training.mean.begin()
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
     update(training, losses)
@@ -171,7 +175,7 @@ def update(training: Training, losses: list[Loss]) -> None:
         group["lr"] = scheduled[group["rate"]]
         if group["decayed"]:
             group["weight_decay"] = scheduled["weight_decay"]
-    average_gradients(training.student)
+    training.mean.finish()
     training.scaler.unscale_(training.optimiser)
     norms = clip_each(gradients(training.student), options.clip_grad)
     finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()
