@@ -10,7 +10,7 @@ OUTPUT/log.csv, tensorboard/, pictures/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def train(
             write_run(folder, {**facts, "command": launch.command, "code": code(), "environment": environment()})
         with interruptible() as stopped:
             run_folder = RunFolder(training, folder, facts, probe) if world.is_main else None
-            with closing(run_folder) if run_folder else nullcontext():
+            with run_folder or nullcontext():
                 _loop(training, run_folder, stopped)
     return folder
 
