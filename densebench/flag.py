@@ -68,6 +68,11 @@ class Flag:
         return self._read_one(value)
 
     @property
+    def is_switch(self) -> bool:
+        """Whether the option is given without a value, as `--name` or `--no-name`."""
+        return self._entries == ["bool"]
+
+    @property
     def is_list(self) -> bool:
         """Whether the option takes several values, with commas between them."""
         return self.annotation.startswith("tuple[")

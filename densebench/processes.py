@@ -24,6 +24,7 @@ from densebench.errors import UserError
 T = TypeVar("T")
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+BF16 = (8, 0)  # the first compute capability (Ampere) with bf16 in hardware
 PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
 _patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
@@ -34,6 +35,18 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine or this build of torch has no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """Return fp32, bf16 or fp16 for the `--precision` and `--device` of a training: `auto` is what the device computes fast.
+
+    That is bf16 on a GPU that has it (fp32 would take about seven times as long) and fp32 elsewhere. fp16 is never chosen: its
+    gradients need scaling. Raises UserError where CUDA is requested and absent.
+    """
+    if name != "auto":
+        return name
+    resolved = resolve_device(device)
+    return "bf16" if resolved.type == "cuda" and torch.cuda.get_device_capability(resolved) >= BF16 else "fp32"
 
 
 def resolve_workers(workers: int | None, images: int, device: torch.device | None = None) -> int:
@@ -215,6 +228,15 @@ def agree(flag: bool, device: torch.device) -> bool:
     raised = torch.tensor([float(flag)], device=device)
     dist.all_reduce(raised, op=dist.ReduceOp.MAX)
     return bool(raised.item())
+
+
+def in_any(flags: Sequence[bool]) -> list[bool]:
+    """Return which of the flags are true in any process. The host waits for the other hosts, not for the device."""
+    if world_size() == 1:
+        return list(flags)
+    raised = torch.tensor(list(flags), dtype=torch.uint8)
+    dist.all_reduce(raised, op=dist.ReduceOp.MAX, group=_patient_group())
+    return [bool(flag) for flag in raised.tolist()]
 
 
 def launch(gpus: int, arguments: Sequence[str]) -> int:

@@ -138,13 +138,13 @@ class EntryCommand(TyperCommand):
         """Offer the command's own options and those of what is named; after one of these, the words that it takes."""
         flags = {flag.spelling: flag for flag in quietly(lambda: list(_flags(ctx)), [])}
         last = flags.get(ctx.args[-1]) if ctx.args else None
-        if last is not None and last.annotation != "bool":
+        if last is not None and not last.is_switch:
             return [Item(word) for word in _words(last, incomplete)]
         own = [Item(name, _short(flag.help)) for name, flag in flags.items() if incomplete and name.startswith(incomplete)]
         own += [
             Item(f"--no-{name[2:]}", _short(flag.help))
             for name, flag in flags.items()
-            if flag.annotation == "bool" and incomplete.startswith("--no-") and f"--no-{name[2:]}".startswith(incomplete)
+            if flag.is_switch and incomplete.startswith("--no-") and f"--no-{name[2:]}".startswith(incomplete)
         ]
         return [*super().shell_complete(ctx, incomplete), *own]
 

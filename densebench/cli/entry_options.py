@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str], known: Iterable[Flag], others: Iterable[str]
         flag = by_spelling.get(name) or by_spelling.get(name.replace("--no-", "--", 1))
         if flag is None:
             raise unknown("option", name, [*by_spelling, *others], "the same command with --help lists them")
-        if flag.annotation == "bool" and not equals:
+        if flag.is_switch and not equals:
             value = "yes" if name == flag.spelling else "no"
         elif not equals:
             value = next(words, "--")

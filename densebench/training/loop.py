@@ -10,7 +10,7 @@ import copy
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,12 @@ from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.seeds import seed_of
-from densebench.processes import World, agree, average_gradients, decoders, total
+from densebench.processes import World, agree, decoders, resolve_precision, total
 from densebench.training.augmentation import ViewSpec, render
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
+from densebench.training.compiling import compile_blocks
+from densebench.training.gradients import GradientMean
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
@@ -52,6 +54,7 @@ class Training:
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
+        self.mean = GradientMean(self.student.parameters())
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=self.options.precision == "fp16")
         o, per_epoch = self.options, self.order.steps
         self.steps = o.steps or o.epochs * per_epoch
@@ -101,6 +104,7 @@ class Training:
 
 def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, world: World) -> Training:
     """Return a run at step 0. Raises UserError where the batch does not fit the data or the number of processes."""
+    options = replace(options, precision=resolve_precision(options.precision, world.device.type))
     order = Order(len(images), options.batch_size, seed, world.rank, world.size, options.accumulate)
     student = Network(encoder, options.head(encoder.dim), options.precision).to(world.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -111,9 +115,7 @@ def assemble(options: Pretrainer, encoder: Encoder, images: Images, seed: int, w
     parts = {"lr": [student]} if options.head_lr is None else {"lr": [student.encoder], "head_lr": [student.head]}
     groups = [{**group, "rate": rate} for rate, modules in parts.items() for group in parameter_groups(modules)]
     optimiser = torch.optim.AdamW(groups, lr=0.0, fused=world.device.type == "cuda" or None)
-    if options.compile:
-        for block in (*student.encoder.model.blocks, *teacher.encoder.model.blocks):
-            block.compile()
+    compile_blocks(student, teacher, options.compile, world.device)
     prototypes = next(iter(objective.prototypes.values()), None)
     return Training(options, images, seed, world, order, student, teacher, objective, optimiser, Monitor(prototypes))
 
@@ -155,6 +157,8 @@ def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSp
         views = _views(batch, specs, world.device)
         torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
+        if part == options.accumulate - 1:
+            training.mean.begin()
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
     means = _means(training, losses) if logging else None
@@ -172,7 +176,7 @@ def update(training: Training, losses: list[Loss]) -> None:
         group["lr"] = scheduled[group["rate"]]
         if group["decayed"]:
             group["weight_decay"] = scheduled["weight_decay"]
-    average_gradients(training.student)
+    training.mean.finish()
     training.scaler.unscale_(training.optimiser)
     norms = clip_each(gradients(training.student), options.clip_grad)
     finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()

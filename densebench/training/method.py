@@ -83,7 +83,9 @@ class Pretrainer(ABC):
     hidden_dim: int = setting(2048, "width of the hidden layers of the head", minimum=1, maximum=65_536)
     bottleneck_dim: int = setting(256, "width of the head's output", minimum=1, maximum=65_536)
     precision: str = setting(
-        "fp32", "arithmetic of the networks; clustering and losses are always fp32", choices=("fp32", "bf16", "fp16")
+        "auto",
+        "arithmetic of the networks; auto: bf16 on a GPU that has it, else fp32; clustering and losses are always fp32",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     device: str = runtime("auto", "where to train; auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
@@ -96,7 +98,9 @@ class Pretrainer(ABC):
         choices=("none", "ram", "gpu"),
     )
     cache_side: int = runtime(256, "largest short side of cached images, px", minimum=16, maximum=16_384)
-    compile: bool = runtime(False, "compile the blocks of the networks with torch.compile")
+    compile: bool | None = runtime(
+        None, "compile the blocks of the networks with torch.compile; none: on a GPU, where the compiler works"
+    )
     log_every: int = runtime(10, "steps between log lines", minimum=1)
     save_every: int = runtime(1, "epochs between saved states", minimum=1)
     save_steps: int | None = runtime(None, "steps between saved states, instead of epochs", minimum=1)

@@ -91,18 +91,19 @@ class Network(nn.Module):
 
     def encode(self, images: Float[Tensor, "b 3 h w"], *, qkv: bool = False) -> Tokens:
         """Return the tokens of normalised images, fp32."""
-        with self._arithmetic(images.device):
+        with self.arithmetic(images.device):
             tokens = self.encoder(images, qkv=qkv)
         parts = tokens.qkv if tokens.qkv is None else tokens.qkv.float()
         return Tokens(tokens.image.float(), tokens.patches.float(), parts, tokens.prefix)
 
     def project(self, vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
         """Return the head's output for vectors, fp32, before the prototypes."""
-        with self._arithmetic(vectors.device):
+        with self.arithmetic(vectors.device):
             projected: Tensor = self.head(vectors)
         return projected.float()
 
-    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+    def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the block in which the networks compute on a device: under autocast, or in fp32."""
         return nullcontext() if self.precision == "fp32" else torch.autocast(device.type, DTYPES[self.precision])
 
 

@@ -10,7 +10,7 @@ OUTPUT/log.csv, tensorboard/, pictures/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from densebench.datasets.unlabelled import Images, open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
 from densebench.files.states import load_newest
-from densebench.processes import World, agree, describe, joined, resolve_device, synchronise
+from densebench.processes import World, agree, describe, joined, resolve_device, resolve_precision, synchronise
 from densebench.results.provenance import code, environment
 from densebench.training.forecast import announce
 from densebench.training.loop import Training, assemble, interruptible, run
@@ -47,6 +47,12 @@ from densebench.training.run_file import (
 from densebench.training.run_folder import RunFolder, probe_of
 
 DEFAULT_DATA = "scenes"
+PRECISIONS = {
+    "bf16": "the networks compute in bf16 (--precision fp32 would take about seven times as long)",
+    "fp16": "the networks compute in fp16, with scaled gradients",
+    "fp32": "the networks compute in fp32 without TF32; on a GPU from Ampere on, --precision bf16 is about seven times as fast",
+}
+"""What a run on a GPU says about its precision."""
 
 
 def train(
@@ -96,7 +102,8 @@ def train(
         data, init = _stored_data(data, stored["data"]), _stored_init(init, stored)
         limit = stored["data"]["limit"] if limit is None else limit
         preset, variant, seed = preset or stored["preset"], variant or stored["variant"], stored["seed"] if seed is None else seed
-        given = {**stored_options(kind, stored), **given}
+        asked = {name: value for name, value in given.items() if (name, value) != ("precision", "auto")}  # as it was begun
+        given = {**stored_options(kind, stored), **asked}
     elif not data.specs:
         data = replace(data, specs=(DEFAULT_DATA,))
         name = preset or next(iter(kind.presets))
@@ -135,7 +142,7 @@ def train(
             write_run(folder, {**facts, "command": launch.command, "code": code(), "environment": environment()})
         with interruptible() as stopped:
             run_folder = RunFolder(training, folder, facts, probe) if world.is_main else None
-            with closing(run_folder) if run_folder else nullcontext():
+            with run_folder or nullcontext():
                 _loop(training, run_folder, stopped)
     return folder
 
@@ -162,7 +169,7 @@ def build(
 ) -> Pretrainer:
     """Return the hyper-parameters: defaults, overridden by the preset, then by the variant, then by what was given.
 
-    Raises UserError for a name or value that is unknown or does not fit.
+    A precision of `auto` is replaced by that of the device, so that a resumed run keeps it on any device. Raises UserError for a name or value that is unknown or does not fit.
     """
     if preset not in kind.presets:
         raise unknown("preset", preset, kind.presets, f"{method} has {', '.join(kind.presets)}")
@@ -175,6 +182,7 @@ def build(
     if init is not None and "arch" not in given:
         settings["arch"] = arch_of(init)
     chosen = _fit_sizes(options.build(kind, settings, given), given)
+    chosen = replace(chosen, precision=resolve_precision(chosen.precision, chosen.device))
     for low, high in (value for name, value in vars(chosen).items() if name.endswith("_scale")):
         if not 0 < low <= high <= 1:
             raise UserError(f"a crop scale of {low:g},{high:g}: it is two shares of the image's area, 0 < from <= to <= 1")
@@ -218,6 +226,8 @@ def _announce(training: Training, facts: Mapping[str, Any], folder: Path) -> Non
         + (f" x {training.world.size}" if training.world.size > 1 else "")
         + f", into {folder}"
     )
+    if training.world.device.type == "cuda":
+        notice(PRECISIONS[options.precision])
     if options.post_pretraining and not facts["init"]:
         warn(f"{facts['method']} is made to train a pretrained backbone further; without --init it starts from random weights")
     if training.warmup == training.steps and options.warmup_epochs:

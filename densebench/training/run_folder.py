@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from densebench.backbones.checkpoint import save_checkpoint
-from densebench.console import notice
+from densebench.console import notice, warn
+from densebench.errors import Stopped, UserError
 from densebench.evaluation.probe import Probe, parse, probe_protocol
 from densebench.files.atomic import sweep, write_text
-from densebench.files.states import retain, save_state
+from densebench.files.states import StateWriter
 from densebench.pictures.canvas import save
 from densebench.results.score import SIGNS
 from densebench.training.logs import Log, Ticker
@@ -31,9 +32,28 @@ class RunFolder:
         self.log = Log(folder, training.step)
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.views: Views | None = None
+        self.states = StateWriter(folder, training.options.keep)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Take the progress bar away, so that the last line about the run stays, and wait for the state that is being written.
+
+        A KeyboardInterrupt, which is the second Ctrl-C, does not wait.
+        """
+        self.ticker.close()
+        if kind is None or issubclass(kind, Stopped):
+            self.states.wait()
+        elif not issubclass(kind, KeyboardInterrupt):
+            try:
+                self.states.wait()
+            except UserError as error:
+                warn(str(error))  # beside the error that ends the run
 
     def report(self, report: Report) -> None:
         """Write the figures of a logged step to the log, and print its progress line."""
+        self.states.check()
         if report.figures:
             self.views = report.views
             rate = self.ticker.rate(report.step)
@@ -41,16 +61,17 @@ class RunFolder:
             terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
             self.ticker.show(report.step, report.epoch, terms)
 
-    def close(self) -> None:
-        """Take the progress bar away; the last line about the run stays."""
-        self.ticker.close()
-
     def save(self) -> None:
-        """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe."""
+        """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe.
+
+        The state is written while the run goes on; only the last one is waited for, since the backbone says that the run is
+        finished.
+        """
         training, options = self.training, self.training.options
         facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}
-        save_state(self.folder, training.step, training.modules, training.optimiser, facts)
-        retain(self.folder, options.keep)
+        self.states.save(training.step, training.modules, training.optimiser, facts)
+        if training.step == training.steps:
+            self.states.wait()
         self.write_backbone(self.folder)
         if options.visualise and self.views is not None:
             self._draw(self.views.few(options.visualise))

@@ -598,7 +598,7 @@ def main():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     given = {field: getattr(arguments, field) for field in ("arch", "image_size", "batch_size", "objects", "memory", "out_dim")}
-    given |= {"object_dim": arguments.out_dim, "group_size": 0}
+    given |= {"object_dim": arguments.out_dim, "group_size": 0, "precision": "fp32"}
     options = densebench_options.build(CrIBo, CrIBo.presets["coco"], given)
     networks = []
     for _ in range(2):  # of different weights, as after some training

@@ -1,0 +1,116 @@
+"""The mean of gradients over processes, exchanged while the backward pass still computes the rest of them.
+
+The backward pass reaches the last layers first. So parameters are dealt out into buckets from the last one backwards, and a bucket
+is summed over processes as soon as all of its gradients are there. Every process sends the same buckets in the same order, whatever
+the order in which its gradients come, and nothing else is exchanged meanwhile; so the processes cannot wait for each other in
+vain, and the sums do not depend on timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from densebench.processes import in_any, world_size
+
+BUCKET_BYTES = 25 * 2**20  # as torch's DistributedDataParallel: large enough for the bandwidth, small enough to overlap
+
+
+@dataclass
+class _Bucket:
+    parameters: list[nn.Parameter]
+    absent: set[int] = field(default_factory=set)  # indices of the parameters whose gradient has not come yet
+    flat: Tensor | None = None  # what is exchanged
+    work: Any = None
+
+
+class GradientMean:
+    """Replaces the gradients of some parameters by their means over processes: `begin` before the backward pass, `finish` after it.
+
+    With several micro-batches a step, `begin` comes before the last one's backward pass, so that sums over micro-batches are
+    exchanged once. A parameter without gradient counts as zeros where another process has one, and stays without where none has.
+    Gradients that are not finite become such in all processes. A factor that is common to all processes (a loss scale) may be
+    taken out afterwards. In one process nothing is done.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = BUCKET_BYTES) -> None:
+        self._buckets: list[_Bucket] = []
+        self._sent, self._begun = 0, False
+        if world_size() > 1:
+            self._buckets = [_Bucket(part) for part in _buckets(list(parameters), bucket_bytes)]
+        for bucket in self._buckets:
+            for index, parameter in enumerate(bucket.parameters):
+                parameter.register_post_accumulate_grad_hook(lambda _, b=bucket, i=index: self._ready(b, i))
+
+    def begin(self) -> None:
+        """Exchange buckets from now on, as their gradients come."""
+        self._begun = True
+        for bucket in self._buckets:
+            bucket.absent = set(range(len(bucket.parameters)))
+
+    def finish(self) -> None:
+        """Exchange the rest, and wait (on a GPU, its stream waits, not the host) until all gradients are means."""
+        if not self._buckets:
+            return
+        while self._sent < len(self._buckets):
+            self._send()
+        parameters = [parameter for bucket in self._buckets for parameter in bucket.parameters]
+        present = iter(in_any([parameter.grad is not None for parameter in parameters]))
+        for bucket in self._buckets:
+            self._receive(bucket, present)
+        self._sent, self._begun = 0, False
+
+    def _ready(self, bucket: _Bucket, index: int) -> None:
+        """Note that a gradient has come, and send the buckets whose turn it is."""
+        if not self._begun:
+            return
+        bucket.absent.discard(index)
+        while self._sent < len(self._buckets) and not self._buckets[self._sent].absent:
+            self._send()
+
+    @torch.no_grad()
+    def _send(self) -> None:
+        bucket = self._buckets[self._sent]
+        grads = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in bucket.parameters]
+        bucket.flat = torch.cat([grad.flatten() for grad in grads])
+        bucket.work = dist.all_reduce(bucket.flat, async_op=True)
+        self._sent += 1
+
+    @torch.no_grad()
+    def _receive(self, bucket: _Bucket, present: Iterable[bool]) -> None:
+        """Wait for a bucket, and write its means into the gradients; `present` says of each parameter whether it has one."""
+        assert bucket.flat is not None
+        bucket.work.wait()
+        bucket.flat /= world_size()
+        means = bucket.flat.split([parameter.numel() for parameter in bucket.parameters])
+        had, received = [], []
+        for parameter, mean, has in zip(bucket.parameters, means, present, strict=False):
+            if has and parameter.grad is None:
+                parameter.grad = mean.view_as(parameter).clone()
+            elif has:
+                had.append(parameter.grad)
+                received.append(mean.view_as(parameter))
+        if had:
+            torch._foreach_copy_(had, received)
+        bucket.flat = bucket.work = None
+
+
+def _buckets(parameters: list[nn.Parameter], most: int) -> list[list[nn.Parameter]]:
+    """Return the parameters that are trained, from the last to the first, in lists of one dtype and at most `most` bytes.
+
+    A parameter that is larger has a list of its own.
+    """
+    buckets: list[list[nn.Parameter]] = []
+    size = 0
+    for parameter in reversed([parameter for parameter in parameters if parameter.requires_grad]):
+        if not buckets or size + parameter.nbytes > most or parameter.dtype != buckets[-1][0].dtype:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(parameter)
+        size += parameter.nbytes
+    return buckets
