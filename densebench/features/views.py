@@ -220,9 +220,11 @@ def random_crop(width: int, height: int, generator: np.random.Generator, scale: 
     The default scale is open-hummingbird-eval's: areas above 1 never fit, so that ten draws in a row fail for 15 % of the views
     of 500 x 375 px (which are the whole image then), for 28 % at 500 x 333 (its middle, 444 x 333) and for 6 % of a square.
     """
+    smallest, flattest = scale[0], math.log(3 / 4)
     for _ in range(10):
-        area = width * height * generator.uniform(*scale)
-        ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+        share, shape = generator.random(2).tolist()
+        area = width * height * (smallest + (scale[1] - smallest) * share)
+        ratio = math.exp(flattest + (math.log(4 / 3) - flattest) * shape)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return Crop(int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1)), h, w)

@@ -7,6 +7,7 @@ in closed form instead of a resized map of pixel indices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-CHUNK_BYTES = 128 * 2**20  # of float images at once
+CHUNK_BYTES = 512 * 2**20  # of float images at once
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,22 @@ class Pictures:
     layout: Int[Tensor, "b 4"]
 
     @classmethod
-    def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]]) -> Pictures:
-        """Return images `[h w c]` copied into one buffer, channel by channel."""
+    def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]], interleaved: bool = False) -> Pictures:
+        """Return images `[h w c]` copied into one buffer: channel by channel, as a CPU resizes them fastest, or `interleaved`.
+
+        Where the channels of a pixel are neighbours, a GPU cuts an image out with a third of the indices (`stack`).
+        """
         ends = np.cumsum([image.size for image in images])
         data = np.empty(int(ends[-1]), np.uint8)
         layout = []
         for image, end in zip(images, ends.tolist(), strict=True):
             height, width, channels = image.shape
-            data[end - image.size : end].reshape(channels, height, width)[...] = image.transpose(2, 0, 1)
-            layout.append((end - image.size, height * width, width, 1))
+            part, start = data[end - image.size : end], end - image.size
+            if interleaved:
+                part.reshape(image.shape)[...] = image
+            else:
+                part.reshape(channels, height, width)[...] = image.transpose(2, 0, 1)
+            layout.append((start, 1, channels * width, channels) if interleaved else (start, height * width, width, 1))
         return cls((torch.from_numpy(data),), torch.tensor(layout))
 
     @classmethod
@@ -60,45 +68,30 @@ class Pictures:
 
     def to(self, device: torch.device) -> Pictures:
         """Return the same in one buffer on a device. The host does not wait for a copy out of page-locked memory."""
-        moved = [buffer.to(device, non_blocking=True) for buffer in self.buffers]
-        return Pictures((moved[0] if len(moved) == 1 else torch.cat(moved),), self.layout)
+        if len(self.buffers) == 1:
+            return Pictures((self.buffers[0].to(device, non_blocking=True),), self.layout)
+        data, end = torch.empty(self.nbytes, dtype=torch.uint8, device=device), 0
+        for buffer in self.buffers:
+            data[end : (end := end + len(buffer))].copy_(buffer, non_blocking=True)
+        return Pictures((data,), self.layout)
 
-    def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
-        """Yield what lies inside the boxes (top, left, height, width; whole pixels), in the order of images, in stacks.
+    def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "1 3 _ _"]]:
+        """Yield what lies inside the boxes (top, left, height, width; whole pixels) of each image; none of its bytes is copied.
 
-        On the CPU a stack is one image, and none of its bytes is copied. The boxes must be on the CPU, the images in one buffer
-        (`to`).
+        The images must be in one buffer on the CPU (`to`). For a GPU there is `stack`.
         """
         [data] = self.buffers
-        if data.device.type != "cpu":
-            yield from self.stacks(boxes)
-            return
-        for (first, *steps), (height, width) in zip(self._inside(boxes).tolist(), boxes[:, 2:].long().tolist(), strict=True):
+        starts = self.starts(boxes[:, :2].long()).tolist()
+        for first, (_, *steps), (height, width) in zip(starts, self.layout.tolist(), boxes[:, 2:].long().tolist(), strict=True):
             yield data.as_strided((1, 3, height, width), (0, *steps), first)
 
-    def stacks(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "_ 3 _ _"]]:
-        """Yield as `cut` does, as many images a stack as CHUNK_BYTES allow, each at the top left of bytes of other images.
-
-        What is needed of the boxes is read on the CPU, so that the CPU never waits for the device.
-        """
-        [data] = self.buffers
-        table = self._inside(boxes).to(data.device, non_blocking=True)
-        heights, widths = boxes[:, 2:].long().T.tolist()
-        channels = torch.arange(3, device=data.device)
-        for begin, end in _chunks(heights, widths):
-            high, wide = (torch.arange(max(sides[begin:end]), device=data.device) for sides in (heights, widths))
-            first, channel, row, column = table[begin:end].T[:, :, None, None, None]
-            index = first + channel * channels[:, None, None] + row * high[:, None] + column * wide
-            yield data[index.clamp_(max=len(data) - 1)]
-
-    def _inside(self, boxes: Tensor) -> Tensor:
-        """Return the layout of the parts of the images inside the boxes."""
-        top, left = boxes[:, :2].long().unbind(1)
-        start, channel, row, column = self.layout.unbind(1)
-        return torch.stack([start + top * row + left * column, channel, row, column], dim=1)
+    def starts(self, corners: Int[Tensor, "b 2"]) -> Int[Tensor, " b"]:
+        """Return the index of the first byte of a pixel (top, left) of each image; on the CPU."""
+        start, _, row, column = self.layout.unbind(1)
+        return start + corners[:, 0] * row + corners[:, 1] * column
 
 
-def _chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int, int]]:
+def chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield runs of images (first, last + 1) that take at most CHUNK_BYTES as floats, padded to the largest of a run."""
     begin, high, wide = 0, 0, 0
     for number, (height, width) in enumerate(zip(heights, widths, strict=True)):
@@ -107,6 +100,31 @@ def _chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int
             yield begin, number
             begin, high, wide = number, height, width
     yield begin, len(heights)
+
+
+def stack(
+    data: UInt8[Tensor, " _"],
+    starts: Int[Tensor, " b"],
+    steps: Int[Tensor, "b 3"],
+    sides: Int[Tensor, "b 2"],
+    shape: tuple[int, int],
+    interleaved: bool,
+) -> UInt8[Tensor, "b 3 _ _"]:
+    """Return parts of images of one buffer, `sides` (height, width) large, each at the top left of `shape`.
+
+    Around a part its last row and column are repeated. starts: the index of a part's first byte. steps: the bytes between two of
+    its channels, rows and columns. interleaved: whether the three channels of every pixel are neighbours, so that they share an
+    index. All tensors are on one device, which the host does not wait for.
+    """
+    high, wide = (torch.arange(side, device=data.device) for side in shape)
+    down = torch.minimum(high, sides[:, :1] - 1) * steps[:, 1:2]
+    across = torch.minimum(wide, sides[:, 1:] - 1) * steps[:, 2:]
+    index = (starts[:, None] + down)[:, :, None] + across[:, None]
+    if interleaved:
+        pixels = data.as_strided((len(data) - 2, 3), (1, 1))[index]
+    else:
+        pixels = data[index[..., None] + steps[:, None, None, :1] * torch.arange(3, device=data.device)]
+    return pixels.permute(0, 3, 1, 2)
 
 
 def patch_positions(
@@ -127,20 +145,33 @@ def patch_positions(
 
 
 def resampling_weights(
-    start: Float[Tensor, " b"], length: Float[Tensor, " b"], size: int, extent: int, kernel: str
+    start: Float[Tensor, " b"],
+    length: Float[Tensor, " b"],
+    size: int,
+    extent: int,
+    kernel: str,
+    flips: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b size extent"]:
     """Return the weight of each of `extent` source pixels in each of `size` output pixels, for a crop [start, start + length).
 
     The antialiased filters of Pillow: the kernel is stretched where the image shrinks, and pixels outside the crop do not
-    exist. Rows sum to 1.
+    exist. Rows sum to 1; flips: in which crops they are in reverse order. Weights are computed only where they may differ from 0:
+    the crop must lie in the extent.
     """
-    scale = (length / size)[:, None, None]
-    centre = (torch.arange(size, device=start.device) + 0.5)[None, :, None] * scale + start[:, None, None]
-    pixel = torch.arange(extent, device=start.device)[None, None, :] + 0.5
-    weights = _filter((pixel - centre) / scale.clamp(min=1.0), kernel)
-    inside = (pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None])
-    weights = weights * inside
-    return weights / weights.sum(dim=2, keepdim=True)
+    output = torch.arange(size, device=start.device) + 0.5
+    if flips is not None:
+        output = torch.where(flips[:, None], size - output, output)
+    scale = (length / size)[:, None]
+    centre = output * scale + start[:, None]
+    stretch, reach = scale.clamp(min=1.0), 1 if kernel == "bilinear" else 2
+    taps = min(extent, math.ceil(2 * reach * max(1.0, extent / size)) + 2)
+    first = (centre - reach * stretch).floor().clamp(min=0, max=extent - taps)
+    number = first[:, :, None] + torch.arange(taps, device=start.device)
+    pixel = number + 0.5
+    weights = _filter((pixel - centre[:, :, None]) / stretch[:, :, None], kernel)
+    weights = weights * ((pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None]))
+    total = weights.sum(dim=2, keepdim=True, dtype=torch.float64)  # rounded once: equal for any number of zeros among the taps
+    return weights.new_zeros(len(start), size, extent).scatter_(2, number.long(), weights / total.float())
 
 
 def _filter(x: Tensor, kernel: str) -> Tensor:
@@ -185,14 +216,15 @@ def matrix_crops(
     images: UInt8[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"], flips: Bool[Tensor, " b"], size: int, kernel: str
 ) -> Float[Tensor, "b 3 size size"]:
     """Return `resized_crops` as products with banded matrices, without reading the boxes' values."""
-    rows = max(1, CHUNK_BYTES // (12 * images.shape[2] * images.shape[3]))
+    height, width = images.shape[2:]
+    rows = max(1, CHUNK_BYTES // (12 * height * width))
     parts = []
     for chunk, box, flip in zip(images.split(rows), boxes.split(rows), flips.split(rows), strict=True):
-        top, left, height, width = box.unbind(1)
-        down = resampling_weights(top, height, size, images.shape[2], kernel)
-        across = resampling_weights(left, width, size, images.shape[3], kernel)
-        across = torch.where(flip[:, None, None], across.flip(1), across)
-        pixels = chunk.float().div_(255)
-        narrow = torch.bmm(pixels.flatten(1, 2), across.transpose(1, 2)).unflatten(1, (3, -1))
-        parts.append(torch.matmul(down[:, None], narrow).clamp_(0, 1))
-    return torch.cat(parts)
+        starts, lengths = box[:, :2].T.flatten(), box[:, 2:].T.flatten()  # the upper ends of all crops, then the left ones
+        mirrored = torch.cat([torch.zeros_like(flip), flip])
+        weights = resampling_weights(starts, lengths, size, max(height, width), kernel, mirrored)
+        down, across = weights[: len(chunk), :, :height], weights[len(chunk) :, :, :width] / 255
+        pixels = chunk.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)  # [b h 3 w]
+        narrow = torch.bmm(pixels.flatten(1, 2), across.transpose(1, 2)).unflatten(1, (height, 3)).flatten(2)
+        parts.append(torch.bmm(down, narrow).clamp_(0, 1).unflatten(2, (3, size)).permute(0, 2, 1, 3))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,4 +1,4 @@
-"""Augmentation: boxes and colours of views, drawn per image on the CPU and applied to whole batches on the device.
+"""Augmentation: boxes and colours of views, drawn per image, and applied view by view on the CPU (on a GPU: `rendering`).
 
 Source: the data augmentation of DINO's official code (BYOL's), on floating-point tensors instead of bytes: nothing is rounded
 between the steps. Blur is a true Gaussian where Pillow approximates one by box filters.
@@ -6,6 +6,7 @@ between the steps. Blur is a true Gaussian where Pillow approximates one by box 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,32 +72,45 @@ class ViewSpec:
         return np.array([*random_crop(width, height, generator, self.scale), *self._colours(generator)], dtype=np.float32)
 
     def _colours(self, generator: np.random.Generator) -> list[float]:
-        """Return the parameters after the box: flip, jitter, 3 factors, hue, order of 4 operations, grey, sigma, solarise."""
+        """Return the parameters after the box: flip, jitter, 3 factors, hue, order of 4 operations, grey, sigma, solarise.
+
+        Numbers in 0 .. 1 are drawn several at a time, which gives the same ones as one by one in a fraction of the time.
+        """
         blur, solarise = self.blur, self.solarise
-        if self.other is not None and generator.random() < 0.5:
-            blur, solarise = self.other
-        coins = generator.random(5)
-        factors = [generator.uniform(max(0.0, 1 - s), 1 + s) for s in self.strengths[:3]]
-        hue = generator.uniform(-self.strengths[3], self.strengths[3])
-        order, sigma = generator.permutation(4), generator.uniform(*self.sigma)
-        looks = [coins[2] < self.grey, sigma if coins[3] < blur else 0.0, coins[4] < solarise]
-        return [float(value) for value in (coins[0] < self.flip, coins[1] < self.jitter, *factors, hue, *order, *looks)]
+        if self.other is None:
+            coins = generator.random(9).tolist()
+        else:
+            first, *coins = generator.random(10).tolist()
+            blur, solarise = self.other if first < 0.5 else (blur, solarise)
+        *strengths, turn = self.strengths
+        factors = [_between(max(0.0, 1 - s), 1 + s, coin) for s, coin in zip(strengths, coins[5:8], strict=True)]
+        order, sigma = generator.permutation(4).tolist(), _between(*self.sigma, generator.random())
+        looks = (coins[2] < self.grey, sigma if coins[3] < blur else 0.0, coins[4] < solarise)
+        values = (coins[0] < self.flip, coins[1] < self.jitter, *factors, _between(-turn, turn, coins[8]), *order, *looks)
+        return list(map(float, values))
+
+
+def _between(low: float, high: float, share: float) -> float:
+    """Return the number that lies at a share of the way, as `numpy.random.Generator.uniform` computes it."""
+    return low + (high - low) * share
 
 
 def draw_views(
     specs: Sequence[ViewSpec], width: int, height: int, generator: np.random.Generator
 ) -> Float32[np.ndarray, "views 17"]:
     """Return the random parameters of all views of one image, as `AugmentParams` names them. width, height: of the image, px."""
-    tables: list[np.ndarray] = []
+    rows: list[list[float]] = []
+    boxes: list[Crop] = []
     for spec in specs:
         if spec.like is not None:
-            table = spec.draw(width, height, generator)
-            table[:5] = tables[spec.like][:5]
+            random_crop(width, height, generator, spec.scale)  # unused, but drawn: what is drawn after it does not depend on it
+            own = spec._colours(generator)
+            boxes.append(boxes[spec.like])
+            rows.append([*boxes[-1], rows[spec.like][4], *own[1:]])
         else:
-            box = _place(spec, specs, [Crop(*table[:4].astype(int).tolist()) for table in tables], width, height, generator)
-            table = np.array([*box, *spec._colours(generator)], dtype=np.float32)
-        tables.append(table)
-    return np.stack(tables)
+            boxes.append(_place(spec, specs, boxes, width, height, generator))
+            rows.append([*boxes[-1], *spec._colours(generator)])
+    return np.array(rows, dtype=np.float32)
 
 
 def _place(
@@ -134,13 +148,22 @@ def shared(one: Crop, other: Crop) -> int:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """The random parameters of one view of b images, `[b 17]` on the CPU, with properties that name the columns."""
+    """The random parameters of one view of b images, `[b 17]` on the CPU, with properties that name the columns.
+
+    moved: the same on the device, where the batch was moved there.
+    """
 
     table: Float[Tensor, "b 17"]
+    moved: Float[Tensor, "b 17"] | None = None
 
-    def pin_memory(self) -> AugmentParams:
-        """Return the same in page-locked memory."""
-        return AugmentParams(self.table.pin_memory())
+    def on(self, device: torch.device) -> AugmentParams:
+        """Return the parameters on a device; nothing is copied where they are there already."""
+        table = self.table if self.moved is None else self.moved
+        return AugmentParams(table.to(device, non_blocking=True))
+
+    def first(self, count: int) -> AugmentParams:
+        """Return the parameters of the first images."""
+        return AugmentParams(self.table[:count], None if self.moved is None else self.moved[:count])
 
     @property
     def boxes(self) -> Float[Tensor, "b 4"]:
@@ -179,44 +202,51 @@ GREY_FLAG, BLUR_FLAG, SOLARISE_FLAG = 14, 15, 16
 def render(
     images: Pictures, offsets: Tensor, draws: AugmentParams, view: ViewSpec, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "b 3 size size"]:
-    """Return one view of every image, cut out, recoloured and normalised on the images' device.
+    """Return one view of every image, cut out, recoloured and normalised, on the CPU.
 
     images: parts of the originals, each beginning at its row of `offsets` `[b 2]` (top, left, px). mean, std: for normalisation.
-    Random parameters stay on the CPU, so the CPU never waits for the device.
     """
-    device = images.buffers[0].device
     boxes = draws.boxes.clone()
     boxes[:, :2] -= offsets
-    sizes = F.pad(boxes[:, 2:], (2, 0)).to(device, non_blocking=True)  # what was cut out begins at 0, 0
-    flips = draws.flips.to(device, non_blocking=True)
-    parts, first = [], 0
-    for stack in images.cut(boxes):
-        span = slice(first, first := first + len(stack))
-        parts.append(resized_crops(stack, sizes[span], flips[span], view.size, view.kernel))
+    sizes = F.pad(boxes[:, 2:], (2, 0))  # what was cut out begins at 0, 0
+    parts = [
+        resized_crops(image, sizes[number : number + 1], draws.flips[number : number + 1], view.size, view.kernel)
+        for number, image in enumerate(images.cut(boxes))
+    ]
     pixels = torch.cat(parts)
     recolour(pixels, draws)
-    return (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(std).view(3, 1, 1)
+    return (pixels - constant(mean, pixels.device)) / constant(std, pixels.device)
 
 
 def recolour(pixels: Float[Tensor, "b 3 h w"], draws: AugmentParams) -> None:
     """Recolour images with values 0..1 in place: jitter in each image's random order, then grey, blur and solarise."""
     for position in range(4):
-        for number, operation in enumerate(_OPERATIONS):
+        for number, operation in enumerate(OPERATIONS):
             _apply(pixels, draws.jittered(position, number), operation, draws.strength(number))
-    _apply(pixels, draws.where(GREY_FLAG), lambda x, _: _grey(x).expand_as(x), draws.sigmas)
+    _apply(pixels, draws.where(GREY_FLAG), lambda x, _: greyed(x).expand_as(x), draws.sigmas)
     _apply(pixels, draws.where(BLUR_FLAG), blur, draws.sigmas)
-    _apply(pixels, draws.where(SOLARISE_FLAG), lambda x, _: torch.where(x < 128 / 255, x, 1 - x), draws.sigmas)
+    _apply(pixels, draws.where(SOLARISE_FLAG), lambda x, _: solarised(x), draws.sigmas)
 
 
 def _apply(pixels: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor], strength: Tensor) -> None:
     if len(chosen):
-        index = chosen.to(pixels.device, non_blocking=True)
-        factor = strength[chosen].to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
-        pixels[index] = operation(pixels[index], factor)
+        pixels[chosen] = operation(pixels[chosen], strength[chosen].view(-1, 1, 1, 1))
 
 
-def _grey(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(GREY).view(3, 1, 1)).sum(dim=1, keepdim=True)
+@functools.cache
+def constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "3 1 1"]:
+    """Return a number for each channel; it is copied to a device once."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
+
+
+def greyed(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Return the images' brightness as the eye weighs the channels."""
+    return (x * constant(GREY, x.device)).sum(dim=1, keepdim=True)
+
+
+def solarised(x: Tensor) -> Tensor:
+    """Return the images with the upper half of values inverted."""
+    return torch.where(x < 128 / 255, x, 1 - x)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -226,13 +256,13 @@ def brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Return the images moved towards their mean grey or away from it."""
-    mean = _grey(x).mean(dim=(2, 3), keepdim=True)
+    mean = greyed(x).mean(dim=(2, 3), keepdim=True)
     return torch.lerp(mean.expand_as(x), x, factor).clamp(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
     """Return the images moved towards each pixel's grey or away from it."""
-    return torch.lerp(_grey(x).expand_as(x), x, factor).clamp(0, 1)
+    return torch.lerp(greyed(x).expand_as(x), x, factor).clamp(0, 1)
 
 
 def hue(x: Tensor, turn: Tensor) -> Tensor:
@@ -247,7 +277,7 @@ def hue(x: Tensor, turn: Tensor) -> Tensor:
     )
     angle = (sector / 6 + turn[:, 0]) % 1.0
     # a colour of the hue circle at full value and saturation, then scaled back
-    phase = (angle[:, None] * 6 + x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)) % 6
+    phase = (angle[:, None] * 6 + constant((5.0, 3.0, 1.0), x.device)) % 6
     share = 1 - torch.minimum(phase, 4 - phase).clamp(0, 1)
     return low[:, None] + (top - low)[:, None] * share
 
@@ -256,7 +286,7 @@ def blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[
     """Return images blurred by a separable Gaussian with a standard deviation in px for each; border pixels are repeated."""
     steps = torch.arange(TAPS, device=x.device) - TAPS // 2
     taps = torch.exp(-0.5 * (steps / sigma.view(-1, 1)) ** 2)
-    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]
+    taps = (taps / taps.sum(dim=1, keepdim=True))[:, None].expand(-1, 3, -1).reshape(-1, 1, TAPS)
     batch = x.reshape(1, -1, *x.shape[2:])
     pad = TAPS // 2
     batch = F.conv2d(F.pad(batch, (pad, pad, 0, 0), mode="replicate"), taps[:, :, None, :], groups=batch.shape[1])
@@ -264,4 +294,4 @@ def blur(x: Float[Tensor, "b 3 h w"], sigma: Float[Tensor, "b 1 1 1"]) -> Float[
     return batch.view_as(x)
 
 
-_OPERATIONS = (brightness, contrast, saturation, hue)
+OPERATIONS = (brightness, contrast, saturation, hue)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,10 @@ from densebench.datasets.io.shared_memory import piece_size
 from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
+from densebench.numerics.packed_copy import packed_on_device
 from densebench.numerics.seeds import permutation, seed_of
 from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
+from densebench.training.rendering import Plan, plan_views
 
 Key = tuple[int, int]  # epoch, image
 PIECE = 32  # images that a worker decodes before it sends them, at most
@@ -40,7 +43,7 @@ class Batch:
     pixels: the part of each image that its views show, without padding: 3 bytes for each pixel of these parts and no more. So
     1,024 images of 500 x 375 px take at most 576 MB, and one of 2,500 x 2,500 px among them adds 19 MB. offsets: the top left
     corner of that part in the image (top, left, px). draws[v]: the parameters of view v. numbers: of the images in the data set.
-    broken: titles of files that could not be decoded.
+    broken: titles of files that could not be decoded. plans: how a GPU renders the views, once the batch was moved to it (`on`).
     """
 
     pixels: Pictures
@@ -48,15 +51,35 @@ class Batch:
     draws: tuple[AugmentParams, ...]
     numbers: Int[Tensor, " b"]
     broken: tuple[str, ...] = ()
+    plans: tuple[Plan, ...] = ()
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch with its pixels on a device; draws stay on the CPU."""
-        return replace(self, pixels=self.pixels.to(device))
+    def on(self, device: torch.device, specs: Sequence[ViewSpec]) -> Batch:
+        """Return the batch with its pixels, and all that is needed to render its views, on a GPU.
+
+        There are two kinds of copies, and the host waits for none: the pixels, and one of everything else (`packed_on_device`). Offsets,
+        draws and numbers are on the host, too.
+        """
+        tables = np.stack([draws.table.numpy() for draws in self.draws])
+        plans = plan_views(self.pixels, self.offsets, tables, specs)
+        arrays = {(number, name): array for number, plan in enumerate(plans) for name, array in plan.arrays.items()}
+        there = packed_on_device({"tables": tables, **arrays}, device)
+        plans = tuple(
+            replace(plan, arrays={name: there[number, name] for name in plan.arrays}) for number, plan in enumerate(plans)
+        )
+        draws = tuple(AugmentParams(own.table, table) for own, table in zip(self.draws, there["tables"], strict=True))
+        return replace(self, pixels=self.pixels.to(device), draws=draws, numbers=pinned(self.numbers, device), plans=plans)
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; a loader with `pin_memory=True` calls this."""
-        draws = tuple(draws.pin_memory() for draws in self.draws)
-        return Batch(self.pixels.pin_memory(), self.offsets.pin_memory(), draws, self.numbers.pin_memory(), self.broken)
+        """Return the batch with its pixels in page-locked memory; a loader with `pin_memory=True` calls this.
+
+        The rest is small, and page-locked together once the pieces of a batch are joined (`on`).
+        """
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host in page-locked memory, for a GPU."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True)
@@ -131,12 +154,16 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
         )  # no file can be decoded: the count of broken files stops the run
 
 
-def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]]) -> Batch:
-    """Return samples of a `Reader` as a batch, with only the rectangle around its views of each image."""
+def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]], interleaved: bool = False) -> Batch:
+    """Return samples of a `Reader` as a batch, with only the rectangle around its views of each image.
+
+    interleaved: whether the channels of a pixel are neighbours (`Pictures.of`), as a GPU wants it.
+    """
     boxes = np.stack([draws[:, :4] for _, draws, _, _ in samples]).astype(np.int64)
     low, high = boxes[:, :, :2].min(axis=1), (boxes[:, :, :2] + boxes[:, :, 2:]).max(axis=1)
     rectangles = zip(samples, low, high, strict=True)
-    pixels = Pictures.of([image[top:bottom, left:right] for (image, *_), (top, left), (bottom, right) in rectangles])
+    parts = [image[top:bottom, left:right] for (image, *_), (top, left), (bottom, right) in rectangles]
+    pixels = Pictures.of(parts, interleaved)
     tables = torch.from_numpy(np.stack([draws for _, draws, _, _ in samples]))
     broken = tuple(title for _, _, _, titles in samples for title in titles)
     numbers = torch.tensor([number for _, _, number, _ in samples])
@@ -161,8 +188,9 @@ def join(parts: Sequence[Batch]) -> Batch:
 def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: bool) -> Iterator[Batch]:
     """Yield batches in the order of `keys`, decoded ahead by worker processes.
 
-    A worker decodes at most PIECE images at a time. Two batches are decoded ahead with any number of workers, rounded up to the
-    same number of pieces for each worker, at least two; fewer where they would take more shared memory than one loader may.
+    pin: into page-locked memory, and laid out for a GPU. A worker decodes at most PIECE images at a time. Two batches are decoded
+    ahead with any number of workers, rounded up to the same number of pieces for each worker, at least two; fewer where they
+    would take more shared memory than one loader may.
     """
     first = next(keys, None)
     if first is None:
@@ -177,7 +205,8 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
         ahead = max(2, math.ceil(2 * len(first) / (size * workers)))
         sampling = {"prefetch_factor": ahead, "held": held, "batch_bytes": size * image_bytes}
     batches = Batches(_cut(itertools.chain([first], keys), size, pieces))
-    decoded = iter(make_loader(reader, collate, workers, pin, batch_sampler=batches, **sampling))
+    merge = partial(collate, interleaved=pin)
+    decoded = iter(make_loader(reader, merge, workers, pin, batch_sampler=batches, **sampling))
     for part in decoded:
         rest = itertools.islice(decoded, pieces.popleft() - 1)
         yield join([part, *rest])

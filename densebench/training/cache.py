@@ -76,11 +76,11 @@ class Cache(Images):
 
     def fill(self, batch: Batch) -> Batch:
         """Return a batch that was drawn from `Shapes`, with its pixels as views of the cached bytes; none is copied."""
-        layout = []
-        for number, (top, left) in zip(batch.numbers.tolist(), batch.offsets.long().tolist(), strict=True):
-            row = 3 * self.shapes[number][1]
-            layout.append((int(self.starts[number]) + row * top + 3 * left, 1, row, 3))
-        return replace(batch, pixels=Pictures((self.bytes,), torch.tensor(layout)))
+        numbers, (top, left) = batch.numbers.numpy(), batch.offsets.numpy().astype(np.int64).T
+        row = 3 * np.array(self.shapes, np.int64).reshape(-1, 2)[numbers, 1]
+        ones = np.ones_like(row)
+        layout = np.stack([self.starts[numbers] + row * top + 3 * left, ones, row, 3 * ones], axis=1)
+        return replace(batch, pixels=Pictures((self.bytes,), torch.from_numpy(layout)))
 
 
 class Shapes(Images):

@@ -23,7 +23,7 @@ from densebench.numerics.arithmetic import float32
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.seeds import seed_of
 from densebench.processes import World, agree, decoders, resolve_precision, total
-from densebench.training.augmentation import ViewSpec, render
+from densebench.training.augmentation import ViewSpec
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
 from densebench.training.compiling import compile_blocks
@@ -33,6 +33,8 @@ from densebench.training.monitor import Monitor
 from densebench.training.networks import Encoder, Network
 from densebench.training.objective import Loss, Objective, StepContext, Views
 from densebench.training.optimisation import clip_each, cosine, follow, freeze_last_layer, gradients, parameter_groups
+from densebench.training.prefetch import Prefetch
+from densebench.training.rendering import render_views
 
 
 @dataclass
@@ -132,8 +134,10 @@ class Report:
 
 def run(training: Training, last: int) -> Iterator[Report]:
     """Train up to step `last`, and yield a report after every step."""
-    batches = _batches(training, last)
+    batches: Iterator[Batch] = _batches(training, last)
     specs = training.options.views()
+    if training.world.device.type == "cuda":
+        batches = Prefetch(batches, specs, training.world.device)
     try:
         while training.step < last:
             with float32(tf32=training.options.precision != "fp32"):  # not around the yield, where a probe may be scored
@@ -154,13 +158,16 @@ def train_step(training: Training, batches: Iterator[Batch], specs: tuple[ViewSp
     for part in range(options.accumulate):
         batch = next(batches)
         _count_broken(training, batch)
-        views = _views(batch, specs, world.device)
+        views = _views(batch, specs)
         torch.manual_seed(seed_of(training.seed, "network", training.step, world.rank, part))  # stochastic depth
         loss = training.objective(training.student, training.teacher, views, training.context(part, logging))
         if part == options.accumulate - 1:
             training.mean.begin()
         training.scaler.scale(loss.total / options.accumulate).backward()
         losses.append(loss)
+        del batch
+        if isinstance(batches, Prefetch):
+            batches.fetch()
     means = _means(training, losses) if logging else None
     update(training, losses)
     training.step += 1
@@ -217,10 +224,8 @@ def _figures(training: Training, means: tuple[list[str], HostCopy]) -> dict[str,
     return {"epoch": training.step / training.order.steps, **figures, **training.scheduled(step), **counts}
 
 
-def _views(batch: Batch, specs: tuple[ViewSpec, ...], device: torch.device) -> Views:
-    batch = batch.to(device)
-    arguments = zip(batch.draws, specs, strict=True)
-    pixels = tuple(render(batch.pixels, batch.offsets, draws, spec, IMAGENET_MEAN, IMAGENET_STD) for draws, spec in arguments)
+def _views(batch: Batch, specs: tuple[ViewSpec, ...]) -> Views:
+    pixels = render_views(batch.pixels, batch.offsets, batch.draws, specs, batch.plans, IMAGENET_MEAN, IMAGENET_STD)
     return Views(pixels, batch.draws, batch.numbers)
 
 

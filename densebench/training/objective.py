@@ -82,12 +82,12 @@ class Views:
 
     def few(self, count: int) -> Views:
         """Return the views of the first `count` images."""
-        draws = tuple(AugmentParams(view.table[:count]) for view in self.draws)
+        draws = tuple(view.first(count) for view in self.draws)
         return Views(tuple(view[:count] for view in self.pixels), draws, self.numbers[:count])
 
     def positions(self, view: int, grid: tuple[int, int]) -> Float[Tensor, "b patches 2"]:
         """Return the centres of the patches of a view in the original images, px."""
-        draws = AugmentParams(on_device(self.draws[view].table, self.pixels[view].device))
+        draws = self.draws[view].on(self.pixels[view].device)
         return patch_positions(draws.boxes, draws.flips, grid)
 
 

@@ -270,8 +270,8 @@ class Bootstrapping(Objective):
         return distil(z_s, prototypes[0], z_t, prototypes[1], mix, centre, self.options.student_temp, context.teacher_temp)
 
     def _note(self, teacher_objects: Tensor, objects: Objects, labels: Tensor, numbers: Tensor, views: Views) -> None:
-        crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in views.draws], dim=1)
-        crops = on_device(crops, teacher_objects.device)
+        draws = [params.on(teacher_objects.device) for params in views.draws]
+        crops = torch.stack([torch.cat([d.boxes, d.flips[:, None].float()], dim=1) for d in draws], dim=1)
         self._noted.append((teacher_objects.detach(), objects.valid, numbers, labels, crops))
 
     def commit(self, teacher: Network) -> None:

@@ -43,12 +43,13 @@ from densebench.pretrain.cribo.method import CrIBo
 from densebench.pretrain.cribo.objects import from_labels
 from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.croc.merging import Rules, merge_clusters
-from densebench.training.augmentation import BLUR_FLAG, GREY_FLAG, SOLARISE_FLAG, render
+from densebench.training.augmentation import BLUR_FLAG, GREY_FLAG, SOLARISE_FLAG
 from densebench.training.batches import collate
 from densebench.training.image_level import by_image, image_loss
 from densebench.training.networks import Network, create_encoder
 from densebench.training.objective import StepContext
 from densebench.training.optimisation import clip_each, follow, gradients, parameter_groups
+from densebench.training.rendering import render_views
 
 PIXELS = 0.05  # between positions
 SAME = 0.995  # share of patches, objects and matches that must be equal: sums in another order may turn a near tie
@@ -194,11 +195,11 @@ def compare_views(arguments, device, recipes, images, tables, patch):
 
     def ours():
         batch = collate([(image, table, number, ()) for number, (image, table) in enumerate(zip(images, tables, strict=True))])
-        batch, found = batch.to(device), []
-        for draws, recipe in zip(batch.draws, recipes, strict=True):
-            pixels = render(batch.pixels, batch.offsets, draws, recipe, IMAGENET_MEAN, IMAGENET_STD)
-            found.append((pixels, patch_positions(draws.boxes.to(device), draws.flips.to(device), grid)))
-        return found
+        if device.type == "cuda":
+            batch = batch.on(device, recipes)
+        views = render_views(batch.pixels, batch.offsets, batch.draws, recipes, batch.plans, IMAGENET_MEAN, IMAGENET_STD)
+        there = [draws.on(device) for draws in batch.draws]
+        return [(pixels, patch_positions(draws.boxes, draws.flips, grid)) for pixels, draws in zip(views, there, strict=True)]
 
     fast, found = measured(ours, device, arguments.repeats)
     slow, theirs = measured(lambda: naive_views(images, tables, arguments.image_size, patch, device), device, arguments.repeats)

@@ -41,29 +41,40 @@ def test_one_huge_image_costs_its_own_bytes_only():
     assert batch.pixels.nbytes <= 80 * small + huge
 
 
-@pytest.mark.parametrize("limit", [1, 40_000, 10**9])
-def test_boxes_are_cut_out_of_images_of_any_sizes(limit, monkeypatch):
-    """In stacks of any size, whose upper left corners hold the boxes."""
-    monkeypatch.setattr(crops, "CHUNK_BYTES", limit)
+def test_boxes_are_cut_out_of_images_of_any_sizes():
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
     wanted = [image[y : y + h, x : x + w] for image, (y, x, h, w) in zip(images, boxes(SIZES), strict=True)]
-    cut = torch.tensor(boxes(SIZES)).float()
-    for found in (Pictures.of(images).cut(cut), Pictures.of(images).stacks(cut)):
-        rows = [row for stack in found for row in stack]
-        assert len(rows) == len(wanted)
+    for interleaved in (False, True):
+        rows = [row for stack in Pictures.of(images, interleaved).cut(torch.tensor(boxes(SIZES)).float()) for row in stack]
         for row, part in zip(rows, wanted, strict=True):
-            assert np.array_equal(row.permute(1, 2, 0)[: part.shape[0], : part.shape[1]], part)
+            assert np.array_equal(row.permute(1, 2, 0), part)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_stack_has_every_box_at_its_top_left(interleaved):
+    """Around it there are only bytes of the box itself, so that the last image reads nothing behind the buffer."""
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+    cut = torch.tensor(boxes(SIZES))
+    pictures = Pictures.of(images, interleaved)
+    parts = (pictures.starts(cut[:, :2]), pictures.layout[:, 1:], cut[:, 2:])
+    found = crops.stack(pictures.buffers[0], *parts, (96, 88), interleaved)
+    assert found.shape == (len(SIZES), 3, 96, 88)
+    for row, image, (y, x, h, w) in zip(found, images, boxes(SIZES), strict=True):
+        part = image[y : y + h, x : x + w]
+        assert np.array_equal(row.permute(1, 2, 0), np.pad(part, ((0, 96 - h), (0, 88 - w), (0, 0)), mode="edge"))
 
 
 @pytest.mark.parametrize("limit", [1, 40_000, 10**9])
 def test_stacks_are_as_large_as_is_allowed(limit, monkeypatch):
     monkeypatch.setattr(crops, "CHUNK_BYTES", limit)
-    whole = torch.tensor([(0, 0, *size) for size in SIZES]).float()
-    images = Pictures.of([np.zeros((*size, 3), np.uint8) for size in SIZES])
-    stacks = list(images.stacks(whole))
-    assert all(len(stack) == 1 or 4 * stack.numel() <= limit for stack in stacks)
-    assert len(stacks) == {1: 6, 40_000: 5, 10**9: 1}[limit]
+    heights, widths = zip(*SIZES, strict=True)
+    runs = list(crops.chunks(heights, widths))
+    assert len(runs) == {1: 6, 40_000: 5, 10**9: 1}[limit]
+    assert [number for begin, end in runs for number in range(begin, end)] == list(range(len(SIZES)))
+    for begin, end in runs:
+        assert end - begin == 1 or 12 * (end - begin) * max(heights[begin:end]) * max(widths[begin:end]) <= limit
 
 
 def test_joined_pictures_are_those_of_the_parts():
@@ -105,13 +116,12 @@ def test_two_batches_are_decoded_ahead_and_not_more_for_every_worker():
 
 
 def test_a_batch_is_page_locked_whole(monkeypatch):
-    """A loader with `pin_memory=True` pins each tensor that goes to the device, and nothing of the batch is lost."""
+    """A loader with `pin_memory=True` pins the bytes of the images in one piece, and nothing of the batch is lost."""
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.data_ptr()) or self.clone())
     batch = collate(samples(SIZES, VIEWS))
     found = pin_memory(batch)
-    there = [*batch.pixels.buffers, batch.offsets, batch.numbers, *(draws.table for draws in batch.draws)]
-    assert set(pinned) == {tensor.data_ptr() for tensor in there}
+    assert pinned == [batch.pixels.buffers[0].data_ptr()]
     assert torch.equal(found.pixels.buffers[0], batch.pixels.buffers[0])
     assert torch.equal(found.pixels.layout, batch.pixels.layout)
     assert torch.equal(found.numbers, batch.numbers)
