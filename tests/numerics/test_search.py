@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from densebench.errors import UserError
-from densebench.numerics.search import Search, engines, nearest, recall, tiles, top
+from densebench.numerics.search import Search, engines, nearest, neighbours, recall, tiles, top
 
 
 def random(*shape, seed=0):
@@ -144,6 +144,24 @@ def test_top_by_hand():
     value, place = top(values, 2)
     assert place.tolist() == [[1, 2], [0, 1], [4, 1]]
     assert value.tolist() == [[3, 3], [5, 4], [1, 0]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(1, 40), st.integers(0, 999), st.sampled_from([1, 3, 1000]))
+def test_pairs_of_values_and_indices_give_the_same_top(rows, columns, seed, high):
+    values = integers(rows, columns, seed=seed, high=high) / 7
+    values[values == -1 / 7] = -0.0
+    for k in {1, (columns + 1) // 2, columns}:
+        expected = values.sort(dim=1, descending=True, stable=True)
+        value, index = neighbours.top_of_pairs(values, k)
+        assert torch.equal(index, expected.indices[:, :k])
+        assert torch.equal(value, expected.values[:, :k])
+        assert torch.equal(index, top(values, k)[1])
+
+
+def test_pairs_order_infinities():
+    values = torch.tensor([[-torch.inf, 3.0, torch.inf, -torch.inf, -3e38, 1e-40, -1e-40]])
+    assert neighbours.top_of_pairs(values, 7)[1].tolist() == [[2, 1, 5, 6, 4, 0, 3]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

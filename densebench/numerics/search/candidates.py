@@ -102,8 +102,8 @@ class Groups:
         self.groups: list[Tensor] = []
         self.left_out: list[Tensor] = []
 
-    def add(self, scores: None, maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
-        """Keep the best groups of a tile, of which there are no scores. maxima: of its groups, followed by minus infinity."""
+    def add(self, maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
+        """Keep the best groups of a tile. maxima: of its groups, followed by minus infinity."""
         subsets, length = lists.index.shape
         if length == 0:
             return

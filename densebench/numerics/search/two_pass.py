@@ -102,18 +102,25 @@ class TwoPassSearch:
     def _candidates(self, bounded: BoundedQueries, width: int) -> Candidates:
         """Return the candidates of all subsets, in their order."""
         size = self.plain.group
-        collections = [Groups(size, width) if self.fused else Collection(size, width, len(self.keys)) for _ in self.subsets]
+        if self.fused:
+            found = joined(self._groups(bounded, [Groups(size, width) for _ in self.subsets]))
+            return Candidates(*(part.index_select(1, self.order) for part in found))
+        collections = [Collection(size, width, len(self.keys)) for _ in self.subsets]
         for keys, lists in zip(self.keys, self.lists, strict=True):
-            if self.fused:
-                scores, maxima = None, group_maxima(bounded.extended, keys, size)
-            else:
-                scores = bounds.product(bounded.extended, keys).unflatten(1, (-1, size))
-                maxima = scores.amax(2)
-            maxima = F.pad(maxima, (0, 1), value=-torch.inf)
+            scores = bounds.product(bounded.extended, keys).unflatten(1, (-1, size))
+            maxima = F.pad(scores.amax(2), (0, 1), value=-torch.inf)
             for collection, of_batch in zip(collections, lists, strict=True):
                 collection.add(scores, maxima, of_batch)
         found = joined([collection.candidates() for collection in collections])
         return Candidates(*(part.index_select(1, self.order) for part in found))
+
+    def _groups(self, bounded: BoundedQueries, collections: list[Groups]) -> list[Candidates]:
+        """Return the candidates of each batch of subsets from maxima alone."""
+        for keys, lists in zip(self.keys, self.lists, strict=True):
+            maxima = F.pad(group_maxima(bounded.extended, keys, self.plain.group), (0, 1), value=-torch.inf)
+            for collection, of_batch in zip(collections, lists, strict=True):
+                collection.add(maxima, of_batch)
+        return [collection.candidates() for collection in collections]
 
     def _scored(self, queries: Tensor, candidates: Candidates, k: int) -> tuple[Tensor, Tensor]:
         """Return the k best scores in float32 and their rows, `[q s k]` each; the first row wins a tie."""
