@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.host_copy import HostCopy
+from densebench.numerics.late_indices import listed
 from densebench.pretrain.cribo.bank_search import Held, bounded_objects, matches
 from densebench.processes import gather
 
@@ -184,7 +185,7 @@ def _requested(slots: int, valid: Tensor | None, count: HostCopy | None, device:
     if not valid.is_cuda:
         return valid.flatten().nonzero()[:, 0]
     assert count is not None
-    return (~valid.flatten()).to(torch.uint8).sort(stable=True).indices[: int(count.value())]
+    return listed(valid.flatten(), int(count.value()))
 
 
 def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:

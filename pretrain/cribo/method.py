@@ -20,7 +20,7 @@ with one of its own image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,9 +32,10 @@ from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.numerics.device_copy import on_device
-from densebench.numerics.late_indices import LateIndices, positions_among
+from densebench.numerics.host_copy import HostCopy
+from densebench.numerics.late_indices import LateIndices, listed, positions_among
 from densebench.options import setting
-from densebench.pretrain.cribo.bank import Bank, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent
 from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
@@ -139,7 +140,8 @@ class Bootstrapping(Objective):
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
         """Return the loss: cluster the teacher's patches, match the objects across images, and compare student and teacher.
 
-        How many objects and matches there are depends on the teacher alone. It is read after the student's work has been queued.
+        How many objects and matches there are, and whether matches are proven, is read after other work has been queued: the
+        student's encoder, the loss between whole views, the loss between objects. So a GPU always has something to do.
         """
         options = self.options
         pixels = torch.cat(views.pixels)
@@ -149,11 +151,11 @@ class Bootstrapping(Objective):
             labels, objects = self.cluster(teacher_tokens.patches, views, context)
             one, two = teacher_tokens.patches.chunk(2)
             teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-            matches, ratio = self.matches(teacher_objects, objects.valid, numbers, context)
-            late = LateIndices(objects.valid, matches.used, matches.weights > 0)
+            count = HostCopy(objects.valid.sum())
         student_tokens = student.encode(pixels)
         one, two = student_tokens.patches.chunk(2)
         student_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        searches = self.search(teacher_objects, objects.valid, numbers, count)
 
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -163,11 +165,13 @@ class Bootstrapping(Objective):
             student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context
         )
         self.image_centre.see(teacher_views)
-        rows, *chosen = late.indices()
+        matches, ratio = self.matches(searches, teacher_objects, objects.valid, context)
+        late = LateIndices(matches.used, matches.weights > 0)
+        rows = listed(objects.valid.flatten(), int(count.value()))
         z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
-        terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, *chosen, prototypes, teacher, context)
+        terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, late.indices(), prototypes, teacher, context)
 
         self._note(teacher_objects, objects, labels, numbers, views)
         total = weighed(terms, self.weights)
@@ -216,16 +220,16 @@ class Bootstrapping(Objective):
         z_s: Tensor,
         valid: Tensor,
         matches: Matches,
-        used: Tensor,
-        weighed: Tensor,
+        chosen: Sequence[Tensor],
         prototypes: Pair,
         teacher: Network,
         context: StepContext,
     ) -> Tensor:
         """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
-        z_s: as in `object_loss`. used, weighed: the flat indices of the matches that are used, and of those that have a weight.
+        z_s: as in `object_loss`. chosen: the flat indices of the matches that are used, and of those that have a weight.
         """
+        used, weighed = chosen
         with torch.no_grad():
             z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, weighed)]
         z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], weighed)]
@@ -233,24 +237,33 @@ class Bootstrapping(Objective):
         return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context)
 
     @torch.no_grad()
-    def matches(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Matches, Tensor]:
+    def search(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, count: HostCopy) -> list[Pending]:
+        """Begin the search for the nearest neighbours of both views' objects. count: how many are valid."""
+        return [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
+
+    @torch.no_grad()
+    def matches(
+        self, searches: Sequence[Pending], teacher_objects: Tensor, valid: Tensor, context: StepContext
+    ) -> tuple[Matches, Tensor]:
         """Return the matches of both views' objects, none before `--bootstrap-after` epochs or without a loss across images.
 
         The second value is the bootstrapping ratio: the share of objects with a match that holds (appendix B.4).
         """
         options = self.options
-        indices, masks = self.match(teacher_objects, valid, numbers, context)
+        indices, masks = self.match(searches, teacher_objects, valid, context)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
         if context.epoch < options.bootstrap_after or not options.neighbour_weight:
             masks = torch.zeros_like(masks)
         return Matches(indices, masks, match_weights(masks, options.neighbour_norm, options.group_size)), ratio
 
     @torch.no_grad()
-    def match(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, context: StepContext) -> tuple[Tensor, Tensor]:
+    def match(
+        self, searches: Sequence[Pending], teacher_objects: Tensor, valid: Tensor, context: StepContext
+    ) -> tuple[Tensor, Tensor]:
         """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
         indices, masks = [], []
-        for view in (0, 1):
-            index, mask = self.bank.nearest(view, teacher_objects[view], numbers, valid)
+        for view, search in enumerate(searches):
+            index, mask = search.result()
             if self.options.cycle:
                 mask = mask & self._closed(self.bank.at(1 - view, index), teacher_objects[1 - view], valid, context)
             indices.append(index)
@@ -293,7 +306,8 @@ class Bootstrapping(Objective):
         one, two = teacher_tokens.patches.chunk(2)
         teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
         numbers = on_device(views.numbers, teacher_objects.device)
-        indices, masks = self.match(teacher_objects, objects.valid, numbers, context)
+        searches = self.search(teacher_objects, objects.valid, numbers, HostCopy(objects.valid.sum()))
+        indices, masks = self.match(searches, teacher_objects, objects.valid, context)
         return {
             "clusters": clusters_picture(views, labels, objects.valid, self.grid),
             "matches": matches_picture(self.bank, views, labels, objects.valid, indices[0], masks[0], self.grid, images),

@@ -393,12 +393,12 @@ def compare_losses(arguments, device, options, objective, networks, vectors, ima
         z_s = by_image(student.head(student_views), 2)
         losses = [image_loss(z_s, z_t, student, teacher, centres[0], options.student_temp, context)]
         centres[0].see(z_t)
-        matches, _ = objective.matches(teacher_objects, objects.valid, None, context)
+        matches, _ = objective.matches([], teacher_objects, objects.valid, context)
         rows, *chosen = LateIndices(objects.valid, matches.used, matches.weights > 0).indices()
         student_logs = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         losses.append(objective.object_loss(student_logs, teacher_objects, objects.valid, rows, prototypes, teacher, context))
-        losses.append(objective.neighbour_loss(student_logs, objects.valid, matches, *chosen, prototypes, teacher, context))
+        losses.append(objective.neighbour_loss(student_logs, objects.valid, matches, chosen, prototypes, teacher, context))
         torch.stack(losses).sum().backward()
         for centre, name in zip(centres, ("image", "object"), strict=True):
             centre.commit(teacher.head.prototypes(name))
