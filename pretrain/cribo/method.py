@@ -162,11 +162,11 @@ class Bootstrapping(Objective):
             student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context
         )
         self.image_centre.see(teacher_views)
-        rows, *chosen = late.indices()
+        rows, used, counted = late.indices()
         z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
-        terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, *chosen, prototypes, teacher, context)
+        terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, used, counted, prototypes, teacher, context)
 
         self._note(teacher_objects, objects, labels, numbers, views)
         total = weighed(terms, self.weights)
@@ -216,19 +216,19 @@ class Bootstrapping(Objective):
         valid: Tensor,
         matches: Matches,
         used: Tensor,
-        weighed: Tensor,
+        counted: Tensor,
         prototypes: Pair,
         teacher: Network,
         context: StepContext,
     ) -> Tensor:
         """Return half of equation 8: the neighbour of the teacher's object in one view against the student's object in the other.
 
-        z_s: as in `object_loss`. used, weighed: the flat indices of the matches that are used, and of those that have a weight.
+        z_s: as in `object_loss`. used, counted: the flat indices of the matches that are used, and of those that have a weight.
         """
         with torch.no_grad():
-            z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, weighed)]
-        z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], weighed)]
-        weights = matches.weights.flatten()[weighed]
+            z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, counted)]
+        z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], counted)]
+        weights = matches.weights.flatten()[counted]
         return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context)
 
     @torch.no_grad()
