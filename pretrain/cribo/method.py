@@ -40,7 +40,7 @@ from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weig
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
-from densebench.processes import gather
+from densebench.processes import gather, resolve_precision
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
@@ -134,7 +134,8 @@ class Bootstrapping(Objective):
         self.image_centre = Centre(options.out_dim, options.centre_momentum)
         self.object_centre = Centre(options.object_dim, options.centre_momentum)
         self.centres = {"image": self.image_centre, "object": self.object_centre}
-        self.bank = Bank(options.memory, options.objects, encoder.dim, patches, DTYPES[options.precision])
+        dtype = DTYPES[resolve_precision(options.precision, options.device)]
+        self.bank = Bank(options.memory, options.objects, encoder.dim, patches, dtype)
         self._noted: list[tuple[Tensor, ...]] = []  # objects of the step's micro-batches
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
@@ -229,11 +230,11 @@ class Bootstrapping(Objective):
 
         z_s: as in `object_loss`. chosen: the flat indices of the matches that are used, and of those that have a weight.
         """
-        used, weighed = chosen
+        used, counted = chosen
         with torch.no_grad():
-            z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, weighed)]
-        z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], weighed)]
-        weights = matches.weights.flatten()[weighed]
+            z_t = teacher.project(neighbours(self.bank, matches.indices, used))[positions_among(matches.used, counted)]
+        z_s = z_s.flatten(0, 1)[in_other_view(valid, z_s.shape[1], counted)]
+        weights = matches.weights.flatten()[counted]
         return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context)
 
     @torch.no_grad()
