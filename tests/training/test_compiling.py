@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.machinery
 
 import pytest
 import torch
