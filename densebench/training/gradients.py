@@ -1,9 +1,9 @@
 """The mean of gradients over processes, exchanged while the backward pass still computes the rest of them.
 
-The backward pass reaches the last layers first. So parameters are dealt out into buckets from the last one backwards, and a bucket
-is summed over processes as soon as all of its gradients are there. Every process sends the same buckets in the same order, whatever
-the order in which its gradients come, and nothing else is exchanged meanwhile; so the processes cannot wait for each other in
-vain, and the sums do not depend on timing.
+The backward pass reaches the last layers first. So parameters are dealt out into buckets from the last one backwards, and a
+bucket is summed over processes as soon as all of its gradients are there. Every process sends the same buckets in the same order,
+whatever the order in which its gradients come, and nothing else is exchanged meanwhile; so the processes cannot wait for each
+other in vain, and the sums do not depend on timing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class _Bucket:
 
 
 class GradientMean:
-    """Replaces the gradients of some parameters by their means over processes: `begin` before the backward pass, `finish` after it.
+    """Replaces the gradients of some parameters by their means over processes.
 
+    `begin` comes before the backward pass, `finish` after it.
     With several micro-batches a step, `begin` comes before the last one's backward pass, so that sums over micro-batches are
     exchanged once. A parameter without gradient counts as zeros where another process has one, and stays without where none has.
     Gradients that are not finite become such in all processes. A factor that is common to all processes (a loss scale) may be
@@ -88,11 +89,14 @@ class GradientMean:
         bucket.work.wait()
         bucket.flat /= world_size()
         means = bucket.flat.split([parameter.numel() for parameter in bucket.parameters])
-        had, received = [], []
+        had: list[Tensor] = []
+        received: list[Tensor] = []
         for parameter, mean, has in zip(bucket.parameters, means, present, strict=False):
-            if has and parameter.grad is None:
+            if not has:
+                continue
+            if parameter.grad is None:
                 parameter.grad = mean.view_as(parameter).clone()
-            elif has:
+            else:
                 had.append(parameter.grad)
                 received.append(mean.view_as(parameter))
         if had:

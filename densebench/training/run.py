@@ -169,7 +169,8 @@ def build(
 ) -> Pretrainer:
     """Return the hyper-parameters: defaults, overridden by the preset, then by the variant, then by what was given.
 
-    A precision of `auto` is replaced by that of the device, so that a resumed run keeps it on any device. Raises UserError for a name or value that is unknown or does not fit.
+    A precision of `auto` is replaced by that of the device, so that a resumed run keeps it on any device.
+    Raises UserError for a name or value that is unknown or does not fit.
     """
     if preset not in kind.presets:
         raise unknown("preset", preset, kind.presets, f"{method} has {', '.join(kind.presets)}")

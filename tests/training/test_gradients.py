@@ -1,4 +1,4 @@
-"""Means of gradients over two processes (gloo), exchanged during the backward pass: those of one exchange after it, bit for bit."""
+"""Means of gradients over two processes (gloo), sent in the backward pass: bit for bit those of one exchange after it."""
 
 from __future__ import annotations
 

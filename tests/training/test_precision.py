@@ -67,7 +67,7 @@ def test_compiling_is_a_switch_or_left_to_the_device(given, expected):
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_features_on_a_gpu_are_in_true_float32_whatever_was_allowed_outside(allowed):
-    """Both switches: of matrix products, and of cuDNN's convolutions, which embed the patches; torch has allowed TF32 in those."""
+    """Matrix products and cuDNN's convolutions, which embed the patches; in those, torch itself allows TF32."""
     with float32(tf32=allowed):
         with autocast(torch.device("cuda"), "fp32"):
             assert not torch.backends.cudnn.allow_tf32
