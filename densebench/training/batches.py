@@ -56,8 +56,8 @@ class Batch:
     def on(self, device: torch.device, specs: Sequence[ViewSpec]) -> Batch:
         """Return the batch with its pixels, and all that is needed to render its views, on a GPU.
 
-        There are two kinds of copies, and the host waits for none: the pixels, and one of everything else (`packed_on_device`). Offsets,
-        draws and numbers are on the host, too.
+        There are two kinds of copies, and the host waits for none: the pixels, and one of everything else (`packed_on_device`).
+        Offsets, draws and numbers are on the host, too.
         """
         tables = np.stack([draws.table.numpy() for draws in self.draws])
         plans = plan_views(self.pixels, self.offsets, tables, specs)

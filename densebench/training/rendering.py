@@ -96,9 +96,10 @@ class Plan:
                     changed = operation(pixels[begin:end], strengths[position][begin:end].view(-1, 1, 1, 1))
                     target.index_copy_(0, following[position][begin:end], changed)
             pixels, spare = spare, pixels[:jittered]
-        for name, operation in (("grey", lambda x: greyed(x).expand_as(x)), ("blur", self._blurred), ("solarise", solarised)):
+        last: dict[str, Callable[[Tensor], Tensor]] = {"grey": lambda x: greyed(x).expand_as(x), "blur": self._blurred}
+        for name, change in {**last, "solarise": solarised}.items():
             if len(chosen := self.arrays[name]):
-                done.index_copy_(0, chosen, operation(done.index_select(0, chosen)))
+                done.index_copy_(0, chosen, change(done.index_select(0, chosen)))
         return done
 
     def _blurred(self, pixels: Tensor) -> Tensor:
