@@ -15,7 +15,7 @@ The arithmetic is that of `augmentation.render`, which goes image by image and v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,10 +96,12 @@ class Plan:
                     changed = operation(pixels[begin:end], strengths[position][begin:end].view(-1, 1, 1, 1))
                     target.index_copy_(0, following[position][begin:end], changed)
             pixels, spare = spare, pixels[:jittered]
-        last: dict[str, Callable[[Tensor], Tensor]] = {"grey": lambda x: greyed(x).expand_as(x), "blur": self._blurred}
-        for name, change in {**last, "solarise": solarised}.items():
+        looks: dict[str, Callable[[Tensor], Tensor]] = {
+            "grey": lambda x: greyed(x).expand_as(x), "blur": self._blurred, "solarise": solarised,
+        }  # fmt: skip
+        for name, look in looks.items():
             if len(chosen := self.arrays[name]):
-                done.index_copy_(0, chosen, change(done.index_select(0, chosen)))
+                done.index_copy_(0, chosen, look(done.index_select(0, chosen)))
         return done
 
     def _blurred(self, pixels: Tensor) -> Tensor:
