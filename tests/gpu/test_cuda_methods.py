@@ -58,7 +58,7 @@ def whole_run(method, device, path, folder):
 
 
 def assert_equal(on_cpu, on_cuda):
-    """Compare figures and weights; what clusters, matches or sorts would magnify any difference."""
+    """Compare figures and weights: autograd may add gradients in another order, and Adam makes a tenth of a step of rounding."""
     assert len(on_cuda[0]) == len(on_cpu[0])
     for row, expected in zip(on_cuda[0], on_cpu[0], strict=True):
         assert {name: float(value) for name, value in row.items()} == pytest.approx(
@@ -66,7 +66,7 @@ def assert_equal(on_cpu, on_cuda):
         )
     assert on_cuda[1].keys() == on_cpu[1].keys()
     for name, value in on_cpu[1].items():
-        torch.testing.assert_close(on_cuda[1][name], value, rtol=1e-5, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(on_cuda[1][name], value, rtol=1e-5, atol=3e-5, msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("case", late([case for case in CASES if not is_whole_run(case[1])], *FIRST), ids=" ".join)
