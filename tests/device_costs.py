@@ -70,14 +70,15 @@ def of_a_step(method):
 
 
 def of_an_image(name, preset, folder):
-    """Return the costs of an image of a protocol, in batches of one: half of it of the training split, where it has one."""
-    counts = [_counts(name, preset, folder, images) for images in (IMAGES, 2 * IMAGES)]
+    """Return the costs of an image of a protocol, in batches of one, with one of the training split; of a frame of a video."""
+    counts = [_counts(name, preset, folder / str(images), images) for images in (IMAGES, 2 * IMAGES)]
     return Costs.between(*counts, IMAGES)
 
 
 def _counts(name, preset, folder, images):
+    folder.mkdir()
     with simulate() as report, libraries_on("cuda"), own_cache(), float32(tf32=False), contextlib.redirect_stderr(io.StringIO()):
         torch.manual_seed(0)
-        evaluator, backbone, dataset = tiny(name, preset, folder, device="cuda", batch_size=1)
+        evaluator, backbone, dataset = tiny(name, preset, folder, frames=2 + images, device="cuda", batch_size=1)
         list(evaluator.run(copy.deepcopy(backbone), dataset, Run(limit=images)))
     return report.counts

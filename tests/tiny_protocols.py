@@ -28,7 +28,7 @@ PRESETS = [
 ]
 
 
-def tiny(name, preset, tmp_path, **more):
+def tiny(name, preset, tmp_path, frames=4, **more):
     """A protocol with small options where it has them, and those that are given, resolved; a backbone and data that fit it."""
     kind = catalog.load("protocols", name, preset)
     if kind.takes == "boxes":
@@ -37,7 +37,7 @@ def tiny(name, preset, tmp_path, **more):
         backbone = drawn_objects.small_vit(dim=16) if masked else toy_boxes.backbone()
         given = {} if masked else {"image_size": toy_boxes.SIDE, "short_side": 36}
     elif kind.takes == "videos":
-        write(tmp_path / "videos", "boat", 4, 1)
+        write(tmp_path / "videos", "boat", frames, 1)
         dataset, backbone = load_dataset(f"frames:{tmp_path / 'videos'}", None), load_backbone("pixels:8")
         given = {"short_side": 64}
     else:

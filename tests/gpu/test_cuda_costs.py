@@ -21,7 +21,7 @@ STEPS = {  # a step: waits, overlapped reads, blocking copies to the device, ker
     "flsl": (2, 0, 162, 1781),
     "neco": (1, 0, 152, 3238),
 }
-IMAGES = {  # an image in a batch of one, half of it an image that is learned from: the same
+IMAGES = {  # an image in a batch of one, with one that is learned from, or a frame of a video: the same
     "bbox-knn flsl": (2, 0, 5, 12),
     "detection flsl": (2, 0, 6, 524),
     "incontext hummingbird": (9, 0, 8, 76),
@@ -31,7 +31,7 @@ IMAGES = {  # an image in a batch of one, half of it an image that is learned fr
     "linear neco": (8, 0, 10, 94),
     "segmenter mmseg": (15, 0, 5, 136),
     "unsupervised leopart": (4, 0, 12, 111),
-    "vos dino": (0, 0, 0, 0),
+    "vos dino": (3, 0, 3, 72),
 }
 REMARKS = ("``build_loss`` would be deprecated", "Default ``avg_non_ignore`` is False")  # of mmseg, on every head that it builds
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{remark}") for remark in REMARKS]
