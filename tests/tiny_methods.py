@@ -27,7 +27,7 @@ TEXTS = {"probe": "scenes:4"}
 def tiny(method, preset, variant="official", **given):
     """Return small values of a preset's options by name, and those that are given."""
     kind = catalog.load("methods", method, preset)
-    chosen, small = build(kind, method, preset, variant, None, {}), {}
+    chosen, small = build(kind, method, preset, variant, None, {"device": "cpu"}), {}
     hints = {**SMALL, **OWN.get(method, {}), **HINTS}
     for flag in options.flags(kind):
         value = getattr(chosen, flag.name)
@@ -35,7 +35,7 @@ def tiny(method, preset, variant="official", **given):
             small[flag.name] = hints[flag.name]
         elif (size := _small(flag, value)) is not None:
             small[flag.name] = size
-    return {**small, "steps": 3, **given}
+    return {**small, "precision": chosen.precision, "steps": 3, **given}  # as on the CPU: a GPU would choose another
 
 
 def _small(flag, value):
@@ -82,7 +82,7 @@ def _others(flag, value):
     if flag.name in ELSEWHERE:
         return []
     if flag.choices:
-        return [choice for choice in flag.choices if choice != str(value)]
+        return [choice for choice in flag.choices if choice not in (str(value), "auto")]
     if isinstance(value, bool):
         return [not value]
     if flag.name in TEXTS:

@@ -32,6 +32,7 @@ class HostCopy:
         """Return the tensor on the CPU. The host waits for the copy, not for what was queued after it."""
         if self._copied is not None:
             self._copied.synchronize()
+            self._copied = None
         return self._value
 
 

@@ -57,7 +57,8 @@ class HostMemory:
         count = self.begun if count is None else count
         while self._arrived < count:
             copy = self._under_way.pop(0)
-            copy.target.copy_(copy.value)
+            with torch.inference_mode(copy.target.is_inference()):  # only there may what was made there be written
+                copy.target.copy_(copy.value)
             self._arrived += 1
 
 
