@@ -1,4 +1,4 @@
-"""Feature extraction from end to end: JPEG files to features on disk, beside the forward pass alone; and the loader of training."""
+"""Feature extraction from end to end, JPEG files to features on disk, beside the forward pass alone; the loader of training."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def loading(bench):
             batch = next(batches)
         each = seconds(bench, lambda batches=batches: next(batches), bench.size(20, 1), 0)
         bench.add("loader", f"decode and collate for dino, {workers} workers", len(batch.numbers) / each, "images/s", 2700)
-        each = seconds(bench, lambda batch=batch: batch.to(bench.device), 3, 1)
+        each = seconds(bench, lambda batch=batch: batch.on(bench.device, chosen.views()), 3, 1)
         bench.add("loader", "one batch to the device", each * 1e3, "ms", 8)
 
 

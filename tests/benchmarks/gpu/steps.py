@@ -7,11 +7,13 @@ large product in bf16. Whatever else a step does is not the backbone: views, hea
 from __future__ import annotations
 
 import gc
+import traceback
 from dataclasses import dataclass, field
 from unittest import mock
 
 import torch
 from photos import photos
+from table import place
 from timing import flop, memory, profile, seconds, settle
 
 from densebench import catalog, options
@@ -58,23 +60,26 @@ class Calls:
 
 
 def steps(bench):
-    known = [name for name in catalog.names("methods")]
-    for name in sorted(known, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
-        for precision in ("bf16", "fp32") if name in ORDER[:1] else ("bf16",):
-            if bench.left() < bench.size(150, 5):
-                bench.add("steps", f"{name} {precision}: left out, the time is spent", round(bench.left(), 1), "s")
-                return
-            try:
-                _method(bench, name, precision)
-            except torch.cuda.OutOfMemoryError as error:
-                bench.add("steps", f"FAILED: {name} {precision} does not fit", str(error)[:100])
-            gc.collect()
-            if bench.cuda:
-                torch.cuda.empty_cache()
+    known = sorted(catalog.entries("methods"), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    cases = [(name, "bf16", None) for name in known]
+    for name, precision, compiled in [*cases, (known[0], "bf16", False), (known[0], "fp32", None)]:
+        what = f"{name} {precision}{'' if compiled is None else ', not compiled'}"
+        if bench.cuda and bench.left() < 150:
+            bench.add("steps", f"{what}: left out, the time is spent", round(bench.left(), 1), "s")
+            return
+        try:
+            _method(
+                bench, what, _assembled(bench, name, precision, compiled), EXPECTED.get(name) if what == f"{name} bf16" else None
+            )
+        except Exception as error:  # the other methods are measured all the same
+            traceback.print_exc()
+            bench.add("steps", f"FAILED: {what}: {type(error).__name__}", place(error), note=" ".join(str(error).split())[:160])
+        gc.collect()
+        if bench.cuda:
+            torch.cuda.empty_cache()
 
 
-def _method(bench, name, precision):
-    training = _assembled(bench, name, precision)
+def _method(bench, what, training, expected):
     o, batch = training.options, training.options.batch_size
     if bench.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -83,19 +88,21 @@ def _method(bench, name, precision):
     with calls.noted():
         next(done)
     each = seconds(bench, lambda: next(done), bench.size(8, 1), bench.size(4, 1))
-    expected = EXPECTED.get(name) if precision == "bf16" else None
-    what = f"{name} {o.arch} {o.image_size} px {precision}, batch {batch}"
-    bench.add("steps", f"{what}: speed", batch / each, "images/s", expected, f"{each * 1e3:.1f} ms a step{memory(bench)}")
-    _encoders(bench, name, precision, calls, each)
+    note = f"{o.arch} {o.image_size} px, batch {batch}: {each * 1e3:.1f} ms a step{memory(bench)}"
+    bench.add("steps", f"{what}: speed", batch / each, "images/s", expected, note)
+    bank = getattr(training.objective, "bank", None)
+    if bank is not None:
+        bench.add("steps", f"{what}: searches that fell back", float(bank.fallbacks), "queries")
+    _encoders(bench, what, o.precision, calls, each)
     seen = profile(bench, lambda: next(done))
     if seen:
         note = f"of {each * 1e3:.1f} ms; {seen['launches']} launches, {seen['waits']} waits"
-        bench.add("steps", f"{name} {precision}: the device is busy", seen["busy"], "ms", None, note)
-        bench.add("steps", f"{name} {precision}: most time", "", note=seen["top"])
+        bench.add("steps", f"{what}: the device is busy", seen["busy"], "ms", None, note)
+        bench.add("steps", f"{what}: most time", "", note=seen["top"])
     done.close()
 
 
-def _encoders(bench, name, precision, calls, each):
+def _encoders(bench, what, precision, calls, each):
     """The part of a step that is the encoders, and their share of the device's arithmetic."""
     with float32(tf32=precision != "fp32"):
         alone = seconds(bench, lambda: calls.again(bench.device), bench.size(5, 1), 1)
@@ -106,34 +113,24 @@ def _encoders(bench, name, precision, calls, each):
                 for one, (_, shape, _) in zip(few.made, calls.made, strict=True)
             )
     settle(bench)
-    bench.add(
-        "steps",
-        f"{name} {precision}: not the backbone",
-        100 * max(0.0, 1 - alone / each),
-        "% of time",
-        None,
-        f"{alone * 1e3:.1f} ms encoders alone",
-    )
-    ceiling = bench.ceilings.get("bf16" if precision == "bf16" else "tf32" if precision != "fp32" else "fp32")
-    if ceiling:
+    rest = 100 * max(0.0, 1 - alone / each)
+    bench.add("steps", f"{what}: not the backbone", rest, "% of time", None, f"{alone * 1e3:.1f} ms encoders alone")
+    if precision in bench.ceilings:
         rate = operations / each / 1e12
-        bench.add(
-            "steps",
-            f"{name} {precision}: MFU",
-            100 * rate / ceiling,
-            "%",
-            40,
-            f"{operations / 1e12:.2f} TFLOP a step, {rate:.0f} TFLOP/s",
-        )
+        note = f"{operations / 1e12:.2f} TFLOP a step, {rate:.0f} TFLOP/s"
+        bench.add("steps", f"{what}: MFU", 100 * rate / bench.ceilings[precision], "%", 40, note)
 
 
-def _assembled(bench, name, precision):
+def _assembled(bench, name, precision, compiled):
     kind = catalog.load("methods", name)
     preset = next((preset for preset in PRESETS if preset in kind.presets), next(iter(kind.presets)))
     batch = min(BATCH, {**kind.presets[preset]}.get("batch_size", BATCH))
-    given = {"batch_size": batch, "precision": precision, "cache": "gpu", "device": bench.device.type, "workers": 0, "steps": 100, "log_every": 1000,
-             "bootstrap_after": 0, **(SMALL if bench.small else {})}  # fmt: skip
-    chosen = options.build(kind, dict(kind.presets[preset]), {key: value for key, value in given.items() if hasattr(kind, key)})
+    given = {
+        "batch_size": batch, "precision": precision, "compile": compiled, "cache": "gpu", "device": bench.device.type, "workers": 0,
+        "steps": 100, "log_every": 1000, "bootstrap_after": 0, **(SMALL if bench.small else {}),
+    }  # fmt: skip
+    given = {key: value for key, value in given.items() if hasattr(kind, key)}
+    chosen = options.build(kind, dict(kind.presets[preset]), given)
     one = open_images([str(photos(bench.folder / "photos", bench.size(64, 8)))])
     torch.manual_seed(0)
     training = assemble(chosen, chosen.encoder(), Joined("photos", (one,) * bench.size(8, 1)), 0, World(0, 1, bench.device))

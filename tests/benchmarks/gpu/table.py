@@ -1,4 +1,4 @@
-"""The table that a run on a GPU makes: rows that are printed and saved as they come, beside what arithmetic says they should be."""
+"""The table that a run on a GPU makes: rows are printed and saved as they come, beside what arithmetic says of them."""
 
 from __future__ import annotations
 
