@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from gpu_libraries import libraries_on
+from gpu_libraries import libraries_on, one_way_of_suppressing
 from simulated_cuda import simulate
 from tiers import late
 from tiny_protocols import paths, tiny
@@ -31,7 +31,7 @@ def scores(name, device, path, folder):
     evaluator, backbone, dataset = tiny(name, tmp_path=folder, **{**path, "device": device})
     run = Run(pictures=folder / "pictures" if path.get("visualise") else None)
     (folder / "pictures").mkdir(exist_ok=True)
-    with libraries_on(device), own_cache(), float32(tf32=False):
+    with libraries_on(device), one_way_of_suppressing(), own_cache(), float32(tf32=False):
         return list(evaluator.run(copy.deepcopy(backbone), dataset, run))
 
 
