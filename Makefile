@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
+DEVICE ?= cuda
 # One process a core, four at most: each holds torch.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: install demo test test-slow test-all check docs bench leaderboard wheel clean
+.PHONY: install demo test test-slow test-all check docs bench gpu leaderboard wheel clean
 
 install: .venv/installed
 
@@ -37,6 +38,10 @@ docs: install
 
 bench: install
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# What a GPU gives, in ten minutes; GPU_PYTHON is a Python that has torch for CUDA already. DEVICE=cpu rehearses.
+gpu: $(if $(GPU_PYTHON),,install)
+	$(or $(GPU_PYTHON),$(BIN)/python) tests/benchmarks/gpu --device $(DEVICE)
 
 leaderboard: install
 	for format in md csv tex html; do \

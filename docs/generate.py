@@ -31,6 +31,7 @@ KINDS = {
     "axis": "Axes are swept: every score carries its value.",
     "runtime": "Runtime options say how the work is done and change no number.",
 }
+FOLDER = Path(__file__).resolve().parent
 CLASSES_SHOWN = 30
 """Data sets of more classes only say how many they have."""
 EXTENDING = ("densebench.options", "densebench.results.score", "densebench.training.objective")
@@ -55,6 +56,29 @@ def write(folder: Path) -> None:
     _save(folder / "parts" / "functions.md", _functions())
     _save(folder / "parts" / "classes.md", _classes(listed))
     _save(folder / "numerics.md", _numerics_page())
+    _save(folder / "parts" / "gpu.md", _gpu_tables(FOLDER.parent / "results" / "gpu"))
+
+
+def _gpu_tables(folder: Path) -> str:
+    """Return what `make gpu` measured, a table for each device; before the first one, that nothing was."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        facts = f"{measured['cores']} cores, torch {measured['torch']}, {measured['date']}, commit {str(measured['commit'])[:12]}"
+        rows = [
+            (row["part"], text(row["what"]), _number(row["value"]), row["unit"], _number(row["expected"]), text(row["note"]))
+            for row in measured["rows"]
+        ]
+        parts.append(
+            f"### {measured['device']}\n\n{facts}\n\n{table(('part', 'what', 'value', 'unit', 'expected', 'note'), rows)}"
+        )
+    return "\n\n".join(parts) or "Nothing yet: the table of the first GPU that runs `make gpu` will stand here."
+
+
+def _number(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return text(value or "")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _listed() -> dict[str, dict[str, str]]:

@@ -8,6 +8,8 @@ to build/gpu/. The exit status is 1 where a part failed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests")]
+if importlib.util.find_spec("densebench") is None:  # a Python in which it is not installed: the checkout, laid out as installed
+    SITE = tempfile.TemporaryDirectory(prefix="densebench-site-")
+    PACKAGE = Path(SITE.name) / "densebench"
+    PACKAGE.mkdir()
+    for part in (*(ROOT / "densebench").iterdir(), ROOT / "evals", ROOT / "pretrain"):
+        (PACKAGE / part.name).symlink_to(part)
+    sys.path.insert(0, SITE.name)
+    os.environ["PYTHONPATH"] = os.pathsep.join([SITE.name, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 
 import torch  # noqa: E402
 from table import Bench, slug  # noqa: E402
@@ -32,26 +42,28 @@ PARTS = {
 """The parts in their order: the least seconds that must be left for one to begin, its module and its function."""
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--budget", type=float, default=560, help="seconds")
     parser.add_argument("--only", default="", help="parts to run, with commas between them")
     parser.add_argument("--output", type=Path, help="folder of the table")
-    given = parser.parse_args()
+    parser.add_argument("--small", action="store_true", help="small sizes, as on a CPU: a rehearsal")
+    given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
         print(
             "no CUDA device: this machine or this build of torch has none; rehearse with `make gpu DEVICE=cpu`", file=sys.stderr
         )
         return 2
     device = torch.device(given.device, 0) if given.device == "cuda" else torch.device("cpu")
-    output = given.output or ROOT / ("results/gpu" if given.device == "cuda" else "build/gpu")
+    small = given.small or given.device == "cpu"
+    output = given.output or ROOT / ("build/gpu" if small else "results/gpu")
     folder = Path(tempfile.mkdtemp(prefix="densebench-gpu-"))
     try:
-        bench = Bench(device, given.device == "cpu", given.budget, folder, output / f"{slug(device)}.json")
+        bench = Bench(device, small, given.budget, folder, output / f"{slug(device)}.json")
         for name, (least, module, function) in PARTS.items():
             if not given.only or name in given.only.split(","):
-                bench.run(name, least if given.device == "cuda" else 0, module, function)
+                bench.run(name, 0 if small else least, module, function)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(bench.rows)} rows in {bench.output}")

@@ -23,12 +23,10 @@ def searching(bench):
         search = Search(memory, segments, members)
         each = seconds(bench, lambda search=search: search.search(queries, NEIGHBOURS), bench.size(3, 1), 1)
         rate = 2 * len(queries) * rows * width / each / 1e12
-        unproven = (
-            ""
-            if search.fallbacks is None
-            else f"; of the last queries {search.widened} took more candidates, {search.fallbacks} fell back"
-        )
-        whole = f"{each:.3f} s; VOC's {VOC / 1e6:.2f} M patches in {each * VOC / len(queries) / 60:.2f} min{peak_memory(bench)}{unproven}"
+        minutes = each * VOC / len(queries) / 60
+        whole = f"{each:.3f} s; VOC's {VOC / 1e6:.2f} M patches in {minutes:.2f} min{peak_memory(bench)}"
+        if search.fallbacks is not None:
+            whole += f"; {search.widened} queries took more candidates, {search.fallbacks} fell back"
         bench.add("search", f"{rows} x {width}, {len(members)} subsets, {len(queries)} queries", rate, "TFLOP/s", expected, whole)
 
 

@@ -64,7 +64,7 @@ def steps(bench):
     cases = [(name, "bf16", None) for name in known]
     for name, precision, compiled in [*cases, (known[0], "bf16", False), (known[0], "fp32", None)]:
         what = f"{name} {precision}{'' if compiled is None else ', not compiled'}"
-        if bench.cuda and bench.left() < 150:
+        if not bench.small and bench.left() < 150:
             bench.add("steps", f"{what}: left out, the time is spent", round(bench.left(), 1), "s")
             return
         try:
@@ -95,7 +95,7 @@ def _method(bench, what, training, expected):
         bench.add("steps", f"{what}: searches that fell back", float(bank.fallbacks), "queries")
     _encoders(bench, what, o.precision, calls, each)
     seen = profile(bench, lambda: next(done))
-    if seen:
+    if bench.cuda:
         note = f"of {each * 1e3:.1f} ms; {seen['launches']} launches, {seen['waits']} waits"
         bench.add("steps", f"{what}: the device is busy", seen["busy"], "ms", None, note)
         bench.add("steps", f"{what}: most time", "", note=seen["top"])
@@ -126,8 +126,8 @@ def _assembled(bench, name, precision, compiled):
     preset = next((preset for preset in PRESETS if preset in kind.presets), next(iter(kind.presets)))
     batch = min(BATCH, {**kind.presets[preset]}.get("batch_size", BATCH))
     given = {
-        "batch_size": batch, "precision": precision, "compile": compiled, "cache": "gpu", "device": bench.device.type, "workers": 0,
-        "steps": 100, "log_every": 1000, "bootstrap_after": 0, **(SMALL if bench.small else {}),
+        "batch_size": batch, "precision": precision, "compile": compiled, "cache": "gpu", "device": bench.device.type,
+        "workers": 0, "steps": 100, "log_every": 1000, "bootstrap_after": 0, **(SMALL if bench.small else {}),
     }  # fmt: skip
     given = {key: value for key, value in given.items() if hasattr(kind, key)}
     chosen = options.build(kind, dict(kind.presets[preset]), given)

@@ -45,15 +45,14 @@ def memory(bench):
 
 
 def profile(bench, work):
-    """Milliseconds in which the GPU was busy, launches, waits, and the four kernels that took the most time; None on a CPU."""
-    if not bench.cuda:
-        return None
+    """Milliseconds in which the GPU was busy, launches, waits, and the four kernels that took the most time; on a CPU nothing."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
-    with torch_profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+    there = [ProfilerActivity.CUDA] if torch.version.cuda else []
+    with torch_profile(activities=[ProfilerActivity.CPU, *there]) as seen:
         work()
-        torch.cuda.synchronize()
+        settle(bench)
     events = seen.key_averages()
     kernels = sorted(events, key=lambda event: -event.self_device_time_total)
     return {

@@ -1,0 +1,81 @@
+"""`make gpu`: a table of what a GPU gives, whose parts do not depend on each other; rehearsed on a CPU and a simulated GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from gpu_libraries import libraries_on
+from simulated_cuda import simulate
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script as a module; what it imports beside itself is forgotten afterwards."""
+    names = [path.stem for path in FOLDER.glob("*.py")]
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("gpu_table", FOLDER / "__main__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def rows(folder, name="cpu"):
+    return json.loads((folder / f"{name}.json").read_text())["rows"]
+
+
+def test_a_part_that_fails_says_where_and_the_others_run(script, tmp_path, capsys):
+    script.PARTS = {"none": (5, "no_such_module", "none"), "counting": (5, "clustering", "counting")}
+    assert script.main(["--device", "cpu", "--output", str(tmp_path)]) == 1
+    found = rows(tmp_path)
+    assert [row["part"] for row in found if "FAILED" in row["what"]] == ["none"]
+    assert sum(row["part"] == "counting" and row["unit"] == "ms" for row in found) == 2
+    assert "FAILED: ModuleNotFoundError" in capsys.readouterr().out
+
+
+def test_a_part_for_which_no_time_is_left_is_left_out(script, tmp_path):
+    script.PARTS = {"counting": (5, "clustering", "counting")}
+    with simulate():
+        assert script.main(["--device", "cuda", "--budget", "1", "--output", str(tmp_path)]) == 0
+    [row] = rows(tmp_path, "simulated-cuda")
+    assert "left out" in row["what"]
+
+
+def test_rows_are_saved_while_the_parts_run(script, tmp_path, monkeypatch):
+    seen = []
+    script.PARTS = {"counting": (5, "clustering", "counting"), "after": (5, "after", "after")}
+    monkeypatch.setitem(sys.modules, "after", type(sys)("after"))
+    sys.modules["after"].after = lambda bench: seen.extend(rows(tmp_path))
+    assert script.main(["--device", "cpu", "--output", str(tmp_path)]) == 0
+    assert {row["part"] for row in seen} == {"counting"}
+
+
+def test_without_a_gpu_it_says_how_to_rehearse(script, capsys):
+    assert script.main([]) == 2
+    assert "make gpu DEVICE=cpu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_part_runs(script, tmp_path, device, monkeypatch):
+    """On a CPU, and with the code for GPUs on a simulated one. Every method and protocol of the catalogue is in the table."""
+    from densebench import catalog
+
+    arguments = ["--device", device, "--small", "--output", str(tmp_path)]
+    if device == "cuda":
+        with simulate(), libraries_on("cuda"):
+            assert script.main(arguments) == 0
+    else:
+        assert script.main(arguments) == 0
+    found = rows(tmp_path, "cpu" if device == "cpu" else "simulated-cuda")
+    assert {row["part"] for row in found} == set(script.PARTS)
+    text = " ".join(row["what"] for row in found)
+    assert all(f"pretrain {method}:" in text and f"{method} bf16: speed" in text for method in catalog.entries("methods"))
+    assert all(f"{name}/" in text for name in catalog.entries("protocols"))
