@@ -107,6 +107,22 @@ def test_distances_between_scales_far_apart(precision):
     compare(torch.cat([1e6 * random(3, 8), 1e-6 * random(3, 8)]), random(300, 8, seed=1), 5, precision, "l2")
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_whose_squared_roundings_vanish_beside_a_long_one(precision):
+    """The long row is the farthest. What is measured of the others, 2^70 times as short, is 0."""
+    query, memory = one_way(2.0**-10 if precision == "tf32" else 2.0**-7)
+    memory *= 2.0**-70
+    memory[200] = -1.0
+    compare(query, memory, 1, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_products_that_nearly_vanish(precision):
+    """Scores near 2^-134 are multiples of 2^-149; the power of two that brings them near 1 is above the largest float32."""
+    memory = 2.0**-68 * (1 + 3e-4 * random(500, 4))
+    compare(2.0**-68 * (1 + 1e-3 * random(5, 4, seed=2)), memory, 1, precision)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=12), st.integers(1, 9), st.sampled_from(["dot", "l2"]),
@@ -137,11 +153,11 @@ def test_a_memory_in_half_precision(dtype):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(PRECISIONS), st.sampled_from(["dot", "l2"]), st.integers(1, 300), st.integers(0, 999), st.floats(0, 12))
+@given(st.sampled_from(PRECISIONS), st.sampled_from(["dot", "l2"]), st.integers(1, 300), st.integers(0, 999), st.floats(0, 60))
 def test_no_score_exceeds_its_bound(precision, metric, dim, seed, spread):
     generator = torch.Generator().manual_seed(seed)
     rows, queries = (
-        torch.randn(n, dim, generator=generator) * 10 ** (spread * torch.rand(n, 1, generator=generator) - 6) for n in (50, 9)
+        torch.randn(n, dim, generator=generator) * 10 ** (spread * (torch.rand(n, 1, generator=generator) - 0.5)) for n in (50, 9)
     )
     scale = bounds.scale_of(rows, (0, 1))
     asked = bounds.bounded_queries(queries, scale, metric, precision)
@@ -150,12 +166,12 @@ def test_no_score_exceeds_its_bound(precision, metric, dim, seed, spread):
     )
     score = (queries[:, None] * rows).sum(2)
     score = score - rows.square().sum(1) if metric == "l2" else score
-    assert (score * asked.scale[:, None] <= bound)[asked.usable].all()
+    finite = score.isfinite().all(1) & asked.usable
+    assert (score * asked.scale[:, None] <= bound)[finite].all()
 
 
-@pytest.mark.parametrize(("precision", "step"), [("fp16", 2.0**-10), ("bf16", 2.0**-7)])
-def test_roundings_that_all_go_one_way(monkeypatch, precision, step):
-    """The bound is no larger than it must be: with half of it, the best row here is missed, and its loss "proven".
+def one_way(step):
+    """A query and a memory whose roundings all go one way: the first row is the best, but no longer once all are rounded.
 
     In the query and in the first row every number is rounded down by nearly half a step; in the others by a quarter.
     """
@@ -164,6 +180,13 @@ def test_roundings_that_all_go_one_way(monkeypatch, precision, step):
     memory[1:] = memory[1:] + step  # rounded down by a quarter to one step more than the first row's
     memory[0] = 1 + 1.49 * step
     memory[0, :2] -= step  # so that, rounded, the first row is the smaller one
+    return query, memory
+
+
+@pytest.mark.parametrize(("precision", "step"), [("fp16", 2.0**-10), ("bf16", 2.0**-7)])
+def test_roundings_that_all_go_one_way(monkeypatch, precision, step):
+    """The bound is no larger than it must be: with half of it, the best row here is missed, and its loss "proven"."""
+    query, memory = one_way(step)
     compare(query, memory, 1, precision)
     whole = bounds.extended_rows, bounds.bounded_queries
 

@@ -14,6 +14,9 @@ rows *is* the bound. Its own errors are in it, too, since |r - r'| is enlarged b
 
 Distances need - |r|^2 and padding needs minus infinity: three more columns, which hold this number in three parts. Where a
 product is written in half precision it is rounded once more; `ceiling` undoes that.
+
+Near 0 errors are absolute: squares below 2^-149 vanish, so a length may be measured wrong by sqrt(d) 2^-75; and a score is wrong
+by d 2^-148, times its scale. The `least` of a format exceeds both, as long as the scale of scores lies within SCALES.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from densebench.numerics.search.neighbours import Metric
 Precision = Literal["fp16", "bf16", "tf32"]
 COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
 ALIGNED = 16  # numbers; tensor cores want rows of whole 16 bytes, and one of their steps adds 16 products
+SCALES = 2.0**-126, 2.0**70  # of scores: no scaled score overflows or vanishes, nor does what a score has lost exceed `least`
 LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance, so that no part of - |r|^2 is lost
 
 
@@ -48,8 +52,8 @@ class _Format:
 
 FORMATS = {
     "fp16": _Format(torch.float16, 2.0**-11, 2.0**-24),
-    "bf16": _Format(torch.bfloat16, 2.0**-8, 2.0**-120),
-    "tf32": _Format(torch.float32, 2.0**-11, 2.0**-120),
+    "bf16": _Format(torch.bfloat16, 2.0**-8, 2.0**-60),
+    "tf32": _Format(torch.float32, 2.0**-11, 2.0**-60),
 }
 
 
@@ -97,10 +101,12 @@ def bounded_queries(
     low = rounded(scaled, precision)
     off = (scaled - low.float()).norm(dim=1)
     ratio = scale / row_scale if metric == "l2" else torch.ones_like(scale)
+    both = scale * row_scale
     usable = (ratio >= 1 / LARGEST_RATIO) & (ratio <= LARGEST_RATIO) & queries.isfinite().all(1)
+    usable = usable & (both >= SCALES[0]) & (both <= SCALES[1])
     share = ratio.clamp(1 / LARGEST_RATIO, LARGEST_RATIO).to(low.dtype)
     columns = [share, share, share, _at_least(off, precision), _at_least(scaled.norm(dim=1) + off, precision)]
-    return BoundedQueries(_extended(low, columns, low.dtype), scale * row_scale, usable)
+    return BoundedQueries(_extended(low, columns, low.dtype), both, usable)
 
 
 @contextmanager
