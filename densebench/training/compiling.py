@@ -2,8 +2,9 @@
 
 All blocks of a ViT share one graph for each size of a view, with and without gradients. For that, whatever differs between blocks
 must be a tensor: torch.compile makes a graph of its own for every number, and after so many graphs (eight, unless it is told
-otherwise) it quietly runs the rest uncompiled, also those of the next training in one process. So the probability of dropping a block, a number in timm, becomes a tensor (`StochasticDepth`). Shapes are static
-(`dynamic=False`): a run has one or two sizes of views, and a graph for each is faster than one for all.
+otherwise) it quietly runs the rest uncompiled, also those of the next training in one process. So the probability of dropping a
+block, a number in timm, becomes a tensor (`StochasticDepth`). Shapes are static (`dynamic=False`): a run has one or two sizes of
+views, and a graph for each is faster than one for all.
 """
 
 from __future__ import annotations
