@@ -18,6 +18,7 @@ from torch import Tensor
 
 from densebench.console import warn
 from densebench.errors import UserError
+from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.host_copy import HostCopy
 
 BATCH = 16
@@ -47,9 +48,8 @@ def images_at_once(given: int | None, device: torch.device, shape: tuple[int, in
     if device.type != "cuda":
         return BATCH
     height, width = shape
-    free, _ = torch.cuda.mem_get_info(device)
     patches = max(1, (height // stride) * (width // stride))
-    return max(1, min(MOST, TOKENS // patches, free // 2 // (height * width * PIXEL_BYTES)))
+    return max(1, min(MOST, TOKENS // patches, free_bytes(device) // 2 // (height * width * PIXEL_BYTES)))
 
 
 def gathered(pieces: Iterable[Piece], most: Callable[[tuple[int, int]], int]) -> Iterator[list[Piece]]:

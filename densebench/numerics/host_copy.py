@@ -26,7 +26,7 @@ class HostCopy:
             self._value = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._value.copy_(tensor, non_blocking=True)
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(tensor.device))  # which copies; the current device may be another
 
     def value(self) -> Tensor:
         """Return the tensor on the CPU. The host waits for the copy, not for what was queued after it."""

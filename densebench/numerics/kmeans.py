@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.errors import UserError
+from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.first_centroids import first_points, plus_plus, sample, trained_on
 from densebench.numerics.host_copy import HostCopy, queued
 from densebench.numerics.lloyd import Clusters, Members, Points, Start, assign, lloyd
@@ -119,7 +120,7 @@ def together(problems: Iterable[Problem], per_cluster: int | None, restarts: int
 
 def room(points: Tensor) -> int:
     """Return how many bytes a group of problems may take: a quarter of the free memory of the points' GPU."""
-    return int(torch.cuda.mem_get_info(points.device)[0]) // 4
+    return free_bytes(points.device) // 4
 
 
 def minibatch(

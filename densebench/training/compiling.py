@@ -1,9 +1,10 @@
 """The blocks of the networks under torch.compile.
 
 All blocks of a ViT share one graph for each size of a view, with and without gradients. For that, whatever differs between blocks
-must be a tensor: torch.compile makes a graph of its own for every number, and after eight graphs it quietly runs the rest
-uncompiled. So the probability of dropping a block, a number in timm, becomes a tensor (`StochasticDepth`). Shapes are static
-(`dynamic=False`): a run has one or two sizes of views, and a graph for each is faster than one for all.
+must be a tensor: torch.compile makes a graph of its own for every number, and after so many graphs (eight, unless it is told
+otherwise) it quietly runs the rest uncompiled, also those of the next training in one process. So the probability of dropping a
+block, a number in timm, becomes a tensor (`StochasticDepth`). Shapes are static (`dynamic=False`): a run has one or two sizes of
+views, and a graph for each is faster than one for all.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import copy
 import importlib.util
 
 import torch
+import torch._dynamo.config
 from torch import Tensor, nn
 
 from densebench.console import notice, warn
 from densebench.training.networks import Network
 
 BACKEND = "inductor"
+GRAPHS = 64  # that a process may make of the blocks: a training makes four or five
 
 
 class StochasticDepth(nn.Module):
@@ -52,6 +55,7 @@ def compile_blocks(student: Network, teacher: Network, wanted: bool | None, devi
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         warn("torch.compile is off: Triton is not installed; training is slower without it (--no-compile hides this line)")
         return False
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     try:
         _try(student, device)
     except Exception as error:  # of the compiler, the driver, the C++ compiler of the machine, ...

@@ -20,6 +20,12 @@ from torch.autograd.function import once_differentiable
 from densebench.processes import gather, total
 
 CHUNK_BYTES = 64 * 2**20  # most bytes of an array of logits
+ON_GPU = 4  # times as many there: a chunk reads and writes all prototypes and their gradients, and starts a dozen kernels
+
+
+def _rows_at_once(row_bytes: int, device: torch.device) -> int:
+    """Return how many rows (or groups of rows) are computed at once, whose logits take so many bytes each."""
+    return max(1, CHUNK_BYTES * (ON_GPU if device.type == "cuda" else 1) // row_bytes)
 
 
 class _Distil(torch.autograd.Function):
@@ -39,7 +45,7 @@ class _Distil(torch.autograd.Function):
     ) -> Tensor:
         _, student_rows, width = student.shape
         teacher_rows, count = teacher.shape[1], student_prototypes.shape[0]
-        rows = max(1, CHUNK_BYTES // (4 * count * (student_rows + teacher_rows)))
+        rows = _rows_at_once(4 * count * (student_rows + teacher_rows), student.device)
         loss = student.new_zeros(())
         grad_student, grad_prototypes = student.new_zeros(student.shape), torch.zeros_like(student_prototypes)
         for z_s, z_t, weights, out in zip(
@@ -98,7 +104,7 @@ class _Volume(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
-        rows = max(1, CHUNK_BYTES // (student.itemsize * len(prototypes)))
+        rows = _rows_at_once(student.itemsize * len(prototypes), student.device)
         mass = student.new_zeros(len(prototypes))
         for z in student.split(rows):
             mass += (z @ prototypes.T).div_(temperature).softmax(dim=1).sum(dim=0)
@@ -144,7 +150,7 @@ def balance(
     before the first columns, so that confident rows count no more than others. For 0 iterations the centre is 0.
     """
     centre = prototypes.new_zeros(len(prototypes))
-    rows = max(1, CHUNK_BYTES // (teacher.itemsize * len(prototypes)))
+    rows = _rows_at_once(teacher.itemsize * len(prototypes), teacher.device)
     number = total(centre.new_full((), len(teacher)))
     with torch.autocast(teacher.device.type, enabled=False):
         for _ in range(iterations):

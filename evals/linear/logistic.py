@@ -40,6 +40,7 @@ from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics import segmentation as metrics
 from densebench.numerics.device_copy import on_device
+from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.logistic import Minimum, Rows, fit
 from densebench.numerics.moments import mean_and_variance
 from densebench.numerics.patch_labels import Labelling
@@ -231,7 +232,7 @@ class Probe:
                 yield self.chunk(batch, mean, scale)
 
         width = len(mean) + self.space.classes
-        room = torch.cuda.mem_get_info(self.device)[0] // 2 if self.device.type == "cuda" else IN_MEMORY
+        room = free_bytes(self.device) // 2 if self.device.type == "cuda" else IN_MEMORY
         if 4 * width * sum(len(view.patches) for view in labelled) > room:
             return read
         held = list(read())

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.numerics.distances import distances_between
 from densebench.numerics.sinkhorn import rescaled, sinkhorn
 
 MARGINAL_FLOOR = 0.01  # added to the number of patches of a cluster, so that an empty one can win patches again
@@ -38,7 +39,7 @@ def partition(
     """
     b, joint, _ = tokens.shape
     tokens = F.normalize(tokens.float(), dim=2)
-    distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = distances_between(positions, positions)
     distances = distances.masked_fill(distances == 0, torch.inf)
     start = noise.topk(count, dim=1).indices
     labels = start.new_full((b, joint), count).scatter(1, start, torch.arange(count, device=start.device).expand(b, -1))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from densebench.numerics.distances import distances_between
 from densebench.numerics.sinkhorn import rescaled, sinkhorn
 
 
@@ -156,7 +157,7 @@ def transport(
 ) -> tuple[Tensor, Tensor]:
     """Return the unconverged transport plan `[p joint k]` (equation 11) and its cost per problem `[p]` (equation 13)."""
     semantic = -torch.bmm(tokens, F.normalize(centroids, dim=2).transpose(1, 2))
-    away = torch.cdist(positions, centres, compute_mode="donot_use_mm_for_euclid_dist")
+    away = distances_between(positions, centres)
     away = away / away.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     cost = rescaled(semantic + rules.lambda_pos * away, rules.group)
     plan = sinkhorn(cost, rows, columns, rules.sharpness, rules.iterations)

@@ -83,9 +83,11 @@ def test_one_image_that_does_not_fit_is_an_error_that_says_so(monkeypatch):
         list(computed(gathered(pieces(2), lambda shape: 2), Small(0), CPU))
 
 
-def at_once(given, device, shape, stride, free=139 * 2**30):
+def at_once(given, device, shape, stride, free=139 * 2**30, held=0, used=0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+        patch.setattr(torch.cuda, "memory_reserved", lambda device: held)
+        patch.setattr(torch.cuda, "memory_allocated", lambda device: used)
         return images_at_once(given, torch.device(device), shape, stride)
 
 
@@ -104,6 +106,11 @@ def test_a_gpu_gets_as_many_images_as_fill_it_and_fit_half_of_its_free_memory():
     assert at_once(None, "cuda", (32, 32), 16) == pipeline.MOST
     assert at_once(None, "cuda", (512, 512), 16, free=2**32) == 8
     assert at_once(None, "cuda", (4096, 4096), 16, free=2**20) == 1
+
+
+def test_memory_that_torch_holds_unused_after_a_training_is_free():
+    assert at_once(None, "cuda", (512, 512), 16, free=2**28, held=2**37, used=2**37) == 1
+    assert at_once(None, "cuda", (512, 512), 16, free=2**28, held=2**37, used=2**30) == 128
 
 
 def shard(number):

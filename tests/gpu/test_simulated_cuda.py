@@ -239,12 +239,13 @@ def test_an_event_waits_for_what_was_queued_before_it_alone(cuda):
 
 def test_work_on_another_stream_is_done(cuda):
     x, stream = rows(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        assert torch.cuda.current_stream() is stream
+        assert torch.cuda.current_stream() == stream
         y = x + 1
-        y.record_stream(stream)
+        x.record_stream(stream)
     torch.cuda.current_stream().wait_stream(stream)
-    assert torch.cuda.current_stream() is torch.cuda.default_stream()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert cuda.waits == 0
     assert y.tolist() == (torch.arange(32.0).view(8, 4) + 1).tolist()
 

@@ -15,8 +15,11 @@ Counted, by line (`report`): waits, reads that overlap with work, copies that bl
 page-locked where it would be, so a copy from pageable memory blocks and one with `non_blocking=True` from page-locked memory
 does not. A queued copy to the host arrives when the host waits for it: whoever reads earlier reads nonsense.
 
-Limits: one device; streams run in the order of the calls, so a missing `wait_stream` or `record_stream`, or page-locked memory
-that is overwritten while it is copied from, shows nowhere; draws are those of the CPU, whatever the generator's device; no time,
+Refused, though a GPU would take it (`streams`, `host_memory`): memory that a stream uses without having waited for another one
+that has written it; memory that is freed while another stream may use it, for lack of `record_stream`; page-locked memory that
+is written to before the host has waited for the copy that reads it.
+
+Limits: one device; streams run in the order of the calls; draws are those of the CPU, whatever the generator's device; no time,
 no memory use, no CUDA graphs, no NCCL, no Triton; `torch.compile` does nothing. Kernels round as the CPU's do: TF32 and the order
 of atomic additions show nowhere. An operation counts as one kernel, though some launch several. Gradients through a copy between
 devices are not checked. In a custom backward and in torch's own Python a tensor that is made without a device counts as CUDA's.

@@ -21,7 +21,7 @@ def count_operation(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[s
         if kind != TO_HOST:
             current.report.note(kind, name)
         return kind
-    starts = name not in WITHOUT_KERNEL and not _is_view(func)
+    starts = name not in WITHOUT_KERNEL and not is_view(func)
     if starts:
         current.report.note(KERNEL, name)
     if name in INDEXING:
@@ -52,7 +52,7 @@ def _kind_of_copy(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_
     return TO_DEVICE if into_device else TO_HOST
 
 
-def _is_view(func: Any) -> bool:
+def is_view(func: Any) -> bool:
     """Return whether an operation returns a view of its argument."""
     returns = func._schema.returns
     return bool(returns) and returns[0].alias_info is not None and not writes(returns[0])

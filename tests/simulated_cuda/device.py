@@ -12,6 +12,7 @@ from simulated_cuda import torch_cuda
 from simulated_cuda.host_memory import host
 from simulated_cuda.modes import listening
 from simulated_cuda.report import Report, current
+from simulated_cuda.streams import streams
 
 
 @contextmanager
@@ -20,6 +21,7 @@ def simulate() -> Iterator[Report]:
     importlib.import_module("torch._dynamo")  # makes tables of the functions of torch.cuda, so before they are replaced
     current.report = report = Report()
     host.forget()
+    streams.forget()
     with ExitStack() as stack:
         for replace in (
             torch_cuda.replace_torch_cuda,
@@ -33,6 +35,8 @@ def simulate() -> Iterator[Report]:
             replace(stack)
         stack.enter_context(listening())
         yield report
+        streams.check_freed()
+        host.arrive()
 
 
 def _replace_threads(stack: ExitStack) -> None:

@@ -1,7 +1,8 @@
-"""Page-locked memory of the host, and the copies into it that are under way."""
+"""Page-locked memory of the host, and the copies into and out of it that are under way."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -9,10 +10,24 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from simulated_cuda.report import line
+from simulated_cuda.streams import Known, Moment, streams
+
 
 class _Copy(NamedTuple):
     target: Tensor
     value: Tensor
+    begun: Moment
+
+
+class _Source(NamedTuple):
+    """What a copy to the device reads, and where it was begun."""
+
+    storage: StorageWeakRef
+    address: int
+    value: bytes
+    begun: Moment
+    where: str
 
 
 class HostMemory:
@@ -25,7 +40,7 @@ class HostMemory:
         """Take all memory for ordinary memory, and no copy for one under way."""
         self._locked: dict[int, StorageWeakRef] = {}
         self._under_way: list[_Copy] = []
-        self._arrived = 0
+        self._sources: list[_Source] = []
 
     def lock(self, tensor: Tensor) -> Tensor:
         """Take a tensor's memory for page-locked, and return the tensor."""
@@ -42,24 +57,33 @@ class HostMemory:
         """Return whether a tensor can be copied as it lies, in one piece of page-locked memory."""
         return self.is_locked(tensor) and torch.ops.aten.is_non_overlapping_and_dense(tensor)
 
-    @property
-    def begun(self) -> int:
-        """How many copies to the host were begun."""
-        return self._arrived + len(self._under_way)
-
     def begin(self, target: Tensor, value: Tensor) -> None:
         """Begin a copy into page-locked memory. Until it arrives, nonsense is read there."""
-        self._under_way.append(_Copy(target, value.clone()))
+        self._under_way.append(_Copy(target, value.clone(), streams.next()))
         target.fill_(math.nan if target.is_floating_point() else 1)
 
-    def arrive(self, count: int | None = None) -> None:
-        """Let the first `count` copies that were ever begun arrive; by default all."""
-        count = self.begun if count is None else count
-        while self._arrived < count:
-            copy = self._under_way.pop(0)
+    def send(self, source: Tensor) -> None:
+        """Begin a copy out of page-locked memory, which must not be written to before it is done."""
+        if source.numel():
+            value = ctypes.string_at(source.data_ptr(), source.nbytes)
+            storage = StorageWeakRef(source.untyped_storage())
+            self._sources.append(_Source(storage, source.data_ptr(), value, streams.next(), line()))
+
+    def arrive(self, known: Known | None = None) -> None:
+        """Let the copies arrive that are done by what is known, by default all.
+
+        Raises RuntimeError where the memory that one reads was written to. Memory that was freed is not given to another before.
+        """
+        done = [copy for copy in self._under_way if known is None or known.get(copy.begun[0], -1) >= copy.begun[1]]
+        for copy in done:
+            self._under_way = [other for other in self._under_way if other is not copy]
             with torch.inference_mode(copy.target.is_inference()):  # only there may what was made there be written
                 copy.target.copy_(copy.value)
-            self._arrived += 1
+        read = [source for source in self._sources if known is None or known.get(source.begun[0], -1) >= source.begun[1]]
+        self._sources = [source for source in self._sources if source not in read]
+        for source in read:
+            if not source.storage.expired() and ctypes.string_at(source.address, len(source.value)) != source.value:
+                raise RuntimeError(f"page-locked memory was written to while it was copied to the device ({source.where})")
 
 
 host = HostMemory()

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from simulated_cuda.checks import check_generator, check_operation, writes
-from simulated_cuda.counting import count_operation, queues
+from simulated_cuda.counting import count_operation, is_view, queues
 from simulated_cuda.host_memory import host
-from simulated_cuda.report import TO_HOST, WAIT, current
+from simulated_cuda.report import QUEUED, TO_HOST, WAIT, current
+from simulated_cuda.streams import streams
+from simulated_cuda.tables import WITHOUT_KERNEL
 from simulated_cuda.trees import changed, tensors_in
 
 DEVICE, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -81,7 +83,8 @@ class Cuda(Tensor):
         return 0
 
     def record_stream(self, stream: Any) -> None:
-        """Do nothing: memory is never used again while something reads it."""
+        """Let the allocator keep the memory until the stream has come to its present end."""
+        streams.hold(self.held, stream.number)
 
     def cuda(self, *_: Any, **__: Any) -> Cuda:
         return self
@@ -90,6 +93,8 @@ class Cuda(Tensor):
         return self.to(CPU)
 
     def tolist(self) -> Any:
+        if streams.watched:
+            streams.use([self.held], [], [])
         waited(WAIT, "tolist")
         return self.held.tolist()
 
@@ -119,7 +124,9 @@ def waited(kind: str, operation: str) -> None:
     """Count a wait for all that was queued, after which the copies to the host are there."""
     if not current.state.checks:
         current.report.note(kind, operation)
-    host.arrive()
+    known = streams.now()
+    streams.wait(None, known)
+    host.arrive(known)
 
 
 def operate(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -134,18 +141,27 @@ def operate(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         check_generator(kwargs.get("generator"))
     check_operation(func, name, args, dict(kwargs), tensors)
     kind = count_operation(func, name, args, kwargs, on_device)
+    watched = streams.watched and not is_view(func)
+    if watched:
+        into = [own.held for own in _into(func, args, kwargs) if isinstance(own, Cuda)]
+        streams.use([tensor.held for tensor in there], into, [])
     if kind in (WAIT, TO_HOST):
         waited(kind, name)
     if kwargs.get("device") is not None:
         kwargs = {**kwargs, "device": CPU}
     result = _computed(func, name, args, kwargs, tensors, on_device)
+    if kind == QUEUED and on_device:
+        host.send(args[0] if name == "_to_copy" else args[1])
     returns = func._schema.returns
+    if watched and on_device and not (returns and writes(returns[0])):
+        made = list(tensors_in([result]))
+        streams.use([], [] if name in WITHOUT_KERNEL else made, made)
     if returns and writes(returns[0]):
         return _written(func, args, kwargs)
     if not on_device:
         return result
-    is_view = bool(returns and there) and returns[0].alias_info is not None and not there[0].is_inference()
-    with torch.inference_mode(False) if is_view else nullcontext():  # views of ordinary tensors stay ordinary
+    aliases = bool(returns and there) and returns[0].alias_info is not None and not there[0].is_inference()
+    with torch.inference_mode(False) if aliases else nullcontext():  # views of ordinary tensors stay ordinary
         return changed(result, Tensor, lambda value: value if isinstance(value, Cuda) else Cuda(value))
 
 
@@ -172,6 +188,11 @@ def _computed(func: Any, name: str, args: Any, kwargs: Any, tensors: list[Tensor
 
 def _written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Return the arguments that an operation has written into, as it returns them."""
-    own = enumerate(func._schema.arguments)
-    found = [args[i] if i < len(args) else kwargs[argument.name] for i, argument in own if writes(argument)]
+    found = _into(func, args, kwargs)
     return found[0] if len(func._schema.returns) == 1 else tuple(found)
+
+
+def _into(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments that an operation writes into."""
+    own = enumerate(func._schema.arguments)
+    return [args[i] if i < len(args) else kwargs.get(argument.name) for i, argument in own if writes(argument)]

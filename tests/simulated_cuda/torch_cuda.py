@@ -7,7 +7,7 @@ import types
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 from unittest import mock
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from simulated_cuda.host_memory import host
 from simulated_cuda.report import OVERLAPPED, WAIT, current
+from simulated_cuda.streams import MAIN, streams
 from simulated_cuda.tensors import DEVICE, Cuda, waited
 from simulated_cuda.trees import tensors_in
 
@@ -22,27 +23,29 @@ MEMORY = 139 * 2**30
 
 
 class Event:
-    """A point in the queue of the device."""
+    """A point in the queue of a stream."""
 
     def __init__(self, enable_timing: bool = False, **_: Any) -> None:
-        self._timed, self._copies, self._time = enable_timing, 0, None
+        self._timed, self._known, self._time = enable_timing, dict[int, int](), None
 
     def record(self, stream: Any = None) -> None:
-        """Note what was queued until now."""
-        self._copies, self._time = host.begun, time.perf_counter()
+        """Note what was queued until now, on the current stream or the one that is given."""
+        self._known, self._time = streams.now(None if stream is None else stream.number), time.perf_counter()
 
     def synchronize(self) -> None:
         """Wait for what was queued before the event."""
         current.report.note(OVERLAPPED, "Event.synchronize")
-        host.arrive(self._copies)
+        self.query()
 
     def query(self) -> bool:
         """Return that all is done."""
-        host.arrive(self._copies)
+        streams.wait(None, self._known)
+        host.arrive(self._known)
         return True
 
     def wait(self, stream: Any = None) -> None:
-        """Do nothing: streams run in the order of the calls."""
+        """Let a stream, by default the current one, wait for what was queued before the event."""
+        streams.wait(streams.current if stream is None else stream.number, self._known)
 
     def elapsed_time(self, later: Event) -> float:
         """Return the host's milliseconds between two events. Raises RuntimeError where one was not made or recorded for it."""
@@ -54,23 +57,25 @@ class Event:
 
 
 class Stream:
-    """A queue of the device; all of them run in the order of the calls."""
+    """A queue of the device. Work is done in the order of the calls; what would race is refused (`streams`)."""
 
     device = DEVICE
-    _entered: ClassVar[list[Any]] = []  # the stack of streams that are current
 
-    def __init__(self, *_: Any, **__: Any) -> None: ...
+    def __init__(self, *_: Any, number: int | None = None, **__: Any) -> None:
+        self.number = streams.make() if number is None else number
 
     def wait_stream(self, stream: Any) -> None:
-        """Do nothing: streams run in the order of the calls."""
+        """Wait for what was queued on another stream."""
+        streams.wait(self.number, streams.now(stream.number))
 
     def wait_event(self, event: Any) -> None:
-        """Do nothing: streams run in the order of the calls."""
+        """Wait for what was queued before an event."""
+        event.wait(self)
 
     def record_event(self, event: Event | None = None) -> Event:
         """Return an event at the end of the queue."""
         event = event or Event()
-        event.record()
+        event.record(self)
         return event
 
     def is_capturing(self) -> bool:
@@ -79,22 +84,38 @@ class Stream:
 
     def query(self) -> bool:
         """Return that all is done."""
-        host.arrive()
+        known = streams.now(self.number)
+        streams.wait(None, known)
+        host.arrive(known)
         return True
 
     def synchronize(self) -> None:
         """Wait for all that was queued."""
-        waited(WAIT, "Stream.synchronize")
+        with self:
+            waited(WAIT, "Stream.synchronize")
 
     def __enter__(self) -> Stream:
-        self._entered.append(self)
+        streams.entered.append(self.number)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._entered.pop()
+        streams.entered.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.number == self.number
+
+    def __hash__(self) -> int:
+        return self.number
 
 
-DEFAULT_STREAM = Stream()
+DEFAULT_STREAM = Stream(number=MAIN)
+
+
+def _synchronise(*_: Any) -> None:
+    """Wait for all streams."""
+    streams.wait_for_all()
+    waited(WAIT, "torch.cuda.synchronize")
+    host.arrive()
 
 
 def _constant(value: Any) -> Callable[..., Any]:
@@ -117,10 +138,10 @@ def _fakes() -> dict[str, Any]:
     )
     return {
         **{name: _constant(value) for name, value in {**values, **dict.fromkeys(silent.split())}.items()},
-        "synchronize": lambda *_: waited(WAIT, "torch.cuda.synchronize"),
+        "synchronize": _synchronise,
         "Event": Event,
         "Stream": Stream,
-        "current_stream": lambda *_: (Stream._entered or [DEFAULT_STREAM])[-1],
+        "current_stream": lambda *_: Stream(number=streams.current),
         "default_stream": _constant(DEFAULT_STREAM),
         "stream": lambda stream: stream or nullcontext(),
     }

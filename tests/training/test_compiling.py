@@ -63,6 +63,20 @@ def test_all_blocks_share_a_graph_for_each_size(drop_path, precision):
     assert not counters["graph_break"]
 
 
+def test_later_trainings_of_a_process_are_compiled_too():
+    for number in range(1, 5):
+        student, teacher = networks(0.0)
+        for network in (student, teacher):
+            network.encoder.model.blocks = network.encoder.model.blocks[:2]
+        assert compile_blocks(student, teacher, True, CPU)
+        images = torch.zeros(2 + number, 3, 32, 32)
+        with torch.no_grad():
+            teacher.encode(images)
+        student.encode(images).patches.sum().backward()
+        student.encode(images[:, :, :16, :16]).patches.sum().backward()
+        assert counters["stats"]["unique_graphs"] == 1 + 3 * number
+
+
 def test_compiled_blocks_compute_the_same():
     plain, compiled = networks(0.0), networks(0.0)
     assert compile_blocks(*compiled, True, CPU)

@@ -83,6 +83,19 @@ def test_chunks_change_nothing(monkeypatch, bytes_):
         torch.testing.assert_close(found, exact, rtol=2e-5, atol=2e-5)
 
 
+def test_a_gpu_starts_few_kernels(monkeypatch, cuda):
+    """Four times as many rows at once: 8 groups of rows with 11 logits each are 8 chunks on the CPU and 2 on a GPU."""
+    parts = case(groups=8, seen=3, taught=2, k=11, seed=20)
+    counted = []
+    for bytes_ in (1 << 20, 4 * 11 * 5):
+        monkeypatch.setattr(distillation, "CHUNK_BYTES", bytes_)
+        before = cuda.total("kernel")
+        loss = distil(*(part.cuda() for part in parts), 0.1, 0.07)
+        counted.append(cuda.total("kernel") - before)
+        assert loss.item() == pytest.approx(both(parts)[0][0].item(), rel=1e-5)
+    assert 1.4 < counted[1] / counted[0] <= 2
+
+
 @pytest.mark.parametrize(("k", "level"), [(4096, 8.3178), (8192, 9.0109), (65536, 11.0904)])
 def test_zero_logits_cost_ln_k(k, level):
     """A collapsed student, whatever the teacher says."""
