@@ -13,12 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.late_indices import listed
 from densebench.pretrain.cribo.bank_search import Held, bounded_objects, matches
 from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
+# Two passes over `coco`'s bank take 70 ms a step and one takes 410 (20 TFLOP in float32 at 50 TFLOP/s), for a share of the
+# queries that share of them: two passes are faster as long as they leave less than 0.83 to one.
+MOST_AGAIN = 0.75  # share of a search's queries that may be searched again; where it is more, the next steps search in one pass
+ONE_PASS_STEPS = 20  # how many steps, before two passes are tried again: trying costs 1 % where it is in vain
 Nearest = tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]
 
 
@@ -47,7 +52,7 @@ class Bank(nn.Module):
     labels: Tensor
     crops: Tensor
     two_pass: bool | None = None
-    """Whether to search in two passes, which finds the same; None: on a GPU."""
+    """Whether to search in two passes where they prove enough, which finds the same; None: on a GPU."""
 
     def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -61,12 +66,15 @@ class Bank(nn.Module):
         self.register_buffer("crops", torch.zeros(images, 2, 5))
         self.fallbacks = 0
         """How many queries so far were searched once more in one pass, since two had proven nothing."""
+        self.one_pass_steps = 0
+        """For how many steps, this one included, the bank searches in one pass, since two have proven too little."""
         self._rows: Tensor | None = None
+        self._count: HostCopy | None = None  # of valid objects
         self._bounded: Tensor | None = None  # not saved: made of the objects
         self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
     def _forget(self) -> None:
-        self._rows = self._bounded = None
+        self._rows = self._count = self._bounded = None
 
     def add(
         self,
@@ -87,14 +95,15 @@ class Bank(nn.Module):
         entered = joined["objects"].transpose(0, 1)
         self.objects[:, slots] = entered.to(self.objects.dtype)
         self.inverse_lengths[:, slots] = 1 / entered.norm(dim=3).clamp(min=1e-12)
-        self._rows = None
         for name in ("valid", "numbers", "labels", "crops"):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
+        self._rows, self._count = None, HostCopy(self.valid.sum()) if self.valid.is_cuda else None
         if self._bounded is not None:
             parts = self.objects[:, slots], self.inverse_lengths[:, slots], self.valid[slots].expand(2, -1, -1)
             self._bounded[:, slots] = bounded_objects(*parts)
         self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
+        self.one_pass_steps = max(0, self.one_pass_steps - 1)
 
     def nearest(
         self,
@@ -124,7 +133,8 @@ class Bank(nn.Module):
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
         asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
-        if self.two_pass is False or (self.two_pass is None and not self.objects.is_cuda):
+        two_pass = self.objects.is_cuda if self.two_pass is None else self.two_pass
+        if not two_pass or self.one_pass_steps:
             found = self._in_one_pass(view, asked, image)
             return Pending(lambda: _spread(requested, *found, valid, b, k))
         two = matches(self._held(view), asked, image)
@@ -134,11 +144,12 @@ class Bank(nn.Module):
         def finish() -> Nearest:
             place, matched = two.place, two.matched
             again = doubtful.value().nonzero()[:, 0]
+            if len(again) > MOST_AGAIN * len(asked):
+                self.one_pass_steps = 1 + ONE_PASS_STEPS
             if len(again):
                 self.fallbacks += len(again)
-                again = again.to(place.device)
-                with float32(tf32=False), torch.autocast(place.device.type, enabled=False):
-                    better = self._in_one_pass(view, asked[again], image[again])
+                again = on_device(again, place.device)
+                better = self._in_one_pass(view, asked[again], image[again])
                 place, matched = place.index_copy(0, again, better[0]), matched.index_copy(0, again, better[1])
             return _spread(requested, place, matched, valid, b, k)
 
@@ -146,6 +157,10 @@ class Bank(nn.Module):
 
     def _in_one_pass(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return for each query `[n d]` of an image the place of the most similar object, and whether there is one."""
+        with float32(tf32=False), torch.autocast(queries.device.type, enabled=False):
+            return self._tile_by_tile(view, queries, image)
+
+    def _tile_by_tile(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         unit = F.normalize(queries.float(), dim=1)
         best = unit.new_full((len(unit),), -torch.inf)
         nearest = torch.zeros_like(image, dtype=torch.long)
@@ -168,9 +183,9 @@ class Bank(nn.Module):
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The flat indices that hold an object; computed once after each `add`."""
+        """The flat indices that hold an object; computed once after each `add`, which on a GPU begins to count them."""
         if self._rows is None:
-            self._rows = self.valid.flatten().nonzero()[:, 0]
+            self._rows = _indices(self.valid, self._count)
         return self._rows
 
     def at(self, view: int, indices: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
@@ -182,10 +197,14 @@ def _requested(slots: int, valid: Tensor | None, count: HostCopy | None, device:
     """Return the indices of the queries to search for; on a GPU all, where their number is not known on the host."""
     if valid is None or (valid.is_cuda and count is None):
         return torch.arange(slots, device=device)
-    if not valid.is_cuda:
-        return valid.flatten().nonzero()[:, 0]
-    assert count is not None
-    return listed(valid.flatten(), int(count.value()))
+    return _indices(valid, count)
+
+
+def _indices(mask: Tensor, count: HostCopy | None) -> Tensor:
+    """Return the flat indices of the true entries of a mask. count: how many there are, counted early for a GPU."""
+    if not mask.is_cuda:
+        return mask.flatten().nonzero()[:, 0]
+    return listed(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
 
 
 def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:
