@@ -16,7 +16,7 @@ from densebench.numerics.arithmetic import float32
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.late_indices import listed
-from densebench.pretrain.cribo.bank_search import Held, bounded_objects, matches
+from densebench.pretrain.cribo.bank_search import Held, Layout, bounded_objects, fullest_first, matches
 from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
@@ -71,10 +71,11 @@ class Bank(nn.Module):
         self._rows: Tensor | None = None
         self._count: HostCopy | None = None  # of valid objects
         self._bounded: Tensor | None = None  # not saved: made of the objects
+        self._layout: Layout | None = None
         self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
     def _forget(self) -> None:
-        self._rows = self._count = self._bounded = None
+        self._rows = self._count = self._bounded = self._layout = None
 
     def add(
         self,
@@ -98,7 +99,9 @@ class Bank(nn.Module):
         for name in ("valid", "numbers", "labels", "crops"):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
-        self._rows, self._count = None, HostCopy(self.valid.sum()) if self.valid.is_cuda else None
+        self._rows = self._count = self._layout = None
+        if self.valid.is_cuda:  # what the next search needs on the host is on its way early
+            self._count, self._layout = HostCopy(self.valid.sum()), fullest_first(self.valid)
         if self._bounded is not None:
             parts = self.objects[:, slots], self.inverse_lengths[:, slots], self.valid[slots].expand(2, -1, -1)
             self._bounded[:, slots] = bounded_objects(*parts)
@@ -179,7 +182,9 @@ class Bank(nn.Module):
         if self._bounded is None or self._bounded.device != self.objects.device:
             parts = zip(self.objects.split(1024, 1), self.inverse_lengths.split(1024, 1), self.valid.split(1024), strict=True)
             self._bounded = torch.cat([bounded_objects(o, i, v.expand(2, -1, -1)) for o, i, v in parts], 1)
-        return Held(self.objects[view], self.inverse_lengths[view], self.numbers, self._bounded[view])
+        if self._layout is None or self._layout.slots.device != self.valid.device:
+            self._layout = fullest_first(self.valid)
+        return Held(self.objects[view], self.inverse_lengths[view], self.numbers, self._bounded[view], self._layout)
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
