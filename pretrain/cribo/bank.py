@@ -5,7 +5,7 @@ Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,26 @@ Nearest = tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]
 class Pending:
     """A search that was queued on the device; `result` waits for its proof alone, not for what was queued after it."""
 
-    def __init__(self, finish: Callable[[], Nearest]) -> None:
-        self._finish = finish
+    def __init__(self, finish: Callable[[Tensor], Nearest], doubtful: Bool[Tensor, " n"]) -> None:
+        self._finish, self.doubtful = finish, doubtful
+        self.copied: tuple[HostCopy, slice] | None = None
 
     def result(self) -> Nearest:
         """Return the indices and which of them are matches, as `Bank.nearest` does."""
-        return self._finish()
+        if not len(self.doubtful):  # a search in one pass has nothing to prove
+            return self._finish(torch.zeros(0, dtype=torch.bool))
+        if self.copied is None:
+            read_together([self])
+        assert self.copied is not None
+        copy, part = self.copied
+        return self._finish(copy.value()[part])
+
+
+def read_together(searches: Sequence[Pending]) -> None:
+    """Begin one copy to the host of what several searches have not proven, for which it waits in the first one's `result`."""
+    copy, first = HostCopy(torch.cat([search.doubtful for search in searches])), 0
+    for search in searches:
+        search.copied = copy, slice(first, first := first + len(search.doubtful))
 
 
 class Bank(nn.Module):
@@ -132,21 +146,23 @@ class Bank(nn.Module):
         valid: Bool[Tensor, "b k"] | None = None,
         count: HostCopy | None = None,
     ) -> Pending:
-        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`."""
+        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`.
+
+        Call `read_together` before that other work.
+        """
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
         asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
         two_pass = self.objects.is_cuda if self.two_pass is None else self.two_pass
         if not two_pass or self.one_pass_steps:
             found = self._in_one_pass(view, asked, image)
-            return Pending(lambda: _spread(requested, *found, valid, b, k))
+            return Pending(lambda _: _spread(requested, *found, valid, b, k), asked.new_empty(0, dtype=torch.bool))
         two = matches(self._held(view), asked, image)
         relevant = two.proven if valid is None else two.proven | ~valid.flatten()[requested]
-        doubtful = HostCopy(~relevant)
 
-        def finish() -> Nearest:
+        def finish(doubtful: Tensor) -> Nearest:
             place, matched = two.place, two.matched
-            again = doubtful.value().nonzero()[:, 0]
+            again = doubtful.nonzero()[:, 0]
             if len(again) > MOST_AGAIN * len(asked):
                 self.one_pass_steps = 1 + ONE_PASS_STEPS
             if len(again):
@@ -156,7 +172,7 @@ class Bank(nn.Module):
                 place, matched = place.index_copy(0, again, better[0]), matched.index_copy(0, again, better[1])
             return _spread(requested, place, matched, valid, b, k)
 
-        return Pending(finish)
+        return Pending(finish, ~relevant)
 
     def _in_one_pass(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return for each query `[n d]` of an image the place of the most similar object, and whether there is one."""

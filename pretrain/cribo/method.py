@@ -35,7 +35,7 @@ from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.late_indices import LateIndices, listed, positions_among
 from densebench.options import setting
-from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent, read_together
 from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
@@ -243,7 +243,9 @@ class Bootstrapping(Objective):
     @torch.no_grad()
     def search(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, count: HostCopy) -> list[Pending]:
         """Begin the search for the nearest neighbours of both views' objects. count: how many are valid."""
-        return [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
+        searches = [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
+        read_together(searches)
+        return searches
 
     @torch.no_grad()
     def matches(

@@ -10,7 +10,7 @@ from bank_reference import PATCHES, fill, random
 
 from densebench.numerics.host_copy import HostCopy
 from densebench.pretrain.cribo import bank_search
-from densebench.pretrain.cribo.bank import Bank
+from densebench.pretrain.cribo.bank import Bank, read_together
 
 
 @pytest.fixture
@@ -75,9 +75,28 @@ def test_more_equal_objects_than_candidates_are_searched_again():
     assert bank.fallbacks == 1
 
 
-def test_a_search_can_be_asked_for_later(banks):
+def test_searches_that_are_read_together_are_searched_again_apart():
+    """One query of the first search and two of the second have more equals than there are candidates."""
+    bank = Bank(50, 2, 3, PATCHES)
+    bank.two_pass = True
+    objects = torch.tensor([1.0, 0.0, 0.0]).repeat(2, 50, 2, 1)
+    objects[:, 31, 1] = torch.tensor([0.0, 1.0, 0.0])
+    fill(bank, objects)
+    like, other = [2.0, 0.1, 0.0], [0.1, 2.0, 0.0]
+    searches = [
+        bank.begin(view, torch.tensor([q]), torch.tensor([0])) for view, q in ((0, [other, like]), (1, [like, like, other]))
+    ]
+    read_together(searches)
+    assert [search.result()[0].tolist() for search in searches] == [[[63, 2]], [[2, 2, 63]]]
+    assert bank.fallbacks == 3
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_search_can_be_asked_for_later(banks, together):
     queries, numbers = random(5, 4, 8, seed=3), torch.arange(5)
     pending = [bank.begin(view, queries, numbers) for bank in banks for view in (0, 1)]
+    if together:
+        read_together(pending)
     for search, (bank, view) in zip(pending, [(bank, view) for bank in banks for view in (0, 1)], strict=True):
         now = bank.nearest(view, queries, numbers)
         assert all(torch.equal(a, b) for a, b in zip(search.result(), now, strict=True))
