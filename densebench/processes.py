@@ -230,6 +230,15 @@ def agree(flag: bool, device: torch.device) -> bool:
     return bool(raised.item())
 
 
+def in_all(flag: Tensor) -> bool:
+    """Return whether a flag (a tensor of one bool) is true in every process. The host waits for the device once."""
+    if world_size() == 1:
+        return bool(flag)
+    least = flag.float()
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return bool(least)
+
+
 def in_any(flags: Sequence[bool]) -> list[bool]:
     """Return which of the flags are true in any process. The host waits for the other hosts, not for the device."""
     if world_size() == 1:

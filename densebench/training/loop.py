@@ -22,7 +22,7 @@ from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.seeds import seed_of
-from densebench.processes import World, agree, decoders, resolve_precision, total
+from densebench.processes import World, decoders, in_all, resolve_precision, total
 from densebench.training.augmentation import ViewSpec
 from densebench.training.batches import Batch, Order, Reader, load_batches
 from densebench.training.cache import Cache
@@ -187,8 +187,7 @@ def update(training: Training, losses: list[Loss]) -> None:
     training.scaler.unscale_(training.optimiser)
     norms = clip_each(gradients(training.student), options.clip_grad)
     finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()
-    broken = agree(not bool(finite), training.world.device)  # the only wait for the device in a step
-    if broken:
+    if not in_all(finite):  # the only wait for the device in a step
         training.monitor.skip(step + 1)
         training.objective.discard()
     else:

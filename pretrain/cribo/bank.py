@@ -5,7 +5,7 @@ Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,24 +13,43 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.late_indices import listed
-from densebench.pretrain.cribo.bank_search import Held, bounded_objects, matches
+from densebench.pretrain.cribo.bank_search import Held, Layout, bounded_objects, fullest_first, matches
 from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
+# Two passes over `coco`'s bank take 70 ms a step and one takes 410 (20 TFLOP in float32 at 50 TFLOP/s), for a share of the
+# queries that share of them: two passes are faster as long as they leave less than 0.83 to one.
+MOST_AGAIN = 0.75  # share of a search's queries that may be searched again; where it is more, the next steps search in one pass
+ONE_PASS_STEPS = 20  # how many steps, before two passes are tried again: trying costs 1 % where it is in vain
 Nearest = tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]
 
 
 class Pending:
     """A search that was queued on the device; `result` waits for its proof alone, not for what was queued after it."""
 
-    def __init__(self, finish: Callable[[], Nearest]) -> None:
-        self._finish = finish
+    def __init__(self, finish: Callable[[Tensor], Nearest], doubtful: Bool[Tensor, " n"]) -> None:
+        self._finish, self.doubtful = finish, doubtful
+        self.copied: tuple[HostCopy, slice] | None = None
 
     def result(self) -> Nearest:
         """Return the indices and which of them are matches, as `Bank.nearest` does."""
-        return self._finish()
+        if not len(self.doubtful):  # a search in one pass has nothing to prove
+            return self._finish(torch.zeros(0, dtype=torch.bool))
+        if self.copied is None:
+            read_together([self])
+        assert self.copied is not None
+        copy, part = self.copied
+        return self._finish(copy.value()[part])
+
+
+def read_together(searches: Sequence[Pending]) -> None:
+    """Begin one copy to the host of what several searches have not proven, for which it waits in the first one's `result`."""
+    copy, first = HostCopy(torch.cat([search.doubtful for search in searches])), 0
+    for search in searches:
+        search.copied = copy, slice(first, first := first + len(search.doubtful))
 
 
 class Bank(nn.Module):
@@ -47,7 +66,7 @@ class Bank(nn.Module):
     labels: Tensor
     crops: Tensor
     two_pass: bool | None = None
-    """Whether to search in two passes, which finds the same; None: on a GPU."""
+    """Whether to search in two passes where they prove enough, which finds the same; None: on a GPU."""
 
     def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -61,12 +80,16 @@ class Bank(nn.Module):
         self.register_buffer("crops", torch.zeros(images, 2, 5))
         self.fallbacks = 0
         """How many queries so far were searched once more in one pass, since two had proven nothing."""
+        self.one_pass_steps = 0
+        """For how many steps, this one included, the bank searches in one pass, since two have proven too little."""
         self._rows: Tensor | None = None
+        self._count: HostCopy | None = None  # of valid objects
         self._bounded: Tensor | None = None  # not saved: made of the objects
+        self._layout: Layout | None = None
         self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
     def _forget(self) -> None:
-        self._rows = self._bounded = None
+        self._rows = self._count = self._bounded = self._layout = None
 
     def add(
         self,
@@ -87,14 +110,17 @@ class Bank(nn.Module):
         entered = joined["objects"].transpose(0, 1)
         self.objects[:, slots] = entered.to(self.objects.dtype)
         self.inverse_lengths[:, slots] = 1 / entered.norm(dim=3).clamp(min=1e-12)
-        self._rows = None
         for name in ("valid", "numbers", "labels", "crops"):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
+        self._rows = self._count = self._layout = None
+        if self.valid.is_cuda:  # what the next search needs on the host is on its way early
+            self._count, self._layout = HostCopy(self.valid.sum()), fullest_first(self.valid)
         if self._bounded is not None:
             parts = self.objects[:, slots], self.inverse_lengths[:, slots], self.valid[slots].expand(2, -1, -1)
             self._bounded[:, slots] = bounded_objects(*parts)
         self.pointer.copy_((self.pointer + len(slots)) % len(self.numbers))
+        self.one_pass_steps = max(0, self.one_pass_steps - 1)
 
     def nearest(
         self,
@@ -120,32 +146,40 @@ class Bank(nn.Module):
         valid: Bool[Tensor, "b k"] | None = None,
         count: HostCopy | None = None,
     ) -> Pending:
-        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`."""
+        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`.
+
+        Call `read_together` before that other work.
+        """
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
         asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
-        if self.two_pass is False or (self.two_pass is None and not self.objects.is_cuda):
+        two_pass = self.objects.is_cuda if self.two_pass is None else self.two_pass
+        if not two_pass or self.one_pass_steps:
             found = self._in_one_pass(view, asked, image)
-            return Pending(lambda: _spread(requested, *found, valid, b, k))
+            return Pending(lambda _: _spread(requested, *found, valid, b, k), asked.new_empty(0, dtype=torch.bool))
         two = matches(self._held(view), asked, image)
         relevant = two.proven if valid is None else two.proven | ~valid.flatten()[requested]
-        doubtful = HostCopy(~relevant)
 
-        def finish() -> Nearest:
+        def finish(doubtful: Tensor) -> Nearest:
             place, matched = two.place, two.matched
-            again = doubtful.value().nonzero()[:, 0]
+            again = doubtful.nonzero()[:, 0]
+            if len(again) > MOST_AGAIN * len(asked):
+                self.one_pass_steps = 1 + ONE_PASS_STEPS
             if len(again):
                 self.fallbacks += len(again)
-                again = again.to(place.device)
-                with float32(tf32=False), torch.autocast(place.device.type, enabled=False):
-                    better = self._in_one_pass(view, asked[again], image[again])
+                again = on_device(again, place.device)
+                better = self._in_one_pass(view, asked[again], image[again])
                 place, matched = place.index_copy(0, again, better[0]), matched.index_copy(0, again, better[1])
             return _spread(requested, place, matched, valid, b, k)
 
-        return Pending(finish)
+        return Pending(finish, ~relevant)
 
     def _in_one_pass(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return for each query `[n d]` of an image the place of the most similar object, and whether there is one."""
+        with float32(tf32=False), torch.autocast(queries.device.type, enabled=False):
+            return self._tile_by_tile(view, queries, image)
+
+    def _tile_by_tile(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         unit = F.normalize(queries.float(), dim=1)
         best = unit.new_full((len(unit),), -torch.inf)
         nearest = torch.zeros_like(image, dtype=torch.long)
@@ -164,13 +198,15 @@ class Bank(nn.Module):
         if self._bounded is None or self._bounded.device != self.objects.device:
             parts = zip(self.objects.split(1024, 1), self.inverse_lengths.split(1024, 1), self.valid.split(1024), strict=True)
             self._bounded = torch.cat([bounded_objects(o, i, v.expand(2, -1, -1)) for o, i, v in parts], 1)
-        return Held(self.objects[view], self.inverse_lengths[view], self.numbers, self._bounded[view])
+        if self._layout is None or self._layout.slots.device != self.valid.device:
+            self._layout = fullest_first(self.valid)
+        return Held(self.objects[view], self.inverse_lengths[view], self.numbers, self._bounded[view], self._layout)
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The flat indices that hold an object; computed once after each `add`."""
+        """The flat indices that hold an object; computed once after each `add`, which on a GPU begins to count them."""
         if self._rows is None:
-            self._rows = self.valid.flatten().nonzero()[:, 0]
+            self._rows = _indices(self.valid, self._count)
         return self._rows
 
     def at(self, view: int, indices: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
@@ -182,10 +218,14 @@ def _requested(slots: int, valid: Tensor | None, count: HostCopy | None, device:
     """Return the indices of the queries to search for; on a GPU all, where their number is not known on the host."""
     if valid is None or (valid.is_cuda and count is None):
         return torch.arange(slots, device=device)
-    if not valid.is_cuda:
-        return valid.flatten().nonzero()[:, 0]
-    assert count is not None
-    return listed(valid.flatten(), int(count.value()))
+    return _indices(valid, count)
+
+
+def _indices(mask: Tensor, count: HostCopy | None) -> Tensor:
+    """Return the flat indices of the true entries of a mask. count: how many there are, counted early for a GPU."""
+    if not mask.is_cuda:
+        return mask.flatten().nonzero()[:, 0]
+    return listed(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
 
 
 def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:

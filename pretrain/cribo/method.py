@@ -35,7 +35,7 @@ from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.late_indices import LateIndices, listed, positions_among
 from densebench.options import setting
-from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent
+from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent, read_together
 from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
@@ -156,7 +156,8 @@ class Bootstrapping(Objective):
         student_tokens = student.encode(pixels)
         one, two = student_tokens.patches.chunk(2)
         student_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        searches = self.search(teacher_objects, objects.valid, numbers, count)
+        matched = self._learns(context) or context.logging  # otherwise nobody asks for matches
+        searches = self.search(teacher_objects, objects.valid, numbers, count) if matched else []
 
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -177,7 +178,9 @@ class Bootstrapping(Objective):
         self._note(teacher_objects, objects, labels, numbers, views)
         total = weighed(terms, self.weights)
         figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
-        figures |= {"objects_per_image": objects.valid.sum(dim=1).float().mean(), "bootstrapping_ratio": ratio}
+        figures["objects_per_image"] = objects.valid.sum(dim=1).float().mean()
+        if matched:
+            figures["bootstrapping_ratio"] = ratio
         return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, patches: Tensor, views: Views, context: StepContext) -> tuple[Tensor, Objects]:
@@ -240,7 +243,9 @@ class Bootstrapping(Objective):
     @torch.no_grad()
     def search(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, count: HostCopy) -> list[Pending]:
         """Begin the search for the nearest neighbours of both views' objects. count: how many are valid."""
-        return [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
+        searches = [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
+        read_together(searches)
+        return searches
 
     @torch.no_grad()
     def matches(
@@ -253,7 +258,7 @@ class Bootstrapping(Objective):
         options = self.options
         indices, masks = self.match(searches, teacher_objects, valid, context)
         ratio = masks.float().sum() / (2 * valid.sum()).clamp(min=1)
-        if context.epoch < options.bootstrap_after or not options.neighbour_weight:
+        if not self._learns(context):
             masks = torch.zeros_like(masks)
         return Matches(indices, masks, match_weights(masks, options.neighbour_norm, options.group_size)), ratio
 
@@ -261,15 +266,22 @@ class Bootstrapping(Objective):
     def match(
         self, searches: Sequence[Pending], teacher_objects: Tensor, valid: Tensor, context: StepContext
     ) -> tuple[Tensor, Tensor]:
-        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4)."""
-        indices, masks = [], []
+        """Return the nearest neighbours' indices `[2 b k]` in each view's bank, and which matches hold (equations 2 to 4).
+
+        searches: of both views, or none; then nothing matches.
+        """
+        indices = torch.zeros((2, *valid.shape), dtype=torch.long, device=valid.device)
+        masks = torch.zeros_like(indices, dtype=torch.bool)
         for view, search in enumerate(searches):
             index, mask = search.result()
             if self.options.cycle:
                 mask = mask & self._closed(self.bank.at(1 - view, index), teacher_objects[1 - view], valid, context)
-            indices.append(index)
-            masks.append(mask)
-        return torch.stack(indices), torch.stack(masks)
+            indices[view], masks[view] = index, mask
+        return indices, masks
+
+    def _learns(self, context: StepContext) -> bool:
+        """Return whether the step has a loss across images."""
+        return context.epoch >= self.options.bootstrap_after and self.options.neighbour_weight > 0
 
     def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, context: StepContext) -> Tensor:
         """Return which cycles close, within a group of images or over the batch of all processes."""

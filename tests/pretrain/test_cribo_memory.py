@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,31 @@ def test_nothing_is_matched_before_the_first_epochs_are_over():
     objective, student, teacher = remembered(bootstrap_after=2)
     assert objective(student, teacher, views(5), context(epoch=1)).terms["neighbour"] == 0
     assert objective(student, teacher, views(5), context(epoch=2)).terms["neighbour"] > 0
+
+
+@pytest.mark.parametrize(
+    ("epoch", "weight", "logging", "searches"), [(1, 1.0, False, 0), (1, 1.0, True, 2), (2, 1.0, False, 2), (2, 0.0, False, 0)]
+)
+def test_matches_are_searched_for_where_they_are_used_or_logged(monkeypatch, epoch, weight, logging, searches):
+    objective, student, teacher = remembered(bootstrap_after=2, neighbour_weight=weight)
+    begun, begin = [], objective.bank.begin
+    monkeypatch.setattr(objective.bank, "begin", lambda *given: begun.append(given) or begin(*given))
+    figures = objective(student, teacher, views(5), replace(context(epoch=epoch), logging=logging)).figures
+    assert len(begun) == searches
+    assert ("bootstrapping_ratio" in figures) == bool(searches)
+
+
+@pytest.mark.parametrize("options", [{"bootstrap_after": 4}, {"neighbour_weight": 0.0}])
+def test_a_figure_that_is_logged_changes_nothing_that_is_learned(options):
+    learned = []
+    for logging in (False, True):
+        objective, student, teacher = remembered(**options)
+        objective(student, teacher, views(5), replace(context(), logging=logging)).total.backward()
+        objective.commit(teacher)
+        learned.append([*gradients(student).values(), *objective.buffers()])
+    for one, other in zip(*learned, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
 
 
 def test_an_empty_bank_gives_no_loss():

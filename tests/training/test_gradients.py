@@ -18,6 +18,7 @@ import json, os, sys
 import torch
 import torch.distributed as dist
 from torch import nn
+from densebench.processes import in_all
 from densebench.training.gradients import GradientMean
 
 torch.set_num_threads(1)
@@ -111,6 +112,7 @@ for size in (1, 2000, 2**30):  # a bucket for each parameter, several, and one
 facts["none"] = [name for name, grad in found.items() if grad is None]
 broken = grads(lambda model: GradientMean(model.parameters(), 2000), poison=True)
 facts["finite"] = bool(torch.stack([grad.isfinite().all() for name, grad in broken.items() if "layers" in name]).any())
+facts["in all"] = [in_all(torch.tensor(rank < true_in)) for true_in in range(3)]
 print(json.dumps(facts))
 dist.destroy_process_group()
 """
@@ -164,6 +166,10 @@ def test_a_gradient_that_no_process_has_stays_none(facts):
 
 def test_what_is_not_finite_in_one_process_is_so_in_all(facts):
     assert not any(each["finite"] for each in facts)
+
+
+def test_a_flag_is_true_in_all_where_it_is_true_in_each(facts):
+    assert all(each["in all"] == [False, False, True] for each in facts)
 
 
 def test_one_process_keeps_its_gradients():

@@ -57,7 +57,7 @@ def lists_of(held: Bool[Tensor, "s groups"], first_group: int, device: torch.dev
 
 
 class Collection:
-    """The best groups of some subsets, tile by tile, with the values of their rows. size: rows of a group."""
+    """The best groups of some subsets, tile by tile, with the values of their rows. size: rows of a group, at most."""
 
     def __init__(self, size: int, width: int, tiles: int) -> None:
         self.size, self.width = size, width
@@ -68,15 +68,17 @@ class Collection:
         self.left_out: list[Tensor] = []
 
     def add(self, scores: Float[Tensor, "q groups size"], maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
-        """Keep the best groups of a tile. maxima: of its groups, followed by minus infinity."""
+        """Keep the best groups of a tile, whose rows may be fewer than `size`. maxima: of its groups, followed by -inf."""
         subsets, length = lists.index.shape
         if length == 0:
             return
         of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, (subsets, length))
         value, rank, left_out = best_and_next(of_subsets, self.of_tile)
         group = lists.index.expand(len(maxima), -1, -1).gather(2, rank).clamp(max=scores.shape[1] - 1)
-        at = group.flatten(1)[:, :, None].expand(-1, -1, self.size)
+        at = group.flatten(1)[:, :, None].expand(-1, -1, scores.shape[2])
         values = scores.gather(1, at).unflatten(1, group.shape[1:])
+        if scores.shape[2] < self.size:
+            values = F.pad(values, (0, self.size - scores.shape[2]), value=-torch.inf)
         self.maxima.append(value)
         self.groups.append(group + lists.first_group)
         self.values.append(values.masked_fill((value == -torch.inf)[..., None], -torch.inf))

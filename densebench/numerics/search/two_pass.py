@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.search import bounds
 from densebench.numerics.search.bounds import BoundedQueries, Precision
@@ -77,7 +78,7 @@ class TwoPassSearch:
         again = doubtful.value().nonzero()[:, 0]
         if len(again) == 0:
             return Neighbours(score, index)
-        again = again.to(queries.device)
+        again = on_device(again, queries.device)
         if width < WIDER * k + SPARE * WIDER:
             self.tally.widened += len(again)
             better = self._search(queries[again], k, WIDER * width)
