@@ -28,11 +28,15 @@ def require(module: str, purpose: str) -> Any:
     return importlib.import_module(module)
 
 
+def is_installed(package: str) -> bool:
+    """Return whether an optional package is installed. Imports nothing."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # a module of this name in `sys.modules` has no spec; it is there
+        return True
+
+
 def check_installed(package: str, purpose: str) -> None:
     """Raise UserError, with the line that installs it, where an optional package is missing. Imports nothing."""
-    try:
-        is_missing = importlib.util.find_spec(package) is None
-    except ValueError:  # a module of this name in `sys.modules` has no spec; it is there
-        is_missing = False
-    if is_missing:
+    if not is_installed(package):
         raise UserError(f"{purpose} needs {package}, which is not installed: pip install 'densebench[{EXTRAS[package]}]'")

@@ -18,7 +18,7 @@ from densebench.datasets.catalog import data_root, titles
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
-from densebench.datasets.io.decoding import image_size, opened, read_image, rgb
+from densebench.datasets.io.decoding import image_size, opened, read_image, read_reduced, reduced, rgb
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import check_ordinary, digest
 
@@ -49,6 +49,14 @@ class Images(ABC):
     @abstractmethod
     def open(self, index: int) -> Image.Image:
         """Decode one image as RGB. Raises UserError, which names the image, where it cannot be decoded."""
+
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode one image as RGB, and return it with its full width and height. Raises UserError as `open` does.
+
+        Only the decoder `reduced` gives a smaller image, whose short side is at least `side` px.
+        """
+        image = self.open(index)
+        return image, image.size
 
     def pixels(self, index: int) -> np.ndarray:
         """Decode one image: uint8 [h, w, 3]."""
@@ -87,6 +95,10 @@ class Tree(Images):
         """Decode the file as RGB."""
         return read_image(self.folder / self.paths[index])
 
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode the file as RGB, at a reduced scale where that is asked for."""
+        return read_reduced(self.folder / self.paths[index], side)
+
     def size(self, index: int) -> tuple[int, int]:
         """Return the width and height from the file's header."""
         return image_size(self.folder / self.paths[index])
@@ -116,6 +128,13 @@ class Labelled(Images):
         """Decode the file as RGB."""
         return self.dataset.image(self.items[index])
 
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode the file as RGB, at a reduced scale where that is asked for and the image is what the file holds."""
+        path = self.items[index].image
+        if path is None or type(self.dataset).image is not Dataset.image:
+            return super().reduced(index, side)
+        return read_reduced(path, side)
+
     def size(self, index: int) -> tuple[int, int]:
         """Return the width and height that the data set tells."""
         return self.dataset.image_size(self.items[index])
@@ -143,6 +162,12 @@ class Shards(Images):
         what = f"the image {self.title(index)}"
         with opened(self._content(index), what, remedy="make the shard again") as image:
             return rgb(image, what)
+
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode the member, at a reduced scale where that is asked for."""
+        what = f"the image {self.title(index)}"
+        with opened(self._content(index), what, remedy="make the shard again") as image:
+            return reduced(image, what, side)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return the width and height from the header of the member."""
@@ -192,6 +217,11 @@ class Joined(Images):
         part, index = self._find(index)
         return part.open(index)
 
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode one image of the part that holds it, at a reduced scale where that is asked for."""
+        part, index = self._find(index)
+        return part.reduced(index, side)
+
     def size(self, index: int) -> tuple[int, int]:
         """Return the width and height that the part tells."""
         part, index = self._find(index)
@@ -225,6 +255,10 @@ class First(Images):
     def open(self, index: int) -> Image.Image:
         """Decode one image of the whole set."""
         return self.whole.open(self.numbers[index])
+
+    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
+        """Decode one image of the whole set, at a reduced scale where that is asked for."""
+        return self.whole.reduced(self.numbers[index], side)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return the width and height that the whole set tells."""

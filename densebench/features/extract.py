@@ -284,13 +284,14 @@ def _loader(
     size = piece_size(pixels * torch.float32.itemsize, workers, size) if workers else size
     pieces = [batch[start : start + size] for batch in batches for start in range(0, len(batch), size)]
     images, memory = _Images(dataset, items, extraction.digests, view), in_use()
-    load = functools.partial(make_loader, images, _collate, workers, batch_bytes=size * pixels * torch.float32.itemsize)
+    batch_bytes, pin = size * pixels * torch.float32.itemsize, device.type == "cuda"
+    load = functools.partial(make_loader, images, _collate, workers, pin, batch_bytes=batch_bytes)
     if memory is None:
-        return load(device.type == "cuda", batch_sampler=pieces)
+        return load(batch_sampler=pieces)
     images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
     what = [view.identity(), class_code(type(view))]
     keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in piece)]) for piece in pieces]
-    return memory.batches(keys, pieces, lambda some: load(False, batch_sampler=some))
+    return memory.batches(keys, pieces, lambda some: load(batch_sampler=some))
 
 
 def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:

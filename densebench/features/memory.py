@@ -61,14 +61,15 @@ class Memory:
     ) -> Iterator[Any]:
         """Yield batches in order: those in memory, and the others as `load` returns them.
 
-        keys: what identifies the views of each batch. batches: the indices of the images in each.
+        keys: what identifies the views of each batch. batches: the indices of the images in each. For a GPU `load` returns them
+        in page-locked memory, where they stay.
         A batch that cannot be read is yielded as `load` yields it, and is not stored.
         """
         loaded = iter(load([batch for key, batch in zip(keys, batches, strict=True) if key not in self._cached]))
         for key in keys:
             batch = self._cached[key] if key in self._cached else next(loaded)
             if isinstance(batch, tuple) and key not in self._cached:
-                self._store(key, batch, batch[1].nbytes)
+                self._store(key, batch, _taken(batch[1]))
             yield batch
 
     def _reading_once(self, dataset: Dataset) -> Dataset:
@@ -104,6 +105,11 @@ class Memory:
             self._is_full = True
             what = f"{self.budget / 2**20:,.0f} MiB hold no more labels, images and views of {self.source.name}"
             warn(f"{what}: the others are decoded again at every probe; give a larger `memory` or a smaller `limit`")
+
+
+def _taken(views: Tensor) -> int:
+    """Return the bytes that views take; torch gives page-locked memory in powers of two."""
+    return 1 << (views.nbytes - 1).bit_length() if views.is_pinned() else views.nbytes
 
 
 def in_use() -> Memory | None:

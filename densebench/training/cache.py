@@ -207,8 +207,12 @@ def _reduced(size: tuple[int, int], side: int) -> tuple[int, int]:
 def _decoded(images: Images, number: int, side: int) -> np.ndarray:
     """Return an image as it is cached, uint8 [h, w, 3]; [0, 0, 3] where it cannot be decoded."""
     try:
-        image = images.open(number)
+        image, full = images.reduced(number, side)
     except UserError:
         return np.zeros((0, 0, 3), np.uint8)
-    size = _reduced(image.size, side)
-    return np.asarray(image if size == image.size else image.resize(size, reducing_gap=2.0))
+    size = _reduced(full, side)
+    if size == full:
+        return np.asarray(image)
+    scale = round(max(full) / max(image.size))
+    box = (0, 0, full[0] / scale, full[1] / scale)  # a reduced image's last row and column may show less than a whole pixel
+    return np.asarray(image.resize(size, box=box, reducing_gap=2.0))

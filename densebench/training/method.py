@@ -90,7 +90,10 @@ class Pretrainer(ABC):
     device: str = runtime("auto", "where to train; auto takes a GPU if there is one", choices=("auto", "cpu", "cuda"))
     workers: int | None = runtime(None, "processes that decode images; none: chosen for the machine", minimum=0, maximum=1024)
     decoder: str = runtime(
-        "pillow", "what decodes JPEG files: pillow, or turbo (simplejpeg, faster, the same pixels)", choices=("pillow", "turbo")
+        "pillow",
+        "what decodes JPEG files: pillow; turbo (simplejpeg, faster, the same pixels); with a --cache also reduced (large "
+        "pictures at 1/2 to 1/8 of their size, which like --cache-side changes pixels a little)",
+        choices=("pillow", "turbo", "reduced"),
     )
     cache: str = runtime(
         "none",

@@ -110,6 +110,8 @@ def train(
         notice(f"no --data: pretraining on the generated data set {DEFAULT_DATA} with preset {name}")
     preset, variant = preset or next(iter(kind.presets)), variant or "official"
     chosen = build(kind, method, preset, variant, init.spec, given)
+    if chosen.decoder == "reduced" and chosen.cache == "none":
+        raise UserError("--decoder reduced needs images that are cached small; give --cache ram or gpu, or --decoder turbo")
     use_decoder(chosen.decoder)
     images = open_images(data.specs, data.root, limit)
     probe = probe_of(chosen.probe, chosen.device, data.root)

@@ -299,8 +299,12 @@ class Source:
         device = resolve_device(options.device)
         backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
         workers = resolve_workers(options.workers, len(wanted))
-        crops = _Crops(options, self.space, wanted)
-        loader = make_loader(crops, _collate, workers, device.type == "cuda", batch_size=options.batch_size or BATCH)
+        crops, together = _Crops(options, self.space, wanted), options.batch_size or BATCH
+        assert self.view.size is not None
+        bytes_of_one = 3 * torch.float32.itemsize * self.view.size**2 + (options.mask_size or self.view.size) ** 2
+        loader = make_loader(
+            crops, _collate, workers, device.type == "cuda", batch_bytes=together * bytes_of_one, batch_size=together
+        )
         for images, labels in checked(loader):
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):

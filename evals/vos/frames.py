@@ -101,4 +101,5 @@ def steps(
         for t in range(len(sequences[0]))
     ]
     frames = _Frames(videos, items, videos.image_size(items[0]), shape, resample)
-    yield from checked(make_loader(frames, torch.stack, workers, pin, batch_sampler=batches))
+    most = len(sequences) * 3 * shape[0] * shape[1] * torch.float32.itemsize
+    yield from checked(make_loader(frames, torch.stack, workers, pin, batch_bytes=most, batch_sampler=batches))

@@ -1,10 +1,11 @@
 """What feeds a GPU: decoders, the cache in memory, batches from worker processes, features; rates on this machine.
 
-    python tests/benchmarks/bench_feeding.py FOLDER [--images 200] [--side 256] [--workers 2] [--rounds 3]
+    python tests/benchmarks/bench_feeding.py FOLDER [--images 200] [--side 256] [--workers 2] [--rounds 3] [--large 0]
 
 FOLDER: JPEG files, at any depth. Decoders alternate, on one core, from files that are in memory: pictures a second of CPU time,
-best round. The cache and the loader run in processes of their own: the peak of the resident memory, and the most that /dev/shm
-held meanwhile.
+best round. Then the pictures (the first ones, enlarged to 4000 x 3000 px, with --large) are decoded and reduced to --side px as
+the cache does, by each choice of `--decoder`, with the difference of `reduced` to the others in levels of 256. The cache and the
+loader run in processes of their own: the peak of the resident memory, and the most that /dev/shm held meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from densebench.datasets.unlabelled import First, open_images
+from densebench.errors import UserError
 
 
 def rates(files, rounds):
@@ -63,6 +66,41 @@ def rates(files, rounds):
             best[name] = max(best[name], len(content) / (time.process_time() - started))
     for name, rate in best.items():
         print(f"{name:16s} {rate:8.1f} pictures/s, {rate / best['pillow']:.2f} of pillow")
+
+
+def reduced(files, side):
+    """Pictures a second that are decoded and reduced, by each choice of `--decoder`, and how much the pixels differ."""
+    from densebench.datasets.io.decoding import DECODERS, use_decoder
+    from densebench.datasets.unlabelled import Tree
+    from densebench.training.cache import Cache
+
+    images = Tree("pictures", files[0].parent, tuple(os.path.relpath(path, files[0].parent) for path in files))
+    caches = {}
+    for name in DECODERS:
+        try:
+            use_decoder(name)
+        except UserError:
+            continue
+        started = time.process_time()
+        caches[name] = Cache(images, side, shared=False)
+        print(f"--decoder {name:8s} {len(files) / (time.process_time() - started):8.1f} pictures/s of CPU time, to {side} px")
+    use_decoder("pillow")
+    pairs = [(caches["reduced"].pixels(number), caches["pillow"].pixels(number)) for number in range(len(files))]
+    apart = [np.abs(one.astype(int) - other) for one, other in pairs]
+    mean, worst, most = np.mean([x.mean() for x in apart]), max(x.mean() for x in apart), max(x.max() for x in apart)
+    print(f"reduced differs by {mean:.2f} levels of 256 on average, by {worst:.2f} in one picture, by {most} in one pixel")
+
+
+def enlarged(files, folder):
+    """Files of the pictures, enlarged to 4000 x 3000 px, with noise as a camera has it."""
+    made = []
+    for number, path in enumerate(files):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB").resize((4000, 3000)), np.int16)
+        noise = np.random.default_rng(number).integers(-6, 7, pixels.shape)
+        made.append(Path(folder, f"{number}.jpg"))
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(made[-1], quality=92)
+    return made
 
 
 class Watched:
@@ -129,12 +167,16 @@ def main():
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large", type=int, default=0, help="pictures that are enlarged")
     parser.add_argument("--part", choices=("cached", "loaded"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         {"cached": cached, "loaded": loaded}[options.part](options)
         return
-    rates(sorted(options.folder.rglob("*.jpg"))[: options.images], options.rounds)
+    files = sorted(options.folder.rglob("*.jpg"))[: options.images]
+    rates(files, options.rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        reduced(enlarged(files[: options.large], folder) if options.large else files, options.side)
     for part in ("cached", "loaded"):
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--part", part], check=True)
 

@@ -1,7 +1,11 @@
-"""Page-locked memory: every loader whose batches go to a GPU asks for it, no other does, and its batches can be locked."""
+"""Memory of batches: every loader says how much a batch takes, and asks for page-locked memory where it goes to a GPU."""
 
 from __future__ import annotations
 
+import io
+import pickle
+
+import numpy as np
 import pytest
 import torch
 from drawn_maps import data_of
@@ -17,6 +21,7 @@ from densebench.bridges.mmsegmentation import data as maps
 from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
+from densebench.datasets.io.shared_memory import Transport
 from densebench.evals.linear import probes as linear_probes
 from densebench.evals.vos import frames as vos_frames
 from densebench.evaluation.labels import LabelSpace
@@ -32,6 +37,7 @@ class Asked(Exception):
 @pytest.fixture(autouse=True)
 def loaders(monkeypatch):
     def spy(*arguments, pin_memory=False, **more):
+        more |= {"num_workers": 0, "prefetch_factor": None}
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
     monkeypatch.setattr("densebench.datasets.io.loader.Loader", spy)
@@ -64,6 +70,16 @@ def training_a_detector(device, folder):
     next(boxes.training_batches(data, detection(), World(0, 1, torch.device(device)), 0, 0))
 
 
+def settling_a_detector(device, folder):
+    data = Data(dataset := Drawn(root=folder), dataset.part("train", None), [])
+    next(boxes.settling_batches(data, detection(), 0, device == "cuda"))
+
+
+def scoring_with_a_detector(device, folder):
+    data = Data(dataset := Drawn(root=folder), [], dataset.part("val", None))
+    next(boxes.scoring_images(data, detection(), [0], 0, device == "cuda"))
+
+
 def training_a_segmentor(device, _):
     maps.training_loader(data_of({"train0": (32, 32)}), segmentation(train_batch=2), World(0, 1, torch.device(device)), 0, 0)
 
@@ -72,8 +88,12 @@ def scoring_a_segmentor(device, _):
     maps.scoring_loader(data_of({"train0": (32, 32), "val0": (32, 32)}), segmentation(), World(0, 1, torch.device(device)), 0)
 
 
+OF_DETECTORS = [training_a_detector, settling_a_detector, scoring_with_a_detector]
+WORK = [extracting, probing, tracking, *OF_DETECTORS, training_a_segmentor, scoring_a_segmentor]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("work", [extracting, probing, tracking, training_a_detector, training_a_segmentor, scoring_a_segmentor])
+@pytest.mark.parametrize("work", WORK)
 def test_what_goes_to_a_gpu_is_page_locked(work, device, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path))
     pinned = []
@@ -84,3 +104,32 @@ def test_what_goes_to_a_gpu_is_page_locked(work, device, tmp_path, monkeypatch):
     assert pin == (device == "cuda")
     pin_memory(batch)
     assert pinned
+
+
+class Weighed(pickle.Pickler):
+    """Adds up the bytes of all tensors and arrays in a value."""
+
+    def __init__(self, value):
+        super().__init__(io.BytesIO())
+        self.bytes = 0
+        self.dump(value)
+
+    def reducer_override(self, value):
+        if isinstance(value, torch.Tensor | np.ndarray):
+            self.bytes += value.nbytes
+            return bytes, ()
+        return NotImplemented
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_loader_knows_how_much_memory_a_batch_takes(work, tmp_path, monkeypatch):
+    """So that the batches that wait in the shared memory are bounded."""
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("densebench.datasets.io.loader.usable", lambda *_: (2, False))
+    monkeypatch.setattr("densebench.datasets.io.loader.worker_context", lambda *_: None)
+    told = []
+    monkeypatch.setattr("densebench.datasets.io.loader.transport", lambda size, *_: told.append(size) or Transport(2))
+    with pytest.raises(Asked) as asked:
+        work("cpu", tmp_path)
+    [size], (_, batch) = told, asked.value.args
+    assert Weighed(batch).bytes <= size + 2000 < 6 * Weighed(batch).bytes

@@ -19,6 +19,7 @@ from densebench.datasets.io.loader import Samples, make_loader
 from densebench.errors import UserError
 from densebench.processes import World
 
+PIXEL_BYTES = 3 + 8  # of an image, and of its label map
 ASPECT = 4  # default ratio of the largest long side to the short side: images fit into 2048 x 512
 
 
@@ -117,14 +118,17 @@ def training_loader(data: Data, setup: Setup, world: World, start: int, workers:
         raise UserError(f"--train-batch {batch} cannot be divided among {world.size} processes; give a multiple")
     sampler = Endless(len(data.train), batch, setup.options.train_seed, world, start)
     pin, share = world.device.type == "cuda", batch // world.size
-    return make_loader(Training(data, setup), pseudo_collate, workers, pin, batch_size=share, sampler=sampler)
+    most = share * setup.crop**2 * PIXEL_BYTES
+    return make_loader(Training(data, setup), pseudo_collate, workers, pin, batch_bytes=most, batch_size=share, sampler=sampler)
 
 
 def scoring_loader(data: Data, setup: Setup, world: World, workers: int) -> DataLoader[Any]:
     """Return a loader of the images to score, one at a time, divided among processes."""
     dataset, pin = Scoring(data, setup), world.device.type == "cuda"
     sampler = DefaultSampler(dataset, shuffle=False)
-    return make_loader(dataset, pseudo_collate, workers, pin, batch_size=1, sampler=sampler)
+    long, short = _scale(setup)
+    most = long * short * PIXEL_BYTES
+    return make_loader(dataset, pseudo_collate, workers, pin, batch_bytes=most, batch_size=1, sampler=sampler)
 
 
 def _image(data: Data, item: Any) -> dict[str, Any]:

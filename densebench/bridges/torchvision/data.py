@@ -21,6 +21,7 @@ from densebench.processes import World
 Truth = dict[str, Tensor]
 Key = tuple[int, int]  # number in the run, index of the training image
 SETTLING = 200  # most samples over which the statistics of batch norms are recomputed
+OBJECTS = 8  # masks of an image, about as many as COCO's have on average: for an estimate of the memory
 
 
 def training_sample(
@@ -123,16 +124,25 @@ def check_batch(options: Options, processes: int) -> None:
         )
 
 
+def image_bytes(options: Options, masks: bool = False) -> int:
+    """Return the bytes of a sample that is as large as the options allow, with OBJECTS masks."""
+    longest = options.short_side if options.augmentation == "lsj" else max(options.short_side, options.longest)
+    shown = OBJECTS if masks and options.model == "mask-rcnn" else 0
+    return options.short_side * longest * (3 * torch.float32.itemsize + shown)
+
+
 def training_batches(data: Data, options: Options, world: World, start: int, workers: int) -> Iterator[Any]:
     """Yield the samples of each forward pass (or the UserError that one met), from step `start` to the last one."""
     batches, pin = Batches(keys(len(data.train), options, world, start)), world.device.type == "cuda"
-    return iter(make_loader(Training(data, options), list, workers, pin, batch_sampler=batches))
+    most = options.at_once * image_bytes(options, masks=True)
+    return iter(make_loader(Training(data, options), list, workers, pin, batch_bytes=most, batch_sampler=batches))
 
 
 def settling_batches(data: Data, options: Options, workers: int, pin: bool = False) -> Iterator[Any]:
     """Yield the samples of `settling_keys` without masks, or the UserError that one met. pin: as in `make_loader`."""
     batches = Batches(settling_keys(len(data.train), options))
-    return iter(make_loader(Training(data, options, masks=False), list, workers, pin, batch_sampler=batches))
+    samples, most = Training(data, options, masks=False), options.at_once * image_bytes(options)
+    return iter(make_loader(samples, list, workers, pin, batch_bytes=most, batch_sampler=batches))
 
 
 def scoring_images(data: Data, options: Options, indices: list[int], workers: int, pin: bool = False) -> Iterator[Any]:
@@ -140,4 +150,5 @@ def scoring_images(data: Data, options: Options, indices: list[int], workers: in
 
     They are not batched, since padding an image to the size of another would change its detections.
     """
-    return iter(make_loader(Scoring(data, options), list, workers, pin, batch_sampler=[[index] for index in indices]))
+    samples, batches = Scoring(data, options), [[index] for index in indices]
+    return iter(make_loader(samples, list, workers, pin, batch_bytes=image_bytes(options), batch_sampler=batches))

@@ -1,7 +1,9 @@
 """Image and label files to arrays, with errors that name the file.
 
 Two decoders read JPEG files to the same pixels, bit for bit: Pillow's, and `turbo` (simplejpeg, an optional package), which is up
-to a third faster for pictures of 640 x 480 px. Both are libjpeg-turbo; small pictures are compared before turbo is used.
+to a third faster for pictures of 640 x 480 px. Both are libjpeg-turbo; small pictures are compared before turbo is used. The
+third choice, `reduced`, decodes as turbo does where it is installed, and gives large pictures that are wanted small at 1/2, 1/4
+or 1/8 of their size (`read_reduced`).
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from densebench.errors import UserError
-from densebench.extras import require
+from densebench.extras import is_installed, require
 from densebench.files.atomic import check_ordinary
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is opened, whatever a file's name says: Pillow knows forty more formats, and one of them starts a program."""
-DECODERS = ("pillow", "turbo")
-_used = {"decoder": "pillow"}
+EXACT = ("pillow", "turbo")
+"""Decoders that give the same pixels."""
+DECODERS = (*EXACT, "reduced")
+SCALES = (8, 4, 2)
+"""What libjpeg divides the sides of a picture by while it decodes: it leaves out frequencies that the smaller one cannot show."""
+_used = {"decoder": "pillow", "jpeg": "pillow"}
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
 
 
@@ -55,9 +61,10 @@ def use_decoder(name: str) -> None:
 
     Raises UserError where turbo is not installed, or gives other pixels than Pillow.
     """
-    if name == "turbo":
-        _check_turbo()
-    _used["decoder"] = name
+    by_turbo = name == "turbo" or (name == "reduced" and is_installed("simplejpeg"))
+    if by_turbo:
+        _check_turbo(name)
+    _used.update(decoder=name, jpeg="turbo" if by_turbo else "pillow")
 
 
 def used_decoder() -> str:
@@ -66,7 +73,7 @@ def used_decoder() -> str:
 
 
 @functools.cache
-def _check_turbo() -> None:
+def _check_turbo(name: str) -> None:
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8))
     for shape in ((61, 75), (64, 48)):
@@ -75,18 +82,22 @@ def _check_turbo() -> None:
         with Image.open(stream) as image:
             found = _by_turbo(image)
             if found is None or found.tobytes() != image.convert("RGB").tobytes():
-                raise UserError("--decoder turbo: simplejpeg decodes other pixels than Pillow here; use --decoder pillow")
+                raise UserError(f"--decoder {name}: simplejpeg decodes other pixels than Pillow here; use --decoder pillow")
 
 
-def _by_turbo(image: Image.Image) -> Image.Image | None:
-    """Return an opened picture decoded by simplejpeg; None for what Pillow must decode: no JPEG, no plain colours, or damaged."""
+def _by_turbo(image: Image.Image, scale: int = 1) -> Image.Image | None:
+    """Return an opened picture decoded by simplejpeg, its sides divided by one of SCALES and rounded up, or by 1.
+
+    None for what Pillow must decode: no JPEG, no plain colours, or damaged.
+    """
     stream: Any = getattr(image, "fp", None)
     if stream is None or image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
         return None
     simplejpeg = require("simplejpeg", "--decoder turbo")
     stream.seek(0)
     try:
-        return Image.fromarray(simplejpeg.decode_jpeg(stream.read(), "RGB"))
+        smaller = {"min_width": -(-image.width // scale), "min_height": -(-image.height // scale)} if scale > 1 else {}
+        return Image.fromarray(simplejpeg.decode_jpeg(stream.read(), "RGB", **smaller))
     except ValueError:  # Pillow knows whether the file can be read, and says what is wrong with it
         return None
 
@@ -101,16 +112,36 @@ def read_image(path: Path) -> Image.Image:
         return rgb(image, what)
 
 
-def rgb(image: Image.Image, what: str) -> Image.Image:
+def read_reduced(path: Path, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode an image as `reduced` does. Raises UserError as `read_image` does."""
+    what = f"the image {path}"
+    with opened(path, what) as image:
+        return reduced(image, what, side)
+
+
+def reduced(image: Image.Image, what: str, side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Return a picture as `rgb` does, and its full width and height.
+
+    Where the decoder `reduced` is used, a JPEG whose short side is at least 2 `side` px comes at 1/2, 1/4 or 1/8 of its size: at
+    the smallest whose short side is at least `side` px. Its width and height are rounded up.
+    """
+    size = image.size
+    reducible = used_decoder() == "reduced" and image.format == "JPEG"
+    return rgb(image, what, next((scale for scale in SCALES if reducible and min(size) >= scale * side), 1)), size
+
+
+def rgb(image: Image.Image, what: str, scale: int = 1) -> Image.Image:
     """Return a picture as 8-bit RGB: the first one of its file, as it is stored (an orientation in its EXIF is not applied).
 
     One channel of 16 bits is divided by 257 and rounded, one of 12 by 4095 / 255; of colours of 16 bits Pillow keeps the upper
     byte. One channel becomes three equal ones, a palette is looked up, transparency is dropped without blending, CMYK and
-    YCbCr are converted by Pillow. Raises UserError for floating-point values and whole numbers of 32 bits: their white is
-    unknown.
+    YCbCr are converted by Pillow. scale: what the sides of a JPEG are divided by, one of SCALES. Raises UserError for
+    floating-point values and whole numbers of 32 bits: their white is unknown.
     """
-    if used_decoder() == "turbo" and (decoded := _by_turbo(image)) is not None:
+    if _used["jpeg"] == "turbo" and (decoded := _by_turbo(image, scale)) is not None:
         return decoded
+    if scale > 1:
+        image.draft(image.mode, (image.width // scale, image.height // scale))
     if image.mode == "F":
         raise UserError(f"{what} holds floating-point values; save it as 8 or 16 bits")
     if image.mode == "I" and image.format != "PNG":  # before version 11, Pillow had this mode for PNGs of 16 bits too
