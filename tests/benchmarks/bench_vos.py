@@ -76,7 +76,7 @@ def timed(seconds, stage):
 
 def ours(videos, folder, seconds):
     """As `evals/vos_tracking.py` and `evals/vos_scoring.py` do it; maps are kept for the comparison alone."""
-    from densebench.evals.vos.tracking import AT_ONCE, Context, label_map, on_grid, one_hot
+    from densebench.evals.vos.tracking import AT_ONCE, Context, best_ids, on_grid, one_hot, resized_ids
     from densebench.numerics.propagation import Window, propagate
     from densebench.numerics.video import object_scores, statistics
 
@@ -93,7 +93,8 @@ def ours(videos, folder, seconds):
             found = propagate(features, *context.frames(videos.count), Window(RADIUS, "square", K, TEMPERATURE), AT_ONCE["cpu"])
             context.push(features, found)
         with timed(seconds, "maps"):
-            maps = [label_map(soft, shape, videos.size, "bilinear") for soft in found]
+            ids = [best_ids(soft, shape, "bilinear").numpy() for soft in found]
+            maps = [resized_ids(one, videos.size[::-1], "bilinear") for one in ids]
         for video, own in enumerate(maps):
             if t < videos.frames - 1:
                 truth = videos.mask(video, t)
