@@ -21,6 +21,7 @@ by d 2^-148, times its scale. The `least` of a format exceeds both, as long as t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ Precision = Literal["fp16", "bf16", "tf32"]
 COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
 ALIGNED = 16  # numbers; tensor cores want rows of whole 16 bytes, and one of their steps adds 16 products
 SCALES = 2.0**-126, 2.0**70  # of scores: no scaled score overflows or vanishes, nor does what a score has lost exceed `least`
+SHORT_SUMS = ("allow_fp16_accumulation", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+"""Switches of torch by which sums of half-precision products may be kept in half precision; some versions lack the first."""
 LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance, so that no part of - |r|^2 is lost
 
 
@@ -73,7 +76,8 @@ def slack(dim: int) -> float:
 
 def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tensor, "*kept"]:
     """Return the power of two that scales rows to a length of at most 1, from the largest value along these axes."""
-    exponent = torch.frexp(values.abs().amax(along).float()).exponent
+    largest = torch.linalg.vector_norm(values, math.inf, along)  # which makes no copy of the values, as `abs` would
+    exponent = torch.frexp(largest.float()).exponent
     shift = -(exponent + (values.shape[-1] - 1).bit_length() // 2 + 1).clamp(-120, 120)
     return ((shift + 127) << 23).view(torch.float32)  # of which the bits are exact, as a power need not be
 
@@ -113,13 +117,15 @@ def bounded_queries(
 def summed_in_float32(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute products of the block in their own type, all partial sums in float32; restore what was set before."""
     matmul = torch.backends.cuda.matmul
-    before = matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction
+    before = {name: getattr(matmul, name) for name in SHORT_SUMS if hasattr(matmul, name)}
     try:
-        matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
+        for name in before:
+            setattr(matmul, name, False)
         with torch.autocast(device.type, enabled=False), float32(tf32=precision == "tf32"):
             yield
     finally:
-        matmul.allow_fp16_reduced_precision_reduction, matmul.allow_bf16_reduced_precision_reduction = before
+        for name, value in before.items():
+            setattr(matmul, name, value)
 
 
 def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"]) -> Float[Tensor, "q n"]:
