@@ -98,12 +98,11 @@ def test_a_query_is_searched_again_where_one_subset_of_several_is_not_proven():
 
 
 def test_what_a_tile_leaves_out_is_in_the_ceiling(monkeypatch):
-    """The first tile has more equal groups than go on; the best row of all is in one that does not."""
+    """The first tile has 40 groups of one good row each, more than go on: the best may be among those that do not."""
     monkeypatch.setattr(tiles, "TILE", 64 * 40)
-    memory = torch.ones(64 * 80, 4)
-    memory[64 * 40 :] = -1.0
+    memory = torch.full((64 * 80, 4), -1.0)
+    memory[5 : 64 * 40 : 64] = 1.0
     memory[64 * 39 + 5] += 1e-6
-    whole = torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool)
-    search = Search(memory, *whole, first_pass="fp16")
+    search = Search(memory, torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool), first_pass="fp16")
     assert search.search(torch.ones(1, 4), 1).index.tolist() == [[[64 * 39 + 5]]]
-    assert search.fallbacks == 1
+    assert (search.widened, search.fallbacks) == (1, 0)

@@ -165,3 +165,13 @@ def test_large_clusters_are_as_good_the_way_of_a_gpu(request):
     torch.testing.assert_close(after.centroids, before.centroids, rtol=1e-5, atol=1e-5)
     assert after.inertia == pytest.approx(before.inertia, rel=1e-4) and after.iterations == before.iterations
     assert same_partition(labels(points, after), truth)
+
+
+@pytest.mark.usefixtures("queued")
+def test_clusters_are_refilled_in_their_own_clustering_when_others_end():
+    """Hardly more points than clusters that differ: in every iteration some are empty, and in some another clustering ends."""
+    points = torch.randint(-3, 4, (100, 2), generator=seeded()).float()
+    each = [Start(points, 2 * normal(1, 45, 2, seed=seed), torch.zeros(2)) for seed in range(6)]
+    options = {"iterations": 60, "tolerance": 0.05, "spherical": False}
+    for start, fit in zip(each, lloyd.lloyd(each, **options), strict=True):
+        alike(fit, lloyd.lloyd([start], **options)[0])
