@@ -157,6 +157,12 @@ def test_plus_plus_draws_in_proportion_to_the_squared_distance(shift):
     assert stats.chisquare(seen, np.array(expected) * draws / sum(expected)).pvalue > 1e-4
 
 
+def test_plus_plus_draws_no_point_twice_where_a_random_number_is_0(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, **_: torch.zeros(shape, dtype=dtype))
+    found = plus_plus(torch.arange(6.0)[:, None], 4, 30, seeded())
+    assert all(len(set(row)) == 4 for row in found[..., 0].tolist())
+
+
 def test_plus_plus_over_many_seeds_and_single_restarts():
     points = torch.tensor([[0.0], [1.0], [3.0]])
     pairs = [plus_plus(points, 2, 1, seeded(seed))[0, :, 0].tolist() for seed in range(900)]
