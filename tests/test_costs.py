@@ -120,3 +120,33 @@ def test_without_nvml_energy_is_unknown(gpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy_used(gpu) is None
     assert energy_used(CPU) is None
+
+
+class Events:
+    """Events of a GPU that are 250 ms apart."""
+
+    made = 0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        Events.made, self.when = Events.made + 1, 250.0 * Events.made
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, later):
+        return later.when - self.when
+
+
+def test_the_time_of_a_gpu_is_that_between_its_events_counted_once(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Events)
+    meter = Meter(gpu)
+    with meter.running():
+        for _ in range(2):
+            with measured("features", gpu, images=10, flop=3e12):
+                pass
+    for _ in range(2):
+        assert meter.figures()["images_per_second"] == {"features": 40.0}
+        assert meter.figures()["tflop_per_second"] == {"features": 12.0}

@@ -91,6 +91,32 @@ def test_an_empty_cluster_takes_the_point_farthest_from_its_centroid(centre):
     assert torch.bincount(assign(points, found)[0][0], minlength=3).min() > 0
 
 
+def refilled(points, nearest, clusters):
+    """Centroids by loops: each empty cluster takes the farthest point of the worst one, and all of its points that are closer."""
+    kept = [[n for n, cluster in enumerate(nearest) if cluster == number] for number in range(clusters)]
+    centroids = [points[members].mean(0) if members else None for members in kept]
+    apart = [(points[n] - centroids[cluster]).square().sum().item() for n, cluster in enumerate(nearest)]
+    for empty in [number for number, members in enumerate(kept) if not members]:
+        worst = max(kept, key=lambda members: sum(apart[n] for n in members))
+        centroids[empty] = points[max(worst, key=lambda n: apart[n])]
+        for n in list(worst):
+            closer = (points[n] - centroids[empty]).square().sum().item()
+            if closer < apart[n]:
+                worst.remove(n)
+                kept[empty].append(n)
+                apart[n] = closer
+    return torch.stack(centroids)
+
+
+def test_several_empty_clusters_are_filled_one_after_the_other():
+    """Up to five of eight clusters are empty, so clusters that were just divided are divided again."""
+    points = normal(4, 20, 2) * torch.tensor([1.0, 3.0, 5.0, 0.2])[:, None, None]
+    for some, used in itertools.product(points.double(), (3, 4, 6)):
+        nearest = torch.arange(20) % used + 8 - used
+        expected = refilled(some, nearest.tolist(), 8)
+        torch.testing.assert_close(means(some.float(), nearest[None], 8)[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_restart_without_an_empty_cluster_is_left_alone():
     points = normal(40, 3) + 4
     whole, split = torch.arange(40) % 4, torch.arange(40) % 3
@@ -129,6 +155,12 @@ def test_plus_plus_draws_in_proportion_to_the_squared_distance(shift):
     seen = [(index == torch.tensor(order)).all(1).sum().item() for order in orders]
     assert sum(seen) == draws  # no point twice
     assert stats.chisquare(seen, np.array(expected) * draws / sum(expected)).pvalue > 1e-4
+
+
+def test_plus_plus_draws_no_point_twice_where_a_random_number_is_0(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, dtype, **_: torch.zeros(shape, dtype=dtype))
+    found = plus_plus(torch.arange(6.0)[:, None], 4, 30, seeded())
+    assert all(len(set(row)) == 4 for row in found[..., 0].tolist())
 
 
 def test_plus_plus_over_many_seeds_and_single_restarts():

@@ -120,6 +120,14 @@ def test_the_search_equals_the_naive_restatement(monkeypatch, tile, entered):
         compare(bank, view, random(4, 3, 4, seed=99), torch.tensor([0, 3, 4, 17]))
 
 
+def test_objects_that_enter_after_a_search_are_found():
+    bank = Bank(5, 3, 4, PATCHES)
+    for number in range(8):
+        valid = torch.rand(1, 3, generator=torch.Generator().manual_seed(number)) < 0.7
+        fill(bank, random(2, 1, 3, 4, seed=number), valid, [number])
+        compare(bank, number % 2, random(2, 3, 4, seed=99), torch.tensor([0, 50]))
+
+
 @settings(deadline=None, max_examples=20, derandomize=True)
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(1, 9), st.integers(1, 3), st.integers(0, 1), st.integers(0, 99))
 def test_any_size_equals_the_naive_restatement(capacity, k, entered, b, view, seed):

@@ -98,3 +98,12 @@ def test_neither_search_waits_for_all_that_was_queued(objects):
         after, chosen = report.counts - before, bank.one_pass_steps
     assert bool(chosen) == (objects.std() < 0.1)
     assert not [key for key in after if key[0] in ("wait", "to host", "to device")]
+
+
+def test_what_nobody_asked_for_is_not_searched_again(cuda):
+    """Of three images' objects only one is asked for, but how many is not known on the host; none can be told apart."""
+    bank = Bank(40, 2, 6, PATCHES).to("cuda")
+    fill(bank, alike(40).to("cuda"), torch.ones(40, 2, dtype=torch.bool, device="cuda"), torch.arange(40, device="cuda"))
+    valid = torch.tensor([[False, False], [True, False], [False, False]], device="cuda")
+    bank.nearest(0, alike(3, seed=1)[0].to("cuda"), torch.arange(100, 103, device="cuda"), valid)
+    assert bank.fallbacks == 1

@@ -95,6 +95,18 @@ def test_state_dicts_keep_their_keys():
         }
 
 
+def test_each_block_keeps_its_probability_and_whether_it_drops():
+    plain, compiled = networks(), networks()
+    for network in (plain[0], compiled[0]):
+        network.encoder.model.blocks[:6].eval()
+    assert compile_blocks(*compiled, True, CPU)
+    for network, other in zip(plain, compiled, strict=True):
+        for block, its in zip(network.encoder.model.blocks, other.encoder.model.blocks, strict=True):
+            for part, own in ((block.drop_path1, its.drop_path1), (block.drop_path2, its.drop_path2)):
+                assert 1 - getattr(own, "keep", 1.0) == pytest.approx(getattr(part, "drop_prob", 0.0) or 0.0, abs=1e-6)
+                assert part.training == own.training
+
+
 def test_a_dropped_image_passes_and_the_others_are_scaled():
     torch.manual_seed(0)
     out = StochasticDepth(0.25)(torch.ones(4000, 2, 3))

@@ -116,3 +116,13 @@ def test_closing_lets_go_of_the_batch_that_was_fetched(log, monkeypatch):
     gc.collect()
     assert loader.closed
     assert [ref() for ref in held] == [None, None]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_on_a_gpu_the_bytes_of_a_batch_have_arrived_where_it_is_used(ahead, cuda):
+    batches = Prefetch(Loader(3), VIEWS, torch.device("cuda"))
+    for number, found in enumerate(batches):
+        if ahead:
+            batches.fetch()
+        assert torch.equal(found.pixels.buffers[0].cpu(), batch(number).pixels.buffers[0])
+        assert torch.equal(found.draws[0].moved.cpu(), batch(number).draws[0].table)
