@@ -47,9 +47,12 @@ def one_late(steps: Iterable[Step], device: torch.device) -> Iterator[Step]:
     So whoever reads the copies that a step has begun leaves the GPU the next step's work while the host waits. On the CPU, where
     nothing waits, steps are yielded at once.
     """
+    if device.type != "cuda":
+        yield from steps
+        return
     waiting: list[Step] = []
     for step in steps:
         waiting.append(step)
-        if len(waiting) > (device.type == "cuda"):
+        if len(waiting) > 1:
             yield waiting.pop(0)
     yield from waiting
