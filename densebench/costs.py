@@ -1,7 +1,7 @@
 """What scoring a backbone costs: images a second, floating-point operations, memory and energy.
 
-Code that extracts features or searches puts the work into a block of `measured`. A caller that wants the costs makes a `Meter` and
-lets it run around that code (`Meter.running`). Outside of it nothing is measured.
+Code that extracts features or searches puts the work into a block of `measured`. A caller that wants the costs makes a `Meter`
+and lets it run around that code (`Meter.running`). Outside of it nothing is measured.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def _points(record: dict[str, Any]) -> int:
 def cells(row: pd.Series) -> dict[str, str]:
     """Return the costs of a backbone's record as texts, by column of a table; a cell is blank where nothing is known.
 
-    row: a row of `leaderboard.frame` with costs. minutes are those of the whole run: where all features were in the cache already,
-    they do not include extraction, and images/s is blank.
+    row: a row of `leaderboard.frame` with costs. minutes are those of the whole run: where all features were in the cache
+    already, they do not include extraction, and images/s is blank.
     """
     return {
         "device": _text(row.device, "{}"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.late_indices import listed
+from densebench.numerics.late_indices import true_indices
 from densebench.pretrain.cribo.bank_search import Held, Layout, bounded_objects, fullest_first, matches
 from densebench.processes import gather
 
@@ -225,7 +225,7 @@ def _indices(mask: Tensor, count: HostCopy | None) -> Tensor:
     """Return the flat indices of the true entries of a mask. count: how many there are, counted early for a GPU."""
     if not mask.is_cuda:
         return mask.flatten().nonzero()[:, 0]
-    return listed(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
+    return true_indices(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
 
 
 def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:

@@ -33,7 +33,7 @@ from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.late_indices import LateIndices, listed, positions_among
+from densebench.numerics.late_indices import LateIndices, positions_among, true_indices
 from densebench.options import setting
 from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent, read_together
 from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
@@ -169,7 +169,7 @@ class Bootstrapping(Objective):
         self.image_centre.see(teacher_views)
         matches, ratio = self.matches(searches, teacher_objects, objects.valid, context)
         late = LateIndices(matches.used, matches.weights > 0)
-        rows = listed(objects.valid.flatten(), int(count.value()))
+        rows = true_indices(objects.valid.flatten(), int(count.value()))
         z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
