@@ -28,7 +28,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.numerics.device_copy import on_device

@@ -38,9 +38,7 @@ from densebench.numerics.search.neighbours import Metric
 
 Precision = Literal["fp16", "bf16", "tf32"]
 COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
-ALIGNED = (
-    16  # columns are padded to a multiple: tensor cores need rows of whole 16 bytes, and one of their steps adds 16 products
-)
+ALIGNED = 16  # columns come in multiples: tensor cores need rows of whole 16 bytes, and one of their steps adds 16 products
 SCALES = 2.0**-126, 2.0**70  # of scores: within them no scaled score overflows or vanishes, and no error near 0 exceeds `least`
 SHORT_SUMS = ("allow_fp16_accumulation", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
 """Switches of torch by which sums of half-precision products may be kept in half precision; some versions lack the first."""

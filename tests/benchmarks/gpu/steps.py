@@ -17,7 +17,8 @@ from table import place
 from timing import flop, memory, profile, seconds, settle
 
 from densebench import catalog, options
-from densebench.datasets.unlabelled import Joined, open_images
+from densebench.datasets.images import Joined
+from densebench.datasets.unlabelled import open_images
 from densebench.numerics.arithmetic import float32
 from densebench.processes import World
 from densebench.training.loop import assemble, run
