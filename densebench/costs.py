@@ -1,7 +1,7 @@
 """What scoring a backbone costs: images a second, floating-point operations, memory and energy.
 
-Who does the work tells what it does (`measured`); who wants to know holds a `Meter` and lets it run (`Meter.running`). While none
-runs, nothing is measured.
+Code that extracts features or searches puts the work into a block of `measured`. A caller that wants the costs makes a `Meter`
+and lets it run around that code (`Meter.running`). Outside of it nothing is measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _running: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 @dataclass
 class Work:
-    """One kind of work: the seconds that it took, and how many images and floating-point operations it was."""
+    """One kind of work: the seconds that it took, the images that it was done on, and its floating-point operations."""
 
     seconds: float = 0.0
     images: int = 0
@@ -32,18 +32,18 @@ class Work:
 
 @dataclass
 class Meter:
-    """Adds up what is done on a device while it runs."""
+    """Adds up the costs of the work that is done on a device while it runs: memory, energy, and time by kind of work."""
 
     device: torch.device
     work: dict[str, Work] = field(default_factory=dict)
     energy: float | None = None
-    """Joules that the whole GPU has used meanwhile, whoever else works on it; None where NVML does not tell."""
+    """Joules that the whole GPU has used meanwhile, other processes included; None on a CPU, and where NVML does not tell."""
     _seconds: float = 0.0
     _since: float | None = None
     _events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        _forget_peak_memory(self.device)
+        _reset_peak_memory(self.device)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -60,12 +60,15 @@ class Meter:
                 self.energy = (self.energy or 0.0) + now - energy
 
     def clock(self) -> float:
-        """Return how many seconds the meter has run."""
+        """Return the seconds that the meter has run so far, blocks that have not ended included."""
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     @contextmanager
     def timed(self, what: str, device: torch.device) -> Iterator[Work]:
-        """Add the time of the block to a kind of work. On a GPU it is that of the GPU, for which the host does not wait."""
+        """Add the time of the block to a kind of work, and yield that work.
+
+        On a GPU it is the time between two events of the current stream; the host does not wait for them here.
+        """
         work = self.work.setdefault(what, Work())
         if device.type != "cuda":
             began = time.perf_counter()
@@ -79,7 +82,10 @@ class Meter:
         self._events.append((what, first, last))
 
     def figures(self) -> dict[str, Any]:
-        """Return what was measured, as records hold it; None stands for what is not known. The host waits for the GPU."""
+        """Return what was measured, as records hold it (`record_schema.Run`); None stands for what is not known.
+
+        Memory is in MiB, energy in joules. On a GPU the host waits for the end of the work.
+        """
         for what, first, last in self._events:
             last.synchronize()
             self.work[what].seconds += first.elapsed_time(last) / 1000
@@ -96,9 +102,10 @@ class Meter:
 
 @contextmanager
 def measured(what: str, device: torch.device, *, images: int = 0, flop: float = 0.0) -> Iterator[None]:
-    """Tell the meter that runs, if one does, that the block does a kind of work: on so many images, with so many operations.
+    """Add the block to the costs of the meter that runs; where none does, measure nothing.
 
-    device: where the work is done; the CPU where the host waits for its end anyway.
+    what: the kind of work, "features" or "search". images, flop: how many images and floating-point operations the block works
+    through. device: where; the CPU for a block that waits for the end of its own work, whatever computes it.
     """
     meter = _running.get()
     if meter is None:
@@ -110,8 +117,8 @@ def measured(what: str, device: torch.device, *, images: int = 0, flop: float = 
     work.flop += flop
 
 
-def _forget_peak_memory(device: torch.device) -> None:
-    """Let the peaks of memory begin anew, where the system allows it: one process may score many backbones."""
+def _reset_peak_memory(device: torch.device) -> None:
+    """Set the peaks of memory to what is used now, where the system allows it: one process may score many backbones."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):

@@ -40,8 +40,8 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: str) -> str:
     """Return fp32, bf16 or fp16 for the `--precision` and `--device` of a training: `auto` is what the device computes fast.
 
-    That is bf16 on a GPU that has it (fp32 would take about seven times as long) and fp32 elsewhere. fp16 is never chosen: its
-    gradients need scaling. Raises UserError where CUDA is requested and absent.
+    That is bf16 on a GPU with bf16 in hardware (fp32 would take about seven times as long there), and fp32 elsewhere. fp16 is
+    never chosen, since its gradients must be scaled. Raises UserError where CUDA is requested and absent.
     """
     if name != "auto":
         return name
@@ -52,7 +52,8 @@ def resolve_precision(name: str, device: str) -> str:
 def resolve_workers(workers: int | None, images: int, device: torch.device | None = None) -> int:
     """Return the requested number of processes that decode; by default none for few images.
 
-    For many, by default up to eight, which share the cores with a network on the CPU; on a GPU as many as `decoders` says.
+    For many images the default is one a core and eight at most, which share the cores with a network on the CPU; for a network on
+    a GPU it is `decoders`.
     """
     if workers is not None:
         return workers
@@ -62,9 +63,10 @@ def resolve_workers(workers: int | None, images: int, device: torch.device | Non
 
 
 def decoders() -> int:
-    """Return how many processes decode images for one GPU: its share of the machine's cores, but for one in eight, at most 24.
+    """Return how many processes decode images for one GPU: seven eighths of its share of the machine's cores, at most 24.
 
-    Those left are for the process that feeds the GPU and for the thread that locks its pages: 14 of 16 cores decode.
+    The rest is for the process that feeds the GPU and for its thread that copies batches into page-locked memory. Of 16 cores 14
+    decode.
     """
     share = _cores() // max(1, torch.cuda.device_count())
     return max(1, min(24, share - max(1, share // 8)))
@@ -231,7 +233,7 @@ def agree(flag: bool, device: torch.device) -> bool:
 
 
 def in_all(flag: Tensor) -> bool:
-    """Return whether a flag (a tensor of one bool) is true in every process. The host waits for the device once."""
+    """Return whether a flag, a bool tensor without dimensions, is true in every process. The host waits for the device once."""
     if world_size() == 1:
         return bool(flag)
     least = flag.float()
@@ -240,7 +242,7 @@ def in_all(flag: Tensor) -> bool:
 
 
 def in_any(flags: Sequence[bool]) -> list[bool]:
-    """Return which of the flags are true in any process. The host waits for the other hosts, not for the device."""
+    """Return for each flag whether it is true in any process. The hosts wait for each other, not for their devices."""
     if world_size() == 1:
         return list(flags)
     raised = torch.tensor(list(flags), dtype=torch.uint8)

@@ -78,5 +78,5 @@ SETS = {
 def as_on_a_gpu(monkeypatch):
     """Tensors of the CPU go the way of a GPU's, in groups without a bound."""
     for module in (passes, clustering):
-        monkeypatch.setattr(module, "queued", lambda _: True)
-    monkeypatch.setattr(clustering, "room", lambda _: 2**40)
+        monkeypatch.setattr(module, "is_asynchronous", lambda _: True)
+    monkeypatch.setattr(clustering, "memory_budget", lambda _: 2**40)

@@ -1,16 +1,14 @@
-"""Images without labels: what pretraining reads. A folder tree, tar shards, the images of a data set, or several together."""
+"""The images that `--data` names: a folder tree, tar shards, the training images of a data set, or several of them together."""
 
 from __future__ import annotations
 
 import io
 import os
 import tarfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from densebench.datasets import load_dataset
@@ -18,9 +16,10 @@ from densebench.datasets.catalog import data_root, titles
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.folder import SUFFIXES
 from densebench.datasets.imagenet_boxes import FOLDERS
+from densebench.datasets.images import First, Images, Joined
 from densebench.datasets.io.decoding import image_size, opened, read_image, read_reduced, reduced, rgb
 from densebench.errors import UserError, unknown
-from densebench.files.atomic import check_ordinary, digest
+from densebench.files.atomic import check_ordinary
 
 OFFICIAL = {
     "imagenet": tuple(f"{folder}/train" for folder in FOLDERS),
@@ -29,51 +28,6 @@ OFFICIAL = {
 }
 """Sets that are only images: where they lie below the data root, whichever is there first."""
 JOINED = {"coco+": ("coco", "coco-unlabeled")}
-
-
-class Images(ABC):
-    """A sequence of images, each of which can be decoded by its number, in any process."""
-
-    name: str
-    code: str = ""
-    """The digest of the user's own code that reads them; "" where it is built in."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    @abstractmethod
-    def title(self, index: int) -> str:
-        """Return what an image is called in a message: its path."""
-
-    @abstractmethod
-    def open(self, index: int) -> Image.Image:
-        """Decode one image as RGB. Raises UserError, which names the image, where it cannot be decoded."""
-
-    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode one image as RGB, and return it with its full width and height. Raises UserError as `open` does.
-
-        Only the decoder `reduced` gives a smaller image, whose short side is at least `side` px.
-        """
-        image = self.open(index)
-        return image, image.size
-
-    def pixels(self, index: int) -> np.ndarray:
-        """Decode one image: uint8 [h, w, 3]."""
-        return np.asarray(self.open(index))
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return the width and height of an image, from its header where it has one. Raises UserError as `open` does."""
-        return self.open(index).size
-
-    def nbytes(self, index: int) -> int:
-        """Return how many bytes `pixels` returns, from the header of the image. Raises UserError as `open` does."""
-        width, height = self.size(index)
-        return 3 * width * height
-
-    def digest(self) -> str:
-        """Return the identity of the set: its images' names, in order."""
-        return digest([len(self), *(self.title(index) for index in range(len(self)))], 16)
 
 
 @dataclass(frozen=True)
@@ -96,7 +50,7 @@ class Tree(Images):
         return read_image(self.folder / self.paths[index])
 
     def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode the file as RGB, at a reduced scale where that is asked for."""
+        """Decode the file as RGB, reduced where the decoder `reduced` is used."""
         return read_reduced(self.folder / self.paths[index], side)
 
     def size(self, index: int) -> tuple[int, int]:
@@ -129,14 +83,14 @@ class Labelled(Images):
         return self.dataset.image(self.items[index])
 
     def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode the file as RGB, at a reduced scale where that is asked for and the image is what the file holds."""
+        """Decode the file as RGB, reduced where the decoder `reduced` is used and the data set shows files as they are."""
         path = self.items[index].image
         if path is None or type(self.dataset).image is not Dataset.image:
             return super().reduced(index, side)
         return read_reduced(path, side)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return the width and height that the data set tells."""
+        """Return the width and height that the data set gives."""
         return self.dataset.image_size(self.items[index])
 
 
@@ -164,7 +118,7 @@ class Shards(Images):
             return rgb(image, what)
 
     def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode the member, at a reduced scale where that is asked for."""
+        """Decode the member as RGB, reduced where the decoder `reduced` is used."""
         what = f"the image {self.title(index)}"
         with opened(self._content(index), what, remedy="make the shard again") as image:
             return reduced(image, what, side)
@@ -183,86 +137,6 @@ class Shards(Images):
         except OSError as error:
             what = f"the image {self.title(index)}"
             raise UserError(f"{what} cannot be read ({error.strerror}); make the shard again") from error
-
-
-@dataclass(frozen=True)
-class Joined(Images):
-    """Several sets, one after the other."""
-
-    name: str
-    parts: tuple[Images, ...]
-
-    @property
-    def code(self) -> str:  # type: ignore[override]
-        """The digests of the parts' code."""
-        return " ".join(part.code for part in self.parts if part.code)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def _find(self, index: int) -> tuple[Images, int]:
-        for part in self.parts:
-            if index < len(part):
-                return part, index
-            index -= len(part)
-        raise IndexError(index)
-
-    def title(self, index: int) -> str:
-        """Return the set's name and the image's."""
-        part, index = self._find(index)
-        return f"{part.name}/{part.title(index)}"
-
-    def open(self, index: int) -> Image.Image:
-        """Decode one image of the part that holds it."""
-        part, index = self._find(index)
-        return part.open(index)
-
-    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode one image of the part that holds it, at a reduced scale where that is asked for."""
-        part, index = self._find(index)
-        return part.reduced(index, side)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return the width and height that the part tells."""
-        part, index = self._find(index)
-        return part.size(index)
-
-
-@dataclass(frozen=True)
-class First(Images):
-    """Evenly spaced images of a set (`--limit`), by their indices in it."""
-
-    whole: Images
-    numbers: tuple[int, ...]
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The whole set's name."""
-        return self.whole.name
-
-    @property
-    def code(self) -> str:  # type: ignore[override]
-        """The digest of the whole set's code."""
-        return self.whole.code
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def title(self, index: int) -> str:
-        """Return the title in the whole set."""
-        return self.whole.title(self.numbers[index])
-
-    def open(self, index: int) -> Image.Image:
-        """Decode one image of the whole set."""
-        return self.whole.open(self.numbers[index])
-
-    def reduced(self, index: int, side: int) -> tuple[Image.Image, tuple[int, int]]:
-        """Decode one image of the whole set, at a reduced scale where that is asked for."""
-        return self.whole.reduced(self.numbers[index], side)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return the width and height that the whole set tells."""
-        return self.whole.size(self.numbers[index])
 
 
 def open_images(

@@ -226,6 +226,6 @@ def _forget_progress(record: records.Record) -> None:
 
 
 def _costs(run: Run, meter: Meter, points: int) -> dict[str, Any]:
-    """Return what a run cost that scored so many points."""
+    """Return the costs of a run that scored so many points, as its record holds them."""
     seconds = {name: round(value, 3) for name, value in {**run.seconds, "total": meter.clock()}.items()}
     return {"scored_points": points, "seconds": seconds, **meter.figures()}

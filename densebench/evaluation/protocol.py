@@ -51,7 +51,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     """Time by stage."""
     clock: Callable[[], float] = time.perf_counter
-    """What stages are timed by, in seconds; it may stand still while the caller has a score."""
+    """Returns the time in seconds by which stages are measured; it may stand still while a caller works with a score."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -22,10 +22,10 @@ CHUNK_BYTES = 512 * 2**20  # of float images at once
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of different sizes without padding: the bytes of one after those of the other.
+    """Images of different sizes without padding: their bytes, one image after the other.
 
-    buffers: parts of the bytes, which follow one another. layout: for each image the index of its first byte, and how many bytes
-    lie between two channels, two rows and two columns; on the CPU.
+    buffers: parts of the bytes, in order. layout: for each image the index of its first byte, and the strides in bytes of its
+    channels, rows and columns; on the CPU.
     """
 
     buffers: tuple[UInt8[Tensor, "_"], ...]
@@ -33,9 +33,9 @@ class Pictures:
 
     @classmethod
     def of(cls, images: Sequence[UInt8[np.ndarray, "_ _ _"]], interleaved: bool = False) -> Pictures:
-        """Return images `[h w c]` copied into one buffer: channel by channel, as a CPU resizes them fastest, or `interleaved`.
+        """Return images `[h w c]` copied into one buffer: planar, as a CPU resizes them fastest, or `interleaved`.
 
-        Where the channels of a pixel are neighbours, a GPU cuts an image out with a third of the indices (`stack`).
+        Interleaved means that the channels of a pixel are neighbours: a GPU then needs a third of the indices (`stack`).
         """
         ends = np.cumsum([image.size for image in images])
         data = np.empty(int(ends[-1]), np.uint8)
@@ -52,22 +52,25 @@ class Pictures:
 
     @classmethod
     def join(cls, parts: Sequence[Pictures]) -> Pictures:
-        """Return the images of several of these as one, in order; no byte is copied."""
+        """Return the images of all parts, in order; no byte is copied."""
         starts = np.cumsum([0, *(part.nbytes for part in parts)]).tolist()
         layouts = [part.layout + torch.tensor([start, 0, 0, 0]) for part, start in zip(parts, starts, strict=False)]
         return cls(tuple(buffer for part in parts for buffer in part.buffers), torch.cat(layouts))
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of memory the images take."""
+        """The bytes of memory that the images take."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
     def pin_memory(self) -> Pictures:
-        """Return the images in page-locked memory, which a GPU copies by itself; a loader with `pin_memory=True` calls this."""
+        """Return the images in page-locked memory, from which a GPU copies without a wait.
+
+        A loader with `pin_memory=True` calls this.
+        """
         return Pictures(tuple(buffer.pin_memory() for buffer in self.buffers), self.layout)
 
     def to(self, device: torch.device) -> Pictures:
-        """Return the same in one buffer on a device. The host does not wait for a copy out of page-locked memory."""
+        """Return the images in one buffer on a device. The host does not wait for copies out of page-locked memory."""
         if len(self.buffers) == 1:
             return Pictures((self.buffers[0].to(device, non_blocking=True),), self.layout)
         data, end = torch.empty(self.nbytes, dtype=torch.uint8, device=device), 0
@@ -76,9 +79,9 @@ class Pictures:
         return Pictures((data,), self.layout)
 
     def cut(self, boxes: Float[Tensor, "b 4"]) -> Iterator[UInt8[Tensor, "1 3 _ _"]]:
-        """Yield what lies inside the boxes (top, left, height, width; whole pixels) of each image; none of its bytes is copied.
+        """Yield the part of each image that its box (top, left, height, width; whole pixels) shows, as a view: no byte is copied.
 
-        The images must be in one buffer on the CPU (`to`). For a GPU there is `stack`.
+        The images must lie in one buffer (`to`), on the CPU. For a GPU there is `stack`.
         """
         [data] = self.buffers
         starts = self.starts(boxes[:, :2].long()).tolist()
@@ -92,7 +95,7 @@ class Pictures:
 
 
 def chunks(heights: Sequence[int], widths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yield runs of images (first, last + 1) that take at most CHUNK_BYTES as floats, padded to the largest of a run."""
+    """Yield ranges of images (first, last + 1) that take at most CHUNK_BYTES in float32, padded to the largest in the range."""
     begin, high, wide = 0, 0, 0
     for number, (height, width) in enumerate(zip(heights, widths, strict=True)):
         high, wide = max(high, height), max(wide, width)
@@ -110,11 +113,11 @@ def stack(
     shape: tuple[int, int],
     interleaved: bool,
 ) -> UInt8[Tensor, "b 3 _ _"]:
-    """Return parts of images of one buffer, `sides` (height, width) large, each at the top left of `shape`.
+    """Return parts of images, cut out of one buffer and padded to `shape` (height, width) at the bottom and the right.
 
-    Around a part its last row and column are repeated. starts: the index of a part's first byte. steps: the bytes between two of
-    its channels, rows and columns. interleaved: whether the three channels of every pixel are neighbours, so that they share an
-    index. All tensors are on one device, which the host does not wait for.
+    Padding repeats a part's last row and column. sides: height and width of each part. starts: the index of its first byte.
+    steps: the strides in bytes of its channels, rows and columns. interleaved: whether the three channels of a pixel are
+    neighbours, so that they share an index. All tensors are on one device, for which the host does not wait.
     """
     high, wide = (torch.arange(side, device=data.device) for side in shape)
     down = torch.minimum(high, sides[:, :1] - 1) * steps[:, 1:2]

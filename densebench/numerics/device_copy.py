@@ -1,7 +1,7 @@
-"""Tensors of the host on a GPU, copied while the host goes on.
+"""Copies of tensors from host to GPU for which the host does not wait.
 
-`tensor.to("cuda")` of ordinary memory makes the host wait, since the driver must stage it first. Here it is staged in page-locked
-memory, which torch keeps and uses again; the copy is queued behind the GPU's earlier work and the host does not wait for it.
+`tensor.to("cuda")` of pageable memory makes the host wait, since the driver must copy it to page-locked memory first. Here
+torch's own page-locked memory is used, which it keeps for later; the copy to the GPU is queued behind earlier work.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-PIECE = 2**26  # bytes that are staged at once: bounds the page-locked memory
+PIECE = 2**26  # bytes of page-locked memory in one copy: a larger tensor is copied in pieces
 
 
 def on_device(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
-    """Return a tensor on a device; one that is there already is returned as it is."""
+    """Return a tensor on a device: itself where it is there already."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     if tensor.nbytes <= PIECE:
@@ -29,7 +29,7 @@ def on_device(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[
 
 
 def joined_on_device(parts: Sequence[Shaped[Tensor, "_ *rest"]], device: torch.device) -> Shaped[Tensor, "n *rest"]:
-    """Return tensors of one type one after the other on a device, by a single copy."""
+    """Return tensors of one dtype concatenated along the first dimension, on a device, by a single copy."""
     if device.type != "cuda" or parts[0].is_cuda:
         return torch.cat(list(parts)).to(device)
     staged = torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype, pin_memory=True)

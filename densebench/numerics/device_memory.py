@@ -1,4 +1,4 @@
-"""The memory of a GPU that is still to be had."""
+"""The free memory of a GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return how many bytes can be allocated on a GPU: what nobody uses, and what torch holds of it for later.
+    """Return how many bytes can be allocated on a GPU: those that the driver calls free, and those that torch has cached.
 
-    After a training, or an evaluation before this one, torch may hold nearly all of the memory, so that the driver says there is
-    hardly any; what is free in there is used first, and given back where it does not fit.
+    After a training or an evaluation, torch's allocator may hold nearly all of the memory, so that the driver reports hardly any
+    as free. Allocations use the cache first, and torch returns it to the driver where it does not fit them.
     """
     free, _ = torch.cuda.mem_get_info(device)
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

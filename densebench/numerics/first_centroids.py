@@ -1,6 +1,6 @@
-"""Where K-means begins: the points that it is trained on, and its first centroids.
+"""The training points of K-means and its first centroids.
 
-Random numbers are a CPU's on every device, so that a seed means the same everywhere. They are drawn at once and moved at once.
+Random numbers are drawn on the CPU, so that a seed means the same on every device: all at once, to be copied to a GPU at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int
 
 
 def trained_on(points: Float[Tensor, "n d"], clusters: int, per_cluster: int | None, seed: int) -> Float[Tensor, "m d"]:
-    """Return the points of `sample`: the given tensor itself where all of them are used and lie in one piece.
+    """Return the training points, those of `sample`: the given tensor itself where all are used and it is contiguous.
 
     Raises ValueError where there are fewer points than clusters.
     """
@@ -32,7 +32,7 @@ def trained_on(points: Float[Tensor, "n d"], clusters: int, per_cluster: int | N
 def first_points(
     points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator
 ) -> Float[Tensor, "r k d"]:
-    """Return first centroids that are distinct random points."""
+    """Return distinct random points as first centroids, for each of r restarts."""
     chosen = [torch.randperm(len(points), generator=generator)[:clusters] for _ in range(restarts)]
     return points[torch.stack(chosen).to(points.device)]
 
@@ -40,7 +40,8 @@ def first_points(
 def plus_plus(points: Float[Tensor, "n d"], clusters: int, restarts: int, generator: torch.Generator) -> Float[Tensor, "r k d"]:
     """Return first centroids by k-means++: each is a point, drawn in proportion to its squared distance from those before.
 
-    Distances are summed as integers, in units so large that no sum overflows: these are exact in whatever order a GPU adds.
+    Squared distances are rounded to integers before they are summed, so that sums are exact in whatever order a GPU adds. The
+    unit is just large enough that no sum overflows.
     """
     original, points = points, points - points.mean(0)
     squares = points.square().sum(1)

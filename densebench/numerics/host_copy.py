@@ -1,8 +1,8 @@
-"""Copies between host and GPU for which neither waits: above all a GPU's values, while it goes on with what was queued.
+"""Values of a GPU on the host, which are read while the GPU computes what was queued after them.
 
 `tensor.tolist()`, `bool(tensor)`, `tensor.nonzero()` and a boolean mask as an index make the host wait until the GPU has done
-everything that was queued, so the GPU has nothing to do afterwards until the host has queued more. `HostCopy` copies at the
-moment at which it is made, and waits for that copy alone: whoever queues further work between the two loses no time.
+everything that was queued, so the GPU then idles until the host has queued more. A `HostCopy` queues its copy when it is made,
+and its `value` waits for that copy alone. A caller that queues further work between the two keeps the GPU busy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Step = TypeVar("Step")
 
 
 class HostCopy:
-    """A copy of a tensor on the host: begun when this is made, complete once `value` returns it."""
+    """A copy of a tensor in page-locked memory of the host, queued when this is made. A tensor of the CPU is not copied."""
 
     def __init__(self, tensor: Tensor) -> None:
         tensor = tensor.detach()
@@ -26,26 +26,28 @@ class HostCopy:
             self._value = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._value.copy_(tensor, non_blocking=True)
             self._copied = torch.cuda.Event()
-            self._copied.record(torch.cuda.current_stream(tensor.device))  # which copies; the current device may be another
+            self._copied.record(
+                torch.cuda.current_stream(tensor.device)
+            )  # the copy's stream: the current device may be another one
 
     def value(self) -> Tensor:
-        """Return the tensor on the CPU. The host waits for the copy, not for what was queued after it."""
+        """Return the tensor on the CPU. The host waits for this copy, not for what was queued after it."""
         if self._copied is not None:
             self._copied.synchronize()
             self._copied = None
         return self._value
 
 
-def queued(tensor: Tensor) -> bool:
-    """Return whether operations on a tensor are queued: then the host queues on first, and reads its copies afterwards."""
+def is_asynchronous(tensor: Tensor) -> bool:
+    """Return whether operations on a tensor are queued on a GPU: then queue the next work before a copy is read."""
     return tensor.is_cuda
 
 
 def one_late(steps: Iterable[Step], device: torch.device) -> Iterator[Step]:
-    """Yield steps in order; on a GPU each only after the next one was made.
+    """Yield steps in order; on a GPU each one only after the next was taken from `steps`, which queues its work.
 
-    So whoever reads the copies that a step has begun leaves the GPU the next step's work while the host waits. On the CPU, where
-    nothing waits, steps are yielded at once.
+    A caller can then read the copies (`HostCopy`) of a step while the GPU computes the next. On the CPU steps are yielded at
+    once.
     """
     if device.type != "cuda":
         yield from steps

@@ -20,12 +20,12 @@ from torch import Tensor
 from densebench.errors import UserError
 from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.first_centroids import first_points, plus_plus, sample, trained_on
-from densebench.numerics.host_copy import HostCopy, queued
+from densebench.numerics.host_copy import HostCopy, is_asynchronous
 from densebench.numerics.lloyd import Clusters, Members, Points, Start, assign, lloyd
 
 Init = Literal["points", "k-means++"]
 Problem = tuple[Tensor, int, int]
-"""What is clustered: points [n d], the number of clusters, and a seed."""
+"""The points [n d], the number of clusters, and the seed."""
 
 
 def kmeans(
@@ -69,12 +69,12 @@ def kmeans_each(
     spherical: bool = False,
     tolerance: float = 1e-4,
 ) -> Iterator[Clusters]:
-    """Yield what `kmeans` returns for each problem, in order, as soon as it is known; problems are taken when they are needed.
+    """Yield what `kmeans` returns for each problem, in order, as soon as it is known; `problems` is read no further than needed.
 
-    On a CPU one is fitted after the other. On a GPU neighbours of equal size are fitted in the same passes, as many as a quarter
-    of its free memory holds; give those with equally many clusters in a row.
+    On a CPU problems are fitted one after the other. On a GPU consecutive problems with equally many points and clusters are
+    fitted in the same passes, as many as a quarter of its free memory holds; so give those of one K in a row.
     """
-    for group in together(problems, per_cluster, restarts):
+    for group in grouped(problems, per_cluster, restarts):
         starts: list[Start] = []
         before = None
         for points, clusters, seed in group:
@@ -89,17 +89,18 @@ def kmeans_each(
 
 
 def _centred(points: Float[Tensor, "n d"], spherical: bool) -> tuple[Float[Tensor, "d"], Float[Tensor, "n d"]]:
-    """Return the mean of the points, 0 for spherical K-means, and the points less that: far from the origin distances would
-    lose digits.
+    """Return the mean of the points (0 for spherical K-means), and the points less the mean.
+
+    Distances between points far from the origin would lose digits.
     """
     centre = torch.zeros_like(points[0]) if spherical else points.mean(0)
     return centre, points - centre
 
 
-def together(problems: Iterable[Problem], per_cluster: int | None, restarts: int) -> Iterator[list[Problem]]:
-    """Yield groups of problems to be fitted in the same passes: one alone on a CPU, whose caches would not hold more.
+def grouped(problems: Iterable[Problem], per_cluster: int | None, restarts: int) -> Iterator[list[Problem]]:
+    """Yield groups of problems that are fitted in the same passes; on a CPU each problem alone, since its caches hold no more.
 
-    On a GPU a group has problems in a row that have equally many points and clusters, and fits into a quarter of the free memory.
+    On a GPU a group has consecutive problems with equally many points and clusters, and takes at most `memory_budget`.
     """
     group: list[Problem] = []
     held, kind = 0, (0, 0)
@@ -107,19 +108,19 @@ def together(problems: Iterable[Problem], per_cluster: int | None, restarts: int
         points, clusters, _ = problem
         count = len(points) if per_cluster is None else min(len(points), clusters * per_cluster)
         size = count * (8 * points.shape[1] + 48 * restarts)  # points twice; keys, order and nearest centroids, sorted and not
-        if group and ((count, clusters) != kind or held + size > room(points)):
+        if group and ((count, clusters) != kind or held + size > memory_budget(points)):
             yield group
             group, held = [], 0
         group, held, kind = [*group, problem], held + size, (count, clusters)
-        if not queued(points):
+        if not is_asynchronous(points):
             yield group
             group, held = [], 0
     if group:
         yield group
 
 
-def room(points: Tensor) -> int:
-    """Return how many bytes a group of problems may take: a quarter of the free memory of the points' GPU."""
+def memory_budget(points: Tensor) -> int:
+    """Return the bytes that a group of problems may take: a quarter of the free memory of the points' GPU."""
     return free_bytes(points.device) // 4
 
 
@@ -138,9 +139,9 @@ def minibatch(
 ) -> Clusters:
     """Return clusters by mini-batches (Sculley, WWW 2010): each centroid is the running mean of its points.
 
-    It is for so many points that whole iterations take too long. The other arguments are those of `kmeans`; all restarts end
-    when a pass over all batches lowers the least inertia by less than the share `tolerance`. The inertia is that of all training
-    points.
+    Use it where there are so many points that whole iterations take too long. The other arguments are those of `kmeans`; all
+    restarts end when a pass over all batches lowers the least inertia by less than the share `tolerance`. The inertia is that of
+    all training points.
     """
     centre, chosen = _centred(trained_on(points, clusters, per_cluster, seed), spherical)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -155,9 +156,9 @@ def minibatch(
         for batch_index in order.split(batch):
             centroids, counts = running_means(chosen[batch_index], centroids, counts)
         centroids = F.normalize(centroids, dim=2) if spherical else centroids
-        told, done = HostCopy((squares - assign(chosen, centroids)[1]).clamp(min=0)), done + 1
-        order = _order(chosen, generator) if done < passes else order  # drawn while a GPU is busy with this pass
-        values = told.value()
+        copied, done = HostCopy((squares - assign(chosen, centroids)[1]).clamp(min=0)), done + 1
+        order = _order(chosen, generator) if done < passes else order  # drawn while a GPU computes this pass
+        values = copied.value()
         best, inertia = int(values.argmin()), float(values.min())
         if done >= passes or last - inertia <= tolerance * inertia:
             return Clusters(centroids[best] + centre, inertia, done)
@@ -173,7 +174,7 @@ def _order(points: Float[Tensor, "n d"], generator: torch.Generator) -> Int[Tens
 def running_means(
     points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"], counts: Float[Tensor, "r k"]
 ) -> tuple[Float[Tensor, "r k d"], Float[Tensor, "r k"]]:
-    """Move each centroid to the mean of all points that it ever took, those of this batch among them."""
+    """Return centroids moved to the mean of all points that they ever took, this batch included, and how many these are."""
     nearest, _ = assign(points, centroids)
     taken = Members(Points([points]), [0] * len(nearest), nearest, centroids.shape[1])
     counts = counts + taken.counts

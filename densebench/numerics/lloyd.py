@@ -1,8 +1,8 @@
 """Lloyd's iterations for all restarts of several clusterings in the same passes, on CPU or GPU.
 
-On a GPU the host never waits for work that it has just queued: who is done and which clusters are empty is copied as soon as it
-is known, the sums of the clusters are queued behind it, and then it is read (`HostCopy`). Each clustering has matrix products of
-its own, whose shapes follow from its own restarts alone; so it ends the same whatever it is fitted beside.
+On a GPU the host never waits for work that it has just queued. It begins to copy which restarts are done and which clusters are
+empty, queues the sums of the clusters behind these copies, and only then reads them (`HostCopy`). Each clustering has matrix
+products of its own, whose shapes follow from its own restarts alone. So it ends the same whatever is fitted beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from densebench.numerics.host_copy import HostCopy, queued
-from densebench.numerics.segment_sums import added, lengths_of, segment_sums
+from densebench.numerics.host_copy import HostCopy, is_asynchronous
+from densebench.numerics.segment_sums import lengths_of, segment_sums, sums_by_index
 
-BLOCK = 2**21  # scores computed at once: few enough for the caches of a processor
-QUEUED_BLOCK = 2**24  # on a GPU: few launches, and 64 MiB, of which most stays in its cache
-GATHERED = 2**29  # values of points sorted by cluster at once
+BLOCK = 2**21  # scores computed at once on a CPU, few enough for its caches
+GPU_BLOCK = 2**24  # on a GPU: few launches, and 64 MiB, most of which its cache holds
+GATHERED = 2**29  # numbers of points that are sorted by cluster at once
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Start:
-    """Where one clustering begins: its points and the first centroids of its restarts, both less the same centre."""
+    """The start of one clustering: its points and the first centroids of its restarts, both less `centre`."""
 
     points: Float[Tensor, "n d"]
     centroids: Float[Tensor, "r k d"]
@@ -42,18 +42,18 @@ class Start:
 
 
 def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spherical: bool) -> list[Clusters]:
-    """Return the best restart of each clustering by inertia. All have equally many points and clusters.
+    """Return the best restart of each clustering by inertia. All clusterings have equally many points and clusters.
 
-    A restart ends when its inertia falls by less than the share `tolerance`, and takes no further part.
+    A restart ends when its inertia falls by less than the share `tolerance`, and costs nothing from then on.
     """
     running = _Running(starts, spherical)
     best = [Clusters(start.centroids[0], torch.inf, 0) for start in starts]
     for iteration in range(iterations + 1):
         nearest, inertia = running.assigned()
         done = (running.last - inertia <= tolerance * inertia) | (iteration == iterations)
-        told = HostCopy(torch.stack([inertia, done.double()]))
-        ahead = running.members(nearest).means() if queued(nearest) else None
-        values, ended = told.value().tolist()
+        copied = HostCopy(torch.stack([inertia, done.double()]))
+        ahead = running.members(nearest).means() if is_asynchronous(nearest) else None
+        values, ended = copied.value().tolist()
         for row, (owner, value) in enumerate(zip(running.owner, values, strict=True)):
             if ended[row] and value < best[owner].inertia:
                 best[owner] = Clusters(running.centroids[row] + starts[owner].centre, value, iteration)
@@ -70,7 +70,7 @@ def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spheric
 
 
 class _Running:
-    """The restarts that still run: row after row their centroids, the clustering that owns each, and their last inertia."""
+    """The restarts that still run, one a row: centroids, the number of the clustering that owns each, last inertia."""
 
     def __init__(self, starts: Sequence[Start], spherical: bool) -> None:
         each = [start.points for start in starts]
@@ -98,14 +98,14 @@ class _Running:
         return Members(self.points, self.owner, nearest, self.clusters)
 
     def keep(self, kept: list[int], done: Tensor, nearest: Tensor, inertia: Tensor) -> Int[Tensor, "a n"]:
-        """Go on with some rows alone, from this inertia; return their nearest centroids."""
+        """Keep only some restarts, with this inertia; return their nearest centroids."""
         self.owner = [self.owner[row] for row in kept]
         self.centroids, self.squares = _rows(self.centroids, kept, done), _rows(self.squares, kept, done)
         self.last = _rows(inertia, kept, done)
         return _rows(nearest, kept, done)
 
     def move(self, means: Float[Tensor, "a k d"], nearest: Int[Tensor, "a n"], empty: Tensor) -> None:
-        """Go on from these means; a cluster that is empty by the host's table gets another centroid (`refill`)."""
+        """Take the means as centroids. empty: which clusters are empty, on the host; they get other centroids (`refill`)."""
         for row, owner in enumerate(self.owner):
             if bool(empty[row].any()):
                 refill(self.points.each[owner], nearest[row].clone(), means[row], empty[row].nonzero()[:, 0].tolist())
@@ -113,21 +113,24 @@ class _Running:
 
 
 def _rows(values: Tensor, kept: list[int], done: Tensor) -> Tensor:
-    """Return the rows that are kept, those that are not done, in their order: chosen on the tensor's own device."""
+    """Return the rows that are not done, in their order. kept: the same rows as numbers on the host, for how many they are."""
     if len(kept) == len(values):
         return values
     return values.index_select(0, done.to(torch.uint8).argsort(stable=True)[: len(kept)])
 
 
 class Points:
-    """The points of several clusterings, equally many each; `rows` has those of all, once where they are the same."""
+    """The points of several clusterings, equally many each.
+
+    rows: those of all, one after the other, or once where all are the same.
+    """
 
     def __init__(self, each: Sequence[Float[Tensor, "n d"]]) -> None:
         self.each, self.shared = each, all(points is each[0] for points in each)
-        self.rows = each[0] if self.shared or not queued(each[0]) else torch.cat(list(each))
+        self.rows = each[0] if self.shared or not is_asynchronous(each[0]) else torch.cat(list(each))
 
     def index(self, order: Int[Tensor, "a n"], owner: Sequence[int]) -> Int[Tensor, "a n"]:
-        """Return the rows of points that are counted anew in each of several restarts: restart r has r n to r n + n - 1."""
+        """Return the rows in `rows` of the points in `order`, which numbers those of restart r from r n to r n + n - 1."""
         count = order.shape[1]
         restart = torch.arange(len(order), device=order.device)
         if self.shared:
@@ -137,15 +140,15 @@ class Points:
 
 
 class Members:
-    """The points of each cluster in several restarts, of which restart r is one of the points of clustering `owner[r]`.
+    """The points of each cluster in several restarts. owner[r]: the number of the clustering that restart r belongs to.
 
-    counts: how many they are.
+    counts: the number of points of each cluster.
     """
 
     def __init__(self, points: Points, owner: Sequence[int], nearest: Int[Tensor, "a n"], clusters: int) -> None:
         self.points, self.owner, self.nearest = points, owner, nearest
         restarts = len(nearest)
-        if queued(nearest):
+        if is_asynchronous(nearest):
             first = torch.arange(0, restarts * clusters, clusters, device=nearest.device, dtype=torch.int32)
             keys, order = (nearest.to(torch.int32) + first[:, None]).flatten().sort(stable=True)
             self.order, self.counts = order.view(nearest.shape), lengths_of(keys, restarts * clusters).view(restarts, clusters)
@@ -154,19 +157,19 @@ class Members:
             self.counts = torch.bincount(flat.flatten(), minlength=restarts * clusters).view(restarts, clusters)
 
     def means(self) -> tuple[Float[Tensor, "a k d"], HostCopy]:
-        """Return the mean of the points of every cluster, 0 for one without any, and which have none, for the host.
+        """Return the mean of the points of every cluster, 0 for an empty one, and which are empty, on its way to the host.
 
-        The copy to the host begins before the sums are queued.
+        The copy begins before the sums are queued.
         """
         empty = HostCopy(self.counts == 0)
         return self.sums() / self.counts.clamp(min=1)[:, :, None], empty
 
     def sums(self) -> Float[Tensor, "a k d"]:
-        """Return the sum of the points of every cluster, added in one order."""
+        """Return the sum of the points of every cluster, added in a fixed order."""
         (restarts, clusters), (count, width) = self.counts.shape, self.points.each[0].shape
-        if not queued(self.nearest):
+        if not is_asynchronous(self.nearest):
             pairs = zip(self.owner, self.nearest, strict=True)
-            return torch.stack([added(self.points.each[owner], index, clusters) for owner, index in pairs])
+            return torch.stack([sums_by_index(self.points.each[owner], index, clusters) for owner, index in pairs])
         index, parts, size = self.points.index(self.order, self.owner), [], max(1, GATHERED // (count * width))
         for start in range(0, restarts, size):
             rows = self.points.rows.index_select(0, index[start : start + size].flatten())
@@ -181,8 +184,8 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
     """
     restarts, clusters, _ = centroids.shape
     flat, bias = centroids.flatten(0, 1), -centroids.square().sum(2).flatten()
-    if queued(points):
-        return _assign_queued(points, 2 * flat, bias, restarts)
+    if is_asynchronous(points):
+        return _assign_on_gpu(points, 2 * flat, bias, restarts)
     blocks = points.split(max(1, BLOCK // (restarts * clusters)))
     scored = (torch.addmm(bias, block, flat.T, alpha=2).view(len(block), restarts, clusters).max(dim=2) for block in blocks)
     nearest = torch.empty(restarts, len(points), dtype=torch.int64, device=points.device)
@@ -194,14 +197,14 @@ def assign(points: Float[Tensor, "n d"], centroids: Float[Tensor, "r k d"]) -> t
     return nearest, gain
 
 
-def _assign_queued(
+def _assign_on_gpu(
     points: Float[Tensor, "n d"], doubled: Float[Tensor, "rk d"], bias: Float[Tensor, "rk"], restarts: int
 ) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r"]]:
-    """Return what `assign` does by two kernels a block: a product that adds the bias as it writes, and the greatest score.
+    """Return the same as `assign` by two kernels a block: a product that adds the bias as it writes, and a maximum.
 
-    Doubled centroids in place of `alpha=2` give the same bits; cuBLAS adds a bias on the way only where alpha is 1.
+    Doubled centroids give the same bits as `alpha=2`, but cuBLAS adds a bias within the product only where alpha is 1.
     """
-    blocks = points.split(max(1, QUEUED_BLOCK // len(doubled)))
+    blocks = points.split(max(1, GPU_BLOCK // len(doubled)))
     scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, -1).max(dim=2) for block in blocks]
     value, index = (torch.cat(part) for part in zip(*scored, strict=True))
     return index.T.contiguous(), value.sum(0, dtype=torch.float64)
@@ -225,9 +228,9 @@ def refill(
     """
     distance = (points - centroids[nearest]).square().sum(1)
     for cluster in empty:
-        worst = added(distance[:, None], nearest, len(centroids))[:, 0].argmax()
+        worst = sums_by_index(distance[:, None], nearest, len(centroids))[:, 0].argmax()
         far = torch.where(nearest == worst, distance, -1).argmax()
-        point = points.index_select(0, far[None])[0]  # points[far] would ask the host for the number
+        point = points.index_select(0, far[None])[0]  # `points[far]` would make the host wait for the number
         centroids[cluster] = point
         to_new = (points - point).square().sum(1)
         closer = (nearest == worst) & (to_new < distance)

@@ -9,8 +9,8 @@ The search is L-BFGS for several smooth convex problems at once, each with a his
 Numerical Optimization, 2006, algorithms 7.4 and 7.5, with backtracking (algorithm 3.1). All problems see the data in the same
 pass, so that ten regularisations cost little more than one.
 
-On a GPU the host reads whether a step was long enough while the GPU finds the next direction, in case it was: it waits for no
-work that it has just queued.
+On a GPU the next directions are queued before the host reads whether every step was accepted; where one was not, they are
+dropped. So the host never waits for work that it has just queued.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from densebench.numerics.host_copy import HostCopy, queued
+from densebench.numerics.host_copy import HostCopy, is_asynchronous
 
 ROUNDING = 2e-7  # of a mean over rows whose terms are float32
 
 Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
-"""Yields the features and labels of all rows, some at a time, each time that it is called."""
+"""Returns, at each call, an iterable over the features and labels of all rows, some rows at a time."""
 
 
 def loss(
@@ -127,12 +127,15 @@ def minimise(
 
 
 Pair = tuple[Tensor, Tensor, Tensor]
-"""Of each problem: a step, the change of its gradient, and one over their product; 0 where the pair counts for nothing."""
+"""For each problem: a step, the change of the gradient, and one over their inner product, or 0 to leave the pair out."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """Where each problem is: `used` iterations so far, done or stuck; and the newest pairs, the newest last."""
+    """Where each problem is.
+
+    used: iterations so far. done: converged. stuck: no step improves it. memory: the last pairs, newest last.
+    """
 
     points: Tensor
     values: Tensor
@@ -145,7 +148,10 @@ class _State:
 
 @dataclass(frozen=True)
 class _Line:
-    """The line that each problem is searched along, its first step, and whether any problem moves (`going`, on the host)."""
+    """The line along which each problem is searched, and its first step.
+
+    going: whether any problem moves, on its way to the host.
+    """
 
     active: Tensor
     going: HostCopy
@@ -155,7 +161,7 @@ class _Line:
 
 
 def _line(state: _State) -> _Line:
-    """Return the lines from a state: against the gradient where the estimate of the inverse Hessian does not lead downhill."""
+    """Return the lines from a state: along the negative gradient where the quasi-Newton direction does not lead downhill."""
     active = ~(state.done | state.stuck)
     going = HostCopy(active.any())
     direction = -_two_loops(state.gradients, state.memory)
@@ -170,7 +176,7 @@ def _line(state: _State) -> _Line:
 def _search(
     function: Function, state: _State, line: _Line, tolerance: float, history: int, rounding: float
 ) -> tuple[_State, _Line]:
-    """Halve each problem's step until its value falls enough; return the state after it and the lines from there."""
+    """Return the state after a step, which is halved for each problem until its value falls enough, and the lines from there."""
     active, step, noise = line.active, line.step, rounding * state.values.abs()
     moved, took = state.points, torch.zeros_like(active)
     for _ in range(HALVINGS):
@@ -179,7 +185,7 @@ def _search(
         enough = values <= state.values + ARMIJO * step * line.slope + noise
         took = active & enough & values.isfinite() & gradients.isfinite().all(dim=1)
         settled = HostCopy((took | ~active).all())
-        ahead = _advanced(state, active, moved, values, gradients, took, tolerance, history) if queued(moved) else None
+        ahead = _advanced(state, active, moved, values, gradients, took, tolerance, history) if is_asynchronous(moved) else None
         if settled.value():
             return ahead or _advanced(state, active, moved, values, gradients, took, tolerance, history)
         step = torch.where(took | ~active, step, step / 2)
@@ -198,7 +204,7 @@ def _advanced(
     tolerance: float,
     history: int,
 ) -> tuple[_State, _Line]:
-    """Return the state after a step, which some problems `took`, and the lines from there."""
+    """Return the state after a step that some problems `took`, and the lines from there."""
     s, y = moved - state.points, gradients - state.gradients
     curvature = (s * y).sum(dim=1)
     useful = took & (curvature > 1e-10 * y.square().sum(dim=1).clamp(min=1e-30))
@@ -210,7 +216,7 @@ def _advanced(
 
 
 def _two_loops(gradients: Tensor, memory: Sequence[Pair]) -> Tensor:
-    """Return the product of each problem's inverse Hessian estimate with its gradient; a pair of weight 0 counts for nothing."""
+    """Return each problem's inverse Hessian estimate times its gradient, by the two-loop recursion (algorithm 7.4)."""
     q, alphas = gradients.clone(), []
     for s, y, rho in reversed(memory):
         alpha = rho * (s * q).sum(dim=1)

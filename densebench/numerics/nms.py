@@ -52,7 +52,7 @@ def _overlapping(ranked: Tensor, areas: Tensor, start: int, threshold: float) ->
 
 
 def _at_most(threshold: float, dtype: torch.dtype) -> float:
-    """Return the greatest number of a dtype up to the threshold: above it is above the threshold in double, as in the kernel."""
+    """Return the greatest number of a dtype that is at most the threshold: comparing in float64 gives the same result."""
     kind = np.float64 if dtype == torch.float64 else np.float32
     near = kind(threshold)
     return float(near if float(near) <= threshold else np.nextafter(near, kind(-np.inf)))

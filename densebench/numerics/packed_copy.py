@@ -1,7 +1,7 @@
-"""Arrays of the host on a GPU, all of them in one copy.
+"""Copies of many small arrays to a GPU at once.
 
-A copy to a GPU costs the host some 10 us whatever its size, and out of ordinary memory the host waits for it. So what a step
-needs is written into one piece of page-locked memory and copied once; each array is a part of the copy.
+Each copy to a GPU costs the host about 10 us whatever its size, and the host waits for one out of pageable memory. So the arrays
+of a step are written into one buffer of page-locked memory, which is copied once; on the GPU each array is a view of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALIGNED = 16  # bytes: where an array may begin
 
 
 def packed_on_device(arrays: Mapping[Any, np.ndarray], device: torch.device) -> dict[Any, Tensor]:
-    """Return arrays as tensors on a device, under the same names; the host does not wait for the copy."""
+    """Return arrays as tensors on a device, by the same names. They share one buffer; the host does not wait for its copy."""
     starts, end = {}, 0
     for name, array in arrays.items():
         starts[name] = end

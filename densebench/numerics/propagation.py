@@ -118,7 +118,7 @@ def gathered(
     if values.shape[-1] <= k:
         return result
     tied, least = values[..., k] == values[..., k - 1], values[..., k - 1 : k]
-    if affinity.is_cuda:  # whether any is tied is not known on the host, so all are computed
+    if affinity.is_cuda:  # the host would have to wait to know whether any is tied, so all are computed
         return torch.where(tied[..., None], at_least(least, affinity, labels, temperature), result)
     if bool(tied.any()):
         frames, queries = tied.nonzero(as_tuple=True)

@@ -43,7 +43,7 @@ def align(
     bins = on_device(torch.tensor(size), span.device)
     counts = torch.full_like(span, sampling) if sampling > 0 else (span / bins).ceil()
     order = counts.prod(dim=1).argsort(stable=True)  # regions of few samples do not wait for those of many
-    known = HostCopy(counts[order]).value()  # for this alone the host waits for a GPU
+    known = HostCopy(counts[order]).value()  # the only wait for a GPU
     pooled, start = [], 0
     while start < len(order):
         number = _together(known[start:], size)

@@ -42,15 +42,15 @@ def counted_pairs(
 ) -> Int[Tensor, "n entries"]:
     """Return, for each of n label maps of one image, the entries of its confusion matrix, and the largest label that was counted.
 
-    A row is flat[truth * classes + prediction], then that label, or -1 where every pixel is left out; `confusion_matrices` checks
-    it. So the host need not wait for a GPU before the counts of many images are copied.
+    A row is the matrix, flattened, then the largest label, or -1 where every pixel is left out. `confusion_matrices` checks that
+    label, so that the host need not wait for a GPU until the counts of many images are copied together.
     """
     count = scattered_pairs if predictions.is_cuda else binned_pairs
     return count(predictions, truth, classes, ignore_index)
 
 
 def confusion_matrices(counts: Int[Tensor, "*n entries"], classes: int) -> Int[Tensor, "*n classes classes"]:
-    """Return the confusion matrices in rows of `counted_pairs`. Raises ValueError where a counted label is not a class."""
+    """Return the confusion matrices that rows of `counted_pairs` hold. Raises ValueError where a counted label is not a class."""
     largest = int(counts[..., -1].max())
     if largest >= classes:
         raise ValueError(f"a label is {largest}, above the last class {classes - 1}")
@@ -60,7 +60,7 @@ def confusion_matrices(counts: Int[Tensor, "*n entries"], classes: int) -> Int[T
 def binned_pairs(
     predictions: UInt8[Tensor, "n *shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int
 ) -> Int[Tensor, "n entries"]:
-    """Return the rows of `counted_pairs` by bins of numpy, several times faster than torch's on a CPU."""
+    """Return the rows of `counted_pairs` by numpy's `bincount`, several times faster than torch's on a CPU."""
     counted = truth != ignore_index
     of_truth = truth[counted]
     first, highest = of_truth.to(torch.int32) * classes, int(of_truth.max()) if len(of_truth) else -1
@@ -76,9 +76,9 @@ def binned_pairs(
 def scattered_pairs(
     predictions: UInt8[Tensor, "n *shape"], truth: UInt8[Tensor, "*shape"], classes: int, ignore_index: int
 ) -> Int[Tensor, "n entries"]:
-    """Return the rows of `counted_pairs` by sums into bins, for which nothing must be known on the host.
+    """Return the rows of `counted_pairs` by `scatter_add_`, without a wait for the device.
 
-    A pixel that is left out, or whose label is not a class, adds to the last entry, which is then overwritten.
+    A pixel that is left out, or whose label is not a class, is counted in the last entry, which is then overwritten.
     """
     result = torch.zeros(len(predictions), classes**2 + 1, dtype=torch.int64, device=truth.device)
     result[:, -1] = -1

@@ -1,4 +1,4 @@
-"""What records say of costs, as columns of tables."""
+"""The costs of records as columns of tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ COLUMNS = ("device", "seconds", "images_per_second", "tflop_per_second", "host_m
 
 
 def costs_of(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's values of COLUMNS; None for what it does not say.
+    """Return a record's values of COLUMNS; None for each that it does not hold.
 
-    They are None too where the run that wrote it last scored only a part of its points: that is not what the record cost.
+    All are None where the record's last run scored only a part of its points, since its costs are not those of the record.
     """
     run, points = record["run"], _points(record)
     if run.get("scored_points") != points:
@@ -34,9 +34,10 @@ def _points(record: dict[str, Any]) -> int:
 
 
 def cells(row: pd.Series) -> dict[str, str]:
-    """Return the texts of a backbone's costs by column of a table, blank for what is not known.
+    """Return the costs of a backbone's record as texts, by column of a table; a cell is blank where nothing is known.
 
-    minutes: of the whole run. Where all features were in the cache already, images/s is blank and the minutes are without them.
+    row: a row of `leaderboard.frame` with costs. minutes are those of the whole run: where all features were in the cache
+    already, they do not include extraction, and images/s is blank.
     """
     return {
         "device": _text(row.device, "{}"),
@@ -50,7 +51,7 @@ def cells(row: pd.Series) -> dict[str, str]:
 
 
 def filled(texts: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns in which anything stands."""
+    """Return the columns that are not blank in every row."""
     return texts.loc[:, (texts != "").any()]
 
 

@@ -51,7 +51,7 @@ def leaderboard(
     as patterns of the shell (`vit*`). A protocol may be named with its preset, `kmeans/croc`; a backbone is named by its
     name in tables or by its spec. Data sets and protocols choose whole tables. Backbones choose rows: ranks, best marks and
     the order stay those of the whole table, and captions say "3 of 9 backbones shown".
-    costs: add columns of what each record cost, on which device; blank where its last run scored only a part of its points.
+    costs: add columns of the costs of each record and of its device, blank where its last run scored only a part of its points.
 
     Raises UserError where there is no record that may stand in a table, and for a name that no record has.
     """
@@ -76,7 +76,7 @@ def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame
     """Return one row for each score of the records without a limit: what was measured, of what, at which point, how sure it is.
 
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
-    holds. costs: add `costs.COLUMNS`, the costs of the whole record, to each of its rows.
+    holds. costs: add the columns `costs.COLUMNS`, with the costs of the whole record in each of its rows.
     """
     whole = (record for record in records if record["dataset"]["limit"] is None)
     return pd.DataFrame([row for record in whole for row in rows_of(record, costs=costs)])
@@ -115,7 +115,7 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
 
 
 def table(group: pd.DataFrame, *, costs: bool = False) -> Table:
-    """Return the headline of one group: rows are backbones, columns are points, 1/128 before 1/1, and then costs where wanted.
+    """Return the headline of one group: rows are backbones, columns are points (1/128 before 1/1), then costs if wanted.
 
     Rows are sorted by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may
     stand below a worse one that is less sure.

@@ -137,7 +137,7 @@ class Run(TypedDict):
     means: NotRequired[dict[Text, Any]]
     """The key of `runtime` in older records."""
     scored_points: NotRequired[Count]
-    """How many points the run scored; what it cost is the cost of these."""
+    """How many points the run scored: the costs below are those of these points."""
     seconds: NotRequired[dict[Text, Number]]
     images_per_second: NotRequired[dict[Text, Number]]
     tflop_per_second: NotRequired[dict[Text, Number]]
@@ -145,7 +145,7 @@ class Run(TypedDict):
     device_memory_mb: NotRequired[Number | None]
     energy_joules: NotRequired[Number | None]
     peak_memory_mb: NotRequired[Number | None]
-    """In older records: of the GPU, or of the host where there was none."""
+    """In older records: the peak memory of the GPU, or of the host where no GPU was used."""
 
 
 @with_config(OPEN)

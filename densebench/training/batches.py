@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.datasets.dataset import limited
+from densebench.datasets.images import Images
 from densebench.datasets.io.loader import Batches, make_loader
 from densebench.datasets.io.shared_memory import piece_size
-from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.numerics.packed_copy import packed_on_device

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.console import Progress, progress
+from densebench.datasets.images import Images
 from densebench.datasets.io import shared_memory
-from densebench.datasets.unlabelled import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.training.batches import Batch

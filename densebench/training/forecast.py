@@ -9,7 +9,7 @@ import torch
 
 from densebench.console import clock, notice
 from densebench.datasets.dataset import limited
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.files.cache import in_gb
 from densebench.training.loop import Training, run

@@ -17,7 +17,7 @@ import torch
 
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import warn
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.host_copy import HostCopy

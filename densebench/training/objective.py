@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.numerics.crops import patch_positions
 from densebench.numerics.device_copy import on_device

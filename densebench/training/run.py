@@ -20,8 +20,9 @@ import torch
 from densebench import catalog, options
 from densebench.backbones.timm_models import is_plain_vit, probe
 from densebench.console import notice, warn
+from densebench.datasets.images import Images
 from densebench.datasets.io.decoding import use_decoder
-from densebench.datasets.unlabelled import Images, open_images
+from densebench.datasets.unlabelled import open_images
 from densebench.errors import Stopped, UserError, unknown
 from densebench.files.atomic import Damaged
 from densebench.files.states import load_newest

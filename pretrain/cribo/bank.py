@@ -1,6 +1,6 @@
-"""The memory banks of CrIBo and the matches across images that they give.
+"""The memory banks of CrIBo, and the nearest neighbours of objects in them.
 
-Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equations 2 to 4. The paper's arg min in equation 2 is read as arg max.
+Source: CrIBo (Lebailly et al., ICLR 2024), section 3.2.2, equation 2. The paper's arg min in equation 2 is read as arg max.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from torch import Tensor, nn
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.late_indices import listed
-from densebench.pretrain.cribo.bank_search import Held, Layout, bounded_objects, fullest_first, matches
+from densebench.numerics.late_indices import true_indices
+from densebench.pretrain.cribo.bank_search import Held, Layout, bounded_objects, fullest_first, nearest_objects
 from densebench.processes import gather
 
 TILE_BYTES = 128 * 2**20  # most bytes of an array of similarities
-# Two passes over `coco`'s bank take 70 ms a step and one takes 410 (20 TFLOP in float32 at 50 TFLOP/s), for a share of the
-# queries that share of them: two passes are faster as long as they leave less than 0.83 to one.
-MOST_AGAIN = 0.75  # share of a search's queries that may be searched again; where it is more, the next steps search in one pass
-ONE_PASS_STEPS = 20  # how many steps, before two passes are tried again: trying costs 1 % where it is in vain
+# With the preset `coco`, two passes take 52 ms a step (`bank_search`) and one pass takes 400 (20 TFLOP in float32 at 50 TFLOP/s).
+# Unproven queries are searched in one pass as well, which takes their share of 400 ms: two passes pay while it is below 0.87.
+MOST_UNPROVEN = 0.75  # share of a search's queries; where more are unproven, the next steps search in one pass
+ONE_PASS_STEPS = 20  # how many steps, before two passes are tried again; a try in vain costs less than 1 % of them
 Nearest = tuple[Int[Tensor, "b k"], Bool[Tensor, "b k"]]
 
 
 class Pending:
-    """A search that was queued on the device; `result` waits for its proof alone, not for what was queued after it."""
+    """A search that was queued on the device. `result` waits only until it is known which queries are proven.
+
+    finish: returns the result, given which of the doubtful queries are unproven, on the CPU. doubtful: the same on the device;
+    empty for a search in one pass.
+    """
 
     def __init__(self, finish: Callable[[Tensor], Nearest], doubtful: Bool[Tensor, " n"]) -> None:
         self._finish, self.doubtful = finish, doubtful
@@ -36,7 +40,7 @@ class Pending:
 
     def result(self) -> Nearest:
         """Return the indices and which of them are matches, as `Bank.nearest` does."""
-        if not len(self.doubtful):  # a search in one pass has nothing to prove
+        if not len(self.doubtful):
             return self._finish(torch.zeros(0, dtype=torch.bool))
         if self.copied is None:
             read_together([self])
@@ -46,7 +50,7 @@ class Pending:
 
 
 def read_together(searches: Sequence[Pending]) -> None:
-    """Begin one copy to the host of what several searches have not proven, for which it waits in the first one's `result`."""
+    """Begin a single copy to the host of which queries of several searches are unproven; the first `result` waits for it."""
     copy, first = HostCopy(torch.cat([search.doubtful for search in searches])), 0
     for search in searches:
         search.copied = copy, slice(first, first := first + len(search.doubtful))
@@ -66,7 +70,7 @@ class Bank(nn.Module):
     labels: Tensor
     crops: Tensor
     two_pass: bool | None = None
-    """Whether to search in two passes where they prove enough, which finds the same; None: on a GPU."""
+    """Whether to search in two passes as long as they prove enough; the matches are the same. None: on a GPU only."""
 
     def __init__(self, images: int, count: int, dim: int, patches: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -79,12 +83,12 @@ class Bank(nn.Module):
         self.register_buffer("labels", torch.zeros(images, 2 * patches, dtype=torch.int16))
         self.register_buffer("crops", torch.zeros(images, 2, 5))
         self.fallbacks = 0
-        """How many queries so far were searched once more in one pass, since two had proven nothing."""
+        """How many queries so far were searched again in one pass, since two passes had not proven their answers."""
         self.one_pass_steps = 0
-        """For how many steps, this one included, the bank searches in one pass, since two have proven too little."""
+        """How many steps, this one included, still search in one pass, since two passes have proven too little."""
         self._rows: Tensor | None = None
         self._count: HostCopy | None = None  # of valid objects
-        self._bounded: Tensor | None = None  # not saved: made of the objects
+        self._bounded: Tensor | None = None  # not saved: computed from the objects
         self._layout: Layout | None = None
         self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
@@ -114,7 +118,7 @@ class Bank(nn.Module):
             held = getattr(self, name)
             held[slots] = joined[name].to(held.dtype)
         self._rows = self._count = self._layout = None
-        if self.valid.is_cuda:  # what the next search needs on the host is on its way early
+        if self.valid.is_cuda:  # the copies that the next search reads begin now
             self._count, self._layout = HostCopy(self.valid.sum()), fullest_first(self.valid)
         if self._bounded is not None:
             parts = self.objects[:, slots], self.inverse_lengths[:, slots], self.valid[slots].expand(2, -1, -1)
@@ -133,8 +137,8 @@ class Bank(nn.Module):
         """Return the index (slot * count + object) of the most similar object by cosine, and whether there is one (equation 2).
 
         view: which view's objects are searched, 0 or 1. numbers: of the queries' images; objects of the same image are skipped.
-        valid: the queries to search for; the others have no match. count: how many these are, asked for early, so that on a GPU
-        only these are searched for. Ties go to the first index.
+        valid: the queries to search for; the others have no match. count: the number of these, whose copy has begun earlier:
+        without it a GPU searches for all queries. Ties go to the first index.
         """
         return self.begin(view, queries, numbers, valid, count).result()
 
@@ -146,36 +150,36 @@ class Bank(nn.Module):
         valid: Bool[Tensor, "b k"] | None = None,
         count: HostCopy | None = None,
     ) -> Pending:
-        """Begin what `nearest` does: on a GPU other work can be queued before its result is asked for, but not the next `add`.
+        """Begin the search of `nearest`, whose arguments these are, and return it.
 
-        Call `read_together` before that other work.
+        On a GPU, call `read_together`, then queue other work, then ask for the result; this must happen before the next `add`.
         """
         b, k, _ = queries.shape
         requested = _requested(b * k, valid, count, queries.device)
-        asked, image = queries.flatten(0, 1)[requested], numbers[requested // k]
+        vectors, image = queries.flatten(0, 1)[requested], numbers[requested // k]
         two_pass = self.objects.is_cuda if self.two_pass is None else self.two_pass
         if not two_pass or self.one_pass_steps:
-            found = self._in_one_pass(view, asked, image)
-            return Pending(lambda _: _spread(requested, *found, valid, b, k), asked.new_empty(0, dtype=torch.bool))
-        two = matches(self._held(view), asked, image)
-        relevant = two.proven if valid is None else two.proven | ~valid.flatten()[requested]
+            found = self._in_one_pass(view, vectors, image)
+            return Pending(lambda _: _spread(requested, *found, valid, b, k), vectors.new_empty(0, dtype=torch.bool))
+        nearest = nearest_objects(self._held(view), vectors, image)
+        proven = nearest.proven if valid is None else nearest.proven | ~valid.flatten()[requested]
 
         def finish(doubtful: Tensor) -> Nearest:
-            place, matched = two.place, two.matched
-            again = doubtful.nonzero()[:, 0]
-            if len(again) > MOST_AGAIN * len(asked):
+            index, matched = nearest.index, nearest.matched
+            unproven = doubtful.nonzero()[:, 0]
+            if len(unproven) > MOST_UNPROVEN * len(vectors):
                 self.one_pass_steps = 1 + ONE_PASS_STEPS
-            if len(again):
-                self.fallbacks += len(again)
-                again = on_device(again, place.device)
-                better = self._in_one_pass(view, asked[again], image[again])
-                place, matched = place.index_copy(0, again, better[0]), matched.index_copy(0, again, better[1])
-            return _spread(requested, place, matched, valid, b, k)
+            if len(unproven):
+                self.fallbacks += len(unproven)
+                unproven = on_device(unproven, index.device)
+                better = self._in_one_pass(view, vectors[unproven], image[unproven])
+                index, matched = index.index_copy(0, unproven, better[0]), matched.index_copy(0, unproven, better[1])
+            return _spread(requested, index, matched, valid, b, k)
 
-        return Pending(finish, ~relevant)
+        return Pending(finish, ~proven)
 
     def _in_one_pass(self, view: int, queries: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return for each query `[n d]` of an image the place of the most similar object, and whether there is one."""
+        """Return for each query `[n d]` the index of the most similar object, and whether there is one. image: of each query."""
         with float32(tf32=False), torch.autocast(queries.device.type, enabled=False):
             return self._tile_by_tile(view, queries, image)
 
@@ -194,7 +198,7 @@ class Bank(nn.Module):
         return nearest, best > -torch.inf
 
     def _held(self, view: int) -> Held:
-        """Return one view, with its rounded objects; after a state was read these are made anew, 1024 images at a time."""
+        """Return one view with its rounded objects, which are computed anew after a state was loaded, 1024 images at a time."""
         if self._bounded is None or self._bounded.device != self.objects.device:
             parts = zip(self.objects.split(1024, 1), self.inverse_lengths.split(1024, 1), self.valid.split(1024), strict=True)
             self._bounded = torch.cat([bounded_objects(o, i, v.expand(2, -1, -1)) for o, i, v in parts], 1)
@@ -204,7 +208,7 @@ class Bank(nn.Module):
 
     @property
     def rows(self) -> Int[Tensor, " rows"]:
-        """The flat indices that hold an object; computed once after each `add`, which on a GPU begins to count them."""
+        """The flat indices that hold an object; computed once after each `add`, which on a GPU begins to copy their number."""
         if self._rows is None:
             self._rows = _indices(self.valid, self._count)
         return self._rows
@@ -215,57 +219,23 @@ class Bank(nn.Module):
 
 
 def _requested(slots: int, valid: Tensor | None, count: HostCopy | None, device: torch.device) -> Tensor:
-    """Return the indices of the queries to search for; on a GPU all, where their number is not known on the host."""
+    """Return the indices of the queries to search for: on a GPU all, unless their number is on its way to the host."""
     if valid is None or (valid.is_cuda and count is None):
         return torch.arange(slots, device=device)
     return _indices(valid, count)
 
 
 def _indices(mask: Tensor, count: HostCopy | None) -> Tensor:
-    """Return the flat indices of the true entries of a mask. count: how many there are, counted early for a GPU."""
+    """Return the flat indices of the true entries of a mask. count: their number, whose copy has begun earlier, for a GPU."""
     if not mask.is_cuda:
         return mask.flatten().nonzero()[:, 0]
-    return listed(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
+    return true_indices(mask.flatten(), int((count or HostCopy(mask.sum())).value()))
 
 
-def _spread(requested: Tensor, place: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:
-    """Return places and matches at all `[b k]`, of which some were requested and valid."""
-    indices, found = place.new_zeros(b * k), matched.new_zeros(b * k)
-    indices[requested], found[requested] = place, matched
+def _spread(requested: Tensor, index: Tensor, matched: Tensor, valid: Tensor | None, b: int, k: int) -> Nearest:
+    """Return the indices and matches of requested queries as `[b k]`: 0 and no match for all others and for invalid ones."""
+    indices, found = index.new_zeros(b * k), matched.new_zeros(b * k)
+    indices[requested], found[requested] = index, matched
     if valid is not None:
         indices, found = indices * valid.flatten(), found & valid.flatten()
     return indices.view(b, k), found.view(b, k)
-
-
-def cycle_consistent(
-    jumped: Float[Tensor, "b k d"],
-    objects: Float[Tensor, "b k d"],
-    valid: Bool[Tensor, "b k"],
-    group: int = 0,
-) -> Bool[Tensor, "b k"]:
-    """Return which matches are cycle-consistent (equation 4), within each group of images (0: all images are one group).
-
-    jumped: for each object of one view, the vector of its match in the other view. objects: the batch's objects in that other
-    view. A match is cycle-consistent where, among all valid objects of the group, the one most similar to `jumped` is the object
-    itself.
-    """
-    size = group or len(valid)
-    groups = zip(jumped.split(size), objects.split(size), valid.split(size), strict=True)
-    return torch.cat([cycle_closes(*parts) for parts in groups])
-
-
-def cycle_closes(
-    jumped: Float[Tensor, "b k d"], objects: Float[Tensor, "all k d"], valid: Bool[Tensor, "all k"], first: int = 0
-) -> Bool[Tensor, "b k"]:
-    """Return which matches are cycle-consistent, for images `first` .. `first + b - 1` of the group of images in `objects`.
-
-    jumped, objects, valid: as in `cycle_consistent`. Ties go to the first object.
-    """
-    b, k, _ = jumped.shape
-    keys, held = F.normalize(objects.float(), dim=2).flatten(0, 1), valid.flatten()
-    back = F.normalize(jumped.float(), dim=2).flatten(0, 1)
-    nearest = [
-        (rows @ keys.T).masked_fill(~held, -torch.inf).argmax(dim=1) for rows in back.split(max(1, TILE_BYTES // (4 * len(keys))))
-    ]
-    itself = first * k + torch.arange(b * k, device=keys.device)
-    return (torch.cat(nearest) == itself).view(b, k) & valid[first : first + b]

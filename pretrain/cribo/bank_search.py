@@ -1,12 +1,13 @@
 """CrIBo's search in two passes: products in fp16 that bound every similarity, then float32 for the few that may be the greatest.
 
-Of an image's 64 places some hold no object (at `coco` about 19). So tiles are made of images with about as many objects, whose
-places are listed with those that hold one first: a tile is as wide as its fullest image, and an image stays one group.
+Of the 64 entries of an image some hold no object (about 19 with the preset `coco`). So images with about equally many objects
+form a tile, and the entries of each image are listed with its objects first: a tile is as wide as its fullest image has objects.
+An image is one group.
 
-A step of `coco` searches a bank of 25,000 images x 64 objects of 384 numbers for 11,500 queries in each view. All places would be
-29 TFLOP on tensor cores (37 ms at 790 TFLOP/s) and 150 GB of products in halves that are written and read once (31 ms at 4.8
-TB/s); three quarters of them are searched (45 of 64 and what rounding to 8 adds), 51 ms, and 1.4 GB of objects are copied for it
-(1 ms). The rounded objects take 2.6 GB beside the bank.
+A step of `coco` searches a bank of 25,000 images x 64 objects of 384 numbers for 11,500 queries in each view. All entries would
+be 29 TFLOP on tensor cores (37 ms at 790 TFLOP/s) and 150 GB of products in fp16, written and read once (31 ms at 4.8 TB/s).
+Three quarters of them are searched (45 of 64, rounded up to a multiple of 8), which takes 51 ms; for that 1.9 GB of objects are
+copied (1 ms). The rounded objects take 2.6 GB beside the bank.
 """
 
 from __future__ import annotations
@@ -25,30 +26,31 @@ from densebench.numerics.search.neighbours import top
 
 PRECISION: bounds.Precision = "fp16"
 SCALE = 0.5  # objects of length 1, rounded to the bank's type, are scaled to at most 1
-CANDIDATES = 16  # of which the similarity is computed in float32
+CANDIDATES = 16  # objects whose similarity is computed in float32, for each query
 TILE_BYTES = 2 * 2**30  # most bytes of an array of products
 ALIGNED = 8  # rows of products begin at whole 16 bytes
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A bank's images, those with the most objects first, and the places of each one's objects, followed by its empty places.
+    """The order in which a bank is searched: images with the most objects first, and in each image its objects first.
 
-    slots: of the images; a place is slot * count + object. counts: how many objects each holds, on the way to the host.
+    slots: of the images. indices: of the entries of each image (slot * count + object), those with an object first. counts: the
+    number of objects of each image, on its way to the host.
     """
 
     slots: Int[Tensor, " images"]
-    places: Int[Tensor, "images count"]
+    indices: Int[Tensor, "images count"]
     counts: HostCopy
 
     def width(self, first: int) -> int:
-        """Return how many places of each image from the `first` on are enough for all their objects."""
-        return min(self.places.shape[1], max(1, -(-int(self.counts.value()[first]) // ALIGNED)) * ALIGNED)
+        """Return how many entries hold all objects of each image from the `first` on, rounded up to a multiple of ALIGNED."""
+        return min(self.indices.shape[1], max(1, -(-int(self.counts.value()[first]) // ALIGNED)) * ALIGNED)
 
 
 @dataclass(frozen=True)
 class Held:
-    """One view of a bank. bounded: its objects as `bounded_objects` returns them."""
+    """What is searched: the objects of one view of a bank. bounded: the same as `bounded_objects` returns them."""
 
     objects: Float[Tensor, "images count d"]
     inverse_lengths: Float[Tensor, "images count"]
@@ -58,17 +60,17 @@ class Held:
 
 
 def fullest_first(valid: Bool[Tensor, "images count"]) -> Layout:
-    """Return the layout of a bank in which these places hold an object."""
+    """Return the layout of a bank. valid: which entries hold an object."""
     counts, slots = valid.sum(1).sort(descending=True, stable=True)
     objects = (~valid[slots]).to(torch.uint8).sort(dim=1, stable=True).indices
     return Layout(slots, slots[:, None] * valid.shape[1] + objects, HostCopy(counts))
 
 
 @dataclass(frozen=True)
-class Matches:
-    """The place of each query's most similar object, whether there is one, and whether it is proven to be the first of them."""
+class NearestObjects:
+    """The index of each query's most similar object, whether there is one, and whether it is proven to be the first of equals."""
 
-    place: Int[Tensor, " n"]
+    index: Int[Tensor, " n"]
     matched: Bool[Tensor, " n"]
     proven: Bool[Tensor, " n"]
 
@@ -76,15 +78,15 @@ class Matches:
 def bounded_objects(
     objects: Float[Tensor, "*n d"], inverse_lengths: Float[Tensor, "*n"], valid: Bool[Tensor, "*n"]
 ) -> Float[Tensor, "*n columns"]:
-    """Return objects of length 1, rounded and extended by the columns that bound similarities."""
+    """Return objects scaled to length 1, rounded and extended by the columns that bound similarities."""
     unit = (objects.float() * inverse_lengths[..., None]).flatten(0, -2)
     scale = torch.full((), SCALE, device=unit.device)
     extended = bounds.extended_rows(unit, scale, valid.flatten(), "dot", PRECISION)
     return extended.unflatten(0, objects.shape[:-1])
 
 
-def matches(held: Held, queries: Float[Tensor, "n d"], numbers: Int[Tensor, " n"]) -> Matches:
-    """Return the most similar object of each query, of another image than its own (numbers: of the queries' images)."""
+def nearest_objects(held: Held, queries: Float[Tensor, "n d"], numbers: Int[Tensor, " n"]) -> NearestObjects:
+    """Return the most similar object of each query among those of other images. numbers: of the queries' images."""
     count = held.objects.shape[1]
     unit = F.normalize(queries.float(), dim=1)
     query = bounds.bounded_queries(unit, torch.full((), SCALE, device=unit.device), "dot", PRECISION)
@@ -94,20 +96,20 @@ def matches(held: Held, queries: Float[Tensor, "n d"], numbers: Int[Tensor, " n"
     collection = Collection(count, CANDIDATES, len(tiles))
     with bounds.summed_in_float32(unit.device, PRECISION):
         for first in tiles:
-            places = layout.places[first : first + images, : layout.width(first)]
+            indices = layout.indices[first : first + images, : layout.width(first)]
             of_images = held.numbers[layout.slots[first : first + images]]
-            scores = bounds.product(query.extended, bounded[places.flatten()]).unflatten(1, (-1, places.shape[1]))
+            scores = bounds.product(query.extended, bounded[indices.flatten()]).unflatten(1, (-1, indices.shape[1]))
             maxima = scores.amax(2).masked_fill_(numbers[:, None] == of_images, -torch.inf)
             every = Lists(torch.arange(len(of_images), device=unit.device)[None], first)
             collection.add(scores, F.pad(maxima, (0, 1), value=-torch.inf), every)
     found = collection.candidates()
     there = found.value[:, 0] > -torch.inf
-    place, order = torch.where(there, layout.places.flatten()[found.slot[:, 0]], layout.places.numel()).sort(dim=1)
+    index, order = torch.where(there, layout.indices.flatten()[found.slot[:, 0]], layout.indices.numel()).sort(dim=1)
     there = there.gather(1, order)
-    place = place.masked_fill(~there, 0)
-    keys = held.objects.flatten(0, 1)[place].float() * held.inverse_lengths.flatten()[place][..., None]
+    index = index.masked_fill(~there, 0)
+    keys = held.objects.flatten(0, 1)[index].float() * held.inverse_lengths.flatten()[index][..., None]
     score = (unit[:, None] * keys).sum(2).masked_fill(~there, -torch.inf)
     best, first_best = top(score, 1)
     best, left_out = best[:, 0] * query.scale, bounds.ceiling(found.left_out[:, 0], PRECISION)
     proven = ((best > left_out) | (left_out == -torch.inf)) & query.usable
-    return Matches(place.gather(1, first_best)[:, 0], best > -torch.inf, proven)
+    return NearestObjects(index.gather(1, first_best)[:, 0], best > -torch.inf, proven)

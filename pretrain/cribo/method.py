@@ -28,19 +28,20 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.late_indices import LateIndices, listed, positions_among
+from densebench.numerics.late_indices import LateIndices, positions_among, true_indices
 from densebench.options import setting
-from densebench.pretrain.cribo.bank import Bank, Pending, cycle_closes, cycle_consistent, read_together
-from densebench.pretrain.cribo.matches import Matches, in_other_view, match_weights, neighbours
+from densebench.pretrain.cribo.bank import Bank, Pending
+from densebench.pretrain.cribo.cycles import closed_cycles
+from densebench.pretrain.cribo.matches import Matches, begin_searches, found_matches, in_other_view, match_weights, neighbours
 from densebench.pretrain.cribo.objects import Objects, from_labels
 from densebench.pretrain.cribo.partition import partition
 from densebench.pretrain.cribo.pictures import clusters_picture, matches_picture
-from densebench.processes import gather, resolve_precision
+from densebench.processes import resolve_precision
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, distil
 from densebench.training.heads import Head
@@ -141,47 +142,42 @@ class Bootstrapping(Objective):
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
         """Return the loss: cluster the teacher's patches, match the objects across images, and compare student and teacher.
 
-        How many objects and matches there are, and whether matches are proven, is read after other work has been queued: the
-        student's encoder, the loss between whole views, the loss between objects. So a GPU always has something to do.
+        The host reads how many objects and matches there are, and whether matches are proven, only after other work has been
+        queued: the student's encoder, the loss between whole views, the loss between objects. So a GPU never idles.
         """
-        options = self.options
         pixels = torch.cat(views.pixels)
         numbers = on_device(views.numbers, pixels.device)
         with torch.no_grad():
             teacher_tokens = teacher.encode(pixels)
             labels, objects = self.cluster(teacher_tokens.patches, views, context)
-            one, two = teacher_tokens.patches.chunk(2)
-            teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+            teacher_objects = objects.of_both(teacher_tokens.patches)
             count = HostCopy(objects.valid.sum())
         student_tokens = student.encode(pixels)
-        one, two = student_tokens.patches.chunk(2)
-        student_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
-        matched = self._learns(context) or context.logging  # otherwise nobody asks for matches
-        searches = self.search(teacher_objects, objects.valid, numbers, count) if matched else []
-
+        student_objects = objects.of_both(student_tokens.patches)
+        is_searched = self._learns(context) or context.logging  # other steps need no matches
+        searches = begin_searches(self.bank, teacher_objects, objects.valid, numbers, count) if is_searched else []
         terms: dict[str, Tensor] = {}
         with torch.no_grad():
             teacher_views = by_image(teacher.project(teacher_tokens.image), 2)
         student_views = by_image(student.project(student_tokens.image), 2)
         terms["image"] = image_loss(
-            student_views, teacher_views, student, teacher, self.image_centre, options.student_temp, context
+            student_views, teacher_views, student, teacher, self.image_centre, self.options.student_temp, context
         )
         self.image_centre.see(teacher_views)
         matches, ratio = self.matches(searches, teacher_objects, objects.valid, context)
         late = LateIndices(matches.used, matches.weights > 0)
-        rows = listed(objects.valid.flatten(), int(count.value()))
+        rows = true_indices(objects.valid.flatten(), int(count.value()))
         z_s = student.project(student_objects.flatten(1, 2)[:, rows])
         prototypes = student.head.prototypes("object"), teacher.head.prototypes("object")
         terms["object"] = self.object_loss(z_s, teacher_objects, objects.valid, rows, prototypes, teacher, context)
         terms["neighbour"] = self.neighbour_loss(z_s, objects.valid, matches, late.indices(), prototypes, teacher, context)
 
         self._note(teacher_objects, objects, labels, numbers, views)
-        total = weighed(terms, self.weights)
         figures = image_figures(teacher_tokens.image, teacher_views, teacher, self.image_centre, context)
         figures["objects_per_image"] = objects.valid.sum(dim=1).float().mean()
-        if matched:
+        if is_searched:
             figures["bootstrapping_ratio"] = ratio
-        return Loss(total, {name: term.detach() for name, term in terms.items()}, figures)
+        return Loss(weighed(terms, self.weights), {name: term.detach() for name, term in terms.items()}, figures)
 
     def cluster(self, patches: Tensor, views: Views, context: StepContext) -> tuple[Tensor, Objects]:
         """Return the cluster of each patch on the joint axis `[b joint]`, and the objects.
@@ -199,21 +195,15 @@ class Bootstrapping(Objective):
         return labels, from_labels(labels, options.objects)
 
     def object_loss(
-        self,
-        z_s: Tensor,
-        teacher_objects: Tensor,
-        valid: Tensor,
-        rows: Tensor,
-        prototypes: Pair,
-        teacher: Network,
-        context: StepContext,
+        self, z_s: Tensor, objects: Tensor, valid: Tensor, rows: Tensor, prototypes: Pair, teacher: Network, context: StepContext
     ) -> Tensor:
         """Return half of equation 6: the teacher's object in one view against the student's in the other; the mean over a group.
 
-        z_s: the student's projections of the valid objects, `[2 rows e]`; rows: their indices among all `b * k`.
+        z_s: the student's projections of the valid objects, `[2 rows e]`. objects: the teacher's, `[2 b k d]`. rows: the indices
+        of the valid ones among all `b * k`.
         """
         with torch.no_grad():
-            z_t = teacher.project(teacher_objects.flatten(1, 2)[:, rows])
+            z_t = teacher.project(objects.flatten(1, 2)[:, rows])
         self.object_centre.see(z_t)
         weight = shares(valid, self.options.group_size).flatten()[rows] / 2
         mix = weight[:, None, None] * (1 - torch.eye(2, device=weight.device))
@@ -241,13 +231,6 @@ class Bootstrapping(Objective):
         return self._distil(z_s[:, None], z_t[:, None], weights[:, None, None], prototypes, context)
 
     @torch.no_grad()
-    def search(self, teacher_objects: Tensor, valid: Tensor, numbers: Tensor, count: HostCopy) -> list[Pending]:
-        """Begin the search for the nearest neighbours of both views' objects. count: how many are valid."""
-        searches = [self.bank.begin(view, teacher_objects[view], numbers, valid, count) for view in (0, 1)]
-        read_together(searches)
-        return searches
-
-    @torch.no_grad()
     def matches(
         self, searches: Sequence[Pending], teacher_objects: Tensor, valid: Tensor, context: StepContext
     ) -> tuple[Matches, Tensor]:
@@ -270,26 +253,17 @@ class Bootstrapping(Objective):
 
         searches: of both views, or none; then nothing matches.
         """
-        indices = torch.zeros((2, *valid.shape), dtype=torch.long, device=valid.device)
-        masks = torch.zeros_like(indices, dtype=torch.bool)
-        for view, search in enumerate(searches):
-            index, mask = search.result()
-            if self.options.cycle:
-                mask = mask & self._closed(self.bank.at(1 - view, index), teacher_objects[1 - view], valid, context)
-            indices[view], masks[view] = index, mask
-        return indices, masks
+        options = self.options
+
+        def closes(view: int, jumped: Tensor) -> Tensor:
+            other = teacher_objects[1 - view]
+            return closed_cycles(jumped, other, valid, options.cycle_scope, options.group_size, context)
+
+        return found_matches(self.bank, searches, (valid.shape[0], valid.shape[1]), closes if options.cycle else None)
 
     def _learns(self, context: StepContext) -> bool:
         """Return whether the step has a loss across images."""
         return context.epoch >= self.options.bootstrap_after and self.options.neighbour_weight > 0
-
-    def _closed(self, jumped: Tensor, objects: Tensor, valid: Tensor, context: StepContext) -> Tensor:
-        """Return which cycles close, within a group of images or over the batch of all processes."""
-        if self.options.cycle_scope == "group":
-            return cycle_consistent(jumped, objects, valid, self.options.group_size)
-        if context.world == 1:
-            return cycle_consistent(jumped, objects, valid)
-        return cycle_closes(jumped, gather(objects), gather(valid), context.first(len(valid)))
 
     def _distil(self, z_s: Tensor, z_t: Tensor, mix: Tensor, prototypes: Pair, context: StepContext) -> Tensor:
         centre = self.object_centre.value
@@ -316,10 +290,9 @@ class Bootstrapping(Objective):
         """Return pictures of the clusters of both views, and of objects beside their matches (figure 3 of the paper)."""
         teacher_tokens = teacher.encode(torch.cat(views.pixels))
         labels, objects = self.cluster(teacher_tokens.patches, views, context)
-        one, two = teacher_tokens.patches.chunk(2)
-        teacher_objects = torch.stack([objects.vectors(0, one), objects.vectors(1, two)])
+        teacher_objects = objects.of_both(teacher_tokens.patches)
         numbers = on_device(views.numbers, teacher_objects.device)
-        searches = self.search(teacher_objects, objects.valid, numbers, HostCopy(objects.valid.sum()))
+        searches = begin_searches(self.bank, teacher_objects, objects.valid, numbers, HostCopy(objects.valid.sum()))
         indices, masks = self.match(searches, teacher_objects, objects.valid, context)
         return {
             "clusters": clusters_picture(views, labels, objects.valid, self.grid),

@@ -29,6 +29,10 @@ class Objects:
         """Return the weighted sums of the tokens of a view; gradients reach the tokens."""
         return torch.bmm(self.weights[view].transpose(1, 2), tokens)
 
+    def of_both(self, tokens: Float[Tensor, "both n d"]) -> Float[Tensor, "2 b k d"]:
+        """Return the `vectors` of both views, from the tokens of all first views, followed by those of all second views."""
+        return torch.stack([self.vectors(view, part) for view, part in enumerate(tokens.chunk(2))])
+
 
 def from_labels(labels: Int[Tensor, "b joint"], count: int) -> Objects:
     """Return the objects of a partition of the joint axis into `count` clusters; their vectors are means over a view's patches.

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.pictures.canvas import row
 from densebench.pretrain.cribo.bank import Bank
 from densebench.training.objective import Views

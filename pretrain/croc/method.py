@@ -28,7 +28,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.numerics.late_indices import LateIndices
 from densebench.options import setting

@@ -43,7 +43,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from densebench.backbones.timm_models import is_plain_vit, probe
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows

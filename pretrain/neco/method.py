@@ -35,7 +35,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from densebench.console import warn
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.numerics.foreground import foreground
 from densebench.numerics.sorting import order_loss

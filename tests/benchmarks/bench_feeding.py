@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from densebench.datasets.unlabelled import First, open_images
+from densebench.datasets.images import First
+from densebench.datasets.unlabelled import open_images
 from densebench.errors import UserError
 
 

@@ -18,7 +18,7 @@ import bench_sorting
 import numpy as np
 import torch
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.pretrain.neco import method as neco
 from densebench.pretrain.neco.method import NeCo
 from densebench.processes import World

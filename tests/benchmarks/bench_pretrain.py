@@ -38,7 +38,8 @@ from densebench import options as densebench_options
 from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.numerics.crops import patch_positions
 from densebench.numerics.late_indices import LateIndices
-from densebench.pretrain.cribo.bank import Bank, cycle_consistent
+from densebench.pretrain.cribo.bank import Bank
+from densebench.pretrain.cribo.cycles import cycle_consistent
 from densebench.pretrain.cribo.method import CrIBo
 from densebench.pretrain.cribo.objects import from_labels
 from densebench.pretrain.cribo.partition import partition

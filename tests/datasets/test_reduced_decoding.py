@@ -14,8 +14,9 @@ from small_runs import train
 
 from densebench import evaluate
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.images import First, Joined
 from densebench.datasets.io.decoding import read_image, read_reduced, use_decoder
-from densebench.datasets.unlabelled import First, Joined, Labelled, Tree, open_images
+from densebench.datasets.unlabelled import Labelled, Tree, open_images
 from densebench.errors import UserError
 from densebench.training.cache import Cache
 

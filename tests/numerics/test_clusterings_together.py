@@ -10,9 +10,9 @@ from point_sets import as_on_a_gpu, blobs, normal, same_partition, seeded
 
 from densebench.numerics import kmeans as clustering
 from densebench.numerics import lloyd
-from densebench.numerics.kmeans import kmeans, kmeans_each, labels, minibatch, together
+from densebench.numerics.kmeans import grouped, kmeans, kmeans_each, labels, minibatch
 from densebench.numerics.lloyd import Clusters, Members, Points, Start, assign
-from densebench.numerics.segment_sums import added
+from densebench.numerics.segment_sums import sums_by_index
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_sums_of_several_clusterings_are_those_of_a_loop(monkeypatch, shared, ga
     assert torch.equal(members.means()[1].value(), torch.arange(7).eq(4).expand(5, 7))
     for row, number in enumerate(owner):
         assert members.counts[row].tolist() == torch.bincount(nearest[row], minlength=7).tolist()
-        assert torch.equal(members.sums()[row], added(each[number], nearest[row], 7))
+        assert torch.equal(members.sums()[row], sums_by_index(each[number], nearest[row], 7))
 
 
 @pytest.mark.parametrize("block", [1, 50, 2**24])
@@ -121,7 +121,7 @@ def test_a_gpus_blocks_change_no_assignment(request, monkeypatch, block):
     points, centroids = normal(257, 5), normal(3, 9, 5, seed=1)
     nearest, gain = assign(points, centroids)
     request.getfixturevalue("queued")
-    monkeypatch.setattr(lloyd, "QUEUED_BLOCK", block)
+    monkeypatch.setattr(lloyd, "GPU_BLOCK", block)
     again, gain_again = assign(points, centroids)
     assert torch.equal(nearest, again)
     torch.testing.assert_close(gain, gain_again, rtol=1e-6, atol=0)
@@ -131,11 +131,11 @@ def test_a_gpus_blocks_change_no_assignment(request, monkeypatch, block):
 def test_neighbours_of_equal_size_are_fitted_together_within_the_room(monkeypatch):
     small, large = normal(50, 3), normal(90, 3)
     problems = [(small, 4, 0), (small, 4, 1), (small, 5, 0), (large, 5, 0), (large, 5, 1), (large, 4, 0)]
-    groups = [len(group) for group in together(problems, None, 2)]
+    groups = [len(group) for group in grouped(problems, None, 2)]
     assert groups == [2, 1, 2, 1]
-    assert [len(group) for group in together(problems, 5, 2)] == [2, 3, 1]  # of both sets 25 points are used
-    monkeypatch.setattr(clustering, "room", lambda _: 0)
-    assert [len(group) for group in together(problems, None, 2)] == [1] * 6
+    assert [len(group) for group in grouped(problems, 5, 2)] == [2, 3, 1]  # of both sets 25 points are used
+    monkeypatch.setattr(clustering, "memory_budget", lambda _: 0)
+    assert [len(group) for group in grouped(problems, None, 2)] == [1] * 6
 
 
 def test_on_a_cpu_a_problem_is_taken_when_the_one_before_is_done():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.late_indices import LateIndices, listed, positions_among
+from densebench.numerics.late_indices import LateIndices, positions_among, true_indices
 
 
 def drawn(shape, share, seed):
@@ -42,7 +42,7 @@ def test_indices_equal_those_of_nonzero(shapes, share, seed):
 
 def test_a_number_that_is_known_needs_no_count():
     mask = drawn((50,), 0.4, 3)
-    assert torch.equal(listed(mask, int(mask.sum())), mask.nonzero()[:, 0])
+    assert torch.equal(true_indices(mask, int(mask.sum())), mask.nonzero()[:, 0])
 
 
 @pytest.mark.parametrize("masks", [1, 3])

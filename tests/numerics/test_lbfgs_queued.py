@@ -39,7 +39,7 @@ def test_every_bit_is_that_of_the_way_of_a_cpu(monkeypatch, name, iterations):
     function = FUNCTIONS[name]()
     start = torch.randn(3, 8, generator=generator(5), dtype=torch.float64) - 2
     before = minimise(function, start, iterations=iterations, tolerance=1e-7, history=4)
-    monkeypatch.setattr(logistic, "queued", lambda _: True)
+    monkeypatch.setattr(logistic, "is_asynchronous", lambda _: True)
     equal(minimise(function, start, iterations=iterations, tolerance=1e-7, history=4), before)
 
 
@@ -54,7 +54,7 @@ def test_the_function_is_asked_no_more_often(monkeypatch):
     start = torch.randn(3, 8, generator=generator(5), dtype=torch.float64) - 2
     minimise(counted, start, iterations=30, tolerance=1e-9)
     before = len(asked)
-    monkeypatch.setattr(logistic, "queued", lambda _: True)
+    monkeypatch.setattr(logistic, "is_asynchronous", lambda _: True)
     minimise(counted, start, iterations=30, tolerance=1e-9)
     assert len(asked) == 2 * before > 62  # some steps were halved
 
@@ -63,7 +63,7 @@ def test_a_regression_is_fitted_alike(monkeypatch):
     x, y = soft_rows(60, 5, 3)
     given = {"iterations": 40, "tolerance": 1e-8, "device": torch.device("cpu")}
     weights, minimum = fit(chunks(x, y, 25), 5, 3, (0.0, 1e-3, 0.1), **given)
-    monkeypatch.setattr(logistic, "queued", lambda _: True)
+    monkeypatch.setattr(logistic, "is_asynchronous", lambda _: True)
     again, other = fit(chunks(x, y, 25), 5, 3, (0.0, 1e-3, 0.1), **given)
     assert torch.equal(weights, again)
     equal(minimum, other)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from densebench.numerics import lloyd
 from densebench.numerics.first_centroids import plus_plus
 from densebench.numerics.kmeans import kmeans, minibatch
-from densebench.numerics.segment_sums import added, added_by_segments, segment_sums
+from densebench.numerics.segment_sums import segment_sums, sums_by_index, sums_by_segments
 from densebench.numerics.votes import classes_before
 
 META = torch.device("meta")
@@ -50,7 +50,7 @@ class Unordered(TorchDispatchMode):
 )
 def test_segments_give_the_same_bits_as_additions_in_order(n, d, count, used, dtype):
     values, index = drawn(n, d, count, used, dtype)
-    assert torch.equal(added_by_segments(values, index, count, piece=n), added(values, index, count))
+    assert torch.equal(sums_by_segments(values, index, count, piece=n), sums_by_index(values, index, count))
 
 
 @pytest.mark.parametrize("piece", [1, 3, 64, 2000])
@@ -64,11 +64,11 @@ def test_pieces_of_segments_sum_to_what_the_segments_do(piece):
 def test_a_long_segment_is_summed_more_exactly_than_row_by_row():
     values = torch.rand(100_000, 1, generator=seeded()) + 1
     exact = values.double().sum()
-    one_by_one = added(values, torch.zeros(100_000, dtype=torch.int64), 1).double()
+    one_by_one = sums_by_index(values, torch.zeros(100_000, dtype=torch.int64), 1).double()
     assert (segment_sums(values, torch.tensor([100_000])).double() - exact).abs() < (one_by_one - exact).abs() / 10
 
 
-@pytest.mark.parametrize("way", [added, added_by_segments])
+@pytest.mark.parametrize("way", [sums_by_index, sums_by_segments])
 def test_sums_are_those_of_a_loop(way):
     values, index = drawn(200, 4, 9, 6)
     expected = torch.zeros(9, 4)
@@ -78,7 +78,7 @@ def test_sums_are_those_of_a_loop(way):
 
 
 def test_a_cluster_without_points_sums_to_zero():
-    found = added_by_segments(torch.ones(3, 2), torch.tensor([1, 3, 3]), 6)
+    found = sums_by_segments(torch.ones(3, 2), torch.tensor([1, 3, 3]), 6)
     assert found.tolist() == [[0, 0], [1, 1], [0, 0], [2, 2], [0, 0], [0, 0]]
 
 
@@ -88,7 +88,7 @@ def test_a_fit_by_segments_is_the_same_bit_for_bit(fit, init, monkeypatch):
     """Points that are often equal, so that clusters become empty and are filled."""
     points = torch.randn(600, 2, generator=seeded()).round() + 0.1
     before = fit(points, 30, restarts=3, init=init, per_cluster=None)
-    monkeypatch.setattr(lloyd, "added", added_by_segments)
+    monkeypatch.setattr(lloyd, "sums_by_index", sums_by_segments)
     after = fit(points, 30, restarts=3, init=init, per_cluster=None)
     assert torch.equal(before.centroids, after.centroids)
     assert before.inertia == after.inertia
@@ -97,7 +97,7 @@ def test_a_fit_by_segments_is_the_same_bit_for_bit(fit, init, monkeypatch):
 @pytest.mark.parametrize(
     "work",
     [
-        lambda: added(torch.zeros(9, 2, device=META), torch.zeros(9, dtype=torch.int64, device=META), 3),
+        lambda: sums_by_index(torch.zeros(9, 2, device=META), torch.zeros(9, dtype=torch.int64, device=META), 3),
         lambda: plus_plus(torch.zeros(9, 2, device=META), 4, 1, seeded()),
         lambda: classes_before(
             torch.zeros(5, 8, device=META),
@@ -116,7 +116,7 @@ def test_on_a_device_floats_are_added_in_one_order(work):
 
 def test_an_empty_cluster_is_filled_by_sums_in_one_order(monkeypatch):
     """The inertia of a cluster, which decides where the empty one goes, is one of those sums."""
-    monkeypatch.setattr(lloyd, "added", added_by_segments)
+    monkeypatch.setattr(lloyd, "sums_by_index", sums_by_segments)
     points, centroids = torch.tensor([[0.0], [1.0], [10.0], [14.0]]), torch.tensor([[0.5], [12.0], [99.0]])
     with Unordered() as unordered:
         lloyd.refill(points, torch.tensor([0, 0, 1, 1]), centroids, [2])

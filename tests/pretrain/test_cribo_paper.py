@@ -7,7 +7,7 @@ import torch
 from cribo_reference import Naive, build, close, context, remembered, views
 from PIL import Image
 
-from densebench.datasets.unlabelled import Images
+from densebench.datasets.images import Images
 from densebench.errors import UserError
 from densebench.training.objective import StepContext
 

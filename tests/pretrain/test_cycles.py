@@ -7,7 +7,8 @@ from bank_reference import PATCHES, fill, random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densebench.pretrain.cribo.bank import Bank, cycle_consistent
+from densebench.pretrain.cribo.bank import Bank
+from densebench.pretrain.cribo.cycles import cycle_consistent
 
 BATCH = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])  # two images with an object each
 

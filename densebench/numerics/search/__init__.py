@@ -1,6 +1,6 @@
-"""Nearest neighbours: exact with bounded memory, for many subsets of one memory in one pass; faiss and ScaNN as other engines.
+"""Nearest neighbours: an exact search in bounded memory, of many subsets of one memory at once; faiss and ScaNN as other engines.
 
-On a CPU the plain search multiplies in float32 (`plain`). On a GPU a first pass in few bits bounds every score (`bounds`,
+On a CPU the plain search multiplies in float32 (`plain`). On a GPU a first pass in low precision bounds every score (`bounds`,
 `candidates`), and the few rows that may be nearest are scored in float32, which proves the answer (`two_pass`).
 """
 

@@ -1,22 +1,23 @@
-"""Products in few bits that are never below the score in float32: the arithmetic of the first of two passes.
+"""Products in low precision that are never below the score in float32: the arithmetic of the first of two passes.
 
 A query q and a row r, both scaled by powers of two to lengths of at most 1, are rounded to q' and r'. For any q and r
 
     <q, r> - <q', r'>  =  <q - q', r> + <q', r - r'>  <=  |q - q'| |r| + (|q| + |q - q'|) |r - r'|
 
-by Cauchy and Schwarz. The lengths of the roundings are measured, not bounded, so rows that a format holds exactly cost nothing.
+by Cauchy and Schwarz. The lengths of the rounding errors are computed, not estimated: for rows that a format holds exactly they
+are 0.
 Each row is extended by columns that hold |r| and |r - r'|, each query by |q - q'| and |q| + |q - q'|: the product of extended
-rows *is* the bound. Its own errors are in it, too, since |r - r'| is enlarged by `slack` |r|:
+rows *is* the bound. It includes the errors of the product itself, since |r - r'| is enlarged by `slack` |r|:
 
 - a sum of n products of two rounded numbers in float32, in any order, is wrong by at most n 2^-24 of the sum of absolute values
   where additions round, and by twice that where they truncate, as tensor cores do; 2^-22 is allowed;
-- the score that is bounded is computed in float32 itself, and so is what is measured here: n 2^-24 each; 2^-23 is allowed.
+- the score that is bounded is computed in float32 itself, and so are the lengths: n 2^-24 each; 2^-23 is allowed.
 
-Distances need - |r|^2 and padding needs minus infinity: three more columns, which hold this number in three parts. Where a
-product is written in half precision it is rounded once more; `ceiling` undoes that.
+Distances need - |r|^2 and padding needs minus infinity: three more columns hold this number as a sum of three. A product that is
+written in half precision is rounded once more; `ceiling` allows for that.
 
-Near 0 errors are absolute: squares below 2^-149 vanish, so a length may be measured wrong by sqrt(d) 2^-75; and a score is wrong
-by d 2^-148, times its scale. The `least` of a format exceeds both, as long as the scale of scores lies within SCALES.
+Near 0 errors are absolute: squares below 2^-149 vanish, so that a length may be wrong by sqrt(d) 2^-75 and a score by d 2^-148,
+times its scale. The `least` of a format exceeds both, as long as the scale of scores lies within SCALES.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from densebench.numerics.search.neighbours import Metric
 
 Precision = Literal["fp16", "bf16", "tf32"]
 COLUMNS = 5  # - |r|^2 or padding in three parts, |r|, |r - r'|
-ALIGNED = 16  # numbers; tensor cores want rows of whole 16 bytes, and one of their steps adds 16 products
-SCALES = 2.0**-126, 2.0**70  # of scores: no scaled score overflows or vanishes, nor does what a score has lost exceed `least`
+ALIGNED = 16  # columns come in multiples: tensor cores need rows of whole 16 bytes, and one of their steps adds 16 products
+SCALES = 2.0**-126, 2.0**70  # of scores: within them no scaled score overflows or vanishes, and no error near 0 exceeds `least`
 SHORT_SUMS = ("allow_fp16_accumulation", "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
 """Switches of torch by which sums of half-precision products may be kept in half precision; some versions lack the first."""
-LARGEST_RATIO = 2.0**10  # between the scales of queries and rows of a distance, so that no part of - |r|^2 is lost
+LARGEST_RATIO = 2.0**10  # of the scales of queries and rows, for distances: within it no part of - |r|^2 is lost
 
 
 @dataclass(frozen=True)
 class _Format:
-    """A type that holds rounded numbers; step: the largest relative rounding; least: the largest absolute one, near 0."""
+    """A dtype for rounded numbers. step: the largest relative rounding error; least: the largest absolute one, near 0."""
 
     dtype: torch.dtype
     step: float
@@ -62,7 +63,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class BoundedQueries:
-    """Extended queries. scale: what a score is multiplied by, to be compared with a bound; usable: which queries have bounds."""
+    """Extended queries. scale: the factor by which a score is compared with a bound. usable: which queries have valid bounds."""
 
     extended: Float[Tensor, "q columns"]
     scale: Float[Tensor, "q"]
@@ -75,17 +76,20 @@ def slack(dim: int) -> float:
 
 
 def scale_of(values: Float[Tensor, "n d"], along: tuple[int, ...]) -> Float[Tensor, "*kept"]:
-    """Return the power of two that scales rows to a length of at most 1, from the largest value along these axes."""
-    largest = torch.linalg.vector_norm(values, math.inf, along)  # which makes no copy of the values, as `abs` would
+    """Return the power of two that scales rows to a length of at most 1, by the largest absolute value along these axes."""
+    largest = torch.linalg.vector_norm(values, math.inf, along)  # unlike `abs`, it makes no copy of the values
     exponent = torch.frexp(largest.float()).exponent
     shift = -(exponent + (values.shape[-1] - 1).bit_length() // 2 + 1).clamp(-120, 120)
-    return ((shift + 127) << 23).view(torch.float32)  # of which the bits are exact, as a power need not be
+    return ((shift + 127) << 23).view(torch.float32)  # set by its bits: `2.0**shift` need not be exact
 
 
 def extended_rows(
     rows: Float[Tensor, "n d"], scale: Float[Tensor, ""], real: Bool[Tensor, "n"], metric: Metric, precision: Precision
 ) -> Float[Tensor, "n columns"]:
-    """Return rows of a memory, scaled, rounded and extended by the columns of the bound; those that are not real never win."""
+    """Return rows of a memory, scaled, rounded and extended by the columns of the bound.
+
+    real: the others are padding, bounded by -inf.
+    """
     kind = FORMATS[precision]
     scaled = rows.float() * scale
     low = rounded(scaled, precision)
@@ -115,7 +119,7 @@ def bounded_queries(
 
 @contextmanager
 def summed_in_float32(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Compute products of the block in their own type, all partial sums in float32; restore what was set before."""
+    """Compute products in the block in their own dtype, with all partial sums in float32; restore the settings after it."""
     matmul = torch.backends.cuda.matmul
     before = {name: getattr(matmul, name) for name in SHORT_SUMS if hasattr(matmul, name)}
     try:
@@ -129,32 +133,32 @@ def summed_in_float32(device: torch.device, precision: Precision) -> Iterator[No
 
 
 def product(queries: Float[Tensor, "q columns"], rows: Float[Tensor, "n columns"]) -> Float[Tensor, "q n"]:
-    """Return the products of extended rows, in their type; a CPU computes in float32 what tensor cores do."""
+    """Return the products of extended queries and rows, in their dtype. A CPU computes them in float32, as tensor cores sum."""
     return queries @ rows.T if queries.is_cuda else (queries.float() @ rows.float().T).to(queries.dtype)
 
 
 def ceiling(written: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:
-    """Return the most that a product may have been before it was written as this, in its type; minus infinity stays."""
+    """Return upper bounds of the exact values of products, which were rounded when they were written; minus infinity stays."""
     kind, value = FORMATS[precision], written.float()
     share = 2.0**-22 + (0.0 if written.dtype == torch.float32 else kind.step)
     return value + value.abs().nan_to_num(posinf=0.0) * share + kind.least
 
 
 def rounded(values: Float[Tensor, "*n"], precision: Precision) -> Float[Tensor, "*n"]:
-    """Return values rounded to a format's nearest; TF32's 10 bits after the first are kept in float32."""
+    """Return values rounded to nearest in a format. TF32, of 10 mantissa bits, is held in float32."""
     if precision != "tf32":
         return values.to(FORMATS[precision].dtype)
     return ((values.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 def _at_least(values: Tensor, precision: Precision) -> Tensor:
-    """Return values of a format that are no smaller than these, which are not negative and known to float32's rounding."""
+    """Return values of a format that are at least these ones, which are not negative and were rounded to float32."""
     kind = FORMATS[precision]
     return rounded(values * (1 + 4 * kind.step) + 2 * kind.least, precision)
 
 
 def _in_three(negative: Tensor, dim: int, precision: Precision) -> list[Tensor]:
-    """Return three numbers whose sum is no smaller than minus a squared length, and hardly greater."""
+    """Return three numbers of a format whose sum is at least `negative`, minus a squared length, and hardly greater."""
     kind, parts = FORMATS[precision], []
     rest = negative * (1 - slack(dim)) + 2 * kind.least
     for _ in range(3):

@@ -1,13 +1,13 @@
 """The first pass: for each query and subset the rows that may be among its nearest, and a bound on all the others.
 
-Every tile's product is reduced to maxima of groups. A tile's best groups go on with their values, and once all tiles are through,
-the best rows of the best groups are the candidates. What is left out anywhere is bounded by the greatest maximum left out, so no
-step needs to keep enough: where too little was kept, the bound says so.
+The products of every tile are reduced to maxima of groups. The best groups of a tile are kept with their values; after the last
+tile, the best rows of the best groups are the candidates. Whatever is dropped is bounded by the greatest maximum that was
+dropped. So any step may keep too little: the bound then shows it.
 
-Cost of one selection in passes over the scores, for groups of g rows: the maxima are 1/g of the scores, and choosing among them
-takes about ten passes over them. Subsets choose together, in lists of their own groups, so that the costs of nested
-fractions of a memory add up to (the sum of their shares) 10 / g: 0.35 score passes for 1 + 5 (1/8 + 1/64 + 1/128) with g = 50.
-Subsets of like size share one call, padded to the longest (at most twice the work).
+The cost of a selection, in passes over all scores: with groups of g rows there are 1/g as many maxima, and `topk` goes about ten
+times through them. Every subset selects only among its own groups, so fractions of a memory cost (the sum of their shares) 10 /
+g: 0.35 passes for 1 + 5 (1/8 + 1/64 + 1/128) with g = 50. Subsets of similar size share one call, padded to the longest (at most
+twice the work).
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-LEAST_OF_TILE = 8  # groups of each tile that go on, at least
+LEAST_OF_TILE = 8  # groups of each tile that are kept, at least
 
 
 class Candidates(NamedTuple):
-    """Slots of a memory that may be the nearest (whose values were finite), and the greatest value of all others."""
+    """The candidates of each query and subset.
+
+    slot: their slots in the tiles. value: their bounds, or that of their group; minus infinity for padding. left_out: the
+    greatest bound of all other slots.
+    """
 
     slot: Int[Tensor, "q s n"]
     value: Float[Tensor, "q s n"]
@@ -34,14 +38,17 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class Lists:
-    """For some subsets, which groups of a tile they hold: `index[s, n]`, padded with the number of groups of the tile."""
+    """The groups of a tile that some subsets hold: `index[s, n]`, padded with the number of groups in the tile.
+
+    first_group: of the tile.
+    """
 
     index: Int[Tensor, "s n"]
     first_group: int
 
 
 def batches_of_subsets(held: Bool[Tensor, "s groups"]) -> list[list[int]]:
-    """Return the subsets in batches of those that hold about the same number of groups: within a factor of two."""
+    """Return the subsets in batches whose numbers of groups differ by less than a factor of two."""
     batches: dict[int, list[int]] = {}
     for subset, size in enumerate(held.sum(1).tolist()):
         batches.setdefault(size.bit_length(), []).append(subset)
@@ -49,7 +56,7 @@ def batches_of_subsets(held: Bool[Tensor, "s groups"]) -> list[list[int]]:
 
 
 def lists_of(held: Bool[Tensor, "s groups"], first_group: int, device: torch.device) -> Lists:
-    """Return the groups of a tile that each subset holds, as lists padded to one length."""
+    """Return the groups of a tile that each subset holds, padded to one length."""
     sizes = held.sum(1)
     order = (~held).to(torch.uint8).sort(dim=1, stable=True).indices[:, : int(sizes.max())]
     padded = torch.where(torch.arange(order.shape[1]) < sizes[:, None], order, held.shape[1])
@@ -57,7 +64,10 @@ def lists_of(held: Bool[Tensor, "s groups"], first_group: int, device: torch.dev
 
 
 class Collection:
-    """The best groups of some subsets, tile by tile, with the values of their rows. size: rows of a group, at most."""
+    """Collects the best groups of some subsets, tile by tile, with the values of their rows.
+
+    size: rows of a group, at most. width: how many groups are kept in the end, and how many rows. tiles: how many there will be.
+    """
 
     def __init__(self, size: int, width: int, tiles: int) -> None:
         self.size, self.width = size, width
@@ -68,7 +78,10 @@ class Collection:
         self.left_out: list[Tensor] = []
 
     def add(self, scores: Float[Tensor, "q groups size"], maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
-        """Keep the best groups of a tile, whose rows may be fewer than `size`. maxima: of its groups, followed by -inf."""
+        """Keep the best groups of a tile, whose groups may have fewer than `size` rows.
+
+        maxima: of its groups, followed by -inf.
+        """
         subsets, length = lists.index.shape
         if length == 0:
             return
@@ -96,7 +109,7 @@ class Collection:
 
 
 class Groups:
-    """The best groups of some subsets, tile by tile, without the values of their rows: all of these are candidates."""
+    """Collects the best groups of some subsets, tile by tile, without the values of their rows: all rows become candidates."""
 
     def __init__(self, size: int, width: int) -> None:
         self.size, self.width = size, width
@@ -105,7 +118,7 @@ class Groups:
         self.left_out: list[Tensor] = []
 
     def add(self, maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
-        """Keep the best groups of a tile. maxima: of its groups, followed by minus infinity."""
+        """Keep the best groups of a tile. maxima: of its groups, followed by -inf."""
         subsets, length = lists.index.shape
         if length == 0:
             return
@@ -137,7 +150,7 @@ def best_and_next(
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
-    """Return the candidates of several batches of subsets as one, padded to the most candidates with values of minus infinity."""
+    """Return the candidates of several batches of subsets together, padded to the same number with values of minus infinity."""
     most = max(part.slot.shape[2] for part in parts)
     padded = [
         (F.pad(part.slot, (0, most - part.slot.shape[2])), F.pad(part.value, (0, most - part.value.shape[2]), value=-torch.inf))

@@ -1,7 +1,7 @@
-"""Maxima of groups without the products: by a Triton kernel on a GPU, by the same blocks in torch elsewhere.
+"""Maxima of groups of products, which are never written to memory: a Triton kernel on a GPU, the same blocks in torch elsewhere.
 
-Writing products in half precision and reading them once takes 4 bytes a product: at 384 numbers a row and 4.8 TB/s as long as
-the product itself takes on tensor cores. The kernel writes 4 bytes a group.
+To write a product in half precision and read it once moves 4 bytes. With 384 numbers a row and 4.8 TB/s that takes as long as
+tensor cores take to compute it. The kernel writes 4 bytes a group instead.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def group_maxima(queries: Float[Tensor, "q c"], rows: Float[Tensor, "slots c"], 
 
 
 def by_blocks(queries: Float[Tensor, "q c"], rows: Float[Tensor, "slots c"], group: int) -> Float[Tensor, "q groups"]:
-    """Return what the kernel returns, walking its blocks: products of some columns are added up, then reduced to maxima."""
+    """Return what the kernel returns, in its blocks: partial products of some columns are added, then reduced to maxima."""
     maxima = torch.empty(len(queries), len(rows) // group)
     for q in range(0, len(queries), 128):
         for s in range(0, len(rows), 256):

@@ -1,6 +1,6 @@
-"""A Triton kernel that multiplies queries with a tile of rows and writes the maxima of groups alone, never the products.
+"""A Triton kernel that multiplies queries with a tile of rows and writes only the maxima of groups, not the products.
 
-Imported only where it is used, since it needs Triton.
+It is imported only where it is used, since it needs Triton.
 """
 
 # ruff: noqa: ANN001, ANN202 - Triton reads the annotations of what it compiles
@@ -12,8 +12,8 @@ import triton.language as tl  # type: ignore[import-not-found]
 from torch import Tensor
 
 BLOCK_QUERIES, BLOCK_SLOTS, BLOCK_COLUMNS = 128, 256, 64  # 128 KiB of float32 sums a block, on 8 warps
-NARROW = 16  # columns of the last steps; rows have a multiple of these
-BANDS = 8  # blocks of queries that run side by side, so that they share a block of rows in the cache
+NARROW = 16  # columns of the last steps, where fewer than BLOCK_COLUMNS are left: rows have a multiple of 16 columns
+BANDS = 8  # blocks of queries that run side by side and share a block of rows in the L2 cache
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Lists of nearest neighbours: the k greatest scores of each row, the first index winning a tie, and lists made one."""
+"""Lists of nearest neighbours: the k greatest scores of each row, where the first index wins a tie, and how lists are merged."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def recall(index: Int[Tensor, "q k"], truth: Int[Tensor, "q k"]) -> float:
 def top(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
     """Return the k greatest of each row, greatest first, and their indices; the first index wins a tie.
 
-    `topk` leaves ties open. On a GPU, where asking for ties would stall, the values are ordered together with their indices.
+    `topk` does not say which of equal values it returns. A CPU looks for ties and sorts their rows; on a GPU the host would have
+    to wait for that, so values are ordered together with their indices.
     """
-    return top_of_pairs(values, k) if values.is_cuda else _top_sorting_ties_again(values, k)
+    return top_of_pairs(values, k) if values.is_cuda else _top_by_stable_sort(values, k)
 
 
 def top_of_pairs(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
-    """Return what `top` does, without waiting for the device: the k greatest of 64-bit integers that no two values share.
+    """Return the same as `top`, without a wait for the device: the k greatest of 64-bit integers, which are all different.
 
-    The upper half of an integer orders float32 values as integers (-0 as 0, NaN above infinity), the lower half indices,
-    downwards.
+    The upper half of an integer orders as its float32 value does (-0 as 0, NaN above infinity); the lower half is greater for a
+    smaller index.
     """
     bits = (values.float() + 0.0).view(torch.int32)
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
@@ -48,19 +49,19 @@ def top_of_pairs(values: Float[Tensor, "q n"], k: int) -> tuple[Float[Tensor, "q
     return values.gather(1, index), index
 
 
-def _top_sorting_ties_again(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Sort the rows where a tie lies among the k + 1 greatest again, stably."""
+def _top_by_stable_sort(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the same as `top`: by `topk`, and by a stable sort for the rows with a tie among their k + 1 greatest."""
     value, index = values.topk(min(k + 1, values.shape[1]), dim=1)
     tied = ((value[:, 1:] == value[:, :-1]) & value[:, 1:].isfinite()).any(1).nonzero()[:, 0]
     value, index = value[:, :k], index[:, :k]
     if len(tied):
-        again, order = values[tied].sort(dim=1, descending=True, stable=True)
-        value, index = value.index_copy(0, tied, again[:, :k]), index.index_copy(0, tied, order[:, :k])
+        ordered, order = values[tied].sort(dim=1, descending=True, stable=True)
+        value, index = value.index_copy(0, tied, ordered[:, :k]), index.index_copy(0, tied, order[:, :k])
     return value, index
 
 
 def stacked(subsets: Sequence[Neighbours]) -> Neighbours:
-    """Return the lists of several subsets as one."""
+    """Return the neighbours of several subsets with the subsets as the first dimension."""
     return Neighbours(torch.stack([subset.score for subset in subsets]), torch.stack([subset.index for subset in subsets]))
 
 

@@ -1,4 +1,4 @@
-"""A memory prepared for search in many subsets of its rows at once, by any engine."""
+"""Search in many subsets of one memory at once, by any engine."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ def nearest(
 class Search:
     """A memory prepared for search in any number of subsets of its rows at once.
 
-    segments: lengths of consecutive blocks of rows; members[s, b]: whether subset s holds block b. Rows of a block always
-    enter a subset together, such as the patches of one image. Engines other than "exact" build one index a subset.
-    first_pass: in what "exact" computes a first pass, whose answer is then proven in float32 ("none": it searches in float32 at
-    once); "auto" is "none" on a CPU, and on a GPU the memory's own type if that is a half, otherwise fp16.
-    fused: compute the first pass by a kernel that never writes products (needs Triton on a GPU).
+    segments: lengths of consecutive blocks of rows; members[s, b]: whether subset s holds block b. Rows of a block always enter a
+    subset together, such as the patches of one image. Engines other than "exact" build one index a subset. first_pass: the
+    precision in which "exact" computes bounds, whose answer it then proves in float32: fp16, bf16 or tf32. With "none" there is
+    one pass, in float32. "auto" is "none" on a CPU; on a GPU it is the memory's own dtype if that is fp16 or bf16, otherwise
+    fp16. fused: compute the first pass by a kernel that never writes products (needs Triton on a GPU).
+
+    Raises UserError for an unknown engine, metric or first pass, and where the memory holds values that are not finite.
     """
 
     def __init__(
@@ -82,12 +84,12 @@ class Search:
 
     @property
     def fallbacks(self) -> int | None:
-        """How many queries so far needed the plain search after two passes that proved nothing; None where there is one pass."""
+        """How many queries so far were searched by the plain search, for want of a proof; None where there is one pass."""
         return None if self._tally is None else self._tally.fallbacks
 
     @property
     def widened(self) -> int | None:
-        """How many queries so far needed more candidates than the first; None where there is one pass."""
+        """How many queries so far needed a second round with more candidates; None where there is one pass."""
         return None if self._tally is None else self._tally.widened
 
     def search(self, queries: Float[Tensor, "q d"], k: int) -> Neighbours:
@@ -105,7 +107,7 @@ class Search:
         else:
             length = HostCopy(torch.linalg.vector_norm(queries.to(self.memory.device).float()))
             found = self._search(queries, k)
-            longest = float(length.value())  # by now it is there
+            longest = float(length.value())  # its copy began before the search, so it has arrived
             if not longest < math.inf:
                 _check_finite(queries, "queries")
             if max(longest, self._length) < SAFE:
@@ -124,7 +126,7 @@ def _precision(first_pass: str, memory: Tensor) -> Precision | None:
 
 
 def _length(memory: Tensor, what: str) -> float:
-    """Return the length of all rows together, which none exceeds; on a CPU, where nothing depends on it, infinity.
+    """Return the length of all rows as one vector, which bounds that of each row; on a CPU, where it is not needed, infinity.
 
     Raises UserError where a value is not finite.
     """
@@ -132,7 +134,7 @@ def _length(memory: Tensor, what: str) -> float:
     if memory.is_cuda and len(memory):
         parts = [torch.linalg.vector_norm(part.float()) for part in memory.split(2**18)]
         length = float(torch.linalg.vector_norm(torch.stack(parts)))
-    if not length < math.inf:  # on a GPU this may also be an overflow of squares
+    if not length < math.inf:  # on a GPU the squares may also have overflowed, so every value is checked
         _check_finite(memory, what)
     return length
 

@@ -1,4 +1,4 @@
-"""How a memory is cut for a search: blocks of rows into groups of some rows, and consecutive groups into tiles."""
+"""The layout of a memory for a search: blocks of rows are cut into groups, and consecutive groups form tiles."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 # Tuned on a server CPU with AVX-512, memory of 1024 images x 196 patches x 384, 16 subsets; seconds of one core for 1024 queries:
 # 256 queries x 2^18 rows 1.5, 512 x 2^17 1.7, 1024 x 2^16 2.0.
-GROUPS = range(32, 65)  # how many rows one maximum may stand for
+GROUPS = range(32, 65)  # possible numbers of rows in a group
 TILE = 2**18  # rows multiplied at once; fixed, so that results do not depend on the memory at hand
 QUERIES = {"cpu": 256, "cuda": 2048}  # rows of the product: 256 MiB and 2 GiB of float32 with a full tile
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Consecutive groups. Facts that the host decides by are kept on the host.
+    """Consecutive groups. What the host needs to know stays on the host.
 
     rows: the row of the memory that each slot holds, on the memory's device (-1: padding). first: the first row, where the slots
     hold consecutive rows; None: there is padding. held[s, g]: whether subset s holds group g, on the CPU.

@@ -1,4 +1,4 @@
-"""Exact search in two passes: bounds of all scores in few bits, then the few rows that matter in float32, with a proof.
+"""Exact search in two passes: bounds of all scores in low precision, then scores of a few candidates in float32, with a proof.
 
 The first pass (`candidates`) finds for each query and subset the rows with the greatest bounds and a ceiling on the scores of all
 others. The second computes the candidates' scores in float32, one query and one row at a time, so that a score depends on
@@ -6,9 +6,9 @@ these two alone and equal rows tie exactly. Where the k-th of them exceeds the c
 that this float32 routine would find in the whole memory, ties to the first row. Other queries are searched with more candidates,
 and at last with the plain search.
 
-What equals what: the plain search adds the products of a score in another order. Both scores are within d 2^-24 |q| |r| of the
-real one, so the two searches list the same rows except where two scores are closer than twice that, which neither can tell
-apart.
+The result beside that of the plain search, which adds the products of a score in another order: both scores are within d 2^-24
+|q| |r| of the real one, so the two searches list the same rows except where two scores are closer than twice that, which neither
+can tell apart.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ GATHERED = 2**26  # most values of candidates' rows held at once
 
 @dataclass
 class Tally:
-    """How many queries needed more candidates than the first round has, and how many the plain search at last."""
+    """How many queries needed a second round with more candidates (`widened`), and how many the plain search (`fallbacks`)."""
 
     widened: int = 0
     fallbacks: int = 0
 
 
 class TwoPassSearch:
-    """A memory's rounded rows beside the plain search, which keeps its rows as they are."""
+    """The rounded rows of a memory, and their search. plain: the plain search of the same memory, which holds its tiles."""
 
     def __init__(self, plain: PlainSearch, metric: Metric, precision: Precision, *, fused: bool) -> None:
         self.plain, self.metric, self.precision, self.fused = plain, metric, precision, fused
@@ -66,29 +66,30 @@ class TwoPassSearch:
 
     @torch.no_grad()
     def search(self, queries: Tensor, k: int) -> Neighbours:
-        """Return the k nearest rows of every subset, as the plain search does; `tally` counts what was not proven at once."""
+        """Return the k nearest rows of every subset, as the plain search does; `tally` counts queries that are searched again."""
         queries = queries.to(self.memory.device).float()
         return self._search(queries, k, k + (SPARE_GROUPS if self.fused else max(k, SPARE)))
 
     def _search(self, queries: Tensor, k: int, width: int) -> Neighbours:
+        """Return the k nearest rows from `width` candidates; queries whose answers are not proven are searched again."""
         with bounds.summed_in_float32(queries.device, self.precision):
             found = [self._proven(chunk, k, width) for chunk in queries.split(queries_at_once(queries.device))]
-        doubtful = HostCopy(torch.cat([~proven.all(0) for _, proven in found]))
+        copied = HostCopy(torch.cat([~proven.all(0) for _, proven in found]))
         score, index = (torch.cat(parts, 1) for parts in zip(*((one.score, one.index) for one, _ in found), strict=True))
-        again = doubtful.value().nonzero()[:, 0]
-        if len(again) == 0:
+        unproven = copied.value().nonzero()[:, 0]
+        if len(unproven) == 0:
             return Neighbours(score, index)
-        again = on_device(again, queries.device)
+        unproven = on_device(unproven, queries.device)
         if width < WIDER * k + SPARE * WIDER:
-            self.tally.widened += len(again)
-            better = self._search(queries[again], k, WIDER * width)
+            self.tally.widened += len(unproven)
+            better = self._search(queries[unproven], k, WIDER * width)
         else:
-            self.tally.fallbacks += len(again)
-            better = self.plain.search(queries[again], k)
-        return Neighbours(score.index_copy(1, again, better.score), index.index_copy(1, again, better.index))
+            self.tally.fallbacks += len(unproven)
+            better = self.plain.search(queries[unproven], k)
+        return Neighbours(score.index_copy(1, unproven, better.score), index.index_copy(1, unproven, better.index))
 
     def _proven(self, queries: Tensor, k: int, width: int) -> tuple[Neighbours, Bool[Tensor, "s q"]]:
-        """Return neighbours, and whether they are proven to be the k nearest."""
+        """Return neighbours, and for which subsets and queries they are proven to be the k nearest."""
         doubled = queries if self.metric == "dot" else 2 * queries
         bounded = bounds.bounded_queries(doubled, self.scale, self.metric, self.precision)
         candidates = self._candidates(bounded, width)
@@ -101,7 +102,7 @@ class TwoPassSearch:
         return found, proven.T
 
     def _candidates(self, bounded: BoundedQueries, width: int) -> Candidates:
-        """Return the candidates of all subsets, in their order."""
+        """Return the candidates of all subsets, in the order of the subsets."""
         size = self.plain.group
         if self.fused:
             found = joined(self._groups(bounded, [Groups(size, width) for _ in self.subsets]))
@@ -116,7 +117,7 @@ class TwoPassSearch:
         return Candidates(*(part.index_select(1, self.order) for part in found))
 
     def _groups(self, bounded: BoundedQueries, collections: list[Groups]) -> list[Candidates]:
-        """Return the candidates of each batch of subsets from maxima alone."""
+        """Return the candidates of each batch of subsets, selected by the maxima of groups alone."""
         for keys, lists in zip(self.keys, self.lists, strict=True):
             maxima = F.pad(group_maxima(bounded.extended, keys, self.plain.group), (0, 1), value=-torch.inf)
             for collection, of_batch in zip(collections, lists, strict=True):

@@ -9,7 +9,8 @@ from photos import labelled, photos
 from timing import precision, seconds, settle
 
 from densebench import catalog, load_backbone, load_dataset, options
-from densebench.datasets.unlabelled import Joined, open_images
+from densebench.datasets.images import Joined
+from densebench.datasets.unlabelled import open_images
 from densebench.features.extract import extract
 from densebench.features.views import View
 from densebench.torchvision_ops import make_importable
