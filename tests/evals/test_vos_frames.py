@@ -14,7 +14,7 @@ from densebench.backbones.adapters import Pixels
 from densebench.errors import UserError
 from densebench.evals.vos.frames import FrameSize, resized, statistics
 from densebench.evals.vos.scoring import scores
-from densebench.evals.vos.tracking import Context, label_map, on_grid
+from densebench.evals.vos.tracking import Context, best_ids, on_grid, resized_ids
 from densebench.features.extract import Normalisation
 
 __all__ = ["empty_cache", "videos"]  # fixtures
@@ -92,6 +92,12 @@ def test_colour_statistics():
     assert statistics(imagenet, "dino").std == (0.228, 0.224, 0.225)
     assert statistics(imagenet, "backbone").std == (0.229, 0.224, 0.225)
     assert statistics(other, "dino").std == other.std and statistics(imagenet, "dino").mean == imagenet.mean
+
+
+def label_map(soft, shape, native, upsample):
+    """The ids of a frame of size `native` that the backbone saw at `shape`."""
+    size = native if upsample == "nearest" else shape
+    return resized_ids(best_ids(soft, size, upsample).numpy(), native[::-1], upsample)
 
 
 def test_label_maps_by_hand():

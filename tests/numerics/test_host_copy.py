@@ -1,4 +1,4 @@
-"""Indices of true entries whose number is read late, against `nonzero` and by hand."""
+"""What is read late: steps one behind, and indices of true entries, against `nonzero` and by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densebench.numerics.device_copy import on_device
-from densebench.numerics.host_copy import HostCopy
+from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.late_indices import LateIndices, positions_among, true_indices
 
 
@@ -59,3 +59,12 @@ def test_the_counts_of_all_masks_are_read_at_once(monkeypatch, masks):
 def test_a_tensor_for_the_cpu_stays_as_it_is():
     tensor = torch.rand(3, 4)[:, 1:]
     assert torch.equal(on_device(tensor, torch.device("cpu")), tensor)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize(("device", "behind"), [("cpu", 0), ("cuda", 1)])
+def test_every_step_comes_in_order_and_on_a_gpu_once_the_next_one_is_made(device, behind, count):
+    made = []
+    steps = (made.append(number) or number for number in range(count))
+    found = [(step, len(made)) for step in one_late(steps, torch.device(device))]
+    assert found == [(number, min(count, number + 1 + behind)) for number in range(count)]

@@ -72,6 +72,18 @@ def test_directions_are_those_of_the_inverse_hessian_of_bfgs():
         assert float(cosine) == pytest.approx(1.0, abs=1e-9), k
 
 
+def test_a_problem_that_no_step_improves_is_not_tried_again():
+    calls = []
+
+    def walled(points):
+        calls.append(points)
+        return torch.where((points == 1).all(1), 0.0, math.inf), torch.ones_like(points)
+
+    found = minimise(walled, torch.ones(2, 3, dtype=f64), iterations=50, tolerance=1e-9)
+    assert (found.points == 1).all() and not found.converged.any()
+    assert len(calls) < 50
+
+
 @pytest.mark.parametrize("beyond", [math.inf, -math.inf, math.nan])
 def test_a_wall_all_around_the_start_keeps_the_problem_there_and_others_unharmed(beyond):
     function, minima, _ = quadratics((20, 1, 20), 5, seed=19)

@@ -26,15 +26,15 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path, monkeypatch,
             before = {name: value.clone() for name, value in training.objective.state_dict().items()}
             student = [p.clone() for p in training.student.parameters()]
             recolour = torch.full((8, 3, 32, 32), torch.nan)
-            monkeypatch.setattr(loop, "render", lambda *_: recolour)
+            monkeypatch.setattr(loop, "render_views", lambda *_: (recolour, recolour))
             report = step(training, batches, recipes)
-            monkeypatch.setattr(loop, "render", render)
+            monkeypatch.setattr(loop, "render_views", render_views)
             assert all(torch.equal(value, before[name]) for name, value in training.objective.state_dict().items())
             assert all(torch.equal(p, q) for p, q in zip(training.student.parameters(), student, strict=True))
             return report
         return step(training, batches, recipes)
 
-    render = loop.render
+    render_views = loop.render_views
     monkeypatch.setattr(loop, "train_step", poisoned)
     run = train("cribo", tmp_path / "run")
     assert "step 4: the loss or a gradient is not finite; the step is skipped (1 so far)" in capsys.readouterr().err
