@@ -60,7 +60,7 @@ def write(folder: Path) -> None:
 
 
 def _gpu_tables(folder: Path) -> str:
-    """Return what `make gpu` measured, a table for each device; before the first one, that nothing was."""
+    """Return a table of what `make gpu` measured for each device, or a line that says that nothing was measured yet."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         measured = json.loads(path.read_text(encoding="utf-8"))

@@ -125,8 +125,9 @@ class KMeans(Clustered):
         ]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
-        """Read labels first (they fail early), then extract features, then cluster: for one point after the other on a CPU, for
-        several at once on a GPU. Scores come as soon as they are known.
+        """Read labels first (they fail early), then extract features, then cluster and yield scores as soon as they are known.
+
+        On a CPU points are clustered one after the other, on a GPU several at once.
         """
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]

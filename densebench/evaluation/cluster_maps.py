@@ -98,7 +98,7 @@ def confusions(maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"
 def counted_together(
     maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"]], k: int, classes: int
 ) -> Int[Tensor, "n c k"]:
-    """Return the same as `confusions` on the device of `maps`: images of one size together, void pixels in a bin of their own."""
+    """Return the same as `confusions`, on the device of `maps`: consecutive images of one size are counted together."""
     counts = torch.zeros(len(maps), classes * k + 1, dtype=torch.int64, device=maps.device)
     one, start = torch.ones((), dtype=torch.int64, device=maps.device), 0
     for (height, width), equal in itertools.groupby(truth, key=lambda label: tuple(label.shape)):

@@ -23,10 +23,10 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import Progress, progress
 from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item
-from densebench.datasets.io.loader import Samples, checked, make_loader
-from densebench.datasets.io.shared_memory import piece_size
+from densebench.datasets.io.loader import checked
+from densebench.features.loading import load_views
 from densebench.features.memory import Table, in_use
-from densebench.features.pipeline import BATCH, WRITERS, Piece, Writer, computed, gathered, images_at_once
+from densebench.features.pipeline import WRITERS, Piece, Writer, computed, gathered, images_at_once
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
@@ -54,7 +54,10 @@ class Normalisation:
 
 @functools.lru_cache(maxsize=32)
 def _channels(values: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Float[Tensor, "3 1 1"]:
-    """Return a value for each channel. It stays on the device: a copy to a GPU makes the host wait for all that is queued."""
+    """Return a number for each channel.
+
+    It is cached on the device, since a copy to a GPU makes the host wait for all that is queued.
+    """
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
 
@@ -157,7 +160,7 @@ class Extraction:
             return grids.contiguous() if grids.is_cuda else grids
 
     def chosen(self, names: Sequence[str], grids: Float[Tensor, "b gh gw d"]) -> Float[Tensor, "*patches d"]:
-        """Return what is kept of the features of some images: all of them, or their chosen patches, one after the other."""
+        """Return the features that are stored: those of all patches, or of the chosen patches of each image, concatenated."""
         if self.patches is None:
             return grids
         area = grids.shape[1] * grids.shape[2]
@@ -167,7 +170,7 @@ class Extraction:
             return grids.flatten(0, 2).index_select(0, rows.to(grids.device, non_blocking=True))
 
     def images_at_once(self, batch_size: int | None, device: torch.device, shape: tuple[int, int]) -> int:
-        """Return how many views of a shape (height, width) go through the backbone together; None is chosen for the device."""
+        """Return how many views of a shape (height, width) go through the backbone together. batch_size: None: chosen."""
         return images_at_once(batch_size, device, shape, self.backbone.stride)
 
     def features(
@@ -187,10 +190,19 @@ class Extraction:
                 make_room(cache_root(), self.nbytes(missing), limit)
             self.backbone.to(device)
             most = functools.cache(functools.partial(self.images_at_once, batch_size, device))
-            batches = gathered(checked(_loader(self, missing, most, workers, device)), most)
+            batches = gathered(checked(self._views(missing, most, workers, device)), most)
             with progress(self.label, len(missing)) as bar, measured("features", CPU, images=len(missing)):
-                self._fill(store, batches, device, limit, bar)  # all of it lies on disk at the end
+                self._fill(store, batches, device, limit, bar)  # it ends when all are stored
         return Features(store, self.keys)
+
+    def _views(
+        self, items: Sequence[Item], most: Callable[[tuple[int, int]], int], workers: int, device: torch.device
+    ) -> Iterable[Any]:
+        """Return the names and views of images, loaded in pieces. Raises UserError where a size does not fit the backbone."""
+        shapes = [self.view.shape(*self.dataset.image_size(item)) for item in items]
+        for shape in sorted(set(shapes)):
+            self.backbone.check_size(*shape)
+        return load_views(self.dataset, items, self.view, self.digests, shapes, most, workers, device)
 
     def _fill(
         self, store: Store | Table, batches: Iterator[list[Piece]], device: torch.device, limit: int | None, bar: Progress
@@ -206,7 +218,7 @@ class Extraction:
             return self.chosen(names, self.passed(images, device))
 
         on_gpu = device.type == "cuda"
-        threads = 0 if not on_gpu else 1 if limit is not None else WRITERS  # the cores of a CPU are computing
+        threads = 0 if not on_gpu else 1 if limit is not None else WRITERS  # on a CPU the backbone needs the cores
         pending: dict[str, Tensor] = {}
         size = 0
         with Writer(write, threads) as writer:
@@ -214,7 +226,7 @@ class Extraction:
                 for name, grid in zip(names, self._split(names, kept), strict=True):
                     pending[self.keys[name]] = grid
                     size += grid.nbytes
-                    if size >= SHARD_BYTES and (on_gpu or name == names[-1]):  # a batch of a GPU fills several shards
+                    if size >= SHARD_BYTES and (on_gpu or name == names[-1]):  # a GPU's batch may fill several shards
                         writer.put(pending)
                         pending, size = {}, 0
                 bar.advance(len(names))
@@ -222,7 +234,7 @@ class Extraction:
                 writer.put(pending)
 
     def _split(self, names: Sequence[str], kept: Tensor) -> Sequence[Tensor]:
-        """Return what is kept of each image, as a tensor of its own unless it was copied from a GPU for the store."""
+        """Return what is stored of each image: a copy, unless the features were copied from a GPU for the store alone."""
         parts = kept.unbind(0) if self.patches is None else kept.split([len(self.patches[name]) for name in names])
         return parts if kept.is_pinned() and in_use() is None else [part.clone() for part in parts]
 
@@ -250,64 +262,6 @@ def extract(
     """
     extraction = Extraction(backbone, dataset, items, view, patches, normalisation, precision, label)
     return extraction.features(device, batch_size, workers)
-
-
-class _Images(Samples):
-    """Decodes images and makes their views, in worker processes."""
-
-    def __init__(self, dataset: Dataset, items: Sequence[Item], digests: dict[str, str], view: View | CentreCropView) -> None:
-        self.dataset, self.items, self.digests, self.view = dataset, items, digests, view
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def sample(self, key: int) -> tuple[str, Float[Tensor, "3 h w"]]:
-        item = self.items[key]
-        return item.name, self.view.image(self.dataset.image(item), self.digests[item.name])
-
-
-def _loader(
-    extraction: Extraction, items: Sequence[Item], most: Callable[[tuple[int, int]], int], workers: int, device: torch.device
-) -> Iterable[Any]:
-    """Return the views of the images in pieces, of which `gathered` makes batches of `most(shape)`.
-
-    On the CPU a piece is a batch, unless the shared memory is too small for those that the workers decode ahead.
-    """
-    view, dataset = extraction.view, extraction.dataset
-    shapes = [view.shape(*dataset.image_size(item)) for item in items]
-    for shape in sorted(set(shapes)):
-        extraction.backbone.check_size(*shape)
-    batches = list(_equal_batches(shapes, most))
-    workers = min(workers, len(items))
-    size, pixels = max(map(len, batches)), max(3 * height * width for height, width in shapes)
-    size = min(size, BATCH) if device.type == "cuda" else size
-    size = piece_size(pixels * torch.float32.itemsize, workers, size) if workers else size
-    pieces = [batch[start : start + size] for batch in batches for start in range(0, len(batch), size)]
-    images, memory = _Images(dataset, items, extraction.digests, view), in_use()
-    batch_bytes, pin = size * pixels * torch.float32.itemsize, device.type == "cuda"
-    load = functools.partial(make_loader, images, _collate, workers, pin, batch_bytes=batch_bytes)
-    if memory is None:
-        return load(batch_sampler=pieces)
-    images.dataset = memory.source if dataset is memory.dataset else dataset  # views are kept, images not
-    what = [view.identity(), class_code(type(view))]
-    keys = [digest([*what, *((items[i].name, extraction.digests[items[i].name]) for i in piece)]) for piece in pieces]
-    return memory.batches(keys, pieces, lambda some: load(batch_sampler=some))
-
-
-def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, "b 3 h w"]]:
-    names, images = zip(*batch, strict=True)
-    return list(names), torch.stack(images)
-
-
-def _equal_batches(shapes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
-    """Yield batches of at most `most(shape)` indices whose images have one shape, in order of first appearance."""
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        by_shape.setdefault(shape, []).append(index)
-    for shape, indices in by_shape.items():
-        size = most(shape)
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
 
 
 @contextmanager

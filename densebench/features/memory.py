@@ -61,8 +61,8 @@ class Memory:
     ) -> Iterator[Any]:
         """Yield batches in order: those in memory, and the others as `load` returns them.
 
-        keys: what identifies the views of each batch. batches: the indices of the images in each. For a GPU `load` returns them
-        in page-locked memory, where they stay.
+        keys: what identifies the views of each batch. batches: the indices of the images in each. For a GPU `load` returns
+        them in page-locked memory, and there they are cached.
         A batch that cannot be read is yielded as `load` yields it, and is not stored.
         """
         loaded = iter(load([batch for key, batch in zip(keys, batches, strict=True) if key not in self._cached]))
@@ -108,7 +108,7 @@ class Memory:
 
 
 def _taken(views: Tensor) -> int:
-    """Return the bytes that views take; torch gives page-locked memory in powers of two."""
+    """Return the bytes of memory that views take: torch allocates page-locked memory in powers of two."""
     return 1 << (views.nbytes - 1).bit_length() if views.is_pinned() else views.nbytes
 
 

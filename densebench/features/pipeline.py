@@ -1,7 +1,7 @@
-"""Batches of images through a network, and what comes out to a store: on a GPU, all at the same time.
+"""Batches of images through a network and their features to a store: on a GPU copies, computation and writing overlap.
 
-While the GPU computes one batch, the next one is copied to it and the results of the one before are copied back, each on a stream
-of its own; threads write shards meanwhile. The host waits for the copy of the results of the batch before, and for nothing else.
+While the GPU computes one batch, the next one is copied to it and the features of the one before are copied back, each on a CUDA
+stream of its own, and threads write shards. The host waits only for the copy of the features of the batch before.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.host_copy import HostCopy
 
 BATCH = 16
-"""Images in a forward pass on the CPU, and at most those that a worker process sends at once."""
+"""Images in a forward pass on the CPU; for a GPU, the most images that a worker process sends at once."""
 TOKENS = 2**17
 """Patches in a forward pass that fill a GPU: 128 images of 512 px in patches of 16."""
 PIXEL_BYTES = 1024
-"""Memory of the GPU that one pixel takes in a forward pass: above what a convolutional network needs, far above a ViT."""
+"""Bytes of GPU memory that one pixel takes in a forward pass: more than a convolutional network needs, far more than a ViT."""
 MOST = 512
-"""Images in a forward pass that is chosen for a GPU, at most."""
+"""The most images in a forward pass whose size is chosen for a GPU."""
 WRITERS = 4
-"""Threads that write what a GPU computes; one writes about 1 GB/s, of which half is the checksum."""
+"""Threads that write the features of a GPU; each writes about 1 GB/s, and spends half of the time on the checksum."""
 
 Piece = tuple[list[str], Tensor]
 """The names of some images of one size, and their views `[b 3 h w]`."""
 Compute = Callable[[list[str], Tensor], Tensor]
-"""Returns what is kept of some images of one size, on the device."""
+"""Returns the features to store of some images of one size, on the device."""
 
 
 def images_at_once(given: int | None, device: torch.device, shape: tuple[int, int], stride: int) -> int:
     """Return how many images of a shape (height, width) go through a network together.
 
-    `given` where it is not None, else BATCH on the CPU; on a GPU as many as fill it and as half of its free memory holds.
+    `given` where it is not None; else BATCH on the CPU, and on a GPU as many as fill it, but no more than half of its free memory
+    holds.
     """
     if given is not None:
         return given
@@ -53,7 +54,7 @@ def images_at_once(given: int | None, device: torch.device, shape: tuple[int, in
 
 
 def gathered(pieces: Iterable[Piece], most: Callable[[tuple[int, int]], int]) -> Iterator[list[Piece]]:
-    """Yield consecutive pieces of one size together, in order: as many as hold at most `most(shape)` images, at least one."""
+    """Yield consecutive pieces of one image size as batches of at most `most(shape)` images, or of one larger piece."""
     batch: list[Piece] = []
     count = 0
     for names, images in pieces:
@@ -70,10 +71,10 @@ def gathered(pieces: Iterable[Piece], most: Callable[[tuple[int, int]], int]) ->
 
 
 def computed(batches: Iterable[list[Piece]], compute: Compute, device: torch.device) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield names and what `compute` returns for them, on the CPU, in order; on a GPU one batch late.
+    """Yield the names of images and what `compute` returns for them, on the CPU, in order; on a GPU one batch late.
 
-    A batch that does not fit the memory of the GPU is halved, and so are those after it. Raises UserError where one image does
-    not fit.
+    A batch that does not fit the memory of the GPU is halved, and the next ones too. Raises UserError where one image does not
+    fit.
     """
     halving = _Halving(compute)
     if device.type == "cuda":
@@ -85,7 +86,7 @@ def computed(batches: Iterable[list[Piece]], compute: Compute, device: torch.dev
 
 
 def _overlapped(batches: Iterable[list[Piece]], halving: _Halving, device: torch.device) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield as `computed` does: copies to the device and back go on beside the forward pass."""
+    """Yield the same as `computed`, for a GPU: copies in both directions overlap with the forward pass."""
     incoming, outgoing, here = torch.cuda.Stream(device), torch.cuda.Stream(device), torch.cuda.current_stream(device)
     begun: deque[list[tuple[list[str], HostCopy]]] = deque()
     for pieces in batches:
@@ -93,7 +94,7 @@ def _overlapped(batches: Iterable[list[Piece]], halving: _Halving, device: torch
             moved = [images.to(device, non_blocking=True) for _, images in pieces]
             images = moved[0] if len(moved) == 1 else torch.cat(moved)
             here.wait_event(incoming.record_event())
-        images.record_stream(here)  # its memory is not given to another batch before this one is computed
+        images.record_stream(here)  # so that its memory is not reused before the forward pass is done
         copies = []
         for names, result in halving.parts(_names(pieces), images):
             outgoing.wait_event(here.record_event())
@@ -113,28 +114,28 @@ def _names(pieces: list[Piece]) -> list[str]:
 
 
 class _Halving:
-    """Computes batches, in parts where the memory of the GPU does not hold a whole one."""
+    """Computes batches: in parts, where a whole batch does not fit the memory of the GPU."""
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
         self._most: int | None = None
 
     def parts(self, names: list[str], images: Tensor) -> Iterator[tuple[list[str], Tensor]]:
-        """Yield the names of the images and what was computed of them, in as few parts as fit."""
+        """Yield the names of the images and what `compute` returns for them, in parts that fit the memory."""
         start = 0
         while start < len(names):
             end = min(len(names), start + (self._most or len(names)))
-            result = self._tried(names[start:end], images[start:end])
+            result = self._try(names[start:end], images[start:end])
             if result is None:
                 self._halve(end - start, images)
                 continue
             yield names[start:end], result
             start = end
 
-    def _tried(self, names: list[str], images: Tensor) -> Tensor | None:
+    def _try(self, names: list[str], images: Tensor) -> Tensor | None:
         try:
             return self._compute(names, images)
-        except torch.cuda.OutOfMemoryError:  # no more is done here: the traceback holds the memory that has to be freed
+        except torch.cuda.OutOfMemoryError:  # the traceback refers to the memory that must be freed: nothing else may happen here
             return None
 
     def _halve(self, count: int, images: Tensor) -> None:
@@ -149,10 +150,10 @@ class _Halving:
 
 
 class Writer:
-    """Calls `write` while the block goes on: in so many threads, each with one call at most; with none, at once.
+    """Calls `write` in threads while the caller goes on; with 0 threads, in `put` itself. It is a context manager.
 
-    All that was handed over is written when the block ends, even where it ends by an error. Raises what `write` raises: at the
-    next `put`, or at the end.
+    At most one call for each thread is under way. When the block ends, even by an error, all that was given to `put` is written.
+    Errors of `write` are raised by the next `put`, or at the end of the block.
     """
 
     def __init__(self, write: Callable[[dict[str, Tensor]], None], threads: int) -> None:
@@ -161,7 +162,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(threads, "densebench-writer") if threads else None
 
     def put(self, tensors: dict[str, Tensor]) -> None:
-        """Hand over what is to be written; wait for the first call while every thread has one."""
+        """Begin to write tensors; where all threads are busy, wait for the oldest call."""
         if self._pool is None:
             self._write(tensors)
             return

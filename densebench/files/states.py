@@ -4,8 +4,8 @@ A state is a safetensors file with a checksum; its numbers (step, optimiser grou
 state is written whole or not at all, and a damaged one is never resumed from. Randomness has no state to save: every draw is a
 function of seed, step and image.
 
-A state may be large: the memory bank of CrIBo alone takes 4.9 GB in fp32, and in an epoch of COCO all of it changes. So a run
-writes its states in a thread, from a copy in main memory (`StateWriter`), while it trains on.
+A state may be large: the memory bank of CrIBo alone takes 4.9 GB in fp32, and an epoch of COCO changes all of it. So a thread
+writes the states from a copy in main memory while the training goes on (`StateWriter`).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def save_state(
 class StateWriter:
     """Writes the states of a run in a thread, one after the other, and removes all but the newest `keep`.
 
-    A state is a copy of all tensors at the moment of `save`, so the training may change them afterwards. The copies take as much
-    main memory as a state; there is only one at a time. On a GPU they are queued behind the step and go to page-locked memory at
-    the speed of the bus; neither the host nor a later step waits for the disk. A state that cannot be written leaves the older
-    ones as they are, and its UserError is raised by the next call of any method.
+    A state is a copy of all tensors at the moment of `save`, so the training may change them afterwards. There is one copy at a
+    time; it takes as much main memory as a state. On a GPU the copies to page-locked memory are queued behind the step, and
+    neither the host nor later steps wait for the disk. A state that cannot be written leaves the older ones as they are, and its
+    UserError is raised by the next call of any method.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -55,7 +55,7 @@ class StateWriter:
     def save(
         self, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, facts: Mapping[str, Any]
     ) -> None:
-        """Begin to write a state, once the one before is written."""
+        """Begin to write a state; wait first until the one before is written. facts: JSON values for the file's metadata."""
         self.wait()
         copies = {name: _copied(tensor) for name, tensor in _tensors(modules, optimiser).items()}
         self._thread = threading.Thread(
@@ -64,13 +64,13 @@ class StateWriter:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise the error of a state that could not be written; wait for nothing."""
+        """Raise the error of a state that could not be written, if there is one, without a wait for the thread."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def wait(self) -> None:
-        """Wait until the state is written, and older ones are removed."""
+        """Wait until the last state is written and older ones are removed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -85,7 +85,7 @@ class StateWriter:
 
 
 def _tensors(modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the tensors of a state by name, as they are: none is copied."""
+    """Return the tensors of a state by name; none is copied."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
@@ -95,7 +95,7 @@ def _tensors(modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer)
 
 
 def _copied(tensor: Tensor) -> Callable[[], Tensor]:
-    """Return a function that returns the tensor as it is now, on the CPU."""
+    """Begin a copy of a tensor as it is now, and return a function that returns it, on the CPU."""
     if tensor.is_cuda:
         return HostCopy(tensor).value
     copy = tensor.detach().clone()

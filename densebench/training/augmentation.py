@@ -1,4 +1,4 @@
-"""Augmentation: boxes and colours of views, drawn per image, and applied view by view on the CPU (on a GPU: `rendering`).
+"""Augmentation: boxes and colours of views, drawn for each image, and their application on the CPU (on a GPU: `rendering`).
 
 Source: the data augmentation of DINO's official code (BYOL's), on floating-point tensors instead of bytes: nothing is rounded
 between the steps. Blur is a true Gaussian where Pillow approximates one by box filters.
@@ -74,7 +74,7 @@ class ViewSpec:
     def _colours(self, generator: np.random.Generator) -> list[float]:
         """Return the parameters after the box: flip, jitter, 3 factors, hue, order of 4 operations, grey, sigma, solarise.
 
-        Numbers in 0 .. 1 are drawn several at a time, which gives the same ones as one by one in a fraction of the time.
+        Numbers in 0 .. 1 are drawn together: they are the same as if drawn one by one, in a fraction of the time.
         """
         blur, solarise = self.blur, self.solarise
         if self.other is None:
@@ -91,7 +91,7 @@ class ViewSpec:
 
 
 def _between(low: float, high: float, share: float) -> float:
-    """Return the number that lies at a share of the way, as `numpy.random.Generator.uniform` computes it."""
+    """Return `low + (high - low) * share`, as `numpy.random.Generator.uniform` computes it."""
     return low + (high - low) * share
 
 
@@ -150,14 +150,14 @@ def shared(one: Crop, other: Crop) -> int:
 class AugmentParams:
     """The random parameters of one view of b images, `[b 17]` on the CPU, with properties that name the columns.
 
-    moved: the same on the device, where the batch was moved there.
+    moved: the same table on the device, once `Batch.on` has copied it there.
     """
 
     table: Float[Tensor, "b 17"]
     moved: Float[Tensor, "b 17"] | None = None
 
     def on(self, device: torch.device) -> AugmentParams:
-        """Return the parameters on a device; nothing is copied where they are there already."""
+        """Return the parameters on a device; nothing is copied if they are there already."""
         table = self.table if self.moved is None else self.moved
         return AugmentParams(table.to(device, non_blocking=True))
 
@@ -235,7 +235,7 @@ def _apply(pixels: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor],
 
 @functools.cache
 def constant(values: tuple[float, ...], device: torch.device) -> Float[Tensor, "3 1 1"]:
-    """Return a number for each channel; it is copied to a device once."""
+    """Return a number for each channel, which is copied to each device only once."""
     return torch.tensor(values, device=device).view(3, 1, 1)
 
 

@@ -32,8 +32,8 @@ from densebench.training.augmentation import AugmentParams, ViewSpec, draw_views
 from densebench.training.rendering import Plan, plan_views
 
 Key = tuple[int, int]  # epoch, image
-PIECE = 32  # images that a worker decodes before it sends them, at most
-SAMPLED = 16  # images by whose sizes the memory of all is estimated
+PIECE = 32  # most images that a worker decodes before it sends them
+SAMPLED = 16  # images from whose sizes the memory of a batch is estimated
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Batch:
     pixels: the part of each image that its views show, without padding: 3 bytes for each pixel of these parts and no more. So
     1,024 images of 500 x 375 px take at most 576 MB, and one of 2,500 x 2,500 px among them adds 19 MB. offsets: the top left
     corner of that part in the image (top, left, px). draws[v]: the parameters of view v. numbers: of the images in the data set.
-    broken: titles of files that could not be decoded. plans: how a GPU renders the views, once the batch was moved to it (`on`).
+    broken: titles of files that could not be decoded. plans: how a GPU renders the views; set by `on`.
     """
 
     pixels: Pictures
@@ -54,10 +54,10 @@ class Batch:
     plans: tuple[Plan, ...] = ()
 
     def on(self, device: torch.device, specs: Sequence[ViewSpec]) -> Batch:
-        """Return the batch with its pixels, and all that is needed to render its views, on a GPU.
+        """Return the batch on a GPU: its pixels, and the plans and parameters by which its views are rendered.
 
-        There are two kinds of copies, and the host waits for none: the pixels, and one of everything else (`packed_on_device`).
-        Offsets, draws and numbers are on the host, too.
+        The host waits for no copy. The pixels are one or several copies, all else is a single one (`packed_on_device`). Offsets,
+        draws and numbers stay on the host as well.
         """
         tables = np.stack([draws.table.numpy() for draws in self.draws])
         plans = plan_views(self.pixels, self.offsets, tables, specs)
@@ -67,18 +67,18 @@ class Batch:
             replace(plan, arrays={name: there[number, name] for name in plan.arrays}) for number, plan in enumerate(plans)
         )
         draws = tuple(AugmentParams(own.table, table) for own, table in zip(self.draws, there["tables"], strict=True))
-        return replace(self, pixels=self.pixels.to(device), draws=draws, numbers=pinned(self.numbers, device), plans=plans)
+        return replace(self, pixels=self.pixels.to(device), draws=draws, numbers=page_locked(self.numbers, device), plans=plans)
 
     def pin_memory(self) -> Batch:
         """Return the batch with its pixels in page-locked memory; a loader with `pin_memory=True` calls this.
 
-        The rest is small, and page-locked together once the pieces of a batch are joined (`on`).
+        The rest is small: `on` copies it to page-locked memory, once the pieces of a batch are joined.
         """
         return replace(self, pixels=self.pixels.pin_memory())
 
 
-def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host in page-locked memory, for a GPU."""
+def page_locked(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host, in page-locked memory where the device is a GPU."""
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
@@ -151,13 +151,13 @@ class Reader(torch.utils.data.Dataset[tuple[np.ndarray, np.ndarray, int, tuple[s
             np.zeros((1, 1, 3), np.uint8),
             number,
             tuple(broken),
-        )  # no file can be decoded: the count of broken files stops the run
+        )  # no file can be decoded: the run stops, since too many files are broken
 
 
 def collate(samples: Sequence[tuple[np.ndarray, np.ndarray, int, tuple[str, ...]]], interleaved: bool = False) -> Batch:
-    """Return samples of a `Reader` as a batch, with only the rectangle around its views of each image.
+    """Return samples of a `Reader` as a batch; of each image it holds only the rectangle around its views.
 
-    interleaved: whether the channels of a pixel are neighbours (`Pictures.of`), as a GPU wants it.
+    interleaved: whether the channels of a pixel are neighbours (`Pictures.of`), which is faster on a GPU.
     """
     boxes = np.stack([draws[:, :4] for _, draws, _, _ in samples]).astype(np.int64)
     low, high = boxes[:, :, :2].min(axis=1), (boxes[:, :, :2] + boxes[:, :, 2:]).max(axis=1)
@@ -201,7 +201,7 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
     if workers:
         image_bytes = usual_bytes(reader.images)
         size = piece_size(image_bytes, workers, PIECE)
-        held = 1 if pin else 2 * math.ceil(len(first) / size)  # the parts of a batch, until the next one has come
+        held = 1 if pin else 2 * math.ceil(len(first) / size)  # unless page-locked copies replace them, a batch's parts
         ahead = max(2, math.ceil(2 * len(first) / (size * workers)))
         sampling = {"prefetch_factor": ahead, "held": held, "batch_bytes": size * image_bytes}
     batches = Batches(_cut(itertools.chain([first], keys), size, pieces))
@@ -213,7 +213,7 @@ def load_batches(reader: Reader, keys: Iterator[list[Key]], workers: int, pin: b
 
 
 def usual_bytes(images: Images) -> int:
-    """Return the bytes of the pixels of an image on average, from the headers of a few; 0 where none can be read."""
+    """Return the average bytes of an image's pixels, from the headers of SAMPLED images; 0 where none can be read."""
     sizes = []
     for number in limited(range(len(images)), SAMPLED):
         with suppress(UserError):

@@ -19,18 +19,18 @@ from densebench.errors import UserError
 from densebench.numerics.crops import Pictures
 from densebench.training.batches import Batch
 
-RUN = 64  # images that a thread takes at once
+RUN = 64  # consecutive images that a thread decodes
 MOST_THREADS = 16
 
 
 class Cache(Images):
-    """All images of a data set, decoded once, as bytes in one buffer, with a short side of at most `side` px.
+    """All images of a data set, decoded once into one buffer of bytes, with a short side of at most `side` px.
 
-    Larger images are reduced to that size, so crops of a small part of them lose some detail. The headers of the files say how
-    large the buffer must be; then threads decode every image into its place, so memory holds the pixels once. Code of the user's
-    own, which reads some data sets, is called by one thread.
+    Larger images are resized to that side, so crops of a small part of them lose some detail. The size of the buffer follows from
+    the headers of the files; then threads decode every image straight into it, so memory holds the pixels only once. Data sets
+    that are read by the user's own code are read by one thread.
 
-    shared: whether processes that decode will read it; then it lies in shared memory. Raises UserError where that is too small.
+    shared: whether worker processes will read it, so that it lies in shared memory. Raises UserError where that is too small.
     """
 
     def __init__(self, images: Images, side: int, shared: bool = True) -> None:
@@ -75,7 +75,7 @@ class Cache(Images):
         return Shapes(self), self
 
     def fill(self, batch: Batch) -> Batch:
-        """Return a batch that was drawn from `Shapes`, with its pixels as views of the cached bytes; none is copied."""
+        """Return a batch that was drawn from `Shapes`, with views of the cached bytes as its pixels; no byte is copied."""
         numbers, (top, left) = batch.numbers.numpy(), batch.offsets.numpy().astype(np.int64).T
         row = 3 * np.array(self.shapes, np.int64).reshape(-1, 2)[numbers, 1]
         ones = np.ones_like(row)
@@ -118,7 +118,7 @@ class Shapes(Images):
 
 
 class _Room:
-    """One buffer with a place for each image, which threads fill."""
+    """One buffer with a range of bytes for each image, which threads fill."""
 
     def __init__(self, shapes: list[tuple[int, int]], shared: bool) -> None:
         self.shapes = shapes
@@ -126,16 +126,16 @@ class _Room:
         self.bytes = _buffer(int(self.starts[-1]), shared)
         self._shared = shared
         self._larger: dict[int, np.ndarray] = {}
-        """Images that are larger than their headers said."""
+        """Images that are larger than their headers say."""
 
     def fill(self, images: Images, run: range, side: int, bar: Progress) -> None:
-        """Decode some images into their places."""
+        """Decode some images into the buffer."""
         for number in run:
             pixels = _decoded(images, number, side)
-            place = self.bytes[self.starts[number] : self.starts[number + 1]].numpy()
+            part = self.bytes[self.starts[number] : self.starts[number + 1]].numpy()
             self.shapes[number] = (pixels.shape[0], pixels.shape[1])
-            if pixels.size <= place.size:
-                place[: pixels.size] = pixels.reshape(-1)
+            if pixels.size <= part.size:
+                part[: pixels.size] = pixels.reshape(-1)
             else:
                 self._larger[number] = pixels.copy()
             bar.advance()
@@ -143,8 +143,8 @@ class _Room:
     def packed(self) -> tuple[Tensor, list[tuple[int, int]], np.ndarray]:
         """Return the bytes without gaps, the shapes of the images, and where each begins.
 
-        There are gaps where a file has a header and cannot be decoded. They are closed within the buffer; only where an image is
-        larger than its header said is another one made.
+        A file with a header that cannot be decoded leaves a gap. Gaps are closed within the buffer; a second buffer is made only
+        where an image is larger than its header says.
         """
         starts = _starts(self.shapes)
         if np.array_equal(starts, self.starts):
@@ -157,7 +157,7 @@ class _Room:
             if larger is not None:
                 into[begin:end] = larger.reshape(-1)
             elif target is not self.bytes or old != begin:
-                into[begin:end] = source[old : old + end - begin]  # numpy copies what overlaps as if through another array
+                into[begin:end] = source[old : old + end - begin]  # numpy copies overlapping ranges correctly
         return target[: int(starts[-1])], self.shapes, starts
 
 
@@ -167,7 +167,7 @@ def _starts(shapes: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _buffer(size: int, shared: bool) -> Tensor:
-    """Return uint8 [size] that nothing was written to, so that it takes no memory yet."""
+    """Return an uninitialised uint8 [size], which takes no memory until it is written to. Raises UserError as `Cache` does."""
     if not shared:
         return torch.empty(size, dtype=torch.uint8)
     free = shared_memory.free_bytes()
@@ -197,7 +197,7 @@ def _size(images: Images, number: int) -> tuple[int, int]:
 
 
 def _reduced(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the width and height of an image of a width and height in the cache."""
+    """Return the width and height in the cache of an image of some width and height."""
     if min(size) <= side:
         return size
     factor = side / min(size)
@@ -214,5 +214,5 @@ def _decoded(images: Images, number: int, side: int) -> np.ndarray:
     if size == full:
         return np.asarray(image)
     scale = round(max(full) / max(image.size))
-    box = (0, 0, full[0] / scale, full[1] / scale)  # a reduced image's last row and column may show less than a whole pixel
+    box = (0, 0, full[0] / scale, full[1] / scale)  # the last row and column of a reduced image may cover less than a pixel of it
     return np.asarray(image.resize(size, box=box, reducing_gap=2.0))

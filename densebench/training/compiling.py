@@ -1,10 +1,10 @@
-"""The blocks of the networks under torch.compile.
+"""Compilation of the networks' blocks by torch.compile.
 
 All blocks of a ViT share one graph for each size of a view, with and without gradients. For that, whatever differs between blocks
-must be a tensor: torch.compile makes a graph of its own for every number, and after so many graphs (eight, unless it is told
-otherwise) it quietly runs the rest uncompiled, also those of the next training in one process. So the probability of dropping a
-block, a number in timm, becomes a tensor (`StochasticDepth`). Shapes are static (`dynamic=False`): a run has one or two sizes of
-views, and a graph for each is faster than one for all.
+must be a tensor: torch.compile makes a graph of its own for every Python number, and beyond a number of graphs (eight by default)
+it silently runs the rest uncompiled, even in a later training of the same process. So the probability of dropping a block, a
+number in timm, becomes a tensor (`StochasticDepth`). Shapes are static (`dynamic=False`): a run has one or two sizes of views,
+and a graph for each is faster than one for all.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from densebench.console import notice, warn
 from densebench.training.networks import Network
 
 BACKEND = "inductor"
-GRAPHS = 64  # that a process may make of the blocks: a training makes four or five
+GRAPHS = 64  # most graphs of the blocks in a process: a training makes four or five
 
 
 class StochasticDepth(nn.Module):
     """timm's `DropPath` with its probability in a tensor, which is no part of the state dict.
 
     In training, the residual branch of an image is dropped with that probability, and otherwise divided by 1 - probability. The
-    random numbers are others than timm's.
+    random numbers differ from those of timm.
     """
 
     keep: Tensor
@@ -45,10 +45,10 @@ class StochasticDepth(nn.Module):
 
 
 def compile_blocks(student: Network, teacher: Network, wanted: bool | None, device: torch.device) -> bool:
-    """Compile the blocks of both networks where that is wanted and works; return whether they are compiled.
+    """Compile the blocks of both networks if that is wanted and works; return whether they are compiled.
 
-    wanted: None for a GPU alone. Where Triton is missing or a trial of one block fails, one line says so and the networks stay as
-    they are. Parameters and the keys of state dicts do too, either way.
+    wanted: None means on a GPU only. Where Triton is missing or a trial of one block fails, a line says so and the networks stay
+    uncompiled. Parameters and the keys of state dicts never change.
     """
     if wanted is False or (wanted is None and device.type != "cuda"):
         return False
@@ -74,7 +74,7 @@ def _reason(error: Exception) -> str:
 
 
 def _try(network: Network, device: torch.device) -> None:
-    """Compile a copy of the last block and run it in both directions. Raises whatever the compiler raises."""
+    """Compile a copy of the last block, and run it forward and backward. Raises whatever the compiler raises."""
     block = copy.deepcopy(network.encoder.model.blocks[-1])
     _compile(block)
     tokens = torch.zeros(2, 2, network.encoder.dim, device=device, requires_grad=True)
@@ -88,7 +88,7 @@ def _compile(block: nn.Module) -> None:
 
 
 def _blocks(network: Network) -> list[nn.Module]:
-    """Return the blocks of a network, after replacing stochastic depth by what one graph of all blocks can hold."""
+    """Return the blocks of a network, with stochastic depth replaced by `StochasticDepth`, or removed where no block drops."""
     blocks = list(network.encoder.model.blocks)
     places = [(block, name) for block in blocks for name, _ in block.named_children() if name.startswith("drop_path")]
     rates = [float(getattr(getattr(block, name), "drop_prob", 0.0) or 0.0) for block, name in places]

@@ -3,8 +3,7 @@
 Source: DINO (Caron et al., ICCV 2021), equations 1 to 4; CrOC, equations 3 to 6; CrIBo, equations 5 to 10.
 
 The distributions have up to 65,536 entries. They exist for a few rows at a time: gradients are taken chunk by chunk in the
-forward pass (the loss is a scalar, so the backward pass only scales them). Whoever calls leaves out the rows without weight, so
-that these are never projected.
+forward pass (the loss is a scalar, so the backward pass only scales them). Callers leave out rows without weight.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from torch.autograd.function import once_differentiable
 from densebench.processes import gather, total
 
 CHUNK_BYTES = 64 * 2**20  # most bytes of an array of logits
-ON_GPU = 4  # times as many there: a chunk reads and writes all prototypes and their gradients, and starts a dozen kernels
+ON_GPU = 4  # times CHUNK_BYTES on a GPU: every chunk reads and writes all prototypes and their gradients, by a dozen kernels
 
 
 def _rows_at_once(row_bytes: int, device: torch.device) -> int:
-    """Return how many rows (or groups of rows) are computed at once, whose logits take so many bytes each."""
+    """Return how many rows, or groups of rows, make a chunk. row_bytes: the bytes of the logits of each."""
     return max(1, CHUNK_BYTES * (ON_GPU if device.type == "cuda" else 1) // row_bytes)
 
 

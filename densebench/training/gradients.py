@@ -1,9 +1,9 @@
-"""The mean of gradients over processes, exchanged while the backward pass still computes the rest of them.
+"""The mean of gradients over processes, by all-reduces that overlap with the backward pass.
 
-The backward pass reaches the last layers first. So parameters are dealt out into buckets from the last one backwards, and a
-bucket is summed over processes as soon as all of its gradients are there. Every process sends the same buckets in the same order,
-whatever the order in which its gradients come, and nothing else is exchanged meanwhile; so the processes cannot wait for each
-other in vain, and the sums do not depend on timing.
+The backward pass reaches the last layers first. So parameters are divided into buckets from the last one backwards, and a bucket
+is all-reduced as soon as all of its gradients are computed. Every process begins the same all-reduces in the same order, whatever
+the order in which its gradients are computed, and no other collective runs meanwhile. So the processes cannot deadlock, and the
+sums do not depend on timing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ BUCKET_BYTES = 25 * 2**20  # as torch's DistributedDataParallel: large enough fo
 @dataclass
 class _Bucket:
     parameters: list[nn.Parameter]
-    absent: set[int] = field(default_factory=set)  # indices of the parameters whose gradient has not come yet
-    flat: Tensor | None = None  # what is exchanged
+    absent: set[int] = field(default_factory=set)  # indices of the parameters whose gradients are not computed yet
+    flat: Tensor | None = None  # the gradients that are all-reduced
     work: Any = None
 
 
 class GradientMean:
     """Replaces the gradients of some parameters by their means over processes.
 
-    `begin` comes before the backward pass, `finish` after it.
-    With several micro-batches a step, `begin` comes before the last one's backward pass, so that sums over micro-batches are
-    exchanged once. A parameter without gradient counts as zeros where another process has one, and stays without where none has.
-    Gradients that are not finite become such in all processes. A factor that is common to all processes (a loss scale) may be
-    taken out afterwards. In one process nothing is done.
+    Call `begin` before the backward pass and `finish` after it; with several micro-batches a step, `begin` before the backward
+    pass of the last one, so that the sums over micro-batches are all-reduced once. A parameter without a gradient counts as zero
+    where another process has one, and keeps none where no process has one. A value that is not finite in one process is not
+    finite in the mean. A loss scale that is common to all processes may be divided out afterwards. In one process nothing is
+    done.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], bucket_bytes: int = BUCKET_BYTES) -> None:
@@ -49,13 +49,13 @@ class GradientMean:
                 parameter.register_post_accumulate_grad_hook(lambda _, b=bucket, i=index: self._ready(b, i))
 
     def begin(self) -> None:
-        """Exchange buckets from now on, as their gradients come."""
+        """All-reduce buckets from now on, as their gradients are computed."""
         self._begun = True
         for bucket in self._buckets:
             bucket.absent = set(range(len(bucket.parameters)))
 
     def finish(self) -> None:
-        """Exchange the rest, and wait (on a GPU, its stream waits, not the host) until all gradients are means."""
+        """All-reduce the other buckets, and wait until all gradients are means; on a GPU its stream waits, not the host."""
         if not self._buckets:
             return
         while self._sent < len(self._buckets):
@@ -67,7 +67,7 @@ class GradientMean:
         self._sent, self._begun = 0, False
 
     def _ready(self, bucket: _Bucket, index: int) -> None:
-        """Note that a gradient has come, and send the buckets whose turn it is."""
+        """Note that a gradient is computed, and all-reduce the buckets whose turn it is."""
         if not self._begun:
             return
         bucket.absent.discard(index)
@@ -84,7 +84,10 @@ class GradientMean:
 
     @torch.no_grad()
     def _receive(self, bucket: _Bucket, present: Iterable[bool]) -> None:
-        """Wait for a bucket, and write its means into the gradients; `present` says of each parameter whether it has one."""
+        """Wait for a bucket, and write its means into the gradients.
+
+        present: whether each parameter has a gradient in any process.
+        """
         assert bucket.flat is not None
         bucket.work.wait()
         bucket.flat /= world_size()

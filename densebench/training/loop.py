@@ -202,9 +202,9 @@ def update(training: Training, losses: list[Loss]) -> None:
 
 
 def _means(training: Training, losses: list[Loss]) -> tuple[list[str], HostCopy]:
-    """Return the names of terms and figures, and their averages over micro-batches and processes on the way to the host.
+    """Return the names of terms and figures, and their averages over micro-batches and processes, on their way to the host.
 
-    The copy begins before the only wait of the step, so it is there after it.
+    The copy begins before the only wait of the step, so it has arrived after it.
     """
     means = {}
     for kind in ("terms", "figures"):
@@ -248,7 +248,7 @@ def _batches(training: Training, last: int) -> Iterator[Batch]:
 
 
 def default_workers(world: World) -> int:
-    """Return the number of decoding processes: none on the CPU, whose cores the training needs; else as `decoders` says."""
+    """Return the default number of decoding processes: none on the CPU, whose cores the training needs; else `decoders()`."""
     return 0 if world.device.type == "cpu" else decoders()
 
 

@@ -103,7 +103,7 @@ class Network(nn.Module):
         return projected.float()
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the block in which the networks compute on a device: under autocast, or in fp32."""
+        """Return the context in which the networks compute on a device: autocast, or none for fp32."""
         return nullcontext() if self.precision == "fp32" else torch.autocast(device.type, DTYPES[self.precision])
 
 

@@ -1,9 +1,9 @@
-"""The next micro-batch on its way to the GPU while the GPU works on this one.
+"""Prefetching: the next micro-batch is copied to the GPU while the GPU computes a step.
 
-Copies are queued on a stream of their own, out of page-locked memory, so they run beside the kernels of a step: 256 images of
-COCO are 315 MB, 6 to 13 ms over PCIe. Only the bytes come ahead. Views are rendered on the main stream, at the beginning of their
-step: that takes the memory's bandwidth, which the end of the step before needs as well, so nothing would be won beside it, and
-two sets of views would lie in memory.
+Copies are queued on a CUDA stream of their own, out of page-locked memory, so they overlap with the kernels of a step: 256 images
+of COCO are 315 MB, which take 6 to 13 ms over PCIe. Only the bytes of images are prefetched. Views are rendered on the main
+stream, at the beginning of their step: rendering is bound by the bandwidth of the memory, as is the end of a step, so nothing
+would be gained by overlapping them, and two sets of views would lie in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from densebench.training.batches import Batch
 
 
 class Prefetch:
-    """Iterates over micro-batches on a GPU and holds at most one that is not asked for yet.
+    """Iterates over micro-batches on a GPU and holds at most one that was not requested yet.
 
-    `fetch` takes the next batch and begins its copies. A loop calls it once the kernels of a step are queued, so that the host's
-    part of it costs no time either; where it was not called, `next` does it. `next` lets the main stream, not the host, wait for
-    the copies. The memory of a batch is not given to another before the main stream has read it. What goes wrong in `fetch` is
-    raised by `next`, as without it. At the end of the batches nothing is fetched.
+    `fetch` takes the next batch and begins its copies. A loop calls it once the kernels of a step are queued, so that the host
+    does its part while the GPU is busy; if it was not called, `next` does. In `next` the main stream, not the host, waits for the
+    copies. The memory of a batch is not reused before the main stream has read it. Errors of `fetch` are raised by `next`.
     """
 
     def __init__(self, batches: Iterator[Batch], specs: Sequence[ViewSpec], device: torch.device) -> None:
@@ -44,7 +43,7 @@ class Prefetch:
             with torch.cuda.stream(self._stream):
                 self._next = batch.on(self._device, self._specs)
                 self._copied.record()
-        except Exception as error:  # the loop learns of it where it needs the batch
+        except Exception as error:  # raised where the loop needs the batch
             self._next = error
 
     def __next__(self) -> Batch:
@@ -61,7 +60,7 @@ class Prefetch:
         return found
 
     def close(self) -> None:
-        """Close the loader, and let go of a batch that nobody asked for."""
+        """Close the loader, and drop a batch that was fetched and not requested."""
         self._next = None
         close = getattr(self._batches, "close", None)
         if close:
@@ -69,6 +68,6 @@ class Prefetch:
 
 
 def _on_device(batch: Batch) -> Iterator[Tensor]:
-    """Yield a tensor of each piece of memory on the device that was allocated for the batch."""
+    """Yield a tensor of each block of device memory that was allocated for the batch."""
     yield from batch.pixels.buffers
-    yield from (params.moved for params in batch.draws[:1] if params.moved is not None)  # one piece with the plans' arrays
+    yield from (params.moved for params in batch.draws[:1] if params.moved is not None)  # one block, with the plans' arrays

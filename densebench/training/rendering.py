@@ -1,15 +1,15 @@
 """Rendering: the views of a micro-batch from its images and the random parameters, on the images' device.
 
-A GPU renders all views from one table of indices, and the host never waits for it. What is drawn decides which operation an image
-meets when. The draws are known on the host, so the host sorts the images and sends the order with them (`Plan`): every operation
-then works on a slice, and an image meets only its own operations. Views of one size are rendered together, so the number of
-kernels grows neither with the number of views nor with that of images.
+A GPU renders all views by one plan, and the host never waits for it. The random parameters decide which operations are applied to
+an image, and in which order. They are known on the host, so the host sorts the images for every operation and copies the order to
+the GPU with them (`Plan`). Every operation then works on a slice that holds only the images that it is applied to. Views of one
+size are rendered together, so the number of kernels grows neither with the number of views nor with that of images.
 
 - Cutting out: crops of similar area are stacked, as many as `crops.CHUNK_BYTES` allow, and resized by two products.
-- Jitter: the images lie sorted by their next operation. Each operation writes its slice to where the operation after it reads.
-- Grey, blur and solarise: only the images that they change, by their indices.
+- Jitter: images are sorted by their next operation. Each operation writes the images of its slice to where the next one reads
+them. - Grey, blur and solarise: only the images that they change are selected, by index.
 
-The arithmetic is that of `augmentation.render`, which goes image by image and view by view, as a CPU is fastest.
+The arithmetic is that of `augmentation.render`, which a CPU uses: view by view and image by image, which is fastest there.
 """
 
 from __future__ import annotations
@@ -39,21 +39,23 @@ from densebench.training.augmentation import (
     solarised,
 )
 
-GROUP_BYTES = 2**30  # of the views that are rendered together
-MULTIPLE = 8  # of the sides of stacks, as the matrix units want them
+GROUP_BYTES = 2**30  # most bytes of views that are rendered together
+MULTIPLE = 8  # sides of stacks are rounded up to multiples, which matrix units need
 ORDER = 10  # the column of a view's first operation; the strength of operation n is in column 6 + n
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How views of one size are rendered together. An item is a view of an image: all images of the first view come first.
+    """How views of one size are rendered together. An item is a view of an image: first the first view of all images, and so on.
 
-    views: their numbers. stacks: the runs of crops that are resized together (first, last + 1, height, width), in the order of
-    their areas. slices: for each of four positions in the jitter's order and each operation, the places (first, last + 1) of the
-    images that meet it. arrays: on the host, or on the device after `on`. By crop: `start`, `steps`, `sides` (`crops.stack`),
-    `flip` and `place` (where the jitter reads it). By place, for positions 0 to 3: `strength` and `next`, where the result is
-    read next; after the last that is the number of the item, and so is `rest` for the items that are not jittered. `grey`,
-    `blur`, `solarise`: items; `sigma`: of the blurred ones.
+    views: the numbers of the views. stacks: the ranges of crops that are resized together (first, last + 1, height, width), where
+    crops are sorted by area. slices: for each of four positions in the jitter's random order and each operation, the range of
+    rows (first, last + 1) that it is applied to.
+
+    arrays: on the host, or on the device once `Batch.on` has copied them. One entry a crop: `start`, `steps`, `sides` (as for
+    `crops.stack`), `flip`, and `row`, the row that the crop is written to. One entry a row, for each of the four positions:
+    `strength`, and `next`, the row that the result is written to; after the last position that is the number of the item. `rest`:
+    the items that are not jittered. `grey`, `blur`, `solarise`: the items that these change. `sigma`: of the blurred items.
     """
 
     views: tuple[int, ...]
@@ -72,18 +74,18 @@ class Plan:
         return pixels.unflatten(0, (len(self.views), self.images))
 
     def _resized(self, data: Tensor) -> Tensor:
-        """Return the crops `[n 3 size size]`, values in 0..1, each at its place."""
+        """Return the crops `[n 3 size size]` with values in 0..1, each at its row."""
         pixels = torch.empty(self.images * len(self.views), 3, self.size, self.size, device=data.device)
-        names = ("start", "steps", "sides", "flip", "place")
+        names = ("start", "steps", "sides", "flip", "row")
         for begin, end, height, width in self.stacks:
-            start, steps, sides, flips, place = (self.arrays[name][begin:end] for name in names)
+            start, steps, sides, flips, row = (self.arrays[name][begin:end] for name in names)
             cut = stack(data, start, steps, sides, (height, width), self.interleaved)
             boxes = torch.cat([torch.zeros_like(sides), sides], dim=1).float()  # what was cut out begins at 0, 0
-            pixels.index_copy_(0, place, matrix_crops(cut, boxes, flips, self.size, self.kernel))
+            pixels.index_copy_(0, row, matrix_crops(cut, boxes, flips, self.size, self.kernel))
         return pixels
 
     def _recoloured(self, pixels: Tensor) -> Tensor:
-        """Return images that lie at their places recoloured, in the order of items."""
+        """Return crops, each at its row, recoloured and in the order of items."""
         jittered, strengths, following = len(self.arrays["next"][0]), self.arrays["strength"], self.arrays["next"]
         done = torch.empty_like(pixels)
         if jittered < len(pixels):
@@ -111,7 +113,7 @@ class Plan:
 def plan_views(
     pictures: Pictures, offsets: Tensor, tables: Float32[np.ndarray, "views b 17"], specs: Sequence[ViewSpec]
 ) -> tuple[Plan, ...]:
-    """Return how to render the views of a micro-batch, with arrays on the host.
+    """Return the plans of a micro-batch, one for each group of views of one size, with arrays on the host.
 
     pictures: parts of the originals, each beginning at its row of `offsets` (top, left, px). tables: the random parameters.
     """
@@ -124,11 +126,11 @@ def plan_views(
         boxes[:, :2] -= np.tile(corner.astype(np.int64), (len(views), 1))
         start = where[:, 0] + boxes[:, 0] * where[:, 2] + boxes[:, 1] * where[:, 3]
         by_area = np.argsort(boxes[:, 2] * boxes[:, 3], kind="stable")
-        slices, place, jitter = _jitter(rows)
+        slices, first_row, jitter = _jitter(rows)
         sides = boxes[by_area, 2:]
         arrays = {
             "start": start[by_area], "steps": where[by_area, 1:], "sides": sides, "flip": rows[by_area, 4] > 0.5,
-            "place": place[by_area], **jitter, "sigma": rows[rows[:, BLUR_FLAG] > 0, BLUR_FLAG],
+            "row": first_row[by_area], **jitter, "sigma": rows[rows[:, BLUR_FLAG] > 0, BLUR_FLAG],
         }  # fmt: skip
         for name, column in (("grey", GREY_FLAG), ("blur", BLUR_FLAG), ("solarise", SOLARISE_FLAG)):
             arrays[name] = np.flatnonzero(rows[:, column] > 0)
@@ -138,7 +140,7 @@ def plan_views(
 
 
 def _groups(specs: Sequence[ViewSpec], images: int) -> Iterator[tuple[int, ...]]:
-    """Yield the numbers of views of one size and kernel, as many as GROUP_BYTES allow, one at least."""
+    """Yield the numbers of views of one size and interpolation, as many as GROUP_BYTES allow, at least one."""
     kinds: dict[tuple[int, str], list[int]] = {}
     for number, spec in enumerate(specs):
         kinds.setdefault((spec.size, spec.kernel), []).append(number)
@@ -157,22 +159,22 @@ def _stacks(sides: np.ndarray) -> tuple[tuple[int, int, int, int], ...]:
 
 
 def _jitter(rows: np.ndarray) -> tuple[tuple[tuple[tuple[int, int], ...], ...], np.ndarray, dict[str, np.ndarray]]:
-    """Return the slices of a plan, the place at which each item enters the jitter, and the jitter's arrays."""
+    """Return the slices of a plan, the row of each item before the jitter, and the jitter's arrays."""
     jittered, operations = rows[:, 5] > 0.5, rows[:, ORDER : ORDER + 4].astype(np.int64)
     chosen, rest = np.flatnonzero(jittered), np.flatnonzero(~jittered)
     orders = [chosen[np.argsort(operations[chosen, position], kind="stable")] for position in range(4)]
-    places = np.empty((5, len(rows)), np.int64)  # of each item before each position and after the last
+    row_of = np.empty((5, len(rows)), np.int64)  # of each item, before each position and after the last
     for position, order in enumerate(orders):
-        places[position, order] = np.arange(len(chosen))
-    places[0, rest], places[4] = np.arange(len(chosen), len(rows)), np.arange(len(rows))
+        row_of[position, order] = np.arange(len(chosen))
+    row_of[0, rest], row_of[4] = np.arange(len(chosen), len(rows)), np.arange(len(rows))
     ends = [np.searchsorted(operations[order, position], np.arange(5)).tolist() for position, order in enumerate(orders)]
     slices = tuple(tuple(itertools.pairwise(end)) for end in ends)
     arrays = {
-        "next": np.stack([places[position + 1, order] for position, order in enumerate(orders)]),
+        "next": np.stack([row_of[position + 1, order] for position, order in enumerate(orders)]),
         "strength": np.stack([rows[order, 6 + operations[order, position]] for position, order in enumerate(orders)]),
         "rest": rest,
     }
-    return slices, places[0], arrays
+    return slices, row_of[0], arrays
 
 
 def render_views(
@@ -184,7 +186,7 @@ def render_views(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> tuple[Float[Tensor, "b 3 _ _"], ...]:
-    """Return the views of a micro-batch, each `[b 3 size size]`: by their plans, or one by one on the CPU where there is none."""
+    """Return the views of a micro-batch, each `[b 3 size size]`: by their plans, or without any one by one on the CPU."""
     if not plans:
         return tuple(render(images, offsets, params, spec, mean, std) for params, spec in zip(draws, specs, strict=True))
     [data] = images.buffers

@@ -53,7 +53,7 @@ PRECISIONS = {
     "fp16": "the networks compute in fp16, with scaled gradients",
     "fp32": "the networks compute in fp32 without TF32; on a GPU from Ampere on, --precision bf16 is about seven times as fast",
 }
-"""What a run on a GPU says about its precision."""
+"""The line about its precision that a run on a GPU prints."""
 
 
 def train(
@@ -103,8 +103,8 @@ def train(
         data, init = _stored_data(data, stored["data"]), _stored_init(init, stored)
         limit = stored["data"]["limit"] if limit is None else limit
         preset, variant, seed = preset or stored["preset"], variant or stored["variant"], stored["seed"] if seed is None else seed
-        asked = {name: value for name, value in given.items() if (name, value) != ("precision", "auto")}  # as it was begun
-        given = {**stored_options(kind, stored), **asked}
+        changed = {name: value for name, value in given.items() if (name, value) != ("precision", "auto")}  # auto: as stored
+        given = {**stored_options(kind, stored), **changed}
     elif not data.specs:
         data = replace(data, specs=(DEFAULT_DATA,))
         name = preset or next(iter(kind.presets))
@@ -172,7 +172,7 @@ def build(
 ) -> Pretrainer:
     """Return the hyper-parameters: defaults, overridden by the preset, then by the variant, then by what was given.
 
-    A precision of `auto` is replaced by that of the device, so that a resumed run keeps it on any device.
+    The precision `auto` is replaced by the one of the device, so that a run that is resumed elsewhere keeps it.
     Raises UserError for a name or value that is unknown or does not fit.
     """
     if preset not in kind.presets:

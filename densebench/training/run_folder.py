@@ -38,9 +38,9 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Take the progress bar away, so that the last line about the run stays, and wait for the state that is being written.
+        """Close the progress bar, so that the last line about the run stays, and wait until the last state is written.
 
-        A KeyboardInterrupt, which is the second Ctrl-C, does not wait.
+        After a KeyboardInterrupt, the second Ctrl-C, it does not wait.
         """
         self.ticker.close()
         if kind is None or issubclass(kind, Stopped):
@@ -49,7 +49,7 @@ class RunFolder:
             try:
                 self.states.wait()
             except UserError as error:
-                warn(str(error))  # beside the error that ends the run
+                warn(str(error))  # a warning, since another error ends the run
 
     def report(self, report: Report) -> None:
         """Write the figures of a logged step to the log, and print its progress line."""
@@ -64,8 +64,8 @@ class RunFolder:
     def save(self) -> None:
         """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe.
 
-        The state is written while the run goes on; only the last one is waited for, since the backbone says that the run is
-        finished.
+        The state is written by a thread while the run goes on. Only the last state is waited for, since the backbone that follows
+        marks the run as finished.
         """
         training, options = self.training, self.training.options
         facts = {"scaler": training.scaler.state_dict(), "broken": sorted(training.broken), "skipped": training.monitor.skipped}

@@ -32,7 +32,7 @@ from densebench.results.score import Point
 
 QUERIES = 4096  # patches searched at once: bounds the memory of the search and changes no result
 RECALL_QUERIES = 1024
-AT_ONCE = 2**27  # class scores of pixels, or votes for labels of pixels, held at once on a GPU: bounds its memory alone
+AT_ONCE = 2**27  # scores or votes of pixels held at once on a GPU: bounds its memory and changes no result
 LABELS = 256  # labels that a pixel can have
 KEEP_EVERY = 30.0  # seconds between writes of the work in progress
 
@@ -105,7 +105,7 @@ def segments(scores: Float[Tensor, "n gh gw c"], height: int, width: int) -> UIn
 
 
 def segmented_together(scores: Float[Tensor, "n gh gw c"], height: int, width: int) -> UInt8[Tensor, "n height width"]:
-    """Return the same as `segments`, for which nothing must be known on the host: classes that score zero everywhere lose."""
+    """Return the same as `segments` without a wait for the device: classes that score zero everywhere are set to -1, and lose."""
     grids = scores.masked_fill(scores.amax((1, 2), keepdim=True) == 0, -1.0).movedim(-1, 1)
     together = max(1, AT_ONCE // (scores.shape[-1] * height * width))
     large = (F.interpolate(some, (height, width), mode="bilinear", align_corners=False) for some in grids.split(together))
@@ -169,7 +169,7 @@ class Voter:
     def _equal(
         self, grids: Sequence[Tensor], shapes: Sequence[tuple[int, int]]
     ) -> Iterator[tuple[int, int, tuple[int, int], int]]:
-        """Yield rows and columns of the grid, the shape, and how many images on end have both; on a CPU each image alone."""
+        """Yield rows and columns of a grid, a shape, and how many consecutive images have both; on a CPU each image alone."""
         sizes = [(int(grid.shape[0]), int(grid.shape[1]), shape) for grid, shape in zip(grids, shapes, strict=True)]
         if self.device.type == "cpu":
             yield from ((*size, 1) for size in sizes)

@@ -55,7 +55,10 @@ class Layers:
     def confusions(
         self, items: Iterable[Item], weights: Float[Tensor, "s d_plus_1 c"]
     ) -> Iterator[tuple[Item, Int[Tensor, "s c c"]]]:
-        """Yield the confusion matrices of each image: one for every layer. On a GPU they are read one image late."""
+        """Yield the confusion matrices of each image: one for every layer.
+
+        On a GPU those of an image are read once the next one is queued.
+        """
         for item, counts in one_late(self._counted(items, weights), self.device):
             yield item, confusion_matrices(counts.value(), self.space.classes)
 

@@ -49,7 +49,7 @@ from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
 CHUNK = 65536  # rows (patches) processed at once
-IN_MEMORY = 4 * 2**30  # bytes of rows that stay in a CPU's memory between passes; more are read again
+IN_MEMORY = 4 * 2**30  # bytes of rows that stay in main memory between passes; more are read again
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ from densebench.processes import resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
-HELD_LABELS = 2**30  # bytes of label maps that stay in memory between epochs without augmentation; more are read again
+HELD_LABELS = 2**30  # bytes of label maps that are kept between epochs, without augmentation; more are read again
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ class LinearProbes(FewShot):
 class Source:
     """Training batches of several subsets of equal size, each with its seed: features and label maps, epoch by epoch.
 
-    cached: features of images without augmentation; None where every image is cropped at random in every epoch. held: the label
-    maps that go with them, by name, as far as they were read.
+    cached: features of images without augmentation; None where every image is cropped at random in every epoch. held: label
+    maps of these images that were read, by name.
     """
 
     options: LinearProbes
@@ -279,7 +279,7 @@ class Source:
         return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
 
     def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """Return the label map of an image as it is, read once where memory allows."""
+        """Return the label map of an image without augmentation; it is kept as long as HELD_LABELS allows."""
         if item.name in self.held:
             return self.held[item.name]
         label = label_of(self.options, self.space, item, view)

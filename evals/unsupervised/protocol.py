@@ -294,7 +294,7 @@ class Unsupervised(Clustered):
     ) -> tuple[list[Score], Int[Tensor, "k"]]:
         """Return the scores of all steps, the headline last, and the class of every fine cluster of the foreground.
 
-        maps: those of the first steps, by variant, each with its number of clusters.
+        maps: cluster maps that are made already (kmeans and cbfe), by variant, each with its number of clusters.
         """
         seed, classes, k = dict(point)["seed"], images.space.classes, self.community_clusters
         of_parts = self.groups(fine.edges, k + 1, seed, classes - 1)

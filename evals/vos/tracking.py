@@ -43,9 +43,10 @@ class Tracking:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What was queued for one frame of several sequences, and what is known of it: of a first frame its masks, else nothing.
+    """One frame of several sequences whose work is queued on the device.
 
-    finite: whether the features of each sequence are finite. ids: its map of ids.
+    finite: whether the features of each sequence are finite. ids: the predicted maps, unused for a first frame. known: the given
+    masks of a first frame, else empty.
     """
 
     number: int
@@ -124,7 +125,7 @@ class Tracker:
     def _queued(
         self, sequences: dict[str, list[Item]], objects: Sequence[int], native: tuple[int, int], run: Run
     ) -> Iterator[_Frame]:
-        """Yield what was queued for each frame, whose results are on their way to the host."""
+        """Queue the work of each frame, and yield it while its results are on their way to the host."""
         names, shape = list(sequences), self.size.shape(*native)
         context: Context | None = None
         pin = self.device.type == "cuda"
@@ -192,7 +193,7 @@ def best_ids(soft: Float[Tensor, "gh gw c"], size: tuple[int, int], upsample: st
 
 
 def resized_ids(ids: UInt8[np.ndarray, "h w"], native: tuple[int, int], upsample: str) -> UInt8[np.ndarray, "rows columns"]:
-    """Return ids at the video's own size (width, height): with "nearest" they have it, otherwise by nearest neighbours."""
+    """Return ids at the video's own size (width, height): with "nearest" as they are, else resized by nearest neighbours."""
     if upsample == "nearest":
         return ids
     return np.array(Image.fromarray(ids).resize(native, Image.Resampling.NEAREST))

@@ -15,7 +15,7 @@ from simulated_cuda.tables import COPYING, INDEXING, WAITS, WITHOUT_KERNEL
 
 
 def count_operation(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], on_device: bool) -> str:
-    """Count what an operation costs, and return its kind; waits and copies to the host are left to the caller to count."""
+    """Count what an operation costs, and return its kind; the caller counts waits and copies to the host."""
     if name in COPYING:
         kind = _kind_of_copy(name, args, kwargs, on_device)
         if kind != TO_HOST:

@@ -18,7 +18,7 @@ from simulated_cuda.streams import streams
 @contextmanager
 def simulate() -> Iterator[Report]:
     """Simulate a CUDA device in the block, and yield its report, which is complete at the end."""
-    importlib.import_module("torch._dynamo")  # makes tables of the functions of torch.cuda, so before they are replaced
+    importlib.import_module("torch._dynamo")  # it lists functions of torch.cuda at import: before they are replaced
     current.report = report = Report()
     host.forget()
     streams.forget()
@@ -40,7 +40,7 @@ def simulate() -> Iterator[Report]:
 
 
 def _replace_threads(stack: ExitStack) -> None:
-    """Let threads that start during the block have the device, too."""
+    """Simulate the device in threads that start during the block, too."""
     run = threading.Thread.run
 
     def run_listening(self: threading.Thread) -> None:

@@ -37,13 +37,13 @@ class HostMemory:
         self.forget()
 
     def forget(self) -> None:
-        """Take all memory for ordinary memory, and no copy for one under way."""
+        """Begin anew: no memory is page-locked and no copy is under way."""
         self._locked: dict[int, StorageWeakRef] = {}
         self._under_way: list[_Copy] = []
         self._sources: list[_Source] = []
 
     def lock(self, tensor: Tensor) -> Tensor:
-        """Take a tensor's memory for page-locked, and return the tensor."""
+        """Mark a tensor's memory as page-locked, and return the tensor."""
         storage = StorageWeakRef(tensor.untyped_storage())
         self._locked[storage.cdata] = storage
         return tensor
@@ -54,7 +54,7 @@ class HostMemory:
         return storage is not None and not storage.expired()
 
     def without_wait(self, tensor: Tensor) -> bool:
-        """Return whether a tensor can be copied as it lies, in one piece of page-locked memory."""
+        """Return whether a copy of a tensor can be queued: it is dense and lies in page-locked memory."""
         return self.is_locked(tensor) and torch.ops.aten.is_non_overlapping_and_dense(tensor)
 
     def begin(self, target: Tensor, value: Tensor) -> None:
@@ -70,14 +70,14 @@ class HostMemory:
             self._sources.append(_Source(storage, source.data_ptr(), value, streams.next(), line()))
 
     def arrive(self, known: Known | None = None) -> None:
-        """Let the copies arrive that are done by what is known, by default all.
+        """Complete the copies that `known` says are done, by default all.
 
-        Raises RuntimeError where the memory that one reads was written to. Memory that was freed is not given to another before.
+        Raises RuntimeError where the memory that a copy reads was written to meanwhile; memory that was freed is not checked.
         """
         done = [copy for copy in self._under_way if known is None or known.get(copy.begun[0], -1) >= copy.begun[1]]
         for copy in done:
             self._under_way = [other for other in self._under_way if other is not copy]
-            with torch.inference_mode(copy.target.is_inference()):  # only there may what was made there be written
+            with torch.inference_mode(copy.target.is_inference()):  # inference tensors can only be written to there
                 copy.target.copy_(copy.value)
         read = [source for source in self._sources if known is None or known.get(source.begun[0], -1) >= source.begun[1]]
         self._sources = [source for source in self._sources if source not in read]

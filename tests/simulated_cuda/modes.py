@@ -1,4 +1,4 @@
-"""Where torch is listened to: at every operation, and at every function that a program calls."""
+"""Torch's modes that intercept every operation, and every function that a program calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Functions(TorchFunctionMode):
-    """Knows with which tensors a function was called: C++ takes them all for tensors of the CPU."""
+    """Notes with which tensors a function is called, since for C++ all of them are on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
@@ -71,6 +71,6 @@ def _pinned(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Listen to torch in this thread during the block."""
+    """Intercept torch in this thread during the block."""
     with _Operations(), _Functions():
         yield

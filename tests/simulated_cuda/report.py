@@ -1,4 +1,4 @@
-"""What the device was made to do, counted by line of the project."""
+"""A report of what the device does, counted by line of the project."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _place(file: str) -> tuple[int, str]:
 
 
 class State(threading.local):
-    """What the calls around an operation know, in each thread."""
+    """What is known of the call that an operation belongs to, in each thread."""
 
     makes_cuda = False
     """Whether a tensor that is made without a device, inside of a function of torch, belongs on the device."""
@@ -94,7 +94,7 @@ class State(threading.local):
 
     @contextmanager
     def inside(self, makes_cuda: bool, checks: bool) -> Iterator[None]:
-        """Say of the operations in the block what their function was called with."""
+        """Note for the operations in the block what their function was called with."""
         before = self.makes_cuda, self.checks
         self.makes_cuda, self.checks = makes_cuda, checks
         try:
@@ -104,7 +104,7 @@ class State(threading.local):
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """Say of the copy in the block that it is one to the host."""
+        """Note for the copy in the block that it is one to the host."""
         self.leaves = True
         try:
             yield

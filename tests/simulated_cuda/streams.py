@@ -1,8 +1,8 @@
-"""The order of what streams do: what would race on a GPU is refused.
+"""The order of operations on several streams: what would race on a GPU is refused.
 
-Operations of one stream follow one another. What another stream has done is done for certain only for a stream, or the host, that
-has waited for it. Each operation has a time on its stream; whoever waits knows of each stream up to which time all is done.
-Nothing is noted before a program makes a stream of its own.
+Operations of one stream run in order. A stream, or the host, can rely on an operation of another stream only after it has waited
+for it. Each operation has a time on its stream; a stream that waits knows up to which time each other stream is done (vector
+clocks). Nothing is noted before a program makes a stream of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Streams:
         self.forget()
 
     def forget(self) -> None:
-        """Have the main stream alone, on which nothing was done."""
+        """Begin anew, with the main stream alone."""
         self.entered: list[int] = []
         self._made = 0
         self._time: Counter[int] = Counter()
@@ -67,12 +67,12 @@ class Streams:
         return self._made
 
     def now(self, stream: int | None = None) -> Known:
-        """Return what is done once a stream (None: the current one) has come to its end."""
+        """Return what is done once all work of a stream (None: the current one) is done."""
         stream = self.current if stream is None else stream
         return _joined(self._known.get(stream, {}), self._known.get(None, {}), {stream: self._time[stream]})
 
     def wait(self, waiting: int | None, known: Known) -> None:
-        """Let a stream wait for what is known; None: the host."""
+        """Let a stream (None: the host) wait until all that is in `known` is done."""
         self._known[waiting] = _joined(self._known.get(waiting, {}), known)
 
     def wait_for_all(self) -> None:
@@ -86,7 +86,7 @@ class Streams:
         return self.current, self._time[self.current]
 
     def done(self, moment: Moment, waiting: int | None = None) -> bool:
-        """Return whether an operation is done for certain, for a stream or (None) the host."""
+        """Return whether a stream (None: the host) can rely on an operation being done."""
         stream, time = moment
         known = (self._known.get(who, {}).get(stream, -1) for who in {waiting, None})
         return stream == waiting or max(known) >= time
@@ -110,7 +110,7 @@ class Streams:
             memory.written, memory.read = moment, {}
 
     def hold(self, tensor: torch.Tensor, stream: int) -> None:
-        """Let the allocator keep a tensor's memory until a stream has come to its present end."""
+        """Keep a tensor's memory until a stream has done what is queued on it now (`record_stream`)."""
         if self.watched:
             self._of(tensor).held.add(stream)
 
@@ -131,7 +131,7 @@ class Streams:
             self._lent += [] if memory in self._lent else [memory]
 
     def _of(self, tensor: torch.Tensor) -> _Memory:
-        """Return the notes on a tensor's memory; without any, the main stream has written it before there was another."""
+        """Return the notes on a tensor's memory; without any, the main stream wrote it before there was another."""
         storage = StorageWeakRef(tensor.untyped_storage())
         known = self._memory.get(storage.cdata)
         if known is None or known.storage.expired():

@@ -123,7 +123,7 @@ def _constant(value: Any) -> Callable[..., Any]:
 
 
 def _fakes() -> dict[str, Any]:
-    """Return what torch.cuda says of a machine with one device."""
+    """Return what replaces the functions of torch.cuda, for a machine with one device."""
     properties = types.SimpleNamespace(name="simulated", major=9, minor=0, total_memory=MEMORY, multi_processor_count=132)
     values = {
         "is_available": True, "device_count": 1, "current_device": 0, "is_initialized": True, "get_device_capability": (9, 0),
@@ -148,7 +148,7 @@ def _fakes() -> dict[str, Any]:
 
 
 def replace_torch_cuda(stack: ExitStack) -> None:
-    """Let torch.cuda and torch.accelerator tell of one device."""
+    """Let torch.cuda and torch.accelerator report one device."""
     accelerator = {"is_available": True, "current_accelerator": torch.device("cuda"), "device_count": 1}
     accelerator |= {"current_device_index": 0, "set_device_index": None}
     ours = _fakes()

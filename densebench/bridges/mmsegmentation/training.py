@@ -189,7 +189,7 @@ class _Runner(Runner):
 
 
 class Facts(RuntimeInfoHook):
-    """mmengine's record of a run without its losses: for them the host would wait for a GPU five times an iteration."""
+    """mmengine's record of a run, without its losses: to record them, the host would wait for the GPU five times an iteration."""
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Record nothing; `Report` keeps the losses."""

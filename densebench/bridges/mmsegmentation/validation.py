@@ -83,7 +83,7 @@ class Counting(BaseMetric):
         return super().evaluate(size)
 
     def _read(self, but: int) -> None:
-        """Add the results of all images but the last few ones."""
+        """Add the results of all images except the last `but` ones."""
         while len(self._copied) > but:
             name, counts, maps = self._copied.pop(0)
             flat = metrics.confusion_matrices(counts.value(), self.classes).flatten()

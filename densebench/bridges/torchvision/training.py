@@ -139,7 +139,7 @@ class Trainer:
     def _pass(self, batch: list[Any], passes: int, finite: list[HostCopy]) -> torch.Tensor:
         """Add the gradients of one forward pass, and return its share of the step's loss.
 
-        `finite` gets whether that is a finite number, on its way to the host before the backward pass is queued.
+        Whether that is a finite number is appended to `finite`; its copy begins before the backward pass is queued.
         """
         device = self.world.device
         torch.manual_seed(seed_of(self.options.train_seed, "model", batch[0][0]))  # the detector's draws, in whichever process

@@ -1,9 +1,9 @@
 """Image and label files to arrays, with errors that name the file.
 
-Two decoders read JPEG files to the same pixels, bit for bit: Pillow's, and `turbo` (simplejpeg, an optional package), which is up
-to a third faster for pictures of 640 x 480 px. Both are libjpeg-turbo; small pictures are compared before turbo is used. The
-third choice, `reduced`, decodes as turbo does where it is installed, and gives large pictures that are wanted small at 1/2, 1/4
-or 1/8 of their size (`read_reduced`).
+Three decoders read JPEG files. `pillow` and `turbo` (simplejpeg, an optional package) give the same pixels, bit for bit: both are
+libjpeg-turbo. turbo is up to a third faster for pictures of 640 x 480 px; before it is used, two small pictures are compared.
+`reduced` decodes large pictures that are wanted small at 1/2, 1/4 or 1/8 of their size (`read_reduced`), by simplejpeg where it
+is installed, otherwise by Pillow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXACT = ("pillow", "turbo")
 """Decoders that give the same pixels."""
 DECODERS = (*EXACT, "reduced")
 SCALES = (8, 4, 2)
-"""What libjpeg divides the sides of a picture by while it decodes: it leaves out frequencies that the smaller one cannot show."""
+"""By what libjpeg can divide the sides of a picture: it decodes only the frequencies that the smaller picture can show."""
 _used = {"decoder": "pillow", "jpeg": "pillow"}
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value
 
@@ -57,7 +57,7 @@ def opened(source: Path | IO[bytes], what: str, verb: str = "decoded", remedy: s
 
 
 def use_decoder(name: str) -> None:
-    """Decode JPEG files by one of DECODERS from here on, in this process and in those that a loader starts.
+    """Set the decoder of JPEG files, one of DECODERS, for this process and for those that a loader starts.
 
     Raises UserError where turbo is not installed, or gives other pixels than Pillow.
     """
@@ -68,12 +68,13 @@ def use_decoder(name: str) -> None:
 
 
 def used_decoder() -> str:
-    """Return the decoder that is used."""
+    """Return the decoder that `use_decoder` has set."""
     return _used["decoder"]
 
 
 @functools.cache
 def _check_turbo(name: str) -> None:
+    """Raise UserError where simplejpeg gives other pixels than Pillow for two small pictures."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8))
     for shape in ((61, 75), (64, 48)):
@@ -88,7 +89,7 @@ def _check_turbo(name: str) -> None:
 def _by_turbo(image: Image.Image, scale: int = 1) -> Image.Image | None:
     """Return an opened picture decoded by simplejpeg, its sides divided by one of SCALES and rounded up, or by 1.
 
-    None for what Pillow must decode: no JPEG, no plain colours, or damaged.
+    Returns None for what Pillow must decode: files that are not JPEG, do not store colours as YCbCr, or are damaged.
     """
     stream: Any = getattr(image, "fp", None)
     if stream is None or image.format != "JPEG" or image.mode != "RGB" or image.info.get("adobe_transform", 1) != 1:
@@ -98,7 +99,7 @@ def _by_turbo(image: Image.Image, scale: int = 1) -> Image.Image | None:
     try:
         smaller = {"min_width": -(-image.width // scale), "min_height": -(-image.height // scale)} if scale > 1 else {}
         return Image.fromarray(simplejpeg.decode_jpeg(stream.read(), "RGB", **smaller))
-    except ValueError:  # Pillow knows whether the file can be read, and says what is wrong with it
+    except ValueError:  # Pillow may still read it, or says what is wrong with it
         return None
 
 
@@ -113,7 +114,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_reduced(path: Path, side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode an image as `reduced` does. Raises UserError as `read_image` does."""
+    """Decode an image file, and return what `reduced` returns. Raises UserError as `read_image` does."""
     what = f"the image {path}"
     with opened(path, what) as image:
         return reduced(image, what, side)
@@ -122,8 +123,8 @@ def read_reduced(path: Path, side: int) -> tuple[Image.Image, tuple[int, int]]:
 def reduced(image: Image.Image, what: str, side: int) -> tuple[Image.Image, tuple[int, int]]:
     """Return a picture as `rgb` does, and its full width and height.
 
-    Where the decoder `reduced` is used, a JPEG whose short side is at least 2 `side` px comes at 1/2, 1/4 or 1/8 of its size: at
-    the smallest whose short side is at least `side` px. Its width and height are rounded up.
+    Where the decoder `reduced` is used, a JPEG whose short side is at least 2 `side` px is decoded at 1/2, 1/4 or 1/8 of its
+    size: at the smallest of these whose short side is at least `side` px. Width and height are rounded up.
     """
     size = image.size
     reducible = used_decoder() == "reduced" and image.format == "JPEG"

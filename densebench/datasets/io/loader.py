@@ -55,8 +55,8 @@ def make_loader(
 ) -> DataLoader[Any]:
     """Return a loader of what `collate` makes of each batch, or of the first UserError in it.
 
-    pin: into page-locked memory, for a GPU. batch_bytes: what a batch takes, 0 if unknown: it bounds how many are decoded ahead,
-    so that they fit the shared memory. held: how many are in use at once. sampling: further arguments of torch's DataLoader.
+    pin: into page-locked memory, for a GPU. batch_bytes: of a batch, 0 if unknown; it bounds how many are decoded ahead, so that
+    they fit the shared memory. held: how many batches are in use at once. sampling: further arguments of torch's DataLoader.
     """
     workers, with_script = usable(workers, (samples, collate))
     ahead = sampling.pop("prefetch_factor", None) or WAITING
@@ -83,7 +83,7 @@ def checked(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _start(decoder: str, _worker: int) -> None:
-    """Decode in a new process as in the main one."""
+    """Set the decoder of a new worker process: that of the main process."""
     use_decoder(decoder)
 
 

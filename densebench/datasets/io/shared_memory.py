@@ -1,6 +1,6 @@
-"""How decoded images come from the processes that decode them: through shared memory, of which they take a bounded part.
+"""The transport of decoded images from worker processes: through a bounded part of the shared memory, or through pipes.
 
-Every tensor that a worker process sends lies in shared memory (/dev/shm) until it is used up. Containers often have 64 MB of it,
+Every tensor that a worker process sends lies in shared memory (/dev/shm) until it is freed. Containers often have 64 MB of it,
 and a process that writes beyond its end is killed by a bus error, without a message.
 """
 
@@ -23,22 +23,22 @@ from densebench.errors import UserError
 
 FOLDER = Path("/dev/shm")
 MOST = 2 * 2**30
-"""Bytes of shared memory that the images of one loader take, at most."""
-WAITING = 2  # pieces that a worker may send before the first is taken, if there is room
-HELD = 4  # pieces that may have come and be in use then
+"""The most bytes of shared memory that the images of one loader take."""
+WAITING = 2  # pieces of each worker that may be decoded and not received yet, if there is room
+HELD = 4  # pieces that may be received and in use at the same time
 MB = 10**6
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How pieces come from worker processes: how many are decoded ahead for each worker, and whether through pipes."""
+    """How many pieces (parts of batches) each worker decodes ahead, and whether they are sent through pipes."""
 
     ahead: int
     in_pipes: bool = False
 
 
 def free_bytes() -> int | None:
-    """Return the free bytes of shared memory; None where the system does not tell."""
+    """Return the free bytes of shared memory; None where the system does not report them."""
     try:
         found = os.statvfs(FOLDER)
     except (OSError, AttributeError):
@@ -53,20 +53,20 @@ def room() -> int:
 
 
 def piece_size(image_bytes: int, workers: int, most: int) -> int:
-    """Return how many images of so many bytes a worker sends at once: at most `most`, few enough that WAITING of each fit."""
+    """Return how many images of a size in bytes make a piece: at most `most`, so few that WAITING pieces of each worker fit."""
     return max(1, min(most, room() // max(1, image_bytes * (workers * WAITING + HELD))))
 
 
 def transport(piece_bytes: int, workers: int, wanted: int = WAITING, held: int = 1) -> Transport:
-    """Return how pieces of so many bytes come from the workers: at most `wanted` ahead for each, as many as there is room for.
+    """Return the transport of pieces of a size in bytes: at most `wanted` ahead for each worker, as many as the memory holds.
 
-    held: pieces that have come and are still in use. Where the shared memory does not even hold one piece of each worker, they
-    come through pipes, and a warning says so.
+    held: pieces that are received and still in use. Where the shared memory does not hold even one piece of each worker, they are
+    sent through pipes, and a warning says so.
     """
     ahead = (room() // max(1, piece_bytes) - held) // workers
     if ahead >= 1:
         return Transport(min(wanted, ahead))
-    if free_bytes() is None or room() == MOST:  # not the machine is small, but the images are huge
+    if free_bytes() is None or room() == MOST:  # the images are huge, not the shared memory small
         return Transport(1)
     _warn_of_pipes(f"{FOLDER} has {(free_bytes() or 0) / MB:,.0f} MB free")
     return Transport(1, in_pipes=True)
@@ -79,13 +79,16 @@ def _warn_of_pipes(what: str) -> None:
 
 
 class Piped:
-    """A batch that comes through a pipe. It is taken out in the thread that pins it, else in the main one."""
+    """A batch as bytes that are sent through a pipe.
+
+    It is unpickled in the thread that copies it to page-locked memory, if any.
+    """
 
     def __init__(self, batch: Any) -> None:
         self._content = pickle.dumps(batch, protocol=5)
 
     def batch(self) -> Any:
-        """Return the batch."""
+        """Return the batch that was sent."""
         return pickle.loads(self._content)
 
     def pin_memory(self) -> Any:
@@ -94,7 +97,7 @@ class Piped:
 
 
 class Loader(DataLoader[Any]):
-    """A loader that yields what was piped as it was, and says in one line why a worker process has died."""
+    """A DataLoader that unpacks batches sent through pipes, and raises UserError where a worker process was killed."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches. Raises UserError where the system has killed a worker."""

@@ -1,8 +1,8 @@
-"""What a GPU gives, in at most ten minutes: `make gpu`.
+"""Measure a GPU in at most ten minutes: `make gpu`.
 
-Parts run in the order of their importance, each prints its rows as they come, and one that fails does not end the others. Rows go
-to results/gpu/<device>.json, where docs/gpu.md takes its tables from; on a CPU, which only rehearses, sizes are small and rows go
-to build/gpu/. The exit status is 1 where a part failed.
+Parts run in order of importance. Each prints its rows at once, and a part that fails does not stop the others. Rows are written
+to results/gpu/<device>.json, from which docs/gpu.md is filled; on a CPU, which is only a rehearsal, sizes are small and rows are
+written to build/gpu/. The exit status is 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PARTS = {
     "kmeans": (20, "clustering", "clustering"),
     "counting": (5, "clustering", "counting"),
 }
-"""The parts in their order: the least seconds that must be left for one to begin, its module and its function."""
+"""The parts in their order: the seconds that must be left for a part to begin, its module and its function."""
 
 
 def main(arguments=None):

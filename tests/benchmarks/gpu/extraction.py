@@ -71,7 +71,7 @@ def loading(bench):
     for workers in (bench.size(15, 0),):
         order = Order(len(images), bench.size(256, 4), 0)
         batches = load_batches(Reader(images, chosen.views(), 0), order.micro_batches(0, bench.size(60, 3)), workers, bench.cuda)
-        for _ in range(bench.size(20, 1)):  # more than lay ready
+        for _ in range(bench.size(20, 1)):  # more than were decoded ahead
             batch = next(batches)
         each = seconds(bench, lambda batches=batches: next(batches), bench.size(20, 1), 0)
         bench.add("loader", f"decode and collate for dino, {workers} workers", len(batch.numbers) / each, "images/s", 2700)

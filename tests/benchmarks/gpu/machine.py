@@ -1,4 +1,4 @@
-"""The ceilings of the machine: nothing below can be faster."""
+"""The limits of the machine, which the other parts cannot exceed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def copies(bench):
 
 
 def host(bench):
-    """What the host pays for a wait and for a launch."""
+    """Measure the host's time for a wait and for a launch."""
     one = torch.zeros(1, device=bench.device)
     wait = seconds(bench, lambda: [bool(one[0] > 0) for _ in range(100)]) / 100
     bench.add("machine", "one wait of the host for an idle device", wait * 1e6, "us", 20)

@@ -1,4 +1,4 @@
-"""Photographs of the size of COCO's, made up: JPEG files of 100 to 150 kB."""
+"""Synthetic photographs of the size of COCO's: JPEG files of 100 to 150 kB."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DIFFERENT = 64
 
 
 def photos(folder, count):
-    """A folder of `count` files, no two of equal bytes."""
+    """Write `count` files, no two of equal bytes, and return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     made = [_photo(rng, *SIZES[number % len(SIZES)]) for number in range(min(count, DIFFERENT))]
     for number in range(count):
-        # decoders stop at the end marker, so what follows makes another file of the same picture
+        # decoders stop at the end marker: bytes after it make a different file of the same picture
         (folder / f"{number:06}.jpg").write_bytes(made[number % len(made)] + b"%d" % number)
     return folder
 

@@ -1,7 +1,7 @@
-"""Is it right? Scores of every protocol and figures of every method, small, beside the CPU's.
+"""Correctness: scores of every protocol and figures of every method, of small size, beside those of the CPU.
 
-Kernels of a GPU add in another order than those of a CPU, so a score may differ in its last digits where a pixel lies between two
-classes; what is an error is a difference of whole points.
+A GPU adds in another order than a CPU, so a score may differ in its last digits where a pixel lies between two classes; a
+difference of whole points is an error.
 """
 
 from __future__ import annotations

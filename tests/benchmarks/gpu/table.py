@@ -1,4 +1,4 @@
-"""The table that a run on a GPU makes: rows are printed and saved as they come, beside what arithmetic says of them."""
+"""The table of a run on a GPU: rows are printed and saved at once, beside the values that arithmetic predicts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. expected: what the arithmetic of docs/gpu.md gives for an H200; None where it says nothing."""
+    """One measurement. expected: the value that docs/gpu.md predicts for an H200; None where it predicts none."""
 
     part: str
     what: str

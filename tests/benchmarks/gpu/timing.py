@@ -1,4 +1,4 @@
-"""Seconds, operations, launches and waits of a piece of work."""
+"""Measures of a call: seconds, floating-point operations, memory, launches and waits."""
 
 from __future__ import annotations
 
