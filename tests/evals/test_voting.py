@@ -96,7 +96,7 @@ def test_images_are_segmented_together_as_they_are_alone(monkeypatch, at_once):
     g = torch.Generator().manual_seed(0)
     scores = torch.rand(6, 3, 4, 5, generator=g) * (torch.rand(6, 1, 1, 5, generator=g) > 0.4)  # some classes score nowhere
     scores[2], scores[3, :, :, 1] = 0.0, scores[3, :, :, 4]  # an image without scores, and one with ties
-    scores[4, :2], scores[4, ..., 0], scores[5, ..., 0] = 0.0, 0.0, 1.0  # where nothing scores, class 0 wins in no image without it
+    scores[4, :2], scores[4, ..., 0], scores[5, ..., 0] = 0.0, 0.0, 1.0  # cells without scores, in an image without class 0
     alone = torch.stack([voting.segment(image, 7, 9) for image in scores])
     assert torch.equal(voting.segmented_together(scores, 7, 9), alone)
     assert torch.equal(voting.segments(scores, 7, 9), alone)
