@@ -153,7 +153,7 @@ def test_reduced_images_are_cached_in_the_size_of_whole_ones_with_almost_their_p
 
 
 def test_a_reduced_image_shows_as_much_as_the_whole_one(reducing, tmp_path):
-    """The last of 126 columns stands for one of the file's, not for eight; taken for eight, it moves the others by up to 0.7 %."""
+    """The last of 126 columns stands for one of the file's; taken for eight, it moves the others by up to 0.7 %."""
     ramp = np.linspace(0, 255, 1001).round().astype(np.uint8)
     Image.fromarray(np.broadcast_to(ramp[None, :, None], (641, 1001, 3)).copy()).save(tmp_path / "a.jpg", quality=100)
     found = Cache(open_images(tmp_path), 40, shared=False).pixels(0)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from densebench.evals.incontext import voting
+from densebench.evals.incontext.memory import Layout, Memory, Scaling
 from densebench.numerics.patch_labels import patch_pixels
 
 
@@ -95,7 +96,7 @@ def test_images_are_segmented_together_as_they_are_alone(monkeypatch, at_once):
     g = torch.Generator().manual_seed(0)
     scores = torch.rand(6, 3, 4, 5, generator=g) * (torch.rand(6, 1, 1, 5, generator=g) > 0.4)  # some classes score nowhere
     scores[2], scores[3, :, :, 1] = 0.0, scores[3, :, :, 4]  # an image without scores, and one with ties
-    scores[4, :2], scores[4, ..., 0], scores[5, ..., 0] = 0.0, 0.0, 1.0  # where nothing scores, class 0 wins in no image without it
+    scores[4, :2], scores[4, ..., 0], scores[5, ..., 0] = 0.0, 0.0, 1.0  # cells without scores, in an image without class 0
     alone = torch.stack([voting.segment(image, 7, 9) for image in scores])
     assert torch.equal(voting.segmented_together(scores, 7, 9), alone)
     assert torch.equal(voting.segments(scores, 7, 9), alone)
@@ -131,3 +132,26 @@ def test_segment_equals_plain_upsampling_of_all_classes(gh, gw, classes, seed):
 
 def test_segment_of_nothing_is_class_zero():
     assert voting.segment(torch.zeros(1, 1, 3), 2, 2).tolist() == [[0, 0], [0, 0]]
+
+
+def voter(device, labels):
+    """A memory of 50 random patches, and how its nearest patches vote for three classes."""
+    g = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(50, 8, generator=g), dim=1)
+    votes = torch.rand(50, 3, generator=g) if labels == "shares" else torch.randint(0, 3, (50, 4), generator=g).to(torch.uint8)
+    layout = Layout(torch.tensor([50]), torch.tensor([50]), torch.ones(2, 1, dtype=torch.bool))
+    index = torch.zeros(50, dtype=torch.int32)
+    memory = Memory(features, votes, torch.ones(50), index, index, [], layout, Scaling("cosine", "vector"))
+    return voting.Voter(memory, voting.Voting(labels, "equal", 0.1, "exact", 3), torch.device(device))
+
+
+@pytest.mark.parametrize("labels", ["shares", "pixels"])
+def test_images_of_sizes_that_alternate_get_their_own_label_maps_on_a_gpu(labels, cuda):
+    sizes = [(2, 3), (2, 3), (4, 2), (2, 3), (3, 2), (4, 2), (4, 2)]
+    grids = [torch.randn(*size, 8, generator=torch.Generator().manual_seed(number)) for number, size in enumerate(sizes)]
+    shapes = [(2 * height, 2 * width) for height, width in sizes]
+    found = [maps.cpu() for maps in voter("cuda", labels).label_maps(grids, shapes, 3)]
+    for maps, grid, shape in zip(found, grids, shapes, strict=True):
+        [alone] = voter("cpu", labels).label_maps([grid], [shape], 3)
+        assert maps.shape == (2, *shape)
+        assert torch.equal(maps, alone)

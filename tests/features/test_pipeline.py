@@ -31,6 +31,7 @@ def sizes_of(batches):
 
 def test_pieces_of_one_size_are_gathered_up_to_the_batch():
     some = [*pieces(5, 5, 5, 1), *pieces(5, 5), *pieces(2, 2, side=8)]
+    assert sizes_of(gathered(pieces(5, 5, 5, 5), lambda shape: 12)) == [[5, 5], [5, 5]]
     assert sizes_of(gathered(some, lambda shape: 16)) == [[5, 5, 5, 1], [5, 5], [2, 2]]
     assert sizes_of(gathered(some, lambda shape: 16 if shape == (4, 4) else 2)) == [[5, 5, 5, 1], [5, 5], [2], [2]]
 

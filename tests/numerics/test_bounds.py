@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from densebench.numerics.search import Search, bounds, tiles, two_pass
+from densebench.numerics.search.candidates import batches_of_subsets
 
 PRECISIONS = ["fp16", "bf16", "tf32"]
 
@@ -106,3 +107,8 @@ def test_what_a_tile_leaves_out_is_in_the_ceiling(monkeypatch):
     search = Search(memory, torch.tensor([len(memory)]), torch.ones(1, 1, dtype=torch.bool), first_pass="fp16")
     assert search.search(torch.ones(1, 4), 1).index.tolist() == [[[64 * 39 + 5]]]
     assert (search.widened, search.fallbacks) == (1, 0)
+
+
+def test_subsets_that_hold_about_as_many_groups_are_searched_together():
+    held = torch.arange(40) < torch.tensor([1, 30, 3, 2, 17, 40])[:, None]
+    assert batches_of_subsets(held) == [[0], [1, 4], [2, 3], [5]]

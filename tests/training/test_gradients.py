@@ -144,7 +144,7 @@ def facts():
 
 
 def test_buckets_give_the_means_of_one_exchange(facts):
-    """In the second step, with two micro-batches, layers that come in different orders, and parameters that only one process or part uses."""
+    """In the second step, with two micro-batches, layers in different orders, and parameters of one process or part alone."""
     assert all(each[size]["same"] for each in facts for size in ("1", "2000", str(2**30)))
 
 
