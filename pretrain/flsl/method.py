@@ -48,6 +48,7 @@ from densebench.errors import UserError
 from densebench.options import setting
 from densebench.pretrain.flsl.mean_shift import attention, grid_queries, mean_shift, sharpened, windows
 from densebench.pretrain.flsl.pictures import modes_picture
+from densebench.processes import resolve_precision
 from densebench.training.augmentation import ViewSpec
 from densebench.training.distillation import Centre, balance, distil, entropy, volume
 from densebench.training.heads import Head
@@ -159,7 +160,8 @@ class BilevelClustering(Objective):
         self.centres = {"mode": self.centre}
         self._previous: list[Network] = []  # in a list, so that it is no part of saved states: it has its own checkpoint
         if options.previous is not None:
-            self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), options.precision)]
+            precision = resolve_precision(options.precision, options.device)
+            self._previous = [Network(first_stage(options.previous, encoder), nn.Identity(), precision)]
 
     def forward(self, student: Network, teacher: Network, views: Views, context: StepContext) -> Loss:
         """Return the loss: move the queries to their modes in both views, and compare the modes."""

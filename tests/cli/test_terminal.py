@@ -246,7 +246,7 @@ def test_ctrl_c_while_the_interpreter_ends_is_no_traceback(folder, words):
 
 def test_ctrl_c_in_another_command_is_one_line(folder):
     before = "import densebench.results.leaderboard as b, time, sys; "
-    before += "sys.modules['densebench.results.leaderboard'].frame = lambda *a: (print('R', flush=True), time.sleep(60))"
+    before += "sys.modules['densebench.results.leaderboard'].frame = lambda *a, **o: (print('R', flush=True), time.sleep(60))"
     process = start(folder, "leaderboard", before=before)
     wait(process, b"R")
     status, _, err = interrupted(process)
