@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from tiers import late
 from torch._dynamo.utils import counters
 
 from densebench.training import compiling
@@ -51,7 +52,7 @@ def step(student, teacher):
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.3])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", late(["fp32", "bf16"], "bf16"))
 def test_all_blocks_share_a_graph_for_each_size(drop_path, precision):
     """Twelve blocks, two networks, two sizes: four graphs, and one of the trial; after eight torch would run uncompiled."""
     student, teacher = networks(drop_path, precision)
@@ -63,6 +64,7 @@ def test_all_blocks_share_a_graph_for_each_size(drop_path, precision):
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_later_trainings_of_a_process_are_compiled_too():
     for number in range(1, 5):
         student, teacher = networks(0.0)
