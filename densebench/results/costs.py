@@ -55,7 +55,8 @@ def count_unknown(scores: pd.DataFrame) -> None:
     known = scores.groupby("record").seconds.first().notna()
     if not known.all():
         left = f"{(~known).sum()} of {len(known)} records do not say what they cost"
-        notice(f"{left}: an older densebench wrote them, or their last run scored only a part; `eval ... --rerun` tells it")
+        why = "an older densebench wrote them, or their last run scored only a part"
+        notice(f"{left}: {why}; `densebench eval ... --rerun` measures it")
 
 
 def filled(texts: pd.DataFrame) -> pd.DataFrame:
