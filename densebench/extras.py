@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from densebench.console import one_line
 from densebench.errors import UserError
 
 EXTRAS = {
@@ -20,12 +21,17 @@ EXTRAS = {
 
 
 def require(module: str, purpose: str) -> Any:
-    """Import and return a module of an optional package. Raises UserError, with the line that installs it, where it is missing.
+    """Import and return a module of an optional package. Raises UserError, with a line that installs it, where that fails.
 
     purpose: what needs the package, for the message.
     """
-    check_installed(module.partition(".")[0], purpose)
-    return importlib.import_module(module)
+    package = module.partition(".")[0]
+    check_installed(package, purpose)
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:  # it was built for another numpy, or lacks a library of the system
+        why = f"{purpose} needs {package}, which cannot be imported ({one_line(str(error))})"
+        raise UserError(f"{why}: pip install --force-reinstall 'densebench[{EXTRAS[package]}]'") from error
 
 
 def is_installed(package: str) -> bool:

@@ -29,6 +29,15 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(missing
         extras.require(f"{missing}.inner", "the purpose")
 
 
+def test_a_package_that_cannot_be_imported_is_one_line_with_its_reason(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "simplejpeg"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "simplejpeg.py").write_text("raise ImportError('libjpeg.so:\\nno such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"^the purpose needs simplejpeg, .*libjpeg.so: no such file.*'densebench\[fast\]'$"):
+        extras.require("simplejpeg", "the purpose")
+
+
 def test_a_package_that_is_there_is_imported():
     assert extras.require("networkx", "the purpose").__name__ == "networkx"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from densebench.console import notice
 from densebench.results.score import point_of
 
 COLUMNS = ("device", "seconds", "images_per_second", "tflop_per_second", "host_memory_mb", "device_memory_mb", "energy_joules")
@@ -41,13 +42,22 @@ def cells(row: pd.Series) -> dict[str, str]:
     """
     return {
         "device": _text(row.device, "{}"),
-        "minutes": _text(row.seconds, "{:.1f}", 1 / 60),
+        "minutes": _text(row.seconds, "{:.2f}", 1 / 60),
         "images/s": _text(row.images_per_second, "{:.4g}"),
         "search TFLOP/s": _text(row.tflop_per_second, "{:.3g}"),
         "host GiB": _text(row.host_memory_mb, "{:.1f}", 1 / 1024),
         "GPU GiB": _text(row.device_memory_mb, "{:.1f}", 1 / 1024),
         "kJ": _text(row.energy_joules, "{:.1f}", 1 / 1000),
     }
+
+
+def count_unknown(scores: pd.DataFrame) -> None:
+    """Say in one line of how many records in a frame of scores the costs are not known, if there are any."""
+    known = scores.groupby("record").seconds.first().notna()
+    if not known.all():
+        left = f"{(~known).sum()} of {len(known)} records do not say what they cost"
+        why = "an older densebench wrote them, or their last run scored only a part"
+        notice(f"{left}: {why}; `densebench eval ... --rerun` measures it")
 
 
 def filled(texts: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from densebench.results import coverage
 from densebench.results import published as papers
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
 from densebench.results.costs import cells as cost_cells
-from densebench.results.costs import costs_of, filled
+from densebench.results.costs import costs_of, count_unknown, filled
 from densebench.results.profiles import profiles
 from densebench.results.ranking import ranks
 from densebench.results.score import SIGNS, decode, heading, in_unit, point_of, sort_key, without_seed
@@ -63,6 +63,8 @@ def leaderboard(
         hold = "hold" if len(where) > 1 else "holds"
         raise UserError(f"{names} {hold} no record of a whole run; `densebench eval` makes them (runs with --limit stay out)")
     scores = of_groups(scores, dataset, protocol)
+    if costs:
+        count_unknown(scores)
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
     board = Leaderboard(scores, [table(group, costs=costs) for group in groups], profiles(scores))

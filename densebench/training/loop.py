@@ -188,7 +188,7 @@ def update(training: Training, losses: list[Loss]) -> None:
     norms = clip_each(gradients(training.student), options.clip_grad)
     finite = torch.stack([loss.total.detach() for loss in losses]).isfinite().all() & norms.isfinite().all()
     if not in_all(finite):  # the only wait for the device in a step
-        training.monitor.skip(step + 1)
+        training.monitor.skip(step + 1, scaled=training.scaler.is_enabled())
         training.objective.discard()
     else:
         training.monitor.passed()

@@ -22,11 +22,15 @@ class Monitor:
         self.skipped = self.in_a_row = 0
         self._signs: dict[str, int] = {}
 
-    def skip(self, step: int) -> None:
-        """Count a step that was not finite. Raises UserError after MAX_SKIPPED_IN_A_ROW in a row."""
+    def skip(self, step: int, scaled: bool = False) -> None:
+        """Count a step that was not finite. Raises UserError after MAX_SKIPPED_IN_A_ROW in a row.
+
+        scaled: gradients are scaled for fp16; the scale begins high and is halved by each such step.
+        """
         self.skipped += 1
         self.in_a_row += 1
-        warn(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far)")
+        usual = ", as a few are in fp16: the scale of its gradients is halved then" if scaled else ""
+        warn(f"step {step}: the loss or a gradient is not finite; the step is skipped ({self.skipped} so far){usual}")
         if self.in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"{self.in_a_row} steps in a row were not finite; lower --lr, set --clip-grad, or use "

@@ -46,7 +46,7 @@ from densebench.numerics.moments import mean_and_variance
 from densebench.numerics.patch_labels import Labelling
 from densebench.options import setting
 from densebench.processes import resolve_device
-from densebench.results.score import Point, Score
+from densebench.results.score import Point, Score, heading, without_seed
 
 CHUNK = 65536  # rows (patches) processed at once
 IN_MEMORY = 4 * 2**30  # bytes of rows that stay in main memory between passes; more are read again
@@ -142,10 +142,9 @@ class Probe:
         A layer that a killed run has fitted comes from the store. Raises UserError where no patch has a class.
         """
         name = digest([list(point), [view.item.name for view in labelled]], 16)
+        at = heading(without_seed(point))
         if not any(len(view.patches) for view in labelled):
-            raise UserError(
-                f"no patch of the {len(labelled)} training images of {dict(point)} has a class; check their label maps"
-            )
+            raise UserError(f"no patch of the {len(labelled)} training images of {at} has a class; check their label maps")
         if name not in store:
             values, near, best = torch.zeros(len(self.options.l2)), None, 0
             if len(self.options.l2) > 1:
@@ -155,7 +154,7 @@ class Probe:
             l2 = self.options.l2[best]
             weights, minimum = self.fit(labelled, (l2,), near)
             if not bool(minimum.converged[0]):
-                warn(f"the fit of {dict(point)} ended at --iterations {self.options.iterations} above the tolerance")
+                warn(f"the fit at {at} ended at --iterations {self.options.iterations} above the tolerance")
             facts = torch.tensor(
                 [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()], dtype=torch.float64
             )

@@ -144,7 +144,7 @@ def test_a_killed_run_takes_what_it_fitted(backbone, monkeypatch):
 
 def test_a_fit_that_ends_too_early_is_said(backbone, capsys):
     scores = evaluate(backbone, iterations=2, l2=(1e-6,))
-    assert "ended at --iterations 2 above the tolerance" in capsys.readouterr().err
+    assert "the fit at 1/1 ended at --iterations 2 above the tolerance" in capsys.readouterr().err
     assert scores[0].details["converged"] is False
 
 

@@ -62,6 +62,31 @@ def test_without_a_gpu_it_says_how_to_rehearse(script, capsys):
     assert "make gpu DEVICE=cpu" in capsys.readouterr().err
 
 
+def test_a_table_that_cannot_be_written_is_one_line_before_the_first_part(script, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert script.main(["--device", "cpu", "--output", str(tmp_path / "file" / "folder")]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert "cannot be written" in said.err and len(said.err.splitlines()) == 1
+
+
+def test_a_part_that_is_not_there_is_named(script, tmp_path, capsys):
+    assert script.main(["--device", "cpu", "--only", "counting,nonsense", "--output", str(tmp_path)]) == 2
+    assert "unknown part 'nonsense'" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_the_rows_so_far_and_says_where(script, tmp_path, monkeypatch, capsys):
+    def stopped(bench):
+        raise KeyboardInterrupt
+
+    script.PARTS = {"counting": (5, "clustering", "counting"), "after": (5, "after", "stopped")}
+    monkeypatch.setitem(sys.modules, "after", type(sys)("after"))
+    sys.modules["after"].stopped = stopped
+    assert script.main(["--device", "cpu", "--output", str(tmp_path)]) == 130
+    assert {row["part"] for row in rows(tmp_path)} == {"counting"}
+    assert f"stopped; 3 rows in {tmp_path}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_part_runs_on_a_cpu(script, tmp_path):
     """Every method and protocol of the catalogue is in the table."""

@@ -23,7 +23,7 @@ def row(table, name):
 def test_costs_are_columns_in_units_of_people(tmp_path):
     add(tmp_path, "a", **RUN, scored_points=3)
     costs = row(leaderboard(tmp_path, costs=True).tables[0], "a")
-    shown = {"device": "NVIDIA H200", "minutes": "1.5", "images/s": "1235", "search TFLOP/s": "322"}
+    shown = {"device": "NVIDIA H200", "minutes": "1.50", "images/s": "1235", "search TFLOP/s": "322"}
     shown |= {"host GiB": "2.0", "GPU GiB": "10.0", "kJ": "45.6"}
     assert {name: costs[name] for name in shown} == shown
 
@@ -40,7 +40,24 @@ def test_a_run_that_scored_only_a_part_does_not_tell_what_the_record_cost(tmp_pa
     add(tmp_path, "old", **RUN)
     table = leaderboard(tmp_path, costs=True).tables[0]
     assert row(table, "part")["minutes"] == row(table, "old")["minutes"] == ""
-    assert row(table, "a")["minutes"] == "1.5"
+    assert row(table, "a")["minutes"] == "1.50"
+
+
+def test_records_without_costs_are_counted_in_one_line(tmp_path, capsys):
+    add(tmp_path, "a", **RUN, scored_points=3)
+    leaderboard(tmp_path, costs=True)
+    assert "cost" not in capsys.readouterr().err
+    add(tmp_path, "old", **RUN)
+    leaderboard(tmp_path)
+    assert "cost" not in capsys.readouterr().err
+    leaderboard(tmp_path, costs=True)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("1 of 2 records do not say what they cost") and "--rerun" in line
+
+
+def test_seconds_of_a_short_run_are_not_rounded_to_nothing(tmp_path):
+    add(tmp_path, "a", **{**RUN, "seconds": {"total": 2.0}}, scored_points=3)
+    assert row(leaderboard(tmp_path, costs=True).tables[0], "a")["minutes"] == "0.03"
 
 
 def test_a_column_in_which_nothing_stands_is_left_out(tmp_path):

@@ -52,6 +52,15 @@ def test_a_sign_must_last_and_comes_after_the_warm_up():
         assert monitor.watch(0, HEALTHY, True) == []
 
 
+def test_a_skipped_step_in_fp16_is_said_to_be_usual(capsys):
+    monitor = Monitor(64)
+    monitor.skip(1)
+    monitor.skip(2, scaled=True)
+    plain, scaled = capsys.readouterr().err.splitlines()
+    assert "fp16" not in plain
+    assert "fp16: the scale of its gradients is halved" in scaled
+
+
 def test_a_run_that_is_never_finite_ends():
     monitor = Monitor(64)
     for step in range(MAX_SKIPPED_IN_A_ROW - 1):

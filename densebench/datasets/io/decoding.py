@@ -74,7 +74,8 @@ def used_decoder() -> str:
 
 @functools.cache
 def _check_turbo(name: str) -> None:
-    """Raise UserError where simplejpeg gives other pixels than Pillow for two small pictures."""
+    """Raise UserError where simplejpeg cannot be imported, or gives other pixels than Pillow for two small pictures."""
+    require("simplejpeg", f"--decoder {name}")
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8))
     for shape in ((61, 75), (64, 48)):

@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -55,15 +56,26 @@ def main(arguments=None):
             "no CUDA device: this machine or this build of torch has none; rehearse with `make gpu DEVICE=cpu`", file=sys.stderr
         )
         return 2
+    chosen = [name for name in given.only.split(",") if name]
+    if unknown := [name for name in chosen if name not in PARTS]:
+        print(f"unknown part {unknown[0]!r}: --only takes {', '.join(PARTS)}", file=sys.stderr)
+        return 2
     device = torch.device(given.device, 0) if given.device == "cuda" else torch.device("cpu")
     small = given.small or given.device == "cpu"
     output = given.output or ROOT / ("build/gpu" if small else "results/gpu")
     folder = Path(tempfile.mkdtemp(prefix="densebench-gpu-"))
+    bench = Bench(device, small, given.budget, folder, output / f"{slug(device)}.json")
     try:
-        bench = Bench(device, small, given.budget, folder, output / f"{slug(device)}.json")
+        bench.save()  # before minutes are spent on a table that cannot be written
         for name, (least, module, function) in PARTS.items():
-            if not given.only or name in given.only.split(","):
+            if not chosen or name in chosen:
                 bench.run(name, 0 if small else least, module, function)
+    except OSError as error:  # of the table alone: what fails in a part is a row
+        print(f"the table {bench.output} cannot be written ({error.strerror}); give another --output", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; {len(bench.rows)} rows in {bench.output}", file=sys.stderr)
+        return 130
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(bench.rows)} rows in {bench.output}")
@@ -71,4 +83,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("DENSEBENCH_QUIET", "1")  # so that the table can be read; warnings are printed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -63,7 +63,9 @@ def _beside(bench, what, limit, numbers):
     gaps = {key: abs(on_cpu[key] - here[key]) for key in on_cpu if math.isfinite(on_cpu[key]) or math.isfinite(here[key])}
     worst = max(gaps, key=gaps.get)
     wrong = "" if gaps[worst] <= limit else "FAILED: "
-    note = f"{worst}: {on_cpu[worst]:.4f} on a CPU, {here[worst]:.4f} here, of {len(gaps)} numbers"
+    where = " ".join(map(str, worst))
+    gap = f"{where}: {on_cpu[worst]:.4f} on a CPU, {here[worst]:.4f} here" if gaps[worst] else "none"
+    note = f"{gap}, of {len(gaps)} numbers"
     bench.add("right", f"{wrong}{what}: largest difference to a CPU", gaps[worst], "", None, note)
 
 
@@ -75,7 +77,10 @@ def _scores(bench, name, preset, device):
     evaluator, backbone, dataset = tiny(name, preset, folder, device=device)
     with libraries_on(device), _cache(folder / "cache"), float32(tf32=False):
         scores = list(evaluator.run(copy.deepcopy(backbone), dataset, Run()))
-    return {(score.metric, score.variant, *map(str, score.axes.items())): float(score.value) for score in scores}
+    return {
+        (score.metric, score.variant, *(f"{axis} {value}" for axis, value in score.axes.items())): float(score.value)
+        for score in scores
+    }
 
 
 def _figures(method, device):

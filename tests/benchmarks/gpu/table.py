@@ -67,14 +67,17 @@ class Bench:
         """A size: the full one, or a small one for a rehearsal."""
         return small if self.small else full
 
+    def save(self):
+        """Write the rows so far. Raises OSError where the table cannot be written."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        facts = {**about(self.device), "small": self.small, "rows": list(map(asdict, self.rows))}
+        self.output.write_text(json.dumps(facts, indent=1) + "\n")
+
     def add(self, part, what, value, unit="", expected=None, note=""):
         """Print a row and save all rows so far. Expected values are those of full sizes on a GPU."""
         self.rows.append(Row(part, what, value, unit, expected if self.cuda and not self.small else None, note))
         print(self.rows[-1], flush=True)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.output.write_text(
-            json.dumps({**about(self.device), "small": self.small, "rows": list(map(asdict, self.rows))}, indent=1) + "\n"
-        )
+        self.save()
 
     def run(self, name, least, module, function):
         """Run one part if `least` seconds are left; a part that fails, or cannot be imported, says so in a row."""
