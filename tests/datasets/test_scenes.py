@@ -143,6 +143,7 @@ def raw(images: np.ndarray) -> np.ndarray:
     return images.reshape(n, 8, 16, 8, 16, 3).transpose(0, 1, 3, 2, 4, 5).reshape(n * 64, -1)
 
 
+@pytest.mark.slow
 def test_colour_is_a_hint_that_grain_hides_from_pixels(arrays):
     """Chance is 0.125. A patch's mean colour helps and does not decide; its single pixels help much less; texture shows
     through."""

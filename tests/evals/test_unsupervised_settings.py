@@ -8,6 +8,7 @@ import pytest
 import torch
 from drawn_parts import DATA, NOISY, seeing
 from point_sets import as_on_a_gpu
+from tiers import late
 from unsupervised_runs import EXACT, LOOSE, VARIANTS, by_variant, empty_cache, evaluate, values
 
 from densebench import options
@@ -19,7 +20,7 @@ from densebench.evaluation.protocol import Run
 __all__ = ["empty_cache"]  # fixture
 
 
-@pytest.mark.parametrize("preset", list(Unsupervised.presets))
+@pytest.mark.parametrize("preset", late(Unsupervised.presets, next(iter(Unsupervised.presets))))
 def test_points_variants_and_the_headline(preset):
     given = LOOSE if preset != "label-free" else {name: value for name, value in LOOSE.items() if name != "community_clusters"}
     scores = evaluate(NOISY, preset=preset, **given, restarts=1, iterations=10)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from filmed import HEIGHT, LENGTHS, OBJECTS, WIDTH, empty_cache, filmed, masks, run, values, videos, write
 from PIL import Image
 from propagation_by_loops import dino_stretch, naive
+from tiers import late
 
 from densebench.backbones.adapters import Pixels
 from densebench.datasets.davis import Davis2017
@@ -66,7 +67,7 @@ def restated(root, name, preset, radius, context):
     return maps, [mask for _, mask in frames]
 
 
-@pytest.mark.parametrize("preset", ["dino", "dinov3"])
+@pytest.mark.parametrize("preset", late(["dino", "dinov3"], "dino"))
 def test_against_a_restatement_frame_by_frame(videos, tmp_path, preset):
     record = run(videos, preset=preset, save_predictions=str(tmp_path / "saved"))
     per_object, j_and_f = {}, []

@@ -10,6 +10,7 @@ import pytest
 import torch
 from command_line import call
 from drawn_objects import Drawn
+from tiers import late
 from torch import nn
 
 import densebench
@@ -133,7 +134,7 @@ def test_a_configured_protocol_takes_no_options_besides(given):
         densebench.evaluate("pixels:16", InContext(), "scenes", **given)
 
 
-@pytest.mark.parametrize("path", ["./mine.py", Path("mine.py")], ids=["text", "path"])
+@pytest.mark.parametrize("path", late(["./mine.py", Path("mine.py")], "./mine.py"), ids=["text", "path"])
 def test_a_protocol_in_a_file_has_one_name(path):
     Path("mine.py").write_text(PLUG_IN.replace("OPTION", "depth"))
     named, configured = (

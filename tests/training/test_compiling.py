@@ -51,7 +51,7 @@ def step(student, teacher):
     return outputs
 
 
-@pytest.mark.parametrize("drop_path", [0.0, 0.3])
+@pytest.mark.parametrize("drop_path", late([0.0, 0.3], 0.3))
 @pytest.mark.parametrize("precision", late(["fp32", "bf16"], "bf16"))
 def test_all_blocks_share_a_graph_for_each_size(drop_path, precision):
     """Twelve blocks, two networks, two sizes: four graphs, and one of the trial; after eight torch would run uncompiled."""
@@ -79,6 +79,7 @@ def test_later_trainings_of_a_process_are_compiled_too():
         assert counters["stats"]["unique_graphs"] == 1 + 3 * number
 
 
+@pytest.mark.slow
 def test_compiled_blocks_compute_the_same():
     plain, compiled = networks(0.0), networks(0.0)
     assert compile_blocks(*compiled, True, CPU)
@@ -88,6 +89,7 @@ def test_compiled_blocks_compute_the_same():
         torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
+@pytest.mark.slow
 def test_state_dicts_keep_their_keys():
     plain, compiled = networks(), networks()
     assert compile_blocks(*compiled, True, CPU)
@@ -97,6 +99,7 @@ def test_state_dicts_keep_their_keys():
         }
 
 
+@pytest.mark.slow
 def test_each_block_keeps_its_probability_and_whether_it_drops():
     plain, compiled = networks(), networks()
     for network in (plain[0], compiled[0]):
@@ -132,7 +135,7 @@ def test_without_triton_one_line_says_so(monkeypatch, capsys):
     assert said.count("\n") == 1 and "Triton is not installed" in said
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("direction", late(["forward", "backward"], "forward"))
 def test_a_compiler_that_fails_leaves_the_networks_as_they_were(direction, monkeypatch, capsys):
     def broken(graph, _):
         if direction == "forward":
