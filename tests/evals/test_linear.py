@@ -112,6 +112,7 @@ def test_fractions_see_their_images_alone(backbone):
     assert values(alone)[2, 0] == values(scores)[2, 0]
 
 
+@pytest.mark.slow
 def test_rows_read_in_every_pass_give_the_same(backbone, monkeypatch, tmp_path):
     kept = evaluate(backbone, l2=(1e-3, 1e-2))
     monkeypatch.setattr(module, "IN_MEMORY", 0)

@@ -20,7 +20,7 @@ STEPS = 3
 WHOLE_RUNS = ("visualise", "probe", "previous", "resume")
 """What happens around the steps, so that it takes a run with a folder."""
 CASES = [(method, name) for method in catalog.entries("methods") for name in [*paths(method), "resume"]]
-FIRST = [(method, next(iter(paths(method)))) for method in ("cribo", "neco")]
+FIRST = [(method, next(iter(paths(method)))) for method in ("cribo", "dino")]
 
 
 @pytest.fixture(autouse=True)

@@ -231,6 +231,7 @@ def test_seeds_read_a_word_to_its_end():
     assert seed_of(0, "permutation of images", 0) != seed_of(0, "permutation of views", 0)
 
 
+@pytest.mark.slow
 def test_seeds_are_the_same_in_every_process():
     code = "from densebench.numerics.seeds import seed_of; print(seed_of(3, 'views', 1, 2))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

@@ -227,6 +227,7 @@ def test_pictures_are_drawn(method, tmp_path):
         assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_schedules_follow_epochs_warm_up_and_the_frozen_layer(tmp_path):
     """The numbers that six steps cannot tell apart, in a run of four epochs of three steps."""
     given = {
