@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.errors import UserError
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.first_centroids import first_points, plus_plus, sample, trained_on
 from densebench.numerics.host_copy import HostCopy, is_asynchronous
@@ -168,7 +169,7 @@ def minibatch(
 def _order(points: Float[Tensor, "n d"], generator: torch.Generator) -> Int[Tensor, "n"]:
     """Return the points' indices in a random order, on their device."""
     order = torch.randperm(len(points), generator=generator)
-    return order.pin_memory().to(points.device, non_blocking=True) if points.is_cuda else order
+    return on_device(order, points.device)
 
 
 def running_means(

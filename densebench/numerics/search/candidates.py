@@ -82,12 +82,9 @@ class Collection:
 
         maxima: of its groups, followed by -inf.
         """
-        subsets, length = lists.index.shape
-        if length == 0:
+        if lists.index.shape[1] == 0:
             return
-        of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, (subsets, length))
-        value, rank, left_out = best_and_next(of_subsets, self.of_tile)
-        group = lists.index.expand(len(maxima), -1, -1).gather(2, rank).clamp(max=scores.shape[1] - 1)
+        value, group, left_out = _best_groups(maxima, lists, self.of_tile)
         at = group.flatten(1)[:, :, None].expand(-1, -1, scores.shape[2])
         values = scores.gather(1, at).unflatten(1, group.shape[1:])
         if scores.shape[2] < self.size:
@@ -119,12 +116,9 @@ class Groups:
 
     def add(self, maxima: Float[Tensor, "q padded"], lists: Lists) -> None:
         """Keep the best groups of a tile. maxima: of its groups, followed by -inf."""
-        subsets, length = lists.index.shape
-        if length == 0:
+        if lists.index.shape[1] == 0:
             return
-        of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, (subsets, length))
-        value, rank, left_out = best_and_next(of_subsets, self.width)
-        group = lists.index.expand(len(maxima), -1, -1).gather(2, rank).clamp(max=maxima.shape[1] - 2)
+        value, group, left_out = _best_groups(maxima, lists, self.width)
         self.maxima.append(value)
         self.groups.append(group + lists.first_group)
         self.left_out.append(left_out)
@@ -136,6 +130,14 @@ class Groups:
         slot = groups.gather(2, rank)[..., None] * self.size + torch.arange(self.size, device=groups.device)
         left_out = torch.stack([*self.left_out, of_groups]).amax(0)
         return Candidates(slot.flatten(2), value[..., None].expand(slot.shape).flatten(2), left_out)
+
+
+def _best_groups(maxima: Tensor, lists: Lists, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the greatest maxima of the groups that each subset lists, those groups, and the greatest maximum left out."""
+    of_subsets = maxima.index_select(1, lists.index.flatten()).unflatten(1, lists.index.shape)
+    value, rank, left_out = best_and_next(of_subsets, most)
+    group = lists.index.expand(len(maxima), -1, -1).gather(2, rank)
+    return value, group.clamp(max=maxima.shape[1] - 2), left_out  # the last maximum is padding
 
 
 def best_and_next(
