@@ -32,6 +32,7 @@ from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
 from densebench.files.store import Store
 from densebench.numerics.arithmetic import float32
+from densebench.numerics.device_copy import joined_on_device
 from densebench.user_code import class_code
 
 SCHEMA = 2  # increase it when the same inputs would give other features
@@ -164,10 +165,9 @@ class Extraction:
         if self.patches is None:
             return grids
         area = grids.shape[1] * grids.shape[2]
-        rows = torch.cat([number * area + self.patches[name] for number, name in enumerate(names)])
-        rows = rows.pin_memory() if grids.is_cuda else rows
+        rows = joined_on_device([number * area + self.patches[name] for number, name in enumerate(names)], grids.device)
         with torch.inference_mode():
-            return grids.flatten(0, 2).index_select(0, rows.to(grids.device, non_blocking=True))
+            return grids.flatten(0, 2).index_select(0, rows)
 
     def images_at_once(self, batch_size: int | None, device: torch.device, shape: tuple[int, int]) -> int:
         """Return how many views of a shape (height, width) go through the backbone together. batch_size: None: chosen."""
