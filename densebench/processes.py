@@ -175,6 +175,23 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def dealt(work: Sequence[T]) -> list[T]:
+    """Return what of some work this process does: every n-th part of it, from its rank on. All of it in a single process."""
+    return list(work[rank() :: world_size()])
+
+
+def collected(results: Sequence[T]) -> list[T]:
+    """Return in every process the results of all processes, in the order of the work that `dealt` dealt out.
+
+    They are pickled, and may be of any size; tensors should be on the CPU. The processes wait for each other for up to PATIENCE.
+    """
+    if world_size() == 1:
+        return list(results)
+    parts: list[list[T]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(parts, list(results), group=_patient_group())
+    return [part[index] for index in range(max(map(len, parts))) for part in parts if index < len(part)]
+
+
 def total(tensor: Tensor) -> Tensor:
     """Return the sum over processes, without gradient."""
     tensor = tensor.detach().clone()
