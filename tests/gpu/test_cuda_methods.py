@@ -19,6 +19,8 @@ from densebench.training.run import train
 STEPS = 3
 WHOLE_RUNS = ("visualise", "probe", "previous", "resume")
 """What happens around the steps, so that it takes a run with a folder."""
+ROUNDED = {"figures": 1e-2, "weights": 1e-3}
+"""Tolerances of bf16 and fp16: processors have different kernels for them, chosen by layout too."""
 CASES = [(method, name) for method in catalog.entries("methods") for name in [*paths(method), "resume"]]
 FIRST = [(method, next(iter(paths(method)))) for method in ("cribo", "dino")]
 
@@ -57,16 +59,22 @@ def whole_run(method, device, path, folder):
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows], tensors(folder)
 
 
-def assert_equal(on_cpu, on_cuda):
+def assert_equal(on_cpu, on_cuda, figures=1e-5, weights=3e-5):
     """Compare figures and weights: autograd may add gradients in another order, and Adam makes a tenth of a step of rounding."""
     assert len(on_cuda[0]) == len(on_cpu[0])
     for row, expected in zip(on_cuda[0], on_cpu[0], strict=True):
         assert {name: float(value) for name, value in row.items()} == pytest.approx(
-            {name: float(value) for name, value in expected.items()}, rel=1e-5, nan_ok=True
+            {name: float(value) for name, value in expected.items()}, rel=figures, nan_ok=True
         )
     assert on_cuda[1].keys() == on_cpu[1].keys()
     for name, value in on_cpu[1].items():
-        torch.testing.assert_close(on_cuda[1][name], value, rtol=1e-5, atol=3e-5, msg=lambda said, name=name: f"{name}: {said}")
+        compared = ...
+        if name.endswith(
+            "attn.qkv.bias"
+        ):  # softmax cancels the keys' bias: its gradient is rounding, which Adam makes a whole step
+            compared = torch.arange(len(value)) // (len(value) // 3) != 1
+        pair = on_cuda[1][name][compared], value[compared]
+        torch.testing.assert_close(*pair, rtol=1e-5, atol=weights, msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("case", late([case for case in CASES if not is_whole_run(case[1])], *FIRST), ids=" ".join)
@@ -76,7 +84,7 @@ def test_steps_give_the_numbers_of_the_cpu(case):
     with simulate() as report:
         on_cuda = steps(method, "cuda", path)
     assert report.total("kernel") > 1000
-    assert_equal(on_cpu, on_cuda)
+    assert_equal(on_cpu, on_cuda, **(ROUNDED if path.get("precision", "fp32") != "fp32" else {}))
 
 
 @pytest.mark.slow
