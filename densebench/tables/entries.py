@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from densebench import catalog
 from densebench.flag import Flag
 from densebench.user_code import file_code
 
@@ -55,14 +54,6 @@ class Kind:
     flags: Mapping[str, Flag]
     takes: str = ""
     code: str = ""
-
-    @classmethod
-    def of(cls, kind: Literal["methods", "protocols"], name: str, preset: str | None) -> Kind:
-        """Return the part of a method or a protocol that has the preset. Raises UserError for an unknown one of either."""
-        found = catalog.find(kind, name)
-        catalog.check_preset(found, name, preset)
-        part = found.part(preset)
-        return cls({flag.name: flag for flag in part.flags()}, part.takes, catalog.code_of(kind, name))
 
     def work(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those options that may change a number, and the digest of the user's code, as JSON values."""

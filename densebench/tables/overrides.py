@@ -11,15 +11,15 @@ from typing import Any
 from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
-from densebench.tables.data_names import check_images, check_labelled, kind_of
 from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Table
+from densebench.tables.known import Known
 
 DATA = ("data", "dataset", "datasets")
 UNCHANGED = ("pretrain", "pixels")
 """Kinds of spec that have no architecture of their own: `arch` leaves them."""
 
 
-def overridden(table: Table, overrides: Sequence[str]) -> Table:
+def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     """Return the table with `KEY=VALUE` applied to every entry that takes the key, and with these in `rehearsal`.
 
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on, where a protocol
@@ -30,7 +30,7 @@ def overridden(table: Table, overrides: Sequence[str]) -> Table:
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():
         with keys.within(f"--set {key}={_shown(value)}"):
-            table = _with(table, key, value)
+            table = _with(table, key, value, known)
     if not given:
         return table
     table = dataclasses.replace(table, rehearsal={key: _shown(value) for key, value in given.items()})
@@ -57,10 +57,10 @@ def _shown(value: Any) -> str:
     return one_line(",".join(map(_shown, value)) if isinstance(value, list) else str(value))
 
 
-def _with(table: Table, key: str, value: Any) -> Table:
+def _with(table: Table, key: str, value: Any, known: Known) -> Table:
     """Return the table with one override. Raises UserError where no entry takes it."""
     if key in DATA:
-        return _with_data(table, key, value)
+        return _with_data(table, key, value, known)
     changed = table
     if key == "arch":
         changed = dataclasses.replace(changed, backbones=tuple(_random(each, str(value)) for each in table.backbones))
@@ -69,13 +69,12 @@ def _with(table: Table, key: str, value: Any) -> Table:
         pretrainings=tuple(_pretraining(each, key, value) for each in table.pretrainings),
         evaluations=tuple(_evaluation(each, key, value) for each in table.evaluations),
     )
-    known = _known(table)
-    if key not in known:
-        raise unknown("key", key, known, f"the entries of this table take {', '.join(known)}")
+    if key not in (taken := _taken(table)):
+        raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
     return changed
 
 
-def _known(table: Table) -> list[str]:
+def _taken(table: Table) -> list[str]:
     """Return every key that an entry of the table takes."""
     options = [flag.name for each in (*table.pretrainings, *table.evaluations) for flag in each.kind.flags.values()]
     own = [*(["arch"] if table.backbones else []), *(["data"] if table.pretrainings or table.evaluations else [])]
@@ -124,18 +123,17 @@ def _named(layer: str) -> str:
     return layer if layer.isalpha() else "last"
 
 
-def _with_data(table: Table, key: str, value: Any) -> Table:
+def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
     names = keys.read_key(key, value if isinstance(value, list) else str(value).split(","), {key: keys.NAMES})
     names = tuple(dict.fromkeys(name.strip() for name in names))
     for name in names if table.pretrainings and key == "data" else ():
-        check_images(name)
+        known.check_images(name)
     for name in names if table.evaluations else ():
-        check_labelled(name)
-    kinds = {name: kind_of(name) for name in names}
+        known.check_labelled(name)
 
     def scored(entry: EvaluationEntry) -> EvaluationEntry:
         takes = entry.kind.takes
-        fitting = tuple(name for name in names if kinds[name] in ("", takes) or not takes)
+        fitting = tuple(name for name in names if not takes or known.labels(name) in ("", takes))
         return dataclasses.replace(entry, datasets=fitting) if fitting else entry
 
     evaluations = tuple(map(scored, table.evaluations))
@@ -143,7 +141,7 @@ def _with_data(table: Table, key: str, value: Any) -> Table:
     if key == "data":
         pretrainings = tuple(dataclasses.replace(entry, data=names) for entry in table.pretrainings)
     if (pretrainings, evaluations) == (table.pretrainings, table.evaluations) and not evaluations:
-        raise unknown("key", key, _known(table), f"the entries of this table take {', '.join(_known(table))}")
+        raise unknown("key", key, _taken(table), f"the entries of this table take {', '.join(_taken(table))}")
     return dataclasses.replace(table, pretrainings=pretrainings, evaluations=evaluations)
 
 

@@ -34,9 +34,9 @@ from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
 from densebench.tables.cells import check_distinct
-from densebench.tables.data_names import check_images, check_kind, check_labelled
-from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, Kind, PretrainEntry, Table
+from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
 from densebench.tables.keys import within
+from densebench.tables.known import Known
 from densebench.tables.overrides import overridden
 from densebench.tables.shipped import ENDING, shipped_files
 from densebench.tables.sweeps import points, shown_value
@@ -53,11 +53,12 @@ def read_table(source: str | Path, overrides: Sequence[str] = ()) -> Table:
     """
     name, where, content = _content(source)
     with within(where):
-        table = _table(name, content)
+        known = Known()
+        table = _table(name, content, known)
         if isinstance(source, Path) or _is_path(str(source)):
             table = dataclasses.replace(table, file=Path(source))
         _check_references(table)
-        table = overridden(table, overrides)
+        table = overridden(table, overrides, known)
         check_distinct(table)
     return table
 
@@ -85,7 +86,7 @@ def _content(source: str | Path) -> tuple[str, str, dict[str, Any]]:
 _LS = "`densebench ls tables`"
 
 
-def _table(name: str, content: Mapping[str, Any]) -> Table:
+def _table(name: str, content: Mapping[str, Any], known: Known) -> Table:
     for key in content:
         if key not in (*HEAD, *ENTRIES):
             raise unknown("key", key, [*HEAD, *ENTRIES], f"a table has {', '.join(HEAD)} and [[{']], [['.join(ENTRIES)}]]")
@@ -95,9 +96,9 @@ def _table(name: str, content: Mapping[str, Any]) -> Table:
     if not any(key in content for key in ENTRIES):
         raise UserError("it is no table: it has no [[backbone]], [[pretrain]], [[evaluation]] or [[figure]]")
     entries = {kind: _entries(kind, content.get(kind, [])) for kind in ENTRIES}
-    pretrainings = tuple(each for where, entry in entries["pretrain"] for each in _pretrainings(where, entry))
+    pretrainings = tuple(each for where, entry in entries["pretrain"] for each in _pretrainings(where, entry, known))
     given = [_backbone(where, entry) for where, entry in entries["backbone"]]
-    evaluations = tuple(_evaluation(where, entry) for where, entry in entries["evaluation"])
+    evaluations = tuple(_evaluation(where, entry, known) for where, entry in entries["evaluation"])
     figures = tuple(_figure(where, entry) for where, entry in entries["figure"])
     return Table(name, backbones=_with_checkpoints(given, pretrainings), pretrainings=pretrainings, evaluations=evaluations,
                  figures=figures, **head)  # fmt: skip
@@ -123,7 +124,7 @@ def _backbone(where: str, entry: Mapping[str, Any]) -> BackboneEntry:
         return BackboneEntry(**{"name": name, **values, "where": where})
 
 
-def _pretrainings(where: str, entry: Mapping[str, Any]) -> list[PretrainEntry]:
+def _pretrainings(where: str, entry: Mapping[str, Any], known: Known) -> list[PretrainEntry]:
     """Return the points of the sweep of an entry; one without a sweep."""
     with within(where):
         method, sweep = (
@@ -132,20 +133,22 @@ def _pretrainings(where: str, entry: Mapping[str, Any]) -> list[PretrainEntry]:
         )
         if not method:
             raise UserError("method is missing: it takes a name of `densebench ls methods`")
-        found = catalog.find("methods", method)
-        known = dict.fromkeys([*keys.SWEPT, *(flag.name for part in found.parts for flag in part.flags())])
+        options = [flag.name for part in known.entry("methods", method).parts for flag in part.flags()]
+        swept = list(dict.fromkeys([*keys.SWEPT, *options]))
         for key in sweep if isinstance(sweep, dict) else ():
-            if key not in known:
-                raise unknown("key in sweep", key, known, f"it takes {', '.join(keys.SWEPT)} and the options of {method}")
-        return [_pretraining(where, entry, point, swept) for point, swept in points(entry)]
+            if key not in swept:
+                raise unknown("key in sweep", key, swept, f"it takes {', '.join(keys.SWEPT)} and the options of {method}")
+        return [_pretraining(where, entry, point, values, known) for point, values in points(entry)]
 
 
-def _pretraining(where: str, entry: Mapping[str, Any], point: Mapping[str, Any], swept: Mapping[str, Any]) -> PretrainEntry:
+def _pretraining(
+    where: str, entry: Mapping[str, Any], point: Mapping[str, Any], swept: Mapping[str, Any], known: Known
+) -> PretrainEntry:
     method, preset, init = point["method"], point.get("preset"), point.get("init")
-    kind = Kind.of("methods", method, None if preset is None else keys.read_key("preset", preset, keys.PRETRAIN))
+    kind = known.kind("methods", method, None if preset is None else keys.read_key("preset", preset, keys.PRETRAIN))
     values = keys.read_entry(point, keys.PRETRAIN, ("method", "data"), kind.flags)
     for name in values["data"]:
-        check_images(name)
+        known.check_images(name)
     if init is not None and not init.startswith(PRETRAIN):
         check_form(init)
     if (weights := values.get("weights")) is not None and not (init or "").startswith("timm:"):
@@ -159,20 +162,20 @@ def _pretraining(where: str, entry: Mapping[str, Any], point: Mapping[str, Any],
     return PretrainEntry(**{"name": name, **values, "swept": swept, "group": group, "where": where, "kind": kind})
 
 
-def _evaluation(where: str, entry: Mapping[str, Any]) -> EvaluationEntry:
+def _evaluation(where: str, entry: Mapping[str, Any], known: Known) -> EvaluationEntry:
     with within(where):
         protocol, preset = (
             keys.read_key(key, entry[key], keys.EVALUATION) if key in entry else None for key in ("protocol", "preset")
         )
         if protocol is None:
             raise UserError("protocol is missing: it takes a name of `densebench ls protocols`")
-        kind = Kind.of("protocols", protocol, preset)
+        kind = known.kind("protocols", protocol, preset)
         values = keys.read_entry(entry, keys.EVALUATION, ("datasets",), kind.flags)
         if twice := _twice(values["datasets"]):
             raise UserError(f"datasets names {twice} twice")
         for name in values["datasets"]:
-            check_labelled(name)
-            check_kind(name, protocol, kind.takes)
+            known.check_labelled(name)
+            known.check_labels(name, protocol, kind.takes)
         return EvaluationEntry(**values, where=where, kind=kind)
 
 
