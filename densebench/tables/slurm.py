@@ -82,9 +82,13 @@ def read_parameters(text: str) -> dict[str, Any]:
 
 @dataclass
 class Share:
-    """What submitit runs in one job on the cluster: a share of the cells, by the run for one machine."""
+    """What submitit runs in one job on the cluster: a share of the cells, by the run for one machine.
+
+    cells: all cells of the table. own: the ids of those of this job. slots: how many processes it runs at once.
+    """
 
     cells: Sequence[Cell]
+    own: Sequence[str]
     folder: TableFolder
     slots: int = 1
     rehearsal: bool = False
@@ -106,7 +110,7 @@ class Share:
         gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         slots = Slots(self.slots, tuple(gpus[: self.slots]) if len(gpus) >= self.slots > 1 else ())
         try:
-            LocalRun(self.cells, self.folder, slots, rehearsal=self.rehearsal).run()
+            LocalRun(self.cells, self.folder, slots, rehearsal=self.rehearsal, only=self.own).run()
         except KeyboardInterrupt:
             if not came or not callable(requeue):
                 raise
@@ -149,7 +153,8 @@ def submit(
         executor.update_parameters(**{"signal_delay_s": DELAY, **parameters, **after, "job_name": f"densebench-{name}"[:60]})
         try:
             with executor.batch():
-                jobs = [executor.submit(Share(share, folder, slots, rehearsal)) for share in shares(stage, slots)]
+                own = [[cell.id for cell in share] for share in shares(stage, slots)]
+                jobs = [executor.submit(Share(cells, ids, folder, slots, rehearsal)) for ids in own]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise UserError(f"--slurm: sbatch refused the jobs: {' '.join(str(error).split())[-300:]}") from error
         arrays.append(jobs[0].job_id.split("_")[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -71,13 +71,17 @@ class _Started:
 
 @dataclass
 class LocalRun:
-    """Carries out the cells of a table on this machine, some at once, until none is ready any more."""
+    """Carries out cells of a table on this machine, some at once, until none is ready any more.
+
+    cells: all cells of the table. only: the ids of those to carry out; None: all.
+    """
 
     cells: Sequence[Cell]
     folder: TableFolder
     slots: Slots
     report: Report = lambda states: None
     rehearsal: bool = False
+    only: Collection[str] | None = None
     _started: list[_Started] = field(default_factory=list)
     _tried: set[str] = field(default_factory=set)
     _before: dict[str, Any] = field(default_factory=dict)
@@ -88,20 +92,24 @@ class LocalRun:
         A cell that fails or whose process dies is not tried again in this run; cells that another run is at are waited for.
         KeyboardInterrupt is raised once all jobs have saved what they had and have ended.
         """
-        for cell in self.cells:
+        for cell in self._own(self.cells):
             self.slots.needed(cell)
         self._before = {cell.id: self.folder.noted(cell) for cell in self.cells}
         executor = _executor(self.folder)
         try:
             while True:
                 found = self._look()
-                if not self._started and not any(state.word == "running" for state in found) and not self._ready(found):
+                running = self._own(state.cell for state in found if state.word == "running")
+                if not self._started and not running and not self._ready(found):
                     return states(self.cells, self.folder)
                 self._start(executor, found)
                 time.sleep(LOOKS)
         except BaseException:
             self._stop()
             raise
+
+    def _own(self, cells: Iterable[Cell]) -> list[Cell]:
+        return [cell for cell in cells if self.only is None or cell.id in self.only]
 
     def _look(self) -> list[State]:
         """Take note of jobs that have ended; return the states of all cells and report them."""
@@ -126,7 +134,7 @@ class LocalRun:
         done = {state.cell.id for state in found if state.word == "done"}
         busy = {_features(state.cell) for state in found if state.word == "running" or state.cell.id in at_work}
         waiting = [state.cell for state in found if state.word == "waiting" and state.cell.id not in at_work | self._tried]
-        ready = [cell for cell in waiting if done.issuperset(cell.needs)]
+        ready = [cell for cell in self._own(waiting) if done.issuperset(cell.needs)]
         return sorted(ready, key=lambda cell: _features(cell) in busy)
 
     def _start(self, executor: Any, found: Sequence[State]) -> None:
