@@ -22,6 +22,7 @@ from densebench.cli.new import new
 from densebench.cli.pretrain import pretrain
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
+from densebench.cli.run import run
 from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.launching import is_told_here, note_failure
@@ -50,6 +51,7 @@ NO_MEMORY = "the memory does not suffice; finished work is saved. Give smaller s
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
+app.command("run")(run)
 app.command("leaderboard")(leaderboard)
 app.command("report")(report)
 app.command("ls")(ls.ls)
@@ -147,8 +149,8 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
 
 
 def _stopped() -> str:
-    """Return the message after Ctrl-C. An evaluation resumes without --rerun, which would discard the scores made so far."""
-    if sys.argv[1:2] != ["eval"]:
+    """Return the message after Ctrl-C. An evaluation or a table resumes without --rerun, which would discard the scores made so far."""
+    if sys.argv[1:2] not in (["eval"], ["run"]):
         return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]
     return f"stopped; `{shlex.join(['densebench', *words])}` resumes from there"

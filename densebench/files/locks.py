@@ -81,6 +81,20 @@ def lock_exclusively(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a file exclusively, by `lock_exclusively`; False where there is no such file."""
+    if fcntl is None:
+        return path.is_file() and not _is_closed(path)
+    try:
+        handle = os.open(path, os.O_RDONLY | BINARY)
+    except OSError:
+        return False
+    try:
+        return not _flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        os.close(handle)
+
+
 def is_open(path: Path, handle: int) -> bool:
     """Return whether a path leads to the file that is open as `handle`."""
     with suppress(FileNotFoundError):

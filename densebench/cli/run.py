@@ -1,0 +1,240 @@
+"""`densebench run`: every cell of a table, many at once, and what there is of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from densebench.cli import completing
+from densebench.console import notice, warn
+from densebench.errors import Stopped, UserError
+from densebench.results.terminal import terminal_width
+
+if TYPE_CHECKING:
+    from densebench.tables.cells import Cell, Places
+    from densebench.tables.entries import Table
+    from densebench.tables.states import State, TableFolder
+    from densebench.tables.submission import Report
+
+REFRESH = 1.0  # seconds between two pictures of the live table
+
+
+def run(
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="A TOML file, or a name of `densebench ls tables`.", autocompletion=completing.tables)
+    ],
+    status: Annotated[bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state of every cell as one JSON object.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")] = False,
+    gpus: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on a GPU of its own.")] = None,
+    processes: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, on the device of each.")] = None,
+    slurm: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE,...", help="Submit to SLURM: partition=gpu,gpus_per_node=8,time=12:00:00 and the like."),
+    ] = None,
+    weights_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")] = Path(),
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
+    ] = None,
+    results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
+    changed: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."),
+    ] = None,
+) -> None:
+    """Run every cell of a table that is not done: each backbone, evaluation and data set, and each pretraining.
+
+    A cell that fails is noted and the rest goes on; running it again runs what is missing, and failed cells once more.
+    """
+    _check_given(status=status, dry_run=dry_run, gpus=gpus, processes=processes, slurm=slurm)
+
+    from densebench.tables.cells import cells as cells_of
+    from densebench.tables.states import TableFolder, states
+    from densebench.tables.table_file import read_table
+
+    asked = read_table(table, changed or ())
+    places = _places(asked, results, weights_dir, data_root)
+    cells = cells_of(asked, places)
+    folder = TableFolder(places.results, asked.name)
+    title = asked.title or asked.name
+    if dry_run:
+        _show_needs(cells, places, as_json)
+    elif status:
+        _show_status(title, cells, folder, as_json)
+    elif slurm is not None:
+        _submit(asked, cells, folder, slurm, gpus or processes)
+    else:
+        found = _run_here(title, cells, folder, gpus, processes, bool(asked.rehearsal), as_json)
+        _close(asked, found, folder, as_json)
+        raise typer.Exit(_exit_status(found))
+
+
+def _check_given(*, status: bool, dry_run: bool, gpus: int | None, processes: int | None, slurm: str | None) -> None:
+    """Raise UserError for options that exclude one another."""
+    given = {"--status": status, "--dry-run": dry_run, "--gpus": gpus, "--processes": processes, "--slurm": slurm}
+    for pair in (("--status", "--dry-run"), ("--status", "--slurm"), ("--dry-run", "--slurm"), ("--gpus", "--processes")):
+        if all(given[name] for name in pair):
+            raise UserError(f"{pair[0]} does not go with {pair[1]}; leave one of them out")
+
+
+def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | None) -> Places:
+    """Return the folders of the work. A rehearsal has folders of its own, so that nothing of it enters a real table."""
+    from densebench.tables.cells import Places
+
+    places = Places(results=results, weights_dir=weights_dir, data_root=data_root)
+    if not table.rehearsal:
+        return places
+    return dataclasses.replace(places, results=results / "rehearsals" / table.name, runs=places.runs / "rehearsals")
+
+
+def _show_needs(cells: Sequence[Cell], places: Places, as_json: bool) -> None:
+    raise UserError("--dry-run is not there yet")
+
+
+def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
+    """Print the states; on a terminal, show them until all cells are done or Ctrl-C comes."""
+    from densebench.tables.display import as_json as json_of
+    from densebench.tables.display import as_table, line, summary
+    from densebench.tables.states import states
+
+    found = states(cells, folder)
+    if as_json:
+        print(json.dumps(json_of(title, found)))
+    elif terminal_width() is None:
+        print("\n".join([*(line(state) for state in found), summary(found)]))
+    else:
+        with _live(title) as show:
+            show(found)
+            while any(state.word != "done" for state in found):
+                time.sleep(REFRESH)
+                found = states(cells, folder)
+                show(found)
+
+
+@contextmanager
+def _live(title: str) -> Iterator[Report]:
+    """Yield a function that shows states as a table on the terminal, in the place of the last ones, as many rows as fit."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from densebench.tables.display import as_table
+
+    console = Console()
+    found: list[State] = []
+
+    def picture(rows: int | None) -> Any:
+        return as_table(title, found, rows)
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        shown = [0.0]
+
+        def show(states: Sequence[State]) -> None:
+            found[:] = states
+            if time.monotonic() - shown[0] >= REFRESH:
+                shown[0] = time.monotonic()
+                live.update(picture(console.size.height - 8), refresh=True)
+
+        try:
+            yield show
+        finally:
+            live.stop()
+            console.print(picture(None))
+
+
+@contextmanager
+def _in_lines() -> Iterator[Report]:
+    """Yield a function that prints a line on stderr for each cell that has ended."""
+    from densebench.tables.display import Lines
+
+    lines = Lines()
+
+    def show(states: Sequence[State]) -> None:
+        for text in lines.news(states):
+            (notice if text.startswith("done") else warn)(text)
+
+    yield show
+
+
+def _run_here(
+    title: str, cells: Sequence[Cell], folder: TableFolder, gpus: int | None, processes: int | None, rehearsal: bool, as_json: bool
+) -> list[State]:
+    """Run what is missing on this machine and return the states at the end. Raises Stopped after Ctrl-C."""
+    from densebench.tables.submission import LocalRun, Slots
+
+    slots = Slots.of_gpus(gpus) if gpus else Slots(processes or 1)
+    on_terminal = terminal_width() is not None and not as_json
+    with _live(title) if on_terminal else _in_lines() as show:
+        return LocalRun(cells, folder, slots, show, rehearsal).run()
+
+
+def _submit(table: Table, cells: Sequence[Cell], folder: TableFolder, given: str, slots: int | None) -> None:
+    """Submit what is missing to SLURM, and print the ids of the jobs."""
+    from densebench.tables.slurm import read_parameters, submit
+
+    parameters = read_parameters(given)
+    jobs = submit(cells, folder, parameters, table.name, slots or parameters.get("gpus_per_node", 1), bool(table.rehearsal))
+    if jobs:
+        print("\n".join(jobs))
+        notice("submitted; the same command with --status in place of --slurm shows how far it is")
+    else:
+        notice("nothing to submit: all cells are done")
+
+
+def _close(table: Table, found: Sequence[State], folder: TableFolder, as_json: bool) -> None:
+    """Print what came out: the tables of the records, or what each record of a rehearsal says, and a line that sums up."""
+    from densebench.tables.display import as_json as json_of
+    from densebench.tables.display import summary
+
+    if as_json:
+        print(json.dumps(json_of(table.title or table.name, found)))
+    else:
+        _show_records(table, found, folder.results)
+    ended = summary(found)
+    tried_again = "; running it again runs the others, and failed cells once more" if any(s.word != "done" for s in found) else ""
+    notice(f"{ended}{tried_again}")
+
+
+def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
+    """Print the records of the cells that are done: as tables, and one by one where no table may hold them."""
+    from densebench.results import record as records
+    from densebench.results.leaderboard import leaderboard
+    from densebench.results.summary import summary
+
+    ids = [str(state.note["record"]) for state in found if state.word == "done" and state.note.get("record")]
+    read = [records.read(results / "records" / f"{identity}.json") for identity in dict.fromkeys(ids)]
+    apart = [record for record in read if table.rehearsal or record["dataset"]["limit"] is not None]
+    if apart:
+        print("\n".join(map(summary, apart)))
+    whole = [record for record in read if record not in apart]
+    if not whole:
+        return
+    shown = {
+        "dataset": sorted({record["dataset"]["name"] for record in whole}),
+        "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
+        "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in whole}),
+    }
+    board = leaderboard(results, **shown)
+    # Published beside measured comes here: where table.published names a paper's table, `board` against table.rows.
+    if terminal_width() is None:
+        print(board.render("md"), end="")
+    else:
+        from rich.console import Console
+
+        Console().print(board)
+
+
+def _exit_status(found: Sequence[State]) -> int:
+    """Return 0 where all is done, 2 where whatever failed can be mended by the user, else 1."""
+    failed = [state for state in found if state.word == "failed"]
+    if all(state.word == "done" for state in found):
+        return 0
+    others = [state for state in found if state.word not in ("done", "failed", "blocked")]
+    return 2 if failed and not others and all(state.note.get("users") for state in failed) else 1
