@@ -12,6 +12,7 @@ import torch
 from densebench import catalog
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
+from densebench.datasets.images import Images
 from densebench.evaluation.estimate import Trial, declared, needed, size_of
 from densebench.evaluation.plan import Requested, planned
 from densebench.evaluation.protocol import Evaluator, Run
@@ -78,13 +79,13 @@ class Sizes:
         why = "" if seconds else "nothing short can measure how long it takes"
         return Size(images, total, total - missing, sum(seconds) if seconds else None, why)
 
-    def of_pretraining(self, cell: Cell, images: Any) -> Size:
+    def of_pretraining(self, cell: Cell, chosen: Pretrainer, images: Images) -> Size:
         """Return what a pretraining on opened images stores and takes. Raises UserError for options that do not fit."""
+        if not self.trial:
+            return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
+        world = World(0, 1, resolve_device(chosen.device))
         with random_states():
-            chosen = chosen_options(cell)
-            if not self.trial:
-                return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
-            training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], World(0, 1, _device(chosen)))
+            training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], world)
             costs, steps = forecast(training), training.steps
         stored = costs.backbone + chosen.keep * costs.state
         self.total += stored
@@ -122,7 +123,3 @@ def chosen_options(cell: Cell) -> Pretrainer:
     request: Mapping[str, Any] = cell.request
     kind, preset = catalog.load_preset("methods", request["method"], request["preset"])
     return build(kind, request["method"], preset, request["variant"] or "official", request["init"], cell.options)
-
-
-def _device(chosen: Pretrainer) -> torch.device:
-    return resolve_device(chosen.device)
