@@ -20,11 +20,7 @@ from densebench.evaluation.stages import Stage
 from densebench.evaluation.undisturbed import random_states
 from densebench.processes import World, resolve_device
 from densebench.tables.cells import Cell
-from densebench.training.forecast import forecast
-from densebench.training.loop import assemble
 from densebench.training.method import Pretrainer
-from densebench.training.networks import initial_encoder
-from densebench.training.run import build
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,9 @@ class Sizes:
         """Return what a pretraining on opened images stores and takes. Raises UserError for options that do not fit."""
         if not self.trial:
             return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
+        from densebench.training.forecast import forecast  # here: training imports the compiler, which takes seconds
+        from densebench.training.loop import assemble
+
         world = World(0, 1, resolve_device(chosen.device))
         with random_states():
             training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], world)
@@ -101,6 +100,8 @@ class Sizes:
         self._counted = counted
 
     def _encoder(self, cell: Cell, chosen: Pretrainer) -> Any:
+        from densebench.training.networks import initial_encoder
+
         torch.manual_seed(cell.request["seed"])
         if cell.request["init"] is None:
             return chosen.encoder()
@@ -120,6 +121,8 @@ def configured(cell: Cell, dataset: Dataset) -> tuple[Evaluator, Requested]:
 
 def chosen_options(cell: Cell) -> Pretrainer:
     """Return the hyper-parameters of a pretraining. Raises UserError for those that do not fit."""
+    from densebench.training.run import build
+
     request: Mapping[str, Any] = cell.request
     kind, preset = catalog.load_preset("methods", request["method"], request["preset"])
     return build(kind, request["method"], preset, request["variant"] or "official", request["init"], cell.options)
