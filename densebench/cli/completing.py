@@ -69,12 +69,6 @@ def _titles(kind: catalog.Kind) -> Names:
     return [(name, entry.title) for name, entry in catalog.entries(kind).items()]
 
 
-def _tables(ctx: typer.Context) -> Names:
-    from densebench.tables.shipped import shipped
-
-    return [*shipped().items()]
-
-
 def _presets(ctx: typer.Context) -> Names:
     """Return the presets of the protocols or the method on the line."""
     return [(preset, f"of {entry.name}") for entry in _entries(ctx) for preset in entry.all_presets]
@@ -92,6 +86,12 @@ def _backbones(ctx: typer.Context) -> Names:
 
     runs = [(f"ckpt:{path.parent}", "a run") for path in sorted(Path("runs").glob("*/checkpoint.json"))]
     return [*runs, *((f"{name}:", source.title) for name, source in SOURCES.items() if source.form.startswith(f"{name}:"))]
+
+
+def _tables(ctx: typer.Context) -> Names:
+    from densebench.tables.shipped import shipped
+
+    return shipped().items()
 
 
 def _recorded(name: Callable[[dict[str, Any]], str]) -> Offer:
@@ -119,8 +119,7 @@ def _escaped(name: str) -> str:
 protocols = _offer(lambda ctx: _titles("protocols"), several=True)
 presets = _offer(_presets, several=True)
 methods = _offer(lambda ctx: _titles("methods"))
-tables = _offer(_tables)
-datasets, backbones = _offer(_datasets), _offer(_backbones)
+datasets, backbones, tables = _offer(_datasets), _offer(_backbones), _offer(_tables)
 recorded_ids = _recorded(lambda record: record["id"])
 recorded_datasets = _recorded(lambda record: record["dataset"]["name"])
 recorded_protocols = _recorded(lambda record: record["protocol"]["name"])

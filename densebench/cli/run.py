@@ -96,7 +96,23 @@ def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | No
 
 
 def _show_needs(cells: Sequence[Cell], places: Places, as_json: bool) -> None:
-    raise UserError("--dry-run is not there yet")
+    """Print what each cell needs and what of it is not there."""
+    from densebench.tables import listing
+    from densebench.tables.needs import needs
+
+    found = needs(cells, places, trial=True)
+    if as_json:
+        print(json.dumps(listing.as_json(found)))
+        return
+    width = terminal_width()
+    if width is None:
+        print("\n".join(str(part) for part in listing.render(found, None)))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        for part in listing.render(found, width):
+            console.print(part)
 
 
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
 from densebench.processes import describe, resolve_device, synchronise
 from densebench.results import record as records
-from densebench.results.provenance import code
+from densebench.results.provenance import code, mark_of_rehearsal
 from densebench.results.score import Score, from_json, point_of
 from densebench.user_code import class_code
 
@@ -168,7 +168,7 @@ class _Cell:
         meter, points = Meter(device), set[frozenset[Any]]()
         run.clock = meter.clock
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        facts = {"command": command, "started": started, "device": describe(device)}
+        facts = {"command": command, "started": started, "device": describe(device), **mark_of_rehearsal()}
         self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
         try:
             scores = evaluator.run(self.backbone, self.dataset, run)

@@ -1,6 +1,6 @@
 """The leaderboard: records become one tidy frame, and one table for every group of comparable records.
 
-A record made with a limit never enters a table, nor does one whose run failed. Published numbers are tables of their own,
+A record made with a limit or in a rehearsal never enters a table, nor does one whose run failed. Published numbers are tables of their own,
 labelled as such.
 """
 
@@ -75,12 +75,12 @@ def leaderboard(
 
 
 def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame:
-    """Return one row for each score of the records without a limit: what was measured, of what, at which point, how sure it is.
+    """Return one row for each score of the records without a limit that are of no rehearsal: what was measured, of what, at which point, how sure it is.
 
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds. costs: add the columns `costs.COLUMNS`, with the costs of the whole record in each of its rows.
     """
-    whole = (record for record in records if record["dataset"]["limit"] is None)
+    whole = (record for record in records if record["dataset"]["limit"] is None and not record["run"].get("rehearsal"))
     return pd.DataFrame([row for record in whole for row in rows_of(record, costs=costs)])
 
 

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import Stopped, UserError
+from densebench.results.provenance import REHEARSAL
 from densebench.tables.cells import Cell
 from densebench.tables.states import TableFolder, backbone_files, is_done
 
-REHEARSAL = "DENSEBENCH_REHEARSAL"
-"""The environment variable by which the records of a rehearsal are marked."""
 STOPPING = ("SIGINT", "SIGTERM")
 LINE = re.compile(r"^densebench: (?P<problem>.+)$", re.MULTILINE)
 
