@@ -192,7 +192,7 @@ def _pretrain(work: _Work) -> dict[str, Any]:
     return {}
 
 
-WORK: Mapping[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain}
+WORK: dict[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain}
 """What carries out each kind of cell; it returns what the note of a cell that is done says besides."""
 
 
@@ -217,7 +217,7 @@ def _in_processes(work: _Work, more: list[str]) -> None:
     count = work.cell.processes
     if count == 1:
         return
-    from densebench.processes import launch
+    from densebench.launching import launch
 
     printed = work.log.stat().st_size if work.log is not None and work.log.is_file() else 0
     handlers = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, STOPPING)}
