@@ -11,8 +11,14 @@ from densebench.tables.table_file import read_table
 NET = BACKBONE + EVALUATION
 WRONG = {
     "an unknown key of the file": ('titel = "x"\n' + NET, "unknown key 'titel': did you mean 'title'"),
-    "an unknown key of a backbone": (NET + BACKBONE.replace("name", "nmae"), "[[backbone]] 2: unknown key 'nmae': did you mean 'name'"),
-    "an unknown key of a pretraining": (NET + PRETRAIN + "epoch = 3\n", "[[pretrain]] 1: unknown key 'epoch': did you mean 'epochs'"),
+    "an unknown key of a backbone": (
+        NET + BACKBONE.replace("name", "nmae"),
+        "[[backbone]] 2: unknown key 'nmae': did you mean 'name'",
+    ),
+    "an unknown key of a pretraining": (
+        NET + PRETRAIN + "epoch = 3\n",
+        "[[pretrain]] 1: unknown key 'epoch': did you mean 'epochs'",
+    ),
     "an unknown key of an evaluation": (NET + "sed = 3\n", "[[evaluation]] 1: unknown key 'sed': did you mean 'seeds'"),
     "no work": (BACKBONE, "no work: it needs a [[pretrain]], or a [[backbone]] and an [[evaluation]]"),
     "no table": ('title = "x"\n', "it is no table"),
@@ -24,7 +30,10 @@ WRONG = {
     "a wrong digest": (NET + BACKBONE + 'sha256 = "abc"\n', "[[backbone]] 2: sha256 = abc: it takes 64 hexadecimal digits"),
     "a name in two lines": (NET.replace('"net"', r'"n\net"'), "name = n et: it takes a text that is not empty, in one line"),
     "an empty name": (NET.replace('"net"', '" "'), "it takes a text that is not empty"),
-    "an unknown column": (BACKBONE + 'row = {methode = "x"}\n' + EVALUATION, "unknown column in row 'methode': did you mean 'method'"),
+    "an unknown column": (
+        BACKBONE + 'row = {methode = "x"}\n' + EVALUATION,
+        "unknown column in row 'methode': did you mean 'method'",
+    ),
     "a name twice": (NET + BACKBONE + "seed = 1\n", "[[backbone]] 1 and [[backbone]] 2: the backbone 'net' is there twice"),
     "a backbone twice": (NET + BACKBONE.replace('"net"', '"other"'), "[[backbone]] 1 and [[backbone]] 2: the same backbone"),
     "a name of a backbone and a pretraining": (NET + PRETRAIN.replace('"run"', '"net"'), "'net' is there twice"),

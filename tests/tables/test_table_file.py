@@ -32,7 +32,14 @@ def test_a_sweep_is_one_pretraining_a_value_with_the_value_in_its_texts(tmp_path
 def test_several_swept_keys_give_their_product(tmp_path):
     swept = "sweep.epochs = [1, 2]\nsweep.seed = [0, 1, 2]\n"
     table = read(tmp_path, PRETRAIN.replace('"run"', '"run {epochs} {seed}"') + swept)
-    assert [(each.options["epochs"], each.seed) for each in table.pretrainings] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert [(each.options["epochs"], each.seed) for each in table.pretrainings] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+    ]
 
 
 def test_a_sweep_without_a_name_is_named_by_its_values(tmp_path):
