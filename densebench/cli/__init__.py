@@ -17,6 +17,7 @@ from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.new import new
+from densebench.cli.optional_file import OptionalFile
 from densebench.cli.pretrain import pretrain
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
@@ -47,8 +48,8 @@ NO_MEMORY = "the memory does not suffice; finished work is saved. Give smaller s
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
-app.command("leaderboard")(leaderboard)
-app.command("report")(report)
+app.command("leaderboard", cls=OptionalFile)(leaderboard)
+app.command("report", cls=OptionalFile)(report)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")

@@ -1,0 +1,188 @@
+"""May a measured number stand beside a published one? Only where everything that decides it agrees.
+
+That is the protocol by the name of its published numbers, the preset, its version and every setting, the data set as a whole, the
+layers, and the point of the axes. Whatever disagrees is named, so that a table can say why a cell is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from densebench import catalog, options
+from densebench.datasets.catalog import load_dataset, titles
+from densebench.errors import UserError
+from densebench.results import coverage
+from densebench.results.frame import remark_of
+from densebench.results.published import settings
+from densebench.results.published.layout import Column
+from densebench.results.score import Point
+
+DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
+"""Data sets whose published numbers have the name of a larger one: these are its boxes."""
+SIZES = ("small", "medium", "large")
+SHOWN = 3  # settings that differ, in one footnote
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a preset of a protocol is on a data set.
+
+    names: those of the published numbers that it reproduces. settings: by name; None where the class cannot be read.
+    complete: whether these are all settings of a record; else those that follow from the data set are not known.
+    defaults: the values of each axis that a run takes where none are asked for.
+    """
+
+    names: tuple[str, ...] = ()
+    version: int | None = None
+    settings: Mapping[str, Any] | None = None
+    complete: bool = False
+    defaults: Mapping[str, Sequence[Any]] | None = None
+
+
+class Presets:
+    """What presets of protocols are, each read once. A file is never imported because a record names it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], Expected] = {}
+
+    @cached_property
+    def protocols(self) -> dict[str, catalog.Entry]:
+        """Every protocol that can be read, by its name."""
+        return catalog.entries("protocols")
+
+    def expected(self, protocol: str, preset: str, layer: str, dataset: str) -> Expected:
+        """Return what a preset is on a data set; nothing is expected of a protocol or preset that does not exist."""
+        key = (protocol, preset, layer, dataset)
+        if key not in self._known:
+            self._known[key] = Expected()
+            if protocol in self.protocols and preset in self.protocols[protocol].all_presets:
+                with suppress(UserError):  # a plug-in that cannot be imported hides no other's numbers
+                    self._known[key] = _expected(*key)
+        return self._known[key]
+
+    def reproducing(self, protocol: str, published: str, layer: str, paper: str) -> list[str]:
+        """Return the presets of a protocol that reproduce published numbers of a name: the paper's own alone if there is one."""
+        entry = self.protocols.get(protocol)
+        presets = [] if entry is None else entry.all_presets
+        named = [preset for preset in presets if published in self.expected(protocol, preset, layer, "").names]
+        own = [preset for preset in named if preset.casefold() == paper.casefold()]
+        return own or named
+
+
+def _expected(protocol: str, preset: str, layer: str, dataset: str) -> Expected:
+    kind = catalog.load("protocols", protocol, preset)
+    names = tuple(map(settings.plain, kind.published_names(preset, layer)))
+    plain = options.build(kind, kind.presets[preset], {})
+    usual = {name: value for name, value in options.select(plain, "setting").items() if value is not None}
+    if dataset not in titles():
+        return Expected(names, kind.version, usual)
+    try:  # no data is needed: the class of a data set knows its splits and sizes
+        opened = load_dataset(dataset)
+        resolved = plain.resolve(opened)
+        defaults: dict[str, list[Any]] = {}
+        for point in resolved.points(opened):
+            for name, value in point:
+                values = defaults.setdefault(name, [])
+                values += [] if value in values else [value]
+        return Expected(names, kind.version, resolved.settings(opened), True, defaults)
+    except UserError:
+        return Expected(names, kind.version, usual)
+
+
+def is_of(dataset: str, published: str) -> bool:
+    """Return whether published numbers on a data set are numbers on this one of ours."""
+    return published in (dataset, DATASETS.get(dataset))
+
+
+def metric_names(metric: str, variant: str, headline: str) -> set[str]:
+    """Return what papers call a metric in a variant: its own name in the variant of the headline, and "ap_bbox_small"."""
+    head, _, size = metric.partition("_")
+    sized = (head, f"_{size}") if size in SIZES else (metric, "")
+    kind = {"box": "bbox", "class-agnostic": "voc"}.get(variant, variant)
+    return {f"{sized[0]}_{kind}{sized[1]}"} | ({metric} if variant == headline else set())
+
+
+def disagreements(
+    record: Mapping[str, Any], column: Column, expected: Expected, presets: Sequence[str], *, in_paper: bool
+) -> list[str]:
+    """Return what a record of this protocol and data set differs in from what a column of a paper asks for.
+
+    expected: what the record's own preset is. presets: those that reproduce the numbers. in_paper: whether
+    there is a published number to agree with; without it any one layer may stand in a column of the last layer.
+    """
+    protocol, dataset, backbone = record["protocol"], record["dataset"], record["backbone"]
+    if protocol["preset"] not in presets:
+        names = " or ".join(f"{protocol['name']}/{preset}" for preset in presets)
+        return [f"measured by {protocol['name']}/{protocol['preset']}; the published number goes with {names}"]
+    reasons = []
+    if dataset["limit"] is not None:
+        reasons.append(f"measured on {dataset['images']:,} images (--limit {dataset['limit']})")
+    elif coverage.partial(dataset):
+        reasons.append(f"measured on {coverage.images(dataset)}")
+    if dataset["code"] and dataset["name"] in titles():
+        reasons.append(f"measured on a data set of the user's own that is called {dataset['name']}")
+    if protocol["version"] != expected.version:
+        reasons.append(f"measured by version {protocol['version']} of {protocol['name']}, which today is {expected.version}")
+    if changed := _changed(protocol["settings"], column, expected):
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        reasons.append(f"measured with {', '.join(changed[:SHOWN])}{more}")
+    layer, wanted = str(backbone.get("layer", "last")), dict(column.items).get("layers", "1")
+    if wanted != str(layer.count(",") + 1) or (wanted == "1" and layer != "last" and in_paper):
+        reasons.append(f"measured on layer {layer}; the paper's number is of {_layers(wanted)}")
+    asked = dict(column.items)
+    for name, values in (expected.defaults or {}).items():
+        if name not in ("seed", *asked) and len(values) > 1:
+            reasons.append(f"the paper does not say which {name}: {' or '.join(map(str, values))}")
+    return reasons
+
+
+def _layers(count: str) -> str:
+    return "the last layer" if count == "1" else f"{count} layers"
+
+
+def _changed(recorded: Mapping[str, Any], column: Column, expected: Expected) -> list[str]:
+    """Return the settings in which a record differs from its preset, or from what the paper did otherwise."""
+    usual = dict(expected.settings or {})
+    asked = {setting: value for name, value in column.items for setting in settings.SETTINGS.get(name, ()) if setting in usual}
+    asked |= dict(column.changed)
+    names = [name for name in {**usual, **recorded} if name in usual or expected.complete]
+    changed = []
+    for name in names:
+        value = recorded.get(name)
+        if name in asked and not settings.same(asked[name], value):
+            changed.append(f"{name}={_words(value)} (the paper: {asked[name]})")
+        elif name not in asked and value != usual.get(name):
+            changed.append(f"{name}={_words(value)} (the preset: {_words(usual.get(name))})")
+    return changed
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+
+
+def fits(point: Point, column: Column, expected: Expected, classes: int | None) -> bool:
+    """Return whether a point of the axes, without its seed, is that of a column.
+
+    An axis that the paper does not name has a value that the preset takes. classes: what K=GT means.
+    """
+    items = dict(column.items)
+    defaults = dict(expected.defaults or {"fraction": [1], **({} if classes is None else {"K": [classes]})})
+    for name, value in point:
+        printed, usual = items.get(name, "GT"), defaults.get(name, ())
+        if printed == "GT" and value not in usual:
+            return False
+        if printed != "GT" and not settings.same(printed, value):
+            return False
+    return True
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """Return what differs and may stand beside a published number: the remark of the preset, and how positions were resized."""
+    remark, backbone = remark_of(record["protocol"]["settings"]), record["backbone"]
+    layer = str(backbone.get("layer", "last"))
+    return [*([remark] if remark else []), *([f"layers {layer}"] if "," in layer else [])]
