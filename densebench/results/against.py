@@ -95,9 +95,8 @@ class _Matches:
         """Name the rows that compete for a backbone, and what was said about a backbone but fits no row."""
         for name, rows in self.competing.items():
             shown = "; ".join(dict.fromkeys(rows))
-            notice(
-                f"{name} may be {len(set(rows))} rows of the paper: {shown}; give the backbone the name of its row, or say it in `row`"
-            )
+            how = "call the backbone as its row is called here, or say its columns in `row` of a table file"
+            notice(f"{name} fits {len(set(rows))} rows of the paper: {shown}; {how}")
         for name in self.rows.keys() & {name for name, has_row in self.seen.items() if not has_row}:
             said = ", ".join(f"{key}={value}" for key, value in self.rows[name].items())
             notice(f"no row of the paper is that of {name} ({said})")

@@ -16,8 +16,10 @@ from densebench.results.tables import Table, metric_name
 TOLERANCE = Decimal("0.5")
 """Points by which a measured % may differ without being marked."""
 OFF = " !"
+TIMES = ("hours", "seconds_per_epoch")
+"""Metrics of published tables that are not in %."""
 LABELS = ("method", "backbone", "params", "data", "epochs", "setting")
-LEGEND = "Cells: published | measured | difference, which is measured - published; published alone where nothing comparable is measured."
+LEGEND = "Cells: published | measured | difference (measured - published); published alone where nothing comparable is measured."
 MARK = "Bold with !: off by more than 0.5 points, and the published value lies outside of the 95 % interval of the measured one."
 
 
@@ -42,7 +44,7 @@ class Measured:
 
 @dataclass
 class Cell:
-    """One cell: the published number, what was measured, and footnotes. Several records that fit leave it without a measured one."""
+    """One cell: the published number, what was measured, and footnotes. Where several records fit, none is chosen."""
 
     number: Number | None = None
     fitting: list[Measured] = field(default_factory=list)
@@ -210,7 +212,7 @@ def _caption(comparison: Comparison) -> str:
     cells = [(column, cell.measured) for _, cells in comparison.shown() for column, cell in cells.items() if cell.measured]
     units = {column.metric: measured.unit for column, measured in cells}
     directions = {column.metric: measured.direction for column, measured in cells}
-    words = [metric_name(name) + (f" in {units[name]}" if units.get(name) else "") for name in metrics]
+    words = [metric_name(name) + (f" in {unit}" if (unit := units.get(name, _unit(name))) else "") for name in metrics]
     shared = settings.text(dict(layout.shared()))
     filled = sum(cell.difference is not None for cell in comparison.cells.values())
     lower = [metric_name(name) for name, direction in directions.items() if direction == "lower"]
@@ -220,6 +222,10 @@ def _caption(comparison: Comparison) -> str:
         f"{layout.paper} {layout.table}, published beside measured: {', '.join(parts)}; "
         f"{filled} of {len(layout.numbers)} numbers measured"
     )
+
+
+def _unit(metric: str) -> str:
+    return "" if metric in TIMES else "%"
 
 
 def long_form(comparisons: Iterable[Comparison]) -> pd.DataFrame:
