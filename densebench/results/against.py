@@ -10,6 +10,7 @@ differs by more than half a point and the published value lies outside of its 95
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ from densebench.results.choosing import folders, read
 from densebench.results.comparison import Comparison, Measured, comparison_table, long_form
 from densebench.results.frame import frame, rows_of
 from densebench.results.published import settings
-from densebench.results.published.layout import Column, Layout, Row, layouts
-from densebench.results.published.matching import match, words
+from densebench.results.published.layout import Column, Items, Layout, Row, layouts
+from densebench.results.published.matching import Match, matches, words
 from densebench.results.published.number_files import load_published
 from densebench.results.published.references import of_reference
 from densebench.results.ranking import interval
 from densebench.results.tables import Leaderboard
 
-Rows = Mapping[str, Mapping[str, Any]]
-"""Which row of a paper is a backbone's, by its name in tables: columns of published numbers and their values."""
+Rows = Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+"""Which row of a paper is a backbone's, or which rows, by its name in tables: columns of published numbers and their values."""
 Record = dict[str, Any]
 
 
@@ -51,12 +52,9 @@ def against(
     """
     files = [published] if isinstance(published, str | Path) else list(published or ())
     numbers = of_reference(load_published(*files), reference)
-    records = _records(results)
-    tables = layouts(numbers)
-    matches = _Matches(tables, rows or {})
-    presets = Presets()
-    compared = [_compared(layout, records, matches, presets) for layout in tables]
-    matches.report()
+    records, tables, presets = _records(results), layouts(numbers), Presets()
+    backbones = _backbones(records, tables, rows or {})
+    compared = [_compared(layout, backbones, presets) for layout in tables]
     return Leaderboard(frame(records), [comparison_table(each) for each in compared], comparison=long_form(compared))
 
 
@@ -71,91 +69,97 @@ def name_of(record: Record) -> str:
     return one_line(record["backbone"].get("name", record["backbone"]["spec"]))
 
 
-class _Matches:
-    """The row of every backbone in every table of a reference."""
+@dataclass(frozen=True)
+class _Backbone:
+    """The records of one name in tables, each with its scores as a frame, and the rows of the paper's tables that are its own."""
 
-    def __init__(self, tables: Sequence[Layout], rows: Rows) -> None:
-        self.tables, self.rows = tables, rows
-        self.competing: dict[str, list[str]] = {}
-        self.seen: dict[str, bool] = {}
+    name: str
+    records: Sequence[tuple[Record, pd.DataFrame]]
+    found: Sequence[tuple[Layout, Match]]
 
-    def row(self, layout: Layout, name: str) -> tuple[Row | None, str]:
-        """Return a backbone's row of a table, None where there is none or several compete, and what differs in it."""
-        found = match(layout, name, self.rows.get(name))
-        if len(found.rows) > 1:
-            self.competing.setdefault(name, []).extend(words(layout, row) for row in found.rows)
-        self.seen[name] = self.seen.get(name, False) or bool(found.rows)
-        return (found.rows[0], found.note) if len(found.rows) == 1 else (None, "")
+    def rows(self, layout: Layout) -> list[tuple[Row, str]]:
+        """Return its rows of a table, each with what differs there and may stand; none where several compete."""
+        return [(match.rows[0], match.note) for of, match in self.found if of is layout and len(match.rows) == 1]
 
-    def elsewhere(self, name: str) -> bool:
-        """Return whether a backbone has a row in any table of the reference."""
-        return any(len(match(layout, name, self.rows.get(name)).rows) == 1 for layout in self.tables)
-
-    def report(self) -> None:
-        """Name the rows that compete for a backbone, and what was said about a backbone but fits no row."""
-        for name, rows in self.competing.items():
-            shown = "; ".join(dict.fromkeys(rows))
-            how = "call the backbone as its row is called here, or say its columns in `row` of a table file"
-            notice(f"{name} fits {len(set(rows))} rows of the paper: {shown}; {how}")
-        for name in self.rows.keys() & {name for name, has_row in self.seen.items() if not has_row}:
-            said = ", ".join(f"{key}={value}" for key, value in self.rows[name].items())
-            notice(f"no row of the paper is that of {name} ({said})")
+    def report(self, wanted: Any) -> None:
+        """Name the rows that compete for it in a notice, or say that what is `wanted` fits no row."""
+        for layout, match in self.found:
+            if len(match.rows) > 1:
+                rows = "; ".join(words(layout, row) for row in match.rows)
+                how = "call the backbone as one of them is called here, or say its columns in `row` of a table file"
+                notice(f"{self.name} fits {len(match.rows)} rows of {layout.paper} {layout.table}: {rows}; {how}")
+        if wanted is not None and not any(match.rows for _, match in self.found):
+            notice(f"no row of the paper is that of {self.name}: {wanted}")
 
 
-def _compared(layout: Layout, records: Sequence[Record], matches: _Matches, presets: Presets) -> Comparison:
-    """Return what was measured for each cell of a table, and for backbones that are not in the paper."""
+def _backbones(records: Sequence[Record], tables: Sequence[Layout], rows: Rows) -> list[_Backbone]:
+    by_name: dict[str, list[tuple[Record, pd.DataFrame]]] = {}
+    for record in records:
+        by_name.setdefault(name_of(record), []).append((record, pd.DataFrame(rows_of(record))))
+    backbones = []
+    for name, each in by_name.items():
+        found = [(layout, match) for layout in tables for match in matches(layout, name, rows.get(name))]
+        backbones.append(_Backbone(name, each, found))
+        backbones[-1].report(rows.get(name))
+    return backbones
+
+
+def _compared(layout: Layout, backbones: Sequence[_Backbone], presets: Presets) -> Comparison:
+    """Return what was measured for each cell of a table, and for backbones that are in none of the paper's tables."""
     result = Comparison(layout)
-    relevant = [
-        record for record in records if any(is_of(record["dataset"]["name"], column.dataset) for column in layout.columns)
-    ]
-    by_name: dict[str, list[Record]] = {}
-    for record in relevant:
-        by_name.setdefault(name_of(record), []).append(record)
-    for name, mine in by_name.items():
-        row, note = matches.row(layout, name)
-        if row is None and matches.elsewhere(name):
-            continue
-        for column in layout.columns:
-            measured, reasons = _cell(mine, column, presets, layout.paper, row is not None)
-            if row is None:
-                result.add_other(name, column, measured, reasons)
-            elif (row, column) in layout.numbers or measured:
-                result.add(row, name, column, measured, [note] if note else [], reasons)
+    for backbone in backbones:
+        for row, note in backbone.rows(layout):
+            for column in layout.columns:
+                number = layout.numbers.get((row, column))
+                changed = layout.changed(column) if number is None else number.changed
+                fitting, reasons = _cell(backbone, _Wanted(layout.paper, column, changed, in_paper=True), presets)
+                if number is not None or fitting:
+                    result.add(row, backbone.name, column, fitting, [note] if note else [], reasons)
+        if not any(len(match.rows) == 1 for _, match in backbone.found):
+            for column in layout.columns:
+                wanted = _Wanted(layout.paper, column, layout.changed(column), in_paper=False)
+                result.add_other(backbone.name, column, *_cell(backbone, wanted, presets))
     return result
 
 
-def _cell(
-    records: Sequence[Record], column: Column, presets: Presets, paper: str, in_paper: bool
-) -> tuple[list[Measured], list[str]]:
-    """Return what records of one backbone measured of a column, and why others of them may not stand there."""
+@dataclass(frozen=True)
+class _Wanted:
+    """What a cell of a paper's table asks for; changed: what the paper did otherwise than the preset."""
+
+    paper: str
+    column: Column
+    changed: Items
+    in_paper: bool
+
+
+def _cell(backbone: _Backbone, wanted: _Wanted, presets: Presets) -> tuple[list[Measured], list[str]]:
+    """Return what a backbone's records measured of a cell, and why others of them may not stand there."""
     measured, reasons = [], []
-    published = settings.plain(column.protocol)
-    for record in (record for record in records if is_of(record["dataset"]["name"], column.dataset)):
-        protocol, layer = record["protocol"], str(record["backbone"].get("layer", "last"))
-        wanted = presets.reproducing(protocol["name"], published, layer, paper)
-        if not wanted:
+    published = settings.plain(wanted.column.protocol)
+    for record, scores in backbone.records:
+        protocol, layer, dataset = record["protocol"], str(record["backbone"].get("layer", "last")), record["dataset"]["name"]
+        if scores.empty or not is_of(dataset, wanted.column.dataset):
             continue
-        expected = presets.expected(protocol["name"], protocol["preset"], layer, record["dataset"]["name"])
-        scores = _scores(record, column, expected)
-        if scores.empty:
+        reproducing = presets.reproducing(protocol["name"], published, layer, wanted.paper)
+        expected = presets.expected(protocol["name"], protocol["preset"], layer, dataset)
+        if not reproducing or (scores := _of_cell(record, scores, wanted, expected)).empty:
             continue
-        differing = disagreements(record, column, expected, wanted, in_paper=in_paper)
+        differing = disagreements(record, wanted.column, wanted.changed, expected, reproducing, in_paper=wanted.in_paper)
         if differing:
             reasons += differing
         else:
-            measured.append(_measured(record, scores, expected, wanted))
+            measured.append(_measured(record, scores, expected, reproducing))
     best = min((each.preference for each in measured), default=0)
     return [each for each in measured if each.preference == best], reasons
 
 
-def _scores(record: Record, column: Column, expected: Expected) -> pd.DataFrame:
-    """Return the scores of a record that are of the metric and the point of a column, one for each seed."""
-    variant, classes = record["protocol"]["headline"]["variant"], record["dataset"].get("classes")
-    rows = pd.DataFrame(rows_of(record))
-    if rows.empty:
-        return rows
-    of_metric = [column.metric in metric_names(*key, variant) for key in zip(rows.metric, rows.variant, strict=True)]
-    return rows[[ok and fits(point, column, expected, classes) for ok, point in zip(of_metric, rows.point, strict=True)]]
+def _of_cell(record: Record, scores: pd.DataFrame, wanted: _Wanted, expected: Expected) -> pd.DataFrame:
+    """Return the scores of a record that are of the metric, the variant and the point of a cell, one for each seed."""
+    variant = dict(wanted.changed).get("variant", record["protocol"]["headline"]["variant"])
+    classes, column = record["dataset"].get("classes"), wanted.column
+    of_metric = [column.metric in metric_names(*key, variant) for key in zip(scores.metric, scores.variant, strict=True)]
+    of_point = [fits(point, column, expected, classes) for point in scores.point]
+    return scores[list(map(all, zip(of_metric, of_point, strict=True)))]
 
 
 def _measured(record: Record, scores: pd.DataFrame, expected: Expected, wanted: Sequence[str]) -> Measured:

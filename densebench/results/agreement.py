@@ -19,7 +19,7 @@ from densebench.errors import UserError
 from densebench.results import coverage
 from densebench.results.frame import remark_of
 from densebench.results.published import settings
-from densebench.results.published.layout import Column
+from densebench.results.published.layout import Column, Items
 from densebench.results.score import Point
 
 DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
@@ -108,12 +108,13 @@ def metric_names(metric: str, variant: str, headline: str) -> set[str]:
 
 
 def disagreements(
-    record: Mapping[str, Any], column: Column, expected: Expected, presets: Sequence[str], *, in_paper: bool
+    record: Mapping[str, Any], column: Column, changed: Items, expected: Expected, presets: Sequence[str], *, in_paper: bool
 ) -> list[str]:
     """Return what a record of this protocol and data set differs in from what a column of a paper asks for.
 
-    expected: what the record's own preset is. presets: those that reproduce the numbers. in_paper: whether
-    there is a published number to agree with; without it any one layer may stand in a column of the last layer.
+    changed: settings in which the paper differs from the preset. expected: what the record's own preset is. presets: those that
+    reproduce the numbers. in_paper: whether there is a published number to agree with; without it any one layer may stand in a
+    column of the last layer.
     """
     protocol, dataset, backbone = record["protocol"], record["dataset"], record["backbone"]
     if protocol["preset"] not in presets:
@@ -128,9 +129,9 @@ def disagreements(
         reasons.append(f"measured on a data set of the user's own that is called {dataset['name']}")
     if protocol["version"] != expected.version:
         reasons.append(f"measured by version {protocol['version']} of {protocol['name']}, which today is {expected.version}")
-    if changed := _changed(protocol["settings"], column, expected):
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        reasons.append(f"measured with {', '.join(changed[:SHOWN])}{more}")
+    if differing := _differing(protocol["settings"], column, changed, expected):
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        reasons.append(f"measured with {', '.join(differing[:SHOWN])}{more}")
     layer, wanted = str(backbone.get("layer", "last")), dict(column.items).get("layers", "1")
     if wanted != str(layer.count(",") + 1) or (wanted == "1" and layer != "last" and in_paper):
         reasons.append(f"measured on layer {layer}; the paper's number is of {_layers(wanted)}")
@@ -145,20 +146,20 @@ def _layers(count: str) -> str:
     return "the last layer" if count == "1" else f"{count} layers"
 
 
-def _changed(recorded: Mapping[str, Any], column: Column, expected: Expected) -> list[str]:
+def _differing(recorded: Mapping[str, Any], column: Column, changed: Items, expected: Expected) -> list[str]:
     """Return the settings in which a record differs from its preset, or from what the paper did otherwise."""
     usual = dict(expected.settings or {})
     asked = {setting: value for name, value in column.items for setting in settings.SETTINGS.get(name, ()) if setting in usual}
-    asked |= dict(column.changed)
+    asked |= {name: value for name, value in changed if name in usual}
     names = [name for name in {**usual, **recorded} if name in usual or expected.complete]
-    changed = []
+    differing = []
     for name in names:
         value = recorded.get(name)
         if name in asked and not settings.same(asked[name], value):
-            changed.append(f"{name}={_words(value)} (the paper: {asked[name]})")
+            differing.append(f"{name}={_words(value)} (the paper: {asked[name]})")
         elif name not in asked and value != usual.get(name):
-            changed.append(f"{name}={_words(value)} (the preset: {_words(usual.get(name))})")
-    return changed
+            differing.append(f"{name}={_words(value)} (the preset: {_words(usual.get(name))})")
+    return differing
 
 
 def _words(value: Any) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from densebench import catalog
 from densebench.console import notice
 from densebench.errors import UserError
-from densebench.results.published.number_files import load_published
+from densebench.results.published.number_files import EVALUATION, load_published
 from densebench.results.tables import Table, metric_name
 
 __all__ = ["beside", "load_published", "tables"]
@@ -35,6 +35,7 @@ def beside(scores: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
             with suppress(UserError):  # a plug-in that cannot be imported hides no other's numbers
                 for name in catalog.load("protocols", protocol, preset).published_names(preset, str(layer)):
                     pairs[name, dataset] = pairs.get((name, dataset), False) or partial
+    numbers = numbers.drop(columns=EVALUATION)
     numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
     # Numbers of a protocol that was not run on a data set would stand beside those that were: a partial split excludes them too.
     parts = set(scores[scores.partial].dataset)

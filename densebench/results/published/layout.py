@@ -32,21 +32,24 @@ class Row(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What it was evaluated by. protocol: as the file names it. changed: settings in which the paper differs from the preset."""
+    """What it was evaluated by. protocol: as the file names it."""
 
     protocol: str
     dataset: str
     metric: str
     items: Items = ()
-    changed: Items = ()
 
 
 class Number(NamedTuple):
-    """A value as the paper prints it, what a reader must know of it, and its setting as the file has it."""
+    """A value as the paper prints it, what a reader must know of it, and its setting as the file has it.
+
+    changed: settings in which the paper differs from the preset, and the variant of the metric where it is another one.
+    """
 
     value: str
     note: str
     setting: str
+    changed: Items = ()
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,14 @@ class Layout:
             names.append(", ".join(parts))
         keys = [(column.dataset, name) for column, name in zip(self.columns, names, strict=True)]
         return [
-            name
-            if keys.count(key) == 1
-            else ", ".join(filter(None, (name, column.protocol, settings.text(dict(column.changed)))))
+            name if keys.count(key) == 1 else f"{name}, {column.protocol}"
             for column, name, key in zip(self.columns, names, keys, strict=True)
         ]
+
+    def changed(self, column: Column) -> Items:
+        """Return what the paper changed in every number of a column, which a number beside them must have too."""
+        each = [number.changed for (_, of), number in self.numbers.items() if of == column]
+        return tuple(item for item in each[0] if all(item in items for items in each))
 
     def shared(self) -> Items:
         """Return the items that every column has, which a caption says once."""
@@ -99,14 +105,23 @@ def _layout(key: tuple[str, str], part: pd.DataFrame) -> Layout:
         )
         about = (line["protocol"], line["dataset"], line["metric"])
         items = tuple((name, parts[name]) for name in parts if name in of_column)
-        numbers[row, Column(*about, items, tuple(settings.items(line[EVALUATION]).items()))] = Number(
-            line["value"], line["note"], line["setting"]
-        )
+        changed = tuple(settings.items(line[EVALUATION]).items())
+        numbers[row, Column(*about, items)] = Number(line["value"], line["note"], line["setting"], changed)
     rows = list(dict.fromkeys(row for row, _ in numbers))
-    columns = list(dict.fromkeys(column for _, column in numbers))
+    columns = _merged([[column for of, column in numbers if of == row] for row in rows])
     datasets = list(dict.fromkeys(column.dataset for column in columns))
     columns.sort(key=lambda column: datasets.index(column.dataset))
     return Layout(*key, rows, columns, numbers)
+
+
+def _merged(sequences: Sequence[Sequence[Column]]) -> list[Column]:
+    """Return all columns in an order that keeps that of each row: one that a row adds stands after the one before it there."""
+    merged: list[Column] = []
+    for columns in sequences:
+        for before, column in zip((None, *columns), columns, strict=False):
+            if column not in merged:
+                merged.insert(0 if before is None else merged.index(before) + 1, column)
+    return merged
 
 
 def _beside(part: pd.DataFrame) -> set[str]:

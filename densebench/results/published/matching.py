@@ -105,10 +105,14 @@ def words(layout: Layout, row: Row) -> str:
     return ", ".join(filter(None, [*parts, settings.text(dict(row.items))]))
 
 
-def match(layout: Layout, name: str, wanted: Mapping[str, Any] | None) -> Match:
-    """Return the row of a backbone by what is said about it, else by its name in tables."""
+def matches(layout: Layout, name: str, wanted: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> list[Match]:
+    """Return the row of a backbone by what is said about it, else by its name in tables; several rows may be said.
+
+    Raises UserError for what says no row, and for an unknown column.
+    """
     if wanted is None:
-        return by_name(layout, name)
-    if not isinstance(wanted, Mapping):
+        return [by_name(layout, name)]
+    several = [wanted] if isinstance(wanted, Mapping) else wanted
+    if not isinstance(several, list | tuple) or not several or not all(isinstance(each, Mapping) for each in several):
         raise UserError(f"the row of {name} is {wanted!r}; give columns and their values, such as {{'method': 'DINO'}}")
-    return by_columns(layout, wanted)
+    return [by_columns(layout, each) for each in several]
