@@ -141,7 +141,7 @@ def _cell(backbone: _Backbone, wanted: _Wanted, presets: Presets) -> tuple[list[
         if scores.empty or not is_of(dataset, wanted.column.dataset):
             continue
         reproducing = presets.reproducing(protocol["name"], published, layer, wanted.paper)
-        expected = presets.expected(protocol["name"], protocol["preset"], layer, dataset)
+        expected = presets.expected(protocol["name"], protocol["preset"], dataset)
         if not reproducing or (scores := _of_cell(record, scores, wanted, expected)).empty:
             continue
         differing = disagreements(record, wanted.column, wanted.changed, expected, reproducing, in_paper=wanted.in_paper)

@@ -32,12 +32,11 @@ SHOWN = 3  # settings that differ, in one footnote
 class Expected:
     """What a preset of a protocol is on a data set.
 
-    names: those of the published numbers that it reproduces. settings: by name; None where the class cannot be read.
-    complete: whether these are all settings of a record; else those that follow from the data set are not known.
+    settings: by name; None where the class cannot be read. complete: whether these are all settings of a record; else those that
+    follow from the data set are not known.
     defaults: the values of each axis that a run takes where none are asked for.
     """
 
-    names: tuple[str, ...] = ()
     version: int | None = None
     settings: Mapping[str, Any] | None = None
     complete: bool = False
@@ -48,39 +47,61 @@ class Presets:
     """What presets of protocols are, each read once. A file is never imported because a record names it."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], Expected] = {}
+        self._classes: dict[tuple[str, str], Any] = {}
+        self._known: dict[tuple[str, str, str], Expected] = {}
+        self._reproducing: dict[tuple[str, str, str, str], list[str]] = {}
 
     @cached_property
-    def protocols(self) -> dict[str, catalog.Entry]:
-        """Every protocol that can be read, by its name."""
-        return catalog.entries("protocols")
+    def _names(self) -> list[str]:
+        return catalog.names("protocols")
 
-    def expected(self, protocol: str, preset: str, layer: str, dataset: str) -> Expected:
-        """Return what a preset is on a data set; nothing is expected of a protocol or preset that does not exist."""
-        key = (protocol, preset, layer, dataset)
+    @cached_property
+    def _datasets(self) -> dict[str, str]:
+        return titles()
+
+    def presets(self, protocol: str) -> tuple[str, ...]:
+        """Return the presets of a protocol; none of one that does not exist or cannot be read."""
+        if protocol in self._names:
+            with suppress(UserError):
+                return catalog.find("protocols", protocol).all_presets
+        return ()
+
+    def _class(self, protocol: str, preset: str) -> Any:
+        """Return the class with a preset of a protocol; None where it cannot be imported, which hides no other's numbers."""
+        if (protocol, preset) not in self._classes:
+            self._classes[protocol, preset] = None
+            with suppress(UserError):
+                self._classes[protocol, preset] = catalog.load("protocols", protocol, preset)
+        return self._classes[protocol, preset]
+
+    def expected(self, protocol: str, preset: str, dataset: str) -> Expected:
+        """Return what a preset that exists is on a data set."""
+        key = (protocol, preset, dataset)
         if key not in self._known:
-            self._known[key] = Expected()
-            if protocol in self.protocols and preset in self.protocols[protocol].all_presets:
-                with suppress(UserError):  # a plug-in that cannot be imported hides no other's numbers
-                    self._known[key] = _expected(*key)
+            kind = self._class(protocol, preset) if preset in self.presets(protocol) else None
+            self._known[key] = Expected() if kind is None else _expected(kind, preset, dataset, dataset in self._datasets)
         return self._known[key]
 
     def reproducing(self, protocol: str, published: str, layer: str, paper: str) -> list[str]:
         """Return the presets of a protocol that reproduce published numbers of a name: the paper's own alone if there is one."""
-        entry = self.protocols.get(protocol)
-        presets = [] if entry is None else entry.all_presets
-        named = [preset for preset in presets if published in self.expected(protocol, preset, layer, "").names]
-        own = [preset for preset in named if preset.casefold() == paper.casefold()]
-        return own or named
+        key = (protocol, published, layer, paper)
+        if key not in self._reproducing:
+            classes = {preset: self._class(protocol, preset) for preset in self.presets(protocol)}
+            named = [
+                preset
+                for preset, kind in classes.items()
+                if kind is not None and published in map(settings.plain, kind.published_names(preset, layer))
+            ]
+            own = [preset for preset in named if preset.casefold() == paper.casefold()]
+            self._reproducing[key] = own or named
+        return self._reproducing[key]
 
 
-def _expected(protocol: str, preset: str, layer: str, dataset: str) -> Expected:
-    kind = catalog.load("protocols", protocol, preset)
-    names = tuple(map(settings.plain, kind.published_names(preset, layer)))
+def _expected(kind: Any, preset: str, dataset: str, is_known: bool) -> Expected:
     plain = options.build(kind, kind.presets[preset], {})
     usual = {name: value for name, value in options.select(plain, "setting").items() if value is not None}
-    if dataset not in titles():
-        return Expected(names, kind.version, usual)
+    if not is_known:
+        return Expected(kind.version, usual)
     try:  # no data is needed: the class of a data set knows its splits and sizes
         opened = load_dataset(dataset)
         resolved = plain.resolve(opened)
@@ -89,9 +110,9 @@ def _expected(protocol: str, preset: str, layer: str, dataset: str) -> Expected:
             for name, value in point:
                 values = defaults.setdefault(name, [])
                 values += [] if value in values else [value]
-        return Expected(names, kind.version, resolved.settings(opened), True, defaults)
+        return Expected(kind.version, resolved.settings(opened), True, defaults)
     except UserError:
-        return Expected(names, kind.version, usual)
+        return Expected(kind.version, usual)
 
 
 def is_of(dataset: str, published: str) -> bool:
