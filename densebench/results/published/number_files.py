@@ -7,6 +7,7 @@ NAME = "package:numbers.csv". The file is read where it lies; the package is not
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.metadata
 import re
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def load_published(*files: str | Path) -> pd.DataFrame:
     Raises UserError for a file that cannot be read, is not of these columns, or has a table that is there already; a plug-in's
     file of this kind is reported and left out.
     """
-    parts = [read_numbers(SHIPPED)]
+    parts = [_shipped()]
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
             parts.append(_new(read_numbers(_file_of(point)), parts, f"the plug-in {point.name}"))
@@ -48,6 +49,11 @@ def load_published(*files: str | Path) -> pd.DataFrame:
     for file in dict.fromkeys(map(Path, files)):
         parts.append(_new(read_numbers(file), parts, str(file)))
     return pd.concat(parts, ignore_index=True)
+
+
+@functools.cache
+def _shipped() -> pd.DataFrame:
+    return read_numbers(SHIPPED)
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
