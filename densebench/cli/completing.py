@@ -6,6 +6,7 @@ Nothing heavy is imported, and whatever goes wrong offers nothing: a line on std
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +123,16 @@ presets = _offer(_presets, several=True)
 methods = _offer(lambda ctx: _titles("methods"))
 datasets, backbones, tables = _offer(_datasets), _offer(_backbones), _offer(_tables)
 recorded_ids = _recorded(lambda record: record["id"])
+
+
+def _published_tables(ctx: typer.Context) -> Names:
+    """Return the names of the shipped published tables, read without pandas."""
+    with (files("densebench.results") / "published" / "published.csv").open(encoding="utf-8") as stream:
+        tables = dict.fromkeys((row["paper"], row["table"]) for row in csv.DictReader(stream))
+    return [(f"{paper}:{table.removeprefix('Table ')}", f"{table} of {paper}") for paper, table in tables]
+
+
+published_tables = _offer(_published_tables)
 recorded_datasets = _recorded(lambda record: record["dataset"]["name"])
 recorded_protocols = _recorded(lambda record: record["protocol"]["name"])
 recorded_backbones = _recorded(lambda record: record["backbone"].get("name", record["backbone"]["spec"]))

@@ -19,6 +19,7 @@ from densebench.errors import Stopped, UserError
 from densebench.results.terminal import terminal_width
 
 if TYPE_CHECKING:
+    from densebench.results.tables import Leaderboard
     from densebench.tables.cells import Cell, Places
     from densebench.tables.entries import Table
     from densebench.tables.states import State, TableFolder
@@ -29,25 +30,36 @@ REFRESH = 1.0  # seconds between two pictures of the live table
 
 def run(
     table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A TOML file, or a name of `densebench ls tables`.", autocompletion=completing.tables)
+        str,
+        typer.Argument(
+            metavar="TABLE", help="A TOML file, or a name of `densebench ls tables`.", autocompletion=completing.tables
+        ),
     ],
-    status: Annotated[bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of every cell as one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")
+    ] = False,
     gpus: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on a GPU of its own.")] = None,
     processes: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, on the device of each.")] = None,
     slurm: Annotated[
         str | None,
         typer.Option(metavar="KEY=VALUE,...", help="Submit to SLURM: partition=gpu,gpus_per_node=8,time=12:00:00 and the like."),
     ] = None,
-    weights_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")] = Path(),
+    weights_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")
+    ] = Path(),
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     changed: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Run every cell of a table that is not done: each backbone, evaluation and data set, and each pretraining.
@@ -180,7 +192,13 @@ def _in_lines() -> Iterator[Report]:
 
 
 def _run_here(
-    title: str, cells: Sequence[Cell], folder: TableFolder, gpus: int | None, processes: int | None, rehearsal: bool, as_json: bool
+    title: str,
+    cells: Sequence[Cell],
+    folder: TableFolder,
+    gpus: int | None,
+    processes: int | None,
+    rehearsal: bool,
+    as_json: bool,
 ) -> list[State]:
     """Run what is missing on this machine and return the states at the end. Raises Stopped after Ctrl-C."""
     from densebench.tables.submission import LocalRun, Slots
@@ -232,13 +250,19 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
     whole = [record for record in read if record not in apart]
     if not whole:
         return
+    if table.published:
+        from densebench.results.against import against
+
+        _show_board(against(whole, table.published, table.rows))
     shown = {
         "dataset": sorted({record["dataset"]["name"] for record in whole}),
         "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
         "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in whole}),
     }
-    board = leaderboard(results, **shown)
-    # Published beside measured comes here: where table.published names a paper's table, `board` against table.rows.
+    _show_board(leaderboard(results, **shown))
+
+
+def _show_board(board: Leaderboard) -> None:
     if terminal_width() is None:
         print(board.render("md"), end="")
     else:

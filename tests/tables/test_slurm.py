@@ -72,7 +72,12 @@ def test_cells_that_share_features_are_one_jobs():
 
 
 def test_pretrainings_that_start_from_others_come_after_them():
-    cells = [scored("c", "C", "v", ("b",)), scored("b", "B", "v", ("a",)), scored("a", "A", "v"), scored("d", "D", "v", ("gone",))]
+    cells = [
+        scored("c", "C", "v", ("b",)),
+        scored("b", "B", "v", ("a",)),
+        scored("a", "A", "v"),
+        scored("d", "D", "v", ("gone",)),
+    ]
     assert [[cell.id for cell in stage] for stage in stages(cells)] == [["a", "d"], ["b"], ["c"]]
 
 
