@@ -153,7 +153,7 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
 
 
 def _stopped() -> str:
-    """Return the message after Ctrl-C. An evaluation or a table resumes without --rerun, which would discard the scores made so far."""
+    """Return the message after Ctrl-C. What resumes does so without --rerun, which would discard scores."""
     if sys.argv[1:2] not in (["eval"], ["run"]):
         return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]

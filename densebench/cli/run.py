@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +14,7 @@ import typer
 
 from densebench.cli import completing
 from densebench.console import notice, warn
-from densebench.errors import Stopped, UserError
+from densebench.errors import UserError
 from densebench.results.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def run(
     _check_given(status=status, dry_run=dry_run, gpus=gpus, processes=processes, slurm=slurm)
 
     from densebench.tables.cells import cells as cells_of
-    from densebench.tables.states import TableFolder, states
+    from densebench.tables.states import TableFolder
     from densebench.tables.table_file import read_table
 
     asked = read_table(table, changed or ())
@@ -82,8 +81,10 @@ def run(
     elif status:
         _show_status(title, cells, folder, as_json)
     elif slurm is not None:
+        _forget_outdated(cells, folder)
         _submit(asked, cells, folder, slurm, gpus or processes)
     else:
+        _forget_outdated(cells, folder)
         found = _run_here(title, cells, folder, gpus, processes, bool(asked.rehearsal), as_json)
         _close(asked, found, folder, as_json)
         raise typer.Exit(_exit_status(found))
@@ -130,7 +131,7 @@ def _show_needs(cells: Sequence[Cell], places: Places, as_json: bool) -> None:
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
     """Print the states; on a terminal, show them until all cells are done or Ctrl-C comes."""
     from densebench.tables.display import as_json as json_of
-    from densebench.tables.display import as_table, line, summary
+    from densebench.tables.display import line, summary
     from densebench.tables.states import states
 
     found = states(cells, folder)
@@ -189,6 +190,17 @@ def _in_lines() -> Iterator[Report]:
             (notice if text.startswith("done") else warn)(text)
 
     yield show
+
+
+def _forget_outdated(cells: Sequence[Cell], folder: TableFolder) -> None:
+    """Let cells wait again whose data set or protocol has changed since they were done."""
+    if all(folder.noted(cell).get("state") != "done" for cell in cells):
+        return  # torch is not imported for that
+    from densebench.tables.carrying_out import forget_outdated
+
+    if outdated := forget_outdated(cells, folder):
+        labels = "; ".join(cell.label for cell in outdated)
+        notice(f"the data set or the protocol is not what it was, these are scored anew: {labels}")
 
 
 def _run_here(

@@ -17,7 +17,7 @@ SIDES = ("image_size", "crop_size", "short_side")  # the settings that give the 
 
 
 def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame:
-    """Return one row for each score of the records without a limit that no rehearsal made: what was measured, of what, at which point, how sure it is.
+    """Return one row for each score of the records without a limit that no rehearsal made: what was measured, of what.
 
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds. costs: add the columns `costs.COLUMNS`, with the costs of the whole record in each of its rows.

@@ -1,7 +1,7 @@
 """The leaderboard: records become one tidy frame, and one table for every group of comparable records.
 
-A record made with a limit or in a rehearsal never enters a table, nor does one whose run failed. Published numbers are tables of their own,
-labelled as such.
+A record made with a limit or in a rehearsal never enters a table, nor does one whose run failed. Published numbers are tables of
+their own, labelled as such.
 """
 
 from __future__ import annotations

@@ -98,6 +98,10 @@ class TableFolder:
             return _note(path, about.st_mtime_ns, about.st_size, about.st_ino)
         return {}
 
+    def forget(self, cell: Cell) -> None:
+        """Remove the note of a cell: it waits again."""
+        self.note_path(cell).unlink(missing_ok=True)
+
     def is_held(self, cell: Cell) -> bool:
         """Return whether a process is carrying a cell out."""
         return is_locked(self.lock_path(cell))

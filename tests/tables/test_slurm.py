@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_cells import folder, toy, words, written  # noqa: F401
+from toy_cells import toy, words, written
 
 from densebench.errors import UserError
 from densebench.tables.cells import Cell

@@ -6,7 +6,7 @@ import json
 
 import made_records
 import pytest
-from toy_cells import folder, toy, words, written  # noqa: F401
+from toy_cells import toy, words, written
 
 from densebench.tables.carrying_out import carry_out
 from densebench.tables.cells import Cell
