@@ -266,7 +266,7 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
         from densebench.results.against import against
 
         _show_board(against(whole, table.published, table.rows))
-    shown = {
+    shown: dict[str, Any] = {
         "dataset": sorted({record["dataset"]["name"] for record in whole}),
         "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
         "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in whole}),
