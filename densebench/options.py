@@ -129,6 +129,7 @@ def _described(annotation: Any) -> tuple[str, tuple[str, ...], type[Enum] | None
 TEXT, PATH, WHOLE, SWITCH = (str,), (str, Path), (int, Integral), (bool,)
 """The types of arguments that `check_types` takes."""
 WORDS: Mapping[tuple[type, ...], str] = {
+    (*SWITCH, *PATH): "True, False or a path, as a text or a Path",
     TEXT: "a text",
     PATH: "a path, as a text or a Path",
     WHOLE: "a whole number",

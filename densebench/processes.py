@@ -162,7 +162,9 @@ def _explained(error: Exception) -> Exception:
     broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     if not broken or isinstance(error, torch.cuda.OutOfMemoryError):
         return error
-    return Elsewhere(f"another of the processes that work together has ended; its message says why ({one_line(str(error))[:120]})")
+    return Elsewhere(
+        f"another of the processes that work together has ended; its message says why ({one_line(str(error))[:120]})"
+    )
 
 
 def here(device: torch.device) -> World:

@@ -19,6 +19,7 @@ from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
 from densebench.cli.new import new
+from densebench.cli.optional_file import OptionalFile
 from densebench.cli.pretrain import pretrain
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
@@ -52,8 +53,8 @@ OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_n
 app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("run")(run)
-app.command("leaderboard")(leaderboard)
-app.command("report")(report)
+app.command("leaderboard", cls=OptionalFile)(leaderboard)
+app.command("report", cls=OptionalFile)(report)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")
@@ -144,12 +145,15 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
         return f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", 2
     if output.output_failed(error):
         assert isinstance(error, OSError)
-        return "" if error.errno == errno.EPIPE else f"the output cannot be written: {error.strerror}", 1  # `densebench ... | head`
+        return (
+            "" if error.errno == errno.EPIPE else f"the output cannot be written: {error.strerror}",
+            1,
+        )  # `densebench ... | head`
     return None
 
 
 def _stopped() -> str:
-    """Return the message after Ctrl-C. An evaluation or a table resumes without --rerun, which would discard the scores made so far."""
+    """Return the message after Ctrl-C. What resumes does so without --rerun, which would discard scores."""
     if sys.argv[1:2] not in (["eval"], ["run"]):
         return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]

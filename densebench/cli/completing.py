@@ -6,6 +6,7 @@ Nothing heavy is imported, and whatever goes wrong offers nothing: a line on std
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,12 +71,6 @@ def _titles(kind: catalog.Kind) -> Names:
     return [(name, entry.title) for name, entry in catalog.entries(kind).items()]
 
 
-def _tables(ctx: typer.Context) -> Names:
-    from densebench.tables.shipped import shipped
-
-    return [*shipped().items()]
-
-
 def _presets(ctx: typer.Context) -> Names:
     """Return the presets of the protocols or the method on the line."""
     return [(preset, f"of {entry.name}") for entry in _entries(ctx) for preset in entry.all_presets]
@@ -92,6 +88,12 @@ def _backbones(ctx: typer.Context) -> Names:
 
     runs = [(f"ckpt:{path.parent}", "a run") for path in sorted(Path("runs").glob("*/checkpoint.json"))]
     return [*runs, *((f"{name}:", source.title) for name, source in SOURCES.items() if source.form.startswith(f"{name}:"))]
+
+
+def _tables(ctx: typer.Context) -> Names:
+    from densebench.tables.shipped import shipped
+
+    return shipped().items()
 
 
 def _recorded(name: Callable[[dict[str, Any]], str]) -> Offer:
@@ -119,9 +121,18 @@ def _escaped(name: str) -> str:
 protocols = _offer(lambda ctx: _titles("protocols"), several=True)
 presets = _offer(_presets, several=True)
 methods = _offer(lambda ctx: _titles("methods"))
-tables = _offer(_tables)
-datasets, backbones = _offer(_datasets), _offer(_backbones)
+datasets, backbones, tables = _offer(_datasets), _offer(_backbones), _offer(_tables)
 recorded_ids = _recorded(lambda record: record["id"])
+
+
+def _published_tables(ctx: typer.Context) -> Names:
+    """Return the names of the shipped published tables, read without pandas."""
+    with (files("densebench.results") / "published" / "published.csv").open(encoding="utf-8") as stream:
+        tables = dict.fromkeys((row["paper"], row["table"]) for row in csv.DictReader(stream))
+    return [(f"{paper}:{table.removeprefix('Table ')}", f"{table} of {paper}") for paper, table in tables]
+
+
+published_tables = _offer(_published_tables)
 recorded_datasets = _recorded(lambda record: record["dataset"]["name"])
 recorded_protocols = _recorded(lambda record: record["protocol"]["name"])
 recorded_backbones = _recorded(lambda record: record["backbone"].get("name", record["backbone"]["spec"]))

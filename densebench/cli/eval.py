@@ -107,7 +107,8 @@ def evaluate(
     starts = gpus > 1 and not dry_run and "WORLD_SIZE" not in os.environ
     with contextlib.redirect_stderr(io.StringIO()) if starts else contextlib.nullcontext():  # the others say it
         plans = [
-            planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
+            planned(backbone or None, name, dataset or None, preset=preset, **request, **values)
+            for name, preset, values in shares
         ]
     if starts:
         from densebench.launching import launch

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from densebench.cli import completing
+from densebench.cli.optional_file import published_of
 from densebench.errors import UserError
 
 Results = Annotated[
@@ -51,7 +52,20 @@ def leaderboard(
     costs: Annotated[
         bool, typer.Option("--costs", help="Add what each record cost, by device: minutes, images/s, memory, energy.")
     ] = False,
-    published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--published", metavar="[FILE]", help="Add tables of published numbers; those of FILE too, a CSV of the same columns."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAPER:TABLE",
+            help="Show a paper's table instead, such as neco:8: published | measured | difference.",
+            autocompletion=completing.published_tables,
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write instead of printing.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with status 1 if FILE is out of date.")] = False,
 ) -> None:
@@ -65,7 +79,7 @@ def leaderboard(
 
     folders = results or [Path("results")]
     chosen = {"dataset": dataset or None, "protocol": protocol or None, "backbone": backbone or None}
-    board = read(folders, published=published, costs=costs, **chosen)
+    board = read(folders, published=published_of(published), against=against, costs=costs, **chosen)
     if output is None and format is None and terminal_width() is not None:
         from rich.console import Console
 

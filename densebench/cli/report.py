@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from densebench.cli.optional_file import published_of
+
 
 def report(
     results: Annotated[
@@ -17,14 +19,19 @@ def report(
         ),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
-    published: Annotated[bool, typer.Option("--published", help="Add tables of published numbers.")] = False,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            "--published", metavar="[FILE]", help="Add tables of published numbers; those of FILE too, a CSV of the same columns."
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page: profiles, tables, curves over fractions and K, classes and pictures."""
     from densebench.console import notice
     from densebench.files.atomic import write_text
     from densebench.results.report import report as render
 
-    text = render(results or [Path("results")], published=published)
+    text = render(results or [Path("results")], published=published_of(published))
     write_text(output, text)
     notice(f"{len(text.encode()) / 2**20:.1f} MiB")
     print(output)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,11 @@ import typer
 
 from densebench.cli import completing
 from densebench.console import notice, warn
-from densebench.errors import Stopped, UserError
+from densebench.errors import UserError
 from densebench.results.terminal import terminal_width
 
 if TYPE_CHECKING:
+    from densebench.results.tables import Leaderboard
     from densebench.tables.cells import Cell, Places
     from densebench.tables.entries import Table
     from densebench.tables.states import State, TableFolder
@@ -29,25 +29,36 @@ REFRESH = 1.0  # seconds between two pictures of the live table
 
 def run(
     table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="A TOML file, or a name of `densebench ls tables`.", autocompletion=completing.tables)
+        str,
+        typer.Argument(
+            metavar="TABLE", help="A TOML file, or a name of `densebench ls tables`.", autocompletion=completing.tables
+        ),
     ],
-    status: Annotated[bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of every cell as one JSON object.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")
+    ] = False,
     gpus: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on a GPU of its own.")] = None,
     processes: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, on the device of each.")] = None,
     slurm: Annotated[
         str | None,
         typer.Option(metavar="KEY=VALUE,...", help="Submit to SLURM: partition=gpu,gpus_per_node=8,time=12:00:00 and the like."),
     ] = None,
-    weights_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")] = Path(),
+    weights_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")
+    ] = Path(),
     data_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
     ] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     changed: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Run every cell of a table that is not done: each backbone, evaluation and data set, and each pretraining.
@@ -57,7 +68,7 @@ def run(
     _check_given(status=status, dry_run=dry_run, gpus=gpus, processes=processes, slurm=slurm)
 
     from densebench.tables.cells import cells as cells_of
-    from densebench.tables.states import TableFolder, states
+    from densebench.tables.states import TableFolder
     from densebench.tables.table_file import read_table
 
     asked = read_table(table, changed or ())
@@ -70,8 +81,10 @@ def run(
     elif status:
         _show_status(title, cells, folder, as_json)
     elif slurm is not None:
+        _forget_outdated(cells, folder)
         _submit(asked, cells, folder, slurm, gpus or processes)
     else:
+        _forget_outdated(cells, folder)
         found = _run_here(title, cells, folder, gpus, processes, bool(asked.rehearsal), as_json)
         _close(asked, found, folder, as_json)
         raise typer.Exit(_exit_status(found))
@@ -96,13 +109,29 @@ def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | No
 
 
 def _show_needs(cells: Sequence[Cell], places: Places, as_json: bool) -> None:
-    raise UserError("--dry-run is not there yet")
+    """Print what each cell needs and what of it is not there."""
+    from densebench.tables import listing
+    from densebench.tables.needs import needs
+
+    found = needs(cells, places, trial=True)
+    if as_json:
+        print(json.dumps(listing.as_json(found)))
+        return
+    width = terminal_width()
+    if width is None:
+        print("\n".join(str(part) for part in listing.render(found, None)))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        for part in listing.render(found, width):
+            console.print(part)
 
 
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
     """Print the states; on a terminal, show them until all cells are done or Ctrl-C comes."""
     from densebench.tables.display import as_json as json_of
-    from densebench.tables.display import as_table, line, summary
+    from densebench.tables.display import line, summary
     from densebench.tables.states import states
 
     found = states(cells, folder)
@@ -163,8 +192,25 @@ def _in_lines() -> Iterator[Report]:
     yield show
 
 
+def _forget_outdated(cells: Sequence[Cell], folder: TableFolder) -> None:
+    """Let cells wait again whose data set or protocol has changed since they were done."""
+    if all(folder.noted(cell).get("state") != "done" for cell in cells):
+        return  # torch is not imported for that
+    from densebench.tables.carrying_out import forget_outdated
+
+    if outdated := forget_outdated(cells, folder):
+        labels = "; ".join(cell.label for cell in outdated)
+        notice(f"the data set or the protocol is not what it was, these are scored anew: {labels}")
+
+
 def _run_here(
-    title: str, cells: Sequence[Cell], folder: TableFolder, gpus: int | None, processes: int | None, rehearsal: bool, as_json: bool
+    title: str,
+    cells: Sequence[Cell],
+    folder: TableFolder,
+    gpus: int | None,
+    processes: int | None,
+    rehearsal: bool,
+    as_json: bool,
 ) -> list[State]:
     """Run what is missing on this machine and return the states at the end. Raises Stopped after Ctrl-C."""
     from densebench.tables.submission import LocalRun, Slots
@@ -216,13 +262,19 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
     whole = [record for record in read if record not in apart]
     if not whole:
         return
-    shown = {
+    if table.published:
+        from densebench.results.against import against
+
+        _show_board(against(whole, table.published, table.rows))
+    shown: dict[str, Any] = {
         "dataset": sorted({record["dataset"]["name"] for record in whole}),
         "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
         "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in whole}),
     }
-    board = leaderboard(results, **shown)
-    # Published beside measured comes here: where table.published names a paper's table, `board` against table.rows.
+    _show_board(leaderboard(results, **shown))
+
+
+def _show_board(board: Leaderboard) -> None:
     if terminal_width() is None:
         print(board.render("md"), end="")
     else:

@@ -25,7 +25,7 @@ from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
 from densebench.processes import alone, describe, from_main, resolve_device
 from densebench.results import record as records
-from densebench.results.provenance import code
+from densebench.results.provenance import code, mark_of_rehearsal
 from densebench.results.score import Score, from_json, point_of
 from densebench.user_code import class_code
 
@@ -65,13 +65,23 @@ def steps_of_cell(
         yield record
 
 
+def group_of(plan: Plan, dataset: Dataset) -> str:
+    """Return the group of the record that a plan makes on a data set, as the protocol, its code and the data are now."""
+    return records.group_of(_about(plan, plan.evaluator.resolve(dataset), dataset))
+
+
 def _header(plan: Plan, evaluator: Evaluator, backbone: Backbone, name: str | None, dataset: Dataset) -> dict[str, Any]:
     """Return the header of a record: everything that its identity is made from, and names for people."""
-    protocol, name = plan.protocol, name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
+    name = name or (Path(backbone.spec).stem if backbone.info.kind == FILE else None)
+    return {"backbone": backbone.identity() | ({"name": name} if name else {}), **_about(plan, evaluator, dataset)}
+
+
+def _about(plan: Plan, evaluator: Evaluator, dataset: Dataset) -> dict[str, Any]:
+    """Return what the header of a record says of the protocol and of the data set."""
+    protocol = plan.protocol
     about = {"name": catalog.short_name("protocols", protocol), "preset": plan.preset, "version": evaluator.version}
     about["settings"] = evaluator.settings(dataset)
     return {
-        "backbone": backbone.identity() | ({"name": name} if name else {}),
         "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
         "dataset": _dataset(evaluator, dataset, plan.limit),
     }
@@ -172,7 +182,7 @@ class _Cell:
         meter, points = Meter(device), set[frozenset[Any]]()
         run.clock = meter.clock
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        facts = {"command": command, "started": started, "device": describe(device)}
+        facts = {"command": command, "started": started, "device": describe(device), **mark_of_rehearsal()}
         self.record.start({**facts, "runtime": options.select(evaluator, "runtime"), "precision": evaluator.precision})
         try:
             scores = evaluator.run(self.backbone, self.dataset, run)

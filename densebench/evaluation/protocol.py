@@ -123,7 +123,9 @@ class Evaluator(ABC):
         "keep the features of randomly augmented views when the record is complete; else they are removed then, and another "
         "protocol, preset or fraction that has the same views extracts them again",
     )
-    gpus: int = runtime(1, "processes that the command starts on this machine, one a GPU, as torchrun does", minimum=1, maximum=64)
+    gpus: int = runtime(
+        1, "processes that the command starts on this machine, one a GPU, as torchrun does", minimum=1, maximum=64
+    )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)

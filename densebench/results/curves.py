@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from densebench.results.leaderboard import interval
+from densebench.results.ranking import interval
 
 if TYPE_CHECKING:  # imported only to draw
     from matplotlib.axes import Axes

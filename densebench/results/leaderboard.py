@@ -1,7 +1,7 @@
 """The leaderboard: records become one tidy frame, and one table for every group of comparable records.
 
-A record made with a limit never enters a table, nor does one whose run failed. Published numbers are tables of their own,
-labelled as such.
+A record made with a limit or in a rehearsal never enters a table, nor does one whose run failed. Published numbers are tables of
+their own, labelled as such.
 """
 
 from __future__ import annotations
@@ -14,30 +14,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from densebench.backbones import without_labels
-from densebench.console import one_line
 from densebench.errors import UserError
-from densebench.files.atomic import digest
-from densebench.options import SWITCH, check_types
+from densebench.options import PATH, SWITCH, check_types
 from densebench.results import coverage
 from densebench.results import published as papers
+from densebench.results.against import against as set_against
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
 from densebench.results.costs import cells as cost_cells
-from densebench.results.costs import costs_of, count_unknown, filled
+from densebench.results.costs import count_unknown, filled
+from densebench.results.frame import frame, rows_of
 from densebench.results.profiles import profiles
-from densebench.results.ranking import ranks
-from densebench.results.score import SIGNS, decode, heading, in_unit, point_of, sort_key, without_seed
+from densebench.results.ranking import bounds, ranks, replicates_of
+from densebench.results.score import SIGNS, heading, in_unit, sort_key
 from densebench.results.tables import Leaderboard, Table, metric_name, render
 
 __all__ = ["leaderboard", "render"]
-
-SIDES = ("image_size", "crop_size", "short_side")  # the settings that give the side of images, see `record_schema.Settings`
 
 
 def leaderboard(
     results: str | Path | Sequence[str | Path] = "results",
     *,
-    published: bool = False,
+    published: bool | str | Path = False,
+    against: str | None = None,
     dataset: Names = None,
     protocol: Names = None,
     backbone: Names = None,
@@ -47,17 +45,26 @@ def leaderboard(
 
         print(densebench.leaderboard(["results", "colleague/results"], dataset="voc", backbone=["*ViT-S*", "raw pixels"]))
 
-    published: add the papers' numbers. dataset, protocol, backbone: show only these, each one name or several, as written or
-    as patterns of the shell (`vit*`). A protocol may be named with its preset, `kmeans/croc`; a backbone is named by its
-    name in tables or by its spec. Data sets and protocols choose whole tables. Backbones choose rows: ranks, best marks and
+    published: add the papers' numbers; the path of a CSV file of the columns of published.csv adds those of that file too.
+    against: instead of these tables, those of a paper with what was measured beside each number, see `against.against`.
+    dataset, protocol, backbone: show only these, each one name or several, as written or as patterns of the shell (`vit*`). A
+    protocol may be named with its preset, `kmeans/croc`; a backbone is named by its name in tables or by its spec. Data sets and
+    protocols choose whole tables. Backbones choose rows: ranks, best marks and
     the order stay those of the whole table, and captions say "3 of 9 backbones shown".
     costs: add columns of the costs of each record and of its device, blank where its last run scored only a part of its points.
 
     Raises UserError where there is no record that may stand in a table, and for a name that no record has.
     """
-    check_types(SWITCH, published=published, costs=costs)
+    check_types(SWITCH, costs=costs)
+    check_types((*SWITCH, *PATH), published=published)
+    file = None if isinstance(published, bool) else published
     where = folders(results)
-    scores = frame(read(where), costs=costs)
+    records = read(where)
+    if against is not None:
+        if costs:
+            raise UserError("costs have no column in a paper's table; leave out costs or against")
+        return set_against(_chosen(records, dataset, protocol, backbone), against, published=file)
+    scores = frame(records, costs=costs)
     if scores.empty or not scores.headline.any():
         names = " and ".join(map(str, where))
         hold = "hold" if len(where) > 1 else "holds"
@@ -69,51 +76,20 @@ def leaderboard(
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
     board = Leaderboard(scores, [table(group, costs=costs) for group in groups], profiles(scores))
     if published:
-        numbers = papers.beside(scores)
+        numbers = papers.beside(scores, papers.load_published(*([] if file is None else [file])))
         board = replace(board, published=numbers, published_tables=papers.tables(numbers))
     return board if backbone is None else board.only(of_backbones(scores, backbone))
 
 
-def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame:
-    """Return one row for each score of the records without a limit: what was measured, of what, at which point, how sure it is.
-
-    Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
-    holds. costs: add the columns `costs.COLUMNS`, with the costs of the whole record in each of its rows.
-    """
-    whole = (record for record in records if record["dataset"]["limit"] is None)
-    return pd.DataFrame([row for record in whole for row in rows_of(record, costs=costs)])
-
-
-def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of `frame` that a record makes, whether it has a limit or not."""
-    backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
-    headline = protocol["headline"]
-    rows = []
-    for score in record["scores"]:
-        low, high = score.get("ci95") or (None, None)
-        axes = dict(point_of(score))
-        row = {
-            "group": record["group"], "record": record["id"], "status": record["status"],
-            "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-            "image_size": _side(protocol["settings"]),
-            "remark": _remark(protocol["settings"]),
-            "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
-            "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
-            "name": backbone.get("name", backbone["spec"]),
-            **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
-            "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
-            **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
-            "fraction": None, "seed": None, "low": low, "high": high,
-            "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
-            "bootstrap": score.get("bootstrap", ""),
-            "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
-            "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
-            **(costs_of(record) if costs else {}),
-        }  # fmt: skip
-        # An axis with the name of a column, such as group, must not move the row into another table.
-        row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}
-        rows.append({one_line(key): one_line(value) if isinstance(value, str) else value for key, value in row.items()})
-    return rows
+def _chosen(records: list[dict[str, Any]], dataset: Names, protocol: Names, backbone: Names) -> list[dict[str, Any]]:
+    """Return the records of data sets, protocols and backbones that are named, with a limit or not."""
+    scores = pd.DataFrame([row for record in records for row in rows_of(record)])
+    if scores.empty:
+        return []
+    scores = of_groups(scores, dataset, protocol)
+    if backbone is not None:
+        scores = scores[scores.identity.isin(of_backbones(scores, backbone))]
+    return [record for record in records if record["id"] in set(scores.record)]
 
 
 def table(group: pd.DataFrame, *, costs: bool = False) -> Table:
@@ -132,7 +108,7 @@ def table(group: pd.DataFrame, *, costs: bool = False) -> Table:
     means, spread = cell["mean"][columns], cell["std"][columns]
     decisive = next((name for name in reversed(columns) if means[name].notna().all()), columns[-1])
     rows = dict(iter(shown.groupby("record")))
-    replicates = {record: _replicates(rows[record][rows[record].column == decisive]) for record in rows}
+    replicates = {record: replicates_of(rows[record][rows[record].column == decisive]) for record in rows}
     ranked = means.index[means[decisive].notna()]
     placings = ranks(means.loc[ranked, decisive].tolist(), [replicates[record] for record in ranked], first.direction)
     rank = dict(zip(ranked, placings, strict=True))
@@ -163,28 +139,9 @@ def _labels(row: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
     return labels | ({"identity": row.identity} if twins else {})
 
 
-def _replicates(rows: pd.DataFrame) -> np.ndarray | None:
-    """Return bootstrap values averaged over seeds; None where a score has none."""
-    if rows.empty or not rows.bootstrap.all():
-        return None
-    return np.mean([decode(text) for text in rows.bootstrap], axis=0)
-
-
-def interval(rows: pd.DataFrame) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over seeds of a record's rows at one point; None where a score has no bootstrap."""
-    return _bounds(_replicates(rows))
-
-
-def _bounds(replicates: np.ndarray | None) -> tuple[float, float] | None:
-    if replicates is None or np.isnan(replicates).all():
-        return None
-    low, high = np.nanquantile(replicates, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _interval(replicates: np.ndarray | None, digits: int) -> str:
-    bounds = _bounds(replicates)
-    return "" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+    ends = bounds(replicates)
+    return "" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
 def _cell(mean: float, spread: float, digits: int) -> str:
@@ -208,21 +165,3 @@ def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
         f"{f'{row.remark}, ' if row.remark else ''}group {row.group}"
         f"{f', {coverage.WARNING}' if row.partial else ''}"
     )
-
-
-def _side(settings: dict[str, Any]) -> float | None:
-    """Return the side in px of the images that a protocol sees; None where it is native, or not a number."""
-    side = next((settings[name] for name in SIDES if name in settings), None)
-    return side if isinstance(side, int | float) and not isinstance(side, bool) else None
-
-
-def _remark(settings: dict[str, Any]) -> str:
-    """Return the remark of a caption: that runs were cut short, and what was chosen on the scored split or with labels."""
-    remarks = []
-    if not settings.get("comparable", True):
-        remarks.append(f"{settings.get('iterations')} iterations (not comparable with published runs)")
-    if isinstance(count := settings.get("validations"), int) and count > 1:
-        remarks.append(f"the best of {count} validations on the scored split")
-    if (chosen := settings.get("chosen_with_labels")) is not None:
-        remarks.append(f"{', '.join(chosen) or 'nothing'} chosen with labels")
-    return ", ".join(remarks)

@@ -24,6 +24,14 @@ PACKAGES = (
     "mmengine", "mmcv-lite", "mmcv", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv", "pycocotools",
 )  # fmt: skip
 
+REHEARSAL = "DENSEBENCH_REHEARSAL"
+"""The environment variable that marks the records of a process as those of a rehearsal."""
+
+
+def mark_of_rehearsal() -> dict[str, Any]:
+    """Return what the `run` of a record says in a rehearsal of a table: `{"rehearsal": True}`; {} in any other run."""
+    return {"rehearsal": True} if os.environ.get(REHEARSAL) == "1" else {}
+
 
 def new_owner() -> dict[str, Any]:
     """Return what names this run of this process as the writer of a record."""

@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from densebench.results.score import SIGNS
+from densebench.results.score import SIGNS, decode
 
 
 def lead(first: np.ndarray | None, second: np.ndarray | None) -> int | None:
@@ -42,3 +43,23 @@ def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], dire
         result[i] += gain < 0
         result[j] += gain > 0
     return result
+
+
+def replicates_of(rows: pd.DataFrame) -> np.ndarray | None:
+    """Return bootstrap values averaged over the scores of some rows, such as seeds; None where a score has none."""
+    if rows.empty or not rows.bootstrap.all():
+        return None
+    return np.mean([decode(text) for text in rows.bootstrap], axis=0)
+
+
+def bounds(replicates: np.ndarray | None) -> tuple[float, float] | None:
+    """Return the 95 % interval of bootstrap values; None where there are none."""
+    if replicates is None or np.isnan(replicates).all():
+        return None
+    low, high = np.nanquantile(replicates, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def interval(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean over seeds of a record's rows at one point; None where a score has no bootstrap."""
+    return bounds(replicates_of(rows))

@@ -128,6 +128,8 @@ class Run(TypedDict):
 
     owner: NotRequired[Owner]
     was_complete: NotRequired[Flag]
+    rehearsal: NotRequired[Flag]
+    """Whether a rehearsal of a table made it (`densebench run --set`); such records enter no table."""
 
     command: NotRequired[Text]
     started: NotRequired[Text]

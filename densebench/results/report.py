@@ -21,8 +21,10 @@ PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
 
 
-def report(results: str | Path | Sequence[str | Path] = "results", *, published: bool = False) -> str:
+def report(results: str | Path | Sequence[str | Path] = "results", *, published: bool | str | Path = False) -> str:
     """Return the page as HTML, of one results folder or of several, whose records are merged.
+
+    published: add the papers' numbers, with a path those of this CSV file too.
 
     Raises UserError where no record may stand in a table.
     """

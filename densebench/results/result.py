@@ -12,7 +12,8 @@ from densebench.console import one_line
 from densebench.errors import UserError, out_of_memory
 from densebench.results.coverage import WARNING
 from densebench.results.curves import averages, draw, several
-from densebench.results.leaderboard import rows_of, table
+from densebench.results.frame import rows_of
+from densebench.results.leaderboard import table
 from densebench.results.profiles import row_names
 from densebench.results.score import in_unit, sort_key
 from densebench.results.summary import summary

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from itertools import count
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 TEX = str.maketrans({
+    "|": r"$|$",
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
 })  # fmt: skip
@@ -28,9 +29,10 @@ TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may
 COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
     labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
-            "note", "class", "device"),
-    texts={"backbone": 16, "device": 12, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10},
-    spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity"),
+            "note", "class", "device", "params", "data", "epochs", "setting"),
+    texts={"backbone": 16, "device": 12, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10, "data": 8,
+           "setting": 12},
+    spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity", "params"),
 )  # fmt: skip
 
 
@@ -39,7 +41,8 @@ class Table:
     """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
 
     of: the group of records that a table shows, or the data set and split that a profile is of. identities: of each row, the
-    digest of the backbone without its names; empty where no row is of a backbone that was measured.
+    digest of the backbone without its names; empty where no row is of a backbone that was measured. groups: a heading over each
+    column, with which its own begins; "" over a column of none. notes: lines below the table; one of them says what marks mean.
     """
 
     caption: str
@@ -47,6 +50,8 @@ class Table:
     best: pd.DataFrame
     of: str = ""
     identities: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return _markdown_table(self)
@@ -60,6 +65,15 @@ class Table:
     def rows(self) -> list[tuple[list[str], list[bool]]]:
         """Return cells and marks, row by row."""
         return list(zip(self.cells.to_numpy().tolist(), self.best.to_numpy().tolist(), strict=True))
+
+    def heads(self) -> list[tuple[str, int]]:
+        """Return the headings over the columns, each with the number of columns below it; none where there are no groups."""
+        return [(group, len(list(columns))) for group, columns in groupby(self.groups)]
+
+    def headings(self) -> list[str]:
+        """Return the heading of each column, without that of its group."""
+        groups = self.groups or ("",) * len(self.cells.columns)
+        return [name.removeprefix(group).strip() for name, group in zip(self.cells.columns, groups, strict=True)]
 
     def only(self, identities: set[str]) -> Table:
         """Return the table with the rows of these backbones; ranks and marks stay those of the whole, and the caption says so."""
@@ -80,6 +94,7 @@ class Leaderboard:
     `render` gives its text in any format, wherever it goes.
 
     scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.
+    comparison: where the tables are those of a paper, one row for each of their cells.
     """
 
     scores: pd.DataFrame
@@ -87,6 +102,7 @@ class Leaderboard:
     profiles: list[Table] = field(default_factory=list)
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     published_tables: list[Table] = field(default_factory=list)
+    comparison: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def all_tables(self) -> list[Table]:
@@ -175,13 +191,15 @@ NOTEBOOK = """\
 {% for table in tables %}
 <p style="max-width: 60em; margin: 1em 0 .3em"><b>{{ table.caption }}</b></p>
 <table>
-<thead><tr>{% for name in table.cells.columns %}<th style="text-align: left">{{ name }}</th>{% endfor %}</tr></thead>
+<thead>{% if table.groups %}<tr>{% for group, span in table.heads() %}<th colspan="{{ span }}" style="text-align: left">{{ group }}</th>\
+{% endfor %}</tr>{% endif %}<tr>{% for name in table.headings() %}<th style="text-align: left">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for cells, best in table.rows() %}
 <tr>{% for cell, top in zip(cells, best) %}<td style="text-align: left">{% if top %}<b>{{ cell }}</b>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
+{% for note in table.notes %}<p style="margin: .2em 0">{{ note }}</p>{% endfor %}
 {% endfor %}
 """  # noqa: E501
 
@@ -202,7 +220,8 @@ def _on_terminal(table: Table, width: int, mark: str, ascii_only: bool) -> Itera
 
     rows = table.rows()
     columns = list(map(text, table.cells.columns))
-    marks = [mark if table.best[name].any() else "" for name in table.cells]
+    # Notes say what the marked cells are, which have a sign of their own.
+    marks = [mark if table.best[name].any() and not table.notes else "" for name in table.cells]
     cells = [[text(cell) + (end if top else " " * len(end)) for cell, top, end in zip(*row, marks, strict=True)] for row in rows]
     tables, hidden = fitted(columns, list(zip(cells, (best for _, best in rows), strict=True)), LAYOUT, width)
     yield Text(text(table.caption), style="bold")
@@ -210,6 +229,8 @@ def _on_terminal(table: Table, width: int, mark: str, ascii_only: bool) -> Itera
         yield Text(f"(a wider terminal also shows {', '.join(hidden)})", style="dim")
     for index, part in enumerate(tables):
         yield from ("", part) if index else (part,)
+    for note in table.notes:
+        yield Text(text(note), style="dim")
 
 
 METRICS = {"miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP"}
@@ -244,11 +265,17 @@ def _markdown_table(table: Table) -> str:
 
     columns = list(table.cells.columns)
     rows = [[f"**{cell}**" if top else cell for cell, top in zip(*row, strict=True)] for row in table.rows()]
-    return "\n".join([f"**{table.caption}**", "", line(columns), line(["---"] * len(columns)), *map(line, rows)])
+    lines = [f"**{table.caption}**", "", line(columns), line(["---"] * len(columns)), *map(line, rows)]
+    return "\n".join([*lines, *(text for note in table.notes for text in ("", note))])
 
 
 def _csv(board: Leaderboard) -> str:
-    """Return every score of every metric and variant, one a row; published numbers follow with `source` published."""
+    """Return every score of every metric and variant, one a row; published numbers follow with `source` published.
+
+    Of a paper's tables, return one row for each cell.
+    """
+    if not board.comparison.empty:
+        return csv_text(board.comparison)
     scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
     if not board.published.empty:
         scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
@@ -287,15 +314,18 @@ def _latex_table(table: Table) -> str:
         line([rf"\textbf{{{cell.translate(TEX)}}}" if top else cell.translate(TEX) for cell, top in zip(*row, strict=True)])
         for row in table.rows()
     ]
-    head = line([name.translate(TEX) for name in table.cells.columns])
-    body = [r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
+    over = [rf"\multicolumn{{{span}}}{{l}}{{{group.translate(TEX)}}}" for group, span in table.heads()]
+    head = line([name.translate(TEX) for name in table.headings()])
+    body = [r"\toprule", *([line(over)] if over else []), head, r"\midrule", *rows, r"\bottomrule"]
     open_, close = rf"\begin{{tabular}}{{{'l' * len(table.cells.columns)}}}", r"\end{tabular}"
     caption = rf"\caption{{{table.caption.translate(TEX)}}}"
-    return "\n".join([r"\begin{table}", caption, open_, *body, close, r"\end{table}"])
+    notes = [rf"\par {note.translate(TEX)}" for note in table.notes]
+    return "\n".join([r"\begin{table}", caption, open_, *body, close, *notes, r"\end{table}"])
 
 
 def _html(board: Leaderboard) -> str:
-    parts = {"Profiles": board.profiles, "Measured": board.tables, "Published": board.published_tables}
+    measured = "Measured" if board.comparison.empty else "Published beside measured"
+    parts = {"Profiles": board.profiles, measured: board.tables, "Published": board.published_tables}
     return page(
         "densebench leaderboard", "", [Section(name, list(map(Block, tables))) for name, tables in parts.items() if tables]
     )

@@ -1,8 +1,8 @@
 """One cell of a table, carried out in a process of its own: a pretraining, or an evaluation of one backbone on one data set.
 
-The process holds the cell's lock, notes what it does (see `states`), and trains or scores as `densebench pretrain` and `densebench
-eval` do. Stopped by Ctrl-C, SIGTERM or a time-out it saves what there is; killed at any moment it leaves what they leave, and
-the next process resumes from there.
+The process holds the cell's lock, notes what it does (see `states`), and trains or scores as `densebench pretrain` and
+`densebench eval` do. Stopped by Ctrl-C, SIGTERM or a time-out it saves what there is; killed at any moment it leaves what they
+leave, and the next process resumes from there.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from densebench.console import silenced
 from densebench.errors import Stopped, UserError
+from densebench.files.atomic import canonical_json
+from densebench.results import record as records
+from densebench.results.provenance import REHEARSAL
 from densebench.tables.cells import Cell
 from densebench.tables.states import TableFolder, backbone_files, is_done
 
-REHEARSAL = "DENSEBENCH_REHEARSAL"
-"""The environment variable by which the records of a rehearsal are marked."""
+PLACEHOLDER = "pixels:8"
+"""A backbone that needs no file: the group of a record does not depend on the backbone."""
 STOPPING = ("SIGINT", "SIGTERM")
 LINE = re.compile(r"^densebench: (?P<problem>.+)$", re.MULTILINE)
 
@@ -117,7 +121,7 @@ def _about_job(log: Path | None) -> dict[str, Any]:
 
 @contextmanager
 def _stoppable() -> Iterator[list[int]]:
-    """Turn the first SIGINT or SIGTERM into a KeyboardInterrupt; yield the list of those that came. A second one ends the process.
+    """Turn the first SIGINT or SIGTERM into a KeyboardInterrupt, and yield those that came; a second one ends at once.
 
     A signal that was blocked while the process started arrives now.
     """
@@ -177,6 +181,34 @@ def _evaluate(work: _Work) -> dict[str, Any]:
     return {"record": record["id"], "points": [dict(point) for point in points]}
 
 
+def forget_outdated(cells: Sequence[Cell], folder: TableFolder) -> list[Cell]:
+    """Forget the notes of evaluations that are done by another data set, protocol or code than there is now, and return these.
+
+    No backbone is loaded. What cannot be looked up, because its data are not here, stays as it is.
+    """
+    from densebench.evaluation.cell import group_of
+    from densebench.evaluation.plan import planned
+
+    known: dict[str, str | None] = {}
+    outdated = []
+    for cell in cells:
+        note = folder.noted(cell)
+        if cell.kind != "evaluation" or not is_done(cell, note, folder.results):
+            continue
+        _, keywords = cell.arguments()
+        key = canonical_json([{**keywords, "name": None, "weights": None}])
+        if key not in known:
+            known[key] = None
+            with silenced(), suppress(UserError):
+                plan = planned(PLACEHOLDER, **{**keywords, "name": None, "weights": None})
+                known[key] = group_of(plan, plan.datasets[0])
+        record = records.read(folder.results / "records" / f"{note['record']}.json")
+        if known[key] not in (None, record["group"]):
+            folder.forget(cell)
+            outdated.append(cell)
+    return outdated
+
+
 def _pretrain(work: _Work) -> dict[str, Any]:
     """Train, or resume a training that is unfinished; return nothing to note but what all cells note."""
     from densebench.training.request import Launch
@@ -193,7 +225,7 @@ def _pretrain(work: _Work) -> dict[str, Any]:
     return {}
 
 
-WORK: Mapping[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain}
+WORK: dict[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain}
 """What carries out each kind of cell; it returns what the note of a cell that is done says besides."""
 
 
@@ -218,7 +250,7 @@ def _in_processes(work: _Work, more: list[str]) -> None:
     count = work.cell.processes
     if count == 1:
         return
-    from densebench.processes import launch
+    from densebench.launching import launch
 
     printed = work.log.stat().st_size if work.log is not None and work.log.is_file() else 0
     handlers = {number: signal.getsignal(number) for number in map(signal.Signals.__getitem__, STOPPING)}

@@ -68,6 +68,8 @@ class Lines:
     def news(self, states: Iterable[State]) -> list[str]:
         """Return a line for every cell that has ended since the last call, none for those that had ended before the first."""
         states = list(states)
-        lines = [line(state) for state in states if state.word in ENDED and self._known.get(state.cell.id, state.word) != state.word]
+        lines = [
+            line(state) for state in states if state.word in ENDED and self._known.get(state.cell.id, state.word) != state.word
+        ]
         self._known = {state.cell.id: state.word for state in states}
         return lines

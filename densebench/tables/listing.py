@@ -44,12 +44,12 @@ def summary(found: Needs) -> dict[str, Any]:
 
     weights, data, packages: each thing that is missing once, with the number of cells that lack it.
     """
-    missing: dict[str, dict[tuple[str, str], dict[str, Any]]] = {kind: {} for kind in (WEIGHTS, DATA, PACKAGE, OPTION)}
+    missing: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (WEIGHTS, DATA, PACKAGE, OPTION)}
     for need in found:
         for lack in need.lacks:
             if lack.kind != CELL:
                 values = {key: value for key, value in asdict(lack).items() if key != "kind" and value}
-                entry = missing[lack.kind].setdefault((lack.what, lack.remedy), {**values, "cells": 0})
+                entry = missing[lack.kind].setdefault(_place(lack), {**values, "cells": 0})
                 entry["cells"] += 1
     seconds = [need.size.seconds for need in found if need.size.seconds is not None]
     return {
@@ -62,6 +62,11 @@ def summary(found: Needs) -> dict[str, Any]:
         "seconds": round(sum(seconds), 1) if seconds else None,
         "not_estimated": sum(need.size.bytes is None for need in found),
     }
+
+
+def _place(lack: Lack) -> str:
+    """Return what two equal lacks share: of options, which are a cell's own, what is wrong with them."""
+    return lack.what if lack.kind in (OPTION, PACKAGE) else lack.name
 
 
 def summary_lines(found: Needs) -> Iterator[str]:
@@ -98,14 +103,15 @@ def _row(need: Need) -> list[str]:
 
 def _not_there(need: Need) -> str:
     """Return in a few words what a cell lacks or waits for; the summary has the addresses."""
-    lacks = [_short(lack, need) for lack in need.lacks]
-    return "; ".join(lacks) or (f"waits for {', '.join(need.waits)}" if need.waits else "finished" if need.done else "")
+    if need.lacks:
+        return "; ".join(dict.fromkeys(_short(lack) for lack in need.lacks))
+    if need.waits:
+        return f"waits for {', '.join(need.waits)}"
+    return "finished" if need.done else ""
 
 
-def _short(lack: Lack, need: Need) -> str:
-    if lack.kind == WEIGHTS:
-        return f"weights: {str(need.cell.weights or need.cell.request.get('model')).rpartition('/')[2]}"
-    return f"data: {need.cell.dataset}" if lack.kind == DATA else lack.what
+def _short(lack: Lack) -> str:
+    return f"{lack.kind}: {lack.name.rpartition('/')[2]}" if lack.kind in (WEIGHTS, DATA) else lack.what
 
 
 def _values(need: Need) -> dict[str, Any]:

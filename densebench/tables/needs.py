@@ -66,7 +66,9 @@ def needs(cells: Sequence[Cell], places: Places, *, trial: bool = False) -> Need
     for cell in cells:
         need = (_of_pretraining if cell.kind == "pretrain" else _of_evaluation)(cell, presence, sizes)
         before = [by_id[each] for each in cell.needs if each in by_id]
-        blocked = [Lack(CELL, f"{each.cell.label} cannot run") for each in before if each.lacks and not each.done]
+        blocked = [
+            Lack(CELL, each.cell.label, f"{each.cell.label} cannot run") for each in before if each.lacks and not each.done
+        ]
         waits = tuple(each.cell.label for each in before if not each.done)
         by_id[cell.id] = replace(need, lacks=(*need.lacks, *blocked), waits=waits)
     return Needs(tuple(by_id[cell.id] for cell in cells), sizes.total)
@@ -82,11 +84,12 @@ def _of_pretraining(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
     if lacks or why or isinstance(images, Lack):
         return Need(cell, tuple(lacks), notes=notes, size=Size(why=why or "something is missing"), done=done)
     try:
-        if (lack := package_of(chosen_options(cell))) is not None:
+        chosen = chosen_options(cell)
+        if (lack := package_of(chosen)) is not None:
             return Need(cell, (lack,), notes=notes, size=Size(why="something is missing"), done=done)
-        return Need(cell, notes=notes, size=sizes.of_pretraining(cell, images), done=done)
+        return Need(cell, notes=notes, size=sizes.of_pretraining(cell, chosen, images), done=done)
     except UserError as error:
-        return Need(cell, (Lack(OPTION, str(error)),), notes=notes, size=Size(why="it cannot run"), done=done)
+        return Need(cell, (Lack(OPTION, cell.label, str(error)),), notes=notes, size=Size(why="it cannot run"), done=done)
 
 
 def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
@@ -102,10 +105,15 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
         notes += partial
         if lacks or why:
             return Need(cell, tuple(lacks), notes=tuple(notes), size=Size(why=why or "something is missing"))
-        return Need(cell, notes=tuple(notes), size=sizes.of_evaluation(evaluator, requested, dataset, cell.request["limit"]))
+        try:
+            backbone = sizes.load(requested)
+        except UserError as error:
+            file = cell.weights or requested.label
+            return Need(cell, (Lack(WEIGHTS, file, str(error)),), notes=tuple(notes), size=Size(why="it cannot be loaded"))
+        return Need(cell, notes=tuple(notes), size=sizes.of_evaluation(evaluator, backbone, dataset, cell.request["limit"]))
     except UserError as error:
         kind = PACKAGE if any(f"needs {package}," in str(error) for package in EXTRAS) else OPTION
-        return Need(cell, (*lacks, Lack(kind, str(error))), notes=tuple(notes), size=Size(why="it cannot run"))
+        return Need(cell, (*lacks, Lack(kind, cell.label, str(error))), notes=tuple(notes), size=Size(why="it cannot run"))
 
 
 def _of_backbone(cell: Cell, spec: str, presence: Presence) -> tuple[list[Lack], str, str]:
@@ -115,5 +123,5 @@ def _of_backbone(cell: Cell, spec: str, presence: Presence) -> tuple[list[Lack],
     if spec.startswith("ckpt:") and not has_checkpoint(spec):
         if cell.needs:
             return lacks, note, "the checkpoint does not exist yet"
-        lacks.append(Lack(WEIGHTS, f"there is no checkpoint {spec}", "give the folder that pretraining wrote"))
+        lacks.append(Lack(WEIGHTS, spec, f"there is no checkpoint {spec}", "give the folder that pretraining wrote"))
     return lacks, note, "the weights may have to be fetched" if note else ""

@@ -27,9 +27,14 @@ PACKAGES = {"scann": "scann", "faiss": "faiss", "faiss-ivf": "faiss", "turbo": "
 
 @dataclass(frozen=True)
 class Lack:
-    """One thing that a cell needs and that is not there: what it is, what to do, and for weights their address and digest."""
+    """One thing that a cell needs and that is not there.
+
+    name: the file, the data set, the package or the cell. what: what is wrong with it, in words. remedy: what to do, where `what`
+    does not say it. url, sha256: the address of weights, and their digest.
+    """
 
     kind: str
+    name: str
     what: str
     remedy: str = ""
     url: str | None = None
@@ -47,11 +52,11 @@ class Presence:
         self.images = functools.cache(self._images)
 
     def splits(self, name: str, splits: tuple[str, str]) -> tuple[list[Lack], list[str]]:
-        """Return what is missing of the training and the scored split of an opened data set, and a note on what is partial."""
+        """Return what is missing of the training or the scored split of an opened data set, and a note on what is partial."""
         dataset, counts = self.dataset(name), [self.split(name, split) for split in splits]
-        lacks = list(dict.fromkeys(count for count in counts if isinstance(count, Lack)))
+        lacks = [count for count in counts if isinstance(count, Lack)]
         if lacks or isinstance(dataset, Lack):
-            return lacks, []
+            return lacks[:1], []
         facts = {
             "split": splits[1], "train_split": splits[0], "images": counts[1], "train_images": counts[0],
             "official_images": dataset.official_images(splits[1]), "official_train_images": dataset.official_images(splits[0]),
@@ -59,11 +64,13 @@ class Presence:
         return [], [f"{name}: {coverage.images(facts)}, {coverage.WARNING}"] if coverage.partial(facts) else []
 
     def _dataset(self, name: str) -> Dataset | Lack:
-        """Return an opened data set, or what keeps it from being opened."""
+        """Return an opened data set, which remembers the sizes of its images, or what keeps it from being opened."""
         try:
-            return load_dataset(name, self._root)
+            dataset = load_dataset(name, self._root)
         except UserError as error:
-            return Lack(DATA, str(error))
+            return Lack(DATA, name, str(error))
+        object.__setattr__(dataset, "image_size", functools.cache(dataset.image_size))  # frozen; every cell asks for all of them
+        return dataset
 
     def _split(self, name: str, split: str) -> int | Lack:
         """Return how many images a split has, or what is missing."""
@@ -73,14 +80,14 @@ class Presence:
         try:
             return len(dataset.items(split))
         except UserError as error:
-            return Lack(DATA, str(error), _get([name]))
+            return Lack(DATA, name, str(error), _get([name]))
 
     def _images(self, names: Sequence[str], limit: int | None) -> Images | Lack:
         """Return opened images to train on, or what is missing."""
         try:
             return open_images(names, self._root, limit)
         except UserError as error:
-            return Lack(DATA, str(error), _get(names))
+            return Lack(DATA, "+".join(names), str(error), _get(names))
 
 
 def package_of_spec(spec: str) -> Lack | None:
@@ -117,9 +124,9 @@ def _weights(path: str | None, url: str | None, sha256: str | None) -> Lack | No
         return None
     remedy = f"fetch {url} and put it there" if url else "put it there or give another --weights-dir"
     if not Path(path).is_file():
-        return Lack(WEIGHTS, f"there is no file {path}", remedy, url, sha256)
+        return Lack(WEIGHTS, path, f"there is no file {path}", remedy, url, sha256)
     if sha256 is not None and (actual := file_digest(Path(path))) != sha256:
-        return Lack(WEIGHTS, f"{path} has the sha256 {actual}, another one than the table says", remedy, url, sha256)
+        return Lack(WEIGHTS, path, f"{path} has the sha256 {actual}, another one than the table says", remedy, url, sha256)
     return None
 
 
@@ -132,4 +139,4 @@ def _lacking(package: str, purpose: str) -> Lack | None:
     if is_installed(package):
         return None
     extra = f"'densebench[{EXTRAS[package]}]'" if package in EXTRAS else package
-    return Lack(PACKAGE, f"{purpose} needs {package}, which is not installed", f"pip install {extra}")
+    return Lack(PACKAGE, package, f"{purpose} needs {package}, which is not installed", f"pip install {extra}")

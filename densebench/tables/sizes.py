@@ -12,6 +12,7 @@ import torch
 from densebench import catalog
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset
+from densebench.datasets.images import Images
 from densebench.evaluation.estimate import Trial, declared, needed, size_of
 from densebench.evaluation.plan import Requested, planned
 from densebench.evaluation.protocol import Evaluator, Run
@@ -19,11 +20,7 @@ from densebench.evaluation.stages import Stage
 from densebench.evaluation.undisturbed import random_states
 from densebench.processes import World, resolve_device
 from densebench.tables.cells import Cell
-from densebench.training.forecast import forecast
-from densebench.training.loop import assemble
 from densebench.training.method import Pretrainer
-from densebench.training.networks import initial_encoder
-from densebench.training.run import build
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,18 @@ class Sizes:
     _counted: int = 0
     _known: dict[Any, float] = field(default_factory=dict)
 
-    def of_evaluation(self, evaluator: Evaluator, requested: Requested, dataset: Dataset, limit: int | None) -> Size:
-        """Return what a cell stores and takes. Raises UserError where the backbone cannot be loaded or does not fit."""
+    def load(self, requested: Requested) -> Backbone:
+        """Return a backbone, the last one again where it is the same. Raises UserError where it cannot be loaded."""
         key = repr((requested.model, requested.weights, requested.reading))
         if self._backbone is None or self._backbone[0] != key:
-            self._backbone = None  # before the next one is loaded
+            self._backbone, self._group, self._stages, self._known = None, "", [], {}  # before the next one is loaded
             self._backbone = key, requested.load()
-        backbone = self._backbone[1]
-        if self._group != f"{key} {dataset.name}":
-            self._group, self._stages, self._counted, self._known = f"{key} {dataset.name}", [], 0, {}
+        return self._backbone[1]
+
+    def of_evaluation(self, evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> Size:
+        """Return what a cell with the backbone that was loaded last stores and takes. Raises UserError for what does not fit."""
+        if self._group != dataset.name:
+            self._group, self._stages, self._counted, self._known = dataset.name, [], 0, {}
         stages = declared(evaluator, backbone, dataset, Run(limit))
         if not stages:
             return Size(why="the protocol declares no stages")
@@ -78,15 +78,18 @@ class Sizes:
         why = "" if seconds else "nothing short can measure how long it takes"
         return Size(images, total, total - missing, sum(seconds) if seconds else None, why)
 
-    def of_pretraining(self, cell: Cell, images: Any) -> Size:
+    def of_pretraining(self, cell: Cell, chosen: Pretrainer, images: Images) -> Size:
         """Return what a pretraining on opened images stores and takes. Raises UserError for options that do not fit."""
+        if not self.trial:
+            return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
+        from densebench.training.forecast import forecast, kept_states  # here: training imports the compiler, which takes seconds
+        from densebench.training.loop import assemble
+
+        world = World(0, 1, resolve_device(chosen.device))
         with random_states():
-            chosen = chosen_options(cell)
-            if not self.trial:
-                return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
-            training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], World(0, 1, _device(chosen)))
+            training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], world)
             costs, steps = forecast(training), training.steps
-        stored = costs.backbone + chosen.keep * costs.state
+        stored = costs.backbone + kept_states(training) * costs.state
         self.total += stored
         if costs.seconds is None:
             return Size(len(images), stored, why="two steps here would take too long")
@@ -100,6 +103,8 @@ class Sizes:
         self._counted = counted
 
     def _encoder(self, cell: Cell, chosen: Pretrainer) -> Any:
+        from densebench.training.networks import initial_encoder
+
         torch.manual_seed(cell.request["seed"])
         if cell.request["init"] is None:
             return chosen.encoder()
@@ -119,10 +124,8 @@ def configured(cell: Cell, dataset: Dataset) -> tuple[Evaluator, Requested]:
 
 def chosen_options(cell: Cell) -> Pretrainer:
     """Return the hyper-parameters of a pretraining. Raises UserError for those that do not fit."""
+    from densebench.training.run import build
+
     request: Mapping[str, Any] = cell.request
     kind, preset = catalog.load_preset("methods", request["method"], request["preset"])
     return build(kind, request["method"], preset, request["variant"] or "official", request["init"], cell.options)
-
-
-def _device(chosen: Pretrainer) -> torch.device:
-    return resolve_device(chosen.device)

@@ -167,7 +167,9 @@ def stages(cells: Sequence[Cell]) -> list[list[Cell]]:
     while rest:
         now = [cell for cell in rest.values() if not any(need in rest for need in cell.needs)]
         if not now:
-            raise UserError(f"{', '.join(cell.label for cell in rest.values())}: each needs another one of these; break the circle")
+            raise UserError(
+                f"{', '.join(cell.label for cell in rest.values())}: each needs another one of these; break the circle"
+            )
         found.append(now)
         rest = {identity: cell for identity, cell in rest.items() if cell not in now}
     return found

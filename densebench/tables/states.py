@@ -98,6 +98,10 @@ class TableFolder:
             return _note(path, about.st_mtime_ns, about.st_size, about.st_ino)
         return {}
 
+    def forget(self, cell: Cell) -> None:
+        """Remove the note of a cell: it waits again."""
+        self.note_path(cell).unlink(missing_ok=True)
+
     def is_held(self, cell: Cell) -> bool:
         """Return whether a process is carrying a cell out."""
         return is_locked(self.lock_path(cell))
@@ -169,7 +173,7 @@ def states(cells: Sequence[Cell], folder: TableFolder, settled: Collection[str] 
         if word in ("failed", "interrupted") and settled is not None and cell.id not in settled:
             word = "waiting"
         if word == "waiting":
-            stuck = [need for need in cell.needs if need not in found or found[need].word in ("failed", "interrupted", "blocked")]
+            stuck = [need for need in cell.needs if need not in found or found[need].word in ("failed", "blocked")]
             word, blocked_by = ("blocked", ", ".join(labels.get(need, need) for need in stuck)) if stuck else (word, "")
         found[cell.id] = State(cell, word, note, blocked_by)
     return [found[cell.id] for cell in cells]

@@ -29,7 +29,7 @@ Report = Callable[[Sequence[State]], None]
 
 @dataclass
 class Slots:
-    """How many processes may work at once, and the GPUs that they are dealt, one each; none: the jobs see what this process sees."""
+    """How many processes may work at once, and the GPUs that they are dealt, one each; none: jobs see what this process sees."""
 
     count: int = 1
     gpus: Sequence[str] = ()

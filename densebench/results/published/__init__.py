@@ -1,32 +1,29 @@
 """The papers' tables as data: published.csv, one value a row.
 
 Columns: paper, table, method, backbone, params_millions, pretrain_data, pretrain_epochs, protocol, dataset, setting, metric,
-value, note. `protocol` says how a number was made; numbers of different protocols are not comparable. A protocol of ours itself
-says which of these names it reproduces (`Evaluator.published_names`).
+value, note, evaluation. `protocol` says how a number was made; numbers of different protocols are not comparable. A protocol of
+ours itself says which of these names it reproduces (`Evaluator.published_names`). `evaluation` names the settings in which a
+number differs from the protocol's preset.
 """
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
-from importlib.resources import files
 
 import pandas as pd
 
 from densebench import catalog
 from densebench.console import notice
 from densebench.errors import UserError
+from densebench.results.published.number_files import EVALUATION, load_published
 from densebench.results.tables import Table, metric_name
 
-
-def load_published() -> pd.DataFrame:
-    """Return every published value as text, as the papers print it; an empty text means that the table does not say."""
-    with (files(__name__) / "published.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream, dtype=str, keep_default_na=False)
+__all__ = ["beside", "load_published", "tables"]
 
 
-def beside(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the papers' numbers for the protocols and data sets that were measured; none beside a group of a partial split.
+def beside(scores: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return those of the published numbers that are of the protocols and data sets measured; none beside a partial split.
 
     A notice says what is left out for that reason, or that nothing is published.
     """
@@ -38,7 +35,7 @@ def beside(scores: pd.DataFrame) -> pd.DataFrame:
             with suppress(UserError):  # a plug-in that cannot be imported hides no other's numbers
                 for name in catalog.load("protocols", protocol, preset).published_names(preset, str(layer)):
                     pairs[name, dataset] = pairs.get((name, dataset), False) or partial
-    numbers = load_published()
+    numbers = numbers.drop(columns=EVALUATION)
     numbers = numbers[numbers.protocol.isin({name for name, _ in pairs}) & numbers.dataset.isin(scores.dataset)]
     # Numbers of a protocol that was not run on a data set would stand beside those that were: a partial split excludes them too.
     parts = set(scores[scores.partial].dataset)
