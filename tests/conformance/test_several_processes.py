@@ -1,0 +1,116 @@
+"""Every protocol of the catalogue gives in two processes what it gives in one: the same scores in the same record.
+
+Counts are equal. Where sums over processes add in another order, values agree to 1e-6 of a point; details that tell the work
+itself (such as how many neighbours a process searched twice) are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import together
+
+from densebench import catalog
+
+SCRIPT = """
+import json, os, sys, traceback
+from pathlib import Path
+import densebench
+from densebench import catalog
+from tiny_protocols import tiny
+
+name, presets = sys.argv[1], sys.argv[2:]
+rank, scores = os.environ["RANK"], {}
+for preset in presets:
+    folder = Path(preset + rank)
+    folder.mkdir()
+    evaluator, backbone, dataset = tiny(name, preset, folder)
+    try:
+        result = densebench.evaluate(backbone, evaluator, dataset, results="results")
+        scores[preset] = [[record["id"], record["scores"]] for record in result.records]
+    except Exception:
+        scores[preset] = traceback.format_exc()
+Path(rank + ".json").write_text(json.dumps(scores))
+"""
+PRESETS = [
+    (name, part.presets) for name, entry in catalog.entries("protocols").items() for part in (entry, *entry.others)
+]  # fmt: skip
+
+
+def scored(name, presets, processes, folder):
+    """What each process gets by the presets, `[id, scores]` for each record; or the error as text."""
+    folder.mkdir()
+    ends = together.run(["-c", SCRIPT, name, *presets], processes, folder)
+    assert [end.status for end in ends] == [0] * processes, ends
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "presets"), PRESETS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
+def test_two_processes_equal_one(name, presets, tmp_path):
+    [one], (main, other) = scored(name, presets, 1, tmp_path / "one"), scored(name, presets, 2, tmp_path / "two")
+    for preset in presets:
+        assert not isinstance(one[preset], str), one[preset]
+        assert not isinstance(main[preset], str), main[preset]
+        assert other[preset] == [], "the main process alone gets records"
+        [[id_, expected]], [[same_id, found]] = one[preset], main[preset]
+        assert same_id == id_
+        assert compared(found) == pytest.approx(compared(expected), abs=1e-6, nan_ok=True), preset
+
+
+def compared(scores):
+    """The values of scores, with the classes' and the intervals', by what names them."""
+    values = {}
+    for score in scores:
+        key = json.dumps([score["metric"], score["variant"], score.get("axes", {})], sort_keys=True)
+        values[key] = score["value"]
+        values |= {f"{key} {end}": value for end, value in enumerate(score.get("ci95") or ())}
+        values |= {f"{key} {of}": value for of, value in (score.get("per_class") or {}).items() if value is not None}
+    return values
+
+
+UNAWARE = """
+from dataclasses import dataclass
+from densebench.evaluation.option_groups import Supervised
+from densebench.evaluation.labels import LabelSpace
+from densebench.features.extract import Extraction
+from densebench.features.views import View
+from densebench.options import setting
+from densebench.results.score import Score
+
+@dataclass(frozen=True)
+class Mean(Supervised):
+    '''The mean of all features: a protocol that knows nothing of other processes.'''
+    version = 1
+    presets = {"a": {}}
+    side: int = setting(32, "side in px")
+
+    def headline(self):
+        return {"metric": "mean", "variant": "plain"}
+
+    def run(self, backbone, dataset, run):
+        _, split = self.splits(dataset)
+        items = dataset.part(split, run.limit)
+        features = self.extracted(Extraction(backbone, dataset, items, View(backbone.stride, self.side)))
+        total = sum(features[item].double().sum().item() for item in items)
+        yield Score("mean", "plain", round(total, 6), direction="higher", details={"images": len(features)})
+"""
+CALL = ["eval", "--protocol", "./unaware.py", "--backbone", "random:test_vit", "--dataset", "scenes", "--limit", "20", "--json"]
+
+
+@pytest.mark.slow
+def test_a_protocol_that_knows_nothing_of_processes_gives_the_same(tmp_path):
+    records = []
+    for processes in (1, 3):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        (folder / "unaware.py").write_text(UNAWARE)
+        ends = together.run(["-m", "densebench", *CALL], processes, folder)
+        assert [end.status for end in ends] == [0] * processes, ends
+        assert [end.out for end in ends[1:]] == [""] * (processes - 1), "the main process alone prints"
+        records.append(json.loads(ends[0].out))
+        [path] = (folder / "results" / "records").glob("*.json")
+        assert Path(path).stem == records[-1]["id"]
+    assert records[0]["id"] == records[1]["id"] and records[0]["scores"] == records[1]["scores"]
