@@ -5,6 +5,7 @@ Processes that work together are started by torchrun or by `--gpus N`. In a sing
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -173,6 +174,15 @@ def gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.detach().contiguous())
     return torch.cat(parts)
+
+
+def exchanged(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Send a part to every process, by rank; return what each of them sends to this one. shapes: of what is returned."""
+    sizes = [math.prod(shape) for shape in shapes]
+    received = parts[0].new_empty(sum(sizes))
+    sent = torch.cat([part.detach().flatten() for part in parts])
+    dist.all_to_all_single(received, sent, sizes, [part.numel() for part in parts])
+    return [part.view(shape) for part, shape in zip(received.split(sizes), shapes, strict=True)]
 
 
 def dealt(work: Sequence[T]) -> list[T]:
