@@ -12,8 +12,9 @@ columns, which are computed otherwise, are those that are the last in one proces
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,10 @@ from torch import Tensor
 from densebench.numerics.device_copy import on_device
 from densebench.processes import exchanged, gather, rank, total, world_size
 
+T = TypeVar("T")
 ROWS = 64  # rows in a run of training points
 COLUMNS = 16  # columns in a run: float32 numbers in the widest vector of a CPU
+MEANS = 64  # columns in a run for a mean: torch adds those of four vectors together in another order than single ones
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class DealtPoints:
 
     rows: Float[Tensor, "m d"]
     deal: Deal
+    _received: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.deal.count
@@ -91,17 +95,23 @@ class DealtPoints:
         """How columns are dealt out."""
         return Deal(self.width, COLUMNS, self.deal.size)
 
-    @functools.cached_property
+    @property
     def columns(self) -> Float[Tensor, "n c"]:
-        """This process's columns of all points, in the order of the points."""
-        return self._received_columns()
+        """This process's columns of all points, in the order of the points; received once."""
+        return self._once("columns", lambda: self._received_columns(self.by_columns))
 
-    @functools.cached_property
+    @property
     def in_even_runs(self) -> DealtPoints:
-        """The same points, dealt out in runs that suit a processor's vectors, and contiguous."""
+        """The same points, dealt out in runs that suit a processor's vectors, and contiguous; received once."""
         if self.deal.size == 1 or self.deal.run % COLUMNS == 0:
             return self if self.rows.is_contiguous() else DealtPoints(self.rows.contiguous(), self.deal)
-        return self.take(torch.arange(len(self)))
+        return self._once("in even runs", lambda: self.take(torch.arange(len(self))))
+
+    def _once(self, name: str, receive: Callable[[], T]) -> T:
+        """Return what `receive` returned at the first call. (`cached_property` would hold a lock while processes wait.)"""
+        if name not in self._received:
+            self._received[name] = receive()
+        return self._received[name]
 
     def __getitem__(self, numbers: Int[Tensor, "*i"]) -> Float[Tensor, "*i d"]:
         """Return in every process the points of these numbers, which are the same in all processes."""
@@ -133,7 +143,8 @@ class DealtPoints:
 
     def mean(self) -> Float[Tensor, "d"]:
         """Return the mean of all points."""
-        return self.by_columns.joined(self._received_columns().mean(0))
+        deal = Deal(self.width, MEANS, self.deal.size)
+        return deal.joined(self._received_columns(deal).mean(0))
 
     def less(self, centre: Float[Tensor, "d"]) -> DealtPoints:
         """Return the points less a vector."""
@@ -151,13 +162,12 @@ class DealtPoints:
         """Return the points of these numbers in one process, and no point in the others."""
         return self._sent([numbers if other == receiver else numbers[:0] for other in range(self.deal.size)])
 
-    def _received_columns(self) -> Float[Tensor, "n c"]:
-        size = self.deal.size
-        if size == 1:
+    def _received_columns(self, deal: Deal) -> Float[Tensor, "n c"]:
+        """Return the columns of all points that `deal` gives to this process."""
+        if deal.size == 1:
             return self.rows
-        sent = [self.rows.index_select(1, on_device(self.by_columns.of(other), self.rows.device)) for other in range(size)]
-        numbers = [self.deal.of(other) for other in range(size)]
-        width = len(self.by_columns.of(rank()))
+        sent = [self.rows.index_select(1, on_device(deal.of(other), self.rows.device)) for other in range(deal.size)]
+        numbers, width = [self.deal.of(other) for other in range(deal.size)], len(deal.of(rank()))
         got = exchanged(sent, [(len(of_rank), width) for of_rank in numbers])
         columns = self.rows.new_empty(len(self), width)
         return columns.index_copy_(0, on_device(torch.cat(numbers), columns.device), torch.cat(got))

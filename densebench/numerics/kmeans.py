@@ -33,7 +33,7 @@ Problem = tuple[Tensor | DealtPoints, int, int]
 
 
 def kmeans(
-    points: Float[Tensor, "n d"],
+    points: Float[Tensor, "n d"] | DealtPoints,
     clusters: int,
     *,
     seed: int = 0,
@@ -212,7 +212,9 @@ class KMeansSettings(Protocol):
     def restarts(self) -> int: ...
 
 
-def cluster(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed: int, *, spherical: bool = False) -> Clusters:
+def cluster(
+    settings: KMeansSettings, points: Float[Tensor, "n d"] | DealtPoints, k: int, seed: int, *, spherical: bool = False
+) -> Clusters:
     """Return clusters of points by the engine that the settings name; spherical: centroids have length one.
 
     The inertia is that of the training points, computed in the same way for every engine.
