@@ -202,6 +202,21 @@ def collected(results: Sequence[T]) -> list[T]:
     return [part[index] for index in range(max(map(len, parts))) for part in parts if index < len(part)]
 
 
+def in_order(own: Tensor, first: int = 0) -> Tensor:
+    """Return in every process a row for each part of some work, in the order of the work that `dealt` dealt out.
+
+    own: the rows of this process's parts, on the CPU, of the same dtype and shape of a row in all processes. Where the rows are
+    of the work from its part number `first` on, that number tells whose row comes first.
+    """
+    if world_size() == 1:
+        return own
+    parts = collected([own])
+    rows = own.new_empty(sum(map(len, parts)), *own.shape[1:])
+    for number, part in enumerate(parts):
+        rows[(number - first) % len(parts) :: len(parts)] = part
+    return rows
+
+
 def total(tensor: Tensor) -> Tensor:
     """Return the sum over processes, without gradient."""
     tensor = tensor.detach().clone()

@@ -59,6 +59,13 @@ class Deal:
         runs = parts.unflatten(-1, (-1, self.run)).movedim(0, -2)
         return runs.flatten(-3)[..., : self.count]
 
+    def assembled(self, parts: Sequence[Shaped[Tensor, "*rest _"]]) -> Shaped[Tensor, "*rest count"]:
+        """Return the values of all things in their order, from those of each process."""
+        values = parts[0].new_empty(*parts[0].shape[:-1], self.count)
+        for rank, part in enumerate(parts):
+            values[..., self.of(rank)] = part
+        return values
+
     def joined(self, values: Shaped[Tensor, "*rest m"]) -> Shaped[Tensor, "*rest count"]:
         """Return in every process the values of all things, in their order, from those of this process's things."""
         if self.size == 1:
@@ -84,6 +91,10 @@ class DealtPoints:
     def numbers(self) -> Int[Tensor, "m"]:
         """The numbers of this process's rows among all points, on their device."""
         return on_device(self.deal.of(rank()), self.rows.device)
+
+    def on(self, device: torch.device) -> DealtPoints:
+        """Return the points on a device."""
+        return DealtPoints(on_device(self.rows, device), self.deal)
 
     @property
     def width(self) -> int:
