@@ -166,7 +166,8 @@ class KMeans(Clustered):
                 scores = self.scores(counted, space, point, details)
             yield from scores
             if self.visualise and run.pictures is not None and point == points[0]:
-                named, of_all = matched(whole_confusion(counted), self.matching(len(clusters.centroids), space)), in_order(maps.cpu())
+                named = matched(whole_confusion(counted), self.matching(len(clusters.centroids), space))
+                of_all = in_order(maps.cpu())
                 if rank() == 0:
                     draw(space, view, items, of_all, named, self.visualise, run.pictures)
 

@@ -49,7 +49,8 @@ def truth_maps(
             maps.append(truth_map(space, view, item, size, resample))
             bar.advance()
     if not in_any([any(bool((label != IGNORED).any()) for label in maps)])[0]:
-        raise UserError(f"no pixel of the {sum(collected([len(items)]))} images that are scored has a class; check their label maps")
+        count = sum(collected([len(items)]))
+        raise UserError(f"no pixel of the {count} images that are scored has a class; check their label maps")
     return maps
 
 

@@ -62,8 +62,8 @@ class Deal:
     def assembled(self, parts: Sequence[Shaped[Tensor, "*rest _"]]) -> Shaped[Tensor, "*rest count"]:
         """Return the values of all things in their order, from those of each process."""
         values = parts[0].new_empty(*parts[0].shape[:-1], self.count)
-        for rank, part in enumerate(parts):
-            values[..., self.of(rank)] = part
+        for number, part in enumerate(parts):
+            values[..., self.of(number)] = part
         return values
 
     def joined(self, values: Shaped[Tensor, "*rest m"]) -> Shaped[Tensor, "*rest count"]:

@@ -108,7 +108,8 @@ def enlarged(maps: Tensor, side: int) -> Tensor:
 class Fine:
     """The foreground mask, and fine clusters of it (`parts`, whose last index is background) and of all patches (`everything`).
 
-    mask: of all images. parts, everything: of this process's. threshold: the least precision of a foreground cluster. edges, all_edges: pairs of clusters that lie side by side.
+    mask: of all images. parts, everything: of this process's. threshold: the least precision of a foreground cluster. edges,
+    all_edges: pairs of clusters that lie side by side.
     """
 
     threshold: float

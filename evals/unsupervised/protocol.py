@@ -281,7 +281,8 @@ class Unsupervised(Clustered):
     ) -> Iterator[Int[Tensor, "n gh gw"]]:
         """Yield the cluster of each patch for every seed: 0 to k - 1 in the foreground, k in the background.
 
-        mask: of all images; the clusters are those of this process's. A token is weighted by its pixels in the enlarged map, since the reference clusters enlarged maps.
+        mask: of all images; the clusters are those of this process's. A token is weighted by its pixels in the enlarged map,
+        since the reference clusters enlarged maps.
         Raises UserError where the foreground has fewer tokens than k.
         """
         index = mask.flatten().nonzero()[:, 0]
