@@ -46,6 +46,9 @@ class Exchange:
     def all_gather_object(self, parts, sent, group=None):
         parts[:] = self.all(sent)
 
+    def wait(self, group=None):
+        self.barrier.wait()
+
     def broadcast_object_list(self, sent, source, group=None):
         sent[:] = self.all(list(sent))[source]
 
@@ -68,6 +71,7 @@ def in_threads(size, work):
     with contextlib.ExitStack() as patched:
         for name in names:
             patched.enter_context(mock.patch.object(dist, name, getattr(exchange, name)))
+        patched.enter_context(mock.patch.object(dist, "barrier", exchange.wait))
         patched.enter_context(mock.patch.object(dist, "is_initialized", lambda: size > 1))
         patched.enter_context(mock.patch.object(dist, "get_world_size", lambda: size))
         patched.enter_context(mock.patch.object(dist, "get_rank", exchange.rank))

@@ -18,7 +18,7 @@ from densebench.evaluation.labels import LabelSpace
 from densebench.numerics.dealt_points import DealtPoints
 from densebench.numerics.foreground import jaccards, mean_shares, shares_inside
 from densebench.numerics.kmeans import Clusters, labels
-from densebench.processes import in_order
+from densebench.processes import dealt, in_order
 from densebench.results.score import Point, Score
 
 
@@ -55,6 +55,10 @@ class ClusteredImages:
         """Return the values of all images, those of train first, from those of this process's."""
         return in_order(values)
 
+    def own(self, values: Shaped[Tensor, "all *value"]) -> Shaped[Tensor, "own *value"]:
+        """Return the values of this process's images from those of all images, those of train first."""
+        return values[dealt(range(len(values)))]
+
     def precisions(self, large: Int[Tensor, "n side side"], k: int) -> list[Float[Tensor, "k"]]:
         """Return the precision of each of k clusters in the attention masks of train, and in those of the scored split."""
         (train, inside), (scored, inside_scored) = self.halves(large)
@@ -86,11 +90,14 @@ class ClusteredImages:
         """The number of scored images."""
         return len(self.attention) - self.train
 
-    def foreground_scores(self, mask: Bool[Tensor, "n gh gw"], point: Point) -> list[Score]:
-        """Return the foreground IoU in %, the mean over the scored images, of the attention masks and of `mask` (CBFE)."""
+    def foreground_scores(self, mask: Bool[Tensor, "all gh gw"], point: Point) -> list[Score]:
+        """Return the foreground IoU in %, the mean over the scored images, of the attention masks and of `mask` (CBFE).
+
+        mask: of all images, those of train first.
+        """
         labelled = self.labelled()
         truth = labelled[len(labelled) - self.scored :]
-        masks = {"attention": self.attention, "cbfe": enlarged(mask, self.side)}
+        masks = {"attention": self.attention, "cbfe": enlarged(self.own(mask), self.side)}
         of_images = {name: self.in_scored(jaccards(of_all[self.train :], truth)) for name, of_all in masks.items()}
         ious = {name: round(100 * float(values.double().mean()), 4) for name, values in of_images.items()}
         return [Score("foreground_iou", name, iou, axes=dict(point), direction="higher") for name, iou in ious.items()]

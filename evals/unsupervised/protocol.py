@@ -292,7 +292,7 @@ class Unsupervised(Clustered):
         tokens = images.tokens
         trained = (pixels[sample(len(pixels), k, self.per_cluster, seed)] for seed in seeds)
         problems = ((tokens.take(chosen), k, seed) for chosen, seed in zip(trained, seeds, strict=True))
-        own = mask[dealt(range(len(mask)))]
+        own = images.own(mask)
         inside = own.flatten().nonzero()[:, 0]
         for clusters in cluster_each(replace(self, per_cluster=None), problems):
             result = torch.full((own.numel(),), k, dtype=torch.int64)
