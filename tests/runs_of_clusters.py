@@ -39,6 +39,7 @@ RUNS = {
     **{f"kmeans/{engine}": (of_kmeans, "leopart", {"engine": engine}) for engine in ("minibatch", "faiss", "sklearn")},
     "kmeans/k-means++": (of_kmeans, "leopart", {"init": "k-means++", "spherical": True}),
     **{f"unsupervised/{preset}": (of_unsupervised, preset, {}) for preset in Unsupervised.presets},
+    "unsupervised/quick": (of_unsupervised, "label-free", {"seeds": 1, "restarts": 1, "foreground_clusters": 10}),
     "unsupervised/faiss": (of_unsupervised, "neco", {"engine": "faiss", "mask_size": "none"}),
     **{f"bbox-knn/{preset}": (of_boxes, preset, {}) for preset in BboxKnn.presets},
     "bbox-knn/faiss-ivf": (of_boxes, "flsl", {"engine": "faiss-ivf", "neighbours": (1, 3)}),

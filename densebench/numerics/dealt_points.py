@@ -202,4 +202,3 @@ def whole(points: Float[Tensor, "n d"] | DealtPoints) -> DealtPoints:
 def dealt_rows(rows: Float[Tensor, "m d"], count: int, run: int) -> DealtPoints:
     """Return `count` points that were dealt out in runs of `run`, such as those of one image; rows: those of this process."""
     return DealtPoints(rows, Deal(count, run, world_size()))
-

@@ -21,9 +21,7 @@ def sample(count: int, clusters: int, per_cluster: int | None, seed: int) -> Int
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: clusters * per_cluster]
 
 
-def trained_on(
-    points: Float[Tensor, "n d"] | DealtPoints, clusters: int, per_cluster: int | None, seed: int
-) -> DealtPoints:
+def trained_on(points: Float[Tensor, "n d"] | DealtPoints, clusters: int, per_cluster: int | None, seed: int) -> DealtPoints:
     """Return the training points, those of `sample`: with the given tensor itself where all are used and it is contiguous.
 
     Raises ValueError where there are fewer points than clusters.

@@ -178,6 +178,8 @@ class Members:
         if not is_asynchronous(self.nearest):
             pairs = zip(self.owner, self.nearest, strict=True)
             return torch.stack([sums_by_index(self.points.each[owner], index, clusters) for owner, index in pairs])
+        if not width:  # a process that got no column
+            return self.points.each[0].new_zeros(restarts, clusters, 0)
         index, parts, size = self.points.index(self.order, self.owner), [], max(1, GATHERED // (count * width))
         for start in range(0, restarts, size):
             rows = self.points.rows.index_select(0, index[start : start + size].flatten())
@@ -212,8 +214,8 @@ def _assign_on_gpu(
 
     Doubled centroids give the same bits as `alpha=2`, but cuBLAS adds a bias within the product only where alpha is 1.
     """
-    blocks = points.split(max(1, GPU_BLOCK // len(doubled)))
-    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, -1).max(dim=2) for block in blocks]
+    blocks, clusters = points.split(max(1, GPU_BLOCK // len(doubled))), len(doubled) // restarts
+    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, clusters).max(dim=2) for block in blocks]
     value, index = (torch.cat(part) for part in zip(*scored, strict=True))
     return index.T.contiguous(), value.sum(0, dtype=torch.float64)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from point_sets import blobs, normal, seeded
+from point_sets import as_on_a_gpu, blobs, normal, seeded
 from processes_as_threads import in_threads
 
 from densebench.numerics import dealt_points
@@ -134,6 +134,24 @@ def test_clusters_are_those_of_one_process(given, size, run):
         for fit, one in zip(fits, expected, strict=True):
             assert torch.equal(fit.centroids, one.centroids)
             assert fit.inertia == pytest.approx(one.inertia, rel=1e-12) and fit.iterations == one.iterations
+
+
+@pytest.mark.parametrize("width", [3, 20])
+def test_clusters_the_way_of_a_gpu_are_those_of_one_process(monkeypatch, width):
+    """Several clusterings in the same passes, of the same and of different points; some processes have no row, or no column."""
+    as_on_a_gpu(monkeypatch)
+    points = blobs(310, width, 12, 2.0)[0] + 3
+    problems = ((points, 5, 0), (points, 5, 1), (points[:150], 40, 0), (points[:150], 40, 1))
+    for given in ({"per_cluster": None, "restarts": 2}, {"per_cluster": 3, "restarts": 3, "spherical": True}):
+        expected = list(kmeans_each(problems, **given))
+
+        def work(given=given):
+            dealt_out = {len(some): dealt(some) for some in (points, points[:150])}
+            return list(kmeans_each([(dealt_out[len(some)], k, seed) for some, k, seed in problems], **given))
+
+        for fits in in_threads(2, work):
+            for fit, one in zip(fits, expected, strict=True):
+                assert torch.equal(fit.centroids, one.centroids) and fit.iterations == one.iterations
 
 
 @pytest.mark.parametrize(("size", "run"), [(2, 16), (9, 1)])
