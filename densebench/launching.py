@@ -88,6 +88,8 @@ def told(noted: Mapping[int, Mapping[str, Any]], ends: Mapping[int, int], proces
     if noted:
         first = min(noted.values(), key=lambda note: note["time"])
         return first["text"], int(first["status"])
+    if ends.get(0, 0) > 0:
+        return "", ends[0]  # the main process has reported which of several evaluations failed
     return "".join(f"densebench: process {rank} of {processes} ended with status {end}\n" for rank, end in ends.items()), 1
 
 

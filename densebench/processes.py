@@ -271,6 +271,15 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def total_at(owner: int, tensor: Tensor) -> Tensor | None:
+    """Return the sum over processes in the one whose rank is `owner`, None in the others, without gradient."""
+    if world_size() == 1:
+        return tensor.detach()
+    tensor = tensor.detach().clone()
+    dist.reduce(tensor, owner)
+    return tensor if rank() == owner else None
+
+
 def from_main(work: Callable[[], T]) -> T:
     """Return in every process what `work` returns in the main one, which alone runs it; the others wait, for up to PATIENCE.
 

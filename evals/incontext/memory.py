@@ -7,7 +7,7 @@ images. One memory serves several subsets: a row that belongs to several of them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -38,6 +38,13 @@ class Layout:
     def sizes(self) -> list[int]:
         """Return the number of rows of each subset."""
         return (self.members * self.segments).sum(1).tolist()
+
+    def part(self, views: slice) -> Layout:
+        """Return the layout of the rows of some consecutive views."""
+        start, end = int(self.rows[: views.start].sum()), int(self.rows[: views.stop].sum())
+        first = self.segments.cumsum(0) - self.segments
+        inside = (first >= start) & (first < end)
+        return Layout(self.rows[views], self.segments[inside], self.members[:, inside])
 
 
 def layout(available: Int[Tensor, "views"], subsets: Bool[Tensor, "subsets views"], limits: Sequence[int | None]) -> Layout:
@@ -127,17 +134,21 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Memory:
-    """Rows of features and labels, from which patch of which view each came, and which rows each subset holds."""
+    """Rows of features and labels, from which patch of which view each came, and which rows each subset holds.
 
-    features: Float[Tensor, "m d"]
-    labels: Shaped[Tensor, "m width"]
-    norms: Float[Tensor, "m"]
+    Of several processes each holds the features and labels of some consecutive `views`; what else there is, is that of all rows.
+    """
+
+    features: Float[Tensor, "own d"]
+    labels: Shaped[Tensor, "own width"]
+    norms: Float[Tensor, "own"]
     """Lengths of the rows before they were rounded to the memory's precision."""
     view: Int[Tensor, "m"]
     patch: Int[Tensor, "m"]
     labelled: Sequence[LabelledView]
     layout: Layout
     scaling: Scaling
+    views: slice = field(default_factory=lambda: slice(None))
 
 
 @dataclass(frozen=True)
@@ -160,19 +171,23 @@ class TrainingPatches:
         mean, variance = mean_and_variance(self.patches(view) for view in self.held(subsets))
         return mean.float(), variance.clamp(min=0).sqrt().float()
 
-    def fill(self, layout: Layout, scaling: Scaling, dtype: torch.dtype) -> Memory:
-        """Return the memory: scaled features and labels of the rows that the layout takes from each view."""
-        total, first = int(layout.rows.sum()), self.labelled[0]
-        rows = torch.empty(total, self.patches(first).shape[1], dtype=dtype)
-        norms, patch = torch.empty(total), torch.empty(total, dtype=torch.int32)
-        labels = torch.empty(total, first.labels.shape[1], dtype=first.labels.dtype)
+    def fill(self, layout: Layout, scaling: Scaling, dtype: torch.dtype, views: slice = slice(None)) -> Memory:
+        """Return the memory: scaled features and labels of the rows that the layout takes from each view.
+
+        views: those whose features and labels this process holds.
+        """
+        counts, first = layout.rows[views].tolist(), self.labelled[0]
+        rows = torch.empty(sum(counts), self.patches(first).shape[1], dtype=dtype)
+        norms, labels = torch.empty(len(rows)), torch.empty(len(rows), first.labels.shape[1], dtype=first.labels.dtype)
         start = 0
-        for view, count in zip(self.labelled, layout.rows.tolist(), strict=True):
+        for view, count in zip(self.labelled[views], counts, strict=True):
             span, patches = slice(start, start + count), view.patches[:count]
             if count:
                 scaled = scaling.rows(self.patches(view)[patches].float())
-                rows[span], norms[span], patch[span] = scaled.to(dtype), scaled.norm(dim=1), patches.to(torch.int32)
+                rows[span], norms[span] = scaled.to(dtype), scaled.norm(dim=1)
                 labels[span] = view.labels[:count]
             start += count
+        taken = zip(self.labelled, layout.rows.tolist(), strict=True)
+        patch = torch.cat([view.patches[:count].to(torch.int32) for view, count in taken])
         of_view = torch.repeat_interleave(torch.arange(len(self.labelled), dtype=torch.int32), layout.rows)
-        return Memory(rows, labels, norms, of_view, patch, self.labelled, layout, scaling)
+        return Memory(rows, labels, norms, of_view, patch, self.labelled, layout, scaling, views)

@@ -22,10 +22,11 @@ CONTEXT = 2  # patches shown around a patch, on each side
 TILE = 112  # px of a shown patch
 
 
-def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path) -> None:
+def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path | None) -> None:
     """Write `<image>.png` (image | truth | prediction) and `<image>-neighbours.png` for evenly spaced validation images.
 
-    Predictions and neighbours are those of the largest subset.
+    Predictions and neighbours are those of the largest subset. Processes that share the memory all call this, and those without
+    a folder write nothing.
     """
     sizes = voter.memory.layout.sizes()
     largest = max(range(len(sizes)), key=lambda subset: sizes[subset])
@@ -35,8 +36,10 @@ def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path) -> No
         maps = next(iter(voter.label_maps([grid], [(int(truth.shape[0]), int(truth.shape[1]))], k)))
         name = item.name.replace("/", "-")
         picture = panel(queries.space.dataset, queries.space, queries.view, item, truth, maps[largest].cpu())
-        save(picture, folder / f"{name}.png")
-        save(neighbours(voter, queries, item, grid, largest), folder / f"{name}-neighbours.png")
+        beside = neighbours(voter, queries, item, grid, largest)
+        if folder is not None:
+            save(picture, folder / f"{name}.png")
+            save(beside, folder / f"{name}-neighbours.png")
     notice(f"pictures of {len(chosen)} images are in {folder}")
 
 

@@ -45,6 +45,7 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
 from densebench.evals.incontext.pictures import draw
+from densebench.evals.incontext.shards import own_views
 from densebench.evals.incontext.trial import Trial
 from densebench.evals.incontext.voting import Queries, Voter, Voting
 from densebench.evaluation.labels import LabelSpace
@@ -58,7 +59,7 @@ from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
 from densebench.numerics.segmentation import iou, mean_iou, tallies
 from densebench.options import setting
-from densebench.processes import resolve_device
+from densebench.processes import alone, collected, here, rank, resolve_device, world_size
 from densebench.results.score import Point, Score
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -240,6 +241,18 @@ class InContext(FewShot):
             patches = TrainingPatches(labelled, of_train)
             of_val = self.extracted(self.extraction(backbone, dataset, val, plain))
             queries = Queries(val, plain, of_val, space, len(names), self.score_at)
+        if self.engine == "exact" or world_size() == 1:
+            yield from self.scored_groups(patches, subsets, queries, names, points, run)
+        elif rank() == 0:  # other engines' indices are not divided among processes
+            with alone():
+                yield from self.scored_groups(patches, subsets, queries, names, points, run)
+
+    def scored_groups(
+        self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries, names: Sequence[str],
+        points: Sequence[Point], run: Run,
+    ) -> Iterator[Score]:  # fmt: skip
+        """Fill a memory for each group of points, search it, and yield the scores of these points."""
+        space = queries.space
         for group in self.groups(len(points)):
             k, metric, selected = self.neighbours[0], self.metric[0], {}
             if len(self.neighbours) * len(self.metric) > 1:
@@ -251,6 +264,7 @@ class InContext(FewShot):
                 recalls = voter.recall(queries, k)
             with run.stage("search"):
                 counts = queries.count(voter, k, [points[i] for i in group], run)
+            fallbacks = voter.fallbacks()
             with run.stage("metrics"):
                 for row, i in enumerate(group):
                     details = {
@@ -260,11 +274,10 @@ class InContext(FewShot):
                     }
                     details |= {"engine": self.engine} if self.engine != "exact" else {}
                     details |= {"recall": recalls[row]} if recalls[row] is not None else {}
-                    fallbacks = voter.search.fallbacks
                     details |= {"search_fallbacks": fallbacks} if fallbacks is not None else {}
-                    scores = counts.scores([item.name for item in val], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
+                    scores = counts.scores([item.name for item in queries.items], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
                     yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", self.variant))
-            if self.visualise and run.pictures is not None:
+            if self.visualise and (run.pictures is not None or world_size() > 1):
                 draw(voter, queries, k, self.visualise, run.pictures)
 
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:
@@ -310,7 +323,8 @@ class InContext(FewShot):
         layout = layout_of(patches.labelled, subsets, self.memory_size)
         scaling = Scaling(metric, self.memory_norm, patches.statistics(subsets) if self.standardise else None)
         voting = Voting(self.labels, self.weighting, self.temperature, self.engine, space.classes)
-        return Voter(patches.fill(layout, scaling, DTYPES[self.precision]), voting, resolve_device(self.device))
+        views = own_views(layout)
+        return Voter(patches.fill(layout, scaling, DTYPES[self.precision], views), voting, here(resolve_device(self.device)).device)
 
     def select(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries) -> tuple[int, str]:
         """Return k and the distance with the best mIoU on a tenth of the subsets' images; the other images are the memory.
@@ -330,7 +344,8 @@ class InContext(FewShot):
             voter = self.voter(patches, rest, metric, queries.space)
             for k in self.neighbours:
                 if k <= min(voter.memory.layout.sizes()):
-                    confusion = torch.stack([counted[0] for _, counted in queries.confusions(voter, items, k)]).sum(0)
+                    counted = {item.name: counts[0] for item, counts in queries.confusions(voter, items, k)}
+                    confusion = sum(part for own in collected([counted]) for part in own.values())
                     value = float(mean_iou(iou(tallies(confusion)), "skip"))
                     best = max(best, (value, k, metric), key=lambda entry: entry[0])
         return best[1], best[2]

@@ -16,6 +16,7 @@ from densebench.console import progress
 from densebench.costs import measured
 from densebench.datasets.dataset import IGNORED, Item
 from densebench.evals.incontext.memory import Memory
+from densebench.evals.incontext.shards import PartSearch, SharedSearch, joined_norms, labels_at, share_of_views
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.protocol import Run
@@ -28,6 +29,7 @@ from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.patch_labels import majority_labels, patch_counts
 from densebench.numerics.search import EXACT_ENGINES, Metric, Search, recall
 from densebench.numerics.segmentation import confusion_matrices, counted_pairs
+from densebench.processes import collected, from_main, rank, synchronise, world_size
 from densebench.results.score import Point
 
 QUERIES = 4096  # patches searched at once: bounds the memory of the search and changes no result
@@ -137,10 +139,17 @@ class Voter:
         self.scaling = memory.scaling.to(device)
         self.metric: Metric = "dot" if memory.scaling.metric == "cosine" else "l2"
         self.rows, self.norms, self.labels = (on_device(part, device) for part in (memory.features, memory.norms, memory.labels))
+        self.first = int(memory.layout.rows[: memory.views.start or 0].sum())
+        self.is_shared = world_size() > 1
+        if self.is_shared:
+            parts = [share_of_views(memory.layout.rows, number, world_size()) for number in range(world_size())]
+            self.norms = joined_norms(self.norms, [int(memory.layout.rows[views].sum()) for views in parts])
         self.search = self._search(voting.engine)
 
-    def _search(self, engine: str) -> Search:
+    def _search(self, engine: str) -> Search | SharedSearch:
         layout = self.memory.layout
+        if self.is_shared:
+            return SharedSearch(PartSearch(self.rows, layout.part(self.memory.views), self.metric), self.first)
         return Search(self.rows, layout.segments, layout.members, engine=engine, metric=self.metric)
 
     def queries(self, grids: Sequence[Float[Tensor, "_ _ d"]]) -> Float[Tensor, "n d"]:
@@ -150,12 +159,31 @@ class Voter:
     def label_maps(
         self, grids: Sequence[Float[Tensor, "_ _ d"]], shapes: Sequence[tuple[int, int]], k: int
     ) -> Iterator[UInt8[Tensor, "subsets h w"]]:
-        """Yield the label maps of each image, one for every subset, by the k nearest neighbours of its patches."""
+        """Yield the label maps of each image, one for every subset, by the k nearest neighbours of its patches.
+
+        Processes that share the memory all ask for the same images.
+        """
+        votes = self.votes(grids, k, None)
+        assert votes is not None, "all get them"
+        yield from self.maps(votes, grids, shapes)
+
+    def votes(self, grids: Sequence[Float[Tensor, "_ _ d"]], k: int, owner: int | None) -> list[Tensor] | None:
+        """Return for every subset what the k nearest neighbours of each patch say: scores of classes, or labels of pixels.
+
+        Processes that share the memory all ask for the same images. owner: the one that gets the answer, the others get None;
+        None: all get it.
+        """
         queries = self.queries(grids)
         flop = 2.0 * len(queries) * self.memory.features.numel() if self.voting.engine == "exact" else 0.0
         with measured("search", self.device, flop=flop):
             neighbours = self.search.search(queries, k)
-        labels = [self._vote(queries, *subset) for subset in zip(neighbours.score, neighbours.index, strict=True)]
+        votes = [self._vote(queries, *subset, owner) for subset in zip(neighbours.score, neighbours.index, strict=True)]
+        return None if owner not in (None, rank()) else [vote for vote in votes if vote is not None]
+
+    def maps(
+        self, labels: Sequence[Tensor], grids: Sequence[Float[Tensor, "_ _ d"]], shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[UInt8[Tensor, "subsets h w"]]:
+        """Yield the label maps of each image from the votes of its patches, subset by subset."""
         start = 0
         for gh, gw, shape, images in self._equal(grids, shapes):
             span = slice(start, start := start + images * gh * gw)
@@ -177,13 +205,26 @@ class Voter:
         for size, equal in itertools.groupby(sizes):
             yield (*size, sum(1 for _ in equal))
 
-    def _vote(self, queries: Float[Tensor, "q d"], score: Float[Tensor, "q k"], index: Int[Tensor, "q k"]) -> Tensor:
+    def _vote(
+        self, queries: Float[Tensor, "q d"], score: Float[Tensor, "q k"], index: Int[Tensor, "q k"], owner: int | None
+    ) -> Tensor | None:
+        labels, at = self.labels, index
+        if self.is_shared:
+            sent = labels_at(owner, index, self.labels, self.first)
+            if sent is None:
+                return None
+            labels, at = sent, torch.arange(index.numel(), device=index.device).view_as(index)
         if self.voting.labels == "pixels":
-            return vote_pixels(index, self.labels).clamp(max=self.voting.classes)
+            return vote_pixels(at, labels).clamp(max=self.voting.classes)
         if self.voting.weighting == "equal":
-            return vote(index, self.labels)
+            return vote(at, labels)
         cosine = cosines(score, queries.norm(dim=1), self.norms[index], self.metric)
-        return attend(cosine, index, self.labels, self.voting.temperature)
+        return attend(cosine, at, labels, self.voting.temperature)
+
+    def fallbacks(self) -> int | None:
+        """Return how many queries were searched by the plain search, for want of a proof; None where there is one pass."""
+        counts = [count for count in collected([self.search.fallbacks]) if count is not None]
+        return sum(counts) if counts else None
 
     def recall(self, queries: Queries, k: int) -> list[float | None]:
         """Return, for each subset, the recall@k of an approximate engine against exact search, on a sample of the patches.
@@ -241,38 +282,58 @@ class Queries:
     def confusions(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[Item, Int[Tensor, "subsets c c"]]]:
         """Label images in batches, and yield the confusion matrices of each: one for every subset.
 
-        On a GPU the counts of a batch are read once the next batch is queued.
+        Of several processes, which all call this with the same images, each labels every n-th batch. On a GPU the counts of a batch are read once the next batch is queued.
         """
         for batch, counts in one_late(self._counted(voter, items, k), voter.device):
             yield from zip(batch, confusion_matrices(counts.value(), self.classes), strict=True)
 
     def _counted(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[list[Item], HostCopy]]:
         """Yield batches of images with the rows of `counted_pairs` of each, on their way to the host."""
-        for batch in self.batches(items):
-            truths = [self.truth(item) for item, _ in batch]
-            shapes = [(int(truth.shape[0]), int(truth.shape[1])) for truth in truths]
-            maps = voter.label_maps([grid for _, grid in batch], shapes, k)
-            pixels = joined_on_device([truth.flatten() for truth in truths], voter.device)
-            of_images = zip(maps, pixels.split([truth.numel() for truth in truths]), strict=True)
-            counts = [counted_pairs(labels.flatten(1), truth, self.classes) for labels, truth in of_images]
-            yield [item for item, _ in batch], HostCopy(torch.stack(counts))
+        batches, own = self.batches(items), rank()
+        while together := list(itertools.islice(batches, world_size())):
+            votes = [voter.votes([grid for _, grid in batch], k, owner) for owner, batch in enumerate(together)]
+            if own < len(together):
+                yield self._counts(voter, together[own], votes[own] or [])
+
+    def _counts(self, voter: Voter, batch: list[tuple[Item, Tensor]], votes: list[Tensor]) -> tuple[list[Item], HostCopy]:
+        """Return the images of a batch with the rows of `counted_pairs` of each."""
+        truths = [self.truth(item) for item, _ in batch]
+        shapes = [(int(truth.shape[0]), int(truth.shape[1])) for truth in truths]
+        maps = voter.maps(votes, [grid for _, grid in batch], shapes)
+        pixels = joined_on_device([truth.flatten() for truth in truths], voter.device)
+        of_images = zip(maps, pixels.split([truth.numel() for truth in truths]), strict=True)
+        counts = [counted_pairs(labels.flatten(1), truth, self.classes) for labels, truth in of_images]
+        return [item for item, _ in batch], HostCopy(torch.stack(counts))
 
     def count(self, voter: Voter, k: int, points: Sequence[Point], run: Run) -> Counts:
-        """Return the confusion matrices of all images; the work in progress is saved, so that a killed run resumes from it."""
+        """Return the confusion matrices of all images; the work in progress is saved, so that a killed run resumes from it.
+
+        Processes that share the work exchange their results by the folder in which it is saved.
+        """
         counts = Counts(len(points), self.classes)
-        with run.workspace(digest([list(points), k, voter.metric], 8)) as folder:
+        with run.workspace(digest([list(points), k, voter.metric], 8), world_size()) as folder:
             store = Store(folder, {"points": [dict(point) for point in points]})
-            known = {item.name for item in self.items if item.name in store}
-            for name in known:
-                counts.restore(name, store[name].clone())
-            left = [item for item in self.items if item.name not in known]
-            unsaved: dict[str, Tensor] = {}
-            saved = time.monotonic()
-            with progress("search and scoring", len(left)) as bar:
-                for item, confusions in self.confusions(voter, left, k):
-                    unsaved[item.name] = counts.add(item.name, confusions)
-                    bar.advance()
-                    if time.monotonic() - saved > KEEP_EVERY:
-                        store.add(unsaved)
-                        unsaved, saved = {}, time.monotonic()
+            known = from_main(lambda: {item.name for item in self.items if item.name in store})
+            self._count(voter, k, [item for item in self.items if item.name not in known], counts, store)
+            if world_size() > 1:
+                synchronise()
+                store.refresh()
+            for item in self.items:
+                if item.name not in counts:
+                    counts.restore(item.name, store[item.name].clone())
+            synchronise()  # no process removes the folder before all have read it
         return counts
+
+    def _count(self, voter: Voter, k: int, left: Sequence[Item], counts: Counts, store: Store) -> None:
+        """Count the images that are left, or this process's part of them, and save the counts now and then."""
+        unsaved: dict[str, Tensor] = {}
+        saved = time.monotonic()
+        with progress("search and scoring", len(left)) as bar:
+            for item, confusions in self.confusions(voter, left, k):
+                unsaved[item.name] = counts.add(item.name, confusions)
+                bar.advance()
+                if time.monotonic() - saved > KEEP_EVERY:
+                    store.add(unsaved)
+                    unsaved, saved = {}, time.monotonic()
+        if unsaved and world_size() > 1:
+            store.add(unsaved)

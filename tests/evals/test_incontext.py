@@ -119,14 +119,14 @@ def test_work_in_progress_is_taken_up(backbone, monkeypatch):
     evaluator, run = InContext(**PLAIN).resolve(DATA), Run(progress_key="dies")
     labelled = []
 
-    def dies(self, grids, shapes, k, plain=voting.Voter.label_maps):
+    def dies(self, grids, k, owner, plain=voting.Voter.votes):
         labelled.append(len(grids))
         if len(labelled) == 3:
             raise KeyboardInterrupt
-        return plain(self, grids, shapes, k)
+        return plain(self, grids, k, owner)
 
     with monkeypatch.context() as patch:
-        patch.setattr(voting.Voter, "label_maps", dies)
+        patch.setattr(voting.Voter, "votes", dies)
         with pytest.raises(KeyboardInterrupt):
             list(evaluator.run(backbone, DATA, run))
         assert list(evaluator.run(backbone, DATA, run)) == expected

@@ -4,7 +4,7 @@ On a CPU the plain search multiplies in float32 (`plain`). On a GPU a first pass
 `candidates`), and the few rows that may be nearest are scored in float32, which proves the answer (`two_pass`).
 """
 
-from densebench.numerics.search.neighbours import Metric, Neighbours, recall, top
+from densebench.numerics.search.neighbours import Metric, Neighbours, merged_top, recall, top
 from densebench.numerics.search.prepared import ENGINES, EXACT_ENGINES, Search, nearest
 
-__all__ = ["ENGINES", "EXACT_ENGINES", "Metric", "Neighbours", "Search", "nearest", "recall", "top"]
+__all__ = ["ENGINES", "EXACT_ENGINES", "Metric", "Neighbours", "Search", "merged_top", "nearest", "recall", "top"]

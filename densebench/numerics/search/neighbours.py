@@ -72,3 +72,17 @@ def merged(best: Neighbours, more: Neighbours, k: int) -> Neighbours:
     scores = torch.cat([best.score, more.score], 1)
     score, index = top(scores, min(k, scores.shape[1]))
     return Neighbours(score, torch.cat([best.index, more.index], 1).gather(1, index))
+
+
+def merged_top(
+    values: Float[Tensor, "*lists q n"], rows: Int[Tensor, "*lists q n"], k: int
+) -> tuple[Float[Tensor, "*lists q k"], Int[Tensor, "*lists q k"]]:
+    """Return the k greatest values of each query and their rows, of lists joined in any order; the first row wins a tie.
+
+    So parts of a memory that are searched apart give what a search of the whole gives. -inf marks places that no row takes.
+    """
+    rows, order = rows.sort(dim=-1)
+    values = values.gather(-1, order)
+    score, index = top(values.flatten(0, -2), k)
+    shape = (*values.shape[:-1], k)
+    return score.view(shape), rows.gather(-1, index.view(shape))
