@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -223,6 +224,15 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def exchanged(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Send a part to every process, by rank; return what each of them sends to this one. shapes: of what is returned."""
+    sizes = [math.prod(shape) for shape in shapes]
+    received = parts[0].new_empty(sum(sizes))
+    sent = torch.cat([part.detach().flatten() for part in parts])
+    dist.all_to_all_single(received, sent, sizes, [part.numel() for part in parts])
+    return [part.view(shape) for part, shape in zip(received.split(sizes), shapes, strict=True)]
+
+
 def dealt(work: Sequence[T]) -> list[T]:
     """Return what of some work this process does: every n-th part of it, from its rank on. All of it in a single process."""
     return list(work[rank() :: world_size()])
@@ -238,6 +248,21 @@ def collected(results: Sequence[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(world_size())]
     dist.all_gather_object(parts, list(results), group=_patient_group())
     return [part[index] for index in range(max(map(len, parts))) for part in parts if index < len(part)]
+
+
+def in_order(own: Tensor, first: int = 0) -> Tensor:
+    """Return in every process a row for each part of some work, in the order of the work that `dealt` dealt out.
+
+    own: the rows of this process's parts, on the CPU, of the same dtype and shape of a row in all processes. Where the rows are
+    of the work from its part number `first` on, that number tells whose row comes first.
+    """
+    if world_size() == 1:
+        return own
+    parts = collected([own])
+    rows = own.new_empty(sum(map(len, parts)), *own.shape[1:])
+    for number, part in enumerate(parts):
+        rows[(number - first) % len(parts) :: len(parts)] = part
+    return rows
 
 
 def total(tensor: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.search import EXACT_ENGINES, Search, nearest, recall
 from densebench.numerics.votes import classes_before
 from densebench.options import axis, setting
-from densebench.processes import resolve_device
+from densebench.processes import collected, dealt, from_main, in_order, resolve_device
 from densebench.results.score import Point, Score
 
 NINE = SIDE * SIDE
@@ -163,22 +163,25 @@ class BboxKnn(Evaluator):
             yield from self.scores(of_k, scored, dataset, (("k", k),), details)
 
     def boxes(self, dataset: Boxed, split: str, items: Sequence[Item], view: CentreCropView, stride: int) -> Boxes:
-        """Return the nine patches of every image of a split. Raises UserError where no image has a box."""
-        boxed: list[Item] = []
-        classes, patches = [], {}
-        side = view.size // stride
-        with progress(f"boxes of {split}", len(items)) as bar:
-            for item in items:
+        """Return the nine patches of every image of a split. Raises UserError where no image has a box.
+
+        Each process looks at some of the images, and gets what the others found.
+        """
+        own, found, side = dealt(items), list[tuple[int, Tensor] | None](), view.size // stride
+        with progress(f"boxes of {split}", len(own)) as bar:
+            for item in own:
                 objects = dataset.objects(item)
                 bar.advance()
+                found.append(None)
                 if has_box(objects):
                     index, points = nine_points(objects, *dataset.image_size(item), view, self.mapping)
-                    patches[item.name] = patches_at(points, stride, (side, side))
-                    classes.append(int(objects.classes[index]))
-                    boxed.append(item)
+                    found[-1] = (int(objects.classes[index]), patches_at(points, stride, (side, side)))
+        boxed = [(item, *box) for item, box in zip(items, collected(found), strict=True) if box is not None]
         if not boxed:
             raise UserError(f"none of the {len(items)} images of {dataset.name} {split} has a box; give more images")
-        return Boxes(boxed, torch.tensor(classes), patches, len(items) - len(boxed))
+        patches = {item.name: nine for item, _, nine in boxed}
+        classes = torch.tensor([label for _, label, _ in boxed])
+        return Boxes([item for item, *_ in boxed], classes, patches, len(items) - len(boxed))
 
     def extraction(self, backbone: Backbone, dataset: Dataset, boxes: Boxes, view: CentreCropView) -> Extraction:
         """Return what to extract: the features `[9 d]` of every image with a box."""
@@ -187,37 +190,47 @@ class BboxKnn(Evaluator):
     def search(
         self, train: Boxes, scored: Boxes, memory: Features, queries: Features, ks: Sequence[int], classes: int
     ) -> tuple[Int[Tensor, "ks images 9"], dict[str, Any]]:
-        """Return for every k and patch how many classes come before the true one in the vote, and details of the search."""
+        """Return for every k and patch how many classes come before the true one in the vote, and details of the search.
+
+        Every process has the whole memory, nine patches an image, and searches for the patches of some of the scored images.
+        """
         rows = torch.empty(NINE * len(train.items), memory[train.items[0]].shape[1], dtype=DTYPES[self.precision])
         for nine, item in zip(rows.split(NINE), train.items, strict=True):
             nine[:] = F.normalize(memory[item].float(), dim=1)
         rows = on_device(rows, resolve_device(self.device))
-        labels, truth = (on_device(split.classes.repeat_interleave(NINE), rows.device) for split in (train, scored))
+        own = dealt(scored.items)
+        labels = on_device(train.classes.repeat_interleave(NINE), rows.device)
+        truth = on_device(scored.classes[dealt(range(len(scored.items)))].repeat_interleave(NINE), rows.device)
         search = Search(rows, torch.tensor([len(rows)]), torch.ones(1, 1, dtype=torch.bool), engine=self.engine)
 
         def patches_of(images: Sequence[Item]) -> Float[Tensor, "q d"]:
             return F.normalize(joined_on_device([queries[item] for item in images], rows.device).float(), dim=1)
 
         def voted() -> Iterator[HostCopy]:
-            for start in range(0, len(scored.items), IMAGES):
-                part = scored.items[start : start + IMAGES]
+            for start in range(0, len(own), IMAGES):
+                part = own[start : start + IMAGES]
                 patches = patches_of(part)
                 with measured("search", rows.device, flop=2.0 * len(patches) * rows.numel() if self.engine == "exact" else 0.0):
                     near = search.search(patches, max(ks))
                 of_part = truth[NINE * start : NINE * (start + len(part))]
                 yield HostCopy(classes_before(near.score[0], labels[near.index[0]], of_part, ks, self.temperature, classes))
 
-        before = []
-        with progress("search", len(scored.items)) as bar:
+        before = [torch.zeros(len(ks), 0, dtype=torch.int64)]
+        with progress("search", len(own)) as bar:
             for copy in one_late(voted(), rows.device):
                 before.append(copy.value())
                 bar.advance(before[-1].shape[1] // NINE)
-        about: dict[str, Any] = {} if search.fallbacks is None else {"search_fallbacks": search.fallbacks}
+        fallbacks = [count for count in collected([search.fallbacks]) if count is not None]
+        about: dict[str, Any] = {"search_fallbacks": sum(fallbacks)} if fallbacks else {}
         if self.engine not in EXACT_ENGINES:
-            sample = patches_of(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
-            hits = recall(search.search(sample, max(ks)).index[0], nearest(sample, rows, max(ks)).index)
-            about = {"engine": self.engine, "recall": round(hits, 4)}
-        return torch.cat(before, 1).unflatten(1, (-1, NINE)), about
+
+            def hits() -> float:
+                sample = patches_of(scored.items[:: -(-NINE * len(scored.items) // RECALL_QUERIES)])
+                return recall(search.search(sample, max(ks)).index[0], nearest(sample, rows, max(ks)).index)
+
+            about = {"engine": self.engine, "recall": round(from_main(hits), 4)}
+        of_images = torch.cat(before, 1).unflatten(1, (-1, NINE)).movedim(1, 0)
+        return in_order(of_images).movedim(0, 1), about
 
     def scores(
         self, before: Int[Tensor, "images 9"], scored: Boxes, dataset: Dataset, point: Point, details: dict[str, Any]

@@ -18,6 +18,9 @@ number of classes is "clustering", larger K is "over-clustering". The same words
 
 Our own K-means ends a restart once its inertia falls by less than 1e-4 of itself; faiss makes all iterations.
 
+Several processes get the numbers of one. Each has the tokens of some images; our own K-means clusters them together, with any
+other engine each process fits clusterings of its own.
+
 All matchings are recorded: `hungarian` (one-to-one), `precision` (each cluster takes its most frequent class) and `iou` (each
 cluster takes the class of the greatest IoU); `matched` is the one of these that the preset uses.
 
@@ -38,7 +41,16 @@ from torch import Tensor
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
-from densebench.evaluation.cluster_maps import clustering_sample, confusions, draw, matched, score, truth_maps, truth_sample
+from densebench.evaluation.cluster_maps import (
+    clustering_sample,
+    confusions,
+    draw,
+    matched,
+    score,
+    truth_maps,
+    truth_sample,
+    whole_confusion,
+)
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
@@ -46,10 +58,9 @@ from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
 from densebench.evaluation.whole_images import features_of, features_stage, whole_size
 from densebench.features.views import View
-from densebench.numerics.device_copy import on_device
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
-from densebench.processes import resolve_device
+from densebench.processes import dealt, in_order, rank, resolve_device
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448}
@@ -127,18 +138,20 @@ class KMeans(Clustered):
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
         """Read labels first (they fail early), then extract features, then cluster and yield scores as soon as they are known.
 
-        On a CPU points are clustered one after the other, on a GPU several at once.
+        On a CPU points are clustered one after the other, on a GPU several at once. Of several processes each has the labels and
+        the tokens of its images; they cluster together.
         """
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
         view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        own = dealt(items)
         with run.stage("labels"):
-            truth = truth_maps(space, items, view, self.mask_size, self.mask_resample)
+            truth = truth_maps(space, own, view, self.mask_size, self.mask_resample)
         with run.stage("features"):
             features = features_of(self, backbone, dataset, items, view)
             tokens, grid = tokens_of(self, features, items, self.upsampled)
-            tokens = on_device(tokens, resolve_device(self.device))
+            tokens = tokens.on(resolve_device(self.device))
         for k in (k for k in self.clusters if k > len(tokens)):
             raise UserError(f"--clusters {k}: {len(items)} images have {len(tokens)} tokens; ask for fewer clusters")
         problems = [(tokens, dict(point)["K"], dict(point)["seed"]) for point in points]
@@ -146,15 +159,17 @@ class KMeans(Clustered):
         for point in points:
             with run.stage("clustering"):
                 clusters = next(clusterings)
-                maps = labels(tokens, clusters).view(len(items), *grid)
+                maps = labels(tokens.rows, clusters).view(len(own), *grid)
             with run.stage("scoring"):
                 counted = confusions(maps, truth, len(clusters.centroids), space.classes)
                 details = {"inertia": clusters.inertia, "iterations": clusters.iterations, "images": len(items)}
                 scores = self.scores(counted, space, point, details)
             yield from scores
             if self.visualise and run.pictures is not None and point == points[0]:
-                named = matched(counted.sum(0), self.matching(len(clusters.centroids), space))
-                draw(space, view, items, maps, named, self.visualise, run.pictures)
+                named = matched(whole_confusion(counted), self.matching(len(clusters.centroids), space))
+                of_all = in_order(maps.cpu())
+                if rank() == 0:
+                    draw(space, view, items, of_all, named, self.visualise, run.pictures)
 
     def upsampled(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "h w d"]:
         """Return the grid of an image upsampled to `upsample` x `upsample`, or as it is without that option."""
@@ -171,9 +186,9 @@ class KMeans(Clustered):
     def scores(self, counted: Int[Tensor, "n c k"], space: LabelSpace, point: Point, details: dict[str, Any]) -> list[Score]:
         """Return the scores of all matchings, and last the headline (`matched`).
 
-        counted: pixels of each class c in each cluster k, for each of n images.
+        counted: pixels of each class c in each cluster k, for each of this process's n images.
         """
-        whole = counted.sum(0)
+        whole = whole_confusion(counted)
         scores = {name: score(counted, matched(whole, name), name, space, self.absent, point, details) for name in MATCHINGS}
         matching = self.matching(whole.shape[1], space)
         return [*scores.values(), replace(scores[matching], variant="matched", details={**details, "matching": matching})]

@@ -60,7 +60,7 @@ def same_partition(one, other):
 
 def start_from(monkeypatch, centroids):
     """Every fit starts at these centroids."""
-    monkeypatch.setattr(clustering, "first_points", lambda points, clusters, restarts, generator: centroids[None].to(points))
+    monkeypatch.setattr(clustering, "first_points", lambda points, clusters, restarts, generator: centroids[None].to(points.rows))
 
 
 def heavy_tailed(n, d):

@@ -29,7 +29,7 @@ from densebench.numerics.device_copy import on_device
 from densebench.numerics.kmeans import Clusters, labels
 from densebench.pictures.canvas import row, save
 from densebench.pictures.palette import distinct_palette
-from densebench.processes import resolve_device
+from densebench.processes import collected, in_any, in_order, resolve_device
 from densebench.results.score import Point, Score
 
 PIXELS = 2**23  # counted at once on a GPU: bounds the memory and changes no result
@@ -39,14 +39,18 @@ ASSIGNED = 20_000  # random tokens that are assigned to clusters, to see how lon
 def truth_maps(
     space: LabelSpace, items: Sequence[Item], view: View, size: int | None, resample: str
 ) -> list[UInt8[Tensor, "h w"]]:
-    """Return the label maps that clusters are compared with. Raises UserError where no pixel has a class."""
+    """Return the label maps of this process's images, which clusters are compared with.
+
+    Raises UserError where no pixel of the images of any process has a class.
+    """
     maps = []
     with progress("labels", len(items)) as bar:
         for item in items:
             maps.append(truth_map(space, view, item, size, resample))
             bar.advance()
-    if not any(bool((label != IGNORED).any()) for label in maps):
-        raise UserError(f"no pixel of the {len(items)} images that are scored has a class; check their label maps")
+    if not in_any([any(bool((label != IGNORED).any()) for label in maps)])[0]:
+        count = sum(collected([len(items)]))
+        raise UserError(f"no pixel of the {count} images that are scored has a class; check their label maps")
     return maps
 
 
@@ -92,7 +96,13 @@ def confusions(maps: Int[Tensor, "n gh gw"], truth: Sequence[UInt8[Tensor, "h w"
     """Return the `confusion` of each image, on the CPU; maps on a GPU are counted there, and the host waits for it once."""
     if maps.is_cuda:
         return counted_together(maps, truth, k, classes).cpu()
-    return torch.stack([confusion(clusters, label, k, classes) for clusters, label in zip(maps, truth, strict=True)])
+    counted = [confusion(clusters, label, k, classes) for clusters, label in zip(maps, truth, strict=True)]
+    return torch.stack(counted) if counted else torch.zeros(0, classes, k, dtype=torch.int64)
+
+
+def whole_confusion(counted: Int[Tensor, "n c k"]) -> Int[Tensor, "c k"]:
+    """Return the sum of confusions over the images of all processes."""
+    return torch.stack(collected([counted.sum(0)])).sum(0)
 
 
 def counted_together(
@@ -131,10 +141,16 @@ def score(
     absent: str,
     point: Point,
     details: dict[str, Any],
+    first: int = 0,
 ) -> Score:
-    """Return the mIoU score once every cluster counts as its class in `classes`; one without a class (-1) counts as class 0."""
-    tallies = metrics.tallies(torch.stack([metrics.merged(of_image, classes) for of_image in counted]))
-    return miou_score(tallies, variant, space.names, absent, point, details)  # type: ignore[arg-type]
+    """Return the mIoU score once every cluster counts as its class in `classes`; one without a class (-1) counts as class 0.
+
+    counted: confusions of this process's images, which are those of `dealt` from the image of number `first` on.
+    """
+    merged = [metrics.merged(of_image, classes) for of_image in counted]
+    size = counted.shape[1]
+    tallies = metrics.tallies(torch.stack(merged) if merged else torch.zeros(0, size, size, dtype=torch.int64))
+    return miou_score(in_order(tallies, first), variant, space.names, absent, point, details)  # type: ignore[arg-type]
 
 
 def draw(

@@ -8,6 +8,8 @@ become foreground or background. Where to cut between the two is what the refere
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -59,19 +61,37 @@ def precisions(clusters: Int[Tensor, "n h w"], mask: Bool[Tensor, "n h w"], k: i
 
     NaN for a cluster that occurs nowhere.
     """
-    shares, images = torch.zeros(k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
-    for of_image, inside in zip(clusters.flatten(1), mask.flatten(1), strict=True):
+    return mean_shares(shares_inside(clusters, mask, k))
+
+
+def shares_inside(clusters: Int[Tensor, "n h w"], mask: Bool[Tensor, "n h w"], k: int) -> Float[Tensor, "n k"]:
+    """Return, for each image and cluster, the share of its pixels that lie in the mask; NaN where it does not occur."""
+    shares = torch.full((len(clusters), k), torch.nan, dtype=torch.float64)
+    for share, of_image, inside in zip(shares, clusters.flatten(1), mask.flatten(1), strict=True):
         count = torch.bincount(of_image, minlength=k).double().cpu()
-        shares += torch.bincount(of_image[inside], minlength=k).cpu() / count.clamp(min=1)
-        images += count > 0
-    return shares / images
+        share[:] = torch.bincount(of_image[inside], minlength=k).cpu() / count
+    return shares
+
+
+def mean_shares(shares: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
+    """Return the mean of the shares of each cluster over the images in which it occurs, added image by image."""
+    added, images = torch.zeros(shares.shape[1], dtype=torch.float64), torch.zeros(shares.shape[1], dtype=torch.float64)
+    for of_image in shares:
+        added += of_image.nan_to_num(0.0)
+        images += ~of_image.isnan()
+    return added / images
 
 
 def jaccard(mask: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> float:
     """Return intersection over union, as the mean over images; 0 for an image in which both are empty."""
+    return float(jaccards(mask, truth).double().mean())
+
+
+def jaccards(mask: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
+    """Return the intersection over union of each image, 0 where both are empty, on the CPU."""
     both = (mask & truth).flatten(1).sum(1)
     either = (mask | truth).flatten(1).sum(1)
-    return float((both / either.clamp(min=1)).double().mean())
+    return (both / either.clamp(min=1)).cpu()
 
 
 def best_cut(
@@ -80,12 +100,13 @@ def best_cut(
     truth: Bool[Tensor, "n h w"],
     shares: tuple[float, float] = (0.55, 0.75),
     step: float = 0.05,
+    joined: Callable[[Float[Tensor, "n"]], Float[Tensor, "all"]] = lambda of_images: of_images,
 ) -> float:
     """Return the least precision of a foreground cluster, chosen so that the foreground agrees best with `truth` (`jaccard`).
 
     The cuts that are tried leave a share of the clusters within `shares` (55 to 75 %) to the background. The precision at the
     best one is rounded to a multiple of `step`, as the reference does. `truth` comes from labels, or from attention where labels
-    may not be used.
+    may not be used. joined: returns the values of all images from those of the given ones; they may be some of all.
     """
     known, order = precision.nan_to_num(0.0).sort(stable=True)
     rank = torch.empty_like(order)
@@ -93,7 +114,7 @@ def best_cut(
     ranks = rank.to(clusters.device)[clusters]
     best, chosen = -1.0, 0
     for start in range(int(shares[0] * len(known)), max(int(shares[1] * len(known)), int(shares[0] * len(known)) + 1)):
-        agreement = jaccard(ranks >= start, truth)
+        agreement = float(joined(jaccards(ranks >= start, truth)).double().mean())
         if agreement >= best:  # of equals the last one, as a stable sort has it
             best, chosen = agreement, start
     steps = np.arange(0, 1, step)

@@ -6,8 +6,9 @@ defaults, of which one decides much: of n points at most 256 a cluster are used 
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -18,19 +19,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.errors import UserError
+from densebench.numerics.dealt_points import DealtPoints, whole
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.first_centroids import first_points, plus_plus, sample, trained_on
 from densebench.numerics.host_copy import HostCopy, is_asynchronous
 from densebench.numerics.lloyd import Clusters, Members, Points, Start, assign, lloyd
+from densebench.processes import collected, rank
 
 Init = Literal["points", "k-means++"]
-Problem = tuple[Tensor, int, int]
-"""The points [n d], the number of clusters, and the seed."""
+Problem = tuple[Tensor | DealtPoints, int, int]
+"""The points [n d], the number of clusters, and the seed. Points that are dealt out are clustered by all processes together."""
 
 
 def kmeans(
-    points: Float[Tensor, "n d"],
+    points: Float[Tensor, "n d"] | DealtPoints,
     clusters: int,
     *,
     seed: int = 0,
@@ -80,22 +83,23 @@ def kmeans_each(
         before = None
         for points, clusters, seed in group:
             chosen = trained_on(points, clusters, per_cluster, seed)
-            centre, centred = (starts[-1].centre, starts[-1].points) if chosen is before else _centred(chosen, spherical)
+            again = chosen.rows is before
+            centre, centred = (starts[-1].centre, starts[-1].points) if again else _centred(chosen, spherical)
             generator = torch.Generator().manual_seed(seed + 1)
             begin = first_points if init == "points" else plus_plus
             centroids = begin(chosen, clusters, restarts, generator) - centre
             starts.append(Start(centred, F.normalize(centroids, dim=2) if spherical else centroids, centre))
-            before = chosen
+            before = chosen.rows
         yield from lloyd(starts, iterations=iterations, tolerance=tolerance, spherical=spherical)
 
 
-def _centred(points: Float[Tensor, "n d"], spherical: bool) -> tuple[Float[Tensor, "d"], Float[Tensor, "n d"]]:
+def _centred(points: DealtPoints, spherical: bool) -> tuple[Float[Tensor, "d"], DealtPoints]:
     """Return the mean of the points (0 for spherical K-means), and the points less the mean.
 
     Distances between points far from the origin would lose digits.
     """
-    centre = torch.zeros_like(points[0]) if spherical else points.mean(0)
-    return centre, points - centre
+    centre = points.rows.new_zeros(points.width) if spherical else points.mean()
+    return centre, points.less(centre)
 
 
 def grouped(problems: Iterable[Problem], per_cluster: int | None, restarts: int) -> Iterator[list[Problem]]:
@@ -106,23 +110,25 @@ def grouped(problems: Iterable[Problem], per_cluster: int | None, restarts: int)
     group: list[Problem] = []
     held, kind = 0, (0, 0)
     for problem in problems:
-        points, clusters, _ = problem
+        points, clusters = whole(problem[0]), problem[1]
         count = len(points) if per_cluster is None else min(len(points), clusters * per_cluster)
-        size = count * (8 * points.shape[1] + 48 * restarts)  # points twice; keys, order and nearest centroids, sorted and not
+        # Points twice, then keys, order and nearest centroids, sorted and not.
+        size = count * (8 * points.width // points.deal.size + 48 * restarts)
         if group and ((count, clusters) != kind or held + size > memory_budget(points)):
             yield group
             group, held = [], 0
         group, held, kind = [*group, problem], held + size, (count, clusters)
-        if not is_asynchronous(points):
+        if not is_asynchronous(points.rows):
             yield group
             group, held = [], 0
     if group:
         yield group
 
 
-def memory_budget(points: Tensor) -> int:
-    """Return the bytes that a group of problems may take: a quarter of the free memory of the points' GPU."""
-    return free_bytes(points.device) // 4
+def memory_budget(points: DealtPoints) -> int:
+    """Return the bytes that a group of problems may take: a quarter of the free memory of the points' GPU, the least of all."""
+    free = free_bytes(points.rows.device) // 4
+    return free if points.deal.size == 1 else min(collected([free]))
 
 
 def minibatch(
@@ -144,7 +150,8 @@ def minibatch(
     restarts end when a pass over all batches lowers the least inertia by less than the share `tolerance`. The inertia is that of
     all training points.
     """
-    centre, chosen = _centred(trained_on(points, clusters, per_cluster, seed), spherical)
+    centre, centred = _centred(trained_on(points, clusters, per_cluster, seed), spherical)
+    chosen = centred.rows
     generator = torch.Generator().manual_seed(seed + 1)
     begin = first_points if init == "points" else plus_plus
     first = chosen[torch.randperm(len(chosen), generator=generator)[: max(batch, clusters)].to(points.device)]
@@ -205,7 +212,9 @@ class KMeansSettings(Protocol):
     def restarts(self) -> int: ...
 
 
-def cluster(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed: int, *, spherical: bool = False) -> Clusters:
+def cluster(
+    settings: KMeansSettings, points: Float[Tensor, "n d"] | DealtPoints, k: int, seed: int, *, spherical: bool = False
+) -> Clusters:
     """Return clusters of points by the engine that the settings name; spherical: centroids have length one.
 
     The inertia is that of the training points, computed in the same way for every engine.
@@ -215,23 +224,50 @@ def cluster(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed
 
 
 def cluster_each(settings: KMeansSettings, problems: Iterable[Problem], *, spherical: bool = False) -> Iterator[Clusters]:
-    """Yield what `cluster` returns for each problem, in order; on a GPU several are fitted at once (`kmeans_each`)."""
-    more = {"restarts": settings.restarts, "init": settings.init, "per_cluster": settings.per_cluster, "spherical": spherical}
+    """Yield what `cluster` returns for each problem, in order; on a GPU several are fitted at once (`kmeans_each`).
+
+    Several processes to which points are dealt out work on each problem together by the engine "torch"; by any other engine each
+    process solves a problem alone (`_alone`), and clusters come when as many problems are solved as there are processes.
+    """
     if settings.engine == "torch":
-        yield from kmeans_each(problems, iterations=settings.iterations, **more)  # type: ignore[arg-type]
+        yield from kmeans_each(
+            problems, restarts=settings.restarts, iterations=settings.iterations, init=settings.init,  # type: ignore[arg-type]
+            per_cluster=settings.per_cluster, spherical=spherical,
+        )  # fmt: skip
         return
-    for points, k, seed in problems:
-        if settings.engine == "minibatch":
-            yield minibatch(points, k, seed=seed, passes=settings.iterations, **more)  # type: ignore[arg-type]
-        else:
-            yield _by_library(settings, points, k, seed, spherical)
+    remaining = iter(problems)
+    for first in remaining:
+        size = whole(first[0]).deal.size
+        yield from _alone(settings, [first, *itertools.islice(remaining, size - 1)], spherical, size)
 
 
-def _by_library(settings: KMeansSettings, points: Float[Tensor, "n d"], k: int, seed: int, spherical: bool) -> Clusters:
+def _alone(settings: KMeansSettings, problems: Sequence[Problem], spherical: bool, size: int) -> list[Clusters]:
+    """Return the clusters of at most `size` problems, each solved by one process of `size`, which gets the training points."""
+    if size == 1:
+        (points, k, seed), per_cluster = problems[0], settings.per_cluster
+        return [_solved(settings, trained_on(points, k, per_cluster, seed).rows, k, seed, spherical)]
+    own = []
+    for number, (points, k, seed) in enumerate(problems):
+        points = whole(points)
+        chosen = points.to_one(sample(len(points), k, settings.per_cluster, seed), number)
+        if number == rank():
+            own.append((chosen, k, seed))
+    solved = [_solved(settings, chosen, k, seed, spherical) for chosen, k, seed in own]
+    device = whole(problems[0][0]).rows.device
+    found = collected([replace(clusters, centroids=clusters.centroids.cpu()) for clusters in solved])
+    return [replace(clusters, centroids=clusters.centroids.to(device)) for clusters in found]
+
+
+def _solved(settings: KMeansSettings, chosen: Float[Tensor, "m d"], k: int, seed: int, spherical: bool) -> Clusters:
+    """Return the clusters of training points by mini-batches or by a library."""
+    if settings.engine == "minibatch":
+        return minibatch(
+            chosen, k, seed=seed, restarts=settings.restarts, passes=settings.iterations, init=settings.init,  # type: ignore[arg-type]
+            per_cluster=None, spherical=spherical,
+        )  # fmt: skip
     fit = _faiss if settings.engine == "faiss" else _sklearn
-    chosen = points[sample(len(points), k, settings.per_cluster, seed).to(points.device)]
     array = np.ascontiguousarray(chosen.cpu().numpy())
-    centroids = torch.from_numpy(fit(settings, array, k, seed, spherical)).to(points)
+    centroids = torch.from_numpy(fit(settings, array, k, seed, spherical)).to(chosen)
     clusters = Clusters(centroids, 0.0, settings.iterations)
     inertia = (chosen - centroids[labels(chosen, clusters)]).square().sum(dtype=torch.float64)
     return replace(clusters, inertia=float(inertia))

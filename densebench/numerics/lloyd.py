@@ -3,6 +3,9 @@
 On a GPU the host never waits for work that it has just queued. It begins to copy which restarts are done and which clusters are
 empty, queues the sums of the clusters behind these copies, and only then reads them (`HostCopy`). Each clustering has matrix
 products of its own, whose shapes follow from its own restarts alone. So it ends the same whatever is fitted beside it.
+
+Points may be dealt out to several processes (`DealtPoints`). Then each process assigns its own rows and adds its own columns; the
+nearest centroids, the inertia and the means are joined, so all processes decide alike.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from densebench.numerics.dealt_points import DealtPoints, whole
 from densebench.numerics.host_copy import HostCopy, is_asynchronous
 from densebench.numerics.segment_sums import lengths_of, segment_sums, sums_by_index
 
@@ -36,7 +40,7 @@ class Clusters:
 class Start:
     """The start of one clustering: its points and the first centroids of its restarts, both less `centre`."""
 
-    points: Float[Tensor, "n d"]
+    points: Float[Tensor, "n d"] | DealtPoints
     centroids: Float[Tensor, "r k d"]
     centre: Float[Tensor, "d"]
 
@@ -52,7 +56,7 @@ def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spheric
         nearest, inertia = running.assigned()
         done = (running.last - inertia <= tolerance * inertia) | (iteration == iterations)
         copied = HostCopy(torch.stack([inertia, done.double()]))
-        ahead = running.members(nearest).means() if is_asynchronous(nearest) else None
+        ahead = running.means(nearest) if is_asynchronous(nearest) else None
         values, ended = copied.value().tolist()
         for row, (owner, value) in enumerate(zip(running.owner, values, strict=True)):
             if ended[row] and value < best[owner].inertia:
@@ -62,7 +66,7 @@ def lloyd(starts: Sequence[Start], *, iterations: int, tolerance: float, spheric
             break
         nearest = running.keep(kept, done, nearest, inertia)
         if ahead is None:
-            found, empty = running.members(nearest).means()
+            found, empty = running.means(nearest)
             running.move(found, nearest, empty.value())
         else:
             running.move(_rows(ahead[0], kept, done), nearest, ahead[1].value()[kept])
@@ -73,12 +77,12 @@ class _Running:
     """The restarts that still run, one a row: centroids, the number of the clustering that owns each, last inertia."""
 
     def __init__(self, starts: Sequence[Start], spherical: bool) -> None:
-        each = [start.points for start in starts]
-        self.points, self.spherical = Points(each), spherical
+        self.each, self.spherical = [whole(start.points) for start in starts], spherical
+        self.points = Points([points.columns for points in self.each])
         self.owner = [number for number, start in enumerate(starts) for _ in start.centroids]
         self.centroids = torch.cat([start.centroids for start in starts])
         self.clusters = self.centroids.shape[1]
-        squares = [points.square().sum(dtype=torch.float64) for points in each]
+        squares = [points.summed(points.rows.square().sum(dtype=torch.float64)) for points in self.each]
         self.squares = torch.stack([squares[owner] for owner in self.owner])
         self.last = torch.full_like(self.squares, torch.inf)
 
@@ -87,15 +91,19 @@ class _Running:
         owners = dict.fromkeys(self.owner)
         bounds = [(self.owner.index(owner), self.owner.count(owner)) for owner in owners]
         parts = [
-            assign(self.points.each[owner], self.centroids[first : first + count])
+            assign(self.each[owner].rows, self.centroids[first : first + count])
             for owner, (first, count) in zip(owners, bounds, strict=True)
         ]
         nearest, gain = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
-        return nearest, (self.squares - gain).clamp(min=0)
+        alike = self.each[0]  # all are dealt out alike
+        if alike.deal.size > 1:
+            nearest = alike.joined(nearest.to(torch.int32)).long()  # half as many bytes
+        return nearest, (self.squares - alike.summed(gain)).clamp(min=0)
 
-    def members(self, nearest: Int[Tensor, "a n"]) -> Members:
-        """Return the points of each cluster, from the nearest centroids."""
-        return Members(self.points, self.owner, nearest, self.clusters)
+    def means(self, nearest: Int[Tensor, "a n"]) -> tuple[Float[Tensor, "a k d"], HostCopy]:
+        """Return the mean of the points of each cluster, and which are empty, from the nearest centroids: see `Members.means`."""
+        found, empty = Members(self.points, self.owner, nearest, self.clusters).means()
+        return self.each[0].by_columns.joined(found), empty
 
     def keep(self, kept: list[int], done: Tensor, nearest: Tensor, inertia: Tensor) -> Int[Tensor, "a n"]:
         """Keep only some restarts, with this inertia; return their nearest centroids."""
@@ -108,7 +116,7 @@ class _Running:
         """Take the means as centroids. empty: which clusters are empty, on the host; they get other centroids (`refill`)."""
         for row, owner in enumerate(self.owner):
             if bool(empty[row].any()):
-                refill(self.points.each[owner], nearest[row].clone(), means[row], empty[row].nonzero()[:, 0].tolist())
+                refill(self.each[owner], nearest[row].clone(), means[row], empty[row].nonzero()[:, 0].tolist())
         self.centroids = F.normalize(means, dim=2) if self.spherical else means
 
 
@@ -120,7 +128,7 @@ def _rows(values: Tensor, kept: list[int], done: Tensor) -> Tensor:
 
 
 class Points:
-    """The points of several clusterings, equally many each.
+    """The points of several clusterings, equally many each, or this process's columns of them.
 
     rows: those of all, one after the other, or once where all are the same.
     """
@@ -170,6 +178,8 @@ class Members:
         if not is_asynchronous(self.nearest):
             pairs = zip(self.owner, self.nearest, strict=True)
             return torch.stack([sums_by_index(self.points.each[owner], index, clusters) for owner, index in pairs])
+        if not width:  # a process that got no column
+            return self.points.each[0].new_zeros(restarts, clusters, 0)
         index, parts, size = self.points.index(self.order, self.owner), [], max(1, GATHERED // (count * width))
         for start in range(0, restarts, size):
             rows = self.points.rows.index_select(0, index[start : start + size].flatten())
@@ -204,8 +214,8 @@ def _assign_on_gpu(
 
     Doubled centroids give the same bits as `alpha=2`, but cuBLAS adds a bias within the product only where alpha is 1.
     """
-    blocks = points.split(max(1, GPU_BLOCK // len(doubled)))
-    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, -1).max(dim=2) for block in blocks]
+    blocks, clusters = points.split(max(1, GPU_BLOCK // len(doubled))), len(doubled) // restarts
+    scored = [torch.addmm(bias, block, doubled.T).view(len(block), restarts, clusters).max(dim=2) for block in blocks]
     value, index = (torch.cat(part) for part in zip(*scored, strict=True))
     return index.T.contiguous(), value.sum(0, dtype=torch.float64)
 
@@ -220,19 +230,23 @@ def means(points: Float[Tensor, "n d"], nearest: Int[Tensor, "r n"], clusters: i
 
 
 def refill(
-    points: Float[Tensor, "n d"], nearest: Int[Tensor, "n"], centroids: Float[Tensor, "k d"], empty: Sequence[int]
+    points: Float[Tensor, "n d"] | DealtPoints,
+    nearest: Int[Tensor, "n"],
+    centroids: Float[Tensor, "k d"],
+    empty: Sequence[int],
 ) -> None:
     """Put each empty cluster's centroid on the farthest point of the cluster of greatest inertia, and divide that cluster.
 
     Writes into `nearest` and `centroids`.
     """
-    distance = (points - centroids[nearest]).square().sum(1)
+    points = whole(points)
+    distance = points.joined((points.rows - centroids[points.own(nearest)]).square().sum(1))
     for cluster in empty:
         worst = sums_by_index(distance[:, None], nearest, len(centroids))[:, 0].argmax()
         far = torch.where(nearest == worst, distance, -1).argmax()
-        point = points.index_select(0, far[None])[0]  # `points[far]` would make the host wait for the number
+        point = points[far[None]][0]  # `points[far]` would make the host wait for the number
         centroids[cluster] = point
-        to_new = (points - point).square().sum(1)
+        to_new = points.joined((points.rows - point).square().sum(1))
         closer = (nearest == worst) & (to_new < distance)
         nearest.masked_fill_(closer, cluster)
         distance = torch.where(closer, to_new, distance)

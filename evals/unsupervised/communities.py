@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.extras import check_installed, require
+from densebench.processes import collected
 
 Offset = tuple[int, int]
 Edge = tuple[int, int, float]
@@ -50,18 +51,23 @@ def cooccurrence(clusters: Int[Tensor, "n h w"], k: int, neighbours: Sequence[Of
     """Return the share of each other cluster (column) among the neighbours of a cluster (row).
 
     Rows sum to 1, or to 0 for a cluster without neighbours. Shares are computed for each image and averaged over the images in
-    which the cluster has a neighbour of another cluster.
+    which the cluster has a neighbour of another cluster. The maps are those of the images that `dealt` gives this process, and
+    count together with those of the other processes.
     """
     total, images = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
-    for image in clusters:
-        names, index = image.unique(return_inverse=True)
-        pairs = torch.cat([(a * len(names) + b).flatten() for a, b in (_shifted(index, offset) for offset in neighbours)])
-        counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), -1).double().cpu()
-        counts.fill_diagonal_(0)
-        rows, names = counts.sum(1), names.cpu()
+    for names, counts in collected([_counted(image, neighbours) for image in clusters]):
+        rows = counts.sum(1)
         total[names[:, None], names] += counts / rows.clamp(min=1)[:, None]
         images[names] += rows > 0
     return total / images.clamp(min=1)[:, None]
+
+
+def _counted(image: Int[Tensor, "h w"], neighbours: Sequence[Offset]) -> tuple[Int[Tensor, "m"], Float[Tensor, "m m"]]:
+    """Return the clusters of an image, and how often each has each other one as a neighbour."""
+    names, index = image.unique(return_inverse=True)
+    pairs = torch.cat([(a * len(names) + b).flatten() for a, b in (_shifted(index, offset) for offset in neighbours)])
+    counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), -1).double().cpu()
+    return names.cpu(), counts.fill_diagonal_(0)
 
 
 def _shifted(image: Tensor, offset: Offset) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,9 @@ are classes without background; published numbers are Infomap's (`--method infom
 K-means of `kmeans` and `cbfe` and the communities depend on the seed of the score, the fine clustering on `--clustering-seed`, as
 in the reference.
 
+Several processes get the numbers of one: each has the tokens and maps of some images, and they cluster together. What they count
+in each image is collected in the order of the images; the main process finds the communities.
+
 Numbers to reach (mIoU, VOC val; NeCo table 6 and Leopart table 5): NeCo ViT-S/14 17.8, with CBFE 41.3, with CD 55.1; Leopart
 ViT-S/16 with both 41.7; DINOv2R ViT-S/14 35.1.
 """
@@ -49,21 +52,21 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
 from densebench.evals.unsupervised.clustered_images import ClusteredImages, Fine, enlarged
 from densebench.evals.unsupervised.communities import Edge, communities, cooccurrence, graph, offsets
-from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps, truth_sample
+from densebench.evaluation.cluster_maps import confusions, draw, matched, score, truth_maps, truth_sample, whole_confusion
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Stage
 from densebench.evaluation.tokens import tokens_of
-from densebench.evaluation.whole_images import features_of, features_stage, whole_size
+from densebench.evaluation.whole_images import features_of, features_stage, truth_map, whole_size
 from densebench.extras import check_installed
 from densebench.features.views import View
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.first_centroids import sample
-from densebench.numerics.foreground import best_cut, foreground, mask_of, precisions, without_specks
+from densebench.numerics.foreground import best_cut, foreground, mask_of, without_specks
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
-from densebench.processes import resolve_device
+from densebench.processes import dealt, from_main, rank, resolve_device
 from densebench.results.score import Point, Score
 
 BOTH = "cbfe+cd"
@@ -201,16 +204,18 @@ class Unsupervised(Clustered):
         space = LabelSpace(dataset, "drop", self.other_class)
         view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
         source = self.other_attention() or attention_of(backbone)
+        own = dealt(items)
+        trained = len(dealt(items[: len(train)]))
         with run.stage("labels"):
-            wanted = items if self.cut == "labels" else val
+            wanted = own if self.cut == "labels" else own[trained:]
             truth = truth_maps(space, wanted, view, self.mask_size, self.mask_resample)
         with run.stage("features"):
             masks = self.masks(source, dataset, items)
             features = features_of(self, backbone, dataset, items, view)
             tokens, grid = tokens_of(self, features, items)
-            tokens = on_device(tokens, resolve_device(self.device))
-        side = self.mask_size or int(truth[0].shape[0])
-        images = ClusteredImages(tokens, grid, side, len(train), enlarged(masks, side), tuple(truth), space)
+            tokens = tokens.on(resolve_device(self.device))
+        side = self.mask_size or int((truth or [truth_map(space, view, val[0], None, self.mask_resample)])[0].shape[0])
+        images = ClusteredImages(tokens, grid, side, trained, len(train), enlarged(masks, side), tuple(truth), space)
         points = [point for point in self.points(dataset) if point not in run.known]
         seeds = [dict(point)["seed"] for point in points]
         whole = cluster_each(self, ((tokens, space.classes, seed) for seed in seeds))
@@ -227,15 +232,21 @@ class Unsupervised(Clustered):
                 scores, named = self.scores(images, fine, point, maps)
             yield from scores
             if self.visualise and run.pictures is not None and seed == 0:
-                draw(space, view, val, fine.parts[len(train) :], named, self.visualise, run.pictures)
+                parts = images.in_scored(fine.parts[trained:])
+                if rank() == 0:
+                    draw(space, view, val, parts, named, self.visualise, run.pictures)
 
     def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:
-        """Return attention masks: heads averaged, smoothed, cut at --attention-mass, and without small specks."""
+        """Return attention masks: heads averaged, smoothed, cut at --attention-mass, and without small specks.
+
+        They are those of this process's images.
+        """
         view = View(source.stride, whole_size(self.image_size, source, dataset))
         maps = features_of(self, source, dataset, items, view)
-        heads = torch.stack([maps[item].float().mean(dim=2) for item in items])
+        own = dealt(items)
+        heads = torch.stack([maps[item].float().mean(dim=2) for item in own or items[:1]])
         grid = (int(heads.shape[1]), int(heads.shape[2]))
-        return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))
+        return without_specks(foreground(heads.flatten(1), grid, self.attention_mass).unflatten(1, grid))[: len(own)]
 
     def fine(self, images: ClusteredImages, seed: int) -> Fine:
         """Return the foreground with its fine clusters, the fine clusters of all patches, and the edges of both.
@@ -247,11 +258,11 @@ class Unsupervised(Clustered):
             if count > len(images.tokens):
                 raise UserError(f"--{name}-clusters {count}: there are {len(images.tokens)} tokens; ask for fewer")
         coarse = images.maps(next(cluster_each(self, [(images.tokens, fewer, seed)], spherical=True)))
-        large = images.halves(enlarged(coarse, images.side))
-        precision = [precisions(clusters, attention, fewer) for clusters, attention in large]
-        threshold = self.chosen(images, precision[0], large[0][0])
+        large = enlarged(coarse, images.side)
+        precision = images.precisions(large, fewer)
+        threshold = self.chosen(images, precision[0], large[: images.train])
         halves = zip(images.halves(coarse), precision, strict=True)
-        mask = torch.cat([mask_of(clusters, of_half, threshold) for (clusters, _), of_half in halves])
+        mask = images.in_both(torch.cat([mask_of(clusters, of_half, threshold) for (clusters, _), of_half in halves]))
         parts = next(self.inside(images, mask, k, [seed]))
         everything = images.maps(next(cluster_each(self, [(images.tokens, k, seed)])))
         edges = [self.edges(enlarged(maps, images.side), nodes) for maps, nodes in ((parts, k + 1), (everything, k))]
@@ -260,17 +271,18 @@ class Unsupervised(Clustered):
     def chosen(self, images: ClusteredImages, precision: Float[Tensor, "k"], clusters: Int[Tensor, "n h w"]) -> float:
         """Return the least precision of a foreground cluster."""
         if self.cut == "labels":
-            return best_cut(precision, clusters, images.labelled()[: images.train])
+            return best_cut(precision, clusters, images.labelled()[: images.train], joined=images.in_train)
         if self.cut == "attention":
-            return best_cut(precision, clusters, images.attention[: images.train])
+            return best_cut(precision, clusters, images.attention[: images.train], joined=images.in_train)
         return self.threshold()
 
     def inside(
-        self, images: ClusteredImages, mask: Bool[Tensor, "n gh gw"], k: int, seeds: Sequence[int]
+        self, images: ClusteredImages, mask: Bool[Tensor, "all gh gw"], k: int, seeds: Sequence[int]
     ) -> Iterator[Int[Tensor, "n gh gw"]]:
         """Yield the cluster of each patch for every seed: 0 to k - 1 in the foreground, k in the background.
 
-        A token is weighted by its pixels in the enlarged map, since the reference clusters enlarged maps.
+        mask: of all images; the clusters are those of this process's. A token is weighted by its pixels in the enlarged map,
+        since the reference clusters enlarged maps.
         Raises UserError where the foreground has fewer tokens than k.
         """
         index = mask.flatten().nonzero()[:, 0]
@@ -278,12 +290,14 @@ class Unsupervised(Clustered):
         if k > len(index):
             raise UserError(f"{k} clusters of {len(index)} foreground tokens: lower --cut or --community-clusters")
         tokens = images.tokens
-        trained = (pixels[sample(len(pixels), k, self.per_cluster, seed)].to(tokens.device) for seed in seeds)
-        problems = ((tokens[chosen], k, seed) for chosen, seed in zip(trained, seeds, strict=True))
+        trained = (pixels[sample(len(pixels), k, self.per_cluster, seed)] for seed in seeds)
+        problems = ((tokens.take(chosen), k, seed) for chosen, seed in zip(trained, seeds, strict=True))
+        own = images.own(mask)
+        inside = own.flatten().nonzero()[:, 0]
         for clusters in cluster_each(replace(self, per_cluster=None), problems):
-            result = torch.full((mask.numel(),), k, dtype=torch.int64)
-            result[index] = labels(tokens[index.to(tokens.device)], clusters).cpu()
-            yield result.view(mask.shape)
+            result = torch.full((own.numel(),), k, dtype=torch.int64)
+            result[inside] = labels(tokens.rows[on_device(inside, tokens.rows.device)], clusters).cpu()
+            yield result.view(own.shape)
 
     def edges(self, maps: Int[Tensor, "n h w"], nodes: int) -> list[Edge]:
         """Return the edges between clusters that lie side by side often enough (`--weight-threshold`)."""
@@ -315,12 +329,12 @@ class Unsupervised(Clustered):
         truth, scores = images.scored_truth(), images.foreground_scores(fine.mask, point)
         for variant, (of_all_images, count) in maps.items():
             counted = confusions(of_all_images[images.train :], truth, count, classes)
-            named = matched(counted.sum(0), "precision" if variant == "overclustering" else "hungarian")
-            scores.append(score(counted, named, variant, images.space, self.absent, point, details if variant == BOTH else {}))
+            named = matched(whole_confusion(counted), "precision" if variant == "overclustering" else "hungarian")
+            about = details if variant == BOTH else {}
+            scores.append(score(counted, named, variant, images.space, self.absent, point, about, images.first))
         return scores, named[of_parts]
 
     def groups(self, edges: list[Edge], nodes: int, seed: int, wanted: int) -> Int[Tensor, "nodes"]:
         """Return the community of each cluster by `--method`, from 1; 0 for clusters without an edge."""
-        return communities(
-            edges, nodes, method=self.method, seed=seed, resolution=self.resolution, markov_time=self.markov_time, wanted=wanted
-        )
+        given = {"method": self.method, "resolution": self.resolution, "markov_time": self.markov_time}
+        return from_main(lambda: communities(edges, nodes, seed=seed, wanted=wanted, **given))  # type: ignore[arg-type]

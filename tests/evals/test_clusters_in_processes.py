@@ -1,0 +1,75 @@
+"""kmeans, unsupervised and bbox-knn in several processes: in all of them each score is that of one process, to the last digit."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes_as_threads import in_threads
+from runs_of_clusters import RUNS, exact, scores_of
+
+from densebench.evals.bbox_knn import BboxKnn
+from densebench.evals.kmeans import KMeans
+from densebench.evals.unsupervised.protocol import Unsupervised
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+import torch
+from runs_of_clusters import RUNS, scores_of
+from densebench.processes import joined
+
+with joined(torch.device("cpu")) as world:
+    found = {name: scores_of(name) for name in RUNS}
+(Path(sys.argv[1]) / f"{world.rank}.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def alike(found, expected):
+    (scores, inertias), (wanted, of_one) = exact(found), exact(expected)
+    assert scores == wanted
+    assert inertias == pytest.approx(of_one, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    """They extract the features together too."""
+    assert {name.split("/")[1] for name in RUNS} >= {*KMeans.presets, *Unsupervised.presets, *BboxKnn.presets}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    common |= {"DENSEBENCH_CACHE": str(tmp_path / "of two"), "PYTHONPATH": str(Path(__file__).parents[1])}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path)], env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=600) for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    for name in RUNS:
+        alike(first[name], json.loads(json.dumps(scores_of(name))))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("kmeans/neco", 3), ("kmeans/leopart-exact", 7), ("unsupervised/quick", 2), ("bbox-knn/flsl", 12)]
+)
+def test_processes_as_threads_equal_one(name, size):
+    """In the second and the last case there are more of them than images."""
+    expected = scores_of(name)
+    for found in in_threads(size, lambda: scores_of(name)):
+        alike(found, expected)
