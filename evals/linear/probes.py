@@ -16,7 +16,8 @@ the last, incomplete batch of the scored split (1408 of VOC's 1449 images remain
 trains at full resolution, `--score-size none` scores there. `--augment none` trains on images as they are: their features come
 from the cache, so that a probe takes seconds.
 
-All learning rates and all seeds of a fraction are trained at once, each as if it were alone. Of several learning rates the one
+All learning rates and all seeds of a fraction are trained at once, each as if it were alone. Several processes divide the images
+of every step and add their gradients in the order of one process. Of several learning rates the one
 with the best mIoU on the scored split is reported, as the literature does, and all are recorded.
 
 Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
@@ -54,10 +55,10 @@ from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.sgd_layers import Heads
+from densebench.numerics.sgd_layers import Heads, labelled_pixels
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import add_all_parts, consecutive, from_main, rank, resolve_device, resolve_workers, total
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
@@ -171,7 +172,7 @@ class LinearProbes(FewShot):
                     for i, rate in enumerate(curves)
                 }
                 scores = scores_of_rates(by_rate, courses, details)
-                if run.pictures is not None and self.visualise and row == int(chosen.sum(1).argmax()):
+                if run.pictures is not None and self.visualise and rank() == 0 and row == int(chosen.sum(1).argmax()):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
                     draw_curves(run.pictures / "learning-curves.png", courses)
@@ -215,26 +216,37 @@ class LinearProbes(FewShot):
         heads = Heads(width, space.classes, self.learning_rates, source.seeds, **more)  # type: ignore[arg-type]
         name = digest([[item.name for item in items] for items in source.subsets] + [list(source.seeds)], 16)
         store = Store(folder, {"protocol": "linear"})
-        done = next((epoch for epoch in range(self.epochs, 0, -1) if f"{name} {epoch} losses" in store), 0)
-        losses = torch.zeros(0, len(source.seeds), len(self.learning_rates))
+        done, losses, state = from_main(partial(self.saved, store, name, len(source.seeds)))
         if done:
-            losses = store[f"{name} {done} losses"].clone()
-            parts = [f"{part} {i}" for part in ("layer", "momentum") for i in range(len(self.learning_rates))]
-            heads.restore({part: store[f"{name} {done} {part}"] for part in parts if f"{name} {done} {part}" in store})
+            heads.restore(state)
         with progress("training", self.epochs - done, "epochs") as bar:
             for epoch in range(done, self.epochs):
                 factor = 0.1 ** (epoch // self.drop_every)
-                moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch))
-                steps = torch.stack([heads.step(features, labels, factor) for features, labels in moved])
+                moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch, heads))
+                steps = torch.stack([self.step(heads, features, labels, factor) for features, labels in moved])
                 state = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
                 losses = torch.cat([losses, steps.cpu().mean(0)[None]])
-                store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
+                if rank() == 0:
+                    store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
                 bar.advance()
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
             if not curve.isfinite().all():
                 warn(f"learning rate {rate:g} diverged; it is recorded as such")
         return heads.weights, {rate: losses[:, :, i].numpy() for i, rate in enumerate(self.learning_rates)}
+
+    def saved(self, store: Store, name: str, problems: int) -> tuple[int, Tensor, dict[str, Tensor]]:
+        """Return how many epochs an earlier run has trained, their losses `[epochs problems rates]`, and the heads' state."""
+        done = next((epoch for epoch in range(self.epochs, 0, -1) if f"{name} {epoch} losses" in store), 0)
+        if not done:
+            return 0, torch.zeros(0, problems, len(self.learning_rates)), {}
+        parts = [f"{part} {i}" for part in ("layer", "momentum") for i in range(len(self.learning_rates))]
+        state = {part: store[f"{name} {done} {part}"].clone() for part in parts if f"{name} {done} {part}" in store}
+        return done, store[f"{name} {done} losses"].clone(), state
+
+    def step(self, heads: Heads, features: Tensor, labels: Tensor, factor: float) -> Float[Tensor, "p l"]:
+        """Make a step on the images of all processes, of which these are some; return the losses before it."""
+        return heads.step(features, labels, factor, pixels=total(labelled_pixels(labels)), adding=add_all_parts)
 
 
 @dataclass(frozen=True)
@@ -254,11 +266,18 @@ class Source:
     cached: Features | None
     held: dict[str, UInt8[Tensor, "h w"]] = field(default_factory=dict)
 
-    def __call__(self, epoch: int) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b h w"]]]:
-        """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch."""
+    def __call__(
+        self, epoch: int, heads: Heads
+    ) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b rows columns"]]]:
+        """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch.
+
+        Of several processes each gets its share of every batch, which may be none: whole parts of those in which the heads add
+        up their gradients.
+        """
         orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
         size, count = self.options.train_batch, len(self.subsets[0])
         steps = [[order[start : start + size] for order in orders] for start in range(0, count, size)]
+        steps = [[chosen[self.share(heads, len(chosen))] for chosen in step] for step in steps]
         views = [self.view_of(seed, epoch) for seed in self.seeds]
         wanted = [
             (items[i], view)
@@ -268,10 +287,31 @@ class Source:
         ]
         loaded = self.load(wanted)
         for step in steps:
+            if not step[0]:
+                yield self.nothing(len(step))
+                continue
             pairs = [next(loaded) for chosen in step for _ in chosen]
             shape = (len(step), len(step[0]))
             features, labels = (torch.stack(part) for part in zip(*pairs, strict=True))
             yield features.unflatten(0, shape), labels.unflatten(0, shape)
+
+    @property
+    def label_size(self) -> int:
+        """The side of the label maps that are learned from, px."""
+        assert self.view.size is not None
+        return self.options.mask_size or self.view.size
+
+    def share(self, heads: Heads, images: int) -> slice:
+        """Return which images of a batch this process gets."""
+        parts = consecutive(heads.parts(images, (self.label_size, self.label_size)))
+        return slice(parts[0].start, parts[-1].stop) if parts else slice(0, 0)
+
+    def nothing(self, problems: int) -> tuple[Float[Tensor, "p 0 gh gw d"], UInt8[Tensor, "p 0 rows columns"]]:
+        """Return a batch without images."""
+        assert self.view.size is not None
+        side = self.view.size // self.backbone.stride
+        labels = torch.empty(problems, 0, self.label_size, self.label_size, dtype=torch.uint8)
+        return torch.empty(problems, 0, side, side, self.backbone.dim), labels
 
     def view_of(self, seed: int, epoch: int) -> View | CropView:
         """Return the view of the training images of one seed in an epoch."""
@@ -292,8 +332,9 @@ class Source:
     ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
         """Yield features and label maps in the order of `wanted`, from the cache or by the backbone."""
         options = self.options
-        if self.cached is not None:
+        if self.cached is not None or not wanted:
             for item, view in wanted:
+                assert self.cached is not None
                 yield self.cached[item], self.label(item, view)
             return
         device = resolve_device(options.device)
@@ -301,7 +342,7 @@ class Source:
         workers = resolve_workers(options.workers, len(wanted))
         crops, together = _Crops(options, self.space, wanted), options.batch_size or BATCH
         assert self.view.size is not None
-        bytes_of_one = 3 * torch.float32.itemsize * self.view.size**2 + (options.mask_size or self.view.size) ** 2
+        bytes_of_one = 3 * torch.float32.itemsize * self.view.size**2 + self.label_size**2
         loader = make_loader(
             crops, _collate, workers, device.type == "cuda", batch_bytes=together * bytes_of_one, batch_size=together
         )
