@@ -5,9 +5,10 @@ Processes that work together are started by torchrun or by `--gpus N`. In a sing
 
 from __future__ import annotations
 
+import functools
+import json
 import os
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +20,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from densebench.console import one_line
 from densebench.errors import UserError
+from densebench.launching import Elsewhere, begin_together, note_failure
 from densebench.numerics.partial_sums import add_parts
 
 T = TypeVar("T")
@@ -27,8 +30,12 @@ FEW_IMAGES = 256  # below this, starting worker processes costs more than it sav
 _ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 BF16 = (8, 0)  # the first compute capability (Ampere) with bf16 in hardware
 PATIENCE = timedelta(days=7)  # how long processes wait for one that works alone
+GRACE = 5.0  # seconds in which all must fail, or end, for a failure of one of them to be that of all: see `settled`
 _patient: ContextVar[dist.ProcessGroup | None] = ContextVar("patient", default=None)
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_ours: ContextVar[bool] = ContextVar("ours", default=False)
+_count = {"groups": 0, "outcomes": 0}
+"""How often this process has joined others, and has settled with them how work ended: each time has keys of its own."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -101,23 +108,64 @@ class World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started, as its environment variables say; without them, work alone."""
+    """Join the processes that torchrun started, as its environment variables say; without them, work alone.
+
+    Where the caller's own `init_process_group` has joined them, they stay as they are. An error that leaves the block is noted
+    before the others can see that this process is gone.
+    """
     size, rank, local = (int(os.environ.get(name, default)) for name, default in _ENVIRONMENT)
-    if size == 1:
+    if _alone.get() or (size == 1 and world_size() == 1):
         yield World(0, 1, device)
+        return
+    if world_size() > 1:
+        yield here(device)
         return
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise UserError(f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start fewer")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    patient = _patient.set(dist.new_group(backend="gloo", timeout=PATIENCE))
+    begin_together()
+    ours, patient = _ours.set(True), _patient.set(None)
     try:
+        _join(device.type, rank, size)
         yield World(rank, size, device)
+    except Exception as error:
+        failure = _explained(error)
+        note_failure(failure)
+        if failure is not error:
+            raise failure from error
+        raise
     finally:
         _patient.reset(patient)
-        dist.destroy_process_group()
+        _ours.reset(ours)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join(kind: str, rank: int, size: int) -> None:
+    """Form the groups of the processes. Keys of earlier groups lie in the same store, so each has a prefix of its own."""
+    _count["groups"] += 1
+    store = dist.PrefixStore(f"densebench-{_count['groups']}", _store())
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    _patient.set(dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+@functools.cache
+def _store() -> dist.Store:
+    """Return the store by which the processes that torchrun started find each other."""
+    store, _, _ = next(dist.rendezvous("env://"))
+    return store
+
+
+def _explained(error: Exception) -> Exception:
+    """Return the error itself, or what it means where an exchange broke since another process is gone."""
+    broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    if not broken or isinstance(error, torch.cuda.OutOfMemoryError):
+        return error
+    return Elsewhere(
+        f"another of the processes that work together has ended; its message says why ({one_line(str(error))[:120]})"
+    )
 
 
 def here(device: torch.device) -> World:
@@ -164,7 +212,7 @@ def synchronise() -> None:
     instead, NCCL would end the run after ten minutes.
     """
     if world_size() > 1:
-        dist.barrier(_patient.get())
+        dist.barrier(_patient_group())
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -245,7 +293,7 @@ def from_main(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if result[1]:
-        raise UserError(result[1])
+        raise Elsewhere(result[1])
     return result[0]
 
 
@@ -294,8 +342,37 @@ def in_any(flags: Sequence[bool]) -> list[bool]:
     return [bool(flag) for flag in raised.tolist()]
 
 
-def launch(gpus: int, arguments: Sequence[str]) -> int:
-    """Run `densebench` with these arguments in `gpus` processes of this machine, as torchrun does; return the exit status."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={gpus}", "-m", "densebench"]
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return subprocess.run([*torchrun, *arguments], env=environment, check=False).returncode
+def settled(failure: Exception | None) -> Exception | None:
+    """Return what a piece of work failed by in any process, None where in none; every process gets it from the same one.
+
+    failure: how this process failed. A process that has done its work waits for the others. One that has failed waits for
+    GRACE: if another is still at work then, perhaps in an exchange that cannot end, the failure is raised, which ends the call.
+    After a failure of all, the processes form new groups, since some may have exchanged more than others.
+    """
+    if world_size() == 1 or not _ours.get():
+        return failure
+    _count["outcomes"] += 1
+    mine = None if failure is None else _explained(failure)
+    own = {"failed": mine is not None, "users": isinstance(mine, UserError), "elsewhere": isinstance(mine, Elsewhere)}
+    key, store = f"outcome-{_count['outcomes']}", _store()
+    store.set(f"{key}/{rank()}", json.dumps({**own, "text": str(mine) or type(mine).__name__}))
+    keys, begun = [f"{key}/{number}" for number in range(world_size())], time.monotonic()
+    try:
+        while not store.check(keys):
+            if mine is not None and time.monotonic() - begun > GRACE:
+                raise mine
+            time.sleep(0.05)
+        outcomes = [json.loads(store.get(each)) for each in keys]
+    except dist.DistError as error:
+        raise _explained(error) from error
+    failed = [number for number, outcome in enumerate(outcomes) if outcome["failed"]]
+    if not failed:
+        return None
+    first = min(failed, key=lambda number: (outcomes[number]["elsewhere"], number))
+    here, size, kind = rank(), world_size(), dist.get_backend()
+    dist.destroy_process_group()
+    _join("cuda" if kind == "nccl" else "cpu", here, size)
+    if first == here:
+        return mine
+    text = f"process {first} of {size}: {outcomes[first]['text']}"
+    return Elsewhere(text) if outcomes[first]["users"] else RuntimeError(text)

@@ -144,8 +144,7 @@ def _facts(kind: str, part: Any) -> str:
     source = f"Class `{part.__name__}` of `{part.__module__}`."
     if kind == "methods":
         return source
-    several = "runs in one process or in several" if part.several_processes else "runs in one process"
-    return f"Takes data sets of {part.takes}; version {part.version}; {several}. {source}"
+    return f"Takes data sets of {part.takes}; version {part.version}. {source}"
 
 
 def _presets_table(part: Any, level: str) -> str:

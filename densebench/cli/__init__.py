@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +24,7 @@ from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
+from densebench.launching import is_told_here, note_failure
 from densebench.user_code import guarded
 
 
@@ -88,7 +91,7 @@ def main() -> None:
     interrupts.watch()
     try:
         status = _status()
-        if status == 130 and interrupts.stopped:  # before the command began
+        if status == 130 and interrupts.stopped and os.environ.get("RANK", "0") == "0":  # before the command began
             output.say(_stopped())
         for stream in filter(None, (sys.stdout, sys.stderr)):  # a closed one is None
             stream.flush()
@@ -110,27 +113,37 @@ def _status() -> int:
 
 
 def _report(error: BaseException, stopped: bool) -> int:
-    """Print in one line what ended the command and return the exit status. Raise again what the user cannot mend."""
+    """Print in one line what ended the command and return the exit status. Raise again what the user cannot mend.
+
+    A process of several notes it instead, for the process that started them.
+    """
+    found = _in_words(error, stopped)
+    if found is None:
+        if note_failure(error, "".join(traceback.format_exception(error)), 1):
+            return 1
+        raise error
+    text, status = found
+    if not note_failure(error, f"densebench: {text}\n" if text else "", status) and text and is_told_here(error):
+        output.say(text)
+    if output.output_failed(error):
+        output.discard_output()
+    return status
+
+
+def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
+    """Return in one line what ended the command, and the exit status; None for what the user cannot mend."""
     if isinstance(error, Stopped):
-        if str(error):
-            output.say(str(error))
-        return 130
+        return str(error), 130
     if stopped or isinstance(error, KeyboardInterrupt):  # an interrupted import may end in any error
-        output.say(_stopped())
-        return 130
+        return _stopped(), 130
     if isinstance(error, UserError):
-        output.say(one_line(str(error)))
-        return 2
+        return one_line(str(error)), 2
     if isinstance(error, MemoryError | RuntimeError | ValueError) and out_of_memory(error):
-        output.say(f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})")
-        return 2
+        return f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", 2
     if output.output_failed(error):
         assert isinstance(error, OSError)
-        if error.errno != errno.EPIPE:  # `densebench ... | head`
-            output.say(f"the output cannot be written: {error.strerror}")
-        output.discard_output()
-        return 1
-    raise error
+        return "" if error.errno == errno.EPIPE else f"the output cannot be written: {error.strerror}", 1  # `densebench ... | head`
+    return None
 
 
 def _stopped() -> str:

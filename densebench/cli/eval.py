@@ -102,20 +102,20 @@ def evaluate(
         "layer": layer, "pos_embed": pos_embed, "seed": seed, "weights": _each(weights), "name": _each(name),
         "command": shlex.join(["densebench", *sys.argv[1:]]),
     }  # fmt: skip
-    gpus = flags["gpus"].read(given["gpus"]) if "gpus" in flags and "gpus" in given else 1
-    if gpus > 1 and len(entries) > 1:
-        raise UserError(f"--gpus {gpus} goes with one protocol; {len(entries)} are named")
-    if gpus > 1 and "WORLD_SIZE" not in os.environ:
-        from densebench.processes import launch
-
-        with contextlib.redirect_stderr(io.StringIO()):  # only errors are reported here; the others print the rest
-            plan = planned(backbone or None, protocol, dataset or None, preset=preset, **{**request, "dry_run": True}, **given)
-            list(steps([plan], keep_going=False))
-        raise typer.Exit(launch(gpus, sys.argv[1:]))
     shares = _shares(entries, given)
-    plans = [
-        planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
-    ]
+    gpus = flags["gpus"].read(given["gpus"]) if "gpus" in given else 1
+    starts = gpus > 1 and not dry_run and "WORLD_SIZE" not in os.environ
+    with contextlib.redirect_stderr(io.StringIO()) if starts else contextlib.nullcontext():  # the others say it
+        plans = [
+            planned(backbone or None, name, dataset or None, preset=preset, **request, **values) for name, preset, values in shares
+        ]
+    if starts:
+        from densebench.launching import launch
+
+        for plan in plans:
+            for each in plan.datasets:
+                plan.evaluator.resolve(each)  # what contradicts itself fails before anything is started
+        raise typer.Exit(launch(gpus, sys.argv[1:]))
     failures = []
     for step in steps(plans):
         if isinstance(step, dict):

@@ -48,9 +48,8 @@ def _kept(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def say(text: str) -> None:
     """Print a line on stderr, which may be closed or full."""
-    if os.environ.get("RANK", "0") == "0":
-        with contextlib.suppress(OSError, ValueError):
-            print(f"densebench: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"densebench: {text}", file=sys.stderr, flush=True)
 
 
 def output_failed(error: BaseException) -> bool:

@@ -84,7 +84,7 @@ def pretrain(
     entry = catalog.find("methods", method)
     given = config_given(context, entry.flags())
 
-    from densebench.processes import launch
+    from densebench.launching import launch
     from densebench.training.run import Data, Init, Launch, train
 
     command = shlex.join(["densebench", *sys.argv[1:]])

@@ -23,7 +23,7 @@ from densebench.evaluation.room import reserved
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
-from densebench.processes import describe, resolve_device, synchronise
+from densebench.processes import alone, describe, from_main, resolve_device
 from densebench.results import record as records
 from densebench.results.provenance import code
 from densebench.results.score import Score, from_json, point_of
@@ -50,7 +50,8 @@ def steps_of_cell(
     evaluator = plan.evaluator.resolve(dataset)
     header = _header(plan, evaluator, backbone, requested.name, dataset)
     if plan.dry_run:
-        record = _planned(evaluator, header, backbone, dataset)
+        with alone():  # a trial exchanges nothing
+            record = _planned(evaluator, header, backbone, dataset)
     else:
         if plan.rerun:
             check_fits(evaluator, backbone, dataset, plan.limit)  # before the record is started anew
@@ -110,12 +111,15 @@ def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, d
 
 def _record(results: Path, header: dict[str, Any], rerun: bool, is_main: bool) -> records.Record:
     """Return the record of a run. The main process opens it; the others wait for that, and get a read-only one."""
-    if is_main:
-        record = records.open_or_create(results, header, rerun=rerun)
+    opened: list[records.Record] = []
+
+    def open_it() -> None:
+        opened.append(records.open_or_create(results, header, rerun=rerun))
         if rerun:
-            _forget_progress(record)
-    synchronise()
-    return record if is_main else records.Record(results, header, read_only=True)
+            _forget_progress(opened[0])
+
+    from_main(open_it)
+    return opened[0] if is_main else records.Record(results, header, read_only=True)
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,11 @@ class _Cell:
 
     def complete(self, command: str) -> Iterator[Score]:
         """Score what the record lacks, draw what is not yet drawn; yield the scores of every requested point."""
-        points, known = self.evaluator.points(self.dataset), frozenset(self.record.points())
-        synchronise()
+        points, known = self.evaluator.points(self.dataset), from_main(lambda: frozenset(self.record.points()))
         if not self.record.read_only:
             yield from (from_json(score) for score in self.record.json()["scores"] if point_of(score) in {*points} & known)
         if not all(point in known for point in points):
-            run = Run(self.limit, known, self.pictures)
+            run = Run(self.limit, known, None if self.record.read_only else self.pictures)
             with ExitStack() as held:
                 try:
                     held.enter_context(self.room(run))
@@ -147,7 +150,8 @@ class _Cell:
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
         notice(f"{self.record.path} holds all {len(points)} points already; --rerun scores them again{also}")
         if not self.record.read_only:
-            self.draw()
+            with alone():
+                self.draw()
             self.record.finish("complete", {}, points)  # it may have been killed between its last score and its end
             _forget_progress(self.record)
 

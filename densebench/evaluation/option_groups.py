@@ -141,7 +141,6 @@ class FewShot(Supervised):
 class SlidingWindow(Supervised):
     """How long, on which crops and by which optimiser heads are trained; the published settings are the defaults."""
 
-    several_processes: ClassVar[bool] = True
     draws_later: ClassVar[bool] = False
     learning_rates: tuple[float, ...] = setting((), "learning rates; of several, the best on the scored split counts", minimum=0)
 
@@ -162,7 +161,6 @@ class SlidingWindow(Supervised):
     quirks: bool = setting(False, "repeat what the reference does by accident; see the protocol's module")
     validations: int = setting(10, "how often a run scores the split; the best score counts", minimum=1, maximum=1000)
     train_seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
-    gpus: int = runtime(1, "processes on this machine, as torchrun starts them", minimum=1, maximum=64)
 
     def usual_iterations(self, dataset: Dataset) -> int:
         """Return the iterations of the published runs on a data set."""

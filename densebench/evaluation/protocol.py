@@ -95,8 +95,6 @@ class Evaluator(ABC):
     """The kind of data set that it scores on: see `Dataset.kind`."""
     draws_later: ClassVar[bool] = True
     """Whether the pictures of a finished record can be drawn without training a head once more."""
-    several_processes: ClassVar[bool] = False
-    """Whether torchrun may run it: then every process calls `run`, and only the first one gets scores."""
     fine_tunes: ClassVar[bool] = False
     """Whether it trains the network itself for hours, so that it cannot score one in the middle of a training."""
     published_as: ClassVar[Mapping[str, str]] = {}
@@ -125,6 +123,7 @@ class Evaluator(ABC):
         "keep the features of randomly augmented views when the record is complete; else they are removed then, and another "
         "protocol, preset or fraction that has the same views extracts them again",
     )
+    gpus: int = runtime(1, "processes that the command starts on this machine, one a GPU, as torchrun does", minimum=1, maximum=64)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced(self)

@@ -15,7 +15,7 @@ from densebench.evaluation.cell import Scored, steps_of_cell
 from densebench.evaluation.plan import Datasets, Models, Plan, Requested, planned
 from densebench.evaluation.protocol import Evaluator
 from densebench.evaluation.undisturbed import plain, random_states
-from densebench.processes import World, joined, resolve_device
+from densebench.processes import World, from_main, joined, resolve_device, settled
 from densebench.results import record as records
 from densebench.results.result import Failure, Result
 from densebench.user_code import guarded
@@ -65,7 +65,8 @@ def evaluate(
     options: the protocol's own options by field name, as values or as the texts that the command line takes.
 
     A cell is one backbone on one data set. Where there are several, one that fails does not end the others: it is reported on
-    stderr, and `Result.failures` has it. Of several processes the main one gets the records. Autocast, inference mode, a default
+    stderr, and `Result.failures` has it. In a script that torchrun runs, every process makes the call, and the main one gets the
+    records. Autocast, inference mode, a default
     device or dtype and the random state of the caller change no number, and are as they were afterwards.
     Raises UserError for whatever the caller can mend, before anything runs if the call as a whole is wrong; for one cell, and
     where all cells fail, the (first) error itself. Records written until then stay.
@@ -116,50 +117,57 @@ def steps(plans: Sequence[Plan], *, keep_going: bool = True) -> Iterator[Step]:
     """Carry out plans, and yield scores, records and failures as they come.
 
     Where there are several cells, one that fails is reported in one line, with a traceback if it is no mistake of the user's, and
-    the others go on, unless `keep_going` is off or several processes work together, which might not all see the error.
+    the others go on, unless `keep_going` is off. Of several processes that work together all must fail, or end, within seconds;
+    else the error ends the call.
     """
     cells = sum(plan.size for plan in plans)
     failed = []
-    for plan in plans:
-        for step in _steps(plan, keep_going and cells > 1):
-            if isinstance(step, Failure):
-                failed.append(step)
-            yield step
+    with joined(resolve_device(plans[0].evaluator.device)) as world:
+        for plan in plans:
+            for step in _steps(plan, world, keep_going and cells > 1):
+                if isinstance(step, Failure):
+                    failed.append(step)
+                yield step
     if failed:
         each = ", ".join(f"{failure.backbone} on {failure.dataset} ({failure.protocol})" for failure in failed)
         warn(f"{len(failed)} of {cells} evaluations failed: {each}")
 
 
-def _steps(plan: Plan, keep_going: bool) -> Iterator[Step]:
+def _steps(plan: Plan, world: World, keep_going: bool) -> Iterator[Step]:
     use_decoder(plan.evaluator.decoder)
-    with joined(resolve_device(plan.evaluator.device)) as world:
-        if world.size > 1 and not plan.evaluator.several_processes:
-            where = f"runs in one process, not in {world.size}; start it without torchrun"
-            raise UserError(f"{plan.protocol}/{plan.preset} {where}")
-        if world.is_main and not plan.dry_run:
-            records.check_writable(plan.results)
-        for requested in plan.backbones:
-            yield from _of_backbone(plan, requested, world, keep_going and world.size == 1)
+    if not plan.dry_run:
+        from_main(lambda: records.check_writable(plan.results))
+    for requested in plan.backbones:
+        yield from _of_backbone(plan, requested, world, keep_going)
 
 
 def _of_backbone(plan: Plan, requested: Requested, world: World, keep_going: bool) -> Iterator[Step]:
     """Load one backbone and score it on every data set."""
     backbone: Backbone | None = None
     for dataset in plan.datasets:
+        failure: Exception | SystemExit | None = None
         try:
             if backbone is None:
                 backbone = requested.load()
             yield from steps_of_cell(plan, requested, backbone, dataset, world.is_main)
         except (Exception, SystemExit) as raised:
-            if not keep_going or _stops(raised):
+            if _stops(raised) or not (keep_going or world.size > 1):
                 raise
-            error = _as_user_error(raised)
-            failed = [dataset] if backbone is not None else plan.datasets
-            failures = [Failure(requested.label, each.name, plan.protocol, error) for each in failed]
-            _report(failures)
+            failure = raised
+        if world.size > 1:  # all of them go on with the next cell, or none does
+            failure = settled(RuntimeError(str(failure)) if isinstance(failure, SystemExit) else failure)
+        if failure is None:
+            continue
+        if not keep_going:
+            raise failure
+        error = _as_user_error(failure)
+        failed = [dataset] if backbone is not None else plan.datasets
+        failures = [Failure(requested.label, each.name, plan.protocol, error) for each in failed]
+        _report(failures)
+        if world.is_main:
             yield from failures
-            if backbone is None:
-                return
+        if backbone is None:
+            return
 
 
 def _stops(error: BaseException | None) -> bool:

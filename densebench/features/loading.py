@@ -49,7 +49,7 @@ def load_views(
     `pipeline.gathered` joins pieces to batches of `most(shape)`. On the CPU a piece is a batch, unless the shared memory is too
     small for the pieces that the workers decode ahead. digests: of the images, by name. shapes: height and width of the views.
     """
-    batches = list(_equal_batches(shapes, most))
+    batches = list(equal_batches(shapes, most))
     workers = min(workers, len(items))
     size, pixels = max(map(len, batches)), max(3 * height * width for height, width in shapes)
     size = min(size, BATCH) if device.type == "cuda" else size
@@ -72,7 +72,7 @@ def _collate(batch: list[tuple[str, Tensor]]) -> tuple[list[str], Float[Tensor, 
     return list(names), torch.stack(images)
 
 
-def _equal_batches(shapes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
+def equal_batches(shapes: Sequence[tuple[int, int]], most: Callable[[tuple[int, int]], int]) -> Iterator[list[int]]:
     """Yield batches of at most `most(shape)` indices whose images have one shape, in order of first appearance."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for index, shape in enumerate(shapes):

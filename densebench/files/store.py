@@ -32,8 +32,14 @@ class Store:
         self._hold = Hold(folder, about)
         self._shard: dict[str, Path] = {}
         self._open: dict[Path, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            self._list(path)
+        self._listed: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List the shards that other processes have added. Raises UserError where one cannot be opened."""
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path not in self._listed:
+                self._list(path)
 
     def __contains__(self, key: str) -> bool:
         """Return whether there is a tensor for this key, in a shard that is whole."""
@@ -57,12 +63,14 @@ class Store:
         path = self.folder / f"{name}.safetensors"
         save_tensors(path, tensors, remedy="set DENSEBENCH_CACHE elsewhere")
         self._open.pop(path, None)
+        self._listed.add(path)
         self._shard.update(dict.fromkeys(tensors, path))
 
     def _list(self, path: Path) -> None:
         """Record which keys a shard holds."""
         try:
             self._shard.update(dict.fromkeys(keys_of(path), path))
+            self._listed.add(path)
         except FileNotFoundError:
             pass  # removed by another process just now
         except IsADirectoryError:
@@ -96,6 +104,7 @@ class Store:
         self._forget(path)
 
     def _forget(self, path: Path) -> None:
+        self._listed.discard(path)
         self._shard = {key: shard for key, shard in self._shard.items() if shard != path}
 
 

@@ -70,7 +70,6 @@ class Detection(Evaluator):
     version: ClassVar[int] = 1
     fine_tunes: ClassVar[bool] = True
     takes: ClassVar[str] = "boxes"
-    several_processes: ClassVar[bool] = True
     draws_later: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "flsl": {},
@@ -141,7 +140,6 @@ class Detection(Evaluator):
     train_seed: int = setting(0, "seed of initial weights, order and augmentation", minimum=0)
     train_split: str | None = setting(None, "split that is learned from; none: the data set's own")
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
-    gpus: int = runtime(1, "number of processes to start on this machine, one for each GPU", minimum=1, maximum=64)
     visualise: int = runtime(0, "number of scored images to draw, with truth and detections", minimum=0, maximum=100_000)
 
     def headline(self) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Linear(FewShot):
             details = {**census(space, held[number]), **layer.details}
             scores = counts.scores(names, number, space.names, self.absent, point, details)  # type: ignore[arg-type]
             yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", "identity"))
-        if self.visualise and run.pictures is not None and rank() == 0:
+        if self.visualise and run.pictures is not None:
             largest = max(range(len(points)), key=lambda number: len(held[number]))
             layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
 

@@ -26,31 +26,29 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
 from densebench.console import progress, warn
 from densebench.datasets.dataset import Dataset, Item, limited
-from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
+from densebench.evals.linear.batches import Source, classes_read
 from densebench.evals.linear.layers import Layers
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.option_groups import FewShot, check_rates
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Sample, Stage
-from densebench.evaluation.whole_images import features_of, features_stage, truth_map, whole_view
-from densebench.features.extract import DTYPES, Features, Normalisation, autocast
-from densebench.features.pipeline import BATCH
-from densebench.features.views import CropView, View, named_generator
+from densebench.evaluation.whole_images import features_of, features_stage, whole_view
+from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics.device_copy import on_device
@@ -58,11 +56,10 @@ from densebench.numerics.host_copy import HostCopy
 from densebench.numerics.sgd_layers import Heads, labelled_pixels
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
-from densebench.processes import add_all_parts, consecutive, from_main, rank, resolve_device, resolve_workers, total
+from densebench.processes import add_all_parts, from_main, rank, resolve_device, total
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
-HELD_LABELS = 2**30  # bytes of label maps that are kept between epochs, without augmentation; more are read again
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ class LinearProbes(FewShot):
                     for i, rate in enumerate(curves)
                 }
                 scores = scores_of_rates(by_rate, courses, details)
-                if run.pictures is not None and self.visualise and rank() == 0 and row == int(chosen.sum(1).argmax()):
+                if run.pictures is not None and self.visualise and row == int(chosen.sum(1).argmax()):
                     best = self.learning_rates.index(scores[-1].details["learning_rate"])
                     layers.draw(limited(val, self.visualise), weights[number, best], run.pictures)
                     draw_curves(run.pictures / "learning-curves.png", courses)
@@ -249,151 +246,9 @@ class LinearProbes(FewShot):
         return heads.step(features, labels, factor, pixels=total(labelled_pixels(labels)), adding=add_all_parts)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Training batches of several subsets of equal size, each with its seed: features and label maps, epoch by epoch.
-
-    cached: features of images without augmentation; None where every image is cropped at random in every epoch. held: label
-    maps of these images that were read, by name.
-    """
-
-    options: LinearProbes
-    backbone: Backbone
-    space: LabelSpace
-    view: View
-    subsets: Sequence[Sequence[Item]]
-    seeds: Sequence[int]
-    cached: Features | None
-    held: dict[str, UInt8[Tensor, "h w"]] = field(default_factory=dict)
-
-    def __call__(
-        self, epoch: int, heads: Heads
-    ) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b rows columns"]]]:
-        """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch.
-
-        Of several processes each gets its share of every batch, which may be none: whole parts of those in which the heads add
-        up their gradients.
-        """
-        orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
-        size, count = self.options.train_batch, len(self.subsets[0])
-        steps = [[order[start : start + size] for order in orders] for start in range(0, count, size)]
-        steps = [[chosen[self.share(heads, len(chosen))] for chosen in step] for step in steps]
-        views = [self.view_of(seed, epoch) for seed in self.seeds]
-        wanted = [
-            (items[i], view)
-            for step in steps
-            for items, view, chosen in zip(self.subsets, views, step, strict=True)
-            for i in chosen
-        ]
-        loaded = self.load(wanted)
-        for step in steps:
-            if not step[0]:
-                yield self.nothing(len(step))
-                continue
-            pairs = [next(loaded) for chosen in step for _ in chosen]
-            shape = (len(step), len(step[0]))
-            features, labels = (torch.stack(part) for part in zip(*pairs, strict=True))
-            yield features.unflatten(0, shape), labels.unflatten(0, shape)
-
-    @property
-    def label_size(self) -> int:
-        """The side of the label maps that are learned from, px."""
-        assert self.view.size is not None
-        return self.options.mask_size or self.view.size
-
-    def share(self, heads: Heads, images: int) -> slice:
-        """Return which images of a batch this process gets."""
-        parts = consecutive(heads.parts(images, (self.label_size, self.label_size)))
-        return slice(parts[0].start, parts[-1].stop) if parts else slice(0, 0)
-
-    def nothing(self, problems: int) -> tuple[Float[Tensor, "p 0 gh gw d"], UInt8[Tensor, "p 0 rows columns"]]:
-        """Return a batch without images."""
-        assert self.view.size is not None
-        side = self.view.size // self.backbone.stride
-        labels = torch.empty(problems, 0, self.label_size, self.label_size, dtype=torch.uint8)
-        return torch.empty(problems, 0, side, side, self.backbone.dim), labels
-
-    def view_of(self, seed: int, epoch: int) -> View | CropView:
-        """Return the view of the training images of one seed in an epoch."""
-        assert self.view.size is not None
-        return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
-
-    def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """Return the label map of an image without augmentation; it is kept as long as HELD_LABELS allows."""
-        if item.name in self.held:
-            return self.held[item.name]
-        label = label_of(self.options, self.space, item, view)
-        if (len(self.held) + 1) * label.numel() <= HELD_LABELS:
-            self.held[item.name] = label
-        return label
-
-    def load(
-        self, wanted: Sequence[tuple[Item, View | CropView]]
-    ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
-        """Yield features and label maps in the order of `wanted`, from the cache or by the backbone."""
-        options = self.options
-        if self.cached is not None or not wanted:
-            for item, view in wanted:
-                assert self.cached is not None
-                yield self.cached[item], self.label(item, view)
-            return
-        device = resolve_device(options.device)
-        backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
-        workers = resolve_workers(options.workers, len(wanted))
-        crops, together = _Crops(options, self.space, wanted), options.batch_size or BATCH
-        assert self.view.size is not None
-        bytes_of_one = 3 * torch.float32.itemsize * self.view.size**2 + self.label_size**2
-        loader = make_loader(
-            crops, _collate, workers, device.type == "cuda", batch_bytes=together * bytes_of_one, batch_size=together
-        )
-        for images, labels in checked(loader):
-            images = images.to(device, non_blocking=True)
-            with torch.inference_mode(), autocast(device, options.precision):
-                grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
-            for grid, label in zip(grids.float(), labels, strict=True):
-                yield grid.clone(), label
-
-
-def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-    """Return the label map that a training image is compared with."""
-    return truth_map(space, view, item, options.mask_size, options.mask_resample)
-
-
-def classes_read(space: LabelSpace, items: Sequence[Item]) -> None:
-    """Read the label maps of some images: the sample of the stage that reads them all."""
-    classes_shown(space, items)
-
-
-class _Crops(Samples):
-    """Images and label maps under random views, decoded in worker processes."""
-
-    def __init__(self, options: LinearProbes, space: LabelSpace, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
-        self.options, self.space, self.wanted = options, space, wanted
-
-    def __len__(self) -> int:
-        return len(self.wanted)
-
-    def sample(self, key: int) -> tuple[Tensor, UInt8[Tensor, "h w"]]:
-        """Return a view and its label map."""
-        item, view = self.wanted[key]
-        dataset = self.space.dataset
-        image = view.image(dataset.image(item), dataset.image_digest(item))
-        return image, label_of(self.options, self.space, item, view)
-
-
-def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-    """Return views as one batch, and their label maps."""
-    images, labels = zip(*batch, strict=True)
-    return torch.stack(images), list(labels)
-
-
 def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
     """Return groups of rows of `chosen` with equally many images, which can be trained together."""
     by_size: dict[int, list[int]] = {}
     for row, size in enumerate(chosen.sum(1).tolist()):
         by_size.setdefault(size, []).append(row)
     return list(by_size.values())
-
-
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    return named_generator(f"order {seed} {epoch}").permutation(count).tolist()
