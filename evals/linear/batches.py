@@ -19,7 +19,7 @@ from densebench.features.extract import DTYPES, Features, Normalisation, autocas
 from densebench.features.pipeline import BATCH
 from densebench.features.views import CropView, View, named_generator
 from densebench.numerics.sgd_layers import Heads
-from densebench.processes import consecutive, resolve_device, resolve_workers
+from densebench.processes import consecutive, resolve_device, resolve_workers, world_size
 
 HELD_LABELS = 2**30  # bytes of label maps that are kept between epochs, without augmentation; more are read again
 
@@ -66,8 +66,7 @@ class Source:
     ) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b rows columns"]]]:
         """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch.
 
-        Of several processes each gets its share of every batch, which may be none: whole parts of those in which the heads add
-        up their gradients.
+        Of several processes each gets its share of every batch, which may be none.
         """
         orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
         size, count = self.options.train_batch, len(self.subsets[0])
@@ -97,9 +96,16 @@ class Source:
         return self.options.mask_size or self.view.size
 
     def share(self, heads: Heads, images: int) -> slice:
-        """Return which images of a batch this process gets."""
-        parts = consecutive(heads.parts(images, (self.label_size, self.label_size)))
-        return slice(parts[0].start, parts[-1].stop) if parts else slice(0, 0)
+        """Return which images of a batch this process gets: whole parts of those in which one process adds up its gradients.
+
+        Sums of several processes are then those of one, bit for bit. A batch of fewer parts than processes is divided evenly;
+        its sums differ by rounding.
+        """
+        parts = heads.parts(images, (self.label_size, self.label_size))
+        if len(parts) < world_size():
+            parts = [slice(number, number + 1) for number in range(images)]
+        mine = consecutive(parts)
+        return slice(mine[0].start, mine[-1].stop) if mine else slice(0, 0)
 
     def nothing(self, problems: int) -> tuple[Float[Tensor, "p 0 gh gw d"], UInt8[Tensor, "p 0 rows columns"]]:
         """Return a batch without images."""
