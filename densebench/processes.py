@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from densebench.console import one_line
 from densebench.errors import UserError
 from densebench.launching import Elsewhere, begin_together, note_failure
+from densebench.numerics.partial_sums import add_parts
 
 T = TypeVar("T")
 FEW_IMAGES = 256  # below this, starting worker processes costs more than it saves
@@ -236,6 +237,32 @@ def exchanged(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> lis
 def dealt(work: Sequence[T]) -> list[T]:
     """Return what of some work this process does: every n-th part of it, from its rank on. All of it in a single process."""
     return list(work[rank() :: world_size()])
+
+
+def consecutive(work: Sequence[T]) -> Sequence[T]:
+    """Return what of some work this process does where order matters: neighbours, those of rank 0 first, evenly many each.
+
+    All of it in a single process; nothing where there is less work than processes and others do it.
+    """
+    start, stop = (len(work) * number // world_size() for number in (rank(), rank() + 1))
+    return work[start:stop]
+
+
+def add_all_parts(totals: Sequence[Tensor], parts: Iterable[Sequence[Tensor]]) -> None:
+    """Add the parts of all processes to the totals, in place: those of rank 0 first, then those of the next rank, and so on.
+
+    Totals must begin alike in all processes, and end alike. With parts from `consecutive` work they are, bit for bit, what a
+    single process makes of all parts in their order. The parts are computed in all processes at once, and held until then.
+    """
+    if world_size() == 1:
+        add_parts(totals, parts)
+        return
+    held = list(parts)
+    for turn in range(world_size()):
+        if turn == rank():
+            add_parts(totals, held)
+        for total in totals:
+            dist.broadcast(total, turn, group=None if total.is_cuda else _patient_group())
 
 
 def collected(results: Sequence[T]) -> list[T]:

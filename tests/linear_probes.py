@@ -106,9 +106,9 @@ def noted_steps(monkeypatch):
     """Return a list to which every step of a layer adds what it was given."""
     steps, plain = [], Heads.step
 
-    def step(self, features, labels, factor=1.0):
+    def step(self, features, labels, factor=1.0, **more):
         steps.append((features.detach().clone(), labels.clone(), factor))
-        return plain(self, features, labels, factor)
+        return plain(self, features, labels, factor, **more)
 
     monkeypatch.setattr(Heads, "step", step)
     return steps

@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8
 
 from densebench.console import progress
 from densebench.datasets.dataset import IGNORED, Dataset, Item
+from densebench.processes import collected, dealt
 
 
 class LabelSpace:
@@ -53,13 +54,17 @@ class LabelSpace:
 def classes_shown(space: LabelSpace, items: Sequence[Item], used: Any = None, label: str = "training labels") -> np.ndarray:
     """Return which classes each image shows: bool [images, classes], False for images that are not used (None: all are).
 
-    Raises UserError naming the file of a label map that is missing, of the wrong size or out of range.
+    Several processes divide the images. Raises UserError naming the file of a label map that is missing, of the wrong size or out
+    of range.
     """
     shown = np.zeros((len(items), space.classes), dtype=bool)
-    used = np.ones(len(items), dtype=bool) if used is None else used
-    with progress(label, int(used.sum())) as bar:
-        for row in np.flatnonzero(used).tolist():
+    rows = list(range(len(items))) if used is None else np.flatnonzero(used).tolist()
+    mine, found = dealt(rows), []
+    with progress(label, len(mine)) as bar:
+        for row in mine:
             present = np.unique(space.read_truth(items[row]))
-            shown[row, present[present != IGNORED]] = True
+            found.append(present[present != IGNORED])
             bar.advance()
+    for row, present in zip(rows, collected(found), strict=True):
+        shown[row, present] = True
     return shown

@@ -62,14 +62,13 @@ def scores(
         with run.stage("training"), run.workspace("mmseg", world.size) as work:
             folder, names = work / digest(list(rates), 8), [item.name for item in drawn]
             histories.append(train(backbone, data, setup, rates, folder, world, drawn=names, workers=workers))
-    if world.is_main:
-        details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
-        with run.stage("scoring"):
-            outcome = Outcome.of(histories, space, [item.name for item in val], options.absent)
-            results = outcome.scores(options.points(dataset)[0], details)
-        if run.pictures is not None:
-            outcome.draw(dataset, drawn, run.pictures)
-        yield from results  # after the pictures: a known point is not trained again, and so not drawn either
+    details = {"images": len(train_items), "absent": space.absent(np.any(shown, axis=0))}
+    with run.stage("scoring"):
+        outcome = Outcome.of(histories, space, [item.name for item in val], options.absent)
+        results = outcome.scores(options.points(dataset)[0], details)
+    if run.pictures is not None and world.is_main:
+        outcome.draw(dataset, drawn, run.pictures)
+    yield from results  # after the pictures: a known point is not trained again, and so not drawn either
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ pass, so that ten regularisations cost little more than one.
 
 On a GPU the next directions are queued before the host reads whether every step was accepted; where one was not, they are
 dropped. So the host never waits for work that it has just queued.
+
+Several processes divide the rows: each passes `loss` its own, and an `adding` that adds the sums over all rows in every process.
+From equal sums each makes the same steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from densebench.numerics.host_copy import HostCopy, is_asynchronous
+from densebench.numerics.partial_sums import Adding, add_parts
 
 ROUNDING = 2e-7  # of a mean over rows whose terms are float32
 
@@ -31,27 +35,32 @@ Rows = Callable[[], Iterable[tuple[Float[Tensor, "m d"], Float[Tensor, "m c"]]]]
 
 
 def loss(
-    rows: Rows, weights: Float[Tensor, "l d_plus_1 c"], l2: Float[Tensor, " l"]
+    rows: Rows, weights: Float[Tensor, "l d_plus_1 c"], l2: Float[Tensor, " l"], adding: Adding = add_parts
 ) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
     """Return the objective of each problem and its gradient; the last row of the weights is the bias, which is not regularised.
 
     Products are in the type of the rows (float32, say), sums over rows and all else in that of the weights (float64, say).
+    adding: adds the sums over some rows to the totals.
     """
+    problems, d_plus_1, classes = weights.shape
+    values, slopes = torch.zeros_like(l2), weights.new_zeros(d_plus_1, problems * classes)
+    mass = torch.zeros((), dtype=torch.float64, device=weights.device)
+    adding((slopes[:-1], slopes[-1], values, mass), _sums(rows, weights))
+    gradient = slopes.view(-1, problems, classes).transpose(0, 1) / mass
+    gradient[:, :-1] += l2[:, None, None] * weights[:, :-1]
+    return values / mass + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2)), gradient
+
+
+def _sums(rows: Rows, weights: Float[Tensor, "l d_plus_1 c"]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yield the sums over some rows at a time: gradients of slopes and of biases, losses, and the mass of labels."""
     problems, _, classes = weights.shape
-    value, gradient = torch.zeros_like(l2), torch.zeros_like(weights).transpose(0, 1).flatten(1)
-    total = torch.zeros((), dtype=torch.float64, device=weights.device)
     for x, y in rows():
         flat = weights.transpose(0, 1).flatten(1).to(x.dtype)
         logits = torch.addmm(flat[-1], x, flat[:-1]).view(len(x), problems, classes)
         norm, mass = logits.logsumexp(dim=2), y.sum(dim=1)
-        value += (mass[:, None] * norm - torch.einsum("mlc,mc->ml", logits, y)).sum(dim=0, dtype=value.dtype)
+        value = (mass[:, None] * norm - torch.einsum("mlc,mc->ml", logits, y)).sum(dim=0, dtype=weights.dtype)
         slope = (logits - norm[:, :, None]).exp_().mul_(mass[:, None, None]).sub_(y[:, None]).flatten(1)
-        gradient[:-1] += x.T @ slope
-        gradient[-1] += slope.sum(dim=0, dtype=gradient.dtype)
-        total += mass.sum(dtype=torch.float64)
-    gradient = gradient.view(-1, problems, classes).transpose(0, 1) / total
-    gradient[:, :-1] += l2[:, None, None] * weights[:, :-1]
-    return value / total + l2 / 2 * weights[:, :-1].square().sum(dim=(1, 2)), gradient
+        yield x.T @ slope, slope.sum(dim=0, dtype=weights.dtype), value, mass.sum(dtype=torch.float64)
 
 
 def fit(
@@ -64,13 +73,17 @@ def fit(
     tolerance: float,
     device: torch.device,
     start: Float[Tensor, "l d_plus_1 c"] | None = None,
+    adding: Adding = add_parts,
 ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
-    """Return the weights for each strength of regularisation, and how the search ended; it begins at `start`, or at 0."""
+    """Return the weights for each strength of regularisation, and how the search ended; it begins at `start`, or at 0.
+
+    adding: adds the sums over some rows to the totals, see `loss`.
+    """
     strengths = torch.tensor(l2, dtype=torch.float64, device=device)
     shape = (len(l2), width + 1, classes)
 
     def function(points: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = loss(rows, points.view(shape), strengths)
+        value, gradient = loss(rows, points.view(shape), strengths, adding)
         return value, gradient.flatten(1)
 
     begin = torch.zeros(shape, device=device) if start is None else start

@@ -14,13 +14,19 @@ def mean_and_variance(parts: Iterable[Float[Tensor, "_ d"]]) -> tuple[Float[Tens
 
     variance = E[x x] - E[x] E[x], which rounding may leave slightly below 0.
     """
-    total = squares = torch.zeros(())
-    rows = 0
-    for part in parts:
-        wide = part.double()
-        total, squares, rows = total + wide.sum(0), squares + wide.square().sum(0), rows + len(wide)
-    mean = total / rows
-    return mean, squares / rows - mean.square()
+    return of_sums(sum(map(sums, parts), start=torch.zeros(())))
+
+
+def sums(part: Float[Tensor, "m d"]) -> Float[Tensor, "3 d"]:
+    """Return, in float64, the sum of each feature over the rows, that of its square, and how many rows there are."""
+    wide = part.double()
+    return torch.stack([wide.sum(0), wide.square().sum(0), wide.new_full((wide.shape[1],), len(wide))])
+
+
+def of_sums(total: Float[Tensor, "3 d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """Return mean and variance from the `sums` of all parts together."""
+    mean = total[0] / total[2]
+    return mean, total[1] / total[2] - mean.square()
 
 
 def standard_scores(rows: Float[Tensor, "m d"], mean: Float[Tensor, "d"], deviation: Float[Tensor, "d"]) -> Float[Tensor, "m d"]:

@@ -4,17 +4,23 @@ The literature trains a 1 x 1 convolution on bilinearly upsampled patch features
 weights sum to one, so upsampling the logits instead gives the same values and gradients, with as many channels as classes
 instead of as many as features. Heads that share a batch differ in learning rate alone: one product serves them all, and none
 touches another's parameters, so one that diverges leaves the others as they are.
+
+Several processes divide the images of a step: each passes `step` its own, how many pixels all images have, and an `adding` that
+adds the gradients of all parts in every process. Images are computed a few at a time (`Heads.parts`); a process that takes whole
+parts changes no bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+
+from densebench.numerics.partial_sums import Adding, add_parts
 
 CHUNK = 2**22  # logits computed at once: few enough for the caches of a processor
 
@@ -44,6 +50,11 @@ def cross_entropy(
     truth = labels.long()[:, None].expand(p, layers, *labels.shape[1:])
     each = F.cross_entropy(logits.flatten(0, 2), truth.flatten(0, 2), ignore_index=ignore_index, reduction="none")
     return each.view(p, layers, -1).sum(-1) / pixels[:, None]
+
+
+def labelled_pixels(labels: UInt8[Tensor, "p b h w"]) -> Int[Tensor, "p"]:
+    """Return how many pixels of each problem carry a label."""
+    return (labels != 255).flatten(1).sum(1)
 
 
 class Heads:
@@ -76,25 +87,43 @@ class Heads:
         """The layers as they are; the last row of each is its bias."""
         return torch.stack([layer.detach() for layer in self._layers], dim=1)
 
+    def parts(self, images: int, size: tuple[int, int]) -> list[slice]:
+        """Return which of the images of a step, with label maps of `size`, are computed together, part after part."""
+        problems, _, classes = self._layers[0].shape
+        at_once = max(1, CHUNK // (problems * len(self._layers) * classes * size[0] * size[1]))
+        return [slice(start, min(start + at_once, images)) for start in range(0, images, at_once)]
+
     def step(
-        self, features: Float[Tensor, "p b h w d"], labels: UInt8[Tensor, "p b rows columns"], factor: float = 1.0
+        self,
+        features: Float[Tensor, "p b h w d"],
+        labels: UInt8[Tensor, "p b rows columns"],
+        factor: float = 1.0,
+        *,
+        pixels: Int[Tensor, "p"] | None = None,
+        adding: Adding = add_parts,
     ) -> Float[Tensor, "p l"]:
-        """Make one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it."""
-        size = (labels.shape[-2], labels.shape[-1])
-        pixels = (labels != 255).flatten(1).sum(1).clamp(min=1).float()
-        self.optimiser.zero_grad(set_to_none=True)
-        at_once = max(1, CHUNK // (features.shape[0] * len(self._layers) * self._layers[0].shape[-1] * size[0] * size[1]))
-        total = torch.zeros(features.shape[0], len(self._layers), device=features.device)
-        for start in range(0, features.shape[1], at_once):
-            part = slice(start, start + at_once)
-            layers = torch.stack(self._layers, dim=1)
-            loss = cross_entropy(upsampled(features[:, part], layers, size), labels[:, part], pixels)
-            loss.sum().backward()
-            total += loss.detach()
+        """Make one step at `factor` times the rates, on the mean over a batch's labelled pixels; return the losses before it.
+
+        pixels: labelled pixels of the whole batch, where the images are only some of it. adding: adds the gradients and losses
+        of parts to the totals.
+        """
+        pixels = labelled_pixels(labels) if pixels is None else pixels
+        layers = torch.stack([layer.detach() for layer in self._layers], dim=1).requires_grad_()
+        gradient, losses = torch.zeros_like(layers), torch.zeros(layers.shape[:2], device=features.device)
+        adding((gradient, losses), self._slopes(layers, features, labels, pixels.clamp(min=1).float()))
+        for layer, of_layer in zip(self._layers, gradient.unbind(1), strict=True):
+            layer.grad = of_layer.contiguous()
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.optimiser.step()
-        return total
+        return losses
+
+    def _slopes(self, layers: Tensor, features: Tensor, labels: Tensor, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the gradient of the layers and the losses of each part of the images."""
+        size = (labels.shape[-2], labels.shape[-1])
+        for part in self.parts(features.shape[1], size):
+            loss = cross_entropy(upsampled(features[:, part], layers, size), labels[:, part], pixels)
+            yield torch.autograd.grad(loss.sum(), layers)[0], loss.detach()
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights and momentum, from which training resumes."""

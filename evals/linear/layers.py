@@ -23,6 +23,7 @@ from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.numerics.segmentation import confusion_matrices, counted_pairs
 from densebench.pictures.canvas import save
+from densebench.processes import collected, dealt
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ class Layers:
             yield item, HostCopy(counted_pairs(self.label_maps(item, weights), truth, self.space.classes))
 
     def count(self, items: Sequence[Item], weights: Float[Tensor, "s d_plus_1 c"]) -> Counts:
-        """Return the confusion matrices of all images for each of several layers."""
-        counts = Counts(len(weights), self.space.classes)
-        with progress("scoring", len(items)) as bar:
-            for item, confusions in self.confusions(items, weights):
-                counts.add(item.name, confusions)
+        """Return the confusion matrices of all images for each of several layers. Several processes divide the images."""
+        counts, mine = Counts(len(weights), self.space.classes), dealt(items)
+        counted = []
+        with progress("scoring", len(mine)) as bar:
+            for item, confusions in self.confusions(mine, weights):
+                counted.append((item.name, counts.add(item.name, confusions)))
                 bar.advance()
+        for name, pairs in collected(counted):
+            counts.restore(name, pairs)
         return counts
 
     def draw(self, items: Sequence[Item], weights: Float[Tensor, "d_plus_1 c"], folder: Path) -> None:

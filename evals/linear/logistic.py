@@ -42,10 +42,20 @@ from densebench.numerics import segmentation as metrics
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.device_memory import free_bytes
 from densebench.numerics.logistic import Minimum, Rows, fit
-from densebench.numerics.moments import mean_and_variance
+from densebench.numerics.moments import of_sums, sums
 from densebench.numerics.patch_labels import Labelling
 from densebench.options import setting
-from densebench.processes import resolve_device
+from densebench.processes import (
+    add_all_parts,
+    alone,
+    collected,
+    consecutive,
+    dealt,
+    from_main,
+    rank,
+    resolve_device,
+    world_size,
+)  # fmt: skip
 from densebench.results.score import Point, Score, heading, without_seed
 
 CHUNK = 65536  # rows (patches) processed at once
@@ -97,7 +107,7 @@ class Linear(FewShot):
         held = [[views for views, inside in zip(labelled, row, strict=True) if inside] for row in chosen[:, chosen.any(0)]]
         with run.stage("fit"), run.workspace("linear") as folder:
             store = Store(folder, {"protocol": "linear"})
-            fitted = [probe.fitted(point, views, store) for point, views in zip(points, held, strict=True)]
+            fitted = probe.fitted(points, held, store)
         with run.stage("scoring"):
             weights = torch.stack([layer.weights for layer in fitted])
             layers = replace(probe.layers, features=queries)
@@ -136,34 +146,58 @@ class Probe:
         """What labels training images, from their features."""
         return Layers(self.dataset, self.space, self.view, self.features, self.device)
 
-    def fitted(self, point: Point, labelled: Sequence[LabelledView], store: Store) -> Fitted:
-        """Return the layer of a point: regularisation is chosen on a tenth of the images, then all are fitted.
+    def fitted(self, points: Sequence[Point], held: Sequence[Sequence[LabelledView]], store: Store) -> list[Fitted]:
+        """Return the layer of every point, which learns from the views that `held` has for it.
 
-        A layer that a killed run has fitted comes from the store. Raises UserError where no patch has a class.
+        Layers that a killed run has fitted come from the store. Several processes work on one large fit after the other together,
+        and deal out small ones whole. Raises UserError where no patch of a point has a class.
         """
-        name = digest([list(point), [view.item.name for view in labelled]], 16)
-        at = heading(without_seed(point))
-        if not any(len(view.patches) for view in labelled):
-            raise UserError(f"no patch of the {len(labelled)} training images of {at} has a class; check their label maps")
-        if name not in store:
-            values, near, best = torch.zeros(len(self.options.l2)), None, 0
-            if len(self.options.l2) > 1:
-                values, candidates = self.select(labelled)
-                best = int(values.argmax())
-                near = candidates[[best]]
-            l2 = self.options.l2[best]
-            weights, minimum = self.fit(labelled, (l2,), near)
-            if not bool(minimum.converged[0]):
+        for point, labelled in zip(points, held, strict=True):
+            if not any(len(view.patches) for view in labelled):
+                at = heading(without_seed(point))
+                raise UserError(f"no patch of the {len(labelled)} training images of {at} has a class; check their label maps")
+        names = [digest([list(p), [view.item.name for view in views]], 16) for p, views in zip(points, held, strict=True)]
+        solved = from_main(lambda: {n: (store[n].clone(), store[f"{n} facts"].clone()) for n in names if n in store})
+        lacking = [number for number, name in enumerate(names) if name not in solved]
+        small = [number for number in lacking if len(chunks(held[number])) < world_size()]
+        small = sorted(small, key=lambda number: -len(held[number])) if len(small) >= world_size() else []
+        for number in sorted({*lacking} - {*small}):
+            solved[names[number]] = self.solution(held[number])
+            if rank() == 0:
+                store.add(_named(names[number], *solved[names[number]]))
+        found = []
+        for number in dealt(small):
+            with alone():
+                found.append((names[number], self.solution(held[number])))
+            store.add(_named(names[number], *found[-1][1]))
+        solved |= dict(collected(found))
+        for number in lacking:
+            if not solved[names[number]][1][2]:
+                at = heading(without_seed(points[number]))
                 warn(f"the fit at {at} ended at --iterations {self.options.iterations} above the tolerance")
-            facts = torch.tensor(
-                [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()], dtype=torch.float64
-            )
-            store.add({name: weights[0].cpu(), f"{name} facts": facts})
-        saved: list[float] = store[f"{name} facts"].tolist()
+        return [self.described(*solved[name]) for name in names]
+
+    def solution(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, "d_plus_1 c"], Float[Tensor, " facts"]]:
+        """Return weights and the facts that `described` reads: regularisation is chosen on a tenth of the images, then all are
+        fitted.
+        """
+        values, near, best = torch.zeros(len(self.options.l2)), None, 0
+        if len(self.options.l2) > 1:
+            values, candidates = self.select(labelled)
+            best = int(values.argmax())
+            near = candidates[[best]]
+        l2 = self.options.l2[best]
+        weights, minimum = self.fit(labelled, (l2,), near)
+        facts = [l2, float(minimum.iterations[0]), float(minimum.converged[0]), *values.tolist()]
+        return weights[0].cpu(), torch.tensor(facts, dtype=torch.float64)
+
+    def described(self, weights: Float[Tensor, "d_plus_1 c"], facts: Float[Tensor, " facts"]) -> Fitted:
+        """Return a layer with the details of its fit."""
+        saved: list[float] = facts.tolist()
         details: dict[str, Any] = {"l2": saved[0], "iterations": int(saved[1]), "converged": bool(saved[2])}
         if len(self.options.l2) > 1:
             details["selection"] = {f"{l2:g}": round(value, 2) for l2, value in zip(self.options.l2, saved[3:], strict=True)}
-        return Fitted(store[name].clone().to(self.device), details)
+        return Fitted(weights.to(self.device), details)
 
     def select(self, labelled: Sequence[LabelledView]) -> tuple[Float[Tensor, " l"], Float[Tensor, "l d_plus_1 c"]]:
         """Return for each strength the mIoU in % on a tenth of the images, and the weights that were fitted on the others.
@@ -177,8 +211,8 @@ class Probe:
         chosen = held_out(len(labelled))
         rest = sorted(set(range(len(labelled))) - set(chosen))
         weights, _ = self.fit([labelled[i] for i in rest], self.options.l2)
-        counted = self.layers.confusions([labelled[i].item for i in chosen], weights)
-        confusion = sum(of_image for _, of_image in counted)
+        counted = self.layers.confusions(dealt([labelled[i].item for i in chosen]), weights)
+        confusion = sum(collected([sum(of_image for _, of_image in counted)]))
         ious = metrics.iou(metrics.tallies(torch.as_tensor(confusion)))
         return 100 * metrics.mean_iou(ious, "skip").nan_to_num(0.0).float(), weights
 
@@ -187,7 +221,7 @@ class Probe:
     ) -> tuple[Float[Tensor, "l d_plus_1 c"], Minimum]:
         """Return weights for raw features (standardisation is folded in) for each strength, and the minimum that was reached.
 
-        near: weights to start from; None: zeros.
+        near: weights to start from; None: zeros. Several processes divide the rows, by whole chunks.
         """
         mean, scale = self.statistics(labelled)
         if near is not None:
@@ -204,6 +238,7 @@ class Probe:
             tolerance=options.tolerance,
             device=self.device,
             start=near,
+            adding=add_all_parts,
         )
         slopes = weights[:, :-1] / scale[:, None]
         bias = weights[:, -1:] - (mean[:, None] * slopes).sum(dim=1, keepdim=True)
@@ -214,25 +249,23 @@ class Probe:
         width = self.features[labelled[0].item].shape[-1]
         if not self.options.standardise or not any(len(view.patches) for view in labelled):
             return torch.zeros(width, device=self.device), torch.ones(width, device=self.device)
-        mean, variance = mean_and_variance(self.features[view.item].flatten(0, 1)[view.patches] for view in labelled)
+        mine = (view for chunk in consecutive(chunks(labelled)) for view in chunk)
+        total = torch.zeros(3, width, dtype=torch.float64)
+        add_all_parts([total], ([sums(self.features[view.item].flatten(0, 1)[view.patches])] for view in mine))
+        mean, variance = of_sums(total)
         return mean.float().to(self.device), variance.clamp(min=1e-12).sqrt().float().to(self.device)
 
     def rows(self, labelled: Sequence[LabelledView], mean: Tensor, scale: Tensor) -> Rows:
-        """Return a function that yields all rows in chunks: from memory where they fit, else read again in every pass."""
+        """Return a function that yields this process's rows in chunks: from memory where they fit, else read in every pass."""
+        mine = consecutive(chunks(labelled))
 
         def read() -> Iterator[tuple[Tensor, Tensor]]:
-            batch: list[LabelledView] = []
-            for view in labelled:
-                batch.append(view)
-                if sum(len(view.patches) for view in batch) >= CHUNK:
-                    yield self.chunk(batch, mean, scale)
-                    batch = []
-            if batch:
-                yield self.chunk(batch, mean, scale)
+            for views in mine:
+                yield self.chunk(views, mean, scale)
 
         width = len(mean) + self.space.classes
         room = free_bytes(self.device) // 2 if self.device.type == "cuda" else IN_MEMORY
-        if 4 * width * sum(len(view.patches) for view in labelled) > room:
+        if 4 * width * sum(len(view.patches) for views in mine for view in views) > room:
             return read
         held = list(read())
         return lambda: held
@@ -244,3 +277,21 @@ class Probe:
         x = on_device(torch.cat([self.features[view.item].flatten(0, 1)[view.patches] for view in labelled]), self.device)
         y = on_device(torch.cat([view.labels for view in labelled]), self.device)
         return (x.float() - mean) / scale, y.float()
+
+
+def chunks(labelled: Sequence[LabelledView]) -> list[list[LabelledView]]:
+    """Return the views by whole images in chunks of at least CHUNK rows; the last one may have fewer."""
+    result: list[list[LabelledView]] = []
+    rows = CHUNK
+    for view in labelled:
+        if rows >= CHUNK:
+            result.append([])
+            rows = 0
+        result[-1].append(view)
+        rows += len(view.patches)
+    return result
+
+
+def _named(name: str, weights: Tensor, facts: Tensor) -> dict[str, Tensor]:
+    """Return what the store holds of a fitted layer."""
+    return {name: weights, f"{name} facts": facts}

@@ -19,8 +19,8 @@ stochastic depth (0.1) in the frozen backbone while training, small images of VO
 of 480 px padded to 512, from images with a long side of 520 px. Position tables are resized as the checkpoint's own code does
 (`--pos-embed`).
 
-With several processes the gradient of a step is the mean of theirs. Batch norm is synchronised on GPUs only, and the random draws
-of dropout depend on the number of processes.
+Several processes have equal shares of every batch: the crops, the random draws of dropout, the statistics of batch norm and the
+gradient of a step are those of one process, but for the order of sums.
 
 Numbers to reach (mIoU, ViT-S/16; CrIBo table 2; VOC, ADE20K, COCO-Stuff, Pascal Context): DINO 49.0, 23.4, 24.1, 32.4; CrIBo
 71.9, 31.8, 33.2, 40.7.

@@ -16,7 +16,8 @@ the last, incomplete batch of the scored split (1408 of VOC's 1449 images remain
 trains at full resolution, `--score-size none` scores there. `--augment none` trains on images as they are: their features come
 from the cache, so that a probe takes seconds.
 
-All learning rates and all seeds of a fraction are trained at once, each as if it were alone. Of several learning rates the one
+All learning rates and all seeds of a fraction are trained at once, each as if it were alone. Several processes divide the images
+of every step and add their gradients in the order of one process. Of several learning rates the one
 with the best mIoU on the scored split is reported, as the literature does, and all are recorded.
 
 Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
@@ -25,43 +26,40 @@ Numbers to reach (mIoU, VOC): DINO ViT-S/16 50.2 (neco; NeCo, ICLR 2025).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
 from densebench.console import progress, warn
 from densebench.datasets.dataset import Dataset, Item, limited
-from densebench.datasets.io.loader import Samples, checked, make_loader
 from densebench.errors import UserError
+from densebench.evals.linear.batches import Source, classes_read
 from densebench.evals.linear.layers import Layers
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import Course, scores_of_rates
 from densebench.evaluation.option_groups import FewShot, check_rates
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Sample, Stage
-from densebench.evaluation.whole_images import features_of, features_stage, truth_map, whole_view
-from densebench.features.extract import DTYPES, Features, Normalisation, autocast
-from densebench.features.pipeline import BATCH
-from densebench.features.views import CropView, View, named_generator
+from densebench.evaluation.whole_images import features_of, features_stage, whole_view
+from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy
-from densebench.numerics.sgd_layers import Heads
+from densebench.numerics.sgd_layers import Heads, labelled_pixels
 from densebench.options import axis, setting
 from densebench.pictures.curves import draw_curves
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import add_all_parts, from_main, rank, resolve_device, total
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448, "absent": "zero"}
-HELD_LABELS = 2**30  # bytes of label maps that are kept between epochs, without augmentation; more are read again
 
 
 @dataclass(frozen=True)
@@ -215,20 +213,18 @@ class LinearProbes(FewShot):
         heads = Heads(width, space.classes, self.learning_rates, source.seeds, **more)  # type: ignore[arg-type]
         name = digest([[item.name for item in items] for items in source.subsets] + [list(source.seeds)], 16)
         store = Store(folder, {"protocol": "linear"})
-        done = next((epoch for epoch in range(self.epochs, 0, -1) if f"{name} {epoch} losses" in store), 0)
-        losses = torch.zeros(0, len(source.seeds), len(self.learning_rates))
+        done, losses, state = from_main(partial(self.saved, store, name, len(source.seeds)))
         if done:
-            losses = store[f"{name} {done} losses"].clone()
-            parts = [f"{part} {i}" for part in ("layer", "momentum") for i in range(len(self.learning_rates))]
-            heads.restore({part: store[f"{name} {done} {part}"] for part in parts if f"{name} {done} {part}" in store})
+            heads.restore(state)
         with progress("training", self.epochs - done, "epochs") as bar:
             for epoch in range(done, self.epochs):
                 factor = 0.1 ** (epoch // self.drop_every)
-                moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch))
-                steps = torch.stack([heads.step(features, labels, factor) for features, labels in moved])
+                moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch, heads))
+                steps = torch.stack([self.step(heads, features, labels, factor) for features, labels in moved])
                 state = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
                 losses = torch.cat([losses, steps.cpu().mean(0)[None]])
-                store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
+                if rank() == 0:
+                    store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
                 bar.advance()
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
@@ -236,114 +232,18 @@ class LinearProbes(FewShot):
                 warn(f"learning rate {rate:g} diverged; it is recorded as such")
         return heads.weights, {rate: losses[:, :, i].numpy() for i, rate in enumerate(self.learning_rates)}
 
+    def saved(self, store: Store, name: str, problems: int) -> tuple[int, Tensor, dict[str, Tensor]]:
+        """Return how many epochs an earlier run has trained, their losses `[epochs problems rates]`, and the heads' state."""
+        done = next((epoch for epoch in range(self.epochs, 0, -1) if f"{name} {epoch} losses" in store), 0)
+        if not done:
+            return 0, torch.zeros(0, problems, len(self.learning_rates)), {}
+        parts = [f"{part} {i}" for part in ("layer", "momentum") for i in range(len(self.learning_rates))]
+        state = {part: store[f"{name} {done} {part}"].clone() for part in parts if f"{name} {done} {part}" in store}
+        return done, store[f"{name} {done} losses"].clone(), state
 
-@dataclass(frozen=True)
-class Source:
-    """Training batches of several subsets of equal size, each with its seed: features and label maps, epoch by epoch.
-
-    cached: features of images without augmentation; None where every image is cropped at random in every epoch. held: label
-    maps of these images that were read, by name.
-    """
-
-    options: LinearProbes
-    backbone: Backbone
-    space: LabelSpace
-    view: View
-    subsets: Sequence[Sequence[Item]]
-    seeds: Sequence[int]
-    cached: Features | None
-    held: dict[str, UInt8[Tensor, "h w"]] = field(default_factory=dict)
-
-    def __call__(self, epoch: int) -> Iterator[tuple[Float[Tensor, "p b gh gw d"], UInt8[Tensor, "p b h w"]]]:
-        """Yield the batches of an epoch, b images of each of p subsets, in orders that follow from the seeds and the epoch."""
-        orders = [_order(len(items), seed, epoch) for items, seed in zip(self.subsets, self.seeds, strict=True)]
-        size, count = self.options.train_batch, len(self.subsets[0])
-        steps = [[order[start : start + size] for order in orders] for start in range(0, count, size)]
-        views = [self.view_of(seed, epoch) for seed in self.seeds]
-        wanted = [
-            (items[i], view)
-            for step in steps
-            for items, view, chosen in zip(self.subsets, views, step, strict=True)
-            for i in chosen
-        ]
-        loaded = self.load(wanted)
-        for step in steps:
-            pairs = [next(loaded) for chosen in step for _ in chosen]
-            shape = (len(step), len(step[0]))
-            features, labels = (torch.stack(part) for part in zip(*pairs, strict=True))
-            yield features.unflatten(0, shape), labels.unflatten(0, shape)
-
-    def view_of(self, seed: int, epoch: int) -> View | CropView:
-        """Return the view of the training images of one seed in an epoch."""
-        assert self.view.size is not None
-        return self.view if self.cached is not None else CropView(self.view.size, f"{seed} {epoch}")
-
-    def label(self, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-        """Return the label map of an image without augmentation; it is kept as long as HELD_LABELS allows."""
-        if item.name in self.held:
-            return self.held[item.name]
-        label = label_of(self.options, self.space, item, view)
-        if (len(self.held) + 1) * label.numel() <= HELD_LABELS:
-            self.held[item.name] = label
-        return label
-
-    def load(
-        self, wanted: Sequence[tuple[Item, View | CropView]]
-    ) -> Iterator[tuple[Float[Tensor, "gh gw d"], UInt8[Tensor, "h w"]]]:
-        """Yield features and label maps in the order of `wanted`, from the cache or by the backbone."""
-        options = self.options
-        if self.cached is not None:
-            for item, view in wanted:
-                yield self.cached[item], self.label(item, view)
-            return
-        device = resolve_device(options.device)
-        backbone, normalise = self.backbone.to(device), Normalisation(self.backbone.mean, self.backbone.std)
-        workers = resolve_workers(options.workers, len(wanted))
-        crops, together = _Crops(options, self.space, wanted), options.batch_size or BATCH
-        assert self.view.size is not None
-        bytes_of_one = 3 * torch.float32.itemsize * self.view.size**2 + (options.mask_size or self.view.size) ** 2
-        loader = make_loader(
-            crops, _collate, workers, device.type == "cuda", batch_bytes=together * bytes_of_one, batch_size=together
-        )
-        for images, labels in checked(loader):
-            images = images.to(device, non_blocking=True)
-            with torch.inference_mode(), autocast(device, options.precision):
-                grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
-            for grid, label in zip(grids.float(), labels, strict=True):
-                yield grid.clone(), label
-
-
-def label_of(options: LinearProbes, space: LabelSpace, item: Item, view: View | CropView) -> UInt8[Tensor, "h w"]:
-    """Return the label map that a training image is compared with."""
-    return truth_map(space, view, item, options.mask_size, options.mask_resample)
-
-
-def classes_read(space: LabelSpace, items: Sequence[Item]) -> None:
-    """Read the label maps of some images: the sample of the stage that reads them all."""
-    classes_shown(space, items)
-
-
-class _Crops(Samples):
-    """Images and label maps under random views, decoded in worker processes."""
-
-    def __init__(self, options: LinearProbes, space: LabelSpace, wanted: Sequence[tuple[Item, View | CropView]]) -> None:
-        self.options, self.space, self.wanted = options, space, wanted
-
-    def __len__(self) -> int:
-        return len(self.wanted)
-
-    def sample(self, key: int) -> tuple[Tensor, UInt8[Tensor, "h w"]]:
-        """Return a view and its label map."""
-        item, view = self.wanted[key]
-        dataset = self.space.dataset
-        image = view.image(dataset.image(item), dataset.image_digest(item))
-        return image, label_of(self.options, self.space, item, view)
-
-
-def _collate(batch: list[Any]) -> tuple[Tensor, list[Tensor]]:
-    """Return views as one batch, and their label maps."""
-    images, labels = zip(*batch, strict=True)
-    return torch.stack(images), list(labels)
+    def step(self, heads: Heads, features: Tensor, labels: Tensor, factor: float) -> Float[Tensor, "p l"]:
+        """Make a step on the images of all processes, of which these are some; return the losses before it."""
+        return heads.step(features, labels, factor, pixels=total(labelled_pixels(labels)), adding=add_all_parts)
 
 
 def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
@@ -352,7 +252,3 @@ def _equal_sizes(chosen: np.ndarray) -> list[list[int]]:
     for row, size in enumerate(chosen.sum(1).tolist()):
         by_size.setdefault(size, []).append(row)
     return list(by_size.values())
-
-
-def _order(count: int, seed: int, epoch: int) -> list[int]:
-    return named_generator(f"order {seed} {epoch}").permutation(count).tolist()

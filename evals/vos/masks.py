@@ -45,11 +45,14 @@ class GivenMasks:
         """Return the path of the mask of a frame."""
         return self.folder / f"{item.name}.png"
 
-    def read(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int]) -> Iterator[Tracking]:
-        """Yield the masks of all frames. Raises UserError where one is missing, has a wrong size or too high an id."""
-        scored = [item for frames in sequences.values() for item in frames[1:-1]]
+    def check(self, sequences: Iterable[list[Item]]) -> None:
+        """Raise UserError where a mask that is scored is missing."""
+        scored = [item for frames in sequences for item in frames[1:-1]]
         if missing := [self.path(item) for item in scored if not self.path(item).is_file()]:
             raise UserError(f"{len(missing)} of {len(scored)} predicted masks are missing, the first is {missing[0]}; add them")
+
+    def read(self, videos: Videos, sequences: Mapping[str, list[Item]], objects: Mapping[str, int]) -> Iterator[Tracking]:
+        """Yield the masks of all frames. Raises UserError where one has a wrong size or too high an id."""
         for name, frames in sequences.items():
             for number, item in enumerate(frames):
                 inner = 0 < number < len(frames) - 1
@@ -122,19 +125,22 @@ class Sheets:
         assert self.folder is not None
         return self.folder / f"{name}.png"
 
+    def shows(self, tracking: Tracking) -> bool:
+        """Return whether a sheet shows this frame."""
+        return tracking.number in self.chosen.get(tracking.sequence, [])
+
     def drawn(self, name: str) -> bool:
         """Return whether a sequence needs no sheet, or has one."""
         return name not in self.chosen or self.path(name).is_file()
 
     def add(self, tracking: Tracking) -> None:
         """Add the label map of a frame; write the sheet after the last frame of its sequence."""
-        numbers = self.chosen.get(tracking.sequence, [])
-        if tracking.number not in numbers:
+        if not self.shows(tracking):
             return
         image, columns = self.videos.image(tracking.item), self._columns[tracking.sequence]
         masks = self.videos.label(tracking.item), tracking.prediction
         columns.append(row([overlaid(image, mask) for mask in masks], 4, down=True))
-        if tracking.number == numbers[-1]:
+        if tracking.number == self.chosen[tracking.sequence][-1]:
             save(row(columns, gap=4), self.path(tracking.sequence))
             columns.clear()
 

@@ -20,7 +20,8 @@ multiples.
 
 `--predictions DIR` scores given masks, <sequence>/<frame>.png, by the same measure and without a backbone. Sequences are
 read frame by frame: memory holds the context frames of as many sequences as `--batch-size`, whatever their length. Features are
-not cached: a whole data set's would take gigabytes, and every frame is needed once.
+not cached: a whole data set's would take gigabytes, and every frame is needed once. Sequences are dealt out to processes, and
+each process writes the masks of its own to the folder of --save-predictions.
 
 Numbers to reach (DAVIS 2017 val, J&F, J, F; FLSL table 4): DINO ViT-S/16 61.8, 60.2, 63.4; ViT-B/16 62.3, 60.7, 63.9; ViT-S/8
 69.9, 66.6, 73.1; FLSL ViT-S/16 65.6, 62.4, 69.4; ViT-B/16 66.1, 62.9, 70.0; ViT-S/8 73.5, 69.9, 78.1.
@@ -40,14 +41,14 @@ from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 from densebench.evals.vos.frames import FrameSize
 from densebench.evals.vos.masks import GivenMasks, SavedMasks, Sheets
-from densebench.evals.vos.scoring import Tally, scores
+from densebench.evals.vos.scoring import Tally, portions, scores
 from densebench.evals.vos.tracking import Tracker, Tracking
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.pipeline import BATCH
 from densebench.numerics.propagation import Window
 from densebench.options import runtime, select, setting
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import collected, from_main, rank, resolve_device, resolve_workers, world_size
 from densebench.results.score import Score
 
 LEAST_FRAMES = 3  # the first and the last one are not scored
@@ -160,24 +161,24 @@ class Vos(Evaluator):
                     f"the sequence {name} has {len(frames)} frames; the first and the last are not scored: give three"
                 )
         about = {"backbone": backbone.identity(), "settings": self.settings(dataset), "dataset": dataset.digest(split, items)}
-        saved = SavedMasks(Path(self.save_predictions), about) if self.save_predictions and not run.drawing else None
         sheets = Sheets(videos, sequences, self.visualise, run.pictures)
+        sheets.chosen = from_main(lambda: sheets.chosen)  # others than the main process have no folder of pictures
         if run.drawing:
             sequences = {name: sequences[name] for name in sheets.chosen}
         tally = Tally(videos, sequences, objects, run)
-        open_ = [
-            n for n in sequences if not (tally.finished(n) and sheets.drawn(n) and (saved is None or saved.has(sequences[n])))
-        ]
-        maps = self.maps(backbone, videos, {name: sequences[name] for name in open_}, objects, run)
-        with progress("frames", sum(len(sequences[name]) for name in open_), "frames") as bar:
-            for tracking in maps:
-                with run.stage("scoring"):
-                    tally.add(tracking)
-                with run.stage("pictures"):
-                    sheets.add(tracking)
-                    if saved is not None:
-                        saved.write(tracking)
-                bar.advance()
+        saved = self.saved(about) if self.save_predictions and not run.drawing else None
+
+        def is_open(name: str) -> bool:
+            return not (tally.finished(name) and sheets.drawn(name) and (saved is None or saved.has(sequences[name])))
+
+        open_ = from_main(lambda: [name for name in sequences if is_open(name)])
+        if self.predictions is not None:
+            GivenMasks(Path(self.predictions)).check([sequences[name] for name in open_])
+        sizes = {name: videos.image_size(sequences[name][0]) for name in open_}
+        costs = {name: float(len(sequences[name]) * width * height) for name, (width, height) in sizes.items()}
+        mine = portions(costs, world_size())[rank()]
+        self.track(backbone, videos, {name: sequences[name] for name in mine}, objects, run, tally, sheets, saved)
+        tally.collect(mine if rank() else [*mine, *({*sequences} - {*open_})])
         if vanished := tally.vanished():
             warn(f"{len(vanished)} of {sum(objects.values())} objects are lost in the grid of patches: {', '.join(vanished)}")
         if sheets.chosen:
@@ -185,6 +186,38 @@ class Vos(Evaluator):
         if run.drawing:
             return
         yield from scores(tally.values(), {**tally.details(), **self.sizes(backbone, videos, sequences)})
+
+    def saved(self, about: dict[str, Any]) -> SavedMasks:
+        """Return the folder of --save-predictions, which the main process makes."""
+        assert self.save_predictions is not None
+        folder = Path(self.save_predictions)
+        from_main(lambda: SavedMasks(folder, about).folder)
+        return SavedMasks(folder, about)
+
+    def track(
+        self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]], objects: dict[str, int], run: Run,
+        tally: Tally, sheets: Sheets, saved: SavedMasks | None,
+    ) -> None:  # fmt: skip
+        """Follow the objects of some sequences, those of this process, and score, draw and save every frame.
+
+        The main process draws what the others have followed.
+        """
+        shown: list[Tracking] = []
+        with progress("frames", sum(map(len, sequences.values())), "frames") as bar:
+            for tracking in self.maps(backbone, videos, sequences, objects, run):
+                with run.stage("scoring"):
+                    tally.add(tracking)
+                with run.stage("pictures"):
+                    if rank() == 0:
+                        sheets.add(tracking)
+                    elif sheets.shows(tracking):
+                        shown.append(tracking)
+                    if saved is not None:
+                        saved.write(tracking)
+                bar.advance()
+        for tracking in collected(shown) if sheets.chosen else ():
+            if rank() == 0:
+                sheets.add(tracking)
 
     def sizes(self, backbone: Backbone, videos: Videos, sequences: dict[str, list[Item]]) -> dict[str, Any]:
         """Return the sizes of resized frames, for the record; nothing for given masks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from densebench.files.atomic import cache_root, canonical_json, read_checked, wr
 from densebench.files.cache import Hold
 from densebench.numerics import video as video_metrics
 from densebench.numerics.bootstrap import bootstrap_mean_of_objects, interval
+from densebench.processes import collected
 from densebench.results.score import Score
 
 VARIANT = "official"
@@ -59,6 +60,11 @@ class Tally:
                 saved = {"values": self._values[name], "vanished": self._vanished[name]}
                 write_checked(self._folder / f"{name}.scores.json", canonical_json(saved).encode())
 
+    def collect(self, names: Iterable[str]) -> None:
+        """Give all processes the values of all. names: the sequences that this process answers for, each one in one process."""
+        for name, values, vanished in collected([(name, self._values[name], self._vanished[name]) for name in names]):
+            self._values[name], self._vanished[name] = values, vanished
+
     def values(self) -> dict[str, Float[np.ndarray, "frames objects 2"]]:
         """Return J and F by sequence, 0..1."""
         return {name: np.array(values) for name, values in self._values.items()}
@@ -72,6 +78,21 @@ class Tally:
         frames = sum(len(values) for values in self._values.values())
         counts = {"sequences": len(self.sequences), "objects": sum(self.objects.values()), "frames": frames}
         return counts | ({"vanished": lost} if (lost := self.vanished()) else {})
+
+
+def portions(costs: Mapping[str, float], count: int) -> list[list[str]]:
+    """Return what each of `count` processes does: the most costly piece of work first, to the process that has least to do.
+
+    costs: what each piece costs, by its name. A process keeps the order of `costs`; some may have nothing.
+    """
+    chosen: list[list[str]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for name in sorted(costs, key=lambda name: -costs[name]):
+        least = loads.index(min(loads))
+        chosen[least].append(name)
+        loads[least] += costs[name]
+    order = list(costs)
+    return [sorted(names, key=order.index) for names in chosen]
 
 
 def scores(values: Mapping[str, Float[np.ndarray, "frames objects 2"]], details: dict[str, Any]) -> list[Score]:

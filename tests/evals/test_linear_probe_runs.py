@@ -15,7 +15,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.backbones.loading import load_backbone
 from densebench.datasets.folders.opening import open_folder
 from densebench.errors import UserError
-from densebench.evals.linear import probes
+from densebench.evals.linear import batches
 from densebench.evaluation.protocol import Run
 from densebench.numerics.sgd_layers import Heads
 
@@ -176,16 +176,16 @@ def test_a_size_that_does_not_fit_is_refused(backbone):
 
 def test_label_maps_without_augmentation_are_read_once_where_memory_allows(backbone, monkeypatch):
     """Three epochs of ten images; then with room for three of the maps, 100 bytes each."""
-    read, plain = [], probes.label_of
+    read, plain = [], batches.label_of
 
     def noted(options, space, item, view):
         read.append(item.name)
         return plain(options, space, item, view)
 
-    monkeypatch.setattr(probes, "label_of", noted)
+    monkeypatch.setattr(batches, "label_of", noted)
     expected = values(evaluate(backbone, **PLAIN))
     assert sorted(read) == sorted(TRAIN)
     read.clear()
-    monkeypatch.setattr(probes, "HELD_LABELS", 350)
+    monkeypatch.setattr(batches, "HELD_LABELS", 350)
     assert values(evaluate(backbone, **PLAIN)) == expected
     assert len(read) == 3 + 3 * (len(TRAIN) - 3)

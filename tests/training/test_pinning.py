@@ -22,7 +22,8 @@ from densebench.bridges.torchvision import data as boxes
 from densebench.bridges.torchvision.options import Data
 from densebench.datasets import load_dataset
 from densebench.datasets.io.shared_memory import Transport
-from densebench.evals.linear import probes as linear_probes
+from densebench.evals.linear import batches
+from densebench.evals.linear.probes import LinearProbes
 from densebench.evals.vos import frames as vos_frames
 from densebench.evaluation.labels import LabelSpace
 from densebench.features import extract as features
@@ -41,7 +42,7 @@ def loaders(monkeypatch):
         raise Asked(pin_memory, next(iter(DataLoader(*arguments, **more))))
 
     monkeypatch.setattr("densebench.datasets.io.loader.Loader", spy)
-    monkeypatch.setattr(linear_probes, "resolve_device", torch.device)
+    monkeypatch.setattr(batches, "resolve_device", torch.device)
 
 
 def extracting(device, _):
@@ -51,8 +52,8 @@ def extracting(device, _):
 
 def probing(device, _):
     dataset, view = load_dataset("scenes"), View(16, 32)
-    options = linear_probes.LinearProbes(device=device, batch_size=2, workers=0, mask_size=32)
-    source = linear_probes.Source(options, load_backbone("pixels:16"), LabelSpace(dataset, "drop", "drop"), view, [], [], None)
+    options = LinearProbes(device=device, batch_size=2, workers=0, mask_size=32)
+    source = batches.Source(options, load_backbone("pixels:16"), LabelSpace(dataset, "drop", "drop"), view, [], [], None)
     next(source.load([(item, view) for item in dataset.part("train", 2)]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder, FCNHead, SegDataPreProcessor, SegmenterMaskTransformerHead
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.options import Data, Setup
+from densebench.bridges.mmsegmentation.whole_batch import draw_for_whole_batch
 from densebench.console import warn
 from densebench.features.extract import autocast
+from densebench.processes import total, world_size
 
 HEADS_APART = 512  # added to the seed of the backbone's random numbers in an iteration to get that of the heads
 WINDOWS = 8  # windows of an image that go through the backbone at once
@@ -78,7 +80,7 @@ def with_drop_path(trunk: nn.Module, rate: float) -> nn.Module:
     elif rate:
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):  # type: ignore[arg-type]
             block.drop_path2 = DropPath(share)
-    return trunk
+    return trunk if world_size() == 1 else draw_for_whole_batch(trunk)
 
 
 class BatchNormHead(BaseDecodeHead):
@@ -135,7 +137,8 @@ class SideBySide(EncoderDecoder):
             for number, head in enumerate(self.decode_head):
                 torch.manual_seed(seed)  # so that every head drops the same features
                 logits = self._upsampled(head.forward(features), truth.shape[1], truth.shape[2])
-                losses[f"loss_{number}"] = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
+                loss = head.loss_decode(logits, truth, ignore_index=head.ignore_index)
+                losses[f"loss_{number}"] = loss * of_whole_batch(truth, head) if world_size() > 1 else loss
         return losses
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Float[Tensor, "b heads_classes h w"]:
@@ -173,6 +176,17 @@ class SideBySide(EncoderDecoder):
         return data_samples
 
 
+def of_whole_batch(truth: Int[Tensor, "b h w"], head: BaseDecodeHead) -> float | Tensor:
+    """Return the factor by which the mean over processes of their losses becomes the loss of all their images together.
+
+    It is 1 for means over all pixels, of which processes have equally many, and else depends on how many of them count.
+    """
+    if not head.loss_decode.avg_non_ignore:
+        return 1.0
+    counted = (truth != head.ignore_index).sum()
+    return counted * world_size() / total(counted).clamp(min=1)
+
+
 def windows(height: int, width: int, crop: int, stride: int) -> list[tuple[int, int, int, int]]:
     """Return (top, bottom, left, right) of sliding windows in px; the last one in a row or column ends at the image's border."""
 
@@ -202,7 +216,7 @@ def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) 
     pad, size = setup.pad or setup.crop, setup.window or setup.crop
     side = pad + -pad % backbone.stride
     window = {"mode": "slide", "crop_size": (size, size), "stride": (setup.stride, setup.stride)}
-    return SideBySide(
+    model = SideBySide(
         frozen or Trained(backbone, setup.drop_path),
         len(rates),
         head_of(backbone.dim, len(data.classes), setup),
@@ -218,6 +232,9 @@ def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) 
         ),
         test_cfg=ConfigDict(window),
     )
+    if world_size() > 1:
+        draw_for_whole_batch(model)
+    return model
 
 
 def head_of(dim: int, classes: int, setup: Setup) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.resuming import discard_damaged, has_diverged, last_iteration, read_curves, write_curves
 from densebench.bridges.mmsegmentation.segmentor import SideBySide, build
 from densebench.bridges.mmsegmentation.validation import Counting, HeadIoU, Validation, validations, write_facts
+from densebench.bridges.mmsegmentation.whole_batch import normalise_whole_batch
 from densebench.console import Progress, notice, progress
 from densebench.errors import UserError
 from densebench.files.atomic import appending
@@ -182,8 +183,8 @@ class _Runner(Runner):
         model = model.to(self.device)
         if not self.distributed:
             return model
-        if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        on_gpu = self.device.type == "cuda"
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if on_gpu else normalise_whole_batch(model)
         devices = [self.device.index] if self.device.type == "cuda" else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=self.unused)
 
@@ -233,9 +234,9 @@ class Report(Hook):
         self.recent: list[Tensor] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed the model's random draws by the run's seed and the iteration."""
+        """Seed the model's random draws by the run's seed and the iteration: alike in all processes, see `whole_batch`."""
         _raise(data_batch)
-        torch.manual_seed((self.setup.options.train_seed * 1_000_003 + runner.iter) * 1024 + self.world.rank)
+        torch.manual_seed((self.setup.options.train_seed * 1_000_003 + runner.iter) * 1024)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Add the losses of an iteration; at every interval write the curves, and stop once all learning rates have diverged.
