@@ -16,6 +16,7 @@ from densebench.cli.completing import EntryCommand
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
+from densebench.cli.merge import merge
 from densebench.cli.new import new
 from densebench.cli.pretrain import pretrain
 from densebench.cli.quiet import Quiet, add_quiet
@@ -49,6 +50,7 @@ app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("leaderboard")(leaderboard)
 app.command("report")(report)
+app.command("merge")(merge)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")
