@@ -50,9 +50,9 @@ def merge(*results: str | Path, into: str | Path, prefer: str | Path | None = No
 
     into: a folder that may exist, and may be one of `results`; the records that it holds stay, or grow. prefer: one of the
     folders, whose scores count where others contradict them; without it a record with such scores is left as it is, and
-    `problems` names both values. Scores are one where metric, variant and axes are equal. Records that a process of this machine is
-    writing, broken ones, and those whose shards are not all here are left out and named too. A merge that is killed leaves
-    whole records, and another one continues; merging twice changes nothing.
+    `problems` names both values. Two scores are of the same thing where metric, variant and axes are equal. Records that a
+    process of this machine is writing, broken ones, and those whose shards are not all here are left out and named too. A merge
+    that is killed leaves whole records, and another one continues; merging twice changes nothing.
 
     Raises UserError for a folder that holds no records, and for a `prefer` that is none of the folders.
     """
@@ -138,14 +138,12 @@ def _merge_record(into: Path, name: str, versions: list[Version], prefer: Path |
         try:
             text = text_of(record)
         except ShapeError as error:
-            merged.problems.append(
-                f"{label_of(record)} of {' and '.join(v.where for v in versions)} {error}; it is left as it is"
-            )
+            where = " and ".join(version.where for version in versions)
+            merged.problems.append(f"{label_of(record)} of {where} {error}; it is left as it is")
             return
         if differing:
-            merged.notices.append(
-                f"{label_of(record)}: {len(differing)} scores differ in their details only: {differing[0]}, ..."
-            )
+            what = f"the details of {len(differing)} scores differ, such as {differing[0]}; their values are equal"
+            merged.notices.append(f"{label_of(record)}: {what}")
         _copy_pictures(into, name, versions, merged)
         if record == before:
             merged.same.append(name)

@@ -198,13 +198,11 @@ def _one(copies: Sequence[Version], prefer: Path | None, label: str, result: Ass
     _, clashes, _ = united(whole, favourite)
     which = Shard(copies[0].record["shard"]["index"], copies[0].record["shard"]["of"])
     if clashes:
-        raise UserError(
-            f"{label}: shard {which} is there twice, with other scores: {clashes[0]}; --prefer FOLDER says which counts"
-        )
+        twice = f"shard {which} is there twice, with other scores: {clashes[0]}"
+        raise UserError(f"{label}: {twice}; --prefer FOLDER says whose scores count")
     if len(copies) > 1:
-        result.notices.append(
-            f"{label}: shard {which} is in {' and in '.join(str(c.folders[0]) for c in copies)}, with equal scores"
-        )
+        where = " and in ".join(str(copy.folders[0]) for copy in copies)
+        result.notices.append(f"{label}: shard {which} is in {where}, with equal scores")
     return favourite or whole[0]
 
 

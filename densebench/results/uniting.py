@@ -1,4 +1,4 @@
-"""One record out of several versions of it: scores are united by what they are of, and two that contradict each other are named."""
+"""One record out of several versions of it: scores are united by what they are of, and contradictions are named."""
 
 from __future__ import annotations
 
