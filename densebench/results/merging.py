@@ -18,7 +18,7 @@ from densebench.results import shards
 from densebench.results.provenance import writer_lives
 from densebench.results.record import check_writable, read, text_of
 from densebench.results.record_keeping import scan
-from densebench.results.uniting import Version, label_of, united
+from densebench.results.uniting import Version, is_rehearsal, label_of, united
 
 SHOWN = 5  # contradicting scores that a line names
 
@@ -102,7 +102,20 @@ def _versions(folders: Sequence[Path], into: Path, prefer: Path | None, merged: 
     merged.notices += assembled.notices
     for version in assembled.versions:
         versions.setdefault(version.record["id"], []).append(version)
-    return versions
+    return _without_rehearsals(versions, into, merged)
+
+
+def _without_rehearsals(versions: dict[str, list[Version]], into: Path, merged: Merged) -> dict[str, list[Version]]:
+    """Return the versions without those of rehearsals, which are counted, unless there is nothing else in any folder."""
+    every = [version for group in versions.values() for version in group]
+    rehearsed = [version for version in every if is_rehearsal(version.record)]
+    if not rehearsed or (len(rehearsed) == len(every) and all(map(is_rehearsal, scan(into).records))):
+        return versions
+    for where in dict.fromkeys(version.where for version in rehearsed):
+        count = sum(version.where == where for version in rehearsed)
+        merged.notices.append(f"{count} records of a rehearsal stay in {where}; they go with other rehearsals only")
+    kept = {name: [each for each in group if not is_rehearsal(each.record)] for name, group in versions.items()}
+    return {name: group for name, group in kept.items() if group}
 
 
 def _running(record: dict[str, Any], folder: Path) -> str | None:
@@ -126,6 +139,9 @@ def _merge_record(into: Path, name: str, versions: list[Version], prefer: Path |
                 return
             if (problem := _running(before, into)) is not None:
                 merged.problems.append(problem)
+                return
+            if is_rehearsal(before) != is_rehearsal(versions[0].record):
+                merged.problems.append(f"{label_of(before)} in {into} is of a rehearsal, the one of {versions[0].where} is not")
                 return
             versions = [Version(str(into), (into,), before), *versions]
         favourite = next((each for each in versions if prefer is not None and _among(prefer, each.folders)), None)

@@ -254,6 +254,8 @@ def _run(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the facts of the runs of all shards as those of one: times and energy add up, of memory the most counts."""
     kept = {name: value for name, value in runs[0].items() if name in ("device", "precision", "runtime", "drawn")}
     run: dict[str, Any] = {"command": shlex.join(_without_shard(runs[0].get("command", ""))), **kept}
+    if any(each.get("rehearsal") for each in runs):
+        run["rehearsal"] = True
     if started := [each["started"] for each in runs if "started" in each]:
         run["started"] = min(started)
     run["scored_points"] = sum(each.get("scored_points", 0) for each in runs)

@@ -233,3 +233,19 @@ def test_kill_9_leaves_whole_records_and_another_merge_continues(tmp_path):
     merge(tmp_path / "A", into=tmp_path / "C")
     assert values(tmp_path / "C") == values(tmp_path / "A")
     assert json.dumps(sorted(path.name for path in (tmp_path / "C" / "records").glob(".*.part"))) == "[]"
+
+
+def test_rehearsals_stay_apart_from_real_records(tmp_path):
+    rehearsed = write(tmp_path / "A", "one", ONE)
+    rehearsed.finish("complete", {"rehearsal": True})
+    write(tmp_path / "B", "two", TWO)
+    done = merge(tmp_path / "A", tmp_path / "B", into=tmp_path / "C")
+    assert len(done.new) == 1 and f"1 records of a rehearsal stay in {tmp_path / 'A'}" in done.notices[0]
+    assert merge(tmp_path / "A", into=tmp_path / "rehearsal").new == [rehearsed.id]
+
+
+def test_a_real_record_does_not_grow_one_of_a_rehearsal(tmp_path):
+    write(tmp_path / "C", "one", ONE).finish("complete", {"rehearsal": True})
+    record = write(tmp_path / "A", "one", TWO)
+    [line] = merge(tmp_path / "A", into=tmp_path / "C").problems
+    assert "is of a rehearsal" in line and values(tmp_path / "C") == {record.id: ONE}
