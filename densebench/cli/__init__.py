@@ -19,6 +19,8 @@ from densebench.cli.leaderboard import leaderboard
 from densebench.cli.merge import merge
 from densebench.cli.new import new
 from densebench.cli.pretrain import pretrain
+from densebench.cli.pull import pull
+from densebench.cli.push import push
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.console import one_line, silenced
@@ -51,6 +53,8 @@ app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("leaderboard")(leaderboard)
 app.command("report")(report)
 app.command("merge")(merge)
+app.command("push")(push)
+app.command("pull")(pull)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")
