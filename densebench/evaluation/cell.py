@@ -162,8 +162,8 @@ class _Cell:
                 yield from self.score(run, command)
             return
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
-        held = f"holds all {len(points)} points already; --rerun scores them again{also}"
-        notice(f"{self.record.path} {held if points else 'has no point to score: there are more shards than points'}")
+        has_all = f"holds all {len(points)} points already; --rerun scores them again{also}"
+        notice(f"{self.record.path} {has_all if points else 'has no point to score: there are more shards than points'}")
         if not self.record.read_only:
             self.draw()
             self.record.finish("complete", {}, points)  # it may have been killed between its last score and its end

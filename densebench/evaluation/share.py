@@ -48,7 +48,7 @@ def extract_share(
             evaluator.extracted(share)
     images, available = _images(shares), _images(wanted)
     record = ShardRecord(plan.results, header, shard, evaluator.points(dataset), read_only=rank() > 0)
-    facts = {"command": plan.command, "started": started, "device": describe(resolve_device(evaluator.device))}
+    facts: dict[str, Any] = {"command": plan.command, "started": started, "device": describe(resolve_device(evaluator.device))}
     facts |= {"precision": evaluator.precision, "runtime": options.select(evaluator, "runtime")}
     facts["seconds"] = {"total": round(time.perf_counter() - clock, 3)}
     record.note_features(images, available, facts)

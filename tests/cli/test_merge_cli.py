@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from command_line import LIGHT, call, measured, record, run
 from made_records import write
 
@@ -9,6 +10,7 @@ FAST = ["--dataset", "scenes", "--backbone", "pixels:16", "--image-size", 64, "-
 SWEPT = [*FAST, "--clusters", "3,4", "--seeds", 2, "--pca", "none"]
 
 
+@pytest.mark.slow
 def test_shards_are_scored_and_merged(tmp_path):
     for folder in ("one", "many"):
         (tmp_path / folder).mkdir()

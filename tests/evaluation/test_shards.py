@@ -91,6 +91,7 @@ def test_a_shard_is_resumed_and_scored_again_on_request(tmp_path, capsys):
     assert rerun["scores"] == first["scores"] and rerun["run"] != first["run"]
 
 
+@pytest.mark.slow
 def test_a_shard_of_more_points_than_before_scores_what_is_its_own_now(tmp_path):
     score(swept("kmeans", "leopart", tmp_path, clusters=(3,), seeds=2), tmp_path / "s", shard="1/2")
     case = swept("kmeans", "leopart", tmp_path)
@@ -101,12 +102,14 @@ def test_a_shard_of_more_points_than_before_scores_what_is_its_own_now(tmp_path)
     assert only(tmp_path / "one") == only(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_a_shard_without_a_point_is_whole(tmp_path):
     case = swept("kmeans", "leopart", tmp_path, clusters=(3,), seeds=2)
     one, merged = compare(case, 3, tmp_path)
     assert one == merged
 
 
+@pytest.mark.slow
 def test_only_the_shard_with_the_pictured_point_draws(tmp_path):
     case = swept("kmeans", "leopart", tmp_path, visualise=1)
     score(case, tmp_path, shard="2/2")

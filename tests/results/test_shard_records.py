@@ -115,6 +115,20 @@ def test_shards_of_different_numbers_are_an_error(tmp_path):
     assert "has shards of 2 and of 3" in line and "1-of-3.json" in line and not list((tmp_path / "records").glob("*.json"))
 
 
+def test_a_shard_without_a_point_is_whole(tmp_path):
+    for index in (1, 2, 3):
+        write(tmp_path, index, 3, points=POINTS[:2])
+    assert merge(tmp_path, into=tmp_path).problems == [] and len(only(tmp_path)["scores"]) == 2
+
+
+def test_a_shard_of_more_points_than_before_is_not_complete(tmp_path):
+    write(tmp_path, 2)
+    write(tmp_path, 1, points=POINTS[:2])
+    ShardRecord(tmp_path, header("vit"), Shard(1, 2), POINTS).open()
+    [line] = merge(tmp_path, into=tmp_path).problems
+    assert "1-of-2.json) is not finished: 1 of its 3 points are there" in line
+
+
 def test_an_unfinished_shard_is_named(tmp_path):
     write(tmp_path, 1)
     write(tmp_path, 2, held=1, status="failed")
