@@ -108,9 +108,8 @@ def estimate_run(
 ) -> dict[str, Any]:
     """Return what a run would store and how long it would take, as JSON values, and print it as a table of notices.
 
-    left_out: points that are not to be scored. `seconds` of a stage is None where it cannot be estimated, and so are all where the
-    protocol declares no stages.
-    Raises UserError where the features alone take more than `--cache-limit`.
+    left_out: points that are not to be scored. `seconds` of a stage is None where it cannot be estimated, and so are all where
+    the protocol declares no stages. Raises UserError where the features alone take more than `--cache-limit`.
     """
     sizes = [size_of(stage) for stage in declared(evaluator, backbone, dataset, Run(limit, left_out))]
     seconds = Trial(evaluator, backbone).seconds(sizes)
