@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.results.leaderboard import leaderboard
+    from densebench.results.merging import merge
     from densebench.results.result import Result
     from densebench.training.run import train
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
-    "load_dataset", "train",
+    "load_dataset", "merge", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
+    "merge": "densebench.results.merging",
     "train": "densebench.training.run",
 }
 

@@ -18,9 +18,12 @@ from densebench.cli.completing import EntryCommand
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
+from densebench.cli.merge import merge
 from densebench.cli.new import new
 from densebench.cli.optional_file import OptionalFile
 from densebench.cli.pretrain import pretrain
+from densebench.cli.pull import pull
+from densebench.cli.push import push
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.cli.run import run
@@ -55,6 +58,9 @@ app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("run")(run)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
+app.command("merge")(merge)
+app.command("push")(push)
+app.command("pull")(pull)
 app.command("ls")(ls.ls)
 app.add_typer(data.app, name="data", help="List, download and verify data sets.")
 app.add_typer(records.app, name="records", help="List and remove records.")

@@ -78,6 +78,10 @@ def evaluate(
     config: Config = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,
     rerun: Annotated[bool, typer.Option("--rerun", help="Score again what a record already holds.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="i/n", help="Score the i-th of n parts of each record; `densebench merge` joins them."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON, one a line.")] = False,
     show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of --protocol.")] = False,
@@ -100,7 +104,7 @@ def evaluate(
     request: dict[str, Any] = {
         "limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root, "role": role,
         "layer": layer, "pos_embed": pos_embed, "seed": seed, "weights": _each(weights), "name": _each(name),
-        "command": shlex.join(["densebench", *sys.argv[1:]]),
+        "command": shlex.join(["densebench", *sys.argv[1:]]), "shard": shard,
     }  # fmt: skip
     shares = _shares(entries, given)
     gpus = flags["gpus"].read(given["gpus"]) if "gpus" in given else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,15 @@ from densebench.evaluation.estimate import check_fits, declared, estimate_run
 from densebench.evaluation.plan import Plan, Requested
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.evaluation.room import reserved
+from densebench.evaluation.share import extract_share
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
 from densebench.processes import alone, describe, from_main, resolve_device
 from densebench.results import record as records
 from densebench.results.provenance import code, mark_of_rehearsal
-from densebench.results.score import Score, from_json, point_of
+from densebench.results.score import Point, Score, from_json, point_of
+from densebench.results.shards import Shard, ShardRecord
 from densebench.user_code import class_code
 
 
@@ -51,11 +53,14 @@ def steps_of_cell(
     header = _header(plan, evaluator, backbone, requested.name, dataset)
     if plan.dry_run:
         with alone():  # a trial exchanges nothing
-            record = _planned(evaluator, header, backbone, dataset)
+            record = _planned(evaluator, header, backbone, dataset, plan.shard)
+    elif plan.shard is not None and len(evaluator.points(dataset)) == 1:
+        record = extract_share(plan, evaluator, backbone, dataset, header)
     else:
         if plan.rerun:
             check_fits(evaluator, backbone, dataset, plan.limit)  # before the record is started anew
-        cell = _Cell(evaluator, backbone, dataset, _record(plan.results, header, plan.rerun, is_main), plan.limit)
+        record_file = _record(plan, header, evaluator.points(dataset), is_main)
+        cell = _Cell(evaluator, backbone, dataset, record_file, plan.limit)
         name = requested.name or backbone.spec
         for score in cell.complete(plan.command):
             if is_main:
@@ -111,25 +116,35 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
     }
 
 
-def _planned(evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
+def _planned(
+    evaluator: Evaluator, header: dict[str, Any], backbone: Backbone, dataset: Dataset, shard: Shard | None
+) -> dict[str, Any]:
     """Return what a dry run yields: the header that the record would have, its points, and the estimate of time and storage."""
-    points = evaluator.points(dataset)
-    notice(f"dry run: {len(points)} points of {dataset.name} with {header['backbone']['spec']}; nothing is scored or written")
-    costs = estimate_run(evaluator, backbone, dataset, header["dataset"]["limit"])
+    every = evaluator.points(dataset)
+    points = every if shard is None or len(every) == 1 else shard.of_work(every)
+    of_shard = "" if shard is None else f", shard {shard} of {len(every)} points"
+    about = f"{len(points)} points of {dataset.name} with {header['backbone']['spec']}{of_shard}"
+    notice(f"dry run: {about}; nothing is scored or written")
+    if shard is not None and len(every) == 1:
+        notice("a shard of one point only extracts its share of the features; the estimate is that of the whole record")
+    costs = estimate_run(evaluator, backbone, dataset, header["dataset"]["limit"], frozenset(every) - frozenset(points))
     return {**header, "points": [dict(point) for point in points], "estimate": costs}
 
 
-def _record(results: Path, header: dict[str, Any], rerun: bool, is_main: bool) -> records.Record:
-    """Return the record of a run. The main process opens it; the others wait for that, and get a read-only one."""
-    opened: list[records.Record] = []
+def _record(plan: Plan, header: dict[str, Any], points: Sequence[Point], is_main: bool) -> records.Record:
+    """Return the record of a run, or of its shard. The main process opens it; the others wait, and get a read-only one."""
+    if plan.shard is None:
+        record = records.Record(plan.results, header, read_only=not is_main)
+    else:
+        record = ShardRecord(plan.results, header, plan.shard, points, read_only=not is_main)
 
     def open_it() -> None:
-        opened.append(records.open_or_create(results, header, rerun=rerun))
-        if rerun:
-            _forget_progress(opened[0])
+        record.open(rerun=plan.rerun)
+        if plan.rerun:
+            _forget_progress(record)
 
     from_main(open_it)
-    return opened[0] if is_main else records.Record(results, header, read_only=True)
+    return record
 
 
 @dataclass(frozen=True)
@@ -144,11 +159,13 @@ class _Cell:
 
     def complete(self, command: str) -> Iterator[Score]:
         """Score what the record lacks, draw what is not yet drawn; yield the scores of every requested point."""
-        points, known = self.evaluator.points(self.dataset), from_main(lambda: frozenset(self.record.points()))
+        points, known = self.points, from_main(lambda: frozenset(self.record.points()))
         if not self.record.read_only:
             yield from (from_json(score) for score in self.record.json()["scores"] if point_of(score) in {*points} & known)
         if not all(point in known for point in points):
-            run = Run(self.limit, known, None if self.record.read_only else self.pictures)
+            others = frozenset(self.evaluator.points(self.dataset)) - frozenset(points)  # those of other shards
+            draws = self.draws and not self.record.read_only
+            run = Run(self.limit, known | others, self.pictures if draws else None)
             with ExitStack() as held:
                 try:
                     held.enter_context(self.room(run))
@@ -158,7 +175,8 @@ class _Cell:
                 yield from self.score(run, command)
             return
         also = f" (and {option} needs that)" if (option := self.evaluator.alone()) else ""
-        notice(f"{self.record.path} holds all {len(points)} points already; --rerun scores them again{also}")
+        has_all = f"holds all {len(points)} points already; --rerun scores them again{also}"
+        notice(f"{self.record.path} {has_all if points else 'has no point to score: there are more shards than points'}")
         if not self.record.read_only:
             with alone():
                 self.draw()
@@ -166,14 +184,24 @@ class _Cell:
             _forget_progress(self.record)
 
     @property
+    def points(self) -> list[Point]:
+        """The points that the record is to hold."""
+        return self.record.own(self.evaluator.points(self.dataset))
+
+    @property
+    def draws(self) -> bool:
+        """Whether the point that pictures show is one of them: of several shards, one draws."""
+        return shown_in_pictures(self.evaluator.points(self.dataset)) in self.points
+
+    @property
     def pictures(self) -> Path:
         """The folder of the record's pictures."""
-        return self.record.path.parents[1] / "pictures" / self.record.id
+        return self.record.results / "pictures" / self.record.id
 
     @property
     def visualise(self) -> int:
         """How many pictures are wanted; none where the protocol has no such option."""
-        return getattr(self.evaluator, "visualise", 0)
+        return getattr(self.evaluator, "visualise", 0) if self.draws else 0
 
     def score(self, run: Run, command: str) -> Iterator[Score]:
         """Run the protocol, write each score at once, and yield it."""
@@ -198,7 +226,7 @@ class _Cell:
             self.record.finish("failed", _costs(run, meter, len(points)))
             raise
         drawn = {"drawn": self.visualise} if self.visualise else {}
-        self.record.finish("complete", {**_costs(run, meter, len(points)), **drawn}, evaluator.points(self.dataset))
+        self.record.finish("complete", {**_costs(run, meter, len(points)), **drawn}, self.points)
         if not self.record.read_only:
             _forget_progress(self.record)
 
@@ -209,7 +237,7 @@ class _Cell:
 
     def draw(self) -> None:
         """Draw the pictures of a finished record that are wanted and not yet drawn; its scores stay as they are."""
-        count, points = self.visualise, self.evaluator.points(self.dataset)
+        count, points = self.visualise, self.points
         if not count or (self.record.json()["run"].get("drawn") == count and self.pictures.is_dir()):
             return
         if not self.evaluator.draws_later:
@@ -217,7 +245,8 @@ class _Cell:
                 remedy = "--rerun trains it again and draws them"
                 warn(f"--visualise {count}: the head that the pictures show was not saved; {remedy}")
             return
-        known = frozenset(points) - {shown_in_pictures(points)}
+        every = self.evaluator.points(self.dataset)
+        known = frozenset(every) - {shown_in_pictures(every)}
         run = Run(self.limit, known, self.pictures, drawing=True)
         with self.room(run), float32(tf32=self.evaluator.precision == "tf32"):
             for _ in self.evaluator.run(self.backbone, self.dataset, run):
@@ -227,7 +256,8 @@ class _Cell:
 
 def _progress_key(record: records.Record) -> str:
     header = {**record.header, "backbone": {name: v for name, v in record.header["backbone"].items() if name != "name"}}
-    return f"{record.id}-{digest([header, code()['densebench']], 16)}"
+    shard = [str(record.shard)] if isinstance(record, ShardRecord) else []
+    return f"{record.id}-{digest([header, code()['densebench'], *shard], 16)}"
 
 
 def _forget_progress(record: records.Record) -> None:

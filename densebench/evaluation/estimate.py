@@ -26,6 +26,7 @@ from densebench.files.cache import in_gb, limit_of
 from densebench.files.store import stored_keys
 from densebench.numerics.arithmetic import float32
 from densebench.processes import describe, resolve_device, resolve_workers
+from densebench.results.score import Point
 
 TRIED = 10  # images of a trial, at most
 BUDGET = 60.0
@@ -102,13 +103,15 @@ def check_room(total: int, missing: int, limit: int | None) -> None:
         notice(f"{what}: free some space, set DENSEBENCH_CACHE elsewhere, or {remedy}")
 
 
-def estimate_run(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> dict[str, Any]:
+def estimate_run(
+    evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None, left_out: frozenset[Point] = frozenset()
+) -> dict[str, Any]:
     """Return what a run would store and how long it would take, as JSON values, and print it as a table of notices.
 
-    `seconds` of a stage is None where it cannot be estimated, and so are all where the protocol declares no stages.
-    Raises UserError where the features alone take more than `--cache-limit`.
+    left_out: points that are not to be scored. `seconds` of a stage is None where it cannot be estimated, and so are all where
+    the protocol declares no stages. Raises UserError where the features alone take more than `--cache-limit`.
     """
-    sizes = [size_of(stage) for stage in declared(evaluator, backbone, dataset, Run(limit))]
+    sizes = [size_of(stage) for stage in declared(evaluator, backbone, dataset, Run(limit, left_out))]
     seconds = Trial(evaluator, backbone).seconds(sizes)
     stages = [
         {

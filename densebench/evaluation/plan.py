@@ -24,6 +24,7 @@ from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator
 from densebench.files.cache import limit_of
+from densebench.results.shards import Shard
 
 RANDOM_BASELINE = "random:vit_tiny_patch16_224"
 READING_DEFAULTS: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
@@ -69,6 +70,8 @@ class Plan:
     rerun: bool
     dry_run: bool
     command: str
+    shard: Shard | None = None
+    """Which part of each record is scored; None: all of it."""
 
     @property
     def size(self) -> int:
@@ -98,6 +101,7 @@ def planned(
     rerun: bool = False,
     dry_run: bool = False,
     command: str = "",
+    shard: str | None = None,
     **given: Any,
 ) -> Plan:
     """Return the plan of a call of `evaluate`, with the same parameters; no backbone is loaded, and nothing is scored.
@@ -112,6 +116,7 @@ def planned(
     options.check_run(seed, limit)
     seed, limit = int(seed or 0), None if limit is None else int(limit)  # of numpy's numbers, which JSON does not know
     evaluator, protocol_name, preset, model = _evaluator(model, protocol, preset, given)
+    part = None if shard is None else Shard.read(shard)
     limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
     of_modules = {"features": features, "mean": mean, "std": std}
@@ -119,7 +124,7 @@ def planned(
     backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), reading)
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), reading)
     opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
-    return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command)
+    return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command, part)
 
 
 def _evaluator(

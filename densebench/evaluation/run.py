@@ -46,6 +46,7 @@ def evaluate(
     rerun: bool = False,
     dry_run: bool = False,
     command: str = "",
+    shard: str | None = None,
     **options: Any,
 ) -> Result:
     """Score every backbone on every data set by a protocol, now, and return the result.
@@ -62,6 +63,7 @@ def evaluate(
     data_root: the folder of the data sets. limit: use at most so many images of each split; such scores enter no table.
     results: the folder of the records; points that a record holds already are not scored again unless `rerun`.
     dry_run: score and write nothing; the result holds the plan. command: what the record names as the command that made it.
+    shard: "2/4" scores every fourth point from the second on, into a part of the record; `densebench.merge` joins the parts.
     options: the protocol's own options by field name, as values or as the texts that the command line takes.
 
     A cell is one backbone on one data set. Where there are several, one that fails does not end the others: it is reported on
@@ -75,7 +77,7 @@ def evaluate(
         plan = planned(
             model, protocol, dataset, preset=preset, name=name, weights=weights, layer=layer, pos_embed=pos_embed, role=role,
             seed=seed, features=features, mean=mean, std=std, data_root=data_root, limit=limit, results=results, rerun=rerun,
-            dry_run=dry_run, command=command, **options,
+            dry_run=dry_run, command=command, shard=shard, **options,
         )  # fmt: skip
         done = [step for step in steps([plan]) if not isinstance(step, Scored)]
     failures = [step for step in done if isinstance(step, Failure)]

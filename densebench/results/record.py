@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from densebench.backbones import without_labels
 from densebench.errors import UserError
@@ -48,16 +48,29 @@ class Record:
     def __init__(self, results: Path, header: dict[str, Any], *, read_only: bool = False) -> None:
         self.header, self.read_only = header, read_only
         self.id = identity_of(header)
-        self.path = results / "records" / f"{self.id}.json"
+        self.results, self.path = results, results / "records" / f"{self.id}.json"
         self._owner: dict[str, Any] | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the record as it is on disk."""
-        return read(self.path)
+        return self._read()
+
+    def open(self, *, rerun: bool = False) -> Self:
+        """Make the record, or resume it; `rerun` empties it first. Return it.
+
+        A given name of the backbone is written; nothing else that a record says about its backbone is ever overwritten.
+        """
+        with self.changing(afresh=rerun) as content:
+            content["backbone"].update({key: value for key, value in self.header["backbone"].items() if key == "name"})
+        return self
+
+    def own(self, points: Sequence[Point]) -> list[Point]:
+        """Return which of the points of a request belong to this record: all of them."""
+        return list(points)
 
     def points(self) -> set[Point]:
         """Return the points whose headline is on disk; it is written last, so all their scores are there."""
-        return _points(self.json(), self.header["protocol"]["headline"])
+        return points_of(self.json(), self.header["protocol"]["headline"])
 
     def start(self, run: dict[str, Any]) -> None:
         """Mark the record as running, with the facts `run`. It belongs to this run until another one begins."""
@@ -70,8 +83,8 @@ class Record:
     def add(self, scores: Sequence[Score]) -> None:
         """Write scores; one with the same metric, variant and axes is replaced. A record that grows has not failed."""
         with self.changing() as record:
-            by_key = {_key(score): score for score in [*record["scores"], *(score.json() for score in scores)]}
-            record["scores"] = [by_key[key] for key in sorted(by_key, key=_order)]
+            by_key = {key_of(score): score for score in [*record["scores"], *(score.json() for score in scores)]}
+            record["scores"] = [by_key[key] for key in sorted(by_key, key=order_of)]
             record["status"] = "running" if record["status"] == "failed" else record["status"]
 
     def finish(self, status: str, run: dict[str, Any], points: Iterable[Point] = ()) -> None:
@@ -84,7 +97,7 @@ class Record:
         with self.changing() as record:
             before, owner = record["run"], record["run"].get("owner")
             mine = owner is None or owner == self._owner or writer_lives(before) is False
-            if status == "complete" and set(points) <= _points(record, self.header["protocol"]["headline"]):
+            if status == "complete" and set(points) <= points_of(record, self.header["protocol"]["headline"]):
                 record["status"] = "complete"
             elif status == "failed" and mine and record["status"] != "complete":
                 record["status"] = "complete" if before.get("was_complete") else "failed"
@@ -99,9 +112,12 @@ class Record:
             yield {"status": "running", "run": {}, "scores": []}
             return
         with locked(self.path.parent):
-            record = self._blank() if afresh or not self.path.exists() else read(self.path)
+            record = self._blank() if afresh or not self.path.exists() else self._read()
             yield record
             write_text(self.path, self._text(record))
+
+    def _read(self) -> dict[str, Any]:
+        return read(self.path)
 
     def _blank(self) -> dict[str, Any]:
         head = {"schema": SCHEMA, "id": self.id, "status": "running", "group": group_of(self.header)}
@@ -110,26 +126,32 @@ class Record:
     def _text(self, record: dict[str, Any]) -> str:
         """Return a record as JSON that can be read again. Raises UserError for anything else, before the file is touched."""
         try:
-            text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            # Bytes of a file's name that are not text.
-            text = re.sub("[\ud800-\udfff]", lambda match: f"\\\\u{ord(match[0]):x}", text)
-            check_record(parse(text.encode()))
+            return text_of(record)
         except (TypeError, ValueError) as error:
             what = f"what {self.header['protocol']['name']} gave cannot be saved in {self.path}"
             raise UserError(f"{what}: the record then {error}; what was there before stays") from error
-        return text
 
 
-def _points(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
+def text_of(record: dict[str, Any]) -> str:
+    """Return a record as JSON. Raises TypeError or ValueError, which says in words why, for what could not be read again."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file's name that are not text.
+    text = re.sub("[\ud800-\udfff]", lambda match: f"\\\\u{ord(match[0]):x}", text)
+    check_record(parse(text.encode()))
+    return text
+
+
+def points_of(record: dict[str, Any], headline: dict[str, str]) -> set[Point]:
+    """Return the points of a record that hold its headline."""
     return {point_of(score) for score in record["scores"] if headline.items() <= score.items()}
 
 
-def _key(score: dict[str, Any]) -> tuple[Any, ...]:
+def key_of(score: dict[str, Any]) -> tuple[Any, ...]:
     """Return the key of a score, which is unique in a record."""
     return score["metric"], score["variant"], *sorted(point_of(score))
 
 
-def _order(key: tuple[Any, ...]) -> list[tuple[str, float, str]]:
+def order_of(key: tuple[Any, ...]) -> list[tuple[str, float, str]]:
     """Return a key that sorts scores by their axes, then by metric and variant."""
 
     def rank(value: Any) -> tuple[str, float, str]:
@@ -141,14 +163,8 @@ def _order(key: tuple[Any, ...]) -> list[tuple[str, float, str]]:
 
 
 def open_or_create(results: Path, header: dict[str, Any], *, rerun: bool = False) -> Record:
-    """Return the record for `header` (backbone, protocol, dataset), new or resumed; `rerun` empties it first.
-
-    A given name of the backbone is written; nothing else that a record says about its backbone is ever overwritten.
-    """
-    record = Record(results, header)
-    with record.changing(afresh=rerun) as content:
-        content["backbone"].update({key: value for key, value in header["backbone"].items() if key == "name"})
-    return record
+    """Return the record for `header` (backbone, protocol, dataset), new or resumed; `rerun` empties it first."""
+    return Record(results, header).open(rerun=rerun)
 
 
 def check_writable(results: Path) -> None:
@@ -157,7 +173,7 @@ def check_writable(results: Path) -> None:
     with locked(folder):
         write_text(folder / ".writable", "")
         (folder / ".writable").unlink()
-    for name in ("records", "pictures"):
+    for name in ("records", "pictures", "shards"):
         sweep(results / name)
 
 
@@ -166,6 +182,14 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises UserError, which names the file and the field, where the file is broken, renamed or of another schema.
     """
+    record = read_any(path)
+    if path.stem != record["id"]:
+        raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
+    return record
+
+
+def read_any(path: Path) -> dict[str, Any]:
+    """Return the values of a record, whatever its file is called. Raises UserError as `read` does."""
     try:
         record = load(path)
         schema = record.get("schema") if isinstance(record, dict) else None
@@ -175,6 +199,4 @@ def read(path: Path) -> dict[str, Any]:
         check_record(record)
     except ShapeError as error:
         raise UserError(f"the record {path} {error}; remove it and score again") from error
-    if path.stem != record["id"]:
-        raise UserError(f"the record {path} has the id {record['id']}: it is a copy; remove it or name it {record['id']}.json")
     return record  # type: ignore[no-any-return]
