@@ -7,6 +7,7 @@ layers, and the point of the axes. Whatever disagrees is named, so that a table 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from densebench.errors import UserError
 from densebench.results import coverage
 from densebench.results.frame import remark_of
 from densebench.results.published import settings
-from densebench.results.published.layout import Column, Items
+from densebench.results.published.layout import Column, Items, Row
 from densebench.results.score import Point
 
 DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
 """Data sets whose published numbers have the name of a larger one: these are its boxes."""
 SIZES = ("small", "medium", "large")
+SIZE_TOLERANCE = 0.25
+"""The share by which a count of parameters may differ: papers leave heads and norms out, or round."""
 SHOWN = 3  # settings that differ, in one footnote
 
 
@@ -160,6 +163,18 @@ def disagreements(
     for name, values in (expected.defaults or {}).items():
         if name not in ("seed", *asked) and len(values) > 1:
             reasons.append(f"the paper does not say which {name}: {' or '.join(map(str, values))}")
+    return reasons
+
+
+def other_backbone(record: Mapping[str, Any], row: Row) -> list[str]:
+    """Return what a record's backbone cannot have in common with that of a row: the patch size and the number of parameters."""
+    backbone, patch = record["backbone"], re.search(r"/(\d+)$", row.backbone)
+    reasons = []
+    if patch and int(patch[1]) != backbone["stride"]:
+        reasons.append(f"measured with a backbone of stride {backbone['stride']}; the paper's is {row.backbone}")
+    params, printed = backbone.get("params"), float(row.params_millions or 0) * 1e6
+    if params is not None and printed and abs(params - printed) > SIZE_TOLERANCE * printed:
+        reasons.append(f"measured with a backbone of {params / 1e6:.1f}M parameters; the paper's has {row.params_millions}M")
     return reasons
 
 

@@ -65,10 +65,10 @@ def test_a_remark_on_a_column_makes_no_row():
 def test_rows_and_columns_stand_as_the_file_has_them(tmp_path):
     rows = [
         {"paper": "mine", "method": method, "setting": f"fraction=1/{share}", "value": "1"}
-        for method, share in (("B", 8), ("A", 8), ("A", 1), ("A", 128))
+        for method, share in (("B", 8), ("A", 8), ("A", 1), ("C", 128))
     ]
     [layout] = layouts(of_reference(load_published(numbers(tmp_path / "mine.csv", *rows)), "mine:99"))
-    assert [row.method for row in layout.rows] == ["B", "A"]
+    assert [row.method for row in layout.rows] == ["B", "A", "C"]
     assert layout.headings() == ["1/8", "1/1", "1/128"]
 
 

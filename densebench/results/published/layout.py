@@ -115,12 +115,16 @@ def _layout(key: tuple[str, str], part: pd.DataFrame) -> Layout:
 
 
 def _merged(sequences: Sequence[Sequence[Column]]) -> list[Column]:
-    """Return all columns in an order that keeps that of each row: one that a row adds stands after the one before it there."""
+    """Return all columns in an order that keeps that of each row: one that a row adds stands after the one before it there.
+
+    One without any before it stands before the next one that is known, or at the end.
+    """
     merged: list[Column] = []
     for columns in sequences:
         for before, column in zip((None, *columns), columns, strict=False):
             if column not in merged:
-                merged.insert(0 if before is None else merged.index(before) + 1, column)
+                later = [merged.index(other) for other in columns if other in merged]
+                merged.insert(merged.index(before) + 1 if before is not None else min(later, default=len(merged)), column)
     return merged
 
 
