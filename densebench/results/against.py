@@ -124,7 +124,7 @@ def _compared(layout: Layout, backbones: Sequence[_Backbone], presets: Presets) 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a cell of a paper's table asks for; changed: what the paper did otherwise than the preset. row: None for no row of it."""
+    """What a cell of a paper's table asks for; changed: what it did otherwise than the preset. row: None for none of it."""
 
     paper: str
     column: Column

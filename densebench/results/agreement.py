@@ -50,7 +50,7 @@ class Presets:
     """What presets of protocols are, each read once. A file is never imported because a record names it."""
 
     def __init__(self) -> None:
-        self._classes: dict[tuple[str, str], Any] = {}
+        self._classes: dict[str, dict[str, Any]] = {}
         self._known: dict[tuple[str, str, str], Expected] = {}
         self._reproducing: dict[tuple[str, str, str, str], list[str]] = {}
 
@@ -62,26 +62,22 @@ class Presets:
     def _datasets(self) -> dict[str, str]:
         return titles()
 
-    def presets(self, protocol: str) -> tuple[str, ...]:
-        """Return the presets of a protocol; none of one that does not exist or cannot be read."""
-        if protocol in self._names:
+    def classes(self, protocol: str) -> dict[str, Any]:
+        """Return the class of each preset of a protocol; what cannot be read or imported hides no other's numbers."""
+        if protocol not in self._classes:
+            self._classes[protocol] = {}
             with suppress(UserError):
-                return catalog.find("protocols", protocol).all_presets
-        return ()
-
-    def _class(self, protocol: str, preset: str) -> Any:
-        """Return the class with a preset of a protocol; None where it cannot be imported, which hides no other's numbers."""
-        if (protocol, preset) not in self._classes:
-            self._classes[protocol, preset] = None
-            with suppress(UserError):
-                self._classes[protocol, preset] = catalog.load("protocols", protocol, preset)
-        return self._classes[protocol, preset]
+                entry = catalog.find("protocols", protocol) if protocol in self._names else None
+                for part in () if entry is None else entry.parts:
+                    kind = catalog.load("protocols", protocol, part.presets[0])
+                    self._classes[protocol] |= dict.fromkeys(part.presets, kind)
+        return self._classes[protocol]
 
     def expected(self, protocol: str, preset: str, dataset: str) -> Expected:
         """Return what a preset that exists is on a data set."""
         key = (protocol, preset, dataset)
         if key not in self._known:
-            kind = self._class(protocol, preset) if preset in self.presets(protocol) else None
+            kind = self.classes(protocol).get(preset)
             self._known[key] = Expected() if kind is None else _expected(kind, preset, dataset, dataset in self._datasets)
         return self._known[key]
 
@@ -89,11 +85,10 @@ class Presets:
         """Return the presets of a protocol that reproduce published numbers of a name: the paper's own alone if there is one."""
         key = (protocol, published, layer, paper)
         if key not in self._reproducing:
-            classes = {preset: self._class(protocol, preset) for preset in self.presets(protocol)}
             named = [
                 preset
-                for preset, kind in classes.items()
-                if kind is not None and published in map(settings.plain, kind.published_names(preset, layer))
+                for preset, kind in self.classes(protocol).items()
+                if published in map(settings.plain, kind.published_names(preset, layer))
             ]
             own = [preset for preset in named if preset.casefold() == paper.casefold()]
             self._reproducing[key] = own or named
