@@ -239,8 +239,9 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for row, cells in comparison.shown():
         for column in (column for column in layout.columns if column in cells):
             cell, measured = cells[column], cells[column].measured
-            about = dict.fromkeys(Row._fields[:-1], "") | {"method": row} if isinstance(row, str) else row._asdict()
-            items = {**dict(about.pop("items", ())), **dict(column.items)}
+            shown = Row(row, "", "", "", "") if isinstance(row, str) else row
+            about = {name: getattr(shown, name) for name in Row._fields[:-1]}
+            items = {**dict(shown.items), **dict(column.items)}
             low, high = (None, None) if measured is None or measured.ends is None else (round(end, 4) for end in measured.ends)
             yield {
                 "paper": layout.paper, "table": layout.table, **about, "protocol": settings.plain(column.protocol),

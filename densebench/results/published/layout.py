@@ -100,9 +100,8 @@ def _layout(key: tuple[str, str], part: pd.DataFrame) -> Layout:
     for line in part.to_dict("records"):
         parts = settings.items(line["setting"])
         of_column = {name for name in parts if settings.of_evaluation(line["protocol"], name) or name in beside}
-        row = Row(
-            *(line[name] for name in Row._fields[:-1]), tuple((name, parts[name]) for name in parts if name not in of_column)
-        )
+        ablated = tuple((name, parts[name]) for name in parts if name not in of_column)
+        row = Row(**{name: line[name] for name in Row._fields[:-1]}, items=ablated)
         about = (line["protocol"], line["dataset"], line["metric"])
         items = tuple((name, parts[name]) for name in parts if name in of_column)
         changed = tuple(settings.items(line[EVALUATION]).items())
