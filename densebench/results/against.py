@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from densebench.console import notice, one_line
-from densebench.results.agreement import Expected, Presets, disagreements, fits, is_of, metric_names, remarks
+from densebench.results.agreement import Expected, Presets, disagreements, fits, is_of, metric_names, other_backbone, remarks
 from densebench.results.choosing import folders, read
 from densebench.results.comparison import Comparison, Measured, comparison_table, long_form
 from densebench.results.frame import frame, rows_of
@@ -112,24 +112,24 @@ def _compared(layout: Layout, backbones: Sequence[_Backbone], presets: Presets) 
             for column in layout.columns:
                 number = layout.numbers.get((row, column))
                 changed = layout.changed(column) if number is None else number.changed
-                fitting, reasons = _cell(backbone, _Wanted(layout.paper, column, changed, in_paper=True), presets)
+                fitting, reasons = _cell(backbone, _Wanted(layout.paper, column, changed, row), presets)
                 if number is not None or fitting:
                     result.add(row, backbone.name, column, fitting, [note] if note else [], reasons)
         if not any(len(match.rows) == 1 for _, match in backbone.found):
             for column in layout.columns:
-                wanted = _Wanted(layout.paper, column, layout.changed(column), in_paper=False)
+                wanted = _Wanted(layout.paper, column, layout.changed(column))
                 result.add_other(backbone.name, column, *_cell(backbone, wanted, presets))
     return result
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a cell of a paper's table asks for; changed: what the paper did otherwise than the preset."""
+    """What a cell of a paper's table asks for; changed: what it did otherwise than the preset. row: None for none of it."""
 
     paper: str
     column: Column
     changed: Items
-    in_paper: bool
+    row: Row | None = None
 
 
 def _cell(backbone: _Backbone, wanted: _Wanted, presets: Presets) -> tuple[list[Measured], list[str]]:
@@ -144,7 +144,9 @@ def _cell(backbone: _Backbone, wanted: _Wanted, presets: Presets) -> tuple[list[
         expected = presets.expected(protocol["name"], protocol["preset"], dataset)
         if not reproducing or (scores := _of_cell(record, scores, wanted, expected)).empty:
             continue
-        differing = disagreements(record, wanted.column, wanted.changed, expected, reproducing, in_paper=wanted.in_paper)
+        in_paper = wanted.row is not None
+        differing = disagreements(record, wanted.column, wanted.changed, expected, reproducing, in_paper=in_paper)
+        differing += [] if wanted.row is None else other_backbone(record, wanted.row)
         if differing:
             reasons += differing
         else:

@@ -7,6 +7,7 @@ layers, and the point of the axes. Whatever disagrees is named, so that a table 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from densebench.errors import UserError
 from densebench.results import coverage
 from densebench.results.frame import remark_of
 from densebench.results.published import settings
-from densebench.results.published.layout import Column, Items
+from densebench.results.published.layout import Column, Items, Row
 from densebench.results.score import Point
 
 DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
 """Data sets whose published numbers have the name of a larger one: these are its boxes."""
 SIZES = ("small", "medium", "large")
+SIZE_TOLERANCE = 0.25
+"""The share by which a count of parameters may differ: papers leave heads and norms out, or round."""
 SHOWN = 3  # settings that differ, in one footnote
 
 
@@ -47,7 +50,7 @@ class Presets:
     """What presets of protocols are, each read once. A file is never imported because a record names it."""
 
     def __init__(self) -> None:
-        self._classes: dict[tuple[str, str], Any] = {}
+        self._classes: dict[str, dict[str, Any]] = {}
         self._known: dict[tuple[str, str, str], Expected] = {}
         self._reproducing: dict[tuple[str, str, str, str], list[str]] = {}
 
@@ -59,26 +62,22 @@ class Presets:
     def _datasets(self) -> dict[str, str]:
         return titles()
 
-    def presets(self, protocol: str) -> tuple[str, ...]:
-        """Return the presets of a protocol; none of one that does not exist or cannot be read."""
-        if protocol in self._names:
+    def classes(self, protocol: str) -> dict[str, Any]:
+        """Return the class of each preset of a protocol; what cannot be read or imported hides no other's numbers."""
+        if protocol not in self._classes:
+            self._classes[protocol] = {}
             with suppress(UserError):
-                return catalog.find("protocols", protocol).all_presets
-        return ()
-
-    def _class(self, protocol: str, preset: str) -> Any:
-        """Return the class with a preset of a protocol; None where it cannot be imported, which hides no other's numbers."""
-        if (protocol, preset) not in self._classes:
-            self._classes[protocol, preset] = None
-            with suppress(UserError):
-                self._classes[protocol, preset] = catalog.load("protocols", protocol, preset)
-        return self._classes[protocol, preset]
+                entry = catalog.find("protocols", protocol) if protocol in self._names else None
+                for part in () if entry is None else entry.parts:
+                    kind = catalog.load("protocols", protocol, part.presets[0])
+                    self._classes[protocol] |= dict.fromkeys(part.presets, kind)
+        return self._classes[protocol]
 
     def expected(self, protocol: str, preset: str, dataset: str) -> Expected:
         """Return what a preset that exists is on a data set."""
         key = (protocol, preset, dataset)
         if key not in self._known:
-            kind = self._class(protocol, preset) if preset in self.presets(protocol) else None
+            kind = self.classes(protocol).get(preset)
             self._known[key] = Expected() if kind is None else _expected(kind, preset, dataset, dataset in self._datasets)
         return self._known[key]
 
@@ -86,11 +85,10 @@ class Presets:
         """Return the presets of a protocol that reproduce published numbers of a name: the paper's own alone if there is one."""
         key = (protocol, published, layer, paper)
         if key not in self._reproducing:
-            classes = {preset: self._class(protocol, preset) for preset in self.presets(protocol)}
             named = [
                 preset
-                for preset, kind in classes.items()
-                if kind is not None and published in map(settings.plain, kind.published_names(preset, layer))
+                for preset, kind in self.classes(protocol).items()
+                if published in map(settings.plain, kind.published_names(preset, layer))
             ]
             own = [preset for preset in named if preset.casefold() == paper.casefold()]
             self._reproducing[key] = own or named
@@ -160,6 +158,18 @@ def disagreements(
     for name, values in (expected.defaults or {}).items():
         if name not in ("seed", *asked) and len(values) > 1:
             reasons.append(f"the paper does not say which {name}: {' or '.join(map(str, values))}")
+    return reasons
+
+
+def other_backbone(record: Mapping[str, Any], row: Row) -> list[str]:
+    """Return what a record's backbone cannot have in common with that of a row: the patch size and the number of parameters."""
+    backbone, patch = record["backbone"], re.search(r"/(\d+)$", row.backbone)
+    reasons = []
+    if patch and int(patch[1]) != backbone["stride"]:
+        reasons.append(f"measured with a backbone of stride {backbone['stride']}; the paper's is {row.backbone}")
+    params, printed = backbone.get("params"), float(row.params_millions or 0) * 1e6
+    if params is not None and printed and abs(params - printed) > SIZE_TOLERANCE * printed:
+        reasons.append(f"measured with a backbone of {params / 1e6:.1f}M parameters; the paper's has {row.params_millions}M")
     return reasons
 
 

@@ -230,7 +230,8 @@ def _unit(metric: str) -> str:
 
 def long_form(comparisons: Iterable[Comparison]) -> pd.DataFrame:
     """Return one row for each cell that has a published or a measured number, or a reason why it has none."""
-    return pd.DataFrame([line for comparison in comparisons for line in _lines(comparison)])
+    lines = pd.DataFrame([line for comparison in comparisons for line in _lines(comparison)])
+    return lines.astype({"seeds": "Int64"})
 
 
 def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -238,9 +239,10 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for row, cells in comparison.shown():
         for column in (column for column in layout.columns if column in cells):
             cell, measured = cells[column], cells[column].measured
-            about = dict.fromkeys(Row._fields[:-1], "") | {"method": row} if isinstance(row, str) else row._asdict()
-            items = {**dict(about.pop("items", ())), **dict(column.items)}
-            low, high = (None, None) if measured is None or measured.ends is None else measured.ends
+            shown = Row(row, "", "", "", "") if isinstance(row, str) else row
+            about = {name: getattr(shown, name) for name in Row._fields[:-1]}
+            items = {**dict(shown.items), **dict(column.items)}
+            low, high = (None, None) if measured is None or measured.ends is None else (round(end, 4) for end in measured.ends)
             yield {
                 "paper": layout.paper, "table": layout.table, **about, "protocol": settings.plain(column.protocol),
                 "dataset": column.dataset, "setting": cell.number.setting if cell.number else settings.joined(items),

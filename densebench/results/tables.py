@@ -136,8 +136,8 @@ class Leaderboard:
     def __repr__(self) -> str:
         counts = {
             "table": len(self.all_tables),
-            "backbone": self.scores.identity.nunique(),
-            "record": self.scores.record.nunique(),
+            "backbone": 0 if self.scores.empty else self.scores.identity.nunique(),
+            "record": 0 if self.scores.empty else self.scores.record.nunique(),
         }
         words = [f"{count} {what}" if count == 1 else f"{count} {what}s" for what, count in counts.items()]
         return f"<Leaderboard: {', '.join(words)}>"

@@ -71,6 +71,11 @@ class Detection(Evaluator):
     fine_tunes: ClassVar[bool] = True
     takes: ClassVar[str] = "boxes"
     draws_later: ClassVar[bool] = False
+    published_as: ClassVar[Mapping[str, str]] = {
+        "flsl": "detection-maskrcnn-coco",
+        "vitdet": "detection-vitdet-coco",
+        "uavdt": "detection-fasterrcnn-uavdt",
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "flsl": {},
         "vitdet": {

@@ -22,6 +22,10 @@ def cell(tmp_path, *records, **published):
     return text.partition(" [")[0], " ".join(board.tables[0].notes), board
 
 
+def test_parameters_are_compared_roughly(tmp_path):
+    assert cell(tmp_path, record(params=22_050_664))[0] == "47.9 | 48.0 | +0.1"
+
+
 def test_a_number_of_the_same_preset_stands_beside_the_published_one(tmp_path):
     text, notes, board = cell(tmp_path, record(values=48.04))
     assert text == "47.9 | 48.0 | +0.1"
@@ -66,6 +70,8 @@ def test_the_difference_has_the_digits_of_the_published_value(tmp_path):
         ({"about": {"images": 300, "official_images": 1449}}, "measured on 300 of 1,449 images"),
         ({"about": {"train_split": "train", "train_images": 9, "official_train_images": 10}}, "9 of 10 training images"),
         ({"limit": 8}, "(--limit 8)"),
+        ({"stride": 8}, "measured with a backbone of stride 8; the paper's is ViT-S/16"),
+        ({"params": 300_000}, "measured with a backbone of 0.3M parameters; the paper's has 21M"),
         ({"layer": "3"}, "measured on layer 3; the paper's number is of the last layer"),
         ({"about": {"code": "abcd"}}, "a data set of the user's own that is called voc"),
     ],
@@ -189,7 +195,7 @@ def _other(tmp_path, made):
 
 
 def test_another_variant_of_the_metric_may_be_the_published_one():
-    made = record("DINOv2R ViT-S/14", {(("seed", 0),): 35.0}, protocol="unsupervised", variant="cbfe+cd")
+    made = record("DINOv2R ViT-S/14", {(("seed", 0),): 35.0}, protocol="unsupervised", variant="cbfe+cd", stride=14)
     made["scores"].append({**made["scores"][0], "variant": "kmeans", "value": 12.0})
     board = against([made], "neco:6")
     assert [text.partition(" [")[0] for text in board.tables[0].cells["voc K=21"]] == [

@@ -105,6 +105,13 @@ def test_html(results, make):
     assert ("th", "voc") in page.texts and "mine | 50 % (not in the paper)" in texts
 
 
+def test_where_nothing_is_measured_the_papers_numbers_stand_alone(tmp_path):
+    board = densebench.leaderboard(tmp_path / "nothing", against="neco:6")
+    assert board.tables[0].cells["voc K=21"].tolist() == ["12.2", "17.8", "41.3", "55.1"]
+    assert repr(board) == "<Leaderboard: 1 table, 0 backbones, 0 records>"
+    assert all(board.render(format) for format in ("md", "csv", "tex", "html"))
+
+
 def test_terminal(results):
     shown = str(board(results))
     assert "47.9" in shown and "image_size=224" in shown

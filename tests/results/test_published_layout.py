@@ -8,7 +8,7 @@ from published_records import numbers
 from densebench.results.against import against
 from densebench.results.published import load_published
 from densebench.results.published import settings as items_of
-from densebench.results.published.layout import layouts
+from densebench.results.published.layout import Row, layouts
 from densebench.results.published.references import of_reference, references
 
 NUMBERS = load_published()
@@ -16,17 +16,30 @@ NUMBERS = load_published()
 
 @pytest.mark.parametrize("reference", references(NUMBERS))
 def test_every_number_of_a_table_stands_in_one_cell(reference):
-    board = against([], reference)
     expected = of_reference(NUMBERS, reference)
-    [table] = board.tables
-    columns = [name for name, group in zip(table.cells, table.groups, strict=True) if group]
-    shown = [text.partition(" [")[0] for text in table.cells[columns].to_numpy().flatten() if text]
-    assert sorted(shown) == sorted(expected.value)
-    assert table.cells.columns.is_unique and not table.cells[["method"]].eq("").any(axis=None)
-    assert not table.cells[[name for name in table.cells if name not in columns]].duplicated().any()
-    keys = ["protocol", "dataset", "setting", "metric", "method", "backbone", "pretrain_data", "pretrain_epochs", "published"]
-    plain = expected.assign(protocol=expected.protocol.map(items_of.plain), published=expected.value)
-    assert sorted(map(tuple, board.comparison[keys].to_numpy())) == sorted(map(tuple, plain[keys].to_numpy()))
+    rows, columns, layout = shown(reference)
+    assert sorted(number.value for number in layout.numbers.values()) == sorted(expected.value)
+    placed = {
+        (*row[:5], items_of.plain(column.protocol), column.dataset, column.metric, number.setting): number.value
+        for (row, column), number in layout.numbers.items()
+    }
+    keys = [*Row._fields[:5], "protocol", "dataset", "metric", "setting"]
+    plain = expected.assign(protocol=expected.protocol.map(items_of.plain))
+    assert placed == {tuple(line[key] for key in keys): line["value"] for line in plain.to_dict("records")}
+    assert len(placed) == len(expected)
+    assert len(set(columns)) == len(columns) and len(set(layout.rows)) == len(rows)
+
+
+@pytest.mark.parametrize("paper", ["cribo", "neco"])
+def test_the_tables_of_a_paper_show_each_number_once(paper):
+    board, expected = against([], paper), of_reference(NUMBERS, paper)
+    assert len(board.tables) == len(expected.table.unique())
+    texts = []
+    for table in board.tables:
+        names = [name for name, group in zip(table.cells, table.groups, strict=True) if group]
+        texts += [text.partition(" [")[0] for text in table.cells[names].to_numpy().flatten() if text]
+        assert not table.cells[[name for name in table.cells if name not in names]].duplicated().any()
+    assert sorted(texts) == sorted(expected.value) == sorted(board.comparison.published)
 
 
 def shown(reference):
@@ -65,10 +78,10 @@ def test_a_remark_on_a_column_makes_no_row():
 def test_rows_and_columns_stand_as_the_file_has_them(tmp_path):
     rows = [
         {"paper": "mine", "method": method, "setting": f"fraction=1/{share}", "value": "1"}
-        for method, share in (("B", 8), ("A", 8), ("A", 1), ("A", 128))
+        for method, share in (("B", 8), ("A", 8), ("A", 1), ("C", 128))
     ]
     [layout] = layouts(of_reference(load_published(numbers(tmp_path / "mine.csv", *rows)), "mine:99"))
-    assert [row.method for row in layout.rows] == ["B", "A"]
+    assert [row.method for row in layout.rows] == ["B", "A", "C"]
     assert layout.headings() == ["1/8", "1/1", "1/128"]
 
 

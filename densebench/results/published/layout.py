@@ -100,9 +100,8 @@ def _layout(key: tuple[str, str], part: pd.DataFrame) -> Layout:
     for line in part.to_dict("records"):
         parts = settings.items(line["setting"])
         of_column = {name for name in parts if settings.of_evaluation(line["protocol"], name) or name in beside}
-        row = Row(
-            *(line[name] for name in Row._fields[:-1]), tuple((name, parts[name]) for name in parts if name not in of_column)
-        )
+        ablated = tuple((name, parts[name]) for name in parts if name not in of_column)
+        row = Row(**{name: line[name] for name in Row._fields[:-1]}, items=ablated)
         about = (line["protocol"], line["dataset"], line["metric"])
         items = tuple((name, parts[name]) for name in parts if name in of_column)
         changed = tuple(settings.items(line[EVALUATION]).items())
@@ -115,12 +114,16 @@ def _layout(key: tuple[str, str], part: pd.DataFrame) -> Layout:
 
 
 def _merged(sequences: Sequence[Sequence[Column]]) -> list[Column]:
-    """Return all columns in an order that keeps that of each row: one that a row adds stands after the one before it there."""
+    """Return all columns in an order that keeps that of each row: one that a row adds stands after the one before it there.
+
+    One without any before it stands before the next one that is known, or at the end.
+    """
     merged: list[Column] = []
     for columns in sequences:
         for before, column in zip((None, *columns), columns, strict=False):
             if column not in merged:
-                merged.insert(0 if before is None else merged.index(before) + 1, column)
+                later = [merged.index(other) for other in columns if other in merged]
+                merged.insert(merged.index(before) + 1 if before is not None else min(later, default=len(merged)), column)
     return merged
 
 
