@@ -45,7 +45,7 @@ BASES: Mapping[Kind, Base] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One name of the catalogue: its class, title, presets and options.
+    """One name of the catalogue: its class, title, presets, options and, of a protocol, the kind of data set that it takes.
 
     A name may have several parts, each a class with presets of its own, in the order in which a package imports them: this one
     and `others`.
@@ -59,6 +59,7 @@ class Entry:
     presets: tuple[str, ...]
     options: tuple[Flag, ...] = field(default=(), repr=False)
     others: tuple[Entry, ...] = ()
+    takes: str = ""
 
     @property
     def parts(self) -> tuple[Entry, ...]:
@@ -261,7 +262,7 @@ def _from_source(kind: Kind, location: Location, read: dict[tuple[str, str], Any
 
 def _from_node(location: Location, source: Source, node: SourceClass, presets: tuple[str, ...]) -> Entry:
     path, flags = source.file(node.module) or location.path, tuple(node.flags.values())
-    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags)
+    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags, takes=node.text("takes"))
 
 
 def _from_classes(kind: Kind, location: Location) -> list[Entry]:
@@ -297,4 +298,5 @@ def described(location: Location, kind: type) -> Entry:
             raise UserError(f"{path}: {error}") from error
     own_doc = "" if (kind.__doc__ or "").startswith(f"{kind.__name__}(") else kind.__doc__ or ""
     title = inspect.cleandoc(module.__doc__ or own_doc).partition("\n")[0]
-    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags)
+    takes = str(getattr(kind, "takes", ""))
+    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags, takes=takes)

@@ -62,6 +62,12 @@ class SourceClass:
         """Return the names of the presets, its own or inherited; None where there are none."""
         return next((names for kind in self.mro if (names := _presets(kind.node)) is not None), None)
 
+    def text(self, name: str) -> str:
+        """Return a text that the class or a base gives a class variable; "" where there is none that is written out."""
+        lines = (line for kind in self.mro for line in kind.node.body if isinstance(line, ast.AnnAssign))
+        found = (line.value for line in lines if ast.unparse(line.target) == name and line.value is not None)
+        return next((str(value.value) for value in found if isinstance(value, ast.Constant)), "")
+
     @functools.cached_property
     def flags(self) -> dict[str, Flag]:
         """The options by name, inherited ones first, in the order of a dataclass's fields."""

@@ -1,0 +1,174 @@
+"""The entries of a table file, checked: backbones, pretrainings, evaluations and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from densebench.flag import Flag
+from densebench.user_code import file_code
+
+PRETRAIN = "pretrain:"
+"""How a spec begins that means the checkpoint of a pretraining of the same file."""
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """A backbone: a spec with its weights, and how its features are read.
+
+    spec: a form of `densebench ls backbones`, or pretrain:NAME. weights: a file, relative to the folder of the weights. url,
+    sha256: where this file comes from and what it holds. row: columns of published.csv by which its published numbers are found.
+    where: the entry of the file, for messages.
+    """
+
+    name: str
+    spec: str
+    weights: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    layer: str = "last"
+    pos_embed: str = "auto"
+    role: str = "teacher"
+    seed: int = 0
+    row: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
+
+    @property
+    def pretraining(self) -> str | None:
+        """The name of the pretraining whose checkpoint it is; None for any other backbone."""
+        return self.spec.removeprefix(PRETRAIN) if self.spec.startswith(PRETRAIN) else None
+
+    def work(self) -> dict[str, Any]:
+        """Return what decides its features, as JSON values; of a checkpoint, what it is read by."""
+        reading = {"layer": self.layer, "pos_embed": self.pos_embed, "role": self.role, "seed": self.seed}
+        file = {"weights": self.weights, "sha256": self.sha256}
+        return {"spec": self.spec, **file, **reading, **_own_code(self.spec)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A method or a protocol: its options by name, the kind of labels that it takes, and the digest of the user's own code."""
+
+    flags: Mapping[str, Flag]
+    takes: str = ""
+    code: str = ""
+
+    def work(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those options that may change a number, and the digest of the user's code, as JSON values."""
+        chosen = {name: value for name, value in options.items() if self.flags[name].kind != "runtime"}
+        return {"options": chosen, **({"code": self.code} if self.code else {})}
+
+
+@dataclass(frozen=True)
+class PretrainEntry:
+    """One pretraining: of an entry with a sweep, one point of its grid.
+
+    init: a spec, or pretrain:NAME. options: those of the method, as JSON values. swept: the values of this point of the sweep.
+    group: the name as the file has it, which stands for all points of the sweep.
+    """
+
+    name: str
+    method: str
+    data: tuple[str, ...]
+    preset: str | None = None
+    variant: str | None = None
+    init: str | None = None
+    weights: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    seed: int = 0
+    limit: int | None = None
+    processes: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    swept: Mapping[str, Any] = field(default_factory=dict)
+    row: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+    where: str = ""
+    kind: Kind = field(kw_only=True, repr=False)
+
+    @property
+    def start(self) -> str | None:
+        """The name of the pretraining that it starts from; None where it starts from anything else."""
+        return self.init.removeprefix(PRETRAIN) if self.init is not None and self.init.startswith(PRETRAIN) else None
+
+    def work(self) -> dict[str, Any]:
+        """Return what decides its checkpoint, as JSON values; `init` as the file has it."""
+        about = {"method": self.method, "preset": self.preset, "variant": self.variant or "official", "seed": self.seed}
+        start = {"init": self.init, "weights": self.weights, "sha256": self.sha256}
+        data = {"data": [{"name": name, **_own_code(name)} for name in self.data], "limit": self.limit}
+        return {**about, **start, **data, **self.kind.work(self.options)}
+
+
+@dataclass(frozen=True)
+class EvaluationEntry:
+    """A protocol on data sets, for some backbones or for all of them. options: those of the protocol, as JSON values."""
+
+    protocol: str
+    datasets: tuple[str, ...]
+    preset: str | None = None
+    backbones: tuple[str, ...] | None = None
+    limit: int | None = None
+    processes: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+    kind: Kind = field(kw_only=True, repr=False)
+
+    @property
+    def title(self) -> str:
+        """The protocol with its preset, such as incontext/neco."""
+        return self.protocol if self.preset is None else f"{self.protocol}/{self.preset}"
+
+    def work(self, dataset: str) -> dict[str, Any]:
+        """Return what decides its scores of one backbone on one data set, besides the backbone, as JSON values."""
+        data = {"dataset": dataset, **_own_code(dataset), "limit": self.limit}
+        about = {"protocol": self.protocol, "preset": self.preset, **data}
+        return {**about, **self.kind.work(self.options)}
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure that a paper shows. given: all keys of the entry but these two."""
+
+    number: str
+    title: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table file, read and checked; the checkpoint of every pretraining is among the backbones.
+
+    name: that of a shipped table, or the stem of the file. published: the paper and its table, such as neco:8. rehearsal: what
+    the caller changed, as texts by key; a table without changes is none.
+    """
+
+    name: str
+    title: str = ""
+    published: str | None = None
+    backbones: tuple[BackboneEntry, ...] = ()
+    pretrainings: tuple[PretrainEntry, ...] = ()
+    evaluations: tuple[EvaluationEntry, ...] = ()
+    figures: tuple[FigureEntry, ...] = ()
+    rehearsal: Mapping[str, str] = field(default_factory=dict)
+    file: Path | None = None
+
+    @property
+    def rows(self) -> dict[str, Mapping[str, str]]:
+        """By the name of a backbone, the columns and values of its rows of published.csv; only where it names any."""
+        return {backbone.name: backbone.row for backbone in self.backbones if backbone.row}
+
+    def backbones_of(self, evaluation: EvaluationEntry) -> list[BackboneEntry]:
+        """Return the backbones that an evaluation scores, in the order of the file."""
+        if evaluation.backbones is None:
+            return list(self.backbones)
+        groups = {entry.name: entry.group for entry in self.pretrainings}
+        named = {*evaluation.backbones}
+        return [each for each in self.backbones if each.name in named or groups.get(each.pretraining or "") in named]
+
+
+def _own_code(name: str) -> dict[str, str]:
+    """Return the digest of the Python file that a spec or the name of a data set is; nothing for any other."""
+    return {"code": file_code(Path(name))} if name.endswith(".py") and Path(name).is_file() else {}

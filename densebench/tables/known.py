@@ -1,0 +1,70 @@
+"""What the names in a table file mean, each looked up once a table: methods, protocols and data sets."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Literal
+
+from densebench import catalog
+from densebench.datasets.catalog import FOLDERS, fitting, load_dataset, titles
+from densebench.datasets.unlabelled import JOINED, OFFICIAL
+from densebench.errors import UserError, unknown
+from densebench.tables.entries import Kind
+
+
+class Known:
+    """The methods, protocols and data sets that are installed while one table is read."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[catalog.Entry, str]] = {}
+        self._kinds: dict[str, str] = {}
+
+    @functools.cached_property
+    def datasets(self) -> list[str]:
+        """The names of all data sets."""
+        return list(titles())
+
+    def entry(self, kind: Literal["methods", "protocols"], name: str) -> catalog.Entry:
+        """Return a method or a protocol. Raises UserError for an unknown one."""
+        return self._entry(kind, name)[0]
+
+    def kind(self, kind: Literal["methods", "protocols"], name: str, preset: str | None) -> Kind:
+        """Return the part of a method or a protocol that has the preset. Raises UserError for an unknown one of either."""
+        found, code = self._entry(kind, name)
+        catalog.check_preset(found, name, preset)
+        part = found.part(preset)
+        return Kind({flag.name: flag for flag in part.flags()}, part.takes, code)
+
+    def labels(self, name: str) -> str:
+        """Return the kind of labels of a known data set; "" for a path, which only opening it tells."""
+        if name not in self._kinds:
+            self._kinds[name] = load_dataset(name).kind if name in self.datasets else ""
+        return self._kinds[name]
+
+    def check_images(self, name: str) -> None:
+        """Raise UserError for images to train on that are neither a known set nor written as a path."""
+        known = [*OFFICIAL, *JOINED, *self.datasets]
+        if not (name in known or _is_path(name) or name.endswith(".tar")):
+            raise unknown("data", name, known, f"it takes the path of a folder or {', '.join(known)}")
+
+    def check_labelled(self, name: str) -> None:
+        """Raise UserError for a data set to score on that is neither known nor written as a path."""
+        if not (name in self.datasets or _is_path(name)):
+            remedy = f"there are {', '.join([*self.datasets, *FOLDERS.values()])} and ./file.py"
+            raise unknown("data set", name, self.datasets, remedy)
+
+    def check_labels(self, name: str, protocol: str, takes: str) -> None:
+        """Raise UserError for a known data set with other labels than a protocol takes."""
+        if takes and (labels := self.labels(name)) not in ("", takes):
+            raise UserError(f"datasets: {name} has {labels}; {protocol} takes {takes}: {fitting(takes)}")
+
+    def _entry(self, kind: Literal["methods", "protocols"], name: str) -> tuple[catalog.Entry, str]:
+        if (kind, name) not in self._found:
+            self._found[kind, name] = catalog.find(kind, name), catalog.code_of(kind, name)
+        return self._found[kind, name]
+
+
+def _is_path(name: str) -> bool:
+    is_folder = os.path.isdir(name)  # noqa: PTH112 (Path raises for a name that is too long)
+    return name.startswith(("folder:", "frames:", ".")) or "/" in name or name.endswith(".py") or is_folder

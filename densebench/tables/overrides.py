@@ -1,0 +1,159 @@
+"""`--set KEY=VALUE`: a table made small for a rehearsal, whose results stay out of the real one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from densebench.console import one_line
+from densebench.errors import UserError, unknown
+from densebench.tables import keys
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Table
+from densebench.tables.known import Known
+
+DATA = ("data", "dataset", "datasets")
+UNCHANGED = ("pretrain", "pixels")
+"""Kinds of spec that have no architecture of their own: `arch` leaves them."""
+
+
+def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
+    """Return the table with `KEY=VALUE` applied to every entry that takes the key, and with these in `rehearsal`.
+
+    arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on, where a protocol
+    takes labels of that kind; dataset, datasets: only what is scored on. Any other key is `limit` or an option of a method or a
+    protocol. What becomes the same by that gets seeds of its own. Raises UserError for a key that no entry takes, and for a
+    value that an entry does not take.
+    """
+    given = dict(_parsed(text) for text in overrides)
+    for key, value in given.items():
+        with keys.within(f"--set {key}={_shown(value)}"):
+            table = _with(table, key, value, known)
+    if not given:
+        return table
+    table = dataclasses.replace(table, rehearsal={key: _shown(value) for key, value in given.items()})
+    return _told_apart(table)
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    """Return the key and the value of KEY=VALUE: a TOML value, or else a plain text."""
+    key, equals, value = text.partition("=")
+    key = key.strip().lstrip("-").replace("-", "_")
+    if not key or not equals or not value.strip():
+        raise UserError(f"--set {text}: it takes KEY=VALUE, such as epochs=1")
+    try:
+        read = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()
+    plain = list(read) == ["value"] and isinstance(read["value"], str | int | float | bool | list)
+    return key, read["value"] if plain else value.strip()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return one_line(",".join(map(_shown, value)) if isinstance(value, list) else str(value))
+
+
+def _with(table: Table, key: str, value: Any, known: Known) -> Table:
+    """Return the table with one override. Raises UserError where no entry takes it."""
+    if key in DATA:
+        return _with_data(table, key, value, known)
+    changed = table
+    if key == "arch":
+        changed = dataclasses.replace(changed, backbones=tuple(_random(each, str(value)) for each in table.backbones))
+    changed = dataclasses.replace(
+        changed,
+        pretrainings=tuple(_pretraining(each, key, value) for each in table.pretrainings),
+        evaluations=tuple(_evaluation(each, key, value) for each in table.evaluations),
+    )
+    if key not in (taken := _taken(table)):
+        raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
+    return changed
+
+
+def _taken(table: Table) -> list[str]:
+    """Return every key that an entry of the table takes."""
+    options = [flag.name for each in (*table.pretrainings, *table.evaluations) for flag in each.kind.flags.values()]
+    own = [*(["arch"] if table.backbones else []), *(["data"] if table.pretrainings or table.evaluations else [])]
+    own += ["dataset", "datasets"] if table.evaluations else []
+    return list(dict.fromkeys([*own, *(["limit"] if table.pretrainings or table.evaluations else []), *options]))
+
+
+def _options(entry: PretrainEntry | EvaluationEntry, key: str, value: Any) -> dict[str, Any] | None:
+    """Return the options of an entry with one changed; None where it does not take that."""
+    flag = entry.kind.flags.get(key)
+    return None if flag is None else {**entry.options, key: keys.option(flag, value)}
+
+
+def _pretraining(entry: PretrainEntry, key: str, value: Any) -> PretrainEntry:
+    if key == "limit":
+        return dataclasses.replace(entry, limit=keys.read_key("limit", value, keys.PRETRAIN))
+    options = _options(entry, key, value)
+    if options is None:
+        return entry
+    if key in ("epochs", "steps"):
+        options.pop("steps" if key == "epochs" else "epochs", None)
+    if key == "arch" and entry.init is not None and entry.init.partition(":")[0] not in UNCHANGED:
+        entry = dataclasses.replace(entry, init=f"random:{value}", weights=None, url=None, sha256=None)
+    return dataclasses.replace(entry, options=options)
+
+
+def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry:
+    if key == "limit":
+        return dataclasses.replace(entry, limit=keys.read_key("limit", value, keys.EVALUATION))
+    options = _options(entry, key, value)
+    return entry if options is None else dataclasses.replace(entry, options=options)
+
+
+def _random(entry: BackboneEntry, arch: str) -> BackboneEntry:
+    """Return a backbone as an untrained one; blocks that its layer numbers may not be there in `arch`."""
+    if entry.spec.partition(":")[0] == "pretrain":
+        return dataclasses.replace(entry, layer=_named(entry.layer))
+    if entry.spec.partition(":")[0] in UNCHANGED:
+        return entry
+    return dataclasses.replace(
+        entry, spec=f"random:{arch}", weights=None, url=None, sha256=None, layer=_named(entry.layer), role="teacher"
+    )
+
+
+def _named(layer: str) -> str:
+    return layer if layer.isalpha() else "last"
+
+
+def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
+    names = keys.read_key(key, value if isinstance(value, list) else str(value).split(","), {key: keys.NAMES})
+    names = tuple(dict.fromkeys(name.strip() for name in names))
+    for name in names if table.pretrainings and key == "data" else ():
+        known.check_images(name)
+    for name in names if table.evaluations else ():
+        known.check_labelled(name)
+
+    def scored(entry: EvaluationEntry) -> EvaluationEntry:
+        takes = entry.kind.takes
+        fitting = tuple(name for name in names if not takes or known.labels(name) in ("", takes))
+        return dataclasses.replace(entry, datasets=fitting) if fitting else entry
+
+    evaluations = tuple(map(scored, table.evaluations))
+    pretrainings = table.pretrainings
+    if key == "data":
+        pretrainings = tuple(dataclasses.replace(entry, data=names) for entry in table.pretrainings)
+    if (pretrainings, evaluations) == (table.pretrainings, table.evaluations) and not evaluations:
+        raise unknown("key", key, _taken(table), f"the entries of this table take {', '.join(_taken(table))}")
+    return dataclasses.replace(table, pretrainings=pretrainings, evaluations=evaluations)
+
+
+def _told_apart(table: Table) -> Table:
+    """Return the table with other seeds for what has become the same: networks at random, pretrainings."""
+    taken: dict[str, set[int]] = {}
+
+    def seed(entry: Any) -> Any:
+        seeds = taken.setdefault(repr({**entry.work(), "seed": None}), set())
+        free = entry.seed if entry.seed not in seeds else next(number for number in itertools.count() if number not in seeds)
+        seeds.add(free)
+        return dataclasses.replace(entry, seed=free)
+
+    backbones = tuple(seed(each) if each.spec.startswith("random:") else each for each in table.backbones)
+    return dataclasses.replace(table, backbones=backbones, pretrainings=tuple(seed(each) for each in table.pretrainings))
