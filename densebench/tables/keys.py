@@ -84,16 +84,20 @@ def _one_of(words: tuple[str, ...]) -> Key:
     return Key(_matching(re.compile("|".join(words))), " or ".join(words))
 
 
-def _row(value: Any) -> dict[str, str]:
+def _row(value: Any) -> dict[str, str | list[str]]:
     if not isinstance(value, dict):
         raise ValueError(value)
     known = published_columns()
-    for column, text in value.items():
+    for column in value:
         if column not in known:
             raise unknown("column in row", column, known, f"published.csv has {', '.join(known)}")
-        if not isinstance(text, str | int | float) or isinstance(text, bool):
-            raise ValueError(value)
-    return {column: str(text) for column, text in value.items()}
+    return {column: list(map(_cell, text)) if isinstance(text, list) and text else _cell(text) for column, text in value.items()}
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(value)
+    return str(value)
 
 
 TEXT = Key(_text, "a text")
@@ -106,7 +110,9 @@ WEIGHTS: Mapping[str, Key] = {
     "url": TEXT,
     "sha256": Key(_matching(SHA256), "64 hexadecimal digits in small letters"),
 }
-ROW = Key(_row, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}')
+ROW = Key(
+    _row, 'columns of published.csv with their texts (a list: any of them), such as {method = "DINO", backbone = "ViT-S/16"}'
+)
 
 BACKBONE: Mapping[str, Key] = {
     "spec": TEXT, **WEIGHTS, "name": NAME,
@@ -121,6 +127,7 @@ EVALUATION: Mapping[str, Key] = {
     "protocol": TEXT, "preset": TEXT, "datasets": NAMES, "backbones": NAMES, "limit": COUNT, "processes": COUNT,
 }  # fmt: skip
 FIGURE: Mapping[str, Key] = {"number": Key(lambda value: str(_number(value)), "a number or a text"), "title": NAME}
+MISSING: Mapping[str, Key] = {"row": ROW, "why": NAME}
 SWEPT = ("preset", "data", "variant", "init", "weights", "seed", "limit")
 """The keys of a pretraining that may be swept, besides the options of its method."""
 

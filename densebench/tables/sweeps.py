@@ -49,6 +49,8 @@ def filled(key: str, text: Any, shown: Mapping[str, str]) -> Any:
             raise unknown(f"placeholder in {key}", match[1], shown, f"the sweep has {', '.join(shown)}")
         return shown[match[1]]
 
+    if isinstance(text, list):
+        return [filled(key, each, shown) for each in text]
     return PLACE.sub(value, text) if isinstance(text, str) else text
 
 
