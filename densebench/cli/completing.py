@@ -88,6 +88,12 @@ def _backbones(ctx: typer.Context) -> Names:
     return [*runs, *((f"{name}:", source.title) for name, source in SOURCES.items() if source.form.startswith(f"{name}:"))]
 
 
+def _tables(ctx: typer.Context) -> Names:
+    from densebench.tables.shipped import shipped
+
+    return shipped().items()
+
+
 def _recorded(name: Callable[[dict[str, Any]], str]) -> Offer:
     """Return a function for Typer's `autocompletion` that offers a name of each record in the results folders on the line."""
 
@@ -113,7 +119,7 @@ def _escaped(name: str) -> str:
 protocols = _offer(lambda ctx: _titles("protocols"), several=True)
 presets = _offer(_presets, several=True)
 methods = _offer(lambda ctx: _titles("methods"))
-datasets, backbones = _offer(_datasets), _offer(_backbones)
+datasets, backbones, tables = _offer(_datasets), _offer(_backbones), _offer(_tables)
 recorded_ids = _recorded(lambda record: record["id"])
 recorded_datasets = _recorded(lambda record: record["dataset"]["name"])
 recorded_protocols = _recorded(lambda record: record["protocol"]["name"])

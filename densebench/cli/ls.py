@@ -1,4 +1,4 @@
-"""`densebench ls`: the names of methods, protocols, data sets and backbones."""
+"""`densebench ls`: the names of methods, protocols, data sets, backbones and tables."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from densebench.console import warn
 from densebench.errors import unknown
 from densebench.results.terminal import wrapped
 
-KINDS = ("methods", "protocols", "datasets", "backbones")
+KINDS = ("methods", "protocols", "datasets", "backbones", "tables")
 
 
 def ls(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[methods|protocols|datasets|backbones]", help="List only these.", autocompletion=completing.words(*KINDS)
-        ),
+        typer.Argument(metavar=f"[{'|'.join(KINDS)}]", help="List only these.", autocompletion=completing.words(*KINDS)),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List methods, protocols, data sets and kinds of backbone. Those that cannot be read are named on stderr, a line each."""
+    """List methods, protocols, data sets, kinds of backbone and tables of papers.
+
+    Those that cannot be read are named on stderr, a line each.
+    """
     if kind is not None and kind not in KINDS:
         raise unknown("kind", kind, KINDS, f"there are {', '.join(KINDS)}")
     rows_by_kind = {name: _rows(name) for name in ([kind] if kind else KINDS)}
@@ -60,6 +61,10 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         from densebench.backbones.sources import sources
 
         return [{"name": name, "title": title} for name, title in sources().items()]
+    if kind == "tables":
+        from densebench.tables.shipped import shipped
+
+        return [{"name": name, "title": title} for name, title in shipped().items()]
     entries, broken = catalog.scan("methods" if kind == "methods" else "protocols")
     for name, problem in broken.items():
         warn(f"{kind.removesuffix('s')} {name} is left out: {problem}")

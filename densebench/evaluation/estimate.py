@@ -132,11 +132,14 @@ def estimate_run(evaluator: Evaluator, backbone: Backbone, dataset: Dataset, lim
 
 
 class Trial:
-    """Times a small part of each stage on the device of the run: ten images, after one that warms up."""
+    """Times a small part of each stage on the device of the run: ten images, after one that warms up.
 
-    def __init__(self, evaluator: Evaluator, backbone: Backbone) -> None:
+    known: what other trials have measured, for runs of the same backbone on the same data set; this one adds to it.
+    """
+
+    def __init__(self, evaluator: Evaluator, backbone: Backbone, known: dict[Any, float] | None = None) -> None:
         self.evaluator, self.device = evaluator, resolve_device(evaluator.device)
-        self._known: dict[Any, float] = {}
+        self._known = {} if known is None else known
 
     def seconds(self, sizes: Sequence[StageSize]) -> list[float | None]:
         """Return the seconds that each stage will take; None where no short trial can measure it."""

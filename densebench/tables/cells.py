@@ -17,6 +17,12 @@ from densebench.training.request import Data, Init
 READING = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
 """How a backbone is read where the table does not say."""
 
+PRETRAIN = ("method", "data", "data_root", "preset", "variant", "init", "weights", "seed", "limit", "output")
+EVALUATION = (
+    *("model", "protocol", "dataset", "preset", "name", "weights", *READING, "data_root", "limit", "results", "options"),
+)
+"""The keys of a request that are no options of a method or a protocol."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -58,6 +64,12 @@ class Cell:
     def output(self) -> Path | None:
         """The run folder that a pretraining writes; None for any other cell."""
         return Path(self.request["output"]) if self.kind == "pretrain" else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method or the protocol that the table gives."""
+        own = PRETRAIN if self.kind == "pretrain" else EVALUATION
+        return {key: value for key, value in self.request.items() if key not in own} | dict(self.request.get("options", {}))
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Return the positional arguments and the keywords of the call that does the work.

@@ -176,9 +176,9 @@ class Table:
         """Return the backbones that an evaluation scores, in the order of the file."""
         if evaluation.backbones is None:
             return list(self.backbones)
-        groups = {entry.name: entry.group for entry in self.pretrainings}
-        named = {*evaluation.backbones}
-        return [each for each in self.backbones if each.name in named or groups.get(each.pretraining or "") in named]
+        groups, named = {entry.name: entry.group for entry in self.pretrainings}, {*evaluation.backbones}
+        chosen = [each.name in named or (each.name == each.pretraining and groups[each.name] in named) for each in self.backbones]
+        return [each for each, wanted in zip(self.backbones, chosen, strict=True) if wanted]
 
 
 def _own_code(name: str) -> dict[str, str]:

@@ -76,7 +76,8 @@ def _with(table: Table, key: str, value: Any, known: Known) -> Table:
 
 def _taken(table: Table) -> list[str]:
     """Return every key that an entry of the table takes."""
-    options = [flag.name for each in (*table.pretrainings, *table.evaluations) for flag in each.kind.flags.values()]
+    kinds = [each.kind for each in table.pretrainings] + [each.kind for each in table.evaluations]
+    options = [name for kind in kinds for name in kind.flags]
     own = [*(["arch"] if table.backbones else []), *(["data"] if table.pretrainings or table.evaluations else [])]
     own += ["dataset", "datasets"] if table.evaluations else []
     return list(dict.fromkeys([*own, *(["limit"] if table.pretrainings or table.evaluations else []), *options]))

@@ -132,12 +132,9 @@ def _backbone(where: str, entry: Mapping[str, Any]) -> BackboneEntry:
 def _pretrainings(where: str, entry: Mapping[str, Any], known: Known) -> list[PretrainEntry]:
     """Return the points of the sweep of an entry; one without a sweep."""
     with within(where):
-        method, sweep = (
-            keys.read_key("method", entry["method"], keys.PRETRAIN) if "method" in entry else "",
-            entry.get("sweep", {}),
-        )
-        if not method:
+        if "method" not in entry:
             raise UserError("method is missing: it takes a name of `densebench ls methods`")
+        method, sweep = keys.read_key("method", entry["method"], keys.PRETRAIN), entry.get("sweep", {})
         options = [flag.name for part in known.entry("methods", method).parts for flag in part.flags()]
         swept = list(dict.fromkeys([*keys.SWEPT, *options]))
         for key in sweep if isinstance(sweep, dict) else ():
@@ -214,16 +211,15 @@ def _twice(values: Sequence[str]) -> str | None:
 def _check_references(table: Table) -> None:
     """Raise UserError for a name or a backbone that is there twice, for a reference to nothing and for a cycle."""
     starts = {each.name: each.start for each in table.pretrainings}
-    _check_once(
-        [(each.name, each.where) for each in table.pretrainings], "the name {}", "write the swept keys into name, as in {{key}}"
-    )
+    unswept = "write {KEY} into name for what is swept"
+    _check_once([(each.name, each.where) for each in table.pretrainings], "the name {}", unswept)
     _check_once([(each.name, each.where) for each in table.backbones], "the backbone {}", "give each a name of its own")
-    _check_once([(_identity(each), each.where) for each in table.backbones], "the same backbone", "leave one out", shown=False)
-    for each in (*table.pretrainings, *table.backbones):
-        name = each.start if isinstance(each, PretrainEntry) else each.pretraining
+    _check_once([(_identity(each), each.where) for each in table.backbones], "the same backbone", "leave one out")
+    references = [(each.where, "init", each.start) for each in table.pretrainings]
+    references += [(each.where, "spec", each.pretraining) for each in table.backbones]
+    for where, key, name in references:
         if name is not None and name not in starts:
-            key = "init" if isinstance(each, PretrainEntry) else "spec"
-            with within(each.where):
+            with within(where):
                 raise unknown(f"pretraining in {key}", name, starts, f"this file has {', '.join(starts) or 'none'}")
     for pretraining in table.pretrainings:
         path = [pretraining.name]
@@ -239,11 +235,11 @@ def _check_references(table: Table) -> None:
                     raise unknown("name in backbones", name, known, f"this file has {', '.join(known) or 'none'}")
 
 
-def _check_once(named: list[tuple[str, str]], what: str, remedy: str, *, shown: bool = True) -> None:
+def _check_once(named: list[tuple[str, str]], what: str, remedy: str) -> None:
     """Raise UserError for the first of (name, where) whose name is there twice."""
     seen: dict[str, str] = {}
     for name, where in named:
         if name in seen:
-            both = f"{seen[name]} and {where}" if seen[name] != where else where
-            raise UserError(f"{both}: {what.format(repr(name)) if shown else what} is there twice; {remedy}")
+            both = where if seen[name] == where else f"{seen[name]} and {where}"
+            raise UserError(f"{both}: {what.format(repr(name))} is there twice; {remedy}")
         seen[name] = where
