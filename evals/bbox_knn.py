@@ -80,6 +80,7 @@ class BboxKnn(Evaluator):
     """Options of box-aligned nearest neighbours; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
+    published_as: ClassVar[Mapping[str, str]] = {"flsl": "bbox-knn (ablation)"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"flsl": {}, "flsl-code": {"mapping": "clipped"}}
     takes: ClassVar[str] = "boxes"
 

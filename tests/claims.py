@@ -12,6 +12,10 @@ from densebench import catalog, options
 from densebench.results.published import load_published
 from densebench.tables.entries import BackboneEntry, EvaluationEntry, Table
 
+ABLATION = " (ablation)"
+DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
+"""What published numbers call the data sets of boxes."""
+
 
 def published(reference: str) -> pd.DataFrame:
     """Return the numbers of a paper's table: "neco:8", or of all its parts: "neco:9" stands for 9a to 9d."""
@@ -27,8 +31,9 @@ def claims(table: Table, numbers: pd.DataFrame) -> Counter[int]:
     for evaluation in table.evaluations:
         for backbone in table.backbones_of(evaluation):
             names, reached = _measured(backbone, evaluation)
+            datasets = [DATASETS.get(name, name) for name in evaluation.datasets]
             for index, number in records.items():
-                same = number["protocol"].removesuffix(" (ablation)") in names and number["dataset"] in evaluation.datasets
+                same = number["protocol"].removesuffix(ABLATION) in names and number["dataset"] in datasets
                 counts[index] += same and _is_row(number, backbone.row, reached)
     for missing in table.missing:
         counts.update(index for index, number in records.items() if _is_row(number, missing.row, _items(number["setting"])))
@@ -43,7 +48,8 @@ def _measured(backbone: BackboneEntry, evaluation: EvaluationEntry) -> tuple[tup
     reached = {f"layers={backbone.layer.count(',') + 1}"}
     reached |= {f"fraction=1/{fraction}" for fraction in getattr(values, "fractions", ())}
     reached |= {f"K={clusters or 'GT'}" for clusters in getattr(values, "clusters", ())}
-    return kind.published_names(preset, backbone.layer), reached
+    reached |= {f"k={neighbours}"} if isinstance(neighbours := getattr(values, "neighbours", None), int) else set()
+    return tuple(name.removesuffix(ABLATION) for name in kind.published_names(preset, backbone.layer)), reached
 
 
 def _is_row(number: Mapping[str, str], row: Mapping[str, str | list[str]], reached: set[str]) -> bool:

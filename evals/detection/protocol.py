@@ -72,6 +72,11 @@ class Detection(Evaluator):
     takes: ClassVar[str] = "boxes"
     several_processes: ClassVar[bool] = True
     draws_later: ClassVar[bool] = False
+    published_as: ClassVar[Mapping[str, str]] = {
+        "flsl": "detection-maskrcnn-coco",
+        "vitdet": "detection-vitdet-coco",
+        "uavdt": "detection-fasterrcnn-uavdt",
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "flsl": {},
         "vitdet": {
