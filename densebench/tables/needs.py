@@ -105,7 +105,12 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
         notes += partial
         if lacks or why:
             return Need(cell, tuple(lacks), notes=tuple(notes), size=Size(why=why or "something is missing"))
-        return Need(cell, notes=tuple(notes), size=sizes.of_evaluation(evaluator, requested, dataset, cell.request["limit"]))
+        try:
+            backbone = sizes.load(requested)
+        except UserError as error:
+            file = cell.weights or requested.label
+            return Need(cell, (Lack(WEIGHTS, file, str(error)),), notes=tuple(notes), size=Size(why="it cannot be loaded"))
+        return Need(cell, notes=tuple(notes), size=sizes.of_evaluation(evaluator, backbone, dataset, cell.request["limit"]))
     except UserError as error:
         kind = PACKAGE if any(f"needs {package}," in str(error) for package in EXTRAS) else OPTION
         return Need(cell, (*lacks, Lack(kind, cell.label, str(error))), notes=tuple(notes), size=Size(why="it cannot run"))

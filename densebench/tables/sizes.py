@@ -53,15 +53,18 @@ class Sizes:
     _counted: int = 0
     _known: dict[Any, float] = field(default_factory=dict)
 
-    def of_evaluation(self, evaluator: Evaluator, requested: Requested, dataset: Dataset, limit: int | None) -> Size:
-        """Return what a cell stores and takes. Raises UserError where the backbone cannot be loaded or does not fit."""
+    def load(self, requested: Requested) -> Backbone:
+        """Return a backbone, the last one again where it is the same. Raises UserError where it cannot be loaded."""
         key = repr((requested.model, requested.weights, requested.reading))
         if self._backbone is None or self._backbone[0] != key:
-            self._backbone = None  # before the next one is loaded
+            self._backbone, self._group, self._stages, self._known = None, "", [], {}  # before the next one is loaded
             self._backbone = key, requested.load()
-        backbone = self._backbone[1]
-        if self._group != f"{key} {dataset.name}":
-            self._group, self._stages, self._counted, self._known = f"{key} {dataset.name}", [], 0, {}
+        return self._backbone[1]
+
+    def of_evaluation(self, evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> Size:
+        """Return what a cell with the backbone that was loaded last stores and takes. Raises UserError for what does not fit."""
+        if self._group != dataset.name:
+            self._group, self._stages, self._counted, self._known = dataset.name, [], 0, {}
         stages = declared(evaluator, backbone, dataset, Run(limit))
         if not stages:
             return Size(why="the protocol declares no stages")
@@ -79,14 +82,14 @@ class Sizes:
         """Return what a pretraining on opened images stores and takes. Raises UserError for options that do not fit."""
         if not self.trial:
             return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
-        from densebench.training.forecast import forecast  # here: training imports the compiler, which takes seconds
+        from densebench.training.forecast import forecast, kept_states  # here: training imports the compiler, which takes seconds
         from densebench.training.loop import assemble
 
         world = World(0, 1, resolve_device(chosen.device))
         with random_states():
             training = assemble(chosen, self._encoder(cell, chosen), images, cell.request["seed"], world)
             costs, steps = forecast(training), training.steps
-        stored = costs.backbone + chosen.keep * costs.state
+        stored = costs.backbone + kept_states(training) * costs.state
         self.total += stored
         if costs.seconds is None:
             return Size(len(images), stored, why="two steps here would take too long")

@@ -78,11 +78,16 @@ def seconds_of_step(training: Training) -> float | None:
     return time.perf_counter() - started
 
 
+def kept_states(training: Training) -> int:
+    """Return how many saved states a finished training leaves."""
+    options = training.options
+    return min(options.keep, -(-training.steps // (options.save_steps or options.save_every * training.order.steps)))
+
+
 def announce(training: Training) -> None:
     """Print what a training will store and how long it will take."""
     options, steps = training.options, training.steps
-    costs = forecast(training)
-    states = min(options.keep, -(-steps // (options.save_steps or options.save_every * training.order.steps)))
+    costs, states = forecast(training), kept_states(training)
     notice(
         f"on disk: {in_gb(costs.backbone)} of backbone, and {states} states of {in_gb(costs.state)}; "
         + (f"--cache {options.cache}: about {in_gb(costs.cache)} of memory" if costs.cache else "decoded images are not cached")
