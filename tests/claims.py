@@ -10,7 +10,7 @@ import pandas as pd
 
 from densebench import catalog, options
 from densebench.results.published import load_published
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, Table
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, Row, Table
 
 ABLATION = " (ablation)"
 DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
@@ -52,15 +52,14 @@ def _measured(backbone: BackboneEntry, evaluation: EvaluationEntry) -> tuple[tup
     return tuple(name.removesuffix(ABLATION) for name in kind.published_names(preset, backbone.layer)), reached
 
 
-def _is_row(number: Mapping[str, str], row: Mapping[str, str | list[str]], reached: set[str]) -> bool:
+def _is_row(number: Mapping[str, str], row: Row, reached: set[str]) -> bool:
     """Return whether a number is of a row: its columns, and of its setting exactly what is not reached by the evaluation."""
-    texts = {column: text if isinstance(text, list) else [text] for column, text in row.items()}
-    ablated = [_items(text) for text in texts.pop("setting", [""])]
-    return (
-        bool(row)
-        and all(number[column] in text for column, text in texts.items())
-        and _items(number["setting"]) - reached in ablated
-    )
+    for each in row if isinstance(row, list) else [row] if row else []:
+        columns = [column for column in each if column != "setting"]
+        ablated = _items(number["setting"]) - reached
+        if all(number[column] == each[column] for column in columns) and ablated == _items(each.get("setting", "")):
+            return True
+    return False
 
 
 def _items(setting: str) -> set[str]:

@@ -12,8 +12,8 @@ from densebench.user_code import file_code
 
 PRETRAIN = "pretrain:"
 """How a spec begins that means the checkpoint of a pretraining of the same file."""
-Row = Mapping[str, str | list[str]]
-"""Rows of published.csv: columns with their texts; of a list, any. `setting` has the items that no protocol sets."""
+Row = Mapping[str, str] | list[Mapping[str, str]]
+"""A row of a published table, or several: columns of published.csv with their texts; `setting` has what no protocol sets."""
 
 
 @dataclass(frozen=True)

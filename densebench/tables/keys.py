@@ -84,20 +84,20 @@ def _one_of(words: tuple[str, ...]) -> Key:
     return Key(_matching(re.compile("|".join(words))), " or ".join(words))
 
 
-def _row(value: Any) -> dict[str, str | list[str]]:
+def _rows(value: Any) -> dict[str, str] | list[dict[str, str]]:
+    return [_row(each) for each in value] if isinstance(value, list) and value else _row(value)
+
+
+def _row(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(value)
     known = published_columns()
-    for column in value:
+    for column, text in value.items():
         if column not in known:
             raise unknown("column in row", column, known, f"published.csv has {', '.join(known)}")
-    return {column: list(map(_cell, text)) if isinstance(text, list) and text else _cell(text) for column, text in value.items()}
-
-
-def _cell(value: Any) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise ValueError(value)
-    return str(value)
+        if not isinstance(text, str | int | float) or isinstance(text, bool):
+            raise ValueError(value)
+    return {column: str(text) for column, text in value.items()}
 
 
 TEXT = Key(_text, "a text")
@@ -111,7 +111,7 @@ WEIGHTS: Mapping[str, Key] = {
     "sha256": Key(_matching(SHA256), "64 hexadecimal digits in small letters"),
 }
 ROW = Key(
-    _row, 'columns of published.csv with their texts (a list: any of them), such as {method = "DINO", backbone = "ViT-S/16"}'
+    _rows, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}, or a list of these'
 )
 
 BACKBONE: Mapping[str, Key] = {

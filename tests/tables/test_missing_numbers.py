@@ -13,7 +13,7 @@ name = "CrIBo K={objects}"
 method = "cribo"
 data = ["scenes"]
 sweep.objects = [4, 8]
-row = {method = "CrIBo", setting = ["K={objects};L_ci=yes", "S=25k"]}
+row = [{method = "CrIBo", setting = "K={objects};L_ci=yes"}, {setting = "S=25k"}]
 """
 
 
@@ -22,10 +22,10 @@ def table(tmp_path, text):
     return read_table(tmp_path / "mine.toml")
 
 
-def test_a_row_may_name_several_values_of_a_column_and_swept_values_are_filled_into_each(tmp_path):
+def test_a_backbone_may_have_several_rows_and_swept_values_are_filled_into_each(tmp_path):
     rows = table(tmp_path, "").rows
-    assert rows["CrIBo K=4"] == {"method": "CrIBo", "setting": ["K=4;L_ci=yes", "S=25k"]}
-    assert rows["CrIBo K=8"]["setting"] == ["K=8;L_ci=yes", "S=25k"]
+    for objects in (4, 8):
+        assert rows[f"CrIBo K={objects}"] == [{"method": "CrIBo", "setting": f"K={objects};L_ci=yes"}, {"setting": "S=25k"}]
 
 
 def test_missing_numbers_are_read_with_their_reason(tmp_path):
@@ -39,8 +39,8 @@ def test_missing_numbers_are_read_with_their_reason(tmp_path):
         ('row = {method = "LOCA"}', r"\[\[missing\]\] 1: why is missing"),
         ('why = "no"', r"\[\[missing\]\] 1: row is missing"),
         ('row = {methods = "LOCA"}\nwhy = "no"', "did you mean 'method'"),
-        ('row = {method = []}\nwhy = "no"', "it takes columns of published.csv"),
-        ('row = {method = [["LOCA"]]}\nwhy = "no"', "it takes columns of published.csv"),
+        ('row = []\nwhy = "no"', "it takes columns of published.csv"),
+        ('row = {method = ["LOCA"]}\nwhy = "no"', "it takes columns of published.csv"),
         ('row = {method = "LOCA"}\nwhy = ""', "why = : it takes"),
     ],
 )
