@@ -2,7 +2,8 @@
 
 A checkpoint is flattened to dotted keys. A prefix of the keys that the model expects (`teacher.module.backbone.`) is a branch;
 `role` chooses among branches that match equally well. Keys under no branch (heads, decoders, optimisers, queues) are dropped.
-This reads DINO, DINOv2 (also in chunks and with registers), iBOT, CrOC, CrIBo, NeCo, FLSL, Leopart, MAE and timm.
+This reads DINO, DINOv2 (also in chunks and with registers), iBOT, CrOC, CrIBo, NeCo, FLSL, Leopart, TimeT, MAE, DenseCL, ReSim,
+PixPro, SoCo, VICRegL and timm.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from densebench.files.tensors import check
 
 ROLES = ("teacher", "student")
 TEACHER_WORDS = frozenset({"teacher", "ema", "momentum", "target"})
+KEY_ENCODER = "k"
+"""In MoCo and its heirs (ReSim, PixPro, SoCo) the teacher is the encoder of keys: `encoder_k` beside `encoder_q` or `encoder`."""
 RENAMES = (  # other projects' names for what timm's ViT has
     (re.compile(r"(^|\.)register_tokens$"), r"\1reg_token"),
     (re.compile(r"(^|\.)blocks\.\d+\.(\d+)\."), r"\1blocks.\2."),  # DINOv2 trained in chunks
@@ -171,8 +174,10 @@ def choose_branch(path: Path, counts: dict[str, int], expected: Collection[str],
     best = sorted(branch for branch, count in counts.items() if count > most / 2)
     if len(best) == 1:
         return best[0]
-    teachers = [branch for branch in best if TEACHER_WORDS & set(re.split(r"[._]", branch))]
-    chosen = teachers if role == "teacher" else [branch for branch in best if branch not in teachers]
+    words = {branch: set(re.split(r"[._]", branch)) for branch in best}
+    keys_encoders = [branch for branch in best if KEY_ENCODER in words[branch]]
+    teachers = [branch for branch in best if TEACHER_WORDS & words[branch]] or keys_encoders
+    chosen = teachers if role == "teacher" else [branch for branch in best if branch not in {*teachers, *keys_encoders}]
     if len(chosen) != 1:
         raise UserError(f"--weights {path}: no single {role} among {', '.join(map(repr, best))}; give a file with one of them")
     return chosen[0]

@@ -11,7 +11,7 @@ from typing import Any
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 from densebench.flag import Flag
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Table
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Row, Table
 from densebench.training.request import Data, Init
 
 READING = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
@@ -55,7 +55,7 @@ class Cell:
     dataset: str = ""
     protocol: str = ""
     processes: int = 1
-    row: Mapping[str, Any] = field(default_factory=dict)
+    row: Row = field(default_factory=dict)
     weights: str | None = None
     url: str | None = None
     sha256: str | None = None

@@ -12,6 +12,8 @@ from densebench.user_code import file_code
 
 PRETRAIN = "pretrain:"
 """How a spec begins that means the checkpoint of a pretraining of the same file."""
+Row = Mapping[str, str] | list[Mapping[str, str]]
+"""A row of a published table, or several: columns of published.csv with their texts; `setting` has what no protocol sets."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class BackboneEntry:
     pos_embed: str = "auto"
     role: str = "teacher"
     seed: int = 0
-    row: Mapping[str, str] = field(default_factory=dict)
+    row: Row = field(default_factory=dict)
     where: str = ""
 
     @property
@@ -83,7 +85,7 @@ class PretrainEntry:
     processes: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     swept: Mapping[str, Any] = field(default_factory=dict)
-    row: Mapping[str, str] = field(default_factory=dict)
+    row: Row = field(default_factory=dict)
     group: str = ""
     where: str = ""
     kind: Kind = field(kw_only=True, repr=False)
@@ -138,6 +140,15 @@ class FigureEntry:
 
 
 @dataclass(frozen=True)
+class MissingEntry:
+    """Published numbers that nothing in the file measures: those of the rows that have these columns, and a sentence why."""
+
+    row: Row
+    why: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
     """A table file, read and checked; the checkpoint of every pretraining is among the backbones.
 
@@ -152,11 +163,12 @@ class Table:
     pretrainings: tuple[PretrainEntry, ...] = ()
     evaluations: tuple[EvaluationEntry, ...] = ()
     figures: tuple[FigureEntry, ...] = ()
+    missing: tuple[MissingEntry, ...] = ()
     rehearsal: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = None
 
     @property
-    def rows(self) -> dict[str, Mapping[str, str]]:
+    def rows(self) -> dict[str, Row]:
         """By the name of a backbone, the columns and values of its rows of published.csv; only where it names any."""
         return {backbone.name: backbone.row for backbone in self.backbones if backbone.row}
 

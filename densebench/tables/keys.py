@@ -84,6 +84,10 @@ def _one_of(words: tuple[str, ...]) -> Key:
     return Key(_matching(re.compile("|".join(words))), " or ".join(words))
 
 
+def _rows(value: Any) -> dict[str, str] | list[dict[str, str]]:
+    return [_row(each) for each in value] if isinstance(value, list) and value else _row(value)
+
+
 def _row(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(value)
@@ -106,7 +110,9 @@ WEIGHTS: Mapping[str, Key] = {
     "url": TEXT,
     "sha256": Key(_matching(SHA256), "64 hexadecimal digits in small letters"),
 }
-ROW = Key(_row, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}')
+ROW = Key(
+    _rows, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}, or a list of these'
+)
 
 BACKBONE: Mapping[str, Key] = {
     "spec": TEXT, **WEIGHTS, "name": NAME,
@@ -121,6 +127,7 @@ EVALUATION: Mapping[str, Key] = {
     "protocol": TEXT, "preset": TEXT, "datasets": NAMES, "backbones": NAMES, "limit": COUNT, "processes": COUNT,
 }  # fmt: skip
 FIGURE: Mapping[str, Key] = {"number": Key(lambda value: str(_number(value)), "a number or a text"), "title": NAME}
+MISSING: Mapping[str, Key] = {"row": ROW, "why": NAME}
 SWEPT = ("preset", "data", "variant", "init", "weights", "seed", "limit")
 """The keys of a pretraining that may be swept, besides the options of its method."""
 

@@ -35,9 +35,9 @@ def points(entry: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str,
         point = {**entry, **swept}
         if swept:
             point |= {key: filled(key, point[key], shown) for key in FILLED if isinstance(point.get(key), str)}
-        if isinstance(row := point.get("row"), dict) and swept:
+        if "row" in point and swept:
             in_row = {key: written.get(key, {}).get(text, text) for key, text in shown.items()}
-            point["row"] = {key: filled(f"row.{key}", text, in_row) for key, text in row.items()}
+            point["row"] = _filled_row(point["row"], in_row)
         yield point, swept
 
 
@@ -50,6 +50,12 @@ def filled(key: str, text: Any, shown: Mapping[str, str]) -> Any:
         return shown[match[1]]
 
     return PLACE.sub(value, text) if isinstance(text, str) else text
+
+
+def _filled_row(row: Any, shown: Mapping[str, str]) -> Any:
+    if isinstance(row, list):
+        return [_filled_row(each, shown) for each in row]
+    return {key: filled(f"row.{key}", text, shown) for key, text in row.items()} if isinstance(row, dict) else row
 
 
 def shown_value(value: Any) -> str:

@@ -14,6 +14,9 @@
     [[evaluation]]
     protocol = "incontext"
     datasets = ["ade20k", "voc"]                 # also preset, backbones, limit, and options of the protocol
+    [[missing]]                                  # published numbers that nothing here measures
+    row = {method = "LOCA"}                      # columns of published.csv, as in a backbone's row
+    why = "its weights are not public"
 
 Other paths than those of weights start at the current folder, as on the command line. Reading imports neither torch nor a
 method; user code is imported only where its options cannot be read from the source.
@@ -34,14 +37,15 @@ from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
 from densebench.tables.cells import check_distinct
-from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
+from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, MissingEntry, PretrainEntry, Table
 from densebench.tables.keys import within
 from densebench.tables.known import Known
 from densebench.tables.overrides import overridden
 from densebench.tables.shipped import ENDING, shipped_files
 from densebench.tables.sweeps import points, shown_value
 
-ENTRIES = ("backbone", "pretrain", "evaluation", "figure")
+WORK = ("backbone", "pretrain", "evaluation", "figure")
+ENTRIES = (*WORK, "missing")
 HEAD = ("title", "published")
 
 
@@ -93,15 +97,16 @@ def _table(name: str, content: Mapping[str, Any], known: Known) -> Table:
     head = {key: keys.read_key(key, content[key], {"title": keys.NAME, "published": keys.NAME}) for key in HEAD if key in content}
     if (published := head.get("published")) and not all(published.partition(":")):
         raise UserError(f"published = {published}: it takes PAPER:TABLE, such as neco:8")
-    if not any(key in content for key in ENTRIES):
+    if not any(key in content for key in WORK):
         raise UserError("it is no table: it has no [[backbone]], [[pretrain]], [[evaluation]] or [[figure]]")
     entries = {kind: _entries(kind, content.get(kind, [])) for kind in ENTRIES}
     pretrainings = tuple(each for where, entry in entries["pretrain"] for each in _pretrainings(where, entry, known))
     given = [_backbone(where, entry) for where, entry in entries["backbone"]]
     evaluations = tuple(_evaluation(where, entry, known) for where, entry in entries["evaluation"])
     figures = tuple(_figure(where, entry) for where, entry in entries["figure"])
+    missing = tuple(_missing(where, entry) for where, entry in entries["missing"])
     return Table(name, backbones=_with_checkpoints(given, pretrainings), pretrainings=pretrainings, evaluations=evaluations,
-                 figures=figures, **head)  # fmt: skip
+                 figures=figures, missing=missing, **head)  # fmt: skip
 
 
 def _entries(kind: str, value: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -180,6 +185,11 @@ def _figure(where: str, entry: Mapping[str, Any]) -> FigureEntry:
     with within(where):
         own = keys.read_keys({key: entry[key] for key in keys.FIGURE if key in entry}, keys.FIGURE, ("number",))
         return FigureEntry(**own, given={key: value for key, value in entry.items() if key not in keys.FIGURE}, where=where)
+
+
+def _missing(where: str, entry: Mapping[str, Any]) -> MissingEntry:
+    with within(where):
+        return MissingEntry(**keys.read_keys(entry, keys.MISSING, keys.MISSING), where=where)
 
 
 def _with_checkpoints(given: list[BackboneEntry], pretrainings: tuple[PretrainEntry, ...]) -> tuple[BackboneEntry, ...]:

@@ -36,6 +36,7 @@ LAYOUTS = {
         | {"model.head.0.weight": torch.zeros(1)},
         "pytorch-lightning_version": "2.0",
     },
+    "timet": prefixed(TEACHER, "feature_extractor.backbone.") | {"prototypes": torch.zeros(3, 3)},
     "mae": {"model": {**TEACHER, **DECODER}},
     "compiled": prefixed(TEACHER, "_orig_mod."),
 }
@@ -88,6 +89,23 @@ def test_half_precision_is_cast(tmp_path, expected):
 @pytest.mark.parametrize("averaged", ["state_dict_ema.", "model_ema.module.", "momentum_encoder.", "module.teacher_backbone."])
 def test_averaged_weights_are_the_teacher(averaged, tmp_path):
     path = written(tmp_path, prefixed(STUDENT, "state_dict.") | prefixed(TEACHER, averaged))
+    for role, seed in (("teacher", 0), ("student", 1)):
+        assert load_backbone(f"timm:{PLAIN}", weights=path, role=role).digest == weights_digest(model(seed=seed))
+
+
+@pytest.mark.parametrize("online", ["state_dict.module.encoder_q.", "model.module.encoder."])  # ReSim; PixPro and SoCo
+def test_the_encoder_of_keys_is_the_teacher(online, tmp_path):
+    key_encoder = online.removesuffix("_q.").removesuffix(".") + "_k."
+    path = written(tmp_path, prefixed(STUDENT, online) | prefixed(TEACHER, key_encoder))
+    for role, seed in (("teacher", 0), ("student", 1)):
+        assert load_backbone(f"timm:{PLAIN}", weights=path, role=role).digest == weights_digest(model(seed=seed))
+
+
+def test_averaged_weights_go_before_the_encoder_of_keys(tmp_path):
+    averaged = prefixed(TEACHER, "model_ema.encoder.")
+    path = written(
+        tmp_path, averaged | prefixed(STUDENT, "model.encoder.") | prefixed(model(seed=2).state_dict(), "model.encoder_k.")
+    )
     for role, seed in (("teacher", 0), ("student", 1)):
         assert load_backbone(f"timm:{PLAIN}", weights=path, role=role).digest == weights_digest(model(seed=seed))
 
