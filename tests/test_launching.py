@@ -51,7 +51,9 @@ def test_nobody_is_told_where_no_launcher_waits(monkeypatch):
     assert not launching.note_failure(UserError("give more"))
 
 
-@pytest.mark.parametrize(("rank", "error", "told"), [("0", UserError, True), ("1", UserError, False), ("0", launching.Elsewhere, True)])
+@pytest.mark.parametrize(
+    ("rank", "error", "told"), [("0", UserError, True), ("1", UserError, False), ("0", launching.Elsewhere, True)]
+)
 def test_before_they_work_together_the_main_process_speaks_for_all(monkeypatch, rank, error, told):
     monkeypatch.setenv("RANK", rank)
     assert launching.is_told_here(error("no")) == told

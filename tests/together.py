@@ -23,7 +23,12 @@ def run(words, processes, folder, seconds=900, **more) -> list[End]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {**os.environ, "OMP_NUM_THREADS": "1", "DENSEBENCH_CACHE": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parent)}
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "DENSEBENCH_CACHE": str(folder / "cache"),
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
     common |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **more}
     begun = [
         subprocess.Popen(

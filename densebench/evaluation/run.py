@@ -10,7 +10,7 @@ from typing import Any
 from densebench.backbones.backbone import Backbone
 from densebench.console import warn
 from densebench.datasets.io.decoding import use_decoder
-from densebench.errors import Stopped, UserError
+from densebench.errors import Stopped
 from densebench.evaluation.cell import Scored, steps_of_cell
 from densebench.evaluation.plan import Datasets, Models, Plan, Requested, planned
 from densebench.evaluation.protocol import Evaluator

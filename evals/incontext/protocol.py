@@ -324,7 +324,9 @@ class InContext(FewShot):
         scaling = Scaling(metric, self.memory_norm, patches.statistics(subsets) if self.standardise else None)
         voting = Voting(self.labels, self.weighting, self.temperature, self.engine, space.classes)
         views = own_views(layout)
-        return Voter(patches.fill(layout, scaling, DTYPES[self.precision], views), voting, here(resolve_device(self.device)).device)
+        return Voter(
+            patches.fill(layout, scaling, DTYPES[self.precision], views), voting, here(resolve_device(self.device)).device
+        )
 
     def select(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries) -> tuple[int, str]:
         """Return k and the distance with the best mIoU on a tenth of the subsets' images; the other images are the memory.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from densebench.evals.incontext import shards
 from densebench.evals.incontext.memory import layout
 from densebench.numerics.search import Search, merged_top
@@ -30,7 +31,9 @@ def test_merging_equals_sorting_pairs():
     for s in range(2):
         for q in range(30):
             pairs = sorted(zip((-values[s, q]).tolist(), rows[s, q].tolist(), strict=True))[:7]
-            assert [(-v, r) for v, r in zip(score[s, q].tolist(), index[s, q].tolist(), strict=True)] == [(v, r) for v, r in pairs]
+            assert [(-v, r) for v, r in zip(score[s, q].tolist(), index[s, q].tolist(), strict=True)] == [
+                (v, r) for v, r in pairs
+            ]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])

@@ -43,9 +43,7 @@ def test_a_fit_to_divided_rows(monkeypatch, size):
     parts = list(zip(x.split(10), y.split(10), strict=True))
     given = {"iterations": 30, "tolerance": 1e-7, "device": torch.device("cpu")}
     expected, minimum = fit(lambda: parts, 6, 4, (1e-3, 0.1), **given)
-    found = together(
-        monkeypatch, size, lambda: fit(lambda: consecutive(parts), 6, 4, (1e-3, 0.1), **given, adding=add_all_parts)
-    )
+    found = together(monkeypatch, size, lambda: fit(lambda: consecutive(parts), 6, 4, (1e-3, 0.1), **given, adding=add_all_parts))
     for weights, reached in found:
         assert torch.equal(weights, expected)
         assert torch.equal(reached.iterations, minimum.iterations)
