@@ -28,7 +28,7 @@ LOOKS = 1.0  # seconds between two looks at whether the starting process lives
 _together = threading.Event()
 
 
-class Elsewhere(UserError):
+class ElsewhereError(UserError):
     """Another process has failed, which says why; this one cannot go on without it."""
 
 
@@ -81,7 +81,7 @@ def told(noted: Mapping[int, Mapping[str, Any]], ends: Mapping[int, int], proces
     killed = {rank: -end for rank, end in ends.items() if end < 0 and -end != signal.SIGTERM}
     if killed:
         rank, number = next(iter(killed.items()))
-        name = signal.Signals(number).name if number in iter(signal.Signals) else f"signal {number}"
+        name = signal.Signals(number).name if number in {*map(int, signal.Signals)} else f"signal {number}"
         why = " (out of memory?)" if number == signal.SIGKILL else ""
         what = f"process {rank} of {processes} was ended by {name}{why}"
         return f"densebench: {what}; finished work is saved, and the same call resumes from there\n", 1
@@ -112,7 +112,12 @@ def note_failure(error: BaseException, text: str = "", status: int = 1) -> bool:
     path = Path(folder) / f"{os.environ.get('RANK', '0')}.json"
     earlier = notes(Path(folder)).get(int(path.stem), {})
     moment = earlier.get("time", time.time())
-    note = {"time": moment, "text": text or earlier.get("text", ""), "status": status, "elsewhere": isinstance(error, Elsewhere)}
+    note = {
+        "time": moment,
+        "text": text or earlier.get("text", ""),
+        "status": status,
+        "elsewhere": isinstance(error, ElsewhereError),
+    }
     with suppress(OSError):
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(note), encoding="utf-8")
@@ -123,7 +128,7 @@ def note_failure(error: BaseException, text: str = "", status: int = 1) -> bool:
 
 def is_told_here(error: BaseException) -> bool:
     """Return whether this process is to print an error: it is the main one, or failed by itself while several work together."""
-    return os.environ.get("RANK", "0") == "0" or (_together.is_set() and not isinstance(error, Elsewhere))
+    return os.environ.get("RANK", "0") == "0" or (_together.is_set() and not isinstance(error, ElsewhereError))
 
 
 def begin_together() -> None:

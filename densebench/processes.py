@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from densebench.console import one_line
 from densebench.errors import UserError
-from densebench.launching import Elsewhere, begin_together, note_failure
+from densebench.launching import ElsewhereError, begin_together, note_failure
 from densebench.numerics.partial_sums import add_parts
 
 T = TypeVar("T")
@@ -164,7 +164,7 @@ def _explained(error: Exception) -> Exception:
     broken = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     if not broken or isinstance(error, torch.cuda.OutOfMemoryError):
         return error
-    return Elsewhere(
+    return ElsewhereError(
         f"another of the processes that work together has ended; its message says why ({one_line(str(error))[:120]})"
     )
 
@@ -327,7 +327,7 @@ def from_main(work: Callable[[], T]) -> T:
     if failure is not None:
         raise failure
     if result[1]:
-        raise Elsewhere(result[1])
+        raise ElsewhereError(result[1])
     return result[0]
 
 
@@ -387,7 +387,7 @@ def settled(failure: Exception | None) -> Exception | None:
         return failure
     _count["outcomes"] += 1
     mine = None if failure is None else _explained(failure)
-    own = {"failed": mine is not None, "users": isinstance(mine, UserError), "elsewhere": isinstance(mine, Elsewhere)}
+    own = {"failed": mine is not None, "users": isinstance(mine, UserError), "elsewhere": isinstance(mine, ElsewhereError)}
     key, store = f"outcome-{_count['outcomes']}", _store()
     store.set(f"{key}/{rank()}", json.dumps({**own, "text": str(mine) or type(mine).__name__}))
     keys, begun = [f"{key}/{number}" for number in range(world_size())], time.monotonic()
@@ -409,4 +409,4 @@ def settled(failure: Exception | None) -> Exception | None:
     if first == here:
         return mine
     text = f"process {first} of {size}: {outcomes[first]['text']}"
-    return Elsewhere(text) if outcomes[first]["users"] else RuntimeError(text)
+    return ElsewhereError(text) if outcomes[first]["users"] else RuntimeError(text)

@@ -52,7 +52,7 @@ def test_nobody_is_told_where_no_launcher_waits(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rank", "error", "told"), [("0", UserError, True), ("1", UserError, False), ("0", launching.Elsewhere, True)]
+    ("rank", "error", "told"), [("0", UserError, True), ("1", UserError, False), ("0", launching.ElsewhereError, True)]
 )
 def test_before_they_work_together_the_main_process_speaks_for_all(monkeypatch, rank, error, told):
     monkeypatch.setenv("RANK", rank)

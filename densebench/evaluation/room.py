@@ -17,9 +17,9 @@ from densebench.processes import from_main, rank, synchronise
 def reserved(evaluator: Evaluator, stages: Sequence[Stage], protocol: str, dataset: str) -> Iterator[None]:
     """Hold the folders of a run's features while the block runs, and note in them which protocol and data set use them.
 
-    Of several processes the main one does so for all. When the block ends without an error, the features of augmented views are removed, unless `--keep-features` is given or
-    another process uses them. Raises UserError before the block where the features alone take more than `--cache-limit`; a
-    notice says so where the disk has less free space than they need.
+    Of several processes the main one does so for all. When the block ends without an error, the features of augmented views are
+    removed, unless `--keep-features` is given or another process uses them. Raises UserError before the block where the features
+    alone take more than `--cache-limit`; a notice says so where the disk has less free space than they need.
     """
     limit = limit_of(evaluator.cache_limit)
     wanted = {extraction.folder: extraction for stage in stages if (extraction := stage.extraction) is not None}

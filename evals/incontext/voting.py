@@ -282,7 +282,8 @@ class Queries:
     def confusions(self, voter: Voter, items: Sequence[Item], k: int) -> Iterator[tuple[Item, Int[Tensor, "subsets c c"]]]:
         """Label images in batches, and yield the confusion matrices of each: one for every subset.
 
-        Of several processes, which all call this with the same images, each labels every n-th batch. On a GPU the counts of a batch are read once the next batch is queued.
+        Of several processes, which all call this with the same images, each labels every n-th batch. On a GPU the counts of a
+        batch are read once the next batch is queued.
         """
         for batch, counts in one_late(self._counted(voter, items, k), voter.device):
             yield from zip(batch, confusion_matrices(counts.value(), self.classes), strict=True)

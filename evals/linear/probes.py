@@ -221,10 +221,10 @@ class LinearProbes(FewShot):
                 factor = 0.1 ** (epoch // self.drop_every)
                 moved = ((on_device(features, device), on_device(labels, device)) for features, labels in source(epoch, heads))
                 steps = torch.stack([self.step(heads, features, labels, factor) for features, labels in moved])
-                state = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
+                copies = {f"{name} {epoch + 1} {key}": HostCopy(value) for key, value in heads.state().items()}
                 losses = torch.cat([losses, steps.cpu().mean(0)[None]])
                 if rank() == 0:
-                    store.add({**{key: copy.value() for key, copy in state.items()}, f"{name} {epoch + 1} losses": losses})
+                    store.add({**{key: copy.value() for key, copy in copies.items()}, f"{name} {epoch + 1} losses": losses})
                 bar.advance()
         losses[-1][~heads.weights.isfinite().flatten(2).all(2).cpu()] = torch.nan
         for rate, curve in zip(self.learning_rates, losses.unbind(2), strict=True):
