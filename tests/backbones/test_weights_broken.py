@@ -48,7 +48,7 @@ class Unsafe:
         ({}, "does not match the model: it holds no tensor"),
         ({k: v for k, v in TEACHER.items() if "blocks.1.attn" not in k}, "lacks 4 of .*blocks.1.attn.proj.bias"),
         ({**TEACHER, "norm.weight": torch.zeros(64)}, r"norm.weight is \[64\], the model's is \[32\]"),
-        ({"encoder_q": TEACHER, "encoder_k": STUDENT}, "no single teacher among"),
+        ({"left": TEACHER, "right": STUDENT}, "no single teacher among"),
         ([1, 2], "holds a list, not a state dict"),
         (Unsafe(), r"holds more than tensors.*\(print\).*safetensors"),
     ],

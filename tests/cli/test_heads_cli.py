@@ -152,8 +152,3 @@ def test_what_is_wrong_for_one_of_several_protocols_stops_all(tmp_path, words, m
     done = command_line.call(*BOTH, *TWO.split(), *words, folder=tmp_path)
     assert message in done.error
     assert done.out == "" and not list((tmp_path / "results" / "records").glob("*.json"))
-
-
-def test_gpus_go_with_one_protocol(call):
-    done = call("eval", "--protocol", "linear,kmeans", "--preset", "mmseg,leopart", "--gpus", "2")
-    assert "--gpus 2 goes with one protocol; 2 are named" in done.error
