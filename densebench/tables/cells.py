@@ -233,9 +233,7 @@ def _pictures(figure: FigureEntry) -> int:
     return int(figure.settings["count"]) if "count" in figure.settings else 0
 
 
-def _source(
-    table: Table, figure: FigureEntry, backbone: BackboneEntry, ids: Mapping[str, str], places: Places
-) -> Cell | None:
+def _source(table: Table, figure: FigureEntry, backbone: BackboneEntry, ids: Mapping[str, str], places: Places) -> Cell | None:
     """Return the cell that makes what a figure shows of a backbone; None for weights that are simply read."""
     if figure.evaluation is not None:
         return _of_evaluation(table, backbone, figure.evaluation, figure.evaluation.datasets[0], ids, places)
@@ -252,9 +250,7 @@ def _drawing(cell: Cell, count: int) -> Cell:
     return replace(cell, request={**cell.request, "visualise": most}, command=(*words, f"--visualise={most}"))
 
 
-def _of_figure(
-    table: Table, figure: FigureEntry, made: Mapping[str, Cell], ids: Mapping[str, str], places: Places
-) -> Cell:
+def _of_figure(table: Table, figure: FigureEntry, made: Mapping[str, Cell], ids: Mapping[str, str], places: Places) -> Cell:
     """Return the cell of a figure, whose request has what is shown of each backbone in `parts`.
 
     A part has the name of the backbone, the id of the cell that makes it (`cell`; None where weights are read), this cell's

@@ -48,7 +48,7 @@ def _layers(value: Any) -> list[int]:
     return value
 
 
-SHOWN = Key(_table, "keys with values in braces, such as {pretraining = \"matches\"}")
+SHOWN = Key(_table, 'keys with values in braces, such as {pretraining = "matches"}')
 FIGURE: Mapping[str, Key] = {
     "number": Key(_number, "a number or a text of letters, digits and .-_"), "title": NAME, "backbones": NAMES,
     **dict.fromkeys(SHOWS, SHOWN),

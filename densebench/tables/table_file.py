@@ -237,7 +237,9 @@ def _check_references(table: Table) -> None:
         if figure.backbones and of_none:
             raise UserError(f"{figure.where}: {of_none[0]} is not trained here; what it shows comes from a [[pretrain]]")
         if not table.shown(figure):
-            raise UserError(f"{figure.where}: it shows no backbone; it needs a [[{'pretrain' if figure.of_pretrainings else 'backbone'}]]")
+            raise UserError(
+                f"{figure.where}: it shows no backbone; it needs a [[{'pretrain' if figure.of_pretrainings else 'backbone'}]]"
+            )
 
 
 def _check_once(named: list[tuple[str, str]], what: str, remedy: str) -> None:
