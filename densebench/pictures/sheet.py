@@ -49,10 +49,6 @@ def sheet(rows: Sequence[Row], columns: Sequence[str], title: str = "", note: st
     return result
 
 
-def _names(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    return [(name, HEADING) for name, _ in rows]
-
-
 def _reduced(rows: Sequence[Row]) -> list[tuple[str, list[Image.Image]]]:
     widest = max((sum(each.width for each in pictures) for _, pictures in rows), default=0)
     scale = min(1.0, WIDEST / max(1, widest))

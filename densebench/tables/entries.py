@@ -193,7 +193,7 @@ class Table:
         return [each for each, wanted in zip(self.backbones, chosen, strict=True) if wanted]
 
     def shown(self, figure: FigureEntry) -> list[BackboneEntry]:
-        """Return the backbones that a figure shows; of the checkpoint of a pretraining that is read in several ways, the first."""
+        """Return the backbones that a figure shows; where it shows pretrainings, each of these once."""
         chosen = self.backbones_of(figure)
         if figure.of_pretrainings:
             by_pretraining = {each.pretraining: each for each in reversed(chosen) if each.pretraining is not None}

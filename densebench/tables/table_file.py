@@ -40,7 +40,7 @@ from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
 from densebench.tables.cells import check_distinct
-from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, MissingEntry, PretrainEntry, Table
+from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, MissingEntry, PretrainEntry, Table
 from densebench.tables.figure_keys import read_figure
 from densebench.tables.keys import within
 from densebench.tables.known import Known
@@ -233,13 +233,17 @@ def _check_references(table: Table) -> None:
                     raise unknown("name in backbones", name, known, f"this file has {', '.join(known) or 'none'}")
     _check_once([(each.number, each.where) for each in table.figures], "the figure {}", "give each a number of its own")
     for figure in table.figures:
-        of_none = [each.name for each in table.backbones_of(figure) if figure.of_pretrainings and each.pretraining is None]
-        if figure.backbones and of_none:
-            raise UserError(f"{figure.where}: {of_none[0]} is not trained here; what it shows comes from a [[pretrain]]")
-        if not table.shown(figure):
-            raise UserError(
-                f"{figure.where}: it shows no backbone; it needs a [[{'pretrain' if figure.of_pretrainings else 'backbone'}]]"
-            )
+        _check_shown(table, figure)
+
+
+def _check_shown(table: Table, figure: FigureEntry) -> None:
+    """Raise UserError for a figure without a backbone, and for one of pretrainings that names other backbones."""
+    others = [each.name for each in table.backbones_of(figure) if each.pretraining is None]
+    if figure.of_pretrainings and figure.backbones and others:
+        raise UserError(f"{figure.where}: {others[0]} is not trained here; what it shows comes from a [[pretrain]]")
+    if not table.shown(figure):
+        needed = "pretrain" if figure.of_pretrainings else "backbone"
+        raise UserError(f"{figure.where}: it shows no backbone; it needs a [[{needed}]]")
 
 
 def _check_once(named: list[tuple[str, str]], what: str, remedy: str) -> None:
