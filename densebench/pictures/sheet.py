@@ -27,9 +27,8 @@ def sheet(rows: Sequence[Row], columns: Sequence[str], title: str = "", note: st
     widths = [
         max([*(pictures[i].width for _, pictures in shown if i < len(pictures)), _width(named[i], HEADING)]) for i in range(count)
     ]
-    width = max(
-        sum(widths) + GAP * (count + 1), *(_width(text, size) + 2 * GAP for text, size in ((title, TITLE), *_names(rows)))
-    )
+    texts = [(title, TITLE), *((name, HEADING) for name, _ in rows)]
+    width = max(sum(widths) + GAP * (count + 1), *(_width(text, size) + 2 * GAP for text, size in texts))
     lines = [line for part in note.splitlines() for line in textwrap.wrap(part, max(20, width // (NOTE * 5 // 9)))]
     height = GAP + _height([title], TITLE) + _height(columns, HEADING) + len(lines) * _height(["x"], NOTE) + GAP
     height += sum(_height([name], HEADING) + max((each.height for each in pictures), default=0) + GAP for name, pictures in shown)

@@ -18,17 +18,25 @@ WEIGHED = BACKBONE.replace("random:", "timm:").replace('"net"', '"weighed"') + '
 
 
 def by_label(text, folder, *overrides):
-    return {cell.label: cell for cell in cells(read(folder, text, *overrides), Places(folder / "results", folder / "runs", folder))}
+    return {
+        cell.label: cell for cell in cells(read(folder, text, *overrides), Places(folder / "results", folder / "runs", folder))
+    }
 
 
 WRONG = {
     "an unknown key": ("nubmer = 3\n" + CURVE[11:], "[[figure]] 1: unknown key 'nubmer': did you mean 'number'"),
     "no number": ('curve = {column = "loss"}\n', "[[figure]] 1: number is missing"),
-    "a number that is no name of a file": ('number = "a/b"\ncurve = {column = "loss"}\n', "number = a/b: it takes a number or a text"),
+    "a number that is no name of a file": (
+        'number = "a/b"\ncurve = {column = "loss"}\n',
+        "number = a/b: it takes a number",
+    ),
     "nothing": ("number = 3\n", "[[figure]] 1: it shows nothing; give one of pictures, curve, maps"),
     "two things": (MATCHES[11:] + CURVE.splitlines()[2] + "\n", "pictures and curve are given; give one of"),
     "an unknown key of pictures": (PICTURES[11:].replace("count", "cuont"), "[[figure]] 1, pictures: unknown key 'cuont'"),
-    "an unknown key of a curve": ("number = 3\ncurve = {colum = 3}\n", "[[figure]] 1, curve: unknown key 'colum': did you mean 'column'"),
+    "an unknown key of a curve": (
+        "number = 3\ncurve = {colum = 3}\n",
+        "[[figure]] 1, curve: unknown key 'colum': did you",
+    ),
     "no column": ("number = 3\ncurve = {}\n", "[[figure]] 1, curve: column is missing"),
     "an unknown protocol": (PICTURES[11:].replace("kmeans", "kmean"), "unknown protocol 'kmean': did you mean 'kmeans'"),
     "an unknown data set": (PICTURES[11:].replace("scenes", "scene"), "unknown data set 'scene': did you mean 'scenes'"),
@@ -83,7 +91,9 @@ def test_figures_that_share_pictures_ask_for_the_larger_number(tmp_path):
         assert {part["made_by"]["visualise"] for cell in made.values() for part in cell.parts} == {9}
 
 
-@pytest.mark.parametrize(("old", "new"), [("kmeans", "incontext"), ("Nearest", "Far"), ("count = 3", "count = 2"), ('"net"', '"own"')])
+@pytest.mark.parametrize(
+    ("old", "new"), [("kmeans", "incontext"), ("Nearest", "Far"), ("count = 3", "count = 2"), ('"net"', '"own"')]
+)
 def test_another_figure_has_another_id(old, new, tmp_path):
     ids = [next(cell.id for cell in by_label(text, tmp_path).values() if cell.kind == "figure")
            for text in (BACKBONE + PICTURES, (BACKBONE + PICTURES).replace(old, new))]  # fmt: skip
@@ -96,7 +106,13 @@ def test_a_rehearsal_makes_figures_small_as_well(tmp_path):
     made = by_label(text, tmp_path, "data=scenes", "limit=4", "arch=test_vit", "seeds=1")
     scored = made["net, kmeans, scenes"].request
     assert (scored["limit"], scored["seeds"], scored["visualise"]) == (4, 1, 3)
-    assert made["Figure 3a"].request["settings"] == {"of": "attention", "dataset": "scenes", "layers": None, "images": 3, "image_size": 224}
+    assert made["Figure 3a"].request["settings"] == {
+        "of": "attention",
+        "dataset": "scenes",
+        "layers": None,
+        "images": 3,
+        "image_size": 224,
+    }
 
 
 def test_a_dry_run_says_what_a_figure_is_drawn_without(tmp_path, monkeypatch):
