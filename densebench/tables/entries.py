@@ -196,8 +196,9 @@ class Table:
         """Return the backbones that a figure shows; where it shows pretrainings, each of these once."""
         chosen = self.backbones_of(figure)
         if figure.of_pretrainings:
-            by_pretraining = {each.pretraining: each for each in reversed(chosen) if each.pretraining is not None}
-            chosen = [each for each in chosen if by_pretraining.get(each.pretraining) is each]
+            trained = [each for each in chosen if each.pretraining is not None]
+            first = {each.pretraining: each for each in reversed(trained)}
+            chosen = [each for each in trained if first[each.pretraining] is each]
         return chosen
 
 

@@ -72,7 +72,7 @@ def read_figure(where: str, entry: Mapping[str, Any], known: Known) -> FigureEnt
         if len(shown) != 1:
             given = f"{' and '.join(shown)} are given" if shown else "it shows nothing"
             raise UserError(f"{given}; give one of {', '.join(SHOWS)}")
-    about = {name: values.get(name) for name in ("title", "backbones") if name in values}
+    about: dict[str, Any] = {name: values[name] for name in ("title", "backbones") if name in values}
     where_shown = f"{where}, {shown[0]}"
     with within(where_shown):
         draws, settings, evaluation = _shown(shown[0], values[shown[0]], known, where_shown)

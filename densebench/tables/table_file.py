@@ -226,10 +226,13 @@ def _check_references(table: Table) -> None:
             if following in path[:-1]:
                 raise UserError(f"{pretraining.where}: pretrainings in a cycle, each starts from the next: {' -> '.join(path)}")
     known = dict.fromkeys([*(each.name for each in table.backbones), *(each.group for each in table.pretrainings)])
-    for entry in (*table.evaluations, *table.figures):
-        for name in entry.backbones or ():
+    named = [(each.where, each.backbones) for each in table.evaluations] + [
+        (each.where, each.backbones) for each in table.figures
+    ]
+    for where, names in named:
+        for name in names or ():
             if name not in known:
-                with within(entry.where):
+                with within(where):
                     raise unknown("name in backbones", name, known, f"this file has {', '.join(known) or 'none'}")
     _check_once([(each.number, each.where) for each in table.figures], "the figure {}", "give each a number of its own")
     for figure in table.figures:
