@@ -243,6 +243,9 @@ def _close(table: Table, found: Sequence[State], folder: TableFolder, as_json: b
         print(json.dumps(json_of(table.title or table.name, found)))
     else:
         _show_records(table, found, folder.results)
+    for state in found:
+        if state.word == "done" and state.cell.kind == "figure":
+            notice(f"{state.cell.label}: {', '.join(state.note['outputs'])}")
     ended = summary(found)
     tried_again = "; running it again runs the others, and failed cells once more" if any(s.word != "done" for s in found) else ""
     notice(f"{ended}{tried_again}")

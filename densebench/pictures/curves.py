@@ -1,12 +1,14 @@
-"""Learning curves as a picture."""
+"""Learning curves, and other lines, as a picture."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from densebench.files.atomic import replacing
 
@@ -38,3 +40,19 @@ def draw_curves(path: Path, curves: Mapping[float, Curve]) -> None:
     axes.legend(title="learning rate")
     with replacing(path) as part:
         figure.savefig(part, format="png")
+
+
+def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], along: str, up: str) -> Image.Image:
+    """Return one line for each name: where its points are along the horizontal axis, and how high."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, (at, values) in lines.items():
+        axes.plot(at, values, label=name, marker="." if len(at) < 50 else None)
+    axes.set(xlabel=along, ylabel=up)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")

@@ -1,4 +1,4 @@
-"""One cell of a table, carried out in a process of its own: a pretraining, or an evaluation of one backbone on one data set.
+"""One cell of a table, carried out in a process of its own: a pretraining, an evaluation of one backbone, or a figure.
 
 The process holds the cell's lock, notes what it does (see `states`), and trains or scores as `densebench pretrain` and
 `densebench eval` do. Stopped by Ctrl-C, SIGTERM or a time-out it saves what there is; killed at any moment it leaves what they
@@ -92,7 +92,7 @@ def carry_out(cell: Cell, folder: TableFolder, log: Path | None = None) -> None:
     """
     with folder.holding(cell) as is_mine:
         before = folder.noted(cell)
-        if not is_mine or is_done(cell, before, folder.results):
+        if not is_mine or is_done(cell, before, folder):
             return
         died = before.get("died", 0) + (before.get("state") == "running")
         work = _Work(cell, folder, log)
@@ -193,7 +193,7 @@ def forget_outdated(cells: Sequence[Cell], folder: TableFolder) -> list[Cell]:
     outdated = []
     for cell in cells:
         note = folder.noted(cell)
-        if cell.kind != "evaluation" or not is_done(cell, note, folder.results):
+        if cell.kind != "evaluation" or not is_done(cell, note, folder):
             continue
         _, keywords = cell.arguments()
         key = canonical_json([{**keywords, "name": None, "weights": None}])
@@ -225,7 +225,17 @@ def _pretrain(work: _Work) -> dict[str, Any]:
     return {}
 
 
-WORK: dict[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain}
+def _draw(work: _Work) -> dict[str, Any]:
+    """Draw a figure, and return what a note says of its sheet."""
+    from densebench.evaluation.undisturbed import plain, random_states
+    from densebench.tables.figures import draw_figure
+    from densebench.user_code import guarded
+
+    with random_states(), plain(), guarded():
+        return draw_figure(work.cell, work.folder)
+
+
+WORK: dict[str, Callable[[_Work], dict[str, Any]]] = {"evaluation": _evaluate, "pretrain": _pretrain, "figure": _draw}
 """What carries out each kind of cell; it returns what the note of a cell that is done says besides."""
 
 

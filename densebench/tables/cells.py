@@ -1,17 +1,17 @@
-"""The cells of a table: each is one pretraining, or one evaluation of one backbone on one data set."""
+"""The cells of a table: each is one pretraining, one evaluation of one backbone on one data set, or one figure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 from densebench.flag import Flag
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Row, Table
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Row, Table
 from densebench.training.request import Data, Init
 
 READING = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
@@ -40,6 +40,7 @@ class Cell:
 
     id: 8 hexadecimal digits made from everything that decides the work. kind: pretrain, evaluation or figure.
     label: what people call it, such as "DINO ViT-S/16, incontext/neco, voc". needs: the ids of the cells that must be done first.
+    wants: the ids of the cells that a figure is made from; it waits until they have ended and takes those that are done.
     command: the words of the `densebench` command that does the same. request: what it asks of `train` or `evaluate`, JSON
     values: their keywords, and an option that has the name of another keyword under `options`. `arguments` turns it into their
     arguments. weights, url, sha256: the file of weights that it reads, where that comes from and what it holds.
@@ -51,6 +52,7 @@ class Cell:
     command: tuple[str, ...]
     request: Mapping[str, Any]
     needs: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
     backbone: str = ""
     dataset: str = ""
     protocol: str = ""
@@ -64,6 +66,16 @@ class Cell:
     def output(self) -> Path | None:
         """The run folder that a pretraining writes; None for any other cell."""
         return Path(self.request["output"]) if self.kind == "pretrain" else None
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """What a figure shows of each backbone; nothing for any other cell. See `figures`."""
+        return list(self.request.get("parts", ()))
+
+    @property
+    def needs_a_wanted_one(self) -> bool:
+        """Whether there is nothing to draw as long as none of the cells that it wants is done."""
+        return bool(self.wants) and all(part["cell"] is not None for part in self.parts)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,21 +97,22 @@ class Cell:
 
 
 def cells(table: Table, places: Places) -> list[Cell]:
-    """Return the cells of a table: pretrainings, each after the one that it starts from, then evaluations.
+    """Return the cells of a table: pretrainings, each after the one that it starts from, then evaluations, then figures.
 
     Evaluations are sorted by backbone and data set, so that those that share features are neighbours. Of a rehearsal, cells that
     have become the same are one cell. Raises UserError for two cells of any other table that are the same work.
     """
     ids = pretraining_ids(table)
     order = sorted(table.pretrainings, key=lambda each: _depth(each.name, table))
-    result = [_of_pretraining(table, each, ids, places) for each in order]
-    seen = {cell.id for cell in result}
+    result = {ids[each.name]: _of_pretraining(table, each, ids, places) for each in order}
     for backbone, evaluation, dataset in _evaluated(table):
         cell = _of_evaluation(table, backbone, evaluation, dataset, ids, places)
-        if cell.id not in seen:
-            result.append(cell)
-        seen.add(cell.id)
-    return result
+        result.setdefault(cell.id, cell)
+    for figure in table.figures:
+        for backbone in table.shown(figure):
+            if (source := _source(table, figure, backbone, ids, places)) is not None:
+                result[source.id] = _drawing(result.get(source.id, source), _pictures(figure))
+    return [*result.values(), *(_of_figure(table, figure, result, ids, places) for figure in table.figures)]
 
 
 def check_distinct(table: Table) -> None:
@@ -155,10 +168,13 @@ def _label(backbone: BackboneEntry, evaluation: EvaluationEntry, dataset: str) -
 
 
 def _evaluation_id(backbone: BackboneEntry, evaluation: EvaluationEntry, dataset: str, ids: Mapping[str, str]) -> str:
+    return digest([_work(backbone, ids), evaluation.work(dataset)], 8)
+
+
+def _work(backbone: BackboneEntry, ids: Mapping[str, str]) -> dict[str, Any]:
+    """Return what decides a backbone's features; of a checkpoint, by the id of its pretraining."""
     work = backbone.work()
-    if backbone.pretraining is not None:
-        work["spec"] = ids[backbone.pretraining]
-    return digest([work, evaluation.work(dataset)], 8)
+    return work if backbone.pretraining is None else {**work, "spec": ids[backbone.pretraining]}
 
 
 def _of_pretraining(table: Table, entry: PretrainEntry, ids: Mapping[str, str], places: Places) -> Cell:
@@ -209,6 +225,53 @@ def _of_evaluation(
         ("densebench", "eval", *_words(given), *_option_words(evaluation)), request, () if made_by is None else (ids[made_by],),
         backbone=backbone.name, dataset=dataset, protocol=evaluation.title, processes=evaluation.processes, row=backbone.row,
         weights=weights, url=backbone.url, sha256=backbone.sha256,
+    )  # fmt: skip
+
+
+def _pictures(figure: FigureEntry) -> int:
+    """Return how many pictures a figure asks its cells for."""
+    return int(figure.settings["count"]) if "count" in figure.settings else 0
+
+
+def _source(table: Table, figure: FigureEntry, backbone: BackboneEntry, ids: Mapping[str, str], places: Places) -> Cell | None:
+    """Return the cell that makes what a figure shows of a backbone; None for weights that are simply read."""
+    if figure.evaluation is not None:
+        return _of_evaluation(table, backbone, figure.evaluation, figure.evaluation.datasets[0], ids, places)
+    made_by = next((each for each in table.pretrainings if each.name == backbone.pretraining), None)
+    return None if made_by is None else _of_pretraining(table, made_by, ids, places)
+
+
+def _drawing(cell: Cell, count: int) -> Cell:
+    """Return a cell that draws at least so many pictures, where its method or protocol can; nothing else about it changes."""
+    most = max(count, cell.request.get("visualise", 0))
+    if not most:
+        return cell
+    words = tuple(word for word in cell.command if not word.startswith("--visualise="))
+    return replace(cell, request={**cell.request, "visualise": most}, command=(*words, f"--visualise={most}"))
+
+
+def _of_figure(table: Table, figure: FigureEntry, made: Mapping[str, Cell], ids: Mapping[str, str], places: Places) -> Cell:
+    """Return the cell of a figure, whose request has what is shown of each backbone in `parts`.
+
+    A part has the name of the backbone, the id of the cell that makes it (`cell`; None where weights are read), this cell's
+    request (`made_by`), and how the backbone is read.
+    """
+    parts, works = [], []
+    for backbone in table.shown(figure):
+        source = _source(table, figure, backbone, ids, places)
+        reading = {key: getattr(backbone, key) for key in READING}
+        spec = backbone.spec if backbone.pretraining is None else f"ckpt:{run_folder(table, backbone.pretraining, places)}"
+        file = {"weights": _file(backbone.weights, places), "url": backbone.url, "sha256": backbone.sha256}
+        request = None if source is None else dict(made[source.id].request)
+        parts.append({"name": backbone.name, "cell": source and source.id, "made_by": request, "spec": spec, **file, **reading})
+        works.append([backbone.name, source.id if source is not None and figure.draws != "maps" else _work(backbone, ids)])
+    title = f"Figure {figure.number}" + (f": {figure.title}" if figure.title else "")
+    about = {"title": title, "number": figure.number, "draws": figure.draws, "settings": dict(figure.settings)}
+    return Cell(
+        digest([about, works], 8), "figure", title, ("densebench", "run", str(table.file or table.name)),
+        {**about, "parts": parts, "data_root": _text(places.data_root), "results": str(places.results)},
+        wants=tuple(dict.fromkeys(part["cell"] for part in parts if part["cell"] is not None)),
+        dataset=figure.evaluation.datasets[0] if figure.evaluation else figure.settings.get("dataset", ""),
     )  # fmt: skip
 
 

@@ -131,12 +131,24 @@ class EvaluationEntry:
 
 @dataclass(frozen=True)
 class FigureEntry:
-    """A figure that a paper shows. given: all keys of the entry but these two."""
+    """A figure that a paper shows, drawn anew on one sheet; see `figure_keys`.
+
+    draws: what it shows: protocol or pretraining (their pictures), curve or maps. settings: how, as JSON values. backbones: names
+    as in an evaluation. evaluation: what draws the pictures of a protocol, on one data set.
+    """
 
     number: str
+    draws: str
+    settings: Mapping[str, Any]
     title: str = ""
-    given: Mapping[str, Any] = field(default_factory=dict)
+    backbones: tuple[str, ...] | None = None
+    evaluation: EvaluationEntry | None = None
     where: str = ""
+
+    @property
+    def of_pretrainings(self) -> bool:
+        """Whether it is made from the run folders of pretrainings."""
+        return self.draws in ("pretraining", "curve")
 
 
 @dataclass(frozen=True)
@@ -172,13 +184,22 @@ class Table:
         """By the name of a backbone, the columns and values of its rows of published.csv; only where it names any."""
         return {backbone.name: backbone.row for backbone in self.backbones if backbone.row}
 
-    def backbones_of(self, evaluation: EvaluationEntry) -> list[BackboneEntry]:
-        """Return the backbones that an evaluation scores, in the order of the file."""
-        if evaluation.backbones is None:
+    def backbones_of(self, entry: EvaluationEntry | FigureEntry) -> list[BackboneEntry]:
+        """Return the backbones that an evaluation scores or a figure shows, in the order of the file."""
+        if entry.backbones is None:
             return list(self.backbones)
-        groups, named = {entry.name: entry.group for entry in self.pretrainings}, {*evaluation.backbones}
+        groups, named = {entry.name: entry.group for entry in self.pretrainings}, {*entry.backbones}
         chosen = [each.name in named or (each.name == each.pretraining and groups[each.name] in named) for each in self.backbones]
         return [each for each, wanted in zip(self.backbones, chosen, strict=True) if wanted]
+
+    def shown(self, figure: FigureEntry) -> list[BackboneEntry]:
+        """Return the backbones that a figure shows; where it shows pretrainings, each of these once."""
+        chosen = self.backbones_of(figure)
+        if figure.of_pretrainings:
+            trained = [each for each in chosen if each.pretraining is not None]
+            first = {each.pretraining: each for each in reversed(trained)}
+            chosen = [each for each in trained if first[each.pretraining] is each]
+        return chosen
 
 
 def _own_code(name: str) -> dict[str, str]:

@@ -80,8 +80,13 @@ def _layer(value: Any) -> str:
     return _matching(LAYERS)(",".join(map(str, values)))
 
 
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Return a function that reads one of some words. It raises ValueError for anything else."""
+    return _matching(re.compile("|".join(words)))
+
+
 def _one_of(words: tuple[str, ...]) -> Key:
-    return Key(_matching(re.compile("|".join(words))), " or ".join(words))
+    return Key(one_of(*words), " or ".join(words))
 
 
 def _rows(value: Any) -> dict[str, str] | list[dict[str, str]]:
@@ -126,16 +131,9 @@ PRETRAIN: Mapping[str, Key] = {
 EVALUATION: Mapping[str, Key] = {
     "protocol": TEXT, "preset": TEXT, "datasets": NAMES, "backbones": NAMES, "limit": COUNT, "processes": COUNT,
 }  # fmt: skip
-FIGURE: Mapping[str, Key] = {"number": Key(lambda value: str(_number(value)), "a number or a text"), "title": NAME}
 MISSING: Mapping[str, Key] = {"row": ROW, "why": NAME}
 SWEPT = ("preset", "data", "variant", "init", "weights", "seed", "limit")
 """The keys of a pretraining that may be swept, besides the options of its method."""
-
-
-def _number(value: Any) -> Any:
-    if type(value) not in (int, str):
-        raise ValueError(value)
-    return value
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from densebench.errors import UserError
@@ -64,6 +64,9 @@ def needs(cells: Sequence[Cell], places: Places, *, trial: bool = False) -> Need
     presence, sizes = Presence(places.data_root), Sizes(trial)
     by_id: dict[str, Need] = {}
     for cell in cells:
+        if cell.kind == "figure":
+            by_id[cell.id] = _of_figure(cell, presence, by_id)
+            continue
         need = (_of_pretraining if cell.kind == "pretrain" else _of_evaluation)(cell, presence, sizes)
         before = [by_id[each] for each in cell.needs if each in by_id]
         blocked = [
@@ -114,6 +117,23 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
     except UserError as error:
         kind = PACKAGE if any(f"needs {package}," in str(error) for package in EXTRAS) else OPTION
         return Need(cell, (*lacks, Lack(kind, cell.label, str(error))), notes=tuple(notes), size=Size(why="it cannot run"))
+
+
+def _of_figure(cell: Cell, presence: Presence, by_id: Mapping[str, Need]) -> Need:
+    """Return what keeps a figure from being drawn: all of its backbones, or the images of its maps; a note on some of them."""
+    lacking: dict[str, Lack] = {}
+    for part in cell.parts:
+        name, made = part["name"], by_id.get(part["cell"] or "")
+        lack = presence.weights(part["weights"], part["url"], part["sha256"]) if made is None else None
+        if made is not None and made.lacks and not made.done:
+            lack = Lack(CELL, made.cell.label, f"{made.cell.label} cannot run")
+        lacking |= {} if lack is None else {name: lack}
+    lacks = list(lacking.values()) if len(lacking) == len(cell.parts) else []
+    notes = (f"{cell.label}: drawn without {', '.join(lacking)}",) if lacking and not lacks else ()
+    if cell.request["draws"] == "maps":
+        lacks += presence.scored(cell.dataset)
+    waits = tuple(by_id[want].cell.label for want in cell.wants if want in by_id and not by_id[want].done)
+    return Need(cell, tuple(lacks), waits=waits, notes=notes, size=Size(bytes=0))
 
 
 def _of_backbone(cell: Cell, spec: str, presence: Presence) -> tuple[list[Lack], str, str]:

@@ -11,10 +11,11 @@ from typing import Any
 from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, PretrainEntry, Table
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
 from densebench.tables.known import Known
 
 DATA = ("data", "dataset", "datasets")
+LABEL_MAPS = "label maps"
 UNCHANGED = ("pretrain", "pixels")
 """Kinds of spec that have no architecture of their own: `arch` leaves them."""
 
@@ -68,6 +69,7 @@ def _with(table: Table, key: str, value: Any, known: Known) -> Table:
         changed,
         pretrainings=tuple(_pretraining(each, key, value) for each in table.pretrainings),
         evaluations=tuple(_evaluation(each, key, value) for each in table.evaluations),
+        figures=tuple(_figure(each, key, value) for each in table.figures),
     )
     if key not in (taken := _taken(table)):
         raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
@@ -76,11 +78,13 @@ def _with(table: Table, key: str, value: Any, known: Known) -> Table:
 
 def _taken(table: Table) -> list[str]:
     """Return every key that an entry of the table takes."""
-    kinds = [each.kind for each in table.pretrainings] + [each.kind for each in table.evaluations]
+    scored = [*table.evaluations, *(each.evaluation for each in table.figures if each.evaluation is not None)]
+    kinds = [each.kind for each in table.pretrainings] + [each.kind for each in scored]
     options = [name for kind in kinds for name in kind.flags]
-    own = [*(["arch"] if table.backbones else []), *(["data"] if table.pretrainings or table.evaluations else [])]
-    own += ["dataset", "datasets"] if table.evaluations else []
-    return list(dict.fromkeys([*own, *(["limit"] if table.pretrainings or table.evaluations else []), *options]))
+    mapped = any("dataset" in each.settings for each in table.figures)
+    own = [*(["arch"] if table.backbones else []), *(["data"] if table.pretrainings or scored or mapped else [])]
+    own += ["dataset", "datasets"] if scored or mapped else []
+    return list(dict.fromkeys([*own, *(["limit"] if table.pretrainings or scored else []), *options]))
 
 
 def _options(entry: PretrainEntry | EvaluationEntry, key: str, value: Any) -> dict[str, Any] | None:
@@ -109,6 +113,15 @@ def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry
     return entry if options is None else dataclasses.replace(entry, options=options)
 
 
+def _figure(entry: FigureEntry, key: str, value: Any) -> FigureEntry:
+    """Return a figure whose evaluation has an override; as many pictures as before, of blocks that `arch` has."""
+    if key == "arch" and "layers" in entry.settings:
+        return dataclasses.replace(entry, settings={**entry.settings, "layers": None})
+    if entry.evaluation is None or key == "visualise":
+        return entry
+    return dataclasses.replace(entry, evaluation=_evaluation(entry.evaluation, key, value))
+
+
 def _random(entry: BackboneEntry, arch: str) -> BackboneEntry:
     """Return a backbone as an untrained one; blocks that its layer numbers may not be there in `arch`."""
     if entry.spec.partition(":")[0] == "pretrain":
@@ -129,7 +142,7 @@ def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
     names = tuple(dict.fromkeys(name.strip() for name in names))
     for name in names if table.pretrainings and key == "data" else ():
         known.check_images(name)
-    for name in names if table.evaluations else ():
+    for name in names if table.evaluations or table.figures else ():
         known.check_labelled(name)
 
     def scored(entry: EvaluationEntry) -> EvaluationEntry:
@@ -137,13 +150,19 @@ def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
         fitting = tuple(name for name in names if not takes or known.labels(name) in ("", takes))
         return dataclasses.replace(entry, datasets=fitting) if fitting else entry
 
-    evaluations = tuple(map(scored, table.evaluations))
+    def shown(entry: FigureEntry) -> FigureEntry:
+        if "dataset" in entry.settings:
+            labelled = [name for name in names if known.labels(name) in ("", LABEL_MAPS)]
+            return dataclasses.replace(entry, settings={**entry.settings, "dataset": labelled[0]}) if labelled else entry
+        return entry if entry.evaluation is None else dataclasses.replace(entry, evaluation=scored(entry.evaluation))
+
+    evaluations, figures = tuple(map(scored, table.evaluations)), tuple(map(shown, table.figures))
     pretrainings = table.pretrainings
     if key == "data":
         pretrainings = tuple(dataclasses.replace(entry, data=names) for entry in table.pretrainings)
-    if (pretrainings, evaluations) == (table.pretrainings, table.evaluations) and not evaluations:
+    if (pretrainings, figures) == (table.pretrainings, table.figures) and not evaluations:
         raise unknown("key", key, _taken(table), f"the entries of this table take {', '.join(_taken(table))}")
-    return dataclasses.replace(table, pretrainings=pretrainings, evaluations=evaluations)
+    return dataclasses.replace(table, pretrainings=pretrainings, evaluations=evaluations, figures=figures)
 
 
 def _told_apart(table: Table) -> Table:

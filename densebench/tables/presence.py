@@ -63,6 +63,12 @@ class Presence:
         }  # fmt: skip
         return [], [f"{name}: {coverage.images(facts)}, {coverage.WARNING}"] if coverage.partial(facts) else []
 
+    def scored(self, name: str) -> list[Lack]:
+        """Return what is missing of the split of an opened data set that is scored."""
+        dataset = self.dataset(name)
+        count = dataset if isinstance(dataset, Lack) else self.split(name, dataset.val_split)
+        return [count] if isinstance(count, Lack) else []
+
     def _dataset(self, name: str) -> Dataset | Lack:
         """Return an opened data set, which remembers the sizes of its images, or what keeps it from being opened."""
         try:

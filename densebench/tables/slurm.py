@@ -145,7 +145,7 @@ def submit(
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     check_slurm()
-    missing = [cell for cell in cells if not is_done(cell, folder.noted(cell), folder.results)]
+    missing = [cell for cell in cells if not is_done(cell, folder.noted(cell), folder)]
     executor = SlurmExecutor(jobs_folder(folder), max_num_timeout=TIMEOUTS)
     arrays: list[str] = []
     for stage in stages(missing):
@@ -165,7 +165,7 @@ def stages(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Return cells by when they can begin: first those that need none of the others, then those that need only these, ..."""
     rest, found = {cell.id: cell for cell in cells}, list[list[Cell]]()
     while rest:
-        now = [cell for cell in rest.values() if not any(need in rest for need in cell.needs)]
+        now = [cell for cell in rest.values() if not any(need in rest for need in (*cell.needs, *cell.wants))]
         if not now:
             raise UserError(
                 f"{', '.join(cell.label for cell in rest.values())}: each needs another one of these; break the circle"

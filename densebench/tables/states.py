@@ -2,10 +2,12 @@
 
 RESULTS/tables/TABLE/cells/ID.json  what a process noted of the cell: its state, host, record, how far it is, why it failed
 RESULTS/tables/TABLE/cells/ID.lock  held by the process that carries the cell out; the system frees it when that process dies
+RESULTS/tables/TABLE/figure-N.png   the sheet of figure N
 RESULTS/tables/TABLE/jobs/          submitit's files, with the logs
 
 A note alone makes no cell done: the record of an evaluation must be there, complete, with all points that were noted, and the
-files of the backbone as they were; the run folder of a pretraining must be finished.
+files of the backbone as they were; the run folder of a pretraining must be finished; the sheet of a figure must be there, drawn
+from all that is done of what it shows, as that is now.
 """
 
 from __future__ import annotations
@@ -37,7 +39,11 @@ ATTEMPTS = 20  # a look at the lock takes it for a moment
 
 @with_config(ConfigDict(extra="allow", strict=True))
 class Note(TypedDict):
-    """What a process noted of a cell. `files`: size and time of change of each file that the backbone is read from."""
+    """What a process noted of a cell.
+
+    files: size and time of change of each file that the backbone is read from. drawn_from: of a figure, when each cell that it
+    shows was done; not_drawn: why backbones are not on it.
+    """
 
     id: Word
     state: Literal["running", "done", "failed", "interrupted"]
@@ -55,6 +61,8 @@ class Note(TypedDict):
     points: NotRequired[list[dict[Text, Any]]]
     outputs: NotRequired[list[Text]]
     files: NotRequired[dict[Text, list[Count]]]
+    drawn_from: NotRequired[dict[Text, Text]]
+    not_drawn: NotRequired[dict[Text, Text]]
     seconds: NotRequired[float]
 
 
@@ -78,6 +86,10 @@ class TableFolder:
         """The folder of submitit's files."""
         return self.path / "jobs"
 
+    def figure_path(self, number: str) -> Path:
+        """Return the file of a figure's sheet."""
+        return self.path / f"figure-{number}.png"
+
     def note_path(self, cell: Cell) -> Path:
         """Return the file of a cell's note."""
         return self.path / "cells" / f"{cell.id}.json"
@@ -92,7 +104,11 @@ class TableFolder:
 
     def noted(self, cell: Cell) -> dict[str, Any]:
         """Return the note of a cell; {} where there is none, or none that can be read."""
-        path = self.note_path(cell)
+        return self.noted_of(cell.id)
+
+    def noted_of(self, identity: str) -> dict[str, Any]:
+        """Return the note of the cell that has an id."""
+        path = self.path / "cells" / f"{identity}.json"
         with suppress(OSError):
             about = path.stat()
             return _note(path, about.st_mtime_ns, about.st_size, about.st_ino)
@@ -135,7 +151,7 @@ class State:
 
     @property
     def about(self) -> str:
-        """Where it runs and how far it is, why it failed, what blocks it; "" for what is done or waits."""
+        """Where it runs and how far it is, why it failed, what blocks it, what a figure lacks; "" for the rest."""
         note = self.note
         if self.word == "running":
             points = f"{note.get('scored', 0)} of {note['total']} points, " if note.get("total") else ""
@@ -145,6 +161,8 @@ class State:
         if self.word == "blocked":
             return f"needs {self.blocked_by}"
         died = note.get("died", 0) + (note.get("state") == "running")
+        if self.word == "done" and note.get("not_drawn"):
+            return f"without {', '.join(note['not_drawn'])}"
         if self.word == "interrupted" and died:
             return f"its process died {'once' if died == 1 else f'{died} times'} (killed, or out of memory)"
         return ""
@@ -152,7 +170,11 @@ class State:
     def json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
         cell, note = self.cell, self.note
-        about = {name: note[name] for name in ("host", "pid", "job", "started", "ended", "record", "log", "died") if name in note}
+        about = {
+            name: note[name]
+            for name in ("host", "pid", "job", "started", "ended", "record", "outputs", "log", "died")
+            if name in note
+        }
         progress = {name: note[name] for name in ("scored", "total") if name in note}
         why = {"problem": note.get("problem", "")} if self.word == "failed" else {}
         blocked = {"blocked_by": self.blocked_by} if self.word == "blocked" else {}
@@ -173,16 +195,23 @@ def states(cells: Sequence[Cell], folder: TableFolder, settled: Collection[str] 
         if word in ("failed", "interrupted") and settled is not None and cell.id not in settled:
             word = "waiting"
         if word == "waiting":
-            stuck = [need for need in cell.needs if need not in found or found[need].word in ("failed", "blocked")]
+            stuck = _stuck(cell, {identity for identity, state in found.items() if state.word not in ("failed", "blocked")})
             word, blocked_by = ("blocked", ", ".join(labels.get(need, need) for need in stuck)) if stuck else (word, "")
         found[cell.id] = State(cell, word, note, blocked_by)
     return [found[cell.id] for cell in cells]
 
 
+def _stuck(cell: Cell, going: Collection[str]) -> list[str]:
+    """Return the ids of the cells that keep one from ever starting. going: the ids of those that are done or may still be."""
+    without = [need for need in cell.needs if need not in going]
+    wanted = [want for want in cell.wants if want not in going]
+    return without + (wanted if cell.needs_a_wanted_one and len(wanted) == len(cell.wants) else [])
+
+
 def _word(cell: Cell, note: Mapping[str, Any], folder: TableFolder) -> str:
     if folder.is_held(cell):
         return "running"
-    if is_done(cell, note, folder.results):
+    if is_done(cell, note, folder):
         return "done"
     noted = note.get("state")
     return {"failed": "failed", "running": "interrupted", "interrupted": "interrupted"}.get(str(noted), "waiting")
@@ -193,13 +222,14 @@ def _depth(by_id: Mapping[str, Cell]) -> Any:
 
     @functools.cache
     def depth(identity: str) -> int:
-        needs = [need for need in by_id[identity].needs if need in by_id]
+        cell = by_id[identity]
+        needs = [need for need in (*cell.needs, *cell.wants) if need in by_id]
         return 1 + max(map(depth, needs)) if needs else 0
 
     return lambda cell: depth(cell.id)
 
 
-def is_done(cell: Cell, note: Mapping[str, Any], results: Path) -> bool:
+def is_done(cell: Cell, note: Mapping[str, Any], folder: TableFolder) -> bool:
     """Return whether what a cell makes is there: a finished run folder, a complete record with its points, or its files."""
     if note.get("state") != "done" or note.get("files", {}) != backbone_files(cell):
         return False
@@ -207,8 +237,16 @@ def is_done(cell: Cell, note: Mapping[str, Any], results: Path) -> bool:
         return is_finished(Path(cell.request["output"]))
     if cell.kind == "evaluation":
         wanted = {frozenset(point.items()) for point in note.get("points", [])}
-        return bool(wanted) and wanted <= recorded_points(results, str(note.get("record")))
+        return bool(wanted) and wanted <= recorded_points(folder.results, str(note.get("record")))
+    if cell.kind == "figure" and note.get("drawn_from") != done_of_wanted(cell, folder):
+        return False
     return bool(note.get("outputs")) and all(Path(path).is_file() for path in note["outputs"])
+
+
+def done_of_wanted(cell: Cell, folder: TableFolder) -> dict[str, str]:
+    """Return when each of the cells that a figure wants was done, by their ids; only of those that are."""
+    notes = {want: folder.noted_of(want) for want in cell.wants}
+    return {want: str(note.get("ended", "")) for want, note in notes.items() if note.get("state") == "done"}
 
 
 def is_finished(run: Path) -> bool:
@@ -221,8 +259,8 @@ def is_finished(run: Path) -> bool:
 
 
 def backbone_files(cell: Cell) -> dict[str, list[int]]:
-    """Return size and time of change of each file that a cell's backbone is read from, or written to, by its path."""
-    paths = [Path(cell.request["weights"])] if cell.request.get("weights") else []
+    """Return size and time of change of each file that a cell's backbones are read from, or written to, by its path."""
+    paths = [Path(each["weights"]) for each in (cell.request, *cell.parts) if each.get("weights")]
     kind, _, place = str(cell.request.get("model", "")).partition(":")
     folder = cell.request["output"] if cell.kind == "pretrain" else place if kind == "ckpt" else None
     paths += [Path(folder) / BACKBONE] if folder else []

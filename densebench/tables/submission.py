@@ -134,7 +134,9 @@ class LocalRun:
         done = {state.cell.id for state in found if state.word == "done"}
         busy = {_features(state.cell) for state in found if state.word == "running" or state.cell.id in at_work}
         waiting = [state.cell for state in found if state.word == "waiting" and state.cell.id not in at_work | self._tried]
-        ready = [cell for cell in self._own(waiting) if done.issuperset(cell.needs)]
+        going = {state.cell.id for state in found if state.word == "running"} | at_work
+        going |= {cell.id for cell in self._own(state.cell for state in found if state.word == "waiting")} - self._tried
+        ready = [cell for cell in self._own(waiting) if done.issuperset(cell.needs) and going.isdisjoint(cell.wants)]
         return sorted(ready, key=lambda cell: _features(cell) in busy)
 
     def _start(self, executor: Any, found: Sequence[State]) -> None:

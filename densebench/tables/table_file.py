@@ -14,6 +14,9 @@
     [[evaluation]]
     protocol = "incontext"
     datasets = ["ade20k", "voc"]                 # also preset, backbones, limit, and options of the protocol
+    [[figure]]                                   # a sheet of pictures, curves or maps, see `figure_keys`
+    number = 3
+    pictures = {pretraining = "matches"}
     [[missing]]                                  # published numbers that nothing here measures
     row = {method = "LOCA"}                      # columns of published.csv, as in a backbone's row
     why = "its weights are not public"
@@ -38,6 +41,7 @@ from densebench.errors import UserError, unknown
 from densebench.tables import keys
 from densebench.tables.cells import check_distinct
 from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, MissingEntry, PretrainEntry, Table
+from densebench.tables.figure_keys import read_figure
 from densebench.tables.keys import within
 from densebench.tables.known import Known
 from densebench.tables.overrides import overridden
@@ -103,7 +107,7 @@ def _table(name: str, content: Mapping[str, Any], known: Known) -> Table:
     pretrainings = tuple(each for where, entry in entries["pretrain"] for each in _pretrainings(where, entry, known))
     given = [_backbone(where, entry) for where, entry in entries["backbone"]]
     evaluations = tuple(_evaluation(where, entry, known) for where, entry in entries["evaluation"])
-    figures = tuple(_figure(where, entry) for where, entry in entries["figure"])
+    figures = tuple(read_figure(where, entry, known) for where, entry in entries["figure"])
     missing = tuple(_missing(where, entry) for where, entry in entries["missing"])
     return Table(name, backbones=_with_checkpoints(given, pretrainings), pretrainings=pretrainings, evaluations=evaluations,
                  figures=figures, missing=missing, **head)  # fmt: skip
@@ -181,12 +185,6 @@ def _evaluation(where: str, entry: Mapping[str, Any], known: Known) -> Evaluatio
         return EvaluationEntry(**values, where=where, kind=kind)
 
 
-def _figure(where: str, entry: Mapping[str, Any]) -> FigureEntry:
-    with within(where):
-        own = keys.read_keys({key: entry[key] for key in keys.FIGURE if key in entry}, keys.FIGURE, ("number",))
-        return FigureEntry(**own, given={key: value for key, value in entry.items() if key not in keys.FIGURE}, where=where)
-
-
 def _missing(where: str, entry: Mapping[str, Any]) -> MissingEntry:
     with within(where):
         return MissingEntry(**keys.read_keys(entry, keys.MISSING, keys.MISSING), where=where)
@@ -228,11 +226,27 @@ def _check_references(table: Table) -> None:
             if following in path[:-1]:
                 raise UserError(f"{pretraining.where}: pretrainings in a cycle, each starts from the next: {' -> '.join(path)}")
     known = dict.fromkeys([*(each.name for each in table.backbones), *(each.group for each in table.pretrainings)])
-    for evaluation in table.evaluations:
-        for name in evaluation.backbones or ():
+    named = [(each.where, each.backbones) for each in table.evaluations] + [
+        (each.where, each.backbones) for each in table.figures
+    ]
+    for where, names in named:
+        for name in names or ():
             if name not in known:
-                with within(evaluation.where):
+                with within(where):
                     raise unknown("name in backbones", name, known, f"this file has {', '.join(known) or 'none'}")
+    _check_once([(each.number, each.where) for each in table.figures], "the figure {}", "give each a number of its own")
+    for figure in table.figures:
+        _check_shown(table, figure)
+
+
+def _check_shown(table: Table, figure: FigureEntry) -> None:
+    """Raise UserError for a figure without a backbone, and for one of pretrainings that names other backbones."""
+    others = [each.name for each in table.backbones_of(figure) if each.pretraining is None]
+    if figure.of_pretrainings and figure.backbones and others:
+        raise UserError(f"{figure.where}: {others[0]} is not trained here; what it shows comes from a [[pretrain]]")
+    if not table.shown(figure):
+        needed = "pretrain" if figure.of_pretrainings else "backbone"
+        raise UserError(f"{figure.where}: it shows no backbone; it needs a [[{needed}]]")
 
 
 def _check_once(named: list[tuple[str, str]], what: str, remedy: str) -> None:

@@ -21,12 +21,14 @@ def test_cells_run_in_order_and_what_fails_or_dies_ends_nothing_else(folder):
     cells = [
         toy(folder, "after", needs=("first",)), toy(folder, "blocked", needs=("failing",)), toy(folder, "first"),
         toy(folder, "failing", "fail"), toy(folder, "dying", "die"),
+        toy(folder, "some", wants=("first", "failing", "dying")), toy(folder, "none", wants=("failing", "blocked")),
     ]  # fmt: skip
     found = LocalRun(cells, folder, Slots(2)).run()
     assert words(found) == {
         "after": "done", "blocked": "blocked", "first": "done", "failing": "failed", "dying": "interrupted",
+        "some": "done", "none": "blocked",
     }  # fmt: skip
-    assert written(folder) == {"after": 1, "first": 1}
+    assert written(folder) == {"after": 1, "first": 1, "some": 1}
     assert not list(folder.jobs.rglob("*.pkl"))
     assert "the weights are of another architecture" in Path(folder.noted(cells[3])["log"]).read_text()
 

@@ -79,9 +79,11 @@ def test_options_are_stored_as_the_protocol_reads_them(tmp_path):
     assert table.evaluations[0].options == {"clusters": [3, 4], "precision": "fp16"}
 
 
-def test_a_figure_keeps_its_keys(tmp_path):
-    table = read(tmp_path, BACKBONE + EVALUATION + '[[figure]]\nnumber = 5\ntitle = "Matches"\nmade_of = ["net"]\n')
-    assert (table.figures[0].number, table.figures[0].given) == ("5", {"made_of": ["net"]})
+def test_a_figure_is_read(tmp_path):
+    pictures = 'pictures = {protocol = "kmeans", dataset = "scenes", clusters = [9]}\n'
+    [figure] = read(tmp_path, BACKBONE + '[[figure]]\nnumber = 5\nbackbones = ["net"]\n' + pictures).figures
+    assert (figure.number, figure.draws, figure.backbones) == ("5", "protocol", ("net",))
+    assert (figure.evaluation.datasets, figure.evaluation.options) == (("scenes",), {"clusters": [9], "visualise": 4})
 
 
 def test_ways_of_reading_are_those_of_backbones():

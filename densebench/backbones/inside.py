@@ -1,0 +1,93 @@
+"""What happens inside a ViT, for pictures: its patches after some blocks, and the attention of patches in the last block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.timm_models import has_joint_projection, is_plain_vit
+from densebench.errors import UserError
+
+
+def check_vit(backbone: Backbone) -> Any:
+    """Return the ViT behind a backbone. Raises UserError for any other model."""
+    model = getattr(backbone.trunk, "model", None)
+    if model is None or not is_plain_vit(model) or not has_joint_projection(model):
+        raise UserError(f"{backbone.info.name or backbone.spec} is no ViT whose blocks can be looked into")
+    return model
+
+
+def spread(backbone: Backbone, count: int = 5) -> list[int]:
+    """Return numbers of blocks, evenly from none to all of them. Raises UserError for what is no ViT."""
+    blocks = len(check_vit(backbone).blocks)
+    return sorted({int(number) for number in np.linspace(0, blocks, count).round()})
+
+
+def patches_after(
+    backbone: Backbone, images: Float[Tensor, "b 3 h w"], blocks: Sequence[int]
+) -> list[Float[Tensor, "b patches d"]]:
+    """Return the patches of normalised images after so many blocks, each in the order of `blocks`; not normalised.
+
+    0 is the projection of the pixels, before positions are added. Prefix tokens are left out. Raises UserError for a number of
+    blocks that the model does not have, and for what is no ViT.
+    """
+    model = check_vit(backbone)
+    for number in blocks:
+        if number > len(model.blocks):
+            raise UserError(f"layers: {number}; {backbone.info.name or backbone.spec} has {len(model.blocks)} blocks")
+    modules = [model.blocks[number - 1] if number else model.patch_embed for number in blocks]
+    found = _outputs(modules, lambda: backbone(images))
+    prefix = model.num_prefix_tokens
+    return [
+        tokens[:, prefix:] if number else tokens.reshape(len(images), -1, tokens.shape[-1])
+        for number, tokens in zip(blocks, found, strict=True)
+    ]
+
+
+def patch_attention(
+    backbone: Backbone, images: Float[Tensor, "b 3 h w"], queries: Int[Tensor, " q"]
+) -> Float[Tensor, "b q gh gw"]:
+    """Return the attention of some patches to all patches in the last block: the mean over heads, softmax over all tokens.
+
+    queries: indices of patches, row by row. Raises UserError for what is no ViT.
+    """
+    model = check_vit(backbone)
+    attention, prefix = model.blocks[-1].attn, model.num_prefix_tokens
+    [projected] = _outputs([attention.qkv], lambda: backbone(images))
+    query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key = attention.q_norm(query[:, :, prefix + queries]), attention.k_norm(key)
+    weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=3)
+    grid = (images.shape[2] // backbone.stride, images.shape[3] // backbone.stride)
+    return weights.mean(dim=1)[:, :, prefix:].unflatten(2, grid)
+
+
+def similarity_sums(patches: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Return the sum of the cosine similarities of each patch to all, over the largest sum: FLSL's aggregated similarity score.
+
+    Su et al., FLSL: Feature-level Self-supervised Learning, NeurIPS 2023, section 5.5.
+    """
+    unit = torch.nn.functional.normalize(patches, dim=1)
+    sums = unit @ unit.sum(dim=0)
+    return sums / sums.max()
+
+
+def _outputs(modules: Sequence[Any], call: Callable[[], Any]) -> list[Tensor]:
+    """Return what modules give during a call."""
+    outputs: dict[int, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, place=place: outputs.__setitem__(place, output))
+        for place, module in enumerate(modules)
+    ]
+    try:
+        with torch.inference_mode():
+            call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [outputs[place] for place in range(len(modules))]
