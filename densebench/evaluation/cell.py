@@ -24,7 +24,7 @@ from densebench.evaluation.share import extract_share
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
-from densebench.processes import alone, describe, from_main, resolve_device
+from densebench.processes import alone, describe, from_main, rank, resolve_device
 from densebench.results import record as records
 from densebench.results.provenance import code, mark_of_rehearsal
 from densebench.results.score import Point, Score, from_json, point_of
@@ -51,6 +51,7 @@ def steps_of_cell(
     """
     evaluator = plan.evaluator.resolve(dataset)
     header = _header(plan, evaluator, backbone, requested.name, dataset)
+    _check_same_record(header)
     if plan.dry_run:
         with alone():  # a trial exchanges nothing
             record = _planned(evaluator, header, backbone, dataset, plan.shard)
@@ -65,9 +66,20 @@ def steps_of_cell(
         for score in cell.complete(plan.command):
             if is_main:
                 yield Scored(name, dataset.name, cell.record.id, score)
-        record = cell.record.json()
+        record = cell.record.json() if is_main else {}
     if is_main:
         yield record
+
+
+def _check_same_record(header: dict[str, Any]) -> None:
+    """Raise UserError where this process would score something else than the main process: on another host, data may differ."""
+    id_ = records.identity_of(header)
+    if (main := from_main(lambda: id_)) != id_:
+        what = f"{header['backbone']['spec']} on {header['dataset']['name']}"
+        raise UserError(
+            f"process {rank()} would write the record {id_} of {what}, the main process {main}: they see other data, weights or "
+            "code; give all processes the same"
+        )
 
 
 def group_of(plan: Plan, dataset: Dataset) -> str:

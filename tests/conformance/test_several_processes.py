@@ -22,17 +22,18 @@ from densebench import catalog
 from tiny_protocols import tiny
 
 name, presets = sys.argv[1], sys.argv[2:]
-rank, scores = os.environ["RANK"], {}
+top, rank, scores = Path.cwd(), os.environ["RANK"], {}
 for preset in presets:
-    folder = Path(preset + rank)
-    folder.mkdir()
-    evaluator, backbone, dataset = tiny(name, preset, folder)
+    folder = top / rank / preset
+    folder.mkdir(parents=True)
+    os.chdir(folder)  # so that the data have the same relative path in every process
+    evaluator, backbone, dataset = tiny(name, preset, Path())
     try:
-        result = densebench.evaluate(backbone, evaluator, dataset, results="results")
+        result = densebench.evaluate(backbone, evaluator, dataset, results=top / "results")
         scores[preset] = [[record["id"], record["scores"]] for record in result.records]
     except Exception:
         scores[preset] = traceback.format_exc()
-Path(rank + ".json").write_text(json.dumps(scores))
+(top / (rank + ".json")).write_text(json.dumps(scores))
 """
 PRESETS = [
     (name, part.presets) for name, entry in catalog.entries("protocols").items() for part in (entry, *entry.others)
@@ -95,7 +96,7 @@ class Mean(Supervised):
         items = dataset.part(split, run.limit)
         features = self.extracted(Extraction(backbone, dataset, items, View(backbone.stride, self.side)))
         total = sum(features[item].double().sum().item() for item in items)
-        yield Score("mean", "plain", round(total, 6), direction="higher", details={"images": len(features)})
+        yield Score("mean", "plain", round(total, 6), unit="", direction="higher", digits=6, details={"images": len(features)})
 """
 CALL = ["eval", "--protocol", "./unaware.py", "--backbone", "random:test_vit", "--dataset", "scenes", "--limit", "20", "--json"]
 
@@ -114,3 +115,24 @@ def test_a_protocol_that_knows_nothing_of_processes_gives_the_same(tmp_path):
         [path] = (folder / "results" / "records").glob("*.json")
         assert Path(path).stem == records[-1]["id"]
     assert records[0]["id"] == records[1]["id"] and records[0]["scores"] == records[1]["scores"]
+
+
+ELSEWHERE = """
+import os
+from pathlib import Path
+import densebench
+from filmed import write
+
+here = Path(os.environ["RANK"])
+write(here, "boat", 3 + int(os.environ["RANK"]), 1)
+os.chdir(here)
+densebench.evaluate("pixels:8", "vos", "frames:.", results="../results", device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_see_other_data_score_nothing(tmp_path):
+    ends = together.run(["-c", ELSEWHERE], 2, tmp_path)
+    assert [end.status for end in ends] == [1, 1]
+    assert "process 1 would write the record" in ends[1].err and "they see other data" in ends[1].err
+    assert not [*(tmp_path / "results" / "records").glob("*.json")]
