@@ -390,23 +390,30 @@ def settled(failure: Exception | None) -> Exception | None:
     own = {"failed": mine is not None, "users": isinstance(mine, UserError), "elsewhere": isinstance(mine, ElsewhereError)}
     key, store = f"outcome-{_count['outcomes']}", _store()
     store.set(f"{key}/{rank()}", json.dumps({**own, "text": str(mine) or type(mine).__name__}))
-    keys, begun = [f"{key}/{number}" for number in range(world_size())], time.monotonic()
+    keys, begun, together = [f"{key}/{number}" for number in range(world_size())], time.monotonic(), True
     try:
         while not store.check(keys):
-            if mine is not None and time.monotonic() - begun > GRACE:
+            if mine is not None and time.monotonic() - begun > GRACE and not _decided(store, key, "together no more"):
                 raise mine
             time.sleep(0.05)
         outcomes = [json.loads(store.get(each)) for each in keys]
+        together = _decided(store, key, "together")
     except dist.DistError as error:
         raise _explained(error) from error
     failed = [number for number, outcome in enumerate(outcomes) if outcome["failed"]]
     if not failed:
         return None
-    first = min(failed, key=lambda number: (outcomes[number]["elsewhere"], number))
-    here, size, kind = rank(), world_size(), dist.get_backend()
+    first, size = min(failed, key=lambda number: (outcomes[number]["elsewhere"], number)), world_size()
+    text = f"process {first} of {size}: {outcomes[first]['text']}"
+    failure = mine if first == rank() else (ElsewhereError if outcomes[first]["users"] else RuntimeError)(text)
+    if not together:
+        raise failure or ElsewhereError(text)
+    here, kind = rank(), dist.get_backend()
     dist.destroy_process_group()
     _join("cuda" if kind == "nccl" else "cpu", here, size)
-    if first == here:
-        return mine
-    text = f"process {first} of {size}: {outcomes[first]['text']}"
-    return ElsewhereError(text) if outcomes[first]["users"] else RuntimeError(text)
+    return failure
+
+
+def _decided(store: dist.Store, key: str, proposal: str) -> bool:
+    """Propose whether the processes go on together after an outcome; return whether they do. The first proposal counts."""
+    return bool(store.compare_set(f"{key}/decision", "", proposal) == b"together")

@@ -24,7 +24,7 @@ from densebench.evaluation.share import extract_share
 from densebench.files import cache
 from densebench.files.atomic import cache_root, digest, remove
 from densebench.numerics.arithmetic import float32
-from densebench.processes import alone, describe, from_main, rank, resolve_device
+from densebench.processes import alone, collected, describe, from_main, resolve_device
 from densebench.results import record as records
 from densebench.results.provenance import code, mark_of_rehearsal
 from densebench.results.score import Point, Score, from_json, point_of
@@ -72,13 +72,13 @@ def steps_of_cell(
 
 
 def _check_same_record(header: dict[str, Any]) -> None:
-    """Raise UserError where this process would score something else than the main process: on another host, data may differ."""
-    id_ = records.identity_of(header)
-    if (main := from_main(lambda: id_)) != id_:
+    """Raise UserError, in all processes, where one of them would score something else: on another host, data may differ."""
+    ids = collected([records.identity_of(header)])
+    if other := next((number for number, id_ in enumerate(ids) if id_ != ids[0]), None):
         what = f"{header['backbone']['spec']} on {header['dataset']['name']}"
         raise UserError(
-            f"process {rank()} would write the record {id_} of {what}, the main process {main}: they see other data, weights or "
-            "code; give all processes the same"
+            f"process {other} would write the record {ids[other]} of {what}, the main process {ids[0]}: they see other data, weights "
+            "or code; give all processes the same"
         )
 
 

@@ -136,3 +136,23 @@ def test_processes_that_see_other_data_score_nothing(tmp_path):
     assert [end.status for end in ends] == [1, 1]
     assert "process 1 would write the record" in ends[1].err and "they see other data" in ends[1].err
     assert not [*(tmp_path / "results" / "records").glob("*.json")]
+
+
+LATE = """
+import os, time
+import torch
+from densebench.errors import UserError
+from densebench.processes import GRACE, joined, settled
+
+with joined(torch.device("cpu")):
+    if os.environ["RANK"] == "0":
+        time.sleep(GRACE + 3)
+    settled(UserError("rank " + os.environ["RANK"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_after_another_has_given_up_ends_too(tmp_path):
+    late, first = together.run(["-c", LATE], 2, tmp_path, seconds=60)
+    assert (late.status, first.status) == (1, 1)
+    assert "UserError: rank 0" in late.err and "UserError: rank 1" in first.err
