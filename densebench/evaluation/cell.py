@@ -77,8 +77,8 @@ def _check_same_record(header: dict[str, Any]) -> None:
     if other := next((number for number, id_ in enumerate(ids) if id_ != ids[0]), None):
         what = f"{header['backbone']['spec']} on {header['dataset']['name']}"
         raise UserError(
-            f"process {other} would write the record {ids[other]} of {what}, the main process {ids[0]}: they see other data, weights "
-            "or code; give all processes the same"
+            f"process {other} would write the record {ids[other]} of {what}, the main process {ids[0]}: they see other data, "
+            "weights or code; give all processes the same"
         )
 
 
