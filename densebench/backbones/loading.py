@@ -17,7 +17,7 @@ from densebench.backbones.adapters import adapt_module
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.checkpoint import FACTS
 from densebench.backbones.position import check_convention
-from densebench.backbones.recognising import adapt, title_of
+from densebench.backbones.recognising import adapt, colours, title_of
 from densebench.backbones.sources import FILE, GROUP, SOURCES, unrecognised
 from densebench.backbones.weights import ROLES
 from densebench.console import one_line
@@ -49,7 +49,9 @@ def load_backbone(
     weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined over channels), "query",
     "key" or "value" of the last block, or "attention" of its class token. pos_embed: "auto" resizes position tables as the code
     that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint, "teacher" or "student".
-    seed: of the weights of random:NAME. features, mean, std: for modules, as `adapt` describes them. name: what tables call it.
+    seed: of the weights of random:NAME. features: for modules, as `adapt` describes it. mean, std: colour statistics of pixels
+    from 0 to 1, three numbers each, also as a text such as "0.485,0.456,0.406"; without them a checkpoint's are those of its
+    training, a module's as `adapt` says, and those of timm:NAME as `timm_loading.trained_with` says. name: what tables call it.
     Raises UserError for an unknown name or option, for weights that do not match or cannot be read or fetched, and for a module
     whose patch features are not recognised.
     """
@@ -72,17 +74,18 @@ def load_backbone(
         _refuse(changed, f"with specs, not with the {title_of(model)} that is given")
         return adapt(model, features=features, mean=mean, std=std, name=label, layer=layer, pos_embed=pos_embed)
     spec = _spelled(model)
-    _refuse(
-        {"features": features, "mean": mean, "std": std}, f"with a module, not with the spec {spec}; wrap it in a file ./mine.py"
-    )
+    _refuse({"features": features}, f"with a module, not with the spec {spec}; wrap it in a file ./mine.py")
+    statistics = {"mean": colours(mean, "mean"), "std": colours(std, "std")}
     kind, rest, make, code = _source(spec)
     takes = inspect.signature(make).parameters
     if weights is not None and "weights" not in takes:
         raise UserError(f"--weights {weights} goes with --backbone timm:NAME, not with {spec}")
     if layer != "last" and "layer" not in takes:
         raise UserError(f"--layer {layer} goes with timm:, random: and ckpt: backbones; {spec} has no choice of layers")
+    if "mean" not in takes:
+        _refuse(statistics, f"with a module, or with timm:, random: and ckpt: backbones; {spec} names its own")
     file = None if weights is None else Path(weights)
-    options = {"weights": file, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
+    options = {"weights": file, "layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed, **statistics}
     backbone = make(rest, **{option: value for option, value in options.items() if option in takes})
     backbone.info = replace(backbone.info, kind=kind, code=code or backbone.info.code, name=label)
     return backbone

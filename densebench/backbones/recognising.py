@@ -154,10 +154,11 @@ def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Trip
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     found: list[Triple] = []
     origins = []
+    values: Any
     for which, given, usual in (("mean", mean, IMAGENET_MEAN), ("std", std, IMAGENET_STD)):
         own = getattr(model, which, None)
         if given is not None:
-            values, origin = given, "the given"
+            values, origin = colours(given, which), "the given"
         elif isinstance(own, tuple | list | Tensor | np.ndarray):
             values, origin = own, "its own"
         elif isinstance(config, dict) and config.get(which):
@@ -166,10 +167,27 @@ def _statistics(model: Any, title: str, mean: Any, std: Any) -> tuple[tuple[Trip
             values, origin = usual, "ImageNet's"
         found.append(triple(values, f"{title}: its {which}" if origin == "its own" else which))
         origins.append(origin)
-    if not all(value > 0 for value in found[1]):
-        raise UserError(f"std {found[1]}: each must be above 0")
+    _check_positive(found[1])
     words = f"{origins[0]} colour statistics" if len(set(origins)) == 1 else f"{origins[0]} mean and {origins[1]} std"
     return (found[0], found[1]), words
+
+
+def colours(values: Any, which: str) -> Triple | None:
+    """Return the given "mean" or "std" of colours, also of a text such as 0.485,0.456,0.406; None for None.
+
+    Raises UserError as `triple` does, and for a deviation that is not above 0.
+    """
+    if values is None:
+        return None
+    found = triple(values.split(",") if isinstance(values, str) else values, which)
+    if which == "std":
+        _check_positive(found)
+    return found
+
+
+def _check_positive(std: Triple) -> None:
+    if not all(value > 0 for value in std):
+        raise UserError(f"std {std}: each must be above 0")
 
 
 def triple(values: Any, what: str) -> Triple:

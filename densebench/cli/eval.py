@@ -63,6 +63,11 @@ def evaluate(
     pos_embed: Annotated[
         str, typer.Option(help="How position embeddings are resized; auto: as the code that trained the checkpoint does.")
     ] = "auto",
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.", autocompletion=completing.datasets),
@@ -103,7 +108,8 @@ def evaluate(
 
     request: dict[str, Any] = {
         "limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root, "role": role,
-        "layer": layer, "pos_embed": pos_embed, "seed": seed, "weights": _each(weights), "name": _each(name),
+        "layer": layer, "pos_embed": pos_embed, "seed": seed, "mean": mean, "std": std,
+        "weights": _each(weights), "name": _each(name),
         "command": shlex.join(["densebench", *sys.argv[1:]]), "shard": shard,
     }  # fmt: skip
     shares = _shares(entries, given)

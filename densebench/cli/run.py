@@ -41,6 +41,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what each cell needs and what is not there; do nothing.")
     ] = False,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="With --dry-run: time a few images of each cell, which takes minutes.")
+    ] = False,
     gpus: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on a GPU of its own.")] = None,
     processes: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, on the device of each.")] = None,
     slurm: Annotated[
@@ -66,6 +69,8 @@ def run(
     A cell that fails is noted and the rest goes on; running it again runs what is missing, and failed cells once more.
     """
     _check_given(status=status, dry_run=dry_run, gpus=gpus, processes=processes, slurm=slurm)
+    if trial and not dry_run:
+        raise UserError("--trial goes with --dry-run; add that or leave --trial out")
 
     from densebench.tables.cells import cells as cells_of
     from densebench.tables.states import TableFolder
@@ -77,7 +82,7 @@ def run(
     folder = TableFolder(places.results, asked.name)
     title = asked.title or asked.name
     if dry_run:
-        _show_needs(cells, places, as_json)
+        _show_needs(cells, places, trial, as_json)
     elif status:
         _show_status(title, cells, folder, as_json)
     elif slurm is not None:
@@ -108,12 +113,12 @@ def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | No
     return dataclasses.replace(places, results=results / "rehearsals" / table.name, runs=places.runs / "rehearsals")
 
 
-def _show_needs(cells: Sequence[Cell], places: Places, as_json: bool) -> None:
+def _show_needs(cells: Sequence[Cell], places: Places, trial: bool, as_json: bool) -> None:
     """Print what each cell needs and what of it is not there."""
     from densebench.tables import listing
     from densebench.tables.needs import needs
 
-    found = needs(cells, places, trial=True)
+    found = needs(cells, places, trial=trial)
     if as_json:
         print(json.dumps(listing.as_json(found)))
         return

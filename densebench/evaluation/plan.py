@@ -16,6 +16,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.backbones.callables import check_features
 from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
 from densebench.backbones.loading import checked_label, load_backbone
+from densebench.backbones.recognising import colours
 from densebench.backbones.sources import check_form
 from densebench.console import notice
 from densebench.datasets import load_dataset
@@ -93,8 +94,8 @@ def planned(
     role: str = "teacher",
     seed: int = 0,
     features: Callable[..., Any] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | str | None = None,
+    std: Sequence[float] | str | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     results: str | Path = "results",
@@ -119,7 +120,7 @@ def planned(
     part = None if shard is None else Shard.read(shard)
     limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
-    of_modules = {"features": features, "mean": mean, "std": std}
+    of_modules = {"features": features, "mean": colours(mean, "mean"), "std": colours(std, "std")}
     reading |= {key: value for key, value in of_modules.items() if value is not None}
     backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), reading)
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), reading)
@@ -222,7 +223,8 @@ def _backbones(
     """Return the requested backbones, or `override` alone. Raises UserError for arguments that exclude one another."""
     if override is not None and (models or weights or reading != READING_DEFAULTS):
         raise UserError(
-            f"{override.spec} is scored as it is; leave out --backbone, --weights, --layer, --pos-embed, --role and --seed"
+            f"{override.spec} is scored as it is; "
+            "leave out --backbone, --weights, --layer, --pos-embed, --mean, --std, --role and --seed"
         )
     models = models if override is None else [override]
     pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)

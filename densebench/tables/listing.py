@@ -11,6 +11,7 @@ from densebench.files.cache import in_gb
 from densebench.results.terminal import Layout, fitted
 from densebench.tables.needs import Need, Needs
 from densebench.tables.presence import CELL, DATA, OPTION, PACKAGE, WEIGHTS, Lack
+from densebench.tables.sizes import TRIAL, Size
 
 if TYPE_CHECKING:  # plain lines need no rich
     from rich.table import Table
@@ -60,6 +61,8 @@ def summary(found: Needs) -> dict[str, Any]:
         "notes": list(dict.fromkeys(note for need in found for note in need.notes)),
         "bytes": found.bytes,
         "seconds": round(sum(seconds), 1) if seconds else None,
+        "partly": sum(need.size.partly for need in found),
+        "by": sorted({need.size.by for need in found if need.size.by}),
         "not_estimated": sum(need.size.bytes is None for need in found),
     }
 
@@ -82,9 +85,22 @@ def summary_lines(found: Needs) -> Iterator[str]:
             yield f"{kind}, {_cells(entry['cells'])}: {entry['what']}{remedy}"
     yield from values["notes"]
     if values["bytes"] or values["seconds"] is not None:
-        time = "" if values["seconds"] is None else f", {minutes(values['seconds'])} minutes"
+        least = "at least " if values["partly"] else ""
+        time = "" if values["seconds"] is None else f", {least}{minutes(values['seconds'])} minutes"
         rest = f"; {_cells(values['not_estimated'])} not estimated" if values["not_estimated"] else ""
         yield f"storage together: {in_gb(values['bytes'])}{time}{rest}"
+    yield from _how_times_are_known(values)
+
+
+def _how_times_are_known(values: dict[str, Any]) -> Iterator[str]:
+    """Yield a line on where the minutes come from."""
+    ways = {way for by in values["by"] for way in by.split(" and ")}
+    if TRIAL in ways:
+        yield "minutes are estimated by a trial of a few images or of two training steps"
+    elif ways:
+        known = "one forward pass of each network" + (" and by earlier records" if len(ways) > 1 else "")
+        lower = f"; of {_cells(values['partly'])} they are those of the features alone (marked +)" if values["partly"] else ""
+        yield f"minutes are rough estimates by {known}{lower}; --trial times a few images of each cell, which takes minutes"
 
 
 def _cells(count: int) -> str:
@@ -98,7 +114,13 @@ def _row(need: Need) -> list[str]:
     )
     stored = "not estimated" if size.bytes is None else in_gb(size.bytes) if size.bytes else "-"
     images = "" if size.images is None else f"{size.images:,}"
-    return [cell.id, what, cell.dataset, images, stored, minutes(size.seconds), _not_there(need)]
+    return [cell.id, what, cell.dataset, images, stored, _minutes(size), _not_there(need)]
+
+
+def _minutes(size: Size) -> str:
+    """Return the minutes of a cell, with a tilde for a rough estimate, and a plus where more comes on top."""
+    rough = "~" if size.seconds is not None and size.by != TRIAL else ""
+    return f"{rough}{minutes(size.seconds)}{' +' if size.partly else ''}"
 
 
 def _not_there(need: Need) -> str:
@@ -122,5 +144,6 @@ def _values(need: Need) -> dict[str, Any]:
         "can_run": need.can_run, "finished": need.done, "waits": list(need.waits), "notes": list(need.notes),
         "lacks": [{key: value for key, value in asdict(lack).items() if value} for lack in need.lacks],
         "images": size.images, "bytes": size.bytes, "cached_bytes": size.cached,
-        "seconds": None if size.seconds is None else round(size.seconds, 1), "not_estimated": size.why,
+        "seconds": None if size.seconds is None else round(size.seconds, 1), "partly": size.partly,
+        "by": size.by, "not_estimated": size.why,
     }  # fmt: skip

@@ -58,10 +58,11 @@ class Needs:
 def needs(cells: Sequence[Cell], places: Places, *, trial: bool = False) -> Needs:
     """Return what each cell needs. Nothing is fetched, scored or written but digests of files.
 
-    Storage follows from what protocols declare. Time is estimated only with `trial`: a few images are timed for each backbone,
-    view and data set, and two steps of each pretraining.
+    Storage follows from what protocols and methods declare. Time is estimated from one forward pass of each network and from
+    earlier records; with `trial`, from a few images of each stage, backbone and data set, and from two steps of each pretraining,
+    which takes minutes.
     """
-    presence, sizes = Presence(places.data_root), Sizes(trial)
+    presence, sizes = Presence(places.data_root), Sizes(places.results, trial)
     by_id: dict[str, Need] = {}
     for cell in cells:
         if cell.kind == "figure":
@@ -101,7 +102,7 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
     if isinstance(dataset, Lack):
         return Need(cell, (*lacks, dataset), notes=tuple(notes), size=Size(why=why or "something is missing"))
     try:
-        evaluator, requested = configured(cell, dataset)
+        evaluator, preset, requested = configured(cell, dataset)
         missing, partial = presence.splits(cell.dataset, evaluator.splits(dataset))
         package = package_of(evaluator)
         lacks += [*missing, *([package] if package is not None else [])]
@@ -113,7 +114,8 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
         except UserError as error:
             file = cell.weights or requested.label
             return Need(cell, (Lack(WEIGHTS, file, str(error)),), notes=tuple(notes), size=Size(why="it cannot be loaded"))
-        return Need(cell, notes=tuple(notes), size=sizes.of_evaluation(evaluator, backbone, dataset, cell.request["limit"]))
+        size = sizes.of_evaluation(evaluator, preset, backbone, dataset, cell.request["limit"])
+        return Need(cell, notes=tuple(notes), size=size)
     except UserError as error:
         kind = PACKAGE if any(f"needs {package}," in str(error) for package in EXTRAS) else OPTION
         return Need(cell, (*lacks, Lack(kind, cell.label, str(error))), notes=tuple(notes), size=Size(why="it cannot run"))

@@ -1,9 +1,10 @@
-"""What the cells of a table store and how long they take, before they run: by the estimates of a dry run."""
+"""What the cells of a table store and how long they take, before they run: by a quick estimate, or by a trial of each."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from densebench.processes import World, resolve_device
 from densebench.tables.cells import Cell
 from densebench.training.method import Pretrainer
 
+TRIAL, PASS = "a trial", "one forward pass"
+"""How the time of a cell is known."""
+
 
 @dataclass(frozen=True)
 class Size:
     """What one cell works on, stores and takes; None where it is not estimated, and `why` says why not.
 
     images: whose features are extracted, or that are trained on. bytes: features, or a backbone and its states. cached: the bytes
-    of these that the cache holds already.
+    of these that the cache holds already. seconds: of the whole cell, or at least this where `partly`. by: how they are known.
     """
 
     images: int | None = None
@@ -36,15 +40,19 @@ class Size:
     cached: int = 0
     seconds: float | None = None
     why: str = ""
+    partly: bool = False
+    by: str = ""
 
 
 @dataclass
 class Sizes:
     """Estimates cells one after the other; neighbours that share a backbone or features are estimated together.
 
-    trial: whether stages are timed on a few images. total: the bytes of all cells so far, shared features counted once.
+    results: the folder of earlier records, whose times are used. trial: whether each stage is timed on a few images instead, and
+    two steps of each pretraining. total: the bytes of all cells so far, shared features counted once.
     """
 
+    results: Path
     trial: bool = False
     total: int = 0
     _backbone: tuple[str, Backbone] | None = None
@@ -52,6 +60,13 @@ class Sizes:
     _stages: list[Stage] = field(default_factory=list)
     _counted: int = 0
     _known: dict[Any, float] = field(default_factory=dict)
+    _encoders: tuple[Any, Any] | None = None
+
+    @functools.cached_property
+    def _speeds(self) -> Any:
+        from densebench.tables.speeds import Speeds
+
+        return Speeds(self.results)
 
     def load(self, requested: Requested) -> Backbone:
         """Return a backbone, the last one again where it is the same. Raises UserError where it cannot be loaded."""
@@ -61,7 +76,7 @@ class Sizes:
             self._backbone = key, requested.load()
         return self._backbone[1]
 
-    def of_evaluation(self, evaluator: Evaluator, backbone: Backbone, dataset: Dataset, limit: int | None) -> Size:
+    def of_evaluation(self, evaluator: Evaluator, preset: str, backbone: Backbone, dataset: Dataset, limit: int | None) -> Size:
         """Return what a cell with the backbone that was loaded last stores and takes. Raises UserError for what does not fit."""
         if self._group != dataset.name:
             self._group, self._stages, self._counted, self._known = dataset.name, [], 0, {}
@@ -72,18 +87,26 @@ class Sizes:
         self._count(stages)
         total, missing = needed(stages)
         images = sum(stage.images for stage in stages if stage.extraction is not None)
+        size = Size(images, total, total - missing)
         if not self.trial:
-            return Size(images, total, total - missing, why="time is estimated by a trial, which was not asked for")
+            features = self._speeds.features(stages, [each.lacking for each in sizes], evaluator)
+            rest = self._speeds.rest(evaluator, preset, backbone, dataset, limit)
+            if rest is not None:
+                return replace(size, seconds=features + rest, by=f"{PASS} and an earlier record")
+            if not features:
+                return replace(size, why="no earlier record says how long it takes once there are features")
+            return replace(size, seconds=features, partly=True, by=PASS)
         seconds = [each for each in Trial(evaluator, backbone, self._known).seconds(sizes) if each is not None]
         why = "" if seconds else "nothing short can measure how long it takes"
-        return Size(images, total, total - missing, sum(seconds) if seconds else None, why)
+        return replace(size, seconds=sum(seconds) if seconds else None, why=why, by=TRIAL if seconds else "")
 
     def of_pretraining(self, cell: Cell, chosen: Pretrainer, images: Images) -> Size:
         """Return what a pretraining on opened images stores and takes. Raises UserError for options that do not fit."""
-        if not self.trial:
-            return Size(len(images), why="storage and time are estimated by a trial, which was not asked for")
         from densebench.training.forecast import forecast, kept_states  # here: training imports the compiler, which takes seconds
         from densebench.training.loop import assemble
+
+        if not self.trial:
+            return self._quickly(cell, chosen, images)
 
         world = World(0, 1, resolve_device(chosen.device))
         with random_states():
@@ -93,7 +116,25 @@ class Sizes:
         self.total += stored
         if costs.seconds is None:
             return Size(len(images), stored, why="two steps here would take too long")
-        return Size(len(images), stored, seconds=steps * costs.seconds)
+        return Size(len(images), stored, seconds=steps * costs.seconds, by=TRIAL)
+
+    def _quickly(self, cell: Cell, chosen: Pretrainer, images: Images) -> Size:
+        """Return what a pretraining stores by arithmetic, and what it takes by one forward pass of each size of views."""
+        from densebench.training.batches import Order
+        from densebench.training.forecast import stored_bytes
+
+        order = Order(len(images), chosen.batch_size, cell.request["seed"], 0, 1, chosen.accumulate)
+        steps = chosen.steps or chosen.epochs * order.steps
+        source = (cell.request["init"], cell.request["weights"])
+        key = (type(chosen), *source, chosen.arch, chosen.image_size, chosen.drop_path, chosen.class_token)
+        with random_states():
+            if self._encoders is None or self._encoders[0] != key:
+                self._encoders = None
+                self._encoders = key, self._encoder(cell, chosen)
+            stored = stored_bytes(chosen, self._encoders[1], steps, order.steps)
+            seconds = steps * self._speeds.step(key, self._encoders[1], chosen)
+        self.total += stored
+        return Size(len(images), stored, seconds=seconds, by=PASS)
 
     def _count(self, stages: list[Stage]) -> None:
         """Add to the total what the group's features have grown by these stages."""
@@ -115,11 +156,14 @@ class Sizes:
         )
 
 
-def configured(cell: Cell, dataset: Dataset) -> tuple[Evaluator, Requested]:
-    """Return the protocol of an evaluation for an opened data set, and its backbone, not loaded. Raises UserError as it would."""
+def configured(cell: Cell, dataset: Dataset) -> tuple[Evaluator, str, Requested]:
+    """Return the protocol of an evaluation for an opened data set, its preset, and its backbone, not loaded.
+
+    Raises UserError as the evaluation would.
+    """
     [model], keywords = cell.arguments()
     plan = planned(model, **{**keywords, "dataset": dataset})
-    return plan.evaluator.resolve(dataset), plan.backbones[0]
+    return plan.evaluator.resolve(dataset), plan.preset, plan.backbones[0]
 
 
 def chosen_options(cell: Cell) -> Pretrainer:

@@ -11,8 +11,11 @@ from densebench.console import clock, notice
 from densebench.datasets.dataset import limited
 from densebench.datasets.images import Images
 from densebench.errors import UserError
+from densebench.evaluation.undisturbed import random_states
 from densebench.files.cache import in_gb
 from densebench.training.loop import Training, run
+from densebench.training.method import Pretrainer
+from densebench.training.networks import Encoder
 
 SAMPLED = 16  # images from whose sizes those of all are estimated
 BUDGET = 30.0
@@ -37,10 +40,29 @@ def forecast(training: Training) -> Forecast:
     """Return what a training will store and how long a step takes. The training must not be used afterwards: it took steps."""
     options = training.options
     student = sum(parameter.nbytes for parameter in training.student.parameters() if parameter.requires_grad)
-    held = sum(tensor.nbytes for module in training.modules.values() for tensor in module.state_dict().values())
-    backbone = sum(tensor.nbytes for tensor in training.teacher.encoder.state_dict().values())
+    held = sum(map(_held, training.modules.values()))
+    backbone = _held(training.teacher.encoder)
     cache = 0 if options.cache == "none" else cached_bytes(training.images, options.cache_side)
     return Forecast(backbone, held + 2 * student, cache, seconds_of_step(training))
+
+
+def stored_bytes(options: Pretrainer, encoder: Encoder, steps: int, per_epoch: int) -> int:
+    """Return the bytes of backbone and states that a finished training leaves; heads and objective get no memory if possible."""
+    for device in ("meta", "cpu"):
+        try:
+            with random_states(), torch.device(device):
+                head, objective = options.head(encoder.dim), options.objective(encoder)
+            break
+        except (NotImplementedError, RuntimeError):  # a tensor without values was asked for one
+            if device == "cpu":
+                raise
+    networks = 2 * (_held(encoder) + _held(head))
+    trained = sum(each.nbytes for part in (encoder, head) for each in part.parameters() if each.requires_grad)
+    return _held(encoder) + _kept(options, steps, per_epoch) * (networks + _held(objective) + 2 * trained)
+
+
+def _held(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 def cached_bytes(images: Images, side: int) -> int:
@@ -80,8 +102,11 @@ def seconds_of_step(training: Training) -> float | None:
 
 def kept_states(training: Training) -> int:
     """Return how many saved states a finished training leaves."""
-    options = training.options
-    return min(options.keep, -(-training.steps // (options.save_steps or options.save_every * training.order.steps)))
+    return _kept(training.options, training.steps, training.order.steps)
+
+
+def _kept(options: Pretrainer, steps: int, per_epoch: int) -> int:
+    return min(options.keep, -(-steps // (options.save_steps or options.save_every * per_epoch)))
 
 
 def announce(training: Training) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.console import warn
 from densebench.datasets.images import Images
 from densebench.errors import UserError
@@ -30,7 +29,7 @@ from densebench.training.compiling import compile_blocks
 from densebench.training.gradients import GradientMean
 from densebench.training.method import MOST_STEPS, Pretrainer, PrototypePretrainer
 from densebench.training.monitor import Monitor
-from densebench.training.networks import Encoder, Network
+from densebench.training.networks import MEAN, STD, Encoder, Network
 from densebench.training.objective import Loss, Objective, StepContext, Views
 from densebench.training.optimisation import clip_each, cosine, follow, freeze_last_layer, gradients, parameter_groups
 from densebench.training.prefetch import Prefetch
@@ -224,7 +223,7 @@ def _figures(training: Training, means: tuple[list[str], HostCopy]) -> dict[str,
 
 
 def _views(batch: Batch, specs: tuple[ViewSpec, ...]) -> Views:
-    pixels = render_views(batch.pixels, batch.offsets, batch.draws, specs, batch.plans, IMAGENET_MEAN, IMAGENET_STD)
+    pixels = render_views(batch.pixels, batch.offsets, batch.draws, specs, batch.plans, MEAN, STD)
     return Views(pixels, batch.draws, batch.numbers)
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.backbones.loading import load_backbone
 from densebench.backbones.position import resize_position_embedding
 from densebench.backbones.timm_models import TimmTrunk, is_plain_vit, probe
@@ -19,6 +20,8 @@ from densebench.errors import UserError
 from densebench.features.extract import DTYPES
 
 CONVENTION = "offset"  # how DINO and its descendants resize position tables
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
+"""The colour statistics that all training images are normalised with; checkpoints name them."""
 
 
 @dataclass
@@ -175,7 +178,8 @@ def initial_encoder(
     class_token: whether a class token is required. flag: the option that error messages name. Raises UserError where that token
     is missing, and where the spec is no plain ViT or has another architecture than `arch`.
     """
-    backbone = load_backbone(spec, weights=weights)
+    mean, std = (None, None) if weights is None else (MEAN, STD)  # so nothing is said about those of the file's own training
+    backbone = load_backbone(spec, weights=weights, mean=mean, std=std)
     if not isinstance(backbone.trunk, TimmTrunk):
         raise UserError(f"{flag} {spec}: only timm: and ckpt: backbones can be trained on")
     if backbone.arch != arch:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from densebench.backbones.checkpoint import save_checkpoint
+from densebench.backbones.checkpoint import read_checkpoint, save_checkpoint
 from densebench.console import notice, warn
 from densebench.errors import Stopped, UserError
 from densebench.evaluation.probe import Probe, parse, probe_protocol
@@ -19,6 +20,7 @@ from densebench.pictures.canvas import save
 from densebench.results.score import SIGNS
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
+from densebench.training.networks import MEAN, STD
 from densebench.training.objective import Views
 
 
@@ -97,6 +99,8 @@ class RunFolder:
             dataset=run["data"]["name"],
             image_size=training.options.image_size,
             pos_embed=encoder.convention,
+            mean=MEAN,
+            std=STD,
             step=training.step,
             epoch=training.step / training.order.steps,
             finished=training.step == training.steps,
@@ -116,7 +120,7 @@ class RunFolder:
         self.log.add(self.training.step, {"epoch": float(epoch), f"probe_{score.metric}": score.value})
         what = f"{probe_protocol()[0]} {score.metric} of the teacher on {self.training.options.probe}"
         notice(f"epoch {epoch}: {what}: {score}")
-        best = _read_best(self.folder, score.metric)
+        best = _read_best(self.folder, score.metric, self.training.teacher.encoder.model.pretrained_cfg)
         if best is None or (score.value - best) * SIGNS[score.direction] > 0:
             self.write_backbone(self.folder / "best")
             write_text(self.folder / "best" / "probe.json", json.dumps({score.metric: score.value, "epoch": epoch}) + "\n")
@@ -130,9 +134,15 @@ def probe_of(spec: str | None, device: str, root: Path | None) -> Probe | None:
     return Probe(dataset, protocol, limit=limit, device=device, data_root=root, **chosen)
 
 
-def _read_best(folder: Path, metric: str) -> float | None:
-    """Return the best value of the probes so far; None where there is none yet."""
+def _read_best(folder: Path, metric: str, config: Mapping[str, Any]) -> float | None:
+    """Return the best value of the probes so far; None where there is none yet.
+
+    Earlier versions normalised the images of probes with the colour statistics of `config`, timm's of the architecture; where
+    those are others than the training's, such a value compares with none of today's.
+    """
     try:
+        if "mean" not in read_checkpoint(folder / "best") and (tuple(config["mean"]), tuple(config["std"])) != (MEAN, STD):
+            return None
         return float(json.loads((folder / "best" / "probe.json").read_text())[metric])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         return None

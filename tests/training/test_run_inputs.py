@@ -49,6 +49,23 @@ def test_a_probe_is_logged_and_the_best_is_kept(tmp_path, monkeypatch):
     load_backbone(f"ckpt:{run / 'best'}")
 
 
+@pytest.mark.parametrize(("named", "epoch"), [(True, 1), (False, 2)])
+def test_a_best_that_was_scored_in_other_colours_counts_no_more(named, epoch, tmp_path, monkeypatch):
+    """Checkpoints of earlier versions name no colours, and their probes saw those that timm names for the architecture."""
+    facts = tmp_path / "run" / "best" / "checkpoint.json"
+
+    class Resumed(told([9.0, 5.0])):
+        def score(self, model, step):
+            if facts.exists() and not named:
+                content = json.loads(facts.read_text())
+                facts.write_text(json.dumps({key: value for key, value in content.items() if key not in ("mean", "std")}))
+            return super().score(model, step)
+
+    monkeypatch.setattr("densebench.training.run_folder.Probe", Resumed)
+    train("dino", tmp_path / "run", steps=None, epochs=2, probe="scenes", probe_every=1)
+    assert json.loads((facts.parent / "probe.json").read_text())["epoch"] == epoch
+
+
 def test_a_probe_of_data_that_are_not_there_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="unknown data set 'scnes'"):
         train("dino", tmp_path / "run", probe="scnes")
