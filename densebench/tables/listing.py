@@ -109,9 +109,7 @@ def _cells(count: int) -> str:
 
 def _row(need: Need) -> list[str]:
     cell, size = need.cell, need.size
-    what = (
-        cell.label.removesuffix(f", {cell.dataset}") if cell.kind == "evaluation" else f"{cell.label}, pretrain {cell.protocol}"
-    )
+    what = f"{cell.label}, pretrain {cell.protocol}" if cell.kind == "pretrain" else cell.label.removesuffix(f", {cell.dataset}")
     stored = "not estimated" if size.bytes is None else in_gb(size.bytes) if size.bytes else "-"
     images = "" if size.images is None else f"{size.images:,}"
     return [cell.id, what, cell.dataset, images, stored, _minutes(size), _not_there(need)]

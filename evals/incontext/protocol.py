@@ -51,7 +51,7 @@ from densebench.evals.incontext.voting import Queries, Voter, Voting
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.patch_labels import census, held_out, label_sample, read_labelled_views
-from densebench.evaluation.protocol import Run
+from densebench.evaluation.protocol import Run, shown_in_pictures
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import DTYPES, Extraction, Normalisation
 from densebench.features.views import View
@@ -253,6 +253,7 @@ class InContext(FewShot):
     ) -> Iterator[Score]:  # fmt: skip
         """Fill a memory for each group of points, search it, and yield the scores of these points."""
         space = queries.space
+        shown = shown_in_pictures(self.points(space.dataset))
         for group in self.groups(len(points)):
             k, metric, selected = self.neighbours[0], self.metric[0], {}
             if len(self.neighbours) * len(self.metric) > 1:
@@ -277,7 +278,8 @@ class InContext(FewShot):
                     details |= {"search_fallbacks": fallbacks} if fallbacks is not None else {}
                     scores = counts.scores([item.name for item in queries.items], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
                     yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", self.variant))
-            if self.visualise and (run.pictures is not None or world_size() > 1):
+            draws = self.visualise and shown in [points[i] for i in group]
+            if draws and (run.pictures is not None or world_size() > 1):
                 draw(voter, queries, k, self.visualise, run.pictures)
 
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:

@@ -136,3 +136,14 @@ def test_pictures(backbone, tmp_path):
     assert np.array_equal(panel[:, :SIDE], drawn("val-0")[0])
     truth, palette = drawn("val-0")[1], np.array(DATA.palette())
     assert np.array_equal(panel[:, SIDE + 4 : 2 * SIDE + 4][truth != 255], palette[truth[truth != 255]])
+
+
+def test_pictures_are_those_of_the_largest_subset_in_any_order_of_fractions(backbone, tmp_path):
+    """Also where every subset has a memory of its own."""
+    seen = []
+    for fractions in ((1,), (1, 4), (4, 1)):
+        given = {**PLAIN, "memory_norm": "patches", "subsets": "uniform", "fractions": fractions, "seeds": 1}
+        run = Run(pictures=tmp_path / str(fractions), progress_key=str(fractions))
+        list(InContext(**given, visualise=1).resolve(DATA).run(backbone, DATA, run))
+        seen.append({path.name: path.read_bytes() for path in run.pictures.iterdir()})
+    assert seen[0] == seen[1] == seen[2]

@@ -84,6 +84,17 @@ def test_pictures_of_records_stand_beside_each_other_for_the_images_that_all_hav
     assert shown(work.sheet) == {"b": 2, "c": 2}
 
 
+def test_two_figures_of_one_evaluation_each_show_as_many_pictures_as_they_ask_for(tmp_path):
+    work = Work(tmp_path, TWO + PICTURES.replace("count = 2", "count = 1") + PICTURES.replace("number = 4", "number = 5"))
+    assert [source.request["visualise"] for source in work.sources] == [2, 2]
+    for source in work.sources:
+        work.scored(source, "abc")
+    for figure, count in zip(work.cells[2:], (1, 2), strict=True):
+        carry_out(figure, work.folder)
+        sheet = np.asarray(Image.open(work.folder.path / f"figure-{figure.request['number']}.png"))
+        assert sum(shown(sheet).values()) == 2 * count
+
+
 def test_what_is_not_done_is_left_out_and_named(tmp_path, capsys):
     work = Work(tmp_path, TWO + PICTURES)
     work.scored(work.sources[0], "ab")

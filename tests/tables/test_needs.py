@@ -143,6 +143,12 @@ def test_the_list_names_cells_and_what_is_not_there(of):
     assert rest[0] == "1 cells: 0 can run, 1 lack weights"
 
 
+def test_the_list_says_which_cells_are_pretrainings_and_which_are_figures(of):
+    figure = '[[figure]]\nnumber = 6\ntitle = "clusters"\npictures = {protocol = "kmeans", dataset = "scenes"}\n'
+    text = "\n".join(str(part) for part in render(of(PRETRAIN + SMALL + figure), None))
+    assert "run, pretrain dino" in text and "Figure 6: clusters  " in text
+
+
 def test_the_list_fits_a_terminal(of):
     from rich.console import Console
 

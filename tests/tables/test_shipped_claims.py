@@ -13,7 +13,7 @@ from densebench.tables.table_file import read_table
 from densebench.torchvision_ops import make_importable
 
 NAMES = list(shipped())
-PAPERS = {"cribo": range(1, 8), "croc": range(1, 7), "flsl": range(1, 7)}
+PAPERS = {"cribo": range(1, 8), "croc": range(1, 7), "flsl": range(1, 7), "neco": range(1, 11)}
 HEAVY = ('protocol = "segmenter"', 'protocol = "detection"')
 """Protocols that import MMSegmentation or a detector."""
 
@@ -70,7 +70,9 @@ def test_every_backbone_gets_the_colours_that_it_was_trained_with():
     timm = pytest.importorskip("timm")
     specs = {each.spec for name in NAMES for each in table(name).backbones}
     names = {spec.removeprefix("timm:") for spec in specs if spec.startswith("timm:")}
-    names |= {str(each.options["arch"]) for name in NAMES for each in table(name).pretrainings}
+    trained = [each for name in NAMES for each in table(name).pretrainings]
+    started = {each.init for each in trained if each.init and each.init.startswith("timm:")}
+    names |= {init.removeprefix("timm:") for init in started} | {str(each.options["arch"]) for each in trained if not each.init}
     for name in names:
         config = timm.get_pretrained_cfg(name)
         assert (config.mean, config.std) == (IMAGENET_MEAN, IMAGENET_STD), name
