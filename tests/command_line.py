@@ -38,9 +38,16 @@ class Done(NamedTuple):
         return lines[-1]
 
 
-def call(*words: object, folder: Path) -> Done:
-    """Run a command in a folder, with a cache of its own there."""
-    out, err = io.StringIO(), io.StringIO()
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def call(*words: object, folder: Path, out: io.StringIO | None = None) -> Done:
+    """Run a command in a folder, with a cache of its own there. out: what its standard output is; none: no terminal."""
+    out, err = out or io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(folder)
         patch.setenv("DENSEBENCH_CACHE", str(folder / "cache"))

@@ -150,6 +150,11 @@ class State:
     blocked_by: str = ""
 
     @property
+    def died(self) -> int:
+        """How many processes died while they were at the cell: killed, or out of memory."""
+        return int(self.note.get("died", 0)) + (self.word != "running" and self.note.get("state") == "running")
+
+    @property
     def about(self) -> str:
         """Where it runs and how far it is, why it failed, what blocks it, what a figure lacks; "" for the rest."""
         note = self.note
@@ -160,21 +165,19 @@ class State:
             return str(note.get("problem", ""))
         if self.word == "blocked":
             return f"needs {self.blocked_by}"
-        died = note.get("died", 0) + (note.get("state") == "running")
         if self.word == "done" and note.get("not_drawn"):
             return f"without {', '.join(note['not_drawn'])}"
-        if self.word == "interrupted" and died:
-            return f"its process died {'once' if died == 1 else f'{died} times'} (killed, or out of memory)"
+        if self.word == "interrupted" and self.died:
+            return f"its process died {'once' if self.died == 1 else f'{self.died} times'} (killed, or out of memory)"
         return ""
 
     def json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
         cell, note = self.cell, self.note
         about = {
-            name: note[name]
-            for name in ("host", "pid", "job", "started", "ended", "record", "outputs", "log", "died")
-            if name in note
+            name: note[name] for name in ("host", "pid", "job", "started", "ended", "record", "outputs", "log") if name in note
         }
+        about |= {"died": self.died} if note else {}
         progress = {name: note[name] for name in ("scored", "total") if name in note}
         why = {"problem": note.get("problem", "")} if self.word == "failed" else {}
         blocked = {"blocked_by": self.blocked_by} if self.word == "blocked" else {}

@@ -84,7 +84,7 @@ def _content(source: str | Path) -> tuple[str, str, dict[str, Any]]:
         except OSError as error:
             raise UserError(f"cannot read the table {path}: {error.strerror}; give a TOML file or a name of {_LS}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not TOML: {one_line(str(error))}") from error
+            raise UserError(f"{path} is not TOML: {one_line(str(error))}; give a TOML file or a name of {_LS}") from error
     known = shipped_files()
     if source not in known:
         raise unknown("table", source, known, f"give the path of a TOML file or a name of {_LS}")
@@ -224,7 +224,8 @@ def _check_references(table: Table) -> None:
         while (following := starts[path[-1]]) is not None:
             path.append(following)
             if following in path[:-1]:
-                raise UserError(f"{pretraining.where}: pretrainings in a cycle, each starts from the next: {' -> '.join(path)}")
+                circle = f"pretrainings in a cycle, each starts from the next: {' -> '.join(path)}"
+                raise UserError(f"{pretraining.where}: {circle}; take the init of one away")
     known = dict.fromkeys([*(each.name for each in table.backbones), *(each.group for each in table.pretrainings)])
     named = [(each.where, each.backbones) for each in table.evaluations] + [
         (each.where, each.backbones) for each in table.figures

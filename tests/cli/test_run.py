@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 import time
 
 import command_line
 import pytest
 
 from densebench.results.leaderboard import leaderboard
+from densebench.tables.cells import Places, cells
+from densebench.tables.states import TableFolder
+from densebench.tables.table_file import read_table
+
+CURSOR_UP = "\x1b[1A"
 
 TABLE = """
 title = "Two on scenes"
@@ -82,6 +89,28 @@ def test_the_states_are_one_json_object_and_nothing_is_written(call, tmp_path):
 )
 def test_wrong_input_is_one_line(call, words, message):
     assert message in call(*words).error
+
+
+def test_the_states_on_a_terminal_follow_what_happens_until_ctrl_c(tmp_path, monkeypatch):
+    (tmp_path / "small.toml").write_text(TABLE)
+    made = cells(read_table(tmp_path / "small.toml"), Places())
+    folder = TableFolder(tmp_path / "results", "small")
+    terminal, pictures = command_line.Terminal(), []
+
+    def pass_a_second(_seconds):
+        pictures.append(terminal.getvalue()[sum(map(len, pictures)) :])
+        if len(pictures) > len(made):
+            raise KeyboardInterrupt
+        folder.note(made[len(pictures) - 1], {"state": "failed", "started": "now", "problem": f"why {len(pictures)}"})
+
+    for name, value in (("COLUMNS", "100"), ("LINES", "30"), ("TERM", "xterm"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(time, "sleep", pass_a_second)
+    monkeypatch.setattr(sys.modules["densebench.cli.run"], "REFRESH", 0.0)  # the package has the function by that name
+    assert command_line.call("run", "small.toml", "--status", folder=tmp_path, out=terminal).status == 130
+    found = [re.findall(r"of 2 cells done, (.*?) *$", picture, re.MULTILINE) for picture in pictures]
+    assert found == [["2 waiting"], ["1 failed, 1 waiting"], ["2 failed"]]
+    assert [word in pictures[2] for word in ("why 1", "why 2", "waiting", CURSOR_UP)] == [True, True, False, True]
 
 
 @pytest.mark.slow

@@ -138,5 +138,8 @@ def test_a_process_that_died_leaves_an_interrupted_cell_and_each_death_counts(fo
     folder.note(cell, {"state": "running", "started": "now", "died": 1})  # nobody holds the lock
     [state] = states([cell], folder)
     assert (state.word, state.about) == ("interrupted", "its process died 2 times (killed, or out of memory)")
+    assert state.json()["died"] == 2
+    with folder.holding(cell):
+        assert states([cell], folder)[0].json()["died"] == 1
     carry_out(cell, folder)
     assert folder.noted(cell)["died"] == 2

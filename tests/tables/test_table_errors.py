@@ -22,7 +22,8 @@ WRONG = {
     "an unknown key of an evaluation": (NET + "sed = 3\n", "[[evaluation]] 1: unknown key 'sed': did you mean 'seeds'"),
     "no work": (BACKBONE, "no work: it needs a [[pretrain]], or a [[backbone]] and an [[evaluation]]"),
     "no table": ('title = "x"\n', "it is no table"),
-    "no TOML": ("= 3", "is not TOML"),
+    "no TOML": ("= 3", "(at line 1, column 1); give a TOML file or a name of `densebench ls tables`"),
+    "JSON": ('{"backbone": []}', "is not TOML"),
     "one bracket": ('[backbone]\nspec = "random:test_vit"\n', "write [[backbone]] above each entry"),
     "no spec": ('[[backbone]]\nname = "x"\n' + EVALUATION, "[[backbone]] 1: spec is missing"),
     "an unknown kind of backbone": (NET.replace("random:", "ramdom:"), "did you mean 'random:test_vit'"),
@@ -82,8 +83,14 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path, case):
 
 def test_a_cycle_of_several_is_named(tmp_path):
     other = PRETRAIN.replace('"run"', '"other"') + 'init = "pretrain:run"\n'
-    with pytest.raises(UserError, match="in a cycle, each starts from the next: run -> other -> run"):
+    with pytest.raises(UserError, match="each starts from the next: run -> other -> run; take the init of one"):
         read(tmp_path, PRETRAIN + 'init = "pretrain:other"\n' + other)
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "small.toml").write_bytes(b"\x89PNG\r\n\xff\xfe")
+    with pytest.raises(UserError, match=r"small.toml is not TOML: .*; give a TOML file or a name of"):
+        read_table(tmp_path / "small.toml")
 
 
 def test_a_file_that_is_not_there(tmp_path):
