@@ -230,9 +230,7 @@ class Extraction:
             with progress(self.label, len(share)) as bar, measured("features", CPU, images=len(share)):
                 self._fill(store, batches, device, limit, bar)  # it ends when all are stored
 
-    def _most_in_all(
-        self, missing: Sequence[Item], most: Callable[[tuple[int, int]], int]
-    ) -> Callable[[tuple[int, int]], int]:
+    def _most_in_all(self, missing: Sequence[Item], most: Callable[[tuple[int, int]], int]) -> Callable[[tuple[int, int]], int]:
         """Return how many images of a shape every process can pass through the backbone; GPUs may have unlike room for them."""
         shapes = list(dict.fromkeys(self.view.shape(*self.dataset.image_size(item)) for item in missing))
         of_processes = collected([[most(shape) for shape in shapes]])
