@@ -60,7 +60,7 @@ from densebench.evaluation.whole_images import features_of, features_stage, whol
 from densebench.features.views import View
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
-from densebench.processes import dealt, in_order, rank, resolve_device
+from densebench.processes import dealt, from_main, in_order, resolve_device
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448}
@@ -165,10 +165,10 @@ class KMeans(Clustered):
                 details = {"inertia": clusters.inertia, "iterations": clusters.iterations, "images": len(items)}
                 scores = self.scores(counted, space, point, details)
             yield from scores
-            if self.visualise and run.pictures is not None and point == points[0]:
+            if self.visualise and point == points[0] and from_main(lambda: run.pictures is not None):
                 named = matched(whole_confusion(counted), self.matching(len(clusters.centroids), space))
                 of_all = in_order(maps.cpu())
-                if rank() == 0:
+                if run.pictures is not None:
                     draw(space, view, items, of_all, named, self.visualise, run.pictures)
 
     def upsampled(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "h w d"]:

@@ -37,6 +37,14 @@ class Exchange:
         together = torch.stack(self.all(tensor.clone()))
         tensor.copy_({dist.ReduceOp.SUM: together.sum(0), dist.ReduceOp.MAX: together.amax(0)}[op])
 
+    def reduce(self, tensor, owner):
+        together = torch.stack(self.all(tensor.clone()))
+        if self.rank() == owner:
+            tensor.copy_(together.sum(0))
+
+    def broadcast(self, tensor, source, group=None):
+        tensor.copy_(self.all(tensor.clone())[source])
+
     def all_to_all_single(self, received, sent, received_sizes, sent_sizes):
         assert sum(received_sizes) == len(received) and sum(sent_sizes) == len(sent)
         parts = [of_rank[self.rank()] for of_rank in self.all(sent.split(sent_sizes))]
@@ -67,7 +75,7 @@ def in_threads(size, work):
             errors.append(error)
             exchange.barrier.abort()
 
-    names = ("all_gather", "all_reduce", "all_to_all_single", "all_gather_object", "broadcast_object_list")
+    names = ("all_gather", "all_gather_object", "all_reduce", "all_to_all_single", "broadcast", "broadcast_object_list", "reduce")
     with contextlib.ExitStack() as patched:
         for name in names:
             patched.enter_context(mock.patch.object(dist, name, getattr(exchange, name)))

@@ -51,10 +51,11 @@ def extract_share(
     facts: dict[str, Any] = {"command": plan.command, "started": started, "device": describe(resolve_device(evaluator.device))}
     facts |= {"precision": evaluator.precision, "runtime": options.select(evaluator, "runtime")}
     facts["seconds"] = {"total": round(time.perf_counter() - clock, 3)}
-    record.note_features(images, available, facts)
+    if not record.read_only:
+        record.note_features(images, available, facts)
     then = f"without --shard, with {cache_root()} at hand, it scores them"
     notice(f"{name} has one point: shard {shard} extracted the features of {images} of {available} images; {then}")
-    return record.json() if rank() == 0 else {}
+    return {} if record.read_only else record.json()
 
 
 def _images(extractions: Sequence[Extraction]) -> int:

@@ -8,7 +8,6 @@ byte or one parameter of the view gives another key.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from densebench.console import Progress, progress
 from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import checked
-from densebench.errors import UserError
 from densebench.features.loading import equal_batches, load_views
 from densebench.features.memory import Table, in_use
 from densebench.features.pipeline import WRITERS, Piece, Writer, computed, gathered, images_at_once
+from densebench.features.shared_store import see_all
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import cache_root, digest
 from densebench.files.cache import FEATURES, make_room
@@ -36,13 +35,12 @@ from densebench.files.locks import locked
 from densebench.files.store import Store
 from densebench.numerics.arithmetic import float32
 from densebench.numerics.device_copy import joined_on_device
-from densebench.processes import dealt, from_main, in_any, synchronise, world_size
+from densebench.processes import collected, dealt, from_main, world_size
 from densebench.user_code import class_code
 
 SCHEMA = 2  # increase it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
 CLAIMS = "claims"  # the folder, in that of the features, of locks by which a run claims the features that it computes
-LOOKS = 10  # seconds until files that another host wrote must be seen
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -199,8 +197,7 @@ class Extraction:
             if names := from_main(lambda: self._claimed(store, limit, stack)):
                 by_name = {item.name: item for item in self.items}
                 self._compute(store, [by_name[name] for name in names], device, batch_size, workers, limit)
-                if world_size() > 1:
-                    store = self._of_all(store)
+            see_all(store, self.keys.values())  # while what is computed is claimed
         return Features(store, self.keys)
 
     def _claimed(self, store: Store, limit: int | None, stack: ExitStack) -> list[str]:
@@ -217,21 +214,6 @@ class Extraction:
             make_room(cache_root(), self.nbytes(missing), limit)
         return [item.name for item in missing]
 
-    def _of_all(self, store: Store) -> Store:
-        """Wait until all processes have stored their shares, and return the store that holds them."""
-        synchronise()
-        for _ in range(LOOKS):  # a network file system may show new files late
-            store.refresh()
-            if not self.lacking(store):
-                break
-            time.sleep(1.0)
-        if any(in_any([bool(self.lacking(store))])):
-            raise UserError(
-                f"the {world_size()} processes do not share one cache: features that one computed are not in {self.folder} for "
-                "another; set DENSEBENCH_CACHE to a folder that all hosts see"
-            )
-        return store
-
     def _compute(
         self, store: Store | Table, missing: Sequence[Item], device: torch.device, batch_size: int | None, workers: int,
         limit: int | None,
@@ -239,19 +221,26 @@ class Extraction:
         """Compute this process's share of the missing features, and write them to the store."""
         self.backbone.to(device)
         most = functools.cache(functools.partial(self.images_at_once, batch_size, device))
-        share = missing if in_use() is not None else self._share(missing, most)
+        share = missing
+        if world_size() > 1 and in_use() is None:
+            most = self._most_in_all(missing, most)
+            share = self._share(missing, most)
         if share:
             batches = gathered(checked(self._views(share, most, workers, device)), most)
             with progress(self.label, len(share)) as bar, measured("features", CPU, images=len(share)):
                 self._fill(store, batches, device, limit, bar)  # it ends when all are stored
 
+    def _most_in_all(self, missing: Sequence[Item], most: Callable[[tuple[int, int]], int]) -> Callable[[tuple[int, int]], int]:
+        """Return how many images of a shape every process can pass through the backbone; GPUs may have unlike room for them."""
+        shapes = list(dict.fromkeys(self.view.shape(*self.dataset.image_size(item)) for item in missing))
+        of_processes = collected([[most(shape) for shape in shapes]])
+        return dict(zip(shapes, map(min, zip(*of_processes, strict=True)), strict=True)).__getitem__
+
     def _share(self, missing: Sequence[Item], most: Callable[[tuple[int, int]], int]) -> list[Item]:
         """Return the images of this process: every n-th batch of those that one process would pass through the backbone.
 
-        So every image is computed in the company in which one process computes it.
+        So every image is computed in the company in which one process computes it. most: the same in all processes.
         """
-        if world_size() == 1:
-            return list(missing)
         shapes = [self.view.shape(*self.dataset.image_size(item)) for item in missing]
         return [missing[index] for batch in dealt(list(equal_batches(shapes, most))) for index in batch]
 

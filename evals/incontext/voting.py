@@ -21,6 +21,7 @@ from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.protocol import Run
 from densebench.features.extract import Features
+from densebench.features.shared_store import see_all
 from densebench.features.views import View
 from densebench.files.atomic import digest
 from densebench.files.store import Store
@@ -316,9 +317,7 @@ class Queries:
             store = Store(folder, {"points": [dict(point) for point in points]})
             known = from_main(lambda: {item.name for item in self.items if item.name in store})
             self._count(voter, k, [item for item in self.items if item.name not in known], counts, store)
-            if world_size() > 1:
-                synchronise()
-                store.refresh()
+            see_all(store, {item.name for item in self.items})
             for item in self.items:
                 if item.name not in counts:
                     counts.restore(item.name, store[item.name].clone())

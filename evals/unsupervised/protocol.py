@@ -66,7 +66,7 @@ from densebench.numerics.first_centroids import sample
 from densebench.numerics.foreground import best_cut, foreground, mask_of, without_specks
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
-from densebench.processes import dealt, from_main, rank, resolve_device
+from densebench.processes import dealt, from_main, resolve_device
 from densebench.results.score import Point, Score
 
 BOTH = "cbfe+cd"
@@ -231,9 +231,9 @@ class Unsupervised(Clustered):
                 maps = {"kmeans": (images.maps(next(whole)), space.classes), "cbfe": (next(inside), space.classes)}
                 scores, named = self.scores(images, fine, point, maps)
             yield from scores
-            if self.visualise and run.pictures is not None and seed == 0:
+            if self.visualise and seed == 0 and from_main(lambda: run.pictures is not None):
                 parts = images.in_scored(fine.parts[trained:])
-                if rank() == 0:
+                if run.pictures is not None:
                     draw(space, view, val, parts, named, self.visualise, run.pictures)
 
     def masks(self, source: Backbone, dataset: Dataset, items: Sequence[Item]) -> Bool[Tensor, "n gh gw"]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from processes_as_threads import in_threads
-from runs_of_clusters import RUNS, exact, scores_of
+from runs_of_clusters import RUNS, exact, of_kmeans, of_unsupervised, scores_of
 
 from densebench.evals.bbox_knn import BboxKnn
 from densebench.evals.kmeans import KMeans
 from densebench.evals.unsupervised.protocol import Unsupervised
+from densebench.evaluation.protocol import Run
+from densebench.processes import rank
 
 SCRIPT = """
 import json, os, sys
@@ -73,3 +75,25 @@ def test_processes_as_threads_equal_one(name, size):
     expected = scores_of(name)
     for found in in_threads(size, lambda: scores_of(name)):
         alike(found, expected)
+
+
+@pytest.mark.parametrize("name", ["kmeans", "unsupervised"])
+def test_the_main_process_draws_what_all_have_clustered(name, tmp_path):
+    """Others have no folder for pictures, and take part all the same."""
+
+    def drawn(size):
+        def run():
+            folder = tmp_path / str(size) if rank() == 0 else None
+            run = Run(pictures=folder, progress_key=f"of {size}")
+            if name == "kmeans":
+                scores = of_kmeans("leopart", visualise=3, run=run)
+            else:
+                scores = of_unsupervised("label-free", seeds=1, restarts=1, foreground_clusters=10, visualise=2, run=run)
+            return [score.json() for score in scores]
+
+        return in_threads(size, run)
+
+    [expected], found = drawn(1), drawn(2)
+    assert [exact(scores)[0] for scores in found] == [exact(expected)[0]] * 2
+    pictures = [{path.name: path.read_bytes() for path in (tmp_path / size).iterdir()} for size in "12"]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == (3 if name == "kmeans" else 2)

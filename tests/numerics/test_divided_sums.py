@@ -6,7 +6,7 @@ import pytest
 import torch
 from heads_alone import CLASSES, FACTORS, RATES, SEEDS, SIZE, WIDTH, batch, heads
 from logistic_by_loops import random_weights, soft_rows
-from ranks_as_threads import together
+from processes_as_threads import in_threads
 
 from densebench.evals.vos.scoring import portions
 from densebench.numerics import sgd_layers
@@ -20,37 +20,37 @@ SIZES = [1, 2, 3, 8]  # of the things that are divided there are 6
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("count", [0, 1, 6, 17])
-def test_consecutive_work_is_all_work_in_its_order(monkeypatch, size, count):
-    shares = together(monkeypatch, size, lambda: list(consecutive(range(count))))
+def test_consecutive_work_is_all_work_in_its_order(size, count):
+    shares = in_threads(size, lambda: list(consecutive(range(count))))
     assert [number for share in shares for number in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_loss_over_divided_rows(monkeypatch, size):
+def test_a_loss_over_divided_rows(size):
     x, y = soft_rows(53, 6, 4, dtype=torch.float32)
     weights, l2 = random_weights(3, 6, 4), torch.tensor([0.0, 0.3, 2.0], dtype=torch.float64)
     parts = list(zip(x.split(10), y.split(10), strict=True))
     expected = loss(lambda: parts, weights, l2)
-    for values, gradients in together(monkeypatch, size, lambda: loss(lambda: consecutive(parts), weights, l2, add_all_parts)):
+    for values, gradients in in_threads(size, lambda: loss(lambda: consecutive(parts), weights, l2, add_all_parts)):
         assert torch.equal(values, expected[0])
         assert torch.equal(gradients, expected[1])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_fit_to_divided_rows(monkeypatch, size):
+def test_a_fit_to_divided_rows(size):
     x, y = soft_rows(53, 6, 4, dtype=torch.float32)
     parts = list(zip(x.split(10), y.split(10), strict=True))
     given = {"iterations": 30, "tolerance": 1e-7, "device": torch.device("cpu")}
     expected, minimum = fit(lambda: parts, 6, 4, (1e-3, 0.1), **given)
-    found = together(monkeypatch, size, lambda: fit(lambda: consecutive(parts), 6, 4, (1e-3, 0.1), **given, adding=add_all_parts))
+    found = in_threads(size, lambda: fit(lambda: consecutive(parts), 6, 4, (1e-3, 0.1), **given, adding=add_all_parts))
     for weights, reached in found:
         assert torch.equal(weights, expected)
         assert torch.equal(reached.iterations, minimum.iterations)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_moments_of_divided_rows(monkeypatch, size):
+def test_moments_of_divided_rows(size):
     parts = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)).split([7, 0, 3, 20, 1, 9])
 
     def divided():
@@ -59,7 +59,7 @@ def test_moments_of_divided_rows(monkeypatch, size):
         return of_sums(total)
 
     expected = mean_and_variance(parts)
-    for found in together(monkeypatch, size, divided):
+    for found in in_threads(size, divided):
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
@@ -81,7 +81,7 @@ def test_steps_on_divided_images(monkeypatch, size):
     usual = heads()
     losses = torch.stack([usual.step(*batch(number), factor) for number, factor in enumerate(FACTORS)])
     assert len(usual.parts(5, SIZE)) == 5
-    for found, state in together(monkeypatch, size, trained):
+    for found, state in in_threads(size, trained):
         assert torch.equal(found, losses)
         assert all(torch.equal(state[name], value) for name, value in usual.state().items())
         assert state["layer 0"].shape[1] == WIDTH + 1
