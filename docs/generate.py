@@ -36,6 +36,8 @@ CLASSES_SHOWN = 30
 """Data sets of more classes only say how many they have."""
 EXTENDING = ("densebench.options", "densebench.results.score", "densebench.training.objective")
 """Modules whose public parts a protocol or method of one's own uses, besides its base class."""
+LAYERS = "8,9,10,11"
+"""Several layers: numbers on these may have a name of their own."""
 RUN = "densebench.evaluation.protocol.Run"
 
 
@@ -56,6 +58,7 @@ def write(folder: Path) -> None:
     _save(folder / "parts" / "functions.md", _functions())
     _save(folder / "parts" / "classes.md", _classes(listed))
     _save(folder / "numerics.md", _numerics_page())
+    _save(folder / "parts" / "published.md", _published(listed["protocols"]))
     _save(folder / "parts" / "gpu.md", _gpu_tables(FOLDER.parent / "results" / "gpu"))
 
 
@@ -172,6 +175,17 @@ def _typed(flag: Any, value: Any) -> str:
 
 def _negated(flag: Any) -> str:
     return flag.spelling.replace("--", "--no-", 1)
+
+
+def _published(names: Iterable[str]) -> str:
+    """Return which presets reproduce published numbers, by the name of the protocol in files of such numbers."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for preset in catalog.find("protocols", name).all_presets:
+            kind = catalog.load("protocols", name, preset)
+            for published in dict.fromkeys([*kind.published_names(preset, "last"), *kind.published_names(preset, LAYERS)]):
+                found.setdefault(published, []).append(code(f"{name}/{preset}"))
+    return table(("protocol", "reproduced by"), [(code(name), ", ".join(presets)) for name, presets in sorted(found.items())])
 
 
 def _options_tables(part: Any, level: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ import typer.main
 from densebench import catalog
 from densebench.cli import app
 from densebench.datasets import load_dataset
+from densebench.results.published import number_files
+from densebench.tables import figure_keys, keys, overrides, slurm, states
+from densebench.tables.table_file import read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,5 +110,26 @@ def after(words: list[str], option: str) -> str:
     return words[words.index(option) + 1] if option in words[:-1] else ""
 
 
+DESCRIBED = {
+    "run": [keys.BACKBONE, keys.PRETRAIN, keys.EVALUATION, keys.MISSING, keys.SWEPT, overrides.DATA[2:], states.STATES],
+    "run, figures": [getattr(figure_keys, name) for name in ("FIGURE", "OF_PROTOCOL", "OF_PRETRAINING", "CURVE", "MAPS")],
+    "scale": [slurm.KEYS],
+    "published": [number_files.COLUMNS, [number_files.EVALUATION]],
+}
+
+
+@pytest.mark.parametrize("what", DESCRIBED)
+def test_every_key_of_a_file_is_described(what):
+    page = (ROOT / "docs" / f"{what.partition(',')[0]}.md").read_text(encoding="utf-8")
+    for key in itertools.chain(*DESCRIBED[what]):
+        assert f"`{key}`" in page, key
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_table_files_can_be_read(path):
+    assert read_table(path).title
+
+
 def test_examples_are_found():
     assert load_dataset(str(EXAMPLES / "night.py")).name == "night"
+    assert not number_files.read_numbers(EXAMPLES / "numbers.csv").empty
