@@ -81,6 +81,7 @@ def test_the_states_are_one_json_object_and_nothing_is_written(call, tmp_path):
     ("words", "message"),
     [
         (["small.tml"], "small.tml"),
+        (["small.toml", "--trial"], "--trial goes with --dry-run; add that or leave --trial out"),
         (["small.toml", "--status", "--dry-run"], "--status does not go with --dry-run; leave one of them out"),
         (["small.toml", "--gpus", "2", "--processes", "2"], "--gpus does not go with --processes"),
         (["small.toml", "--slurm", "partion=gpu,time=9"], "did you mean 'partition'"),
