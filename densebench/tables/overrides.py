@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densebench.console import one_line
@@ -23,10 +23,11 @@ UNCHANGED = ("pretrain", "pixels")
 def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     """Return the table with `KEY=VALUE` applied to every entry that takes the key, and with these in `rehearsal`.
 
-    arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on, where a protocol
-    takes labels of that kind; dataset, datasets: only what is scored on. Any other key is `limit` or an option of a method or a
-    protocol. What becomes the same by that gets seeds of its own. Raises UserError for a key that no entry takes, and for a
-    value that an entry does not take.
+    arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
+    only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
+    scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of the fractions of
+    these. Any other key is an option of a method or a protocol, and changes every entry that has it. What becomes the same by
+    that gets seeds of its own. Raises UserError for a key that no entry takes, and for a value that an entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():
@@ -108,9 +109,17 @@ def _pretraining(entry: PretrainEntry, key: str, value: Any) -> PretrainEntry:
 
 def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry:
     if key == "limit":
-        return dataclasses.replace(entry, limit=keys.read_key("limit", value, keys.EVALUATION))
+        limit = keys.read_key("limit", value, keys.EVALUATION)
+        return dataclasses.replace(entry, limit=limit, options=_within_limit(entry.options, limit))
     options = _options(entry, key, value)
     return entry if options is None else dataclasses.replace(entry, options=options)
+
+
+def _within_limit(options: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
+    """Return the options without fractions of which so few images leave nothing."""
+    if "fractions" not in options:
+        return options
+    return {**options, "fractions": [fraction for fraction in options["fractions"] if fraction <= limit] or [1]}
 
 
 def _figure(entry: FigureEntry, key: str, value: Any) -> FigureEntry:
@@ -146,13 +155,12 @@ def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
         known.check_labelled(name)
 
     def scored(entry: EvaluationEntry) -> EvaluationEntry:
-        takes = entry.kind.takes
-        fitting = tuple(name for name in names if not takes or known.labels(name) in ("", takes))
+        fitting = tuple(known.fitting(names, entry.kind.takes))
         return dataclasses.replace(entry, datasets=fitting) if fitting else entry
 
     def shown(entry: FigureEntry) -> FigureEntry:
         if "dataset" in entry.settings:
-            labelled = [name for name in names if known.labels(name) in ("", LABEL_MAPS)]
+            labelled = known.fitting(names, LABEL_MAPS)
             return dataclasses.replace(entry, settings={**entry.settings, "dataset": labelled[0]}) if labelled else entry
         return entry if entry.evaluation is None else dataclasses.replace(entry, evaluation=scored(entry.evaluation))
 
