@@ -57,7 +57,10 @@ def run(
     changed: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="A rehearsal: arch=test_vit, data=scenes, limit=8, or any option of a method or a protocol, in every entry that "
+            "has it; its results stay apart; repeatable.",
         ),
     ] = None,
 ) -> None:

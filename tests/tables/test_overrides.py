@@ -72,9 +72,26 @@ def test_data_replaces_what_is_trained_and_scored_on(tmp_path):
     assert (scored.pretrainings[0].data, scored.evaluations[0].datasets) == (("coco",), ("scenes", "voc"))
 
 
+VIDEOS = BACKBONE + EVALUATION + '[[evaluation]]\nprotocol = "vos"\ndatasets = ["davis2017"]\n'
+
+
 def test_a_protocol_that_takes_other_labels_keeps_its_data(tmp_path):
-    text = BACKBONE + EVALUATION + '[[evaluation]]\nprotocol = "vos"\ndatasets = ["davis2017"]\n'
-    assert [each.datasets for each in read(tmp_path, text, "data=scenes").evaluations] == [("scenes",), ("davis2017",)]
+    assert [each.datasets for each in read(tmp_path, VIDEOS, "data=voc").evaluations] == [("voc",), ("davis2017",)]
+    assert [each.datasets for each in read(tmp_path, VIDEOS, "data=davis2016").evaluations] == [("scenes",), ("davis2016",)]
+
+
+def test_scenes_are_videos_and_boxes_where_a_protocol_takes_these(tmp_path):
+    text = VIDEOS + '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
+    found = [each.datasets for each in read(tmp_path, text, "data=scenes").evaluations]
+    assert found == [("scenes",), ("scenes-videos",), ("scenes-boxes",)]
+
+
+def test_a_limit_leaves_out_fractions_that_leave_no_image(tmp_path):
+    text = BACKBONE + EVALUATION.replace("kmeans", "incontext") + "fractions = [128, 64, 8, 1]\n"
+    assert read(tmp_path, text, "limit=8").evaluations[0].options == {"fractions": [8, 1]}
+    assert read(tmp_path, text, "limit=64").evaluations[0].options == {"fractions": [64, 8, 1]}
+    assert read(tmp_path, text.replace(", 1]", "]"), "limit=4").evaluations[0].options == {"fractions": [1]}
+    assert read(tmp_path, text, "limit=4", "fractions=2").evaluations[0].options == {"fractions": [2]}
 
 
 def test_cells_that_become_the_same_are_one_cell(tmp_path):
