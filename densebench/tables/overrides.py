@@ -10,6 +10,7 @@ from typing import Any
 
 from densebench.console import one_line
 from densebench.errors import UserError, unknown
+from densebench.files.atomic import canonical_json
 from densebench.tables import keys
 from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
 from densebench.tables.known import Known
@@ -178,7 +179,7 @@ def _told_apart(table: Table) -> Table:
     taken: dict[str, set[int]] = {}
 
     def seed(entry: Any) -> Any:
-        seeds = taken.setdefault(repr({**entry.work(), "seed": None}), set())
+        seeds = taken.setdefault(canonical_json({**entry.work(), "seed": None}), set())
         free = entry.seed if entry.seed not in seeds else next(number for number in itertools.count() if number not in seeds)
         seeds.add(free)
         return dataclasses.replace(entry, seed=free)

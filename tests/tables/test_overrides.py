@@ -59,6 +59,12 @@ def test_pretrainings_that_become_the_same_differ_in_their_seeds(tmp_path):
     assert [(each.name, each.options["epochs"], each.seed) for each in table.pretrainings] == [("10", 1, 1), ("20", 1, 0)]
 
 
+def test_pretrainings_that_become_the_same_differ_however_their_options_are_ordered(tmp_path):
+    other = PRETRAIN.replace('"run"', '"other"')
+    text = PRETRAIN + "epochs = 9\nbatch_size = 2\n" + other + "batch_size = 2\n"
+    assert [each.seed for each in read(tmp_path, text, "epochs=1").pretrainings] == [0, 1]
+
+
 def test_seeds_that_differ_already_stay(tmp_path):
     text = PRETRAIN.replace('"run"', '"{seed}"') + "sweep.seed = [1, 2, 0]\n"
     assert [each.seed for each in read(tmp_path, text, "epochs=1").pretrainings] == [1, 2, 0]
