@@ -17,6 +17,8 @@ from densebench.tables.known import Known
 
 DATA = ("data", "dataset", "datasets")
 LABEL_MAPS = "label maps"
+COUNTING = ("fractions", "neighbours")
+"""Axes of which a value may be too great for few images: those above the number of images are left out."""
 UNCHANGED = ("pretrain", "pixels")
 """Kinds of spec that have no architecture of their own: `arch` leaves them."""
 
@@ -26,8 +28,8 @@ def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
 
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
     only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
-    scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of the fractions of
-    these. Any other key is an option of a method or a protocol, and changes every entry that has it. What becomes the same by
+    scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of fractions and of
+    numbers of neighbours. Any other key is an option of a method or a protocol, and changes every entry that has it. What becomes the same by
     that gets seeds of its own. Raises UserError for a key that no entry takes, and for a value that an entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
@@ -111,16 +113,22 @@ def _pretraining(entry: PretrainEntry, key: str, value: Any) -> PretrainEntry:
 def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry:
     if key == "limit":
         limit = keys.read_key("limit", value, keys.EVALUATION)
-        return dataclasses.replace(entry, limit=limit, options=_within_limit(entry.options, limit))
+        return dataclasses.replace(entry, limit=limit, options=_within_limit(entry, limit))
     options = _options(entry, key, value)
     return entry if options is None else dataclasses.replace(entry, options=options)
 
 
-def _within_limit(options: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
-    """Return the options without fractions of which so few images leave nothing."""
-    if "fractions" not in options:
-        return options
-    return {**options, "fractions": [fraction for fraction in options["fractions"] if fraction <= limit] or [1]}
+def _within_limit(entry: EvaluationEntry, limit: int) -> Mapping[str, Any]:
+    """Return the options of an entry without points that so few images may not have."""
+    fewer = {}
+    for axis in COUNTING:
+        flag = entry.kind.flags.get(axis)
+        if flag is not None and flag.kind == "axis" and flag.is_list:
+            values = list(entry.options.get(axis, flag.default))
+            fewer[axis] = [value for value in values if value <= limit] or [1]
+            if fewer[axis] == values:
+                del fewer[axis]
+    return {**entry.options, **fewer}
 
 
 def _figure(entry: FigureEntry, key: str, value: Any) -> FigureEntry:

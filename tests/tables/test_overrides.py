@@ -92,6 +92,12 @@ def test_scenes_are_videos_and_boxes_where_a_protocol_takes_these(tmp_path):
     assert found == [("scenes",), ("scenes-videos",), ("scenes-boxes",)]
 
 
+def test_a_limit_leaves_out_numbers_of_neighbours_that_so_few_images_do_not_have(tmp_path):
+    text = BACKBONE + '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
+    assert read(tmp_path, text, "limit=20").evaluations[0].options == {"neighbours": [10, 20]}
+    assert read(tmp_path, text, "limit=400").evaluations[0].options == {}
+
+
 def test_a_limit_leaves_out_fractions_that_leave_no_image(tmp_path):
     text = BACKBONE + EVALUATION.replace("kmeans", "incontext") + "fractions = [128, 64, 8, 1]\n"
     assert read(tmp_path, text, "limit=8").evaluations[0].options == {"fractions": [8, 1]}
