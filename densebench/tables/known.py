@@ -26,6 +26,19 @@ class Known:
         """The names of all data sets."""
         return list(titles())
 
+    @functools.cached_property
+    def options(self) -> set[str]:
+        """The options of all methods and protocols that can be read."""
+        found = [entry for kind in ("methods", "protocols") for entry in catalog.entries(kind).values()]
+        return {
+            "arch",
+            "data",
+            "dataset",
+            "datasets",
+            "limit",
+            *(flag.name for each in found for part in each.parts for flag in part.flags()),
+        }
+
     def entry(self, kind: Literal["methods", "protocols"], name: str) -> catalog.Entry:
         """Return a method or a protocol. Raises UserError for an unknown one."""
         return self._entry(kind, name)[0]

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densebench.console import one_line
+from densebench.console import notice, one_line
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import canonical_json
 from densebench.tables import keys
@@ -18,7 +18,7 @@ from densebench.tables.known import Known
 DATA = ("data", "dataset", "datasets")
 LABEL_MAPS = "label maps"
 COUNTING = ("fractions", "neighbours")
-"""Axes of which a value may be too great for few images: those above the number of images are left out."""
+"""Axes of which a value may be too great for few images: those above their number are left out."""
 UNCHANGED = ("pretrain", "pixels")
 """Kinds of spec that have no architecture of their own: `arch` leaves them."""
 
@@ -29,8 +29,9 @@ def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
     only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
     scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of fractions and of
-    numbers of neighbours. Any other key is an option of a method or a protocol, and changes every entry that has it. What becomes the same by
-    that gets seeds of its own. Raises UserError for a key that no entry takes, and for a value that an entry does not take.
+    numbers of neighbours. Any other key is an option of a method or a protocol, and changes every entry that has it; a notice says
+    where none has, so that one command rehearses any table. What becomes the same by that gets seeds of its own. Raises UserError
+    for a key that no method and no protocol has, and for a value that an entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():
@@ -63,7 +64,7 @@ def _shown(value: Any) -> str:
 
 
 def _with(table: Table, key: str, value: Any, known: Known) -> Table:
-    """Return the table with one override. Raises UserError where no entry takes it."""
+    """Return the table with one override; a notice says where no entry takes it. Raises UserError for what is no option."""
     if key in DATA:
         return _with_data(table, key, value, known)
     changed = table
@@ -76,7 +77,9 @@ def _with(table: Table, key: str, value: Any, known: Known) -> Table:
         figures=tuple(_figure(each, key, value) for each in table.figures),
     )
     if key not in (taken := _taken(table)):
-        raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
+        if key not in known.options:
+            raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
+        notice(f"--set {key} changes nothing: it is an option of other methods and protocols than those of {table.name}")
     return changed
 
 

@@ -24,6 +24,12 @@ def test_an_option_is_set_wherever_it_is_taken(tmp_path):
     assert [each.options.get("fractions") for each in table.evaluations] == [[2, 4], None]
 
 
+def test_an_option_that_no_entry_takes_changes_nothing_and_is_named(tmp_path, capsys):
+    table = read(tmp_path, BACKBONE + EVALUATION, "epochs=1")
+    assert table.evaluations == read(tmp_path, BACKBONE + EVALUATION).evaluations
+    assert "--set epochs changes nothing" in capsys.readouterr().err
+
+
 def test_limit_is_that_of_every_entry(tmp_path):
     table = read(tmp_path, SMALL, "limit=4")
     assert [each.limit for each in (*table.pretrainings, *table.evaluations)] == [4, 4, 4, 4]
@@ -116,7 +122,7 @@ def test_cells_that_become_the_same_are_one_cell(tmp_path):
     ("text", "override", "message"),
     [
         (SMALL, "epoch=1", "--set epoch=1: unknown key 'epoch': did you mean 'epochs'"),
-        (BACKBONE + EVALUATION, "epochs=1", "--set epochs=1: unknown key 'epochs'"),
+        (BACKBONE + EVALUATION, "epoch=1", "--set epoch=1: unknown key 'epoch'"),
         (SMALL, "epochs", "--set epochs: it takes KEY=VALUE"),
         (SMALL, "epochs=", "--set epochs=: it takes KEY=VALUE"),
         (SMALL, "epochs=none", "--set epochs=none: --epochs none: it takes N"),
