@@ -29,7 +29,7 @@ def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
     only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
     scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of fractions and of
-    numbers of neighbours. Any other key is an option of a method or a protocol, and changes every entry that has it; a notice says
+    numbers of neighbours. Any other key is an option of a method or a protocol and changes every entry that has it; a notice says
     where none has, so that one command rehearses any table. What becomes the same by that gets seeds of its own. Raises UserError
     for a key that no method and no protocol has, and for a value that an entry does not take.
     """
