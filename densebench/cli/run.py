@@ -60,7 +60,10 @@ def run(
     changed: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A rehearsal: epochs=1, limit=8, ...; its results stay apart; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="A rehearsal: arch=test_vit, data=scenes, limit=8, or any option of a method or a protocol, in every entry that "
+            "has it; its results stay apart; repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -262,8 +265,10 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
     from densebench.results.leaderboard import leaderboard
     from densebench.results.summary import summary
 
-    ids = [str(state.note["record"]) for state in found if state.word == "done" and state.note.get("record")]
-    read = [records.read(results / "records" / f"{identity}.json") for identity in dict.fromkeys(ids)]
+    scored = [state for state in found if state.word == "done" and state.note.get("record")]
+    paths = [results / "records" / f"{state.note['record']}.json" for state in scored]
+    stored = [records.read(path) for path in paths]
+    read = [_named(record, state.cell.backbone) for record, state in zip(stored, scored, strict=True)]
     apart = [record for record in read if table.rehearsal or record["dataset"]["limit"] is not None]
     if apart:
         print("\n".join(map(summary, apart)))
@@ -277,9 +282,14 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
     shown: dict[str, Any] = {
         "dataset": sorted({record["dataset"]["name"] for record in whole}),
         "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
-        "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in whole}),
+        "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in stored}),
     }
     _show_board(leaderboard(results, **shown))
+
+
+def _named(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a record with the name of a backbone: those with the same weights have one record, which the last one named."""
+    return {**record, "backbone": {**record["backbone"], "name": name}}
 
 
 def _show_board(board: Leaderboard) -> None:

@@ -19,7 +19,7 @@ class Objects:
 
     boxes: left, top, right, bottom in px of the original image, left < right and top < bottom (but for `Boxed.truth`).
     classes: indices into `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
-    miss. areas: in square px, of the mask where there is one. masks: COCO's compressed run lengths or polygons, one an object, or
+    miss. areas: in square px, of the mask where there is one. masks: COCO's run lengths or polygons, one an object, or
     none at all.
     """
 

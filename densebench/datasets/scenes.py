@@ -145,9 +145,19 @@ def hinted_colour(draw: Draw, name: str) -> np.ndarray:
     return draw.uniform(0.45, 0.55) + CHROMA * np.cos(hue - phases)
 
 
-@functools.lru_cache(maxsize=16)
 def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one scene: image uint8 [128, 128, 3] and label uint8 [128, 128] (ids 0..7, 255 on the one-pixel rims of objects)."""
+    return scene(split, index)[:2]
+
+
+def instances(split: str, index: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the objects of one scene: uint8 [128, 128], 1.. where each is seen and 0 elsewhere, and what each is, in THINGS."""
+    return scene(split, index)[2:]
+
+
+@functools.lru_cache(maxsize=16)
+def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
+    """Return what `render` and `instances` do."""
     draw = Draw(VERSION, SEEDS[split], index)
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
     canvas, label = np.zeros((SIZE, SIZE, 3)), np.zeros((SIZE, SIZE), np.uint8)
@@ -158,7 +168,7 @@ def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         label[inside] = kind
         wave = 6 * np.sin(x * draw.uniform(0.03, 0.1) + draw.uniform(0, 6.3)) + x * draw.uniform(-0.15, 0.15)
         height = SIZE * (band + 1) / 3 + wave + draw.uniform(-14, 14)
-    instance = np.zeros((SIZE, SIZE), np.int64)
+    instance, kinds = np.zeros((SIZE, SIZE), np.uint8), []
     for number in range(1, 3 + draw.integer(4)):
         kind, radius, angle = draw.integer(len(THINGS)), draw.uniform(14, 32), draw.uniform(0, 2 * math.pi)
         dy, dx = y - draw.uniform(8, SIZE - 8), x - draw.uniform(8, SIZE - 8)
@@ -166,11 +176,12 @@ def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
         inside = SHAPES[THINGS[kind]](p, q)
         canvas[inside] = paint(draw, THINGS[kind], dy[inside], dx[inside], (5, 10))
         label[inside], instance[inside] = len(STUFF) + kind, number
+        kinds.append(kind)
     label[_rims(instance)] = IGNORED
     image = canvas * _light(draw, y, x)[..., None] + draw.uniform(-GRAIN, GRAIN, (SIZE, SIZE, 3))
     image = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
-    image.flags.writeable = label.flags.writeable = False
-    return image, label
+    image.flags.writeable = label.flags.writeable = instance.flags.writeable = False
+    return image, label, instance, tuple(kinds)
 
 
 def _light(draw: Draw, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -205,11 +216,11 @@ class Scenes(Dataset):
 
     def image(self, item: Item) -> Image.Image:
         """Return the rendered image, RGB."""
-        return Image.fromarray(render(*_key(item))[0])
+        return Image.fromarray(render(*key_of(item))[0])
 
     def label(self, item: Item) -> np.ndarray:
         """Return the class of each pixel, uint8 [128, 128]; 255 on the rims of objects."""
-        return render(*_key(item))[1].copy()
+        return render(*key_of(item))[1].copy()
 
     def image_size(self, item: Item) -> tuple[int, int]:
         """Return 128 x 128."""
@@ -224,6 +235,7 @@ class Scenes(Dataset):
         return digest(["scenes label", VERSION, item.name])
 
 
-def _key(item: Item) -> tuple[str, int]:
+def key_of(item: Item) -> tuple[str, int]:
+    """Return the split and the index of an item."""
     split, _, index = item.name.partition("-")
     return split, int(index)

@@ -139,7 +139,7 @@ def disagreements(
     if protocol["preset"] not in presets:
         names = " or ".join(f"{protocol['name']}/{preset}" for preset in presets)
         return [f"measured by {protocol['name']}/{protocol['preset']}; the published number goes with {names}"]
-    reasons = []
+    reasons = ["measured in a rehearsal of a table (--set)"] if record["run"].get("rehearsal") else []
     if dataset["limit"] is not None:
         reasons.append(f"measured on {dataset['images']:,} images (--limit {dataset['limit']})")
     elif coverage.partial(dataset):

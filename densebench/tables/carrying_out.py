@@ -49,8 +49,10 @@ class Job:
     rehearsal: bool = False
 
     def __call__(self) -> None:
-        """Carry the cell out. The process leaves the group of the one that started it, so that Ctrl-C reaches that one alone."""
-        os.setpgid(0, 0)
+        """Carry the cell out. A process that submitit started leaves the group of that one, so that Ctrl-C reaches that alone."""
+        log = _log_of_job()
+        if log is not None:
+            os.setpgid(0, 0)
         environment = {"CUDA_VISIBLE_DEVICES": self.devices, REHEARSAL: "1" if self.rehearsal else None}
         if self.threads:
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(self.threads)
@@ -58,7 +60,7 @@ class Job:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        carry_out(self.cell, self.folder, log=_log_of_job())
+        carry_out(self.cell, self.folder, log=log)
 
 
 def _log_of_job() -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from densebench import catalog
@@ -25,6 +26,19 @@ class Known:
         """The names of all data sets."""
         return list(titles())
 
+    @functools.cached_property
+    def options(self) -> set[str]:
+        """The options of all methods and protocols that can be read."""
+        found = [entry for kind in ("methods", "protocols") for entry in catalog.entries(kind).values()]
+        return {
+            "arch",
+            "data",
+            "dataset",
+            "datasets",
+            "limit",
+            *(flag.name for each in found for part in each.parts for flag in part.flags()),
+        }
+
     def entry(self, kind: Literal["methods", "protocols"], name: str) -> catalog.Entry:
         """Return a method or a protocol. Raises UserError for an unknown one."""
         return self._entry(kind, name)[0]
@@ -41,6 +55,17 @@ class Known:
         if name not in self._kinds:
             self._kinds[name] = load_dataset(name).kind if name in self.datasets else ""
         return self._kinds[name]
+
+    def fitting(self, names: Sequence[str], takes: str) -> list[str]:
+        """Return those of some data sets whose labels are of the kind that a protocol takes ("": any), and paths.
+
+        A data set with other labels stands for the first NAME-... that has such, as scenes does for scenes-boxes.
+        """
+        found = []
+        for name in names:
+            alike = [name, *(each for each in self.datasets if each.startswith(f"{name}-"))]
+            found += [each for each in alike if not takes or self.labels(each) in ("", takes)][:1]
+        return list(dict.fromkeys(found))
 
     def check_images(self, name: str) -> None:
         """Raise UserError for images to train on that are neither a known set nor written as a path."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from densebench.console import one_line
+from densebench.console import notice, one_line
 from densebench.errors import UserError, unknown
+from densebench.files.atomic import canonical_json
 from densebench.tables import keys
 from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
 from densebench.tables.known import Known
 
 DATA = ("data", "dataset", "datasets")
 LABEL_MAPS = "label maps"
+COUNTING = ("fractions", "neighbours")
+"""Axes of which a value may be too great for few images: those above their number are left out."""
 UNCHANGED = ("pretrain", "pixels")
 """Kinds of spec that have no architecture of their own: `arch` leaves them."""
 
@@ -23,10 +26,12 @@ UNCHANGED = ("pretrain", "pixels")
 def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     """Return the table with `KEY=VALUE` applied to every entry that takes the key, and with these in `rehearsal`.
 
-    arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on, where a protocol
-    takes labels of that kind; dataset, datasets: only what is scored on. Any other key is `limit` or an option of a method or a
-    protocol. What becomes the same by that gets seeds of its own. Raises UserError for a key that no entry takes, and for a
-    value that an entry does not take.
+    arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
+    only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
+    scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of fractions and of
+    numbers of neighbours. Any other key is an option of a method or a protocol and changes every entry that has it; a notice says
+    where none has, so that one command rehearses any table. What becomes the same by that gets seeds of its own. Raises UserError
+    for a key that no method and no protocol has, and for a value that an entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():
@@ -59,7 +64,7 @@ def _shown(value: Any) -> str:
 
 
 def _with(table: Table, key: str, value: Any, known: Known) -> Table:
-    """Return the table with one override. Raises UserError where no entry takes it."""
+    """Return the table with one override; a notice says where no entry takes it. Raises UserError for what is no option."""
     if key in DATA:
         return _with_data(table, key, value, known)
     changed = table
@@ -72,7 +77,9 @@ def _with(table: Table, key: str, value: Any, known: Known) -> Table:
         figures=tuple(_figure(each, key, value) for each in table.figures),
     )
     if key not in (taken := _taken(table)):
-        raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
+        if key not in known.options:
+            raise unknown("key", key, taken, f"the entries of this table take {', '.join(taken)}")
+        notice(f"--set {key} changes nothing: it is an option of other methods and protocols than those of {table.name}")
     return changed
 
 
@@ -108,9 +115,23 @@ def _pretraining(entry: PretrainEntry, key: str, value: Any) -> PretrainEntry:
 
 def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry:
     if key == "limit":
-        return dataclasses.replace(entry, limit=keys.read_key("limit", value, keys.EVALUATION))
+        limit = keys.read_key("limit", value, keys.EVALUATION)
+        return dataclasses.replace(entry, limit=limit, options=_within_limit(entry, limit))
     options = _options(entry, key, value)
     return entry if options is None else dataclasses.replace(entry, options=options)
+
+
+def _within_limit(entry: EvaluationEntry, limit: int) -> Mapping[str, Any]:
+    """Return the options of an entry without points that so few images may not have."""
+    fewer = {}
+    for axis in COUNTING:
+        flag = entry.kind.flags.get(axis)
+        if flag is not None and flag.kind == "axis" and flag.is_list:
+            values = list(entry.options.get(axis, flag.default))
+            fewer[axis] = [value for value in values if value <= limit] or [1]
+            if fewer[axis] == values:
+                del fewer[axis]
+    return {**entry.options, **fewer}
 
 
 def _figure(entry: FigureEntry, key: str, value: Any) -> FigureEntry:
@@ -146,13 +167,12 @@ def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
         known.check_labelled(name)
 
     def scored(entry: EvaluationEntry) -> EvaluationEntry:
-        takes = entry.kind.takes
-        fitting = tuple(name for name in names if not takes or known.labels(name) in ("", takes))
+        fitting = tuple(known.fitting(names, entry.kind.takes))
         return dataclasses.replace(entry, datasets=fitting) if fitting else entry
 
     def shown(entry: FigureEntry) -> FigureEntry:
         if "dataset" in entry.settings:
-            labelled = [name for name in names if known.labels(name) in ("", LABEL_MAPS)]
+            labelled = known.fitting(names, LABEL_MAPS)
             return dataclasses.replace(entry, settings={**entry.settings, "dataset": labelled[0]}) if labelled else entry
         return entry if entry.evaluation is None else dataclasses.replace(entry, evaluation=scored(entry.evaluation))
 
@@ -170,7 +190,7 @@ def _told_apart(table: Table) -> Table:
     taken: dict[str, set[int]] = {}
 
     def seed(entry: Any) -> Any:
-        seeds = taken.setdefault(repr({**entry.work(), "seed": None}), set())
+        seeds = taken.setdefault(canonical_json({**entry.work(), "seed": None}), set())
         free = entry.seed if entry.seed not in seeds else next(number for number in itertools.count() if number not in seeds)
         seeds.add(free)
         return dataclasses.replace(entry, seed=free)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from dataset_files import SHIPPED, save_text
+from dataset_files import GENERATED, SHIPPED, save_text
 
 import densebench.datasets
 from densebench.datasets import load_dataset
@@ -45,8 +45,8 @@ def test_an_unknown_name_is_an_error_with_a_hint(tmp_path):
 
 
 def test_those_are_present_whose_images_are_there(voc, tmp_path):
-    assert SHIPPED.keys() & set(present(tmp_path)) == {"scenes", "voc"}
-    assert SHIPPED.keys() & set(present(tmp_path / "elsewhere")) == {"scenes"}
+    assert SHIPPED.keys() & set(present(tmp_path)) == {*GENERATED, "voc"}
+    assert SHIPPED.keys() & set(present(tmp_path / "elsewhere")) == GENERATED
 
 
 # Files that are dropped in, and plug-ins
@@ -171,7 +171,7 @@ def test_the_data_commands(voc, tmp_path, monkeypatch):
     run = CliRunner().invoke
     listed = json.loads(run(app, ["ls", "--json", "--data-root", str(tmp_path)]).stdout)
     assert {row["name"] for row in listed if row["present"] == "present"} >= {"scenes", "voc"}
-    assert {row["name"] for row in listed if row["present"] == "absent"} >= SHIPPED.keys() - {"scenes", "voc"}
+    assert {row["name"] for row in listed if row["present"] == "absent"} >= SHIPPED.keys() - GENERATED - {"voc"}
     assert "Pascal VOC 2012" in run(app, ["ls"]).stdout
     result = run(app, ["verify", "voc", "--data-root", str(tmp_path)])
     assert result.exit_code == 1 and result.stdout.splitlines()[1] == "val: 1 of the official 1449 images"

@@ -83,6 +83,13 @@ def test_what_differs_leaves_the_cell_empty_and_is_named(tmp_path, changes, reas
     assert board.comparison.measured.isna().all() and reason in board.comparison.footnotes[0]
 
 
+def test_a_rehearsal_is_never_beside_a_published_number(tmp_path):
+    rehearsed = record()
+    rehearsed["run"]["rehearsal"] = True
+    text, notes, _ = cell(tmp_path, rehearsed)
+    assert text == "47.9" and "measured in a rehearsal of a table" in notes
+
+
 def test_another_version_of_the_protocol_leaves_the_cell_empty(tmp_path):
     old = record()
     old["protocol"]["version"] = 0

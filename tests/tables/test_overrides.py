@@ -24,6 +24,12 @@ def test_an_option_is_set_wherever_it_is_taken(tmp_path):
     assert [each.options.get("fractions") for each in table.evaluations] == [[2, 4], None]
 
 
+def test_an_option_that_no_entry_takes_changes_nothing_and_is_named(tmp_path, capsys):
+    table = read(tmp_path, BACKBONE + EVALUATION, "epochs=1")
+    assert table.evaluations == read(tmp_path, BACKBONE + EVALUATION).evaluations
+    assert "--set epochs changes nothing" in capsys.readouterr().err
+
+
 def test_limit_is_that_of_every_entry(tmp_path):
     table = read(tmp_path, SMALL, "limit=4")
     assert [each.limit for each in (*table.pretrainings, *table.evaluations)] == [4, 4, 4, 4]
@@ -59,6 +65,12 @@ def test_pretrainings_that_become_the_same_differ_in_their_seeds(tmp_path):
     assert [(each.name, each.options["epochs"], each.seed) for each in table.pretrainings] == [("10", 1, 1), ("20", 1, 0)]
 
 
+def test_pretrainings_that_become_the_same_differ_however_their_options_are_ordered(tmp_path):
+    other = PRETRAIN.replace('"run"', '"other"')
+    text = PRETRAIN + "epochs = 9\nbatch_size = 2\n" + other + "batch_size = 2\n"
+    assert [each.seed for each in read(tmp_path, text, "epochs=1").pretrainings] == [0, 1]
+
+
 def test_seeds_that_differ_already_stay(tmp_path):
     text = PRETRAIN.replace('"run"', '"{seed}"') + "sweep.seed = [1, 2, 0]\n"
     assert [each.seed for each in read(tmp_path, text, "epochs=1").pretrainings] == [1, 2, 0]
@@ -72,9 +84,32 @@ def test_data_replaces_what_is_trained_and_scored_on(tmp_path):
     assert (scored.pretrainings[0].data, scored.evaluations[0].datasets) == (("coco",), ("scenes", "voc"))
 
 
+VIDEOS = BACKBONE + EVALUATION + '[[evaluation]]\nprotocol = "vos"\ndatasets = ["davis2017"]\n'
+
+
 def test_a_protocol_that_takes_other_labels_keeps_its_data(tmp_path):
-    text = BACKBONE + EVALUATION + '[[evaluation]]\nprotocol = "vos"\ndatasets = ["davis2017"]\n'
-    assert [each.datasets for each in read(tmp_path, text, "data=scenes").evaluations] == [("scenes",), ("davis2017",)]
+    assert [each.datasets for each in read(tmp_path, VIDEOS, "data=voc").evaluations] == [("voc",), ("davis2017",)]
+    assert [each.datasets for each in read(tmp_path, VIDEOS, "data=davis2016").evaluations] == [("scenes",), ("davis2016",)]
+
+
+def test_scenes_are_videos_and_boxes_where_a_protocol_takes_these(tmp_path):
+    text = VIDEOS + '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
+    found = [each.datasets for each in read(tmp_path, text, "data=scenes").evaluations]
+    assert found == [("scenes",), ("scenes-videos",), ("scenes-boxes",)]
+
+
+def test_a_limit_leaves_out_numbers_of_neighbours_that_so_few_images_do_not_have(tmp_path):
+    text = BACKBONE + '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
+    assert read(tmp_path, text, "limit=20").evaluations[0].options == {"neighbours": [10, 20]}
+    assert read(tmp_path, text, "limit=400").evaluations[0].options == {}
+
+
+def test_a_limit_leaves_out_fractions_that_leave_no_image(tmp_path):
+    text = BACKBONE + EVALUATION.replace("kmeans", "incontext") + "fractions = [128, 64, 8, 1]\n"
+    assert read(tmp_path, text, "limit=8").evaluations[0].options == {"fractions": [8, 1]}
+    assert read(tmp_path, text, "limit=64").evaluations[0].options == {"fractions": [64, 8, 1]}
+    assert read(tmp_path, text.replace(", 1]", "]"), "limit=4").evaluations[0].options == {"fractions": [1]}
+    assert read(tmp_path, text, "limit=4", "fractions=2").evaluations[0].options == {"fractions": [2]}
 
 
 def test_cells_that_become_the_same_are_one_cell(tmp_path):
@@ -87,7 +122,7 @@ def test_cells_that_become_the_same_are_one_cell(tmp_path):
     ("text", "override", "message"),
     [
         (SMALL, "epoch=1", "--set epoch=1: unknown key 'epoch': did you mean 'epochs'"),
-        (BACKBONE + EVALUATION, "epochs=1", "--set epochs=1: unknown key 'epochs'"),
+        (BACKBONE + EVALUATION, "epoch=1", "--set epoch=1: unknown key 'epoch'"),
         (SMALL, "epochs", "--set epochs: it takes KEY=VALUE"),
         (SMALL, "epochs=", "--set epochs=: it takes KEY=VALUE"),
         (SMALL, "epochs=none", "--set epochs=none: --epochs none: it takes N"),
