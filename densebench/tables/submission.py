@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
+from densebench.files.locks import lock_exclusively, lock_shared
 from densebench.tables.carrying_out import Job
 from densebench.tables.cells import Cell
 from densebench.tables.states import State, TableFolder, states
 
 YEARS = 10 * 365 * 24 * 60  # minutes: no job on this machine times out
+IN_USE = "in-use.lock"
+"""A file in the folder of the jobs of a run on this machine, locked as long as that run lives."""
 LOOKS = 0.2  # seconds between two looks at the jobs and the files
 Report = Callable[[Sequence[State]], None]
 """Is called with the states of all cells at every look."""
@@ -95,18 +98,24 @@ class LocalRun:
         for cell in self._own(self.cells):
             self.slots.needed(cell)
         self._before = {cell.id: self.folder.noted(cell) for cell in self.cells}
-        executor = _executor(self.folder)
-        try:
-            while True:
-                found = self._look()
-                running = self._own(state.cell for state in found if state.word == "running")
-                if not self._started and not running and not self._ready(found):
-                    return states(self.cells, self.folder)
-                self._start(executor, found)
-                time.sleep(LOOKS)
-        except BaseException:
-            self._stop()
-            raise
+        place = jobs_folder(self.folder)
+        with _in_use(place):
+            try:
+                return self._run(_executor(place))
+            except BaseException:
+                self._stop()
+                raise
+            finally:
+                _sweep(self.folder.jobs)
+
+    def _run(self, executor: Any) -> list[State]:
+        while True:
+            found = self._look()
+            running = self._own(state.cell for state in found if state.word == "running")
+            if not self._started and not running and not self._ready(found):
+                return states(self.cells, self.folder)
+            self._start(executor, found)
+            time.sleep(LOOKS)
 
     def _own(self, cells: Iterable[Cell]) -> list[Cell]:
         return [cell for cell in cells if self.only is None or cell.id in self.only]
@@ -175,11 +184,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _executor(folder: TableFolder) -> Any:
+def _executor(place: Path) -> Any:
     """Return submitit's executor for this machine. Each run has a folder of jobs of its own: ids of processes come again."""
     from submitit import LocalExecutor
 
-    executor = LocalExecutor(jobs_folder(folder))
+    executor = LocalExecutor(place)
     executor.update_parameters(timeout_min=YEARS)
     return executor
 
@@ -199,6 +208,25 @@ def _forget(job: Any) -> None:
     for path in (job.paths.submitted_pickle, job.paths.result_pickle):
         with suppress(OSError):
             path.unlink()
+
+
+@contextmanager
+def _in_use(place: Path) -> Iterator[None]:
+    """Say during the block that a run on this machine uses its folder of jobs; the system takes that back when it dies."""
+    handle = os.open(place / IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock_shared(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(jobs: Path) -> None:
+    """Remove the pickles that killed runs left. Folders of jobs on a cluster, which may begin later, say nothing of their use."""
+    for path in jobs.glob(f"*/{IN_USE}"):
+        with suppress(OSError), lock_exclusively(path) as is_free:
+            for pickle in path.parent.glob("*.pkl") if is_free else ():
+                pickle.unlink()
 
 
 @contextmanager

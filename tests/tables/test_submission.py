@@ -128,6 +128,7 @@ def test_killing_the_run_leaves_nothing_in_the_way_of_the_next_one(folder):
     found = LocalRun(cells, folder, Slots(2), report=go).run()
     assert began[0] == "running"
     assert set(words(found).values()) == {"done"}
+    assert not list(folder.jobs.rglob("*_submitted.pkl"))
     assert written(folder) == {"a": 1, "b": 1, "c": 1}
 
 
