@@ -49,7 +49,18 @@ class Mean(Supervised):
             yield Score("mean", "plain", round(total, 6), unit="", axes=dict(point), direction="higher", digits=6)
             synchronise()
 """
-WORDS = ["-m", "densebench", "eval", "--protocol", "./mine.py", "--backbone", "random:test_vit", "--dataset", "scenes", "--device"]
+WORDS = [
+    "-m",
+    "densebench",
+    "eval",
+    "--protocol",
+    "./mine.py",
+    "--backbone",
+    "random:test_vit",
+    "--dataset",
+    "scenes",
+    "--device",
+]
 
 
 def call(folder, *words):
