@@ -220,7 +220,7 @@ class Extraction:
     ) -> None:  # fmt: skip
         """Compute this process's share of the missing features, and write them to the store."""
         self.backbone.to(device)
-        most = functools.cache(functools.partial(self.images_at_once, batch_size, device))
+        most: Callable[[tuple[int, int]], int] = functools.cache(functools.partial(self.images_at_once, batch_size, device))
         share = missing
         if world_size() > 1 and in_use() is None:
             most = self._most_in_all(missing, most)

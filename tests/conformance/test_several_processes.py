@@ -35,6 +35,7 @@ for preset in presets:
         scores[preset] = traceback.format_exc()
 (top / (rank + ".json")).write_text(json.dumps(scores))
 """
+MEASURED = ("value", "ci95", "per_class", "bootstrap", "details")
 PRESETS = [
     (name, part.presets) for name, entry in catalog.entries("protocols").items() for part in (entry, *entry.others)
 ]  # fmt: skip
@@ -58,14 +59,20 @@ def test_two_processes_equal_one(name, presets, tmp_path):
         assert other[preset] == [], "the main process alone gets records"
         [[id_, expected]], [[same_id, found]] = one[preset], main[preset]
         assert same_id == id_
+        assert [named(score) for score in found] == [named(score) for score in expected]
         assert compared(found) == pytest.approx(compared(expected), abs=1e-6, nan_ok=True), preset
+
+
+def named(score):
+    """What names a score: its metric, its variant and its point."""
+    return json.dumps({name: value for name, value in score.items() if name not in MEASURED}, sort_keys=True)
 
 
 def compared(scores):
     """The values of scores, with the classes' and the intervals', by what names them."""
     values = {}
     for score in scores:
-        key = json.dumps([score["metric"], score["variant"], score.get("axes", {})], sort_keys=True)
+        key = named(score)
         values[key] = score["value"]
         values |= {f"{key} {end}": value for end, value in enumerate(score.get("ci95") or ())}
         values |= {f"{key} {of}": value for of, value in (score.get("per_class") or {}).items() if value is not None}
