@@ -145,7 +145,7 @@ def hinted_colour(draw: Draw, name: str) -> np.ndarray:
     return draw.uniform(0.45, 0.55) + CHROMA * np.cos(hue - phases)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=sum(COUNTS.values()))  # 21 MB in all
 def render(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one scene: image uint8 [128, 128, 3] and label uint8 [128, 128] (ids 0..7, 255 on the one-pixel rims of objects)."""
     draw = Draw(VERSION, SEEDS[split], index)
