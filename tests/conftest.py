@@ -10,13 +10,13 @@ from pathlib import Path
 # Before torch is imported: the networks of tests are small, and the threads of several workers would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Torch, its friends and the tests are a million objects that stay: to look through them again and again takes a fifth of the time
-# until the first test, and then half a second each time. See `pytest_collection_finish`.
-gc.disable()
-
 import pytest
 from jaxtyping import install_import_hook
 from simulated_cuda.report import Report
+
+# Torch, its friends and the tests are a million objects that stay: to look through them again and again takes a fifth of the time
+# until the first test, and then half a second each time. See `pytest_collection_finish`.
+gc.disable()
 
 # Shapes in signatures are documentation in use and assertions here. The hook must come before the modules' first import.
 install_import_hook(

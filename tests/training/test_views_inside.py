@@ -9,7 +9,7 @@ import pytest
 import torch
 from drawn_together import FLIP, GLOBAL, GREY, HEIGHT, JITTER, LOCAL, NECO, SIGMA, SIZES, SOLARISE, WIDTH, drawn, near
 from scipy import stats
-from tiers import late
+from tiers import late, late_rows
 
 from densebench.training.augmentation import ViewSpec, draw_views
 
@@ -121,7 +121,7 @@ HALVES = [(0.5, 0.0, (0.1, 0.2)), (0.9, 0.1, (0.2, 0.8)), (0.3, 0.6, (1.0, 0.0))
 
 @pytest.mark.parametrize(
     ("blur", "solarise", "other"),
-    late(HALVES, HALVES[1]),
+    late_rows(HALVES, HALVES[1]),
 )
 def test_blur_and_solarise_go_together_by_halves(blur, solarise, other):
     tables = drawn([ViewSpec(32, GLOBAL, blur=blur, solarise=solarise, other=other)], 5000)[:, 0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_together import FLIP, GLOBAL, GREY, HEIGHT, JITTER, LEFT, LOCAL, NECO, SIGMA, SIZES, TOP, WIDTH, drawn, near
 from scipy import stats
-from tiers import late
+from tiers import late, late_rows
 
 from densebench.errors import UserError
 from densebench.training import augmentation
@@ -62,7 +62,7 @@ def test_views_that_depend_on_nothing_are_drawn_one_by_one(recipes, width, heigh
 
 
 @pytest.mark.parametrize("attempts", [None, 1])
-@pytest.mark.parametrize(("width", "height"), late(SIZES, *SIZES[:2]))
+@pytest.mark.parametrize(("width", "height"), late_rows(SIZES, *SIZES[:2]))
 def test_every_later_view_overlaps_the_global_ones(monkeypatch, width, height, attempts):
     """Strictly more than 2 % and 1 % of the image; with a single attempt it is the move that sees to it."""
     if attempts:
