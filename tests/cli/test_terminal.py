@@ -62,6 +62,7 @@ ASCII = {"PYTHONIOENCODING": "ascii"}
 UTF8 = {"LC_ALL": "C.UTF-8"}
 
 
+@pytest.mark.slow
 def test_a_locale_with_utf8_shows_everything(folder):
     status, out, _ = ended(start(folder, "leaderboard", environment=UTF8))
     assert status == 0
@@ -83,6 +84,7 @@ def test_an_encoding_without_a_character_has_its_likeness(folder):
     assert "Zo? x2..." in out.decode("ascii")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_the_locale_c_gets_ascii(folder):
     main, terminal = pty.openpty()
     process = start(folder, "leaderboard", environment=C, stdout=terminal)
@@ -120,6 +122,7 @@ def test_output_that_cannot_be_written_is_one_line(folder, words):
     assert err.decode() == "densebench: the output cannot be written: File too large\n"
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_full_is_one_line(folder):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -235,7 +238,7 @@ def test_a_second_ctrl_c_ends_at_once(folder):
     assert b"Traceback" not in err
 
 
-@pytest.mark.parametrize("words", [["ls"], ["leaderboard", "--results", "nowhere"]], ids=" ".join)
+@pytest.mark.parametrize("words", late([["ls"], ["leaderboard", "--results", "nowhere"]], ["ls"]), ids=" ".join)
 def test_ctrl_c_while_the_interpreter_ends_is_no_traceback(folder, words):
     process = start(folder, *words, before=f"exec({STUCK!r})")
     wait(process, b"A")
