@@ -77,7 +77,7 @@ def test_train_names_an_argument_of_another_type(name, value):
     refused(f"{name}=", lambda: densebench.train("cribo", **{"dry_run": True, name: value}))
 
 
-@pytest.mark.parametrize("neighbours", [3, (3,), [3], np.array([3]), np.int64(3), range(3, 4), "3"], ids=repr)
+@pytest.mark.parametrize("neighbours", [3, [3], np.array([3]), np.int64(3), range(3, 4), "3"], ids=repr)
 def test_an_option_that_is_a_list_takes_one_number_and_any_sequence(neighbours, tmp_path):
     result = densebench.evaluate(PATCHES, "incontext", "scenes", neighbours=neighbours, dry_run=True, results=tmp_path, limit=4)
     alike = densebench.evaluate(PATCHES, "incontext", "scenes", neighbours=(3,), dry_run=True, results=tmp_path, limit=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ WITHOUT_NORM = ("Hiera", "HieraDet")
 
 
 def probe(name: str) -> Any:
-    """Return a timm model without head, storage or weights: its class, its key names and its shapes.
+    """Return a timm model without head, storage or weights, to be read only: its class, its key names and its shapes.
 
     Raises UserError for a name, or a tag of pretrained weights behind it, that timm does not have.
     """
@@ -39,6 +40,14 @@ def probe(name: str) -> Any:
     except RuntimeError as error:
         tagged = timm.list_pretrained(f"{arch}.*")
         raise unknown("timm model", name, tagged, f"{arch} goes without a tag or as {', '.join(tagged)}") from error
+    return _without_storage(name, timm.model_entrypoint(arch))
+
+
+@functools.lru_cache(maxsize=8)
+def _without_storage(name: str, entrypoint: Any) -> Any:
+    """Return a timm model on the device `meta`, once for each function that makes it: timm draws its weights there too."""
+    import timm
+
     with torch.device("meta"):
         return timm.create_model(name, pretrained=False, num_classes=0)
 

@@ -155,7 +155,7 @@ def instances(split: str, index: int) -> tuple[np.ndarray, tuple[int, ...]]:
     return scene(split, index)[2:]
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=sum(COUNTS.values()))  # 26 MB in all
 def scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
     """Return what `render` and `instances` do."""
     draw = Draw(VERSION, SEEDS[split], index)

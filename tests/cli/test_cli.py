@@ -40,13 +40,13 @@ def first(call):
     "words",
     [
         ["--help"],
-        ["eval", "--help"],
-        ["eval", "--protocol", "incontext", "--help"],
+        pytest.param(["eval", "--help"], marks=pytest.mark.slow),
+        pytest.param(["eval", "--protocol", "incontext", "--help"], marks=pytest.mark.slow),
         ["eval", "--protocol", "linear", "--preset", "mmseg", "--help"],
-        ["pretrain", "--help"],
+        pytest.param(["pretrain", "--help"], marks=pytest.mark.slow),
         ["pretrain", "cribo", "--help"],
         ["ls"],
-        ["data", "ls"],
+        pytest.param(["data", "ls"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

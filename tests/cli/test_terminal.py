@@ -14,6 +14,7 @@ import time
 
 import pytest
 from made_records import BACKBONE, DATASET, PROTOCOL
+from tiers import late
 
 from densebench.results import record as records
 from densebench.results.score import Score
@@ -61,6 +62,7 @@ ASCII = {"PYTHONIOENCODING": "ascii"}
 UTF8 = {"LC_ALL": "C.UTF-8"}
 
 
+@pytest.mark.slow
 def test_a_locale_with_utf8_shows_everything(folder):
     status, out, _ = ended(start(folder, "leaderboard", environment=UTF8))
     assert status == 0
@@ -82,6 +84,7 @@ def test_an_encoding_without_a_character_has_its_likeness(folder):
     assert "Zo? x2..." in out.decode("ascii")
 
 
+@pytest.mark.slow
 def test_a_terminal_of_the_locale_c_gets_ascii(folder):
     main, terminal = pty.openpty()
     process = start(folder, "leaderboard", environment=C, stdout=terminal)
@@ -111,7 +114,7 @@ def full():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-@pytest.mark.parametrize("words", [["ls"], ["--help"], ["leaderboard"]], ids=" ".join)
+@pytest.mark.parametrize("words", late([["ls"], ["--help"], ["leaderboard"]], ["leaderboard"]), ids=" ".join)
 def test_output_that_cannot_be_written_is_one_line(folder, words):
     with (folder / "out").open("w") as out:
         status, _, err = ended(start(folder, *words, stdout=out, preexec_fn=full))
@@ -119,6 +122,7 @@ def test_output_that_cannot_be_written_is_one_line(folder, words):
     assert err.decode() == "densebench: the output cannot be written: File too large\n"
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_full_is_one_line(folder):
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -234,7 +238,7 @@ def test_a_second_ctrl_c_ends_at_once(folder):
     assert b"Traceback" not in err
 
 
-@pytest.mark.parametrize("words", [["ls"], ["leaderboard", "--results", "nowhere"]], ids=" ".join)
+@pytest.mark.parametrize("words", late([["ls"], ["leaderboard", "--results", "nowhere"]], ["ls"]), ids=" ".join)
 def test_ctrl_c_while_the_interpreter_ends_is_no_traceback(folder, words):
     process = start(folder, *words, before=f"exec({STUCK!r})")
     wait(process, b"A")

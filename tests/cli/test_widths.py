@@ -48,7 +48,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [["ls"], ["data", "ls"], ["leaderboard"], ["eval", "--protocol", "kmeans", "-h"]], ids=" ".join)
+WORDS = [["ls"], ["data", "ls"], ["leaderboard"], ["eval", "--protocol", "kmeans", "-h"]]
+
+
+@pytest.mark.parametrize("words", late(WORDS, WORDS[2], WORDS[3]), ids=" ".join)
 @pytest.mark.parametrize("width", late([60, 80], 80))
 def test_no_line_is_wider_than_the_terminal(folder, width, words):
     lines = on_terminal(folder, width, *words)

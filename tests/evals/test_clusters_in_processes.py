@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from processes_as_threads import in_threads
 from runs_of_clusters import RUNS, exact, of_kmeans, of_unsupervised, scores_of
+from tiers import late_rows
 
 from densebench.evals.bbox_knn import BboxKnn
 from densebench.evals.kmeans import KMeans
@@ -67,11 +68,12 @@ def test_two_processes_equal_one(tmp_path):
         alike(first[name], json.loads(json.dumps(scores_of(name))))
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("kmeans/neco", 3), ("kmeans/leopart-exact", 7), ("unsupervised/quick", 2), ("bbox-knn/flsl", 12)]
-)
+THREADS = [("kmeans/neco", 3), ("kmeans/leopart-exact", 7), ("unsupervised/quick", 2), ("bbox-knn/flsl", 12)]
+
+
+@pytest.mark.parametrize(("name", "size"), late_rows(THREADS, THREADS[0], THREADS[3]))
 def test_processes_as_threads_equal_one(name, size):
-    """In the second and the last case there are more of them than images."""
+    """In the case of 7 and in that of 12 there are more of them than images."""
     expected = scores_of(name)
     for found in in_threads(size, lambda: scores_of(name)):
         alike(found, expected)

@@ -22,6 +22,7 @@ from kmeans_by_loops import (
     values,
 )
 from point_sets import as_on_a_gpu
+from tiers import late
 
 from densebench import options
 from densebench.datasets.dataset import Item
@@ -32,7 +33,7 @@ from densebench.evaluation.protocol import Run
 __all__ = ["backbone", "empty_cache"]  # fixtures
 
 
-@pytest.mark.parametrize("pca", [None, 5])
+@pytest.mark.parametrize("pca", late([None, 5], 5))
 @pytest.mark.parametrize(
     "other",
     [{"scale": np.linspace(-3, 4, WIDTH), "shift": 20.0}, {"order": (3, 0, 7, 11, 1, 5, 2, 4, 10, 9, 8, 6)}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiers import late
 
 from densebench.evaluation.protocol import shown_in_pictures
 from densebench.evaluation.run import evaluate
@@ -41,7 +42,7 @@ def test_a_finished_record_is_drawn_and_its_scores_stay(run, protocol, capfd):
     assert again["run"]["started"] == scored["run"]["started"]  # no score was made anew
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", late(PROTOCOLS, "incontext"))
 def test_the_pictures_are_those_that_a_run_draws(run, protocol, tmp_path):
     _, at_once = run(protocol, visualise="2")
     [folder] = (tmp_path / "results" / "pictures").iterdir()

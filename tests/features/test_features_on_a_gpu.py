@@ -78,7 +78,7 @@ def test_features_are_those_of_the_cpu_and_no_batch_makes_the_host_wait(patches,
     assert total == {WAIT: 0, TO_HOST: 0, TO_DEVICE: 0, OVERLAPPED: batches}, cuda.table()
 
 
-@pytest.mark.parametrize("patches", [None, KEPT], ids=["all", "chosen"])
+@pytest.mark.parametrize("patches", [pytest.param(None, marks=pytest.mark.slow), KEPT], ids=["all", "chosen"])
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_features(patches, own_cache, cuda, monkeypatch, capsys):
     expected = features("cpu", patches)
     own_cache("gpu")

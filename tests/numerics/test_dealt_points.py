@@ -12,6 +12,7 @@ import pytest
 import torch
 from point_sets import as_on_a_gpu, blobs, normal, seeded
 from processes_as_threads import in_threads
+from tiers import late_rows
 
 from densebench.numerics import dealt_points
 from densebench.numerics.dealt_points import Deal, dealt_rows
@@ -120,7 +121,7 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize(("size", "run"), [(2, 9), (3, 16)])
+@pytest.mark.parametrize(("size", "run"), late_rows([(2, 9), (3, 16)], (3, 16)))
 @pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_clusters_are_those_of_one_process(given, size, run):
     points, problems = blobs(310, 20, 12, 2.0)[0] + 3, ((5, 0), (5, 1), (20, 0))

@@ -7,6 +7,7 @@ import torch
 from heads_alone import CLASSES, FACTORS, RATES, SEEDS, SIZE, WIDTH, batch, heads
 from logistic_by_loops import random_weights, soft_rows
 from processes_as_threads import in_threads
+from tiers import late
 
 from densebench.evals.vos.scoring import portions
 from densebench.numerics import sgd_layers
@@ -37,7 +38,7 @@ def test_a_loss_over_divided_rows(size):
         assert torch.equal(gradients, expected[1])
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", late(SIZES, 2, 8))
 def test_a_fit_to_divided_rows(size):
     x, y = soft_rows(53, 6, 4, dtype=torch.float32)
     parts = list(zip(x.split(10), y.split(10), strict=True))

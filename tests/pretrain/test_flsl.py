@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from flsl_reference import CONTEXT, IMAGES, SMALL, TEMP, build_all, restated, seen
+from tiers import late
 
 from densebench import catalog
 from densebench.errors import UserError
@@ -24,7 +25,10 @@ def volume_of(p):
     return sum(share * share.log() for share in mean) + math.log(len(mean))
 
 
-@pytest.mark.parametrize("given", [{}, {"queries": "random"}, {"local_crops": 0}, {"window": 3}, {"student_temp": 0.3}])
+GIVEN = [{}, {"queries": "random"}, {"local_crops": 0}, {"window": 3}, {"student_temp": 0.3}]
+
+
+@pytest.mark.parametrize("given", late(GIVEN, *GIVEN[:3]))
 def test_the_three_terms_and_their_gradients(given):
     chosen, objective, student, teacher = build_all(**given)
     views = seen(chosen)

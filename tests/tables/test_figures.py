@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from table_files import BACKBONE, PRETRAIN, read
+from tiers import late
 
 from densebench.tables.carrying_out import carry_out
 from densebench.tables.cells import Places, cells
@@ -194,7 +195,7 @@ def test_points_are_means_over_epochs_or_those_of_steps():
     assert points_of(log, "x", "step") == ([1, 2, 4], [1, 3, 8])
 
 
-@pytest.mark.parametrize("kind", ["similarity", "attention", "embedding"])
+@pytest.mark.parametrize("kind", late(["similarity", "attention", "embedding"], "attention"))
 def test_maps_are_drawn_of_every_vit(kind, tmp_path):
     pixels = '[[backbone]]\nspec = "pixels:16"\nname = "pixels"\n'
     work = Work(tmp_path, TWO + pixels + MAPS.replace("KIND", kind))

@@ -40,7 +40,7 @@ class Watch(TorchFunctionMode):
         super().__exit__(*error)
 
 
-@pytest.mark.parametrize("method", late(METHODS, "dino", "croc"))
+@pytest.mark.parametrize("method", late(METHODS, "croc"))
 def test_a_training_step_uses_fused_attention_in_every_block(method, tmp_path):
     with Watch() as watch:
         train(method, tmp_path / "run", steps=1)
@@ -49,7 +49,7 @@ def test_a_training_step_uses_fused_attention_in_every_block(method, tmp_path):
     assert not watch.masked and not watch.maps
 
 
-@pytest.mark.parametrize("layer", ["last", "2,5", "key", "attention"])
+@pytest.mark.parametrize("layer", late(["last", "2,5", "key", "attention"], "last", "attention"))
 def test_features_use_fused_attention_in_every_block(layer):
     """Also those that are the class token's attention: one row of the map, of the last block alone, is computed beside it."""
     backbone = load_backbone("random:test_vit", layer=layer)

@@ -38,7 +38,7 @@ def scored(name, preset, given, backbone, dataset):
     return [(score.metric, score.variant, score.value) for score in evaluator.run(backbone, dataset, Run(limit=2))]
 
 
-@pytest.mark.parametrize("name", late(PROTOCOLS, "probes", "linear", "incontext"))
+@pytest.mark.parametrize("name", late(PROTOCOLS, "linear", "incontext"))
 def test_a_run_without_a_key_takes_nothing_of_another(name, tmp_path, monkeypatch):
     preset, given = PROTOCOLS[name]
     protocol = name if name == "incontext" else "linear"

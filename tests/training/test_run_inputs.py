@@ -100,7 +100,7 @@ def images(folder, count):
 SLOW = [pytest.param(2, cache, marks=pytest.mark.slow) for cache in ("none", "gpu", "ram")]
 
 
-@pytest.mark.parametrize(("workers", "cache"), [(0, "none"), (0, "ram"), (0, "gpu"), *SLOW])
+@pytest.mark.parametrize(("workers", "cache"), [(0, "ram"), (0, "gpu"), *SLOW])
 def test_workers_and_cache_change_nothing(cache, workers, tmp_path, plain):
     folder = tmp_path / "images"
     shutil.copytree(plain[0], folder)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from drawn_together import FLIP, GLOBAL, GREY, HEIGHT, JITTER, LOCAL, NECO, SIGMA, SIZES, SOLARISE, WIDTH, drawn, near
 from scipy import stats
+from tiers import late, late_rows
 
 from densebench.training.augmentation import ViewSpec, draw_views
 
@@ -58,7 +59,7 @@ def test_crops_of_crops_of_tiny_images_keep_a_pixel(width, height):
     assert is_inside(tables[:, 2], tables[:, 1]).all()
 
 
-@pytest.mark.parametrize("scale", [(0.5, 1.0), (0.1, 0.4)])
+@pytest.mark.parametrize("scale", late([(0.5, 1.0), (0.1, 0.4)], (0.1, 0.4)))
 @pytest.mark.parametrize(
     ("width", "height", "teacher"),
     [(1200, 1200, (0, 0, 1200, 1200)), (1200, 2400, (400, 0, 1600, 1200)), (2600, 1200, (0, 500, 1200, 1600))],
@@ -115,9 +116,12 @@ def test_a_view_inside_or_like_another_leaves_the_other_as_it_would_be():
             assert np.array_equal(found[0], alone)
 
 
+HALVES = [(0.5, 0.0, (0.1, 0.2)), (0.9, 0.1, (0.2, 0.8)), (0.3, 0.6, (1.0, 0.0)), (0.0, 0.0, (0.5, 0.5))]
+
+
 @pytest.mark.parametrize(
     ("blur", "solarise", "other"),
-    [(0.5, 0.0, (0.1, 0.2)), (0.9, 0.1, (0.2, 0.8)), (0.3, 0.6, (1.0, 0.0)), (0.0, 0.0, (0.5, 0.5))],
+    late_rows(HALVES, HALVES[1]),
 )
 def test_blur_and_solarise_go_together_by_halves(blur, solarise, other):
     tables = drawn([ViewSpec(32, GLOBAL, blur=blur, solarise=solarise, other=other)], 5000)[:, 0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from drawn_together import FLIP, GLOBAL, GREY, HEIGHT, JITTER, LEFT, LOCAL, NECO, SIGMA, SIZES, TOP, WIDTH, drawn, near
 from scipy import stats
+from tiers import late, late_rows
 
 from densebench.errors import UserError
 from densebench.training import augmentation
@@ -61,7 +62,7 @@ def test_views_that_depend_on_nothing_are_drawn_one_by_one(recipes, width, heigh
 
 
 @pytest.mark.parametrize("attempts", [None, 1])
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("width", "height"), late_rows(SIZES, *SIZES[:2]))
 def test_every_later_view_overlaps_the_global_ones(monkeypatch, width, height, attempts):
     """Strictly more than 2 % and 1 % of the image; with a single attempt it is the move that sees to it."""
     if attempts:
@@ -108,7 +109,7 @@ def test_small_views_of_long_images_meet(monkeypatch, width, height, attempts):
         assert is_as_near_as_can_be(tables[:, 1], [tables[:, 0]], width, height).mean() > 0.6
 
 
-@pytest.mark.parametrize("meets", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("meets", late([(0,), (1,), (0, 1)], (0, 1)))
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (40, 1000), (90, 31)])
 def test_what_cannot_be_met_is_moved_to_the_middle(meets, width, height):
     """The earlier views are too small for it. The centre ends as near to that of their intersection as the image lets it."""
