@@ -12,8 +12,10 @@ from PIL import Image
 from small_runs import same, tensors, train
 from told_probes import told
 
+from densebench.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
+from densebench.features.extract import Normalisation
 from densebench.files.logs import read_log
 from densebench.training import loop
 
@@ -72,10 +74,18 @@ def test_a_probe_of_data_that_are_not_there_is_refused_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
-def test_a_real_probe_scores_the_teacher(tmp_path):
+def test_a_real_probe_scores_the_teacher_in_the_colours_of_its_training(tmp_path, monkeypatch):
+    seen, normalise = set(), Normalisation.__call__
+
+    def noted(statistics, images):
+        seen.add((statistics.mean, statistics.std))
+        return normalise(statistics, images)
+
+    monkeypatch.setattr(Normalisation, "__call__", noted)
     run = train("dino", tmp_path / "run", steps=3, probe="scenes:12", probe_every=1)
     [value] = [float(row["probe_miou"]) for row in read_log(run / "log.csv") if "probe_miou" in row]
     assert 0 < value < 60
+    assert seen == {(IMAGENET_MEAN, IMAGENET_STD)}
 
 
 def test_broken_files_are_named_and_counted(tmp_path, capsys):
