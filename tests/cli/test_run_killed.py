@@ -91,6 +91,12 @@ def wait_for(condition, seconds=180):
         time.sleep(0.05)
 
 
+def start_until(here, condition):
+    process = here.start()
+    wait_for(condition)
+    return process
+
+
 def kill(here, process):
     """End a run and its cells at once, as when the machine goes down."""
     os.killpg(process.pid, signal.SIGKILL)
@@ -98,16 +104,15 @@ def kill(here, process):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.communicate()
+    wait_for(lambda: not here.running())
 
 
 def test_killed_in_the_middle_and_ended_by_two_runs_at_once_it_writes_the_records_of_eval(tmp_path):
     here = Here(tmp_path, TABLE)
-    for moment in (lambda: any(note.get("total") for note in here.notes()), lambda: "done" in here.words()):
-        process = here.start()
-        wait_for(moment)
-        kill(here, process)
-    wait_for(lambda: "running" not in here.words())
+    began, one_done = lambda: any(note.get("total") for note in here.notes()), lambda: "done" in here.words()
+    kill(here, start_until(here, began))
     assert "interrupted" in here.words()
+    kill(here, start_until(here, one_done))
     missing = sum(word != "done" for word in here.words())
     before = set(here.folder.jobs.iterdir())
     both = [here.start(DENSEBENCH_CACHE=str(tmp_path / name)) for name in ("cache", "other cache")]
