@@ -72,9 +72,9 @@ def fastest(protocol, processes, threads, arguments):
 
 
 def values(scores):
-    """The values of scores, with the classes' and the bootstrap's."""
+    """The values of scores, with those of classes."""
     of_classes = [[value for value in (score.get("per_class") or {}).values() if value is not None] for score in scores]
-    return [[score["value"], *each, *score.get("bootstrap", ())] for score, each in zip(scores, of_classes, strict=True)]
+    return [[score["value"], *each] for score, each in zip(scores, of_classes, strict=True)]
 
 
 def apart(some, others):
