@@ -62,8 +62,8 @@ def run(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A rehearsal: arch=test_vit, data=scenes, limit=8, or any option of a method or a protocol, in every entry that "
-            "has it; its results stay apart; repeatable.",
+            help="A rehearsal: arch=test_vit, data=scenes, epochs=1, iterations=2, limit=8, or any other option of a method or a "
+            "protocol, in every entry that has it; its results stay apart; repeatable.",
         ),
     ] = None,
 ) -> None:

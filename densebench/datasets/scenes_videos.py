@@ -36,8 +36,8 @@ def render(split: str, index: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
     draw = Draw(VERSION, SEEDS[split], index)
     drift, order, ground = draw.uniform(-DRIFT, DRIFT, (2,)), draw.order(4), draw.integer(len(STUFF))
     count = OBJECTS[0] + draw.integer(OBJECTS[1] - OBJECTS[0] + 1)
-    shown = [(y - frame * drift[0]).ravel(), (x - frame * drift[1]).ravel()]
-    canvas = paint(Draw(VERSION, SEEDS[split], index, 0), STUFF[ground], *shown, (6, 12)).reshape(SIZE, SIZE, 3)
+    down, across = (y - frame * drift[0]).ravel(), (x - frame * drift[1]).ravel()
+    canvas = paint(Draw(VERSION, SEEDS[split], index, 0), STUFF[ground], down, across, (6, 12)).reshape(SIZE, SIZE, 3)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for number, quarter in enumerate(order[:count], 1):
         own = Draw(VERSION, SEEDS[split], index, number)

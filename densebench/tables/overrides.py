@@ -123,15 +123,14 @@ def _evaluation(entry: EvaluationEntry, key: str, value: Any) -> EvaluationEntry
 
 def _within_limit(entry: EvaluationEntry, limit: int) -> Mapping[str, Any]:
     """Return the options of an entry without points that so few images may not have."""
-    fewer = {}
+    options = dict(entry.options)
     for axis in COUNTING:
         flag = entry.kind.flags.get(axis)
         if flag is not None and flag.kind == "axis" and flag.is_list:
-            values = list(entry.options.get(axis, flag.default))
-            fewer[axis] = [value for value in values if value <= limit] or [1]
-            if fewer[axis] == values:
-                del fewer[axis]
-    return {**entry.options, **fewer}
+            values = options.get(axis, flag.default)
+            if any(value > limit for value in values):
+                options[axis] = [value for value in values if value <= limit] or [1]
+    return options
 
 
 def _figure(entry: FigureEntry, key: str, value: Any) -> FigureEntry:
