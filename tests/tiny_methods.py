@@ -20,6 +20,8 @@ BATCH = 4
 HINTS = {"reference_fraction": 0.2, "queue_size": 64, "batch_size": BATCH, "workers": 0, "keep": 9, "seed": 0}
 ELSEWHERE = {"device", "compile", "lr_batch"}
 """Options that no variant flips: the device is what is compared, nothing is compiled on it, and a scale is no path."""
+SHARED = {"cache", "decoder"}
+"""Options of the loop around every method, which no method sees: they are flipped for the first method alone."""
 TEXTS = {"probe": "scenes:4"}
 """Values to try of options that take a text, beside those that take `ckpt:DIR`."""
 
@@ -65,7 +67,10 @@ def paths(method):
                 taken.append(path)
     kind = catalog.load("methods", method, entry.presets[0])
     first = build(kind, method, entry.presets[0], "official", None, tiny(method, entry.presets[0]))
+    is_first = method == next(iter(catalog.entries("methods")))
     for flag in options.flags(kind):
+        if flag.name in SHARED and not is_first:
+            continue
         for value in _others(flag, getattr(first, flag.name)):
             if all(path.get(flag.name) != _path(flag, value) for path in taken):
                 found[f"{flag.name} {value}"] = {flag.name: value}

@@ -60,16 +60,21 @@ def fits(flag, value):
     return True
 
 
+SHARED = {"decoder": (), "precision": ("bf16",)}
+"""Options of the extraction, which no protocol sees, and the values that are tried for another protocol than the first."""
+
+
 def paths(name):
     """Return the ways to run a protocol, by name, as further arguments of `tiny`: every preset, then every other switch."""
     entry, found = catalog.find("protocols", name), {}
+    is_first = name == next(iter(catalog.entries("protocols")))
     for part in entry.parts:
         kind = catalog.load("protocols", name, part.presets[0])
         found |= {preset: {"preset": preset} for preset in part.presets}
         for flag in options.flags(kind):
             tried = [kind.presets[preset].get(flag.name, flag.default) for preset in part.presets]
             for value in _others(flag, tried[0]):
-                if value not in tried:
+                if value not in tried and (is_first or value in SHARED.get(flag.name, (value,))):
                     found[f"{part.presets[0]} {flag.name} {value}"] = {"preset": part.presets[0], flag.name: value}
     return found
 

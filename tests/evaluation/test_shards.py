@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_protocols import PRESETS, fits, tiny
+from tiny_protocols import fits, tiny
 
-from densebench import options
+from densebench import catalog, options
 from densebench.errors import UserError
 from densebench.evaluation.run import evaluate
 from densebench.results.merging import merge
@@ -50,8 +50,16 @@ def test_shards_make_the_record_of_one_run(tmp_path):
     assert one == merged
 
 
+ENDS = {
+    (name, preset)
+    for name, entry in catalog.entries("protocols").items()
+    for part in (entry, *entry.others)
+    for preset in (part.presets[0], part.presets[-1])
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "preset"), PRESETS)
+@pytest.mark.parametrize(("name", "preset"), sorted(ENDS))
 def test_shards_of_every_protocol_make_the_record_of_one_run(name, preset, tmp_path, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
     case = swept(name, preset, tmp_path)
