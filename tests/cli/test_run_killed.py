@@ -29,12 +29,25 @@ protocol = "incontext"
 datasets = ["scenes"]
 fractions = [1, 8]
 seeds = 1
+limit = 16
 [[evaluation]]
 protocol = "kmeans"
 datasets = ["scenes"]
-seeds = 2
+seeds = 1
+limit = 16
 """
-TOGETHER = TABLE.replace("[[evaluation]]", "[[evaluation]]\nprocesses = 2", 1)
+TOGETHER = """
+[[backbone]]
+spec = "random:test_vit"
+name = "net"
+[[evaluation]]
+protocol = "incontext"
+datasets = ["scenes"]
+fractions = [1, 8]
+seeds = 1
+limit = 16
+processes = 2
+"""
 OWN_GROUP = "import os, signal; os.setsid(); signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 pytestmark = pytest.mark.slow
