@@ -137,7 +137,7 @@ def _show_needs(cells: Sequence[Cell], places: Places, trial: bool, as_json: boo
 
 
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
-    """Print the states; on a terminal, show them until all cells are done or Ctrl-C comes."""
+    """Print the states; on a terminal, show them until nothing is left to run, or Ctrl-C comes."""
     from densebench.tables.display import as_json as json_of
     from densebench.tables.display import line, summary
     from densebench.tables.states import states
@@ -150,7 +150,7 @@ def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json
     else:
         with _live(title) as show:
             show(found)
-            while any(state.word != "done" for state in found):
+            while any(state.word not in ("done", "failed", "blocked") for state in found):
                 time.sleep(REFRESH)
                 found = states(cells, folder)
                 show(found)

@@ -11,11 +11,8 @@ from typing import Any
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 from densebench.flag import Flag
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Row, Table
+from densebench.tables.entries import READING, BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Row, Table
 from densebench.training.request import Data, Init
-
-READING = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0}
-"""How a backbone is read where the table does not say."""
 
 PRETRAIN = ("method", "data", "data_root", "preset", "variant", "init", "weights", "seed", "limit", "output")
 EVALUATION = (

@@ -10,6 +10,8 @@ from typing import Any
 from densebench.flag import Flag
 from densebench.user_code import file_code
 
+READING: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0, "mean": None, "std": None}
+"""How a backbone is read where the table does not say."""
 PRETRAIN = "pretrain:"
 """How a spec begins that means the checkpoint of a pretraining of the same file."""
 Row = Mapping[str, str] | list[Mapping[str, str]]
@@ -34,6 +36,8 @@ class BackboneEntry:
     pos_embed: str = "auto"
     role: str = "teacher"
     seed: int = 0
+    mean: str | None = None
+    std: str | None = None
     row: Row = field(default_factory=dict)
     where: str = ""
 
@@ -44,7 +48,7 @@ class BackboneEntry:
 
     def work(self) -> dict[str, Any]:
         """Return what decides its features, as JSON values; of a checkpoint, what it is read by."""
-        reading = {"layer": self.layer, "pos_embed": self.pos_embed, "role": self.role, "seed": self.seed}
+        reading = {key: getattr(self, key) for key in READING}
         file = {"weights": self.weights, "sha256": self.sha256}
         return {"spec": self.spec, **file, **reading, **_own_code(self.spec)}
 

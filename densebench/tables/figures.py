@@ -24,7 +24,8 @@ from densebench.pictures.canvas import save
 from densebench.pictures.curves import line_chart
 from densebench.pictures.sheet import Row, sheet
 from densebench.results import record as records
-from densebench.tables.cells import READING, Cell
+from densebench.tables.cells import Cell
+from densebench.tables.entries import READING
 from densebench.tables.figure_maps import Shown, columns_of, head_of, rows_of
 from densebench.tables.states import TableFolder, done_of_wanted
 

@@ -80,6 +80,16 @@ def _layer(value: Any) -> str:
     return _matching(LAYERS)(",".join(map(str, values)))
 
 
+def _colours(value: Any) -> str:
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value)
+    ):
+        raise ValueError(value)
+    return ",".join(map(str, value))
+
+
 def one_of(*words: str) -> Callable[[Any], str]:
     """Return a function that reads one of some words. It raises ValueError for anything else."""
     return _matching(re.compile("|".join(words)))
@@ -118,11 +128,13 @@ WEIGHTS: Mapping[str, Key] = {
 ROW = Key(
     _rows, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}, or a list of these'
 )
+COLOURS = Key(_colours, "three numbers, for red, green and blue, such as [0.485, 0.456, 0.406]")
 
 BACKBONE: Mapping[str, Key] = {
     "spec": TEXT, **WEIGHTS, "name": NAME,
     "layer": Key(_layer, "last, query, key, value, attention, or numbers of blocks"),
     "pos_embed": _one_of(POSITIONS), "role": _one_of(ROLES), "seed": SEED, "row": ROW,
+    "mean": COLOURS, "std": COLOURS,
 }  # fmt: skip
 PRETRAIN: Mapping[str, Key] = {
     "name": NAME, "method": TEXT, "preset": TEXT, "data": NAMES, "variant": _one_of(("official", "paper")), "init": TEXT,

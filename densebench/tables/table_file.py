@@ -5,7 +5,7 @@
     [[backbone]]
     spec = "timm:vit_small_patch16_224"          # or pretrain:NAME, the checkpoint of a pretraining of this file
     weights = "dino_deitsmall16_pretrain.pth"    # relative to --weights-dir; url and sha256 say where it comes from
-    name = "DINO ViT-S/16"                       # also layer, pos_embed, role, seed, row
+    name = "DINO ViT-S/16"                       # also layer, pos_embed, role, seed, mean, std, row
     [[pretrain]]                                 # its checkpoint is a backbone, too
     method = "cribo"
     data = ["coco"]                              # also preset, variant, init, weights, seed, limit, and options of the method
@@ -40,7 +40,16 @@ from densebench.console import one_line
 from densebench.errors import UserError, unknown
 from densebench.tables import keys
 from densebench.tables.cells import check_distinct
-from densebench.tables.entries import PRETRAIN, BackboneEntry, EvaluationEntry, FigureEntry, MissingEntry, PretrainEntry, Table
+from densebench.tables.entries import (
+    PRETRAIN,
+    READING,
+    BackboneEntry,
+    EvaluationEntry,
+    FigureEntry,
+    MissingEntry,
+    PretrainEntry,
+    Table,
+)
 from densebench.tables.figure_keys import read_figure
 from densebench.tables.keys import within
 from densebench.tables.known import Known
@@ -128,7 +137,7 @@ def _backbone(where: str, entry: Mapping[str, Any]) -> BackboneEntry:
             check_form(spec)
         if weights is not None and not spec.startswith("timm:"):
             raise UserError(f'weights = {weights} goes with spec = "timm:NAME", not with {spec}')
-        reading = [f"{key}={values[key]}" for key in ("layer", "pos_embed", "role", "seed") if key in values]
+        reading = [f"{key}={values[key]}" for key in READING if key in values]
         name = " ".join([spec, *([Path(weights).name] if weights else []), *reading])
         return BackboneEntry(**{"name": name, **values, "where": where})
 

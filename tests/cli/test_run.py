@@ -92,7 +92,8 @@ def test_wrong_input_is_one_line(call, words, message):
     assert message in call(*words).error
 
 
-def test_the_states_on_a_terminal_follow_what_happens_until_ctrl_c(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("last", "status"), [("interrupted", 130), ("failed", 2)])
+def test_the_states_on_a_terminal_follow_what_happens_until_nothing_is_left_or_ctrl_c(tmp_path, monkeypatch, last, status):
     (tmp_path / "small.toml").write_text(TABLE)
     made = cells(read_table(tmp_path / "small.toml"), Places())
     folder = TableFolder(tmp_path / "results", "small")
@@ -102,16 +103,19 @@ def test_the_states_on_a_terminal_follow_what_happens_until_ctrl_c(tmp_path, mon
         pictures.append(terminal.getvalue()[sum(map(len, pictures)) :])
         if len(pictures) > len(made):
             raise KeyboardInterrupt
-        folder.note(made[len(pictures) - 1], {"state": "failed", "started": "now", "problem": f"why {len(pictures)}"})
+        state = last if len(pictures) == len(made) else "failed"
+        folder.note(made[len(pictures) - 1], {"state": state, "started": "now", "problem": f"why {len(pictures)}", "users": True})
 
     for name, value in (("COLUMNS", "100"), ("LINES", "30"), ("TERM", "xterm"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(time, "sleep", pass_a_second)
     monkeypatch.setattr(sys.modules["densebench.cli.run"], "REFRESH", 0.0)  # the package has the function by that name
-    assert command_line.call("run", "small.toml", "--status", folder=tmp_path, out=terminal).status == 130
+    assert command_line.call("run", "small.toml", "--status", folder=tmp_path, out=terminal).status == status
+    pictures.append(terminal.getvalue()[sum(map(len, pictures)) :])
     found = [re.findall(r"of 2 cells done, (.*?) *$", picture, re.MULTILINE) for picture in pictures]
-    assert found == [["2 waiting"], ["1 failed, 1 waiting"], ["2 failed"]]
-    assert [word in pictures[2] for word in ("why 1", "why 2", "waiting", CURSOR_UP)] == [True, True, False, True]
+    ended = "2 failed" if last == "failed" else "1 failed, 1 interrupted"
+    assert found[:3] == [["2 waiting"], ["1 failed, 1 waiting"], [ended]]
+    assert [word in pictures[2] for word in ("why 1", "waiting", CURSOR_UP)] == [True, False, True]
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from table_files import BACKBONE, EVALUATION, PRETRAIN, SMALL, read
 import densebench
 from densebench.tables.cells import Places, cells
 
-TINY = BACKBONE + EVALUATION + "limit = 4\nclusters = [2]\nseeds = 1\nimage_size = 32\nmask_size = 32\n"
+READ = "mean = [0.1, 0.2, 0.3]\n"
+TINY = BACKBONE + READ + EVALUATION + "limit = 4\nclusters = [2]\nseeds = 1\nimage_size = 32\nmask_size = 32\n"
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_the_command_of_a_cell_makes_its_record(tmp_path):
     made = json.loads(done.out)
     assert record["id"] == made["id"]
     assert record["scores"] == made["scores"]
-    assert record["backbone"]["name"] == "net"
+    assert record["backbone"]["name"] == "net" and record["backbone"]["mean"] == [0.1, 0.2, 0.3]
 
 
 def test_the_command_of_a_pretraining_is_its_request(tmp_path):

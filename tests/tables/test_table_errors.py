@@ -29,6 +29,10 @@ WRONG = {
     "an unknown kind of backbone": (NET.replace("random:", "ramdom:"), "did you mean 'random:test_vit'"),
     "weights of another kind": (BACKBONE + 'weights = "x.pth"\n' + EVALUATION, 'weights = x.pth goes with spec = "timm:NAME"'),
     "a wrong digest": (NET + BACKBONE + 'sha256 = "abc"\n', "[[backbone]] 2: sha256 = abc: it takes 64 hexadecimal digits"),
+    "two colours": (
+        BACKBONE + "std = [0.5, 0.5]\n" + EVALUATION,
+        "std = [0.5, 0.5]: it takes three numbers, for red, green and blue",
+    ),
     "a name in two lines": (NET.replace('"net"', r'"n\net"'), "name = n et: it takes a text that is not empty, in one line"),
     "an empty name": (NET.replace('"net"', '" "'), "it takes a text that is not empty"),
     "an unknown column": (
