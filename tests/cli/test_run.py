@@ -92,7 +92,7 @@ def test_wrong_input_is_one_line(call, words, message):
     assert message in call(*words).error
 
 
-@pytest.mark.parametrize(("last", "status"), [("interrupted", 130), ("failed", 2)])
+@pytest.mark.parametrize(("last", "status"), [("interrupted", 130), ("failed", 0)])
 def test_the_states_on_a_terminal_follow_what_happens_until_nothing_is_left_or_ctrl_c(tmp_path, monkeypatch, last, status):
     (tmp_path / "small.toml").write_text(TABLE)
     made = cells(read_table(tmp_path / "small.toml"), Places())
