@@ -60,6 +60,7 @@ class Entry:
     options: tuple[Flag, ...] = field(default=(), repr=False)
     others: tuple[Entry, ...] = ()
     takes: str = ""
+    needs_background: bool = False
 
     @property
     def parts(self) -> tuple[Entry, ...]:
@@ -262,7 +263,8 @@ def _from_source(kind: Kind, location: Location, read: dict[tuple[str, str], Any
 
 def _from_node(location: Location, source: Source, node: SourceClass, presets: tuple[str, ...]) -> Entry:
     path, flags = source.file(node.module) or location.path, tuple(node.flags.values())
-    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags, takes=node.text("takes"))
+    data = {"takes": node.text("takes"), "needs_background": node.text("needs_background") == "True"}
+    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags, **data)  # type: ignore[arg-type]
 
 
 def _from_classes(kind: Kind, location: Location) -> list[Entry]:
@@ -298,5 +300,5 @@ def described(location: Location, kind: type) -> Entry:
             raise UserError(f"{path}: {error}") from error
     own_doc = "" if (kind.__doc__ or "").startswith(f"{kind.__name__}(") else kind.__doc__ or ""
     title = inspect.cleandoc(module.__doc__ or own_doc).partition("\n")[0]
-    takes = str(getattr(kind, "takes", ""))
-    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags, takes=takes)
+    data = {"takes": str(getattr(kind, "takes", "")), "needs_background": bool(getattr(kind, "needs_background", False))}
+    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags, **data)  # type: ignore[arg-type]

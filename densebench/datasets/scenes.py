@@ -235,6 +235,28 @@ class Scenes(Dataset):
         return digest(["scenes label", VERSION, item.name])
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScenesObjects(Scenes):
+    """The same images, with everything behind the objects as one background: for what looks for a foreground."""
+
+    name: str = "scenes-objects"
+    title: str = "Scenes with one background, generated (6 classes)"
+    classes: tuple[str, ...] = ("background", *THINGS)
+    mapping: str = f"scenes-objects-v{VERSION}"
+    background: int | None = 0
+
+    def label(self, item: Item) -> np.ndarray:
+        """Return the class of each pixel, uint8 [128, 128]: 0 behind all objects, 255 on their rims."""
+        label = super().label(item)
+        known = label != IGNORED
+        label[known] = np.maximum(label[known].astype(np.int64) - len(STUFF) + 1, 0)
+        return label
+
+    def label_digest(self, item: Item) -> str:
+        """Return the digest of the generator's version and the item's name, for this label."""
+        return digest(["scenes-objects label", VERSION, item.name])
+
+
 def key_of(item: Item) -> tuple[str, int]:
     """Return the split and the index of an item."""
     split, _, index = item.name.partition("-")

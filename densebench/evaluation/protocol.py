@@ -93,6 +93,8 @@ class Evaluator(ABC):
     """Named settings; the first is the default."""
     takes: ClassVar[str] = "label maps"
     """The kind of data set that it scores on: see `Dataset.kind`."""
+    needs_background: ClassVar[bool] = False
+    """Whether its data sets must have a background class; `--set data=scenes` takes scenes-objects then."""
     draws_later: ClassVar[bool] = True
     """Whether the pictures of a finished record can be drawn without training a head once more."""
     fine_tunes: ClassVar[bool] = False

@@ -55,10 +55,14 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class Kind:
-    """A method or a protocol: its options by name, the kind of labels that it takes, and the digest of the user's own code."""
+    """A method or a protocol: its options by name, the kind of labels that it takes, and the digest of the user's own code.
+
+    needs_background: whether these labels must have a background class.
+    """
 
     flags: Mapping[str, Flag]
     takes: str = ""
+    needs_background: bool = False
     code: str = ""
 
     def work(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Known:
         found, code = self._entry(kind, name)
         catalog.check_preset(found, name, preset)
         part = found.part(preset)
-        return Kind({flag.name: flag for flag in part.flags()}, part.takes, code)
+        return Kind({flag.name: flag for flag in part.flags()}, part.takes, part.needs_background, code)
 
     def labels(self, name: str) -> str:
         """Return the kind of labels of a known data set; "" for a path, which only opening it tells."""
@@ -56,16 +56,22 @@ class Known:
             self._kinds[name] = load_dataset(name).kind if name in self.datasets else ""
         return self._kinds[name]
 
-    def fitting(self, names: Sequence[str], takes: str) -> list[str]:
-        """Return those of some data sets whose labels are of the kind that a protocol takes ("": any), and paths.
+    def fitting(self, names: Sequence[str], kind: Kind) -> list[str]:
+        """Return those of some data sets that have the labels that a protocol takes, and paths.
 
         A data set with other labels stands for the first NAME-... that has such, as scenes does for scenes-boxes.
         """
         found = []
         for name in names:
             alike = [name, *(each for each in self.datasets if each.startswith(f"{name}-"))]
-            found += [each for each in alike if not takes or self.labels(each) in ("", takes)][:1]
+            found += [each for each in alike if self._fits(each, kind)][:1]
         return list(dict.fromkeys(found))
+
+    def _fits(self, name: str, kind: Kind) -> bool:
+        labels = self.labels(name)
+        if labels and kind.needs_background and load_dataset(name).background is None:
+            return False
+        return not kind.takes or labels in ("", kind.takes)
 
     def check_images(self, name: str) -> None:
         """Raise UserError for images to train on that are neither a known set nor written as a path."""

@@ -12,7 +12,7 @@ from densebench.console import notice, one_line
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import canonical_json
 from densebench.tables import keys
-from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, PretrainEntry, Table
+from densebench.tables.entries import BackboneEntry, EvaluationEntry, FigureEntry, Kind, PretrainEntry, Table
 from densebench.tables.known import Known
 
 DATA = ("data", "dataset", "datasets")
@@ -27,11 +27,11 @@ def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
     """Return the table with `KEY=VALUE` applied to every entry that takes the key, and with these in `rehearsal`.
 
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
-    only what is scored on. A protocol takes those data sets whose labels are of its kind (of `scenes`, scenes-boxes or
-    scenes-videos where it takes such) and keeps its own where there are none. limit: of the images, and so of fractions and of
-    numbers of neighbours. Any other key is an option of a method or a protocol and changes every entry that has it; a notice says
-    where none has, so that one command rehearses any table. What becomes the same by that gets seeds of its own. Raises UserError
-    for a key that no method and no protocol has, and for a value that an entry does not take.
+    only what is scored on. A protocol takes those data sets that have the labels that it needs (of `scenes`, scenes-boxes,
+    scenes-objects or scenes-videos where it needs such) and keeps its own where there are none. limit: of the images, and so of
+    fractions and of numbers of neighbours. Any other key is an option of a method or a protocol and changes every entry that has
+    it; a notice says where none has, so that one command rehearses any table. What becomes the same by that gets seeds of its
+    own. Raises UserError for a key that no method and no protocol has, and for a value that an entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():
@@ -166,12 +166,12 @@ def _with_data(table: Table, key: str, value: Any, known: Known) -> Table:
         known.check_labelled(name)
 
     def scored(entry: EvaluationEntry) -> EvaluationEntry:
-        fitting = tuple(known.fitting(names, entry.kind.takes))
+        fitting = tuple(known.fitting(names, entry.kind))
         return dataclasses.replace(entry, datasets=fitting) if fitting else entry
 
     def shown(entry: FigureEntry) -> FigureEntry:
         if "dataset" in entry.settings:
-            labelled = known.fitting(names, LABEL_MAPS)
+            labelled = known.fitting(names, Kind({}, LABEL_MAPS))
             return dataclasses.replace(entry, settings={**entry.settings, "dataset": labelled[0]}) if labelled else entry
         return entry if entry.evaluation is None else dataclasses.replace(entry, evaluation=scored(entry.evaluation))
 

@@ -86,6 +86,7 @@ class Unsupervised(Clustered):
     """Options of unsupervised segmentation; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
+    needs_background: ClassVar[bool] = True
     published_as: ClassVar[Mapping[str, str]] = dict.fromkeys(("leopart", "leopart-b8", "neco"), "unsupervised-cbfe-cd")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "leopart": S16,

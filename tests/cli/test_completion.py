@@ -44,8 +44,8 @@ def test_protocols_are_offered_without_torch(tmp_path):
 
 def test_names_are_offered(tab):
     assert tab("pretrain", "") == catalog.names("methods")
-    assert tab("eval", "--dataset", "sce") == ["scenes"]
-    assert tab("data", "get", "sce") == ["scenes"]
+    assert tab("eval", "--dataset", "camv") == ["camvid"]
+    assert tab("data", "get", "camv") == ["camvid"]
     assert "pixels:" in tab("eval", "--backbone", "")
     assert tab("ls", "m") == ["methods"]
     assert tab("leaderboard", "--format", "") == ["md", "csv", "tex", "html"]

@@ -1,4 +1,4 @@
-"""The scenes with boxes, and the videos of scenes."""
+"""The scenes with boxes, those with one background, and the videos of scenes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def test_a_mask_fills_its_box_and_has_its_area():
             pixels = np.repeat(np.arange(len(runs)) % 2, runs).reshape(128, 128).T
             rows, columns = np.nonzero(pixels)
             assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == box and len(rows) == area
+
+
+def test_one_background_is_behind_the_objects():
+    objects, scenes = load_dataset("scenes-objects"), load_dataset("scenes")
+    for item in scenes.items("val")[:10]:
+        found, label = objects.label(item), scenes.label(item)
+        names = ["background" if c < len(STUFF) else scenes.classes[c] for c in label[label != 255]]
+        assert [objects.classes[c] for c in found[label != 255]] == names
+        assert (found[label == 255] == 255).all() and objects.image_digest(item) == scenes.image_digest(item)
+        assert objects.label_digest(item) != scenes.label_digest(item)
+    assert objects.background == 0
 
 
 @pytest.mark.parametrize("key", GOLDEN)

@@ -92,10 +92,11 @@ def test_a_protocol_that_takes_other_labels_keeps_its_data(tmp_path):
     assert [each.datasets for each in read(tmp_path, VIDEOS, "data=davis2016").evaluations] == [("scenes",), ("davis2016",)]
 
 
-def test_scenes_are_videos_and_boxes_where_a_protocol_takes_these(tmp_path):
-    text = VIDEOS + '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
-    found = [each.datasets for each in read(tmp_path, text, "data=scenes").evaluations]
-    assert found == [("scenes",), ("scenes-videos",), ("scenes-boxes",)]
+def test_scenes_are_videos_boxes_or_objects_where_a_protocol_needs_these(tmp_path):
+    boxes = '[[evaluation]]\nprotocol = "bbox-knn"\ndatasets = ["imagenet-boxes"]\n'
+    foreground = '[[evaluation]]\nprotocol = "unsupervised"\ndatasets = ["voc"]\n'
+    found = [each.datasets for each in read(tmp_path, VIDEOS + boxes + foreground, "data=scenes").evaluations]
+    assert found == [("scenes",), ("scenes-videos",), ("scenes-boxes",), ("scenes-objects",)]
 
 
 def test_a_limit_leaves_out_numbers_of_neighbours_that_so_few_images_do_not_have(tmp_path):
