@@ -85,7 +85,7 @@ def run(
     folder = TableFolder(places.results, asked.name)
     title = asked.title or asked.name
     if dry_run:
-        _show_needs(cells, places, trial, as_json)
+        _show_needs(asked, cells, places, trial, as_json)
     elif status:
         _show_status(title, cells, folder, as_json)
     elif slurm is not None:
@@ -116,14 +116,15 @@ def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | No
     return dataclasses.replace(places, results=results / "rehearsals" / table.name, runs=places.runs / "rehearsals")
 
 
-def _show_needs(cells: Sequence[Cell], places: Places, trial: bool, as_json: bool) -> None:
+def _show_needs(table: Table, cells: Sequence[Cell], places: Places, trial: bool, as_json: bool) -> None:
     """Print what each cell needs and what of it is not there."""
     from densebench.tables import listing
     from densebench.tables.needs import needs
 
     found = needs(cells, places, trial=trial)
     if as_json:
-        print(json.dumps(listing.as_json(found)))
+        not_measured = [{"row": entry.row, "why": entry.why} for entry in table.missing]
+        print(json.dumps({**listing.as_json(found), "not_measured": not_measured}))
         return
     width = terminal_width()
     if width is None:
@@ -134,6 +135,12 @@ def _show_needs(cells: Sequence[Cell], places: Places, trial: bool, as_json: boo
         console = Console()
         for part in listing.render(found, width):
             console.print(part)
+    _show_not_measured(table)
+
+
+def _show_not_measured(table: Table) -> None:
+    for entry in table.missing:
+        notice(str(entry))
 
 
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
@@ -279,6 +286,7 @@ def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
         from densebench.results.against import against
 
         _show_board(against(whole, table.published, table.rows))
+        _show_not_measured(table)
     shown: dict[str, Any] = {
         "dataset": sorted({record["dataset"]["name"] for record in whole}),
         "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),

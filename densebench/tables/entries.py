@@ -167,6 +167,10 @@ class MissingEntry:
     why: str
     where: str = ""
 
+    def __str__(self) -> str:
+        rows = self.row if isinstance(self.row, list) else [self.row]
+        return f"nothing here measures {' or '.join(', '.join(row.values()) for row in rows) or 'the others'}: {self.why}"
+
 
 @dataclass(frozen=True)
 class Table:

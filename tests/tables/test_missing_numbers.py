@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import command_line
 import pytest
 
 from densebench.errors import UserError
@@ -31,6 +34,15 @@ def test_a_backbone_may_have_several_rows_and_swept_values_are_filled_into_each(
 def test_missing_numbers_are_read_with_their_reason(tmp_path):
     (entry,) = table(tmp_path, '[[missing]]\nrow = {method = "LOCA", pretrain_epochs = 600}\nwhy = "it is in JAX"\n').missing
     assert (entry.row, entry.why) == ({"method": "LOCA", "pretrain_epochs": "600"}, "it is in JAX")
+
+
+def test_a_dry_run_says_what_is_not_measured_and_why(tmp_path):
+    entry = '[[missing]]\nrow = [{method = "LOCA", backbone = "ViT-B/16"}, {method = "TimeT"}]\nwhy = "It is in JAX."\n'
+    table(tmp_path, entry)
+    said = command_line.call("run", "mine.toml", "--dry-run", folder=tmp_path).err
+    assert "nothing here measures LOCA, ViT-B/16 or TimeT: It is in JAX." in said
+    found = json.loads(command_line.call("run", "mine.toml", "--dry-run", "--json", folder=tmp_path).out)
+    assert [each["why"] for each in found["not_measured"]] == ["It is in JAX."]
 
 
 @pytest.mark.parametrize(
