@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from densebench.results.merging import Merged
 
 
 def merge(
@@ -18,10 +21,15 @@ def merge(
     ] = None,
 ) -> None:
     """Merge records by their ids, and make records of shards; what contradicts itself or is not whole is named and left out."""
-    from densebench.console import notice, warn
     from densebench.results.merging import merge as merged
 
-    done = merged(*results, into=into, prefer=prefer)
+    show(merged(*results, into=into, prefer=prefer))
+
+
+def show(done: Merged) -> None:
+    """Print what a merge did. Raises typer.Exit with status 2 where something was left out."""
+    from densebench.console import notice, warn
+
     for line in done.notices:
         notice(line)
     for line in done.problems:

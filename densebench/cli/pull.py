@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from densebench.cli import completing
+from densebench.cli.merge import show
 from densebench.errors import UserError
 
 SIDES = ("hub", "here")
@@ -35,15 +36,7 @@ def pull(
 
     source = Repository.read(repository)
 
-    from densebench.console import notice, warn
     from densebench.results.pulling import Side
     from densebench.results.pulling import pull as pulled
 
-    done = pulled(source, into, prefer=cast("Side | None", prefer))
-    for line in done.notices:
-        notice(line)
-    for line in done.problems:
-        warn(f"left out: {line}")
-    print(done)
-    if done.problems:
-        raise typer.Exit(2)
+    show(pulled(source, into, prefer=cast("Side | None", prefer)))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import together
 from processes_as_threads import in_threads
 from runs_of_clusters import RUNS, exact, of_kmeans, of_unsupervised, scores_of
 from tiers import late_rows
@@ -48,20 +44,10 @@ def alike(found, expected):
 def test_two_processes_equal_one(tmp_path):
     """They extract the features together too."""
     assert {name.split("/")[1] for name in RUNS} >= {*KMeans.presets, *Unsupervised.presets, *BboxKnn.presets}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    common |= {"DENSEBENCH_CACHE": str(tmp_path / "of two"), "PYTHONPATH": str(Path(__file__).parents[1])}
-    begun = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)], env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=600) for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], said
+    folder = tmp_path / "two"
+    folder.mkdir()
+    ends = together.run(["-c", SCRIPT, str(tmp_path)], 2, folder)
+    assert [end.status for end in ends] == [0, 0], ends
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     for name in RUNS:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import together
 import torch.distributed as dist
 from growing import FEW, LIMIT, Net
 
@@ -55,20 +51,8 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    common |= {"DENSEBENCH_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(Path(__file__).parents[1])}
-    begun = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)], env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=300) for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], said
+    ends = together.run(["-c", SCRIPT, str(tmp_path)], 2, tmp_path)
+    assert [end.status for end in ends] == [0, 0], ends
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["alone"] == first["both"] == first["all"][0] == first["after"] and first["size"] == second["size"] == 2
     assert second["both"] is None and "alone" not in second

@@ -7,12 +7,10 @@ import io
 import json
 
 import pytest
-from table_files import BACKBONE, EVALUATION, PRETRAIN, read
+from table_files import BACKBONE, EVALUATION, PRETRAIN
 
 from densebench.tables import presence
-from densebench.tables.cells import Places, cells
 from densebench.tables.listing import as_json, render, summary, summary_lines
-from densebench.tables.needs import needs
 from densebench.tables.presence import CELL, DATA, OPTION, PACKAGE, WEIGHTS
 
 SMALL = EVALUATION + "limit = 4\nclusters = [2]\nseeds = 1\nimage_size = 32\nmask_size = 32\n"
@@ -20,24 +18,7 @@ INCONTEXT = '[[evaluation]]\nprotocol = "incontext"\ndatasets = ["scenes"]\nimag
 WEIGHED = BACKBONE.replace("random:", "timm:") + 'weights = "net.pth"\nurl = "https://example.org/net.pth"\n'
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def places(tmp_path):
-    return Places(tmp_path / "results", tmp_path / "runs", tmp_path, tmp_path / "data")
-
-
-@pytest.fixture
-def of(tmp_path, places):
-    """A function that returns what the cells of a table need, from the text of its file."""
-
-    def find(text, **given):
-        return needs(cells(read(tmp_path, text), places), places, **given)
-
-    return find
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_cell_that_lacks_nothing_can_run_and_its_storage_is_known(of):

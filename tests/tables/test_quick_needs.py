@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from table_files import BACKBONE, EVALUATION, PRETRAIN, read
+from table_files import BACKBONE, EVALUATION, PRETRAIN
 
 import densebench
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.loading import load_backbone
-from densebench.tables.cells import Places, cells
 from densebench.tables.listing import render, summary, summary_lines
-from densebench.tables.needs import needs
 from densebench.tables.speeds import work_ratio
 
 SMALL = EVALUATION + "limit = 4\nclusters = [2]\nseeds = 1\nimage_size = 32\nmask_size = 32\n"
 TINY = PRETRAIN + 'preset = "tiny"\nlimit = 8\narch = "test_vit"\nbatch_size = 4\nsteps = 4\ndevice = "cpu"\n'
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def places(tmp_path):
-    return Places(tmp_path / "results", tmp_path / "runs", tmp_path, tmp_path / "data")
-
-
-@pytest.fixture
-def of(tmp_path, places):
-    """A function that returns what the cells of a table need, from the text of its file."""
-
-    def find(text, **given):
-        return needs(cells(read(tmp_path, text), places), places, **given)
-
-    return find
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def scored(places, **more):
