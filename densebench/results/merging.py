@@ -25,9 +25,9 @@ SHOWN = 5  # contradicting scores that a line names
 
 @dataclass
 class Merged:
-    """What a merge did: the ids of the records that are new in the folder, have grown, or are as they were.
+    """What a merge did: the ids of the records that are new in the folder, have changed, or are as they were.
 
-    problems: what was not merged and why, a line each. notices: what a reader should know beside.
+    problems: what was not merged and why, a line each. notices: what a reader should also know.
     """
 
     into: Path
@@ -51,8 +51,9 @@ def merge(*results: str | Path, into: str | Path, prefer: str | Path | None = No
     into: a folder that may exist, and may be one of `results`; the records that it holds stay, or grow. prefer: one of the
     folders, whose scores count where others contradict them; without it a record with such scores is left as it is, and
     `problems` names both values. Two scores are of the same thing where metric, variant and axes are equal. Records that a
-    process of this machine is writing, broken ones, and those whose shards are not all here are left out and named too. A merge
-    that is killed leaves whole records, and another one continues; merging twice changes nothing.
+    process of this machine is writing, broken ones, and those whose shards are not all here are left out and named too. So are
+    records of rehearsals, unless the folders hold no others. A merge that is killed leaves whole records, and another one
+    continues; merging twice changes nothing.
 
     Raises UserError for a folder that holds no records, and for a `prefer` that is none of the folders.
     """

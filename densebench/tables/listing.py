@@ -41,7 +41,7 @@ def as_json(found: Needs) -> dict[str, Any]:
 
 
 def summary(found: Needs) -> dict[str, Any]:
-    """Return how many cells there are, can run and lack what, and what to do, as JSON values.
+    """Return how many cells there are, how many can run, how many lack what, and what to do, as JSON values.
 
     weights, data, packages: each thing that is missing once, with the number of cells that lack it.
     """

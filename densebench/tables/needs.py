@@ -40,7 +40,7 @@ class Need:
 
     @property
     def can_run(self) -> bool:
-        """Whether nothing is missing that no other cell makes."""
+        """Whether everything that it needs is there, or is made by another cell."""
         return not self.lacks
 
 
@@ -56,7 +56,7 @@ class Needs:
 
 
 def needs(cells: Sequence[Cell], places: Places, *, trial: bool = False) -> Needs:
-    """Return what each cell needs. Nothing is fetched, scored or written but digests of files.
+    """Return what each cell needs. Nothing is fetched or scored, and only digests of files are written.
 
     Storage follows from what protocols and methods declare. Time is estimated from one forward pass of each network and from
     earlier records; with `trial`, from a few images of each stage, backbone and data set, and from two steps of each pretraining,
