@@ -72,7 +72,7 @@ def told(noted: Mapping[int, Mapping[str, Any]], ends: Mapping[int, int], proces
     """Return what to print of a call that failed, and its exit status.
 
     noted: by rank, the note of each process that left one. ends: by rank, the exit status of processes that failed; minus the
-    signal for those that one ended. What a process noted itself counts before a signal: the launcher ends the others by one.
+    signal for those that a signal ended. What a process noted itself counts before a signal: the launcher ends the others by one.
     """
     own = [note for note in noted.values() if not note["elsewhere"]]
     if own:
@@ -103,9 +103,9 @@ def notes(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def note_failure(error: BaseException, text: str = "", status: int = 1) -> bool:
-    """Note that this process fails: now, unless it is noted already, by `error`, of which `text` is to be printed.
+    """Note that this process fails by `error`, and when it first did; `text` is what is to be printed.
 
-    Return whether there is somebody who prints it: a process that `launch` started.
+    Return whether another process prints it: that is so where `launch` started this one.
     """
     if not (folder := os.environ.get(NOTES)):
         return False
@@ -132,7 +132,7 @@ def is_told_here(error: BaseException) -> bool:
 
 
 def begin_together() -> None:
-    """Begin to work with other processes. One that `launch` started ends soon after the one that started it, even by a kill."""
+    """Begin to work with other processes. One that `launch` started ends soon after its starter, even if that is killed."""
     _together.set()
     started_by = os.environ.get(LAUNCHER)
     if not started_by or os.getppid() != int(started_by):

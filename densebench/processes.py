@@ -61,7 +61,7 @@ def resolve_precision(name: str, device: str) -> str:
 def resolve_workers(workers: int | None, images: int, device: torch.device | None = None) -> int:
     """Return the requested number of processes that decode; by default none for few images.
 
-    For many images the default is one a core and eight at most, which share the cores with a network on the CPU; for a network on
+    For many images the default is one per core, at most eight, which share the cores with a network on the CPU; for a network on
     a GPU it is `decoders`.
     """
     if workers is not None:
@@ -235,14 +235,14 @@ def exchanged(parts: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> lis
 
 
 def dealt(work: Sequence[T]) -> list[T]:
-    """Return what of some work this process does: every n-th part of it, from its rank on. All of it in a single process."""
+    """Return the parts of some work that this process does: every n-th one, from its rank on. A single process does all."""
     return list(work[rank() :: world_size()])
 
 
 def consecutive(work: Sequence[T]) -> Sequence[T]:
-    """Return what of some work this process does where order matters: neighbours, those of rank 0 first, evenly many each.
+    """Return the parts of some work that this process does where order matters: a run of neighbours, rank 0 having the first.
 
-    All of it in a single process; nothing where there is less work than processes and others do it.
+    All processes have about equally many; a single process does all, and some do nothing where there is less work than processes.
     """
     start, stop = (len(work) * number // world_size() for number in (rank(), rank() + 1))
     return work[start:stop]
@@ -377,7 +377,7 @@ def in_any(flags: Sequence[bool]) -> list[bool]:
 
 
 def settled(failure: Exception | None) -> Exception | None:
-    """Return what a piece of work failed by in any process, None where in none; every process gets it from the same one.
+    """Return the error by which some work failed in any process, the same one in every process; None if in none.
 
     failure: how this process failed. A process that has done its work waits for the others. One that has failed waits for
     GRACE: if another is still at work then, perhaps in an exchange that cannot end, the failure is raised, which ends the call.

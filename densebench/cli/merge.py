@@ -20,7 +20,7 @@ def merge(
         Path | None, typer.Option(metavar="DIR", help="The folder whose scores count where folders contradict each other.")
     ] = None,
 ) -> None:
-    """Merge records by their ids, and make records of shards; what contradicts itself or is not whole is named and left out."""
+    """Merge records by their ids, and make records of shards; whatever is contradictory or incomplete is named and left out."""
     from densebench.results.merging import merge as merged
 
     show(merged(*results, into=into, prefer=prefer))

@@ -9,7 +9,9 @@ import typer
 
 
 def push(
-    repository: Annotated[str, typer.Argument(metavar="hf:ORG/NAME", help="A data set repository; it is made if need be.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="hf:ORG/NAME", help="A data set repository; it is created if there is none.")
+    ],
     results: Annotated[Path, typer.Option(metavar="DIR", help="The folder whose complete records are sent.")] = Path("results"),
     pictures: Annotated[bool, typer.Option("--pictures", help="Send the pictures of the records too.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
@@ -17,7 +19,7 @@ def push(
 ) -> None:
     """Send records, their tables and a card in one commit; files that are there already are not sent again.
 
-    Records name the commands that made them, with the paths in these. The token is that of HF_TOKEN or of `hf auth login`.
+    Records name the commands that made them, including paths. The token is that of HF_TOKEN or of `hf auth login`.
     """
     from densebench.results.hub import Repository
 

@@ -45,7 +45,9 @@ def run(
         bool, typer.Option("--trial", help="With --dry-run: time a few images of each cell, which takes minutes.")
     ] = False,
     gpus: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on a GPU of its own.")] = None,
-    processes: Annotated[int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, on the device of each.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Run N cells at once, each on its default device.")
+    ] = None,
     slurm: Annotated[
         str | None,
         typer.Option(metavar="KEY=VALUE,...", help="Submit to SLURM: partition=gpu,gpus_per_node=8,time=12:00:00 and the like."),

@@ -44,7 +44,7 @@ def against(
     """Return the tables of a paper with the measured numbers beside the published ones, and in CSV one row a cell.
 
     results: a results folder, several, or records as JSON values. reference: a paper and its table, "neco:8"; "neco:9" stands for
-    Tables 9a to 9d. rows: of backbones, by their name in tables, the columns of their row in the paper, as in
+    Tables 9a to 9d. rows: by a backbone's name in tables, the columns of its row in the paper, as in
     {"mine": {"method": "DINO", "backbone": "ViT-S/16", "pretrain_data": "IN1K"}}; other backbones are found by their name.
     published: files of further published numbers. Several rows that fit a backbone are named in a notice.
 

@@ -25,9 +25,9 @@ SHOWN = 5  # contradicting scores that a line names
 
 @dataclass
 class Merged:
-    """What a merge did: the ids of the records that are new in the folder, have grown, or are as they were.
+    """What a merge did: the ids of the records that are new in the folder, have changed, or are as they were.
 
-    problems: what was not merged and why, a line each. notices: what a reader should know beside.
+    problems: what was not merged and why, a line each. notices: what a reader should also know.
     """
 
     into: Path
@@ -51,8 +51,9 @@ def merge(*results: str | Path, into: str | Path, prefer: str | Path | None = No
     into: a folder that may exist, and may be one of `results`; the records that it holds stay, or grow. prefer: one of the
     folders, whose scores count where others contradict them; without it a record with such scores is left as it is, and
     `problems` names both values. Two scores are of the same thing where metric, variant and axes are equal. Records that a
-    process of this machine is writing, broken ones, and those whose shards are not all here are left out and named too. A merge
-    that is killed leaves whole records, and another one continues; merging twice changes nothing.
+    process of this machine is writing, broken ones, and those whose shards are not all here are left out and named too. So are
+    records of rehearsals, unless the folders hold no others. A merge that is killed leaves whole records, and another one
+    continues; merging twice changes nothing.
 
     Raises UserError for a folder that holds no records, and for a `prefer` that is none of the folders.
     """
@@ -77,7 +78,7 @@ def _folders(results: Sequence[Path], into: Path) -> list[Path]:
         raise UserError("no results folder is given; name one or several, such as results")
     for folder in results:
         if not any((folder / name).is_dir() for name in ("records", shards.FOLDER)) and not _among(folder, [into]):
-            raise UserError(f"{folder} holds no folder records or {shards.FOLDER}; give folders that `densebench eval` wrote")
+            raise UserError(f"{folder} has no folder called records or {shards.FOLDER}; give results of `densebench eval`")
     return list({folder.resolve(): folder for folder in results}.values())
 
 
@@ -113,7 +114,8 @@ def _without_rehearsals(versions: dict[str, list[Version]], into: Path, merged: 
         return versions
     for where in dict.fromkeys(version.where for version in rehearsed):
         count = sum(version.where == where for version in rehearsed)
-        merged.notices.append(f"{count} records of a rehearsal stay in {where}; they go with other rehearsals only")
+        records = "1 record" if count == 1 else f"{count} records"
+        merged.notices.append(f"{records} of a rehearsal left in {where}: rehearsals are merged with rehearsals alone")
     kept = {name: [each for each in group if not is_rehearsal(each.record)] for name, group in versions.items()}
     return {name: group for name, group in kept.items() if group}
 

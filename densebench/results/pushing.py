@@ -25,7 +25,7 @@ FORMATS = ("md", "csv", "html")
 class Push:
     """What a push sends: the files that are new or differ, by their path in the repository, and the number of equal ones.
 
-    left_out: what stays here and why, a line each. notices: what a reader should know beside.
+    left_out: what stays here and why, a line each. notices: what a reader should also know.
     """
 
     repository: Repository
@@ -54,7 +54,8 @@ def prepare(repository: Repository, results: Path, *, pictures: bool = False, of
     push = Push(repository)
     records = _records(results, push)
     if not records:
-        raise UserError(f"{results} holds no complete record; `densebench eval` makes them")
+        left_out = f" that may be sent ({push.left_out[0]})" if push.left_out else ""
+        raise UserError(f"{results} holds no complete record{left_out}; `densebench eval` makes them")
     files = _files(repository, results, records, pictures=pictures)
     try:
         push.commit = repository.commit()
@@ -74,8 +75,8 @@ def prepare(repository: Repository, results: Path, *, pictures: bool = False, of
 def send(push: Push, *, private: bool = False) -> str | None:
     """Send what was prepared in one commit; return its address, or None where nothing differs.
 
-    The repository is made where it does not exist; private: not for everybody to see. Raises UserError where there is no token,
-    no right or no network, and where somebody else has pushed since it was prepared.
+    The repository is made where it does not exist; private: make it private. Raises UserError where there is no token, no
+    permission or no network, and where somebody else has pushed since it was prepared.
     """
     from huggingface_hub import CommitOperationAdd, get_token
 

@@ -1,4 +1,4 @@
-"""Shards: parts of one record that jobs without a common memory score, and the record that they make together.
+"""Shards: parts of one record, scored by jobs that cannot communicate, and the record that they make together.
 
 A shard lies in RESULTS/shards/RECORD-ID/2-of-4.json. It is a record of the same header that holds every n-th point of the
 request only, and says so under `shard`: its number, how many there are, and all points of the request. A protocol with one
@@ -59,7 +59,7 @@ class Shard:
         return cls(int(parts[1]), int(parts[2]))
 
     def of_work(self, work: Sequence[T]) -> list[T]:
-        """Return what of some work belongs to this shard."""
+        """Return the pieces of some work that belong to this shard."""
         return list(work[self.index - 1 :: self.of])
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class ShardRecord(Record):
         return self.shard.of_work(points)
 
     def open(self, *, rerun: bool = False) -> Self:
-        """Make the shard, or resume it; `rerun` empties it first. One that was of another request is not complete then."""
+        """Make the shard, or resume it; `rerun` empties it first. If the request has changed, it is unfinished."""
         super().open(rerun=rerun)
         with self.changing() as content:
             facts = self.facts()
@@ -123,7 +123,7 @@ def read_shard(path: Path) -> dict[str, Any]:
 
 @dataclass
 class Assembled:
-    """The records that shards make together; what is not whole and why, a line each; and what a reader should know beside."""
+    """The records that shards make together; what is not whole and why, a line each; and what a reader should also know."""
 
     versions: list[Version] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Assembled:
 
 
 def assembled(folders: Sequence[Path], prefer: Path | None = None) -> Assembled:
-    """Return the records whose shards are all in these results folders; lost, doubled and unfinished shards are named.
+    """Return the records whose shards are all in these results folders; missing, contradictory and unfinished shards are named.
 
     prefer: the folder whose shard counts where two folders have the same one with other scores.
     """

@@ -22,6 +22,8 @@ def summary(record: dict[str, Any]) -> str:
         f"{backbone.get('name', backbone['spec'])} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
     )
+    if record.get("run", {}).get("rehearsal"):
+        first += ", a rehearsal"
     if shard := record.get("shard"):
         first += f", shard {shard['index']}/{shard['of']}"
     by_point: dict[Point, list[dict[str, Any]]] = {}

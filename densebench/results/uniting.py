@@ -1,4 +1,4 @@
-"""One record out of several versions of it: scores are united by what they are of, and contradictions are named."""
+"""One record out of several versions of it: scores of the same thing become one, and contradictions are named."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def label_of(record: dict[str, Any]) -> str:
 
 
 def united(versions: Sequence[Version], preferred: Version | None = None) -> tuple[dict[str, Any], list[Clash], list[str]]:
-    """Return the record with the scores of all versions, what they contradict each other in, and the scores of differing details.
+    """Return the record with the scores of all versions, the contradictions, and the scores whose details alone differ, in words.
 
-    The facts of the run (command, costs) are those of the version with the most points, of several the first one. What
-    `preferred` says of a score counts. The record is complete if a version is, or was before a later run began. The same versions
-    in the same order give the same record, and uniting it with them again changes nothing.
+    The facts of the run (command, costs) are those of the version with the most points, the first of several such. A score of
+    `preferred` counts before any other. The record is complete if a version is, or was before a later run began. The same
+    versions in the same order give the same record, and uniting it with them again changes nothing.
     """
     base = max(versions, key=lambda version: version.points)  # of several the first
     order = sorted(versions, key=lambda version: (version is not preferred, version is not base))

@@ -1,8 +1,8 @@
 """One cell of a table, carried out in a process of its own: a pretraining, an evaluation of one backbone, or a figure.
 
 The process holds the cell's lock, notes what it does (see `states`), and trains or scores as `densebench pretrain` and
-`densebench eval` do. Stopped by Ctrl-C, SIGTERM or a time-out it saves what there is; killed at any moment it leaves what they
-leave, and the next process resumes from there.
+`densebench eval` do. Stopped by Ctrl-C, SIGTERM or a time-out, it saves what there is. Killed at any moment, it leaves what
+those commands leave, and the next process resumes from there.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Job:
     rehearsal: bool = False
 
     def __call__(self) -> None:
-        """Carry the cell out. A process that submitit started leaves the group of that one, so that Ctrl-C reaches that alone."""
+        """Carry the cell out; under submitit in a process group of its own, so that Ctrl-C reaches only its starter."""
         log = _log_of_job()
         if log is not None:
             os.setpgid(0, 0)
@@ -87,10 +87,10 @@ class _Work:
 
 
 def carry_out(cell: Cell, folder: TableFolder, log: Path | None = None) -> None:
-    """Carry out a cell, unless it is done or another process is at it, and note how it ended.
+    """Carry out a cell, unless it is done or another process works on it, and note how it ended.
 
-    log: the file that the standard error of this process goes to. Raises nothing that the cell raises, but KeyboardInterrupt
-    where it was stopped.
+    log: the file that the standard error of this process goes to. Errors of the cell are noted, not raised; only
+    KeyboardInterrupt is raised, where the cell was stopped.
     """
     with folder.holding(cell) as is_mine:
         before = folder.noted(cell)
@@ -184,9 +184,9 @@ def _evaluate(work: _Work) -> dict[str, Any]:
 
 
 def forget_outdated(cells: Sequence[Cell], folder: TableFolder) -> list[Cell]:
-    """Forget the notes of evaluations that are done by another data set, protocol or code than there is now, and return these.
+    """Forget the notes of evaluations whose data set, protocol or code has changed since they were done; return these cells.
 
-    No backbone is loaded. What cannot be looked up, because its data are not here, stays as it is.
+    No backbone is loaded. An evaluation whose data are not here keeps its note.
     """
     from densebench.evaluation.cell import group_of
     from densebench.evaluation.plan import planned

@@ -96,8 +96,8 @@ class Cell:
 def cells(table: Table, places: Places) -> list[Cell]:
     """Return the cells of a table: pretrainings, each after the one that it starts from, then evaluations, then figures.
 
-    Evaluations are sorted by backbone and data set, so that those that share features are neighbours. Of a rehearsal, cells that
-    have become the same are one cell. Raises UserError for two cells of any other table that are the same work.
+    Evaluations are sorted by backbone and data set, so that those that share features are neighbours. In a rehearsal, cells that
+    have become the same are one cell; in any other table, two cells that are the same work raise UserError.
     """
     ids = pretraining_ids(table)
     order = sorted(table.pretrainings, key=lambda each: _depth(each.name, table))
@@ -129,7 +129,7 @@ def check_distinct(table: Table) -> None:
 
 
 def pretraining_ids(table: Table) -> dict[str, str]:
-    """Return the id of the cell of every pretraining by its name; it has the id of what the pretraining starts from in it."""
+    """Return the cell id of every pretraining by its name. An id depends on that of the pretraining that it starts from."""
     entries = {each.name: each for each in table.pretrainings}
     ids: dict[str, str] = {}
     for name in sorted(entries, key=lambda name: _depth(name, table)):

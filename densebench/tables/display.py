@@ -37,7 +37,7 @@ def as_json(title: str, states: Sequence[State]) -> dict[str, Any]:
 
 
 def as_table(title: str, states: Sequence[State], rows: int | None = None) -> RichTable:
-    """Return the states as a table of rich. rows: show at most so many cells, those that say most."""
+    """Return the states as a table of rich. rows: show at most so many cells, running and failed ones first."""
     from rich.table import Table
     from rich.text import Text
 
@@ -60,7 +60,7 @@ def _most_telling(states: Sequence[State], rows: int) -> list[State]:
 
 
 class Lines:
-    """Says of each cell once that it ended, where there is no terminal to show a table on."""
+    """Reports each cell once, when it has ended, where there is no terminal to show a table on."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}

@@ -47,7 +47,7 @@ class BackboneEntry:
         return self.spec.removeprefix(PRETRAIN) if self.spec.startswith(PRETRAIN) else None
 
     def work(self) -> dict[str, Any]:
-        """Return what decides its features, as JSON values; of a checkpoint, what it is read by."""
+        """Return what decides its features, as JSON values; for a pretraining's checkpoint, its name and how it is read."""
         reading = {key: getattr(self, key) for key in READING}
         file = {"weights": self.weights, "sha256": self.sha256}
         return {"spec": self.spec, **file, **reading, **_own_code(self.spec)}

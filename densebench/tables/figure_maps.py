@@ -63,7 +63,7 @@ class Shown:
 
 
 def rows_of(shown: Shown, name: str, backbone: Backbone) -> list[Row]:
-    """Return the rows of one backbone. Raises UserError for what is no ViT."""
+    """Return the rows of one backbone. Raises UserError for a backbone that is not a ViT."""
     return {"similarity": _similarity, "attention": _attention, "embedding": _embedding}[shown.settings["of"]](
         shown, name, backbone
     )

@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Put where it is in front of the message of a UserError that the block raises."""
+    """Put `where` in front of the message of a UserError that the block raises."""
     try:
         yield
     except UserError as error:

@@ -51,7 +51,7 @@ class Known:
         return Kind({flag.name: flag for flag in part.flags()}, part.takes, part.needs_background, code)
 
     def labels(self, name: str) -> str:
-        """Return the kind of labels of a known data set; "" for a path, which only opening it tells."""
+        """Return the kind of labels of a known data set; "" for a path, whose labels are known only once it is opened."""
         if name not in self._kinds:
             self._kinds[name] = load_dataset(name).kind if name in self.datasets else ""
         return self._kinds[name]

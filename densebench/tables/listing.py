@@ -41,7 +41,7 @@ def as_json(found: Needs) -> dict[str, Any]:
 
 
 def summary(found: Needs) -> dict[str, Any]:
-    """Return how many cells there are, can run and lack what, and what to do, as JSON values.
+    """Return how many cells there are, how many can run, how many lack what, and what to do, as JSON values.
 
     weights, data, packages: each thing that is missing once, with the number of cells that lack it.
     """
@@ -85,7 +85,7 @@ def summary_lines(found: Needs) -> Iterator[str]:
             yield f"{kind}, {_cells(entry['cells'])}: {entry['what']}{remedy}"
     yield from values["notes"]
     if values["bytes"] or values["seconds"] is not None:
-        least = "at least " if values["partly"] else ""
+        least = "at least " if values["partly"] or values["not_estimated"] else ""
         time = "" if values["seconds"] is None else f", {least}{minutes(values['seconds'])} minutes"
         rest = f"; {_cells(values['not_estimated'])} not estimated" if values["not_estimated"] else ""
         yield f"storage together: {in_gb(values['bytes'])}{time}{rest}"

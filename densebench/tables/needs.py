@@ -40,7 +40,7 @@ class Need:
 
     @property
     def can_run(self) -> bool:
-        """Whether nothing is missing that no other cell makes."""
+        """Whether everything that it needs is there, or is made by another cell."""
         return not self.lacks
 
 
@@ -56,7 +56,7 @@ class Needs:
 
 
 def needs(cells: Sequence[Cell], places: Places, *, trial: bool = False) -> Needs:
-    """Return what each cell needs. Nothing is fetched, scored or written but digests of files.
+    """Return what each cell needs. Nothing is fetched or scored, and only digests of files are written.
 
     Storage follows from what protocols and methods declare. Time is estimated from one forward pass of each network and from
     earlier records; with `trial`, from a few images of each stage, backbone and data set, and from two steps of each pretraining,
@@ -112,8 +112,8 @@ def _of_evaluation(cell: Cell, presence: Presence, sizes: Sizes) -> Need:
         try:
             backbone = sizes.load(requested)
         except UserError as error:
-            file = cell.weights or requested.label
-            return Need(cell, (Lack(WEIGHTS, file, str(error)),), notes=tuple(notes), size=Size(why="it cannot be loaded"))
+            lack = Lack(OPTION, cell.label, str(error)) if cell.weights is None else Lack(WEIGHTS, cell.weights, str(error))
+            return Need(cell, (lack,), notes=tuple(notes), size=Size(why="it cannot be loaded"))
         size = sizes.of_evaluation(evaluator, preset, backbone, dataset, cell.request["limit"])
         return Need(cell, notes=tuple(notes), size=size)
     except UserError as error:

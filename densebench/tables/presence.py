@@ -128,7 +128,7 @@ def _weights(path: str | None, url: str | None, sha256: str | None) -> Lack | No
     """Return what is wrong with a file of weights; None where it is there, and has the given digest."""
     if path is None:
         return None
-    remedy = f"fetch {url} and put it there" if url else "put it there or give another --weights-dir"
+    remedy = f"fetch {url} and save it under this name" if url else "put it there or give another --weights-dir"
     if not Path(path).is_file():
         return Lack(WEIGHTS, path, f"there is no file {path}", remedy, url, sha256)
     if sha256 is not None and (actual := file_digest(Path(path))) != sha256:

@@ -31,8 +31,8 @@ TRIAL, PASS = "a trial", "one forward pass"
 class Size:
     """What one cell works on, stores and takes; None where it is not estimated, and `why` says why not.
 
-    images: whose features are extracted, or that are trained on. bytes: features, or a backbone and its states. cached: the bytes
-    of these that the cache holds already. seconds: of the whole cell, or at least this where `partly`. by: how they are known.
+    images: how many are extracted or trained on. bytes: features, or a backbone and its states. cached: how many of these bytes
+    the cache holds already. seconds: of the whole cell, or at least this where `partly`. by: how they are known.
     """
 
     images: int | None = None

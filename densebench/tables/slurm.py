@@ -60,8 +60,8 @@ KEYS: Mapping[str, Callable[[str], Any]] = {
 def read_parameters(text: str) -> dict[str, Any]:
     """Return the parameters of submitit that a text such as "partition=gpu,gpus_per_node=8,time=12:00:00" stands for.
 
-    Raises UserError for an unknown key, a value that the key does not take, a key that is there twice, and where there is no
-    time, since SLURM would then end the jobs after a few minutes.
+    Raises UserError for an unknown key, a value that the key does not take, a key that is given twice, and where no time is
+    given, since SLURM would then end the jobs after a few minutes.
     """
     values: dict[str, Any] = {}
     for part in BETWEEN.split(text):
@@ -136,7 +136,7 @@ def check_slurm() -> None:
 def submit(
     cells: Sequence[Cell], folder: TableFolder, parameters: Mapping[str, Any], name: str, slots: int = 1, rehearsal: bool = False
 ) -> list[str]:
-    """Submit what is missing of a table, and return the ids of the jobs, by the arrays in which they are.
+    """Submit what is missing of a table, and return the job id of each array.
 
     parameters: those of `read_parameters`. slots: how many processes one job runs at once, one for each GPU of its node.
     Raises UserError where there is no SLURM, and where it refuses the jobs.

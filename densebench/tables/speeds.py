@@ -56,9 +56,10 @@ class Speeds:
         return total
 
     def rest(self, evaluator: Evaluator, preset: str, backbone: Backbone, dataset: Dataset, limit: int | None) -> float | None:
-        """Return the seconds of all but the features, from the newest record of the same question; None without one.
+        """Return the seconds of all but the features, from the newest record that matches; None without one.
 
-        The backbone of the record may be another one: the time is taken to grow with the size of the features.
+        Settings, preset, data set, limit, points and device must match. The backbone may be another one: the time is taken to
+        grow with the size of the features.
         """
         settings = json.loads(json.dumps(evaluator.settings(dataset)))
         points, device = len(evaluator.points(dataset)), describe(resolve_device(evaluator.device))
@@ -133,7 +134,7 @@ class Speeds:
 
 
 def work_ratio(backbone: Backbone, shape: tuple[int, int], smaller: tuple[int, int]) -> float:
-    """Return how many times the work for an image of a smaller shape (height, width) one of `shape` is.
+    """Return the work for an image of `shape` (height, width) as a multiple of the work for one of the shape `smaller`.
 
     It grows with the pixels; in the attention of a plain ViT of width D, with the square of the number of patches: a block takes
     12 D^2 + 2 n D multiplications for each of n patches.

@@ -95,7 +95,7 @@ class TableFolder:
         return self.path / "cells" / f"{cell.id}.json"
 
     def lock_path(self, cell: Cell) -> Path:
-        """Return the file that the process locks which carries a cell out."""
+        """Return the file that is locked by the process that carries a cell out."""
         return self.path / "cells" / f"{cell.id}.lock"
 
     def note(self, cell: Cell, note: Mapping[str, Any]) -> None:
@@ -188,7 +188,7 @@ class State:
 def states(cells: Sequence[Cell], folder: TableFolder, settled: Collection[str] | None = None) -> list[State]:
     """Return the state of each cell, in the order of the cells.
 
-    settled: ids of the cells that a run has tried; what failed or was interrupted before counts as waiting there. None: all.
+    settled: ids of the cells that this run has tried; others that failed or were interrupted count as waiting. None: all.
     """
     found: dict[str, State] = {}
     labels = {cell.id: cell.label for cell in cells}

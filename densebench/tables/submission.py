@@ -32,7 +32,7 @@ Report = Callable[[Sequence[State]], None]
 
 @dataclass
 class Slots:
-    """How many processes may work at once, and the GPUs that they are dealt, one each; none: jobs see what this process sees."""
+    """How many processes may work at once, and their GPUs, one each; without GPUs, jobs see what this process sees."""
 
     count: int = 1
     gpus: Sequence[str] = ()
@@ -92,7 +92,7 @@ class LocalRun:
     def run(self) -> list[State]:
         """Carry out what is missing and return the states at the end.
 
-        A cell that fails or whose process dies is not tried again in this run; cells that another run is at are waited for.
+        A cell that fails or whose process dies is not tried again in this run. Cells that another run works on are waited for.
         KeyboardInterrupt is raised once all jobs have saved what they had and have ended.
         """
         for cell in self._own(self.cells):

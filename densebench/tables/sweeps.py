@@ -15,9 +15,9 @@ FILLED = ("name", "init", "weights", "url")
 
 
 def points(entry: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield the keys of each point of an entry's sweep, with its values filled in, and these values; once without a sweep.
+    """Yield, for each point of an entry's sweep, the keys with its values filled in, and these values; without a sweep, once.
 
-    Raises UserError for a sweep that is no table of lists, or that is empty, and for a placeholder that is not swept.
+    Raises UserError for a sweep that is not a table of lists, or that is empty, and for a placeholder that is not swept.
     """
     entry = dict(entry)
     sweep, texts = entry.pop("sweep", {}), entry.pop("rows", {})

@@ -34,7 +34,7 @@ def test_a_contradiction_has_status_2_and_the_rest_is_merged(tmp_path):
 
 
 def test_wrong_input_is_one_line(tmp_path):
-    assert "nowhere holds no folder records" in call("merge", "nowhere", "--into", "C", folder=tmp_path).error
+    assert "nowhere has no folder called records" in call("merge", "nowhere", "--into", "C", folder=tmp_path).error
     done = call("eval", "--protocol", "kmeans", *SWEPT, "--shard", "5/4", folder=tmp_path)
     assert "--shard 5/4: give i/n" in done.error and not (tmp_path / "results").exists()
 

@@ -197,7 +197,7 @@ def test_pictures_come_along_and_those_that_are_there_stay(tmp_path):
 
 def test_wrong_folders_are_one_line(tmp_path):
     write(tmp_path / "A", "one", ONE)
-    with pytest.raises(UserError, match="nowhere holds no folder records"):
+    with pytest.raises(UserError, match="nowhere has no folder called records"):
         merge(tmp_path / "A", tmp_path / "nowhere", into=tmp_path / "C")
     with pytest.raises(UserError, match="--prefer .*B is none of the folders"):
         merge(tmp_path / "A", into=tmp_path / "C", prefer=tmp_path / "B")
@@ -240,7 +240,7 @@ def test_rehearsals_stay_apart_from_real_records(tmp_path):
     rehearsed.finish("complete", {"rehearsal": True})
     write(tmp_path / "B", "two", TWO)
     done = merge(tmp_path / "A", tmp_path / "B", into=tmp_path / "C")
-    assert len(done.new) == 1 and f"1 records of a rehearsal stay in {tmp_path / 'A'}" in done.notices[0]
+    assert len(done.new) == 1 and f"1 record of a rehearsal left in {tmp_path / 'A'}" in done.notices[0]
     assert merge(tmp_path / "A", into=tmp_path / "rehearsal").new == [rehearsed.id]
 
 
