@@ -263,8 +263,10 @@ def _from_source(kind: Kind, location: Location, read: dict[tuple[str, str], Any
 
 def _from_node(location: Location, source: Source, node: SourceClass, presets: tuple[str, ...]) -> Entry:
     path, flags = source.file(node.module) or location.path, tuple(node.flags.values())
-    data = {"takes": node.text("takes"), "needs_background": node.text("needs_background") == "True"}
-    return Entry(location.name, node.module, path, node.node.name, source.title(node), presets, flags, **data)  # type: ignore[arg-type]
+    return Entry(
+        location.name, node.module, path, node.node.name, source.title(node), presets, flags,
+        takes=node.text("takes"), needs_background=node.text("needs_background") == "True",
+    )  # fmt: skip
 
 
 def _from_classes(kind: Kind, location: Location) -> list[Entry]:
@@ -300,5 +302,7 @@ def described(location: Location, kind: type) -> Entry:
             raise UserError(f"{path}: {error}") from error
     own_doc = "" if (kind.__doc__ or "").startswith(f"{kind.__name__}(") else kind.__doc__ or ""
     title = inspect.cleandoc(module.__doc__ or own_doc).partition("\n")[0]
-    data = {"takes": str(getattr(kind, "takes", "")), "needs_background": bool(getattr(kind, "needs_background", False))}
-    return Entry(location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags, **data)  # type: ignore[arg-type]
+    return Entry(
+        location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags,
+        takes=str(getattr(kind, "takes", "")), needs_background=bool(getattr(kind, "needs_background", False)),
+    )  # fmt: skip

@@ -390,7 +390,7 @@ def settled(failure: Exception | None) -> Exception | None:
     own = {"failed": mine is not None, "users": isinstance(mine, UserError), "elsewhere": isinstance(mine, ElsewhereError)}
     key, store = f"outcome-{_count['outcomes']}", _store()
     store.set(f"{key}/{rank()}", json.dumps({**own, "text": str(mine) or type(mine).__name__}))
-    keys, begun, together = [f"{key}/{number}" for number in range(world_size())], time.monotonic(), True
+    keys, begun = [f"{key}/{number}" for number in range(world_size())], time.monotonic()
     try:
         while not store.check(keys):
             if mine is not None and time.monotonic() - begun > GRACE and not _decided(store, key, "together no more"):
@@ -405,9 +405,10 @@ def settled(failure: Exception | None) -> Exception | None:
         return None
     first, size = min(failed, key=lambda number: (outcomes[number]["elsewhere"], number)), world_size()
     text = f"process {first} of {size}: {outcomes[first]['text']}"
-    failure = mine if first == rank() else (ElsewhereError if outcomes[first]["users"] else RuntimeError)(text)
+    told = (ElsewhereError if outcomes[first]["users"] else RuntimeError)(text)
+    failure = mine if mine is not None and first == rank() else told
     if not together:
-        raise failure or ElsewhereError(text)
+        raise failure
     here, kind = rank(), dist.get_backend()
     dist.destroy_process_group()
     _join("cuda" if kind == "nccl" else "cpu", here, size)

@@ -60,7 +60,7 @@ from densebench.evaluation.whole_images import features_of, features_stage, whol
 from densebench.features.views import View
 from densebench.numerics.kmeans import cluster_each, labels
 from densebench.options import axis, setting
-from densebench.processes import dealt, from_main, in_order, resolve_device
+from densebench.processes import dealt, in_order, resolve_device
 from densebench.results.score import Point, Score
 
 LEOPART = {"image_size": 448}
@@ -165,7 +165,7 @@ class KMeans(Clustered):
                 details = {"inertia": clusters.inertia, "iterations": clusters.iterations, "images": len(items)}
                 scores = self.scores(counted, space, point, details)
             yield from scores
-            if self.visualise and point == points[0] and from_main(lambda: run.pictures is not None):
+            if self.visualise and point == points[0] and run.draws():
                 named = matched(whole_confusion(counted), self.matching(len(clusters.centroids), space))
                 of_all = in_order(maps.cpu())
                 if run.pictures is not None:

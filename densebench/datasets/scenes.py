@@ -197,8 +197,28 @@ def _rims(instance: np.ndarray) -> np.ndarray:
     return rims
 
 
+class SceneImages:
+    """The images of the scenes, for data sets that differ in their labels alone; so their features are shared."""
+
+    def list_items(self, split: str) -> Iterator[Item]:
+        """Return the items train-000, train-001, ..."""
+        return (Item(f"{split}-{index:03}", None, None) for index in range(COUNTS[split]))
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the rendered image, RGB."""
+        return Image.fromarray(render(*key_of(item))[0])
+
+    def image_size(self, item: Item) -> tuple[int, int]:
+        """Return 128 x 128."""
+        return SIZE, SIZE
+
+    def image_digest(self, item: Item) -> str:
+        """Return the digest of the generator's version and the item's name, which decide every pixel."""
+        return digest(["scenes image", VERSION, item.name])
+
+
 @dataclass(frozen=True, kw_only=True)
-class Scenes(Dataset):
+class Scenes(SceneImages, Dataset):
     """256 train and 64 val images, generated."""
 
     name: str = "scenes"
@@ -210,25 +230,9 @@ class Scenes(Dataset):
 
     official_counts: ClassVar[dict[str, int]] = COUNTS
 
-    def list_items(self, split: str) -> Iterator[Item]:
-        """Return the items train-000, train-001, ..."""
-        return (Item(f"{split}-{index:03}", None, None) for index in range(COUNTS[split]))
-
-    def image(self, item: Item) -> Image.Image:
-        """Return the rendered image, RGB."""
-        return Image.fromarray(render(*key_of(item))[0])
-
     def label(self, item: Item) -> np.ndarray:
         """Return the class of each pixel, uint8 [128, 128]; 255 on the rims of objects."""
         return render(*key_of(item))[1].copy()
-
-    def image_size(self, item: Item) -> tuple[int, int]:
-        """Return 128 x 128."""
-        return SIZE, SIZE
-
-    def image_digest(self, item: Item) -> str:
-        """Return the digest of the generator's version and the item's name, which decide every pixel."""
-        return digest(["scenes image", VERSION, item.name])
 
     def label_digest(self, item: Item) -> str:
         """Return the digest of the generator's version and the item's name, for the label."""

@@ -6,21 +6,18 @@ hide are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item
-from densebench.datasets.scenes import COUNTS, SIZE, THINGS, VERSION, instances, key_of, render
-from densebench.files.atomic import digest
+from densebench.datasets.scenes import COUNTS, SIZE, THINGS, VERSION, SceneImages, instances, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenesBoxes(Boxed):
+class ScenesBoxes(SceneImages, Boxed):
     """256 train and 64 val images, generated."""
 
     name: str = "scenes-boxes"
@@ -32,22 +29,6 @@ class ScenesBoxes(Boxed):
 
     has_masks: ClassVar[bool] = True
     official_counts: ClassVar[dict[str, int]] = COUNTS
-
-    def list_items(self, split: str) -> Iterator[Item]:
-        """Return the items train-000, train-001, ..."""
-        return (Item(f"{split}-{index:03}", None, None) for index in range(COUNTS[split]))
-
-    def image(self, item: Item) -> Image.Image:
-        """Return the rendered image, RGB."""
-        return Image.fromarray(render(*key_of(item))[0])
-
-    def image_size(self, item: Item) -> tuple[int, int]:
-        """Return 128 x 128."""
-        return SIZE, SIZE
-
-    def image_digest(self, item: Item) -> str:
-        """Return what `scenes` does: the images are the same, and so are their features."""
-        return digest(["scenes image", VERSION, item.name])
 
     def objects(self, item: Item) -> Objects:
         """Return the objects of which anything is seen, in the order in which they were drawn."""

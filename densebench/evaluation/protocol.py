@@ -19,7 +19,7 @@ from densebench.features.extract import Extraction, Features
 from densebench.files.atomic import cache_root
 from densebench.files.cache import Hold, limit_of
 from densebench.options import runtime, select, setting
-from densebench.processes import resolve_device, resolve_workers
+from densebench.processes import from_main, resolve_device, resolve_workers
 from densebench.results.score import Point, Score
 from densebench.user_code import reduced
 
@@ -52,6 +52,10 @@ class Run:
     """Time by stage."""
     clock: Callable[[], float] = time.perf_counter
     """Returns the time in seconds by which stages are measured; it may stand still while a caller works with a score."""
+
+    def draws(self) -> bool:
+        """Return whether pictures are wanted. Of several processes only the main one has a folder for them: all ask together."""
+        return from_main(lambda: self.pictures is not None)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -156,7 +156,7 @@ def _of_backbone(plan: Plan, requested: Requested, world: World, keep_going: boo
             if _stops(raised) or not (keep_going or world.size > 1):
                 raise
             failure = raised
-        if world.size > 1:  # all of them go on with the next cell, or none does
+        if world.size > 1:  # all of them continue with the next cell, or none does
             failure = settled(RuntimeError(str(failure)) if isinstance(failure, SystemExit) else failure)
         if failure is None:
             continue

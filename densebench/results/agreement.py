@@ -19,6 +19,7 @@ from densebench.datasets.catalog import load_dataset, titles
 from densebench.errors import UserError
 from densebench.results import coverage
 from densebench.results.frame import remark_of
+from densebench.results.provenance import is_rehearsal
 from densebench.results.published import settings
 from densebench.results.published.layout import Column, Items, Row
 from densebench.results.score import Point
@@ -139,7 +140,7 @@ def disagreements(
     if protocol["preset"] not in presets:
         names = " or ".join(f"{protocol['name']}/{preset}" for preset in presets)
         return [f"measured by {protocol['name']}/{protocol['preset']}; the published number goes with {names}"]
-    reasons = ["measured in a rehearsal of a table (--set)"] if record["run"].get("rehearsal") else []
+    reasons = ["measured in a rehearsal of a table (--set)"] if is_rehearsal(record) else []
     if dataset["limit"] is not None:
         reasons.append(f"measured on {dataset['images']:,} images (--limit {dataset['limit']})")
     elif coverage.partial(dataset):

@@ -11,6 +11,7 @@ from densebench.console import one_line
 from densebench.files.atomic import digest
 from densebench.results import coverage
 from densebench.results.costs import costs_of
+from densebench.results.provenance import is_rehearsal
 from densebench.results.score import point_of, without_seed
 
 SIDES = ("image_size", "crop_size", "short_side")  # the settings that give the side of images, see `record_schema.Settings`
@@ -22,7 +23,7 @@ def frame(records: list[dict[str, Any]], *, costs: bool = False) -> pd.DataFrame
     Axes are columns; `point` has them all but the seed, over which tables average. Every text is one line, whatever the record
     holds. costs: add the columns `costs.COLUMNS`, with the costs of the whole record in each of its rows.
     """
-    whole = (record for record in records if record["dataset"]["limit"] is None and not record["run"].get("rehearsal"))
+    whole = (record for record in records if record["dataset"]["limit"] is None and not is_rehearsal(record))
     return pd.DataFrame([row for record in whole for row in rows_of(record, costs=costs)])
 
 

@@ -15,10 +15,10 @@ from densebench.files.locks import locked
 from densebench.files.stored_json import ShapeError
 from densebench.options import PATH, check_types
 from densebench.results import shards
-from densebench.results.provenance import writer_lives
+from densebench.results.provenance import is_rehearsal, writer_lives
 from densebench.results.record import check_writable, read, text_of
 from densebench.results.record_keeping import scan
-from densebench.results.uniting import Version, is_rehearsal, label_of, united
+from densebench.results.uniting import Version, label_of, united
 
 SHOWN = 5  # contradicting scores that a line names
 

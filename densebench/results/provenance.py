@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ REHEARSAL = "DENSEBENCH_REHEARSAL"
 def mark_of_rehearsal() -> dict[str, Any]:
     """Return what the `run` of a record says in a rehearsal of a table: `{"rehearsal": True}`; {} in any other run."""
     return {"rehearsal": True} if os.environ.get(REHEARSAL) == "1" else {}
+
+
+def is_rehearsal(record: Mapping[str, Any]) -> bool:
+    """Return whether a rehearsal of a table made a record; such a one enters no table."""
+    return bool(record["run"].get("rehearsal"))
 
 
 def new_owner() -> dict[str, Any]:

@@ -13,10 +13,11 @@ from densebench.files.cache import in_gb
 from densebench.results.card import card
 from densebench.results.hub import KIND, RemoteFile, Repository, api, digest_of, reaching
 from densebench.results.leaderboard import leaderboard
+from densebench.results.provenance import is_rehearsal
 from densebench.results.pulling import RECORD
 from densebench.results.record import read
 from densebench.results.record_keeping import scan, state
-from densebench.results.uniting import Version, is_rehearsal, label_of, united
+from densebench.results.uniting import Version, label_of, united
 
 FORMATS = ("md", "csv", "html")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from densebench.console import one_line
 from densebench.results import coverage
+from densebench.results.provenance import is_rehearsal
 from densebench.results.score import Point, heading, in_unit, point_of, sort_key, without_seed
 
 
@@ -22,7 +23,7 @@ def summary(record: dict[str, Any]) -> str:
         f"{backbone.get('name', backbone['spec'])} on {record['dataset']['name']} ({coverage.images(record['dataset'])}), "
         f"{protocol['name']}/{protocol['preset']} v{protocol['version']}, {headline['variant']} {headline['metric']}{unit}"
     )
-    if record.get("run", {}).get("rehearsal"):
+    if is_rehearsal(record):
         first += ", a rehearsal"
     if shard := record.get("shard"):
         first += f", shard {shard['index']}/{shard['of']}"

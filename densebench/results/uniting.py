@@ -40,11 +40,6 @@ class Clash:
         return f"{self.score} is {' and '.join(f'{value} in {where}' for where, value in self.values)}"
 
 
-def is_rehearsal(record: dict[str, Any]) -> bool:
-    """Return whether a rehearsal of a table made a record; such a one enters no table."""
-    return bool(record["run"].get("rehearsal"))
-
-
 def label_of(record: dict[str, Any]) -> str:
     """Return what messages call a record: its id, its protocol, its data set and its backbone."""
     backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]

@@ -1,6 +1,6 @@
 """How long the cells of a table take, by one forward pass of a small image for each network and by earlier records.
 
-This is within a factor of about two, and costs seconds where a trial of every cell costs minutes.
+This is rough, and costs seconds where a trial of every cell costs minutes.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
 from densebench.numerics.segmentation import iou, mean_iou, tallies
 from densebench.options import setting
-from densebench.processes import alone, collected, from_main, here, rank, resolve_device, world_size
+from densebench.processes import alone, collected, here, rank, resolve_device, world_size
 from densebench.results.score import Point, Score
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -278,8 +278,7 @@ class InContext(FewShot):
                     details |= {"search_fallbacks": fallbacks} if fallbacks is not None else {}
                     scores = counts.scores([item.name for item in queries.items], row, names, self.absent, points[i], details)  # type: ignore[arg-type]
                     yield from sorted(scores, key=lambda score: (score.metric, score.variant) == ("miou", self.variant))
-            draws = self.visualise and shown in [points[i] for i in group]
-            if draws and from_main(lambda: run.pictures is not None):
+            if self.visualise and shown in [points[i] for i in group] and run.draws():
                 draw(voter, queries, k, self.visualise, run.pictures)
 
     def query_view(self, backbone: Backbone, dataset: Dataset) -> View:

@@ -232,7 +232,7 @@ class Unsupervised(Clustered):
                 maps = {"kmeans": (images.maps(next(whole)), space.classes), "cbfe": (next(inside), space.classes)}
                 scores, named = self.scores(images, fine, point, maps)
             yield from scores
-            if self.visualise and seed == 0 and from_main(lambda: run.pictures is not None):
+            if self.visualise and seed == 0 and run.draws():
                 parts = images.in_scored(fine.parts[trained:])
                 if run.pictures is not None:
                     draw(space, view, val, parts, named, self.visualise, run.pictures)
