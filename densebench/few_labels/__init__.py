@@ -1,0 +1,1 @@
+"""Few labels in: a recommendation among backbones, and new pictures labelled."""
