@@ -6,7 +6,7 @@ DEVICE ?= cuda
 # One process a core, four at most: each holds torch.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: install demo test test-slow test-all check docs bench gpu leaderboard wheel clean
+.PHONY: install demo test test-slow test-all browser check docs bench gpu leaderboard wheel clean
 
 install: .venv/installed
 
@@ -22,11 +22,18 @@ demo: install
 test: install
 	$(PYTEST) -m "not slow"
 
-test-slow: install
+test-slow: install browser
 	$(PYTEST) -m slow
 
-test-all: install
+test-all: install browser
 	$(PYTEST)
+
+# Pages are tested in a real Chromium. Where apt-get may not install it, these tests are skipped.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	|| echo "no Chromium, and none can be installed: tests of pages in a browser are skipped"
 
 check: install
 	$(BIN)/ruff check .
