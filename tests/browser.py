@@ -19,6 +19,7 @@ SWITCHES = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+OWN = ("file:", "data:", "blob:")
 WIDE, NARROW = 1280, 390
 """Widths of a desk and of a telephone, px."""
 

@@ -17,7 +17,7 @@ ROOM = "densebench.pages"
 def render(template: str, *, room: str, title: str, **values: Any) -> str:
     """Return a page: a template of a room, such as ("page.html", room="densebench.results"), which extends "frame.html".
 
-    title: the heading of the page. values: what the template shows; every text is escaped, and `value|tojson` is safe in a script.
+    title: the heading of the page. values: what the template shows; texts are escaped, and `value|tojson` is safe in a script.
     A template may import the macros of "parts.html".
     """
     environment = _environment(room)
