@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from densebench.cli import cache, data, demo, doctor, ls, output, records
 from densebench.cli.check import check
 from densebench.cli.completing import EntryCommand
+from densebench.cli.diff import diff
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
@@ -60,6 +61,7 @@ app.command("run")(run)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
 app.command("show")(show)
+app.command("diff")(diff)
 app.command("merge")(merge)
 app.command("push")(push)
 app.command("pull")(pull)

@@ -21,8 +21,8 @@ NAMES = 14  # the least width of a column that names rows
 class Section:
     """A heading, then labelled facts, then a table, then lines of text; what is empty is left out.
 
-    columns, rows: of the table; the first `labels` columns name a row. Texts may hold anything: they are shown in one line, or in
-    as many as the terminal needs.
+    columns, rows: of the table; the first `labels` columns name a row. commands: lines that are not broken, so that they can be
+    copied. All other texts may hold anything: they are shown in one line, or in as many as the terminal needs.
     """
 
     title: str
@@ -31,11 +31,12 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
     labels: int = 1
     lines: Sequence[str] = ()
+    commands: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing below the heading."""
-        return not (self.facts or self.rows or self.lines)
+        return not (self.facts or self.rows or self.lines or self.commands)
 
 
 def text(sections: Iterable[Section], width: int | None = None) -> str:
@@ -70,7 +71,7 @@ def _plain(section: Section) -> list[str]:
         "  ".join(f"{cell:{'<' if place < section.labels else '>'}{widths[place]}}" for place, cell in enumerate(row))
         for row in cells
     ]
-    lines = [pad + line.rstrip() for line in (*aligned, *map(one_line, section.lines))]
+    lines = [pad + line.rstrip() for line in (*aligned, *map(one_line, (*section.lines, *section.commands)))]
     return [one_line(section.title), *facts, *lines]
 
 
@@ -101,5 +102,8 @@ def _show(console: Console, sections: Iterable[Section]) -> None:
             )
             named = columns[: section.labels]
             layout = Layout(labels=named, texts=dict.fromkeys(named, NAMES), spare=())
-            below(*fitted(columns, [(row, [False] * len(row)) for row in rows], layout, console.width - INDENT)[0])
+            tables, _ = fitted(columns, [(row, [False] * len(row)) for row in rows], layout, console.width - INDENT)
+            below(tables[0], *(part for table in tables[1:] for part in ("", table)))
         below(*(Text(one_line(line), overflow="fold") for line in section.lines))
+        for command in section.commands:
+            console.print(Text(" " * INDENT + one_line(command)), soft_wrap=True)

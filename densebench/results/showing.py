@@ -119,7 +119,7 @@ class Shown:
             *self._scores(),
             Section("Run", run_facts(record)),
             Section("Made with", made_facts(record)),
-            Section("Command that makes it again", lines=command_lines(record["run"].get("command", ""))),
+            Section("Command that makes it again", commands=command_lines(record["run"].get("command", ""))),
         ]
         return [part for part in parts if not part.is_empty]
 
