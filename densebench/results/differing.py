@@ -1,13 +1,8 @@
-"""What differs between two records, and whether their numbers may be compared.
-
-Two numbers may stand in one table where the records are of one group: the protocol with its version and all settings, the data
-set with its split and content, and the user's own code of either (`record.group_of`). A limit, a rehearsal and a run that did not
-end keep a record out of every table. What else differs (code, packages, machines) should decide no number, and is named.
-"""
+"""What differs between two records, and whether their numbers may be compared (`comparable`), for people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,20 +11,17 @@ from typing import Any
 import numpy as np
 
 from densebench.backbones import LABELS, without_labels
-from densebench.console import one_line
 from densebench.results import coverage
 from densebench.results.averages import Average, averages, between
+from densebench.results.comparable import differing, reasons, short
 from densebench.results.lookup import lookup, names
-from densebench.results.provenance import is_rehearsal
 from densebench.results.ranking import bounds, lead
-from densebench.results.record_keeping import state
 from densebench.results.score import SIGNS, Point, heading, sort_key
 from densebench.results.sheet import Section, text
-from densebench.results.showing import words
+from densebench.results.showing import marks_of
 from densebench.results.tables import metric_name
 
-SHOWN = 3  # settings that the sentence names
-ENDED = {"failed": "the run of {} failed", "running": "{} is still being written", "stopped": "the run of {} was killed"}
+CLASSES = 10  # classes with the largest differences
 MACHINE = ("system", "cpu")
 TITLES = {
     "protocol": "Protocol and settings",
@@ -118,53 +110,19 @@ class Difference:
         packages = [{key: value for key, value in each["environment"].items() if key not in MACHINE} for each in (a, b)]
         runs = [_runtime(each["run"]) for each in (a, b)]
         return {
-            "protocol": [*_differing(*protocols), *_differing(*settings)],
-            "dataset": _differing(a["dataset"], b["dataset"]),
-            "backbone": _differing(without_labels(a["backbone"]), without_labels(b["backbone"])),
-            "names": _differing(*labels),
-            "code": _differing(a["code"], b["code"]),
-            "packages": _differing(*packages),
-            "machine": [*_differing(*machines), *_differing(*runs)],
+            "protocol": [*differing(*protocols), *differing(*settings)],
+            "dataset": differing(a["dataset"], b["dataset"]),
+            "backbone": differing(without_labels(a["backbone"]), without_labels(b["backbone"])),
+            "names": differing(*labels),
+            "code": differing(a["code"], b["code"]),
+            "packages": differing(*packages),
+            "machine": [*differing(*machines), *differing(*runs)],
         }
 
     @cached_property
     def reasons(self) -> list[str]:
         """Why the numbers may not be compared; empty where they may."""
-        found = []
-        for letter, record in (("A", self.a), ("B", self.b)):
-            if (word := state(record)) in ENDED:
-                found.append(ENDED[word].format(letter))
-            if is_rehearsal(record):
-                found.append(f"{letter} was made in a rehearsal of a table (--set)")
-        limits = [each["dataset"]["limit"] for each in (self.a, self.b)]
-        if limits[0] != limits[1]:
-            cut = [
-                f"{letter} is cut to {limit:,} images" for letter, limit in zip("AB", limits, strict=True) if limit is not None
-            ]
-            found.append(f"{' and '.join(cut)} (--limit)")
-        return [*self._other_group(), *found]
-
-    def _other_group(self) -> list[str]:
-        """Return why the records are of different groups."""
-        if self.a["group"] == self.b["group"]:
-            return []
-        (a, b), (of_a, of_b) = [(self.a[kind], self.b[kind]) for kind in ("protocol", "dataset")]
-        found = _other_data(of_a, of_b)
-        splits = () if of_a["name"] == of_b["name"] else ("train_split", "eval_split")  # these follow from the data set
-        settings = [each for each in _differing(a["settings"], b["settings"]) if each[0] not in splits]
-        if a["name"] != b["name"]:
-            found.append(f"the protocols are {one_line(a['name'])} and {one_line(b['name'])}")
-        elif a["version"] != b["version"]:
-            found.append(f"the versions of {one_line(a['name'])} are {a['version']} and {b['version']}")
-        elif settings:
-            each = [
-                f"{one_line(name)} is {_short(first)} in A and {_short(second)} in B" for name, first, second in settings[:SHOWN]
-            ]
-            more = f", and {len(settings) - SHOWN} more settings differ" if len(settings) > SHOWN else ""
-            found.append(f"{', '.join(each)}{more}")
-        if a["name"] == b["name"] and a["code"] != b["code"]:
-            found.append("the protocol's own code differs")
-        return found or [f"their groups are {self.a['group']} and {self.b['group']}"]
+        return reasons(self.a, self.b)
 
     @cached_property
     def compared(self) -> list[Compared]:
@@ -175,6 +133,11 @@ class Difference:
         headline = self.a["protocol"]["headline"]
         key = (headline["metric"], headline["variant"])
         return [Compared(each, both[1][name]) for name, each in both[0].items() if name[0] == key and name in both[1]]
+
+    @property
+    def decisive(self) -> Compared | None:
+        """The numbers at the point with the most data that both have; None without one."""
+        return max(self.compared, key=lambda each: sort_key(each.a.point), default=None)
 
     @cached_property
     def sentence(self) -> str:
@@ -190,9 +153,9 @@ class Difference:
         if self.a["id"] == self.b["id"]:
             return f"A and B are two versions of one record: {self._versions()}."
         start = f"The numbers of A and B may be compared{apart}"
-        if not self.compared:
+        if self.decisive is None:
             return f"{start}, but there is no point at which both have a score."
-        last = max(self.compared, key=lambda each: sort_key(each.a.point))
+        last = self.decisive
         value, ends = last.texts
         what = f"{metric_name(last.a.metric)}{last.a.how_to_read}"
         between_both = f"{value} ({ends})" if ends else value
@@ -229,15 +192,21 @@ class Difference:
     def sections(self) -> list[Section]:
         """Return what differs as sections to print, the sentence last."""
         facts = [(letter, _title(record, path)) for letter, record, path in zip("AB", (self.a, self.b), self.paths, strict=True)]
-        differing = [
-            Section(TITLES[part], (), ("", "A", "B"), [(name, _short(first), _short(second)) for name, first, second in rows], 3)
+        notes = [
+            (f"note on {letter}", mark)
+            for letter, record in zip("AB", (self.a, self.b), strict=True)
+            for mark in marks_of(record)
+        ]
+        tables = [
+            Section(TITLES[part], (), ("", "A", "B"), [(name, short(first), short(second)) for name, first, second in rows], 3)
             for part, rows in self.parts.items()
         ]
         same = [TITLES[part].partition(" (")[0].lower() for part, rows in self.parts.items() if not rows]
         return [
-            Section("Two records", [*facts, *([("same", ", ".join(same))] if same else [])]),
-            *(section for section in differing if not section.is_empty),
+            Section("Two records", [*facts, *notes, *([("same", ", ".join(same))] if same else [])]),
+            *(table for table in tables if not table.is_empty),
             self._scores(),
+            *self._of_classes(),
             Section("May their numbers be compared?", lines=[self.sentence]),
         ]
 
@@ -263,30 +232,18 @@ class Difference:
         rows = [[*row, *texts.get(point, ("", ""))] for point, row in zip(points, cells, strict=True)]
         return Section(title, (), ("point", *names_of, "A - B", "95 % interval"), rows)
 
-
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return the names whose values differ, those within dictionaries by dotted names; what is missing is None."""
-    found = []
-    for name in dict.fromkeys([*first, *second]):
-        a, b = first.get(name), second.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += [(f"{name}.{inner}", *values) for inner, *values in _differing(a, b)]
-        elif a != b or isinstance(a, bool) != isinstance(b, bool):
-            found.append((name, a, b))
-    return found
-
-
-def _other_data(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Return in what the data of two records differ, of what makes a group."""
-    if a["name"] != b["name"]:
-        return [f"the data sets are {one_line(a['name'])} and {one_line(b['name'])}"]
-    if a["split"] != b["split"]:
-        return [f"the splits of {one_line(a['name'])} are {one_line(a['split'])} and {one_line(b['split'])}"]
-    found = []
-    if a["digest"] != b["digest"]:
-        counts = "" if a["images"] == b["images"] else f", {a['images']:,} in A and {b['images']:,} in B"
-        found.append(f"the images or labels of {one_line(a['name'])} {one_line(a['split'])} differ{counts}")
-    return [*found, *(["the data set's own code differs"] if a["code"] != b["code"] else [])]
+    def _of_classes(self) -> list[Section]:
+        """Return the classes whose values differ most at the decisive point."""
+        if self.decisive is None:
+            return []
+        a, b = self.decisive.a, self.decisive.b
+        both = [(name, x, y) for name, x in a.classes.items() if x is not None and (y := b.classes.get(name)) not in (None, x)]
+        ordered = sorted(both, key=lambda each: -abs(each[1] - each[2]))
+        digits = a.digits
+        rows = [(name, f"{x:.{digits}f}", f"{y:.{digits}f}", f"{x - y:+.{digits}f}") for name, x, y in ordered[:CLASSES]]
+        title = f"Classes that differ most at {a.heading}: {a.variant} {metric_name(a.metric)}{a.how_to_read}"
+        more = [f"and {len(ordered) - CLASSES} more"] if len(ordered) > CLASSES else []
+        return [Section(title, (), ("class", "A", "B", "A - B"), rows, lines=more)] if rows else []
 
 
 def _machine(record: dict[str, Any]) -> dict[str, Any]:
@@ -296,13 +253,6 @@ def _machine(record: dict[str, Any]) -> dict[str, Any]:
 def _runtime(run: dict[str, Any]) -> dict[str, Any]:
     """Return the runtime options of a run; those of older records have another key."""
     return {**run.get("runtime", run.get("means", {}))}
-
-
-def _short(value: Any) -> str:
-    """Return a value as a text; of a long digest the beginning."""
-    shown = one_line(words(value))
-    is_digest = len(shown) >= 16 and all(letter in "0123456789abcdef" for letter in shown)
-    return shown[:12] if is_digest else shown
 
 
 def _title(record: dict[str, Any], path: Path | None) -> str:

@@ -22,9 +22,9 @@ from densebench.results.score import SIGNS, point_of, sort_key
 from densebench.results.sheet import Section, text
 from densebench.results.tables import metric_name
 
-MADE_AGAIN = {
-    "running": "a run is writing it",
-    "stopped": "its run was killed; the command below resumes it",
+UNFINISHED = {
+    "running": "a run is writing it: more points may come",
+    "stopped": "its run was killed: its command resumes it",
     "failed": "its run failed; it enters no table",
 }
 
@@ -74,19 +74,10 @@ class Shown:
     @cached_property
     def marks(self) -> list[str]:
         """What a reader must know before using its numbers."""
-        record, dataset, protocol = self.record, self.record["dataset"], self.record["protocol"]
-        found = [MADE_AGAIN[word]] if (word := state(record)) in MADE_AGAIN else []
-        if is_rehearsal(record):
-            found.append("made in a rehearsal of a table (--set); it enters no table")
-        if dataset["limit"] is not None:
-            found.append(f"cut to {dataset['limit']:,} images of each split (--limit); it enters no table")
-        elif coverage.partial(dataset):
-            found.append(f"{coverage.images(dataset)}: {coverage.WARNING}")
-        if (shard := record.get("shard")) and isinstance(shard, dict):
-            found.append(f"shard {shard.get('index')}/{shard.get('of')} of a record; `densebench merge` joins them")
-        if (today := self.expected.version) is not None and today != protocol["version"]:
-            found.append(f"version {protocol['version']} of {protocol['name']}, which today is version {today}")
-        return [*found, *([remark] if (remark := remark_of(protocol["settings"])) else [])]
+        protocol, today = self.record["protocol"], self.expected.version
+        if today is None or today == protocol["version"]:
+            return marks_of(self.record)
+        return [*marks_of(self.record), f"version {protocol['version']} of {protocol['name']}, which today is version {today}"]
 
     def json(self) -> dict[str, Any]:
         """Return the record as JSON values: its parts, with settings set beside the preset and numbers averaged over seeds."""
@@ -157,6 +148,21 @@ class Shown:
         having = [average for average in self.averages if average.classes]
         own = [average for average in having if average.key == (headline["metric"], headline["variant"])]
         return max(own or having, key=lambda average: sort_key(average.point), default=None)
+
+
+def marks_of(record: dict[str, Any]) -> list[str]:
+    """Return what a reader must know before using the numbers of a record, as far as it says so itself."""
+    dataset = record["dataset"]
+    found = [UNFINISHED[word]] if (word := state(record)) in UNFINISHED else []
+    if is_rehearsal(record):
+        found.append("made in a rehearsal of a table (--set); it enters no table")
+    if dataset["limit"] is not None:
+        found.append(f"cut to {dataset['limit']:,} images of each split (--limit); it enters no table")
+    elif coverage.partial(dataset):
+        found.append(f"{coverage.images(dataset)}: {coverage.WARNING}")
+    if isinstance(shard := record.get("shard"), dict):
+        found.append(f"shard {shard.get('index')}/{shard.get('of')} of a record; `densebench merge` joins them")
+    return [*found, *([remark] if (remark := remark_of(record["protocol"]["settings"])) else [])]
 
 
 def _others(others: Sequence[Average]) -> list[Section]:

@@ -121,6 +121,31 @@ def test_a_rehearsal_is_named(tmp_path):
     assert diff(a, b).reasons == ["A was made in a rehearsal of a table (--set)"]
 
 
+def test_groups_that_differ_for_no_visible_reason_are_not_compared(tmp_path):
+    a, b = (write(tmp_path, name, {(1, None): 5.0}).json() for name in ("A1", "B1"))
+    b["group"] = "ffff"
+    assert diff(a, b).reasons == [f"their groups are {a['group']} and ffff"]
+
+
+def test_a_run_that_goes_on_is_noted_and_compared(tmp_path):
+    found = pair(tmp_path, 1.0, second={"status": "running"})
+    assert "A is separably better" in found.sentence
+    assert "note on B  its run was killed" in str(found) or "note on B  a run is writing it" in str(found)
+
+
+def test_classes_that_differ_most_are_listed(tmp_path):
+    both = []
+    for name, shift in (("A1", 0.0), ("B1", 1.0)):
+        record = write(tmp_path, name, {})
+        classes = {f"class {number}": number * (1 + shift) for number in range(13)} | {"absent": None}
+        record.add([Score("miou", "identity", 5.0, per_class=classes, direction="higher")])
+        both.append(record.json())
+    lines = str(diff(*both)).split("Classes that differ most at value: identity mIoU in %\n")[1].splitlines()
+    assert lines[1].split() == ["class", "12", "12.0", "24.0", "-12.0"]
+    assert lines[10].split() == ["class", "3", "3.0", "6.0", "-3.0"]
+    assert lines[11].strip() == "and 2 more"
+
+
 def test_one_limit_for_both_compares_with_each_other_alone(tmp_path):
     found = pair(tmp_path, 1.0, first={"limit": 3}, second={"limit": 3})
     assert "may be compared with each other alone, both being cut to 3 images (--limit): at 1/1" in found.sentence
