@@ -23,7 +23,7 @@ ROUNDING = 1e-20  # share of the squares of features below which their variance 
 def principal_components(
     tokens: Float[Tensor, "n d"], count: int = CHANNELS, among: Bool[Tensor, " n"] | None = None
 ) -> Float[Tensor, "n count"]:
-    """Return the first principal components of tokens, in float64.
+    """Return the first principal components of tokens, in float64 on the CPU.
 
     among: the tokens that decide basis and mean; None: all. The sign of a component is such that its third moment among them is
     not negative: so it does not depend on the basis of the features, and rotated features give the same components. Components
@@ -58,7 +58,7 @@ def _axes(centred: Float[Tensor, "n d"], count: int, squares: float) -> Float[Te
 
 
 def principal_colours(tokens: Float[Tensor, "n d"], foreground: Bool[Tensor, " n"] | None = None) -> UInt8[Tensor, "n 3"]:
-    """Return the first three principal components of tokens as red, green and blue, 0 to 255.
+    """Return the first three principal components of tokens as red, green and blue, 0 to 255, on the CPU.
 
     tokens: patches of all pictures of one backbone, so that one basis and one scale hold for all. In each component the 1st
     percentile becomes 0 and the 99th 255; a component that does not vary is 128 everywhere. foreground: the tokens that decide

@@ -214,7 +214,8 @@ def backbone_facts(backbone: dict[str, Any]) -> list[tuple[str, str]]:
     params = backbone.get("params")
     sizes = [f"width {backbone['dim']}", f"stride {backbone['stride']} px", f"layer {backbone.get('layer', 'last')}"]
     sizes += [f"positions {backbone['pos_embed']}"] if backbone.get("pos_embed", "none") != "none" else []
-    model = [backbone["arch"], *([f"{params / 1e6:,.1f}M parameters"] if params is not None else [])]
+    count = "" if not params else f"{params / 1e6:,.1f}M parameters" if params >= 1e5 else f"{params:,} parameters"
+    model = [backbone["arch"], count]
     facts = [("name", backbone.get("name", "")), ("spec", backbone["spec"]), ("model", ", ".join(filter(None, model)))]
     facts += [("features", ", ".join(sizes)), ("read from", backbone.get("recognised", ""))]
     facts += [("colours", f"mean {words(backbone['mean'])}; deviation {words(backbone['std'])}")]
