@@ -114,7 +114,7 @@ def _finite(series: Series, log_x: bool, log_y: bool) -> Series:
     """Return a series without the points that have no place along the axis; a value without a height becomes a gap."""
 
     def fits(value: float, log: bool) -> bool:
-        return math.isfinite(value) and (value > 0 or not log)
+        return abs(value) < 1e150 and (value > 0 or not log)  # neither nan nor infinite, and differences are finite
 
     kept = [index for index, value in enumerate(series.x) if fits(value, log_x)]
 

@@ -1,0 +1,56 @@
+// Opens the page anew as long as what it shows goes on, and puts the reader back to where he was.
+(() => {
+  const KEY = `densebench ${location.pathname}`, STALE = Math.max(600, 20 * REFRESH);
+  const pause = document.querySelector("button.pause"), root = document.documentElement;
+  const load = () => { try { return JSON.parse(sessionStorage.getItem(KEY)) || {}; } catch { return {}; } };
+  const kept = load();
+  let paused = Boolean(kept.paused), pressed = false;
+
+  const fields = () => [...document.querySelectorAll("input[id], select[id]")];
+  const save = () => {
+    const state = {
+      paused, scroll: [scrollX, scrollY], focus: document.activeElement?.id || "", theme: root.dataset.theme || "",
+      open: [...document.querySelectorAll("details")].map(each => each.open),
+      values: Object.fromEntries(fields().map(each => [each.id, {value: each.value, last: each.value === each.max}])),
+    };
+    try { sessionStorage.setItem(KEY, JSON.stringify(state)); } catch { /* a browser that keeps nothing */ }
+  };
+  const restore = () => {
+    if (kept.theme && kept.theme !== root.dataset.theme) {
+      document.querySelector("button.theme").click();
+      root.dataset.theme = kept.theme;
+    }
+    document.querySelectorAll("details").forEach((each, index) => { each.open = kept.open?.[index] ?? each.open; });
+    for (const field of fields()) {
+      const before = kept.values?.[field.id];
+      if (!before) continue;
+      field.value = before.last ? field.max : before.value;  // at the newest, it follows what comes
+      field.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+    if (kept.focus) document.getElementById(kept.focus)?.focus({preventScroll: true});
+    if (kept.scroll) scrollTo(...kept.scroll);
+  };
+
+  const show = () => {
+    pause.hidden = false;
+    pause.textContent = paused ? "Go on" : "Pause";
+    pause.setAttribute("aria-pressed", String(paused));
+  };
+  pause.addEventListener("click", () => { paused = !paused; show(); save(); });
+  show();
+  addEventListener("pagehide", save);
+  for (const kind of ["pointerdown", "pointerup", "pointercancel"]) {
+    addEventListener(kind, () => { pressed = kind === "pointerdown"; });
+  }
+
+  const age = () => Date.now() / 1000 - WRITTEN;
+  const began = Date.now();
+  setInterval(() => {
+    const waited = (Date.now() - began) / 1000, is_stale = age() > STALE;
+    document.querySelector(".stale").textContent =
+      is_stale ? `; that is ${Math.round(age() / 60)} min ago: what it shows may have ended without a word` : "";
+    const busy = paused || pressed || document.hidden || String(getSelection());
+    if (!busy && waited >= (is_stale ? 60 : REFRESH)) { save(); location.reload(); }
+  }, 500);
+  addEventListener("load", restore);
+})();
