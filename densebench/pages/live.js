@@ -43,12 +43,12 @@
     addEventListener(kind, () => { pressed = kind === "pointerdown"; });
   }
 
-  const age = () => Date.now() / 1000 - WRITTEN;
+  const age = () => Date.now() / 1000 - CHANGED;
   const began = Date.now();
   setInterval(() => {
     const waited = (Date.now() - began) / 1000, is_stale = age() > STALE;
     document.querySelector(".stale").textContent =
-      is_stale ? `; that is ${Math.round(age() / 60)} min ago: what it shows may have ended without a word` : "";
+      is_stale ? `, ${Math.round(age() / 60)} min ago (it may have ended without a word)` : "";
     const busy = paused || pressed || document.hidden || String(getSelection());
     if (!busy && waited >= (is_stale ? 60 : REFRESH)) { save(); location.reload(); }
   }, 500);
