@@ -107,14 +107,18 @@ class StatusPage:
         values = {"label": cell.label, "state": state.word, "about": state.about, "command": shlex.join(cell.command)}
         values |= {"seconds": clock(seconds) if seconds is not None else "", "id": cell.id}
         values |= {"scored": note.get("scored", 0), "total": note.get("total", 0)}
-        if cell.output is not None and cell.output.is_dir():
-            has_page = (cell.output / RUN_PAGE).is_file()
-            values["run"] = {"href": self._href(cell.output / RUN_PAGE if has_page else cell.output), "has_page": has_page}
-        if cell.kind == "evaluation" and state.word == "done":
-            values["record"] = self._href(self._record(state))
-        if cell.kind == "figure" and state.word == "done":
-            values["sheets"] = [self._href(Path(path)) for path in note.get("outputs", [])]
-        return values
+        values["sheets"] = [self._href(Path(path)) for path in note.get("outputs", [])] if cell.kind == "figure" else []
+        return {**values, "links": self._links(state)}
+
+    def _links(self, state: State) -> list[tuple[str, str]]:
+        """Return the names and addresses of what a cell has made so far: the page of its run, or its record."""
+        output = state.cell.output
+        if output is not None and output.is_dir():
+            has_page = (output / RUN_PAGE).is_file()
+            return [("page of the run", self._href(output / RUN_PAGE)) if has_page else ("run folder", self._href(output))]
+        if state.cell.kind == "evaluation" and state.word == "done":
+            return [("record", self._href(self._record(state)))]
+        return []
 
     def _record(self, state: State) -> Path:
         return self.folder.results / "records" / f"{state.note.get('record')}.json"
@@ -126,7 +130,7 @@ class StatusPage:
         rows: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
         for state in cells:
             place = rows.setdefault(state.cell.backbone, {}).setdefault((state.cell.protocol, state.cell.dataset), [])
-            place.append({**self._cell(state), **self._scores(state)})
+            place.append({**self._cell(state), **self._scores(state), "record": self._href(self._record(state))})
         return {"columns": columns, "rows": [(name, [row.get(column, []) for column in columns]) for name, row in rows.items()]}
 
     def _scores(self, state: State) -> dict[str, Any]:

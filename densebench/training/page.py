@@ -56,7 +56,7 @@ class LivePage:
         elif isinstance(error, Stopped | KeyboardInterrupt):
             self._write("stopped", str(error))
         else:
-            self._write("failed", f"The training ended with an error: {error or type(error).__name__}")
+            self._write("failed", f"The training ended with an error: {str(error) or type(error).__name__}")
 
     def _write(self, state: str, about: str = "") -> None:
         """Write the page, now."""

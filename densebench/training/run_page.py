@@ -17,6 +17,7 @@ from densebench.console import clock
 from densebench.errors import UserError
 from densebench.files.stored_json import ShapeError, load
 from densebench.pages.charts import Series, line_chart_svg
+from densebench.results.tables import metric_name
 from densebench.training.kept_warnings import read_warnings
 from densebench.training.logged import Figure, Logged, read_logged
 from densebench.training.logs import NAME as LOG
@@ -133,7 +134,7 @@ class RunPage:
         terms = {name: figures.pop(name) for name in list(figures) if name == "loss" or f"{name}_weight" in self.settings}
         main += [(self._chart("Losses", terms.values()), "")] if terms else []
         for name in [name for name in figures if name.startswith("probe_")]:
-            main.append((self._chart(f"Probe: {_words(name[6:])}", [figures.pop(name)], best=self._best(name[6:])), ""))
+            main.append((self._chart(f"Probe: {metric_name(name[6:])}", [figures.pop(name)], best=self._best(name[6:])), ""))
         if (ratio := figures.pop("bootstrapping_ratio", None)) is not None:
             main.append((self._chart("Bootstrapping ratio", [ratio], limits=(0.0, None)), ABOUT["bootstrapping_ratio"]))
         if rates := [figures.pop(name) for name in ("lr", "head_lr") if name in figures]:
@@ -181,7 +182,7 @@ class RunPage:
                 ]
                 found.append(
                     {
-                        "metric": _words(name[6:]),
+                        "metric": metric_name(name[6:]),
                         "rows": rows[::-1][:MOST_STEPS],
                         "data": self.run.get("runtime", {}).get("probe") or "",
                     }
