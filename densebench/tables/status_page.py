@@ -59,7 +59,8 @@ class StatusPage:
         return next((word for word in ("running", "failed", "interrupted", "blocked") if counts[word]), "waiting")
 
     def _changed(self) -> dict[str, Any]:
-        return {"text": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.now)), "seconds": round(self.now)}
+        text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.now))
+        return {"what": "written", "text": text, "seconds": round(self.now)}
 
     def _facts(self) -> dict[str, str]:
         """Return how much is done, how long the cells have taken, and how much longer the rest will take if it is like them."""

@@ -106,11 +106,12 @@ class RunPage:
 
     def _changed(self) -> dict[str, Any]:
         """Return when the log, or before there is one the request, was last written: as people read it, and in seconds."""
-        for path in (self.folder / LOG, self.folder / RUN, self.folder):
+        seconds = 0.0
+        for path in (self.folder, self.folder / RUN, self.folder / LOG):
             with suppress(OSError):
                 seconds = path.stat().st_mtime
-                return {"text": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)), "seconds": round(seconds)}
-        return {"text": "at an unknown time", "seconds": 0}
+        text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        return {"what": "last entry", "text": text, "seconds": round(seconds)}
 
     def _facts(self) -> dict[str, str]:
         """Return the figures of the moment, by name."""
