@@ -18,7 +18,7 @@ from urllib.parse import quote
 from densebench.console import clock
 from densebench.errors import UserError
 from densebench.results import record as records
-from densebench.results.score import heading, point_of, sort_key, without_seed
+from densebench.results.score import heading, in_unit, point_of, sort_key, without_seed
 from densebench.results.tables import metric_name
 from densebench.tables.display import summary
 from densebench.tables.states import STATES, State, TableFolder
@@ -127,11 +127,14 @@ class StatusPage:
     def _grid(self) -> dict[str, Any]:
         """Return backbones by evaluations: for each of their cells the state and, where it is done, the headline values."""
         cells = [state for state in self.states if state.cell.kind == "evaluation"]
-        columns = list(dict.fromkeys((state.cell.protocol, state.cell.dataset) for state in cells))
+        columns = {(state.cell.protocol, state.cell.dataset): "" for state in cells}
         rows: dict[str, dict[tuple[str, str], list[dict[str, Any]]]] = {}
         for state in cells:
             place = rows.setdefault(state.cell.backbone, {}).setdefault((state.cell.protocol, state.cell.dataset), [])
             place.append({**self._cell(state), **self._scores(state), "record": self._href(self._record(state))})
+            columns[state.cell.protocol, state.cell.dataset] = (
+                place[-1]["metric"] or columns[state.cell.protocol, state.cell.dataset]
+            )
         return {"columns": columns, "rows": [(name, [row.get(column, []) for column in columns]) for name, row in rows.items()]}
 
     def _scores(self, state: State) -> dict[str, Any]:
@@ -150,7 +153,8 @@ class StatusPage:
             at = [score for score in shown if without_seed(point_of(score)) == point]
             mean = statistics.fmean(score["value"] for score in at)
             values.append((heading(point) if len(points) > 1 else "", f"{mean:.{at[0]['digits']}f}"))
-        return {"metric": metric_name(headline["metric"]), "values": values, "more": max(0, len(points) - MOST_POINTS)}
+        metric = metric_name(headline["metric"]) + in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
+        return {"metric": metric, "values": values, "more": max(0, len(points) - MOST_POINTS)}
 
     def _failure(self, state: State) -> dict[str, Any]:
         """Return what is known of a cell that failed: the line, and the end of its log, if that is one of this table."""

@@ -31,7 +31,7 @@ class Figure:
 
     def line(self, per_epoch: float) -> tuple[list[float], list[float]]:
         """Return epochs and values for a chart. per_epoch: the steps of an epoch."""
-        return thinned((self.steps / per_epoch).tolist(), self.values.tolist())
+        return thinned(self.steps / per_epoch, self.values)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def read_logged(path: Path) -> Logged:
     frame = frame[frame.columns[:MOST_COLUMNS]].apply(pandas.to_numeric, errors="coerce")
     if "step" not in frame.columns:
         return Logged({})
-    frame = frame[frame["step"].between(0, MOST_STEPS)].sort_values("step", kind="stable")
+    valid = frame["step"].between(0, MOST_STEPS)
+    frame = frame if valid.all() else frame[valid]
+    if not frame["step"].is_monotonic_increasing:
+        frame = frame.sort_values("step", kind="stable")
     steps = frame["step"].to_numpy(float)
     figures = {}
     for name in frame.columns.drop("step"):

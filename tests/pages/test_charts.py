@@ -106,5 +106,18 @@ def test_thinning_keeps_ends_peaks_and_order():
     assert (8901, -5.0) in zip(at, values, strict=True)
 
 
+@pytest.mark.parametrize("length", [501, 997, 1000, 5003])
+def test_thinning_is_lowest_and_highest_of_stretches(length):
+    y = [math.nan if index % 5 == 0 else math.sin(index) * index for index in range(length)]
+    at, values = thinned(range(length), y, 100)
+    size = -(-length // 49)
+    kept = {0, length - 1}
+    for first in range(0, length, size):
+        inside = [index for index in range(first, min(first + size, length)) if math.isfinite(y[index])]
+        kept |= {min(inside, key=lambda index: y[index]), max(inside, key=lambda index: y[index])}
+    assert at == sorted(kept)
+    assert all(value == y[index] or math.isnan(value) for index, value in zip(sorted(kept), values, strict=True))
+
+
 def test_a_short_line_is_not_thinned():
     assert thinned([1, 2], [math.nan, 3.0])[1][1] == 3.0
