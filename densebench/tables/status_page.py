@@ -105,7 +105,12 @@ class StatusPage:
     def _cell(self, state: State) -> dict[str, Any]:
         """Return what is shown of one cell."""
         cell, note, seconds = state.cell, state.note, self._seconds(state)
-        values = {"label": cell.label, "state": state.word, "about": state.about, "command": shlex.join(cell.command)}
+        values: dict[str, Any] = {
+            "label": cell.label,
+            "state": state.word,
+            "about": state.about,
+            "command": shlex.join(cell.command),
+        }
         values |= {"seconds": clock(seconds) if seconds is not None else "", "id": cell.id}
         values |= {"scored": note.get("scored", 0), "total": note.get("total", 0)}
         values["sheets"] = [self._href(Path(path)) for path in note.get("outputs", [])] if cell.kind == "figure" else []

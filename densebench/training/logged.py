@@ -77,5 +77,7 @@ def read_logged(path: Path) -> Logged:
 
 def _per_epoch(epochs: Figure | None) -> float | None:
     """Return the number of steps of an epoch, by the newest row that has both."""
-    usable = [] if epochs is None else np.flatnonzero(np.isfinite(epochs.values) & (epochs.values > 0) & (epochs.steps > 0))
-    return None if epochs is None or not len(usable) else float(epochs.steps[usable[-1]] / epochs.values[usable[-1]])
+    if epochs is None:
+        return None
+    usable = np.flatnonzero(np.isfinite(epochs.values) & (epochs.values > 0) & (epochs.steps > 0))
+    return float(epochs.steps[usable[-1]] / epochs.values[usable[-1]]) if len(usable) else None

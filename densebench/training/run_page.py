@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -88,9 +88,9 @@ class RunPage:
     @property
     def steps(self) -> int | None:
         """The steps of the whole run."""
-        if _is_count(steps := self.settings.get("steps")):
-            return int(steps)
-        epochs = self.settings.get("epochs")
+        steps, epochs = self.settings.get("steps"), self.settings.get("epochs")
+        if _is_count(steps):
+            return steps
         return round(epochs * self.per_epoch) if _is_count(epochs) and self.per_epoch else None
 
     def values(self) -> dict[str, Any]:
@@ -131,9 +131,11 @@ class RunPage:
         """Return the charts: main ones, further figures, and those that are folded; each with what it means."""
         figures = dict(self.logged.figures)
         figures.pop("epoch", None)
-        main, more, folded = [], [], []
+        main: list[tuple[Markup, str]] = []
+        more: list[tuple[Markup, str]] = []
+        folded: list[tuple[Markup, str]] = []
         terms = {name: figures.pop(name) for name in list(figures) if name == "loss" or f"{name}_weight" in self.settings}
-        main += [(self._chart("Losses", terms.values()), "")] if terms else []
+        main += [(self._chart("Losses", [*terms.values()]), "")] if terms else []
         for name in [name for name in figures if name.startswith("probe_")]:
             main.append((self._chart(f"Probe: {metric_name(name[6:])}", [figures.pop(name)], best=self._best(name[6:])), ""))
         if (ratio := figures.pop("bootstrapping_ratio", None)) is not None:
@@ -147,7 +149,7 @@ class RunPage:
     def _chart(
         self,
         title: str,
-        figures: Iterable[Figure],
+        figures: Sequence[Figure],
         best: float | None = None,
         limits: tuple[float | None, float | None] = (None, None),
     ) -> Markup:
@@ -181,13 +183,8 @@ class RunPage:
                     (f"{at:.4g}", f"{value:.2f}", best is not None and abs(at - best) < 1e-6)
                     for at, value in zip(epochs, figure.values, strict=True)
                 ]
-                found.append(
-                    {
-                        "metric": metric_name(name[6:]),
-                        "rows": rows[::-1][:MOST_STEPS],
-                        "data": self.run.get("runtime", {}).get("probe") or "",
-                    }
-                )
+                data = self.run.get("runtime", {}).get("probe") or ""
+                found.append({"metric": metric_name(name[6:]), "rows": rows[::-1][:MOST_STEPS], "data": data})
         return found
 
     def _pictures(self) -> dict[str, Any]:
@@ -195,19 +192,15 @@ class RunPage:
         by_step: dict[int, dict[str, str]] = {}
         for path in sorted((self.folder / "pictures").glob("*.png")):
             if match := PICTURE.fullmatch(path.name):
-                by_step.setdefault(int(match["step"]), {})[match["name"]] = quote(
-                    f"pictures/{path.name}", errors="surrogateescape"
-                )
+                address = quote(f"pictures/{path.name}", errors="surrogateescape")
+                by_step.setdefault(int(match["step"]), {})[match["name"]] = address
         order = sorted(by_step)
         if len(order) > MOST_STEPS:
             order = [order[index * (len(order) - 1) // (MOST_STEPS - 1)] for index in range(MOST_STEPS)]
         kinds = list(dict.fromkeys(name for step in order for name in by_step[step]))
-        steps = [
-            {"step": step, "name": self._moment(step), "files": [by_step[step].get(kind, "") for kind in kinds]} for step in order
-        ]
-        newest = [
-            max((index for index, each in enumerate(steps) if each["files"][column]), default=0) for column in range(len(kinds))
-        ]
+        files = [[by_step[step].get(kind, "") for kind in kinds] for step in order]
+        steps = [{"step": step, "name": self._moment(step), "files": each} for step, each in zip(order, files, strict=True)]
+        newest = [max(index for index, each in enumerate(files) if each[column]) for column in range(len(kinds))]
         return {"kinds": kinds, "steps": steps, "newest": newest, "all": len(by_step)}
 
     def _moment(self, step: int) -> str:
@@ -219,13 +212,8 @@ class RunPage:
         if not run:
             return {"command": "", "resume": "", "configuration": {}}
         data = run["data"]
-        asked = {
-            "method": run["method"],
-            "preset": run["preset"],
-            "variant": run["variant"],
-            "init": run["init"] or "random weights",
-        }
-        asked |= {"seed": run["seed"], "data": f"{data['name']} ({data['images']:,} images)"}
+        asked = {name: run[name] for name in ("method", "preset", "variant", "seed")}
+        asked |= {"init": run["init"] or "random weights", "data": f"{data['name']} ({data['images']:,} images)"}
         tables = {"Request": asked, "Settings": run["settings"], "Runtime": run["runtime"]}
         tables |= {name.title(): run[name] for name in ("code", "environment") if isinstance(run.get(name), dict)}
         shown = {name: {_words(key): _shown(value) for key, value in table.items()} for name, table in tables.items()}
@@ -234,7 +222,7 @@ class RunPage:
         return {"command": command if isinstance(command, str) else "", "resume": resume, "configuration": shown}
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -243,10 +231,9 @@ def _words(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    """Return a value of a request as people read it."""
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    return (
-        {None: "none", True: "yes", False: "no"}.get(value, "") or f"{value}"
-        if not isinstance(value, dict | float)
-        else f"{value}"
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

@@ -105,6 +105,14 @@ def test_damaged_rows_do_not_hide_the_others(tmp_path):
     assert facts(page(folder))["loss"] == "1.5"
 
 
+def test_the_request_is_shown_as_it_was_given(tmp_path):
+    run = {**RUN, "settings": {**RUN["settings"], "rounds": 1, "cycle": True, "objects": 0, "scale": [0.25, 1.0]}}
+    text = page(made(tmp_path / "run", run=run))
+    rows = dict(re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', text))
+    assert (rows["rounds"], rows["cycle"], rows["objects"], rows["scale"]) == ("1", "yes", "0", "0.25, 1.0")
+    assert (rows["seed"], rows["init"], rows["steps"]) == ("0", "random weights", "none")
+
+
 @pytest.mark.parametrize("run", [None, "", "{", "[]", '{"schema": 1}', json.dumps({**RUN, "method": 7})])
 def test_without_a_whole_request_the_curves_are_still_there(tmp_path, run):
     text = page(made(tmp_path / "run", run=run))
