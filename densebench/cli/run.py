@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densebench.cli import completing
+from densebench.cli.run_output import close, exit_status, show_needs
 from densebench.console import notice, warn
 from densebench.errors import UserError
 from densebench.results.terminal import terminal_width
 
 if TYPE_CHECKING:
-    from densebench.results.tables import Leaderboard
     from densebench.tables.cells import Cell, Places
     from densebench.tables.entries import Table
+    from densebench.tables.page import LivePage
     from densebench.tables.states import State, TableFolder
     from densebench.tables.submission import Report
 
@@ -35,7 +36,7 @@ def run(
         ),
     ],
     status: Annotated[
-        bool, typer.Option("--status", help="Show the state of every cell, live on a terminal, and run nothing.")
+        bool, typer.Option("--status", help="Show the state of every cell, live on a terminal and as a page, and run nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of every cell as one JSON object.")] = False,
     dry_run: Annotated[
@@ -87,7 +88,7 @@ def run(
     folder = TableFolder(places.results, asked.name)
     title = asked.title or asked.name
     if dry_run:
-        _show_needs(asked, cells, places, trial, as_json)
+        show_needs(asked, cells, places, trial, as_json)
     elif status:
         _show_status(title, cells, folder, as_json)
     elif slurm is not None:
@@ -96,8 +97,8 @@ def run(
     else:
         _forget_outdated(cells, folder)
         found = _run_here(title, cells, folder, gpus, processes, bool(asked.rehearsal), as_json)
-        _close(asked, found, folder, as_json)
-        raise typer.Exit(_exit_status(found))
+        close(asked, found, folder, as_json)
+        raise typer.Exit(exit_status(found))
 
 
 def _check_given(*, status: bool, dry_run: bool, gpus: int | None, processes: int | None, slurm: str | None) -> None:
@@ -118,51 +119,36 @@ def _places(table: Table, results: Path, weights_dir: Path, data_root: Path | No
     return dataclasses.replace(places, results=results / "rehearsals" / table.name, runs=places.runs / "rehearsals")
 
 
-def _show_needs(table: Table, cells: Sequence[Cell], places: Places, trial: bool, as_json: bool) -> None:
-    """Print what each cell needs and what of it is not there."""
-    from densebench.tables import listing
-    from densebench.tables.needs import needs
-
-    found = needs(cells, places, trial=trial)
-    if as_json:
-        not_measured = [{"row": entry.row, "why": entry.why} for entry in table.missing]
-        print(json.dumps({**listing.as_json(found), "not_measured": not_measured}))
-        return
-    width = terminal_width()
-    if width is None:
-        print("\n".join(str(part) for part in listing.render(found, None)))
-    else:
-        from rich.console import Console
-
-        console = Console()
-        for part in listing.render(found, width):
-            console.print(part)
-    _show_not_measured(table)
-
-
-def _show_not_measured(table: Table) -> None:
-    for entry in table.missing:
-        notice(str(entry))
-
-
 def _show_status(title: str, cells: Sequence[Cell], folder: TableFolder, as_json: bool) -> None:
-    """Print the states; on a terminal, show them until nothing is left to run, or Ctrl-C comes."""
+    """Print the states, and write them as a page; on a terminal, until nothing is left to run, or Ctrl-C comes."""
     from densebench.tables.display import as_json as json_of
     from densebench.tables.display import line, summary
+    from densebench.tables.page import LivePage
     from densebench.tables.states import states
 
     found = states(cells, folder)
     if as_json:
         print(json.dumps(json_of(title, found)))
-    elif terminal_width() is None:
+        return
+    page = LivePage(title, folder)
+    _write(page, found)
+    if terminal_width() is None:
         print("\n".join([*(line(state) for state in found), summary(found)]))
-    else:
-        with _live(title) as show:
+        return
+    with _live(title) as show:
+        show(found)
+        while any(state.word not in ("done", "failed", "blocked") for state in found):
+            time.sleep(REFRESH)
+            found = states(cells, folder)
             show(found)
-            while any(state.word not in ("done", "failed", "blocked") for state in found):
-                time.sleep(REFRESH)
-                found = states(cells, folder)
-                show(found)
+            page.show(found)
+    page.write(found)
+
+
+def _write(page: LivePage, found: Sequence[State]) -> None:
+    """Write the page of the states for the first time, and say where it is."""
+    if page.write(found):
+        notice(f"{page.path} shows the states in a browser")
 
 
 @contextmanager
@@ -230,12 +216,24 @@ def _run_here(
     as_json: bool,
 ) -> list[State]:
     """Run what is missing on this machine and return the states at the end. Raises Stopped after Ctrl-C."""
+    from densebench.tables.page import LivePage
+    from densebench.tables.states import states
     from densebench.tables.submission import LocalRun, Slots
 
     slots = Slots.of_gpus(gpus) if gpus else Slots(processes or 1)
     on_terminal = terminal_width() is not None and not as_json
+    page = LivePage(title, folder)
+    _write(page, states(cells, folder))
     with _live(title) if on_terminal else _in_lines() as show:
-        return LocalRun(cells, folder, slots, show, rehearsal).run()
+
+        def report(found: Sequence[State]) -> None:
+            show(found)
+            page.show(found)
+
+        try:
+            return LocalRun(cells, folder, slots, report, rehearsal).run()
+        finally:
+            page.write(states(cells, folder))
 
 
 def _submit(table: Table, cells: Sequence[Cell], folder: TableFolder, given: str, slots: int | None) -> None:
@@ -249,72 +247,3 @@ def _submit(table: Table, cells: Sequence[Cell], folder: TableFolder, given: str
         notice("submitted; the same command with --status in place of --slurm shows how far it is")
     else:
         notice("nothing to submit: all cells are done")
-
-
-def _close(table: Table, found: Sequence[State], folder: TableFolder, as_json: bool) -> None:
-    """Print what came out: the tables of the records, or what each record of a rehearsal says, and a line that sums up."""
-    from densebench.tables.display import as_json as json_of
-    from densebench.tables.display import summary
-
-    if as_json:
-        print(json.dumps(json_of(table.title or table.name, found)))
-    else:
-        _show_records(table, found, folder.results)
-    for state in found:
-        if state.word == "done" and state.cell.kind == "figure":
-            notice(f"{state.cell.label}: {', '.join(state.note['outputs'])}")
-    ended = summary(found)
-    tried_again = "; running it again runs the others, and failed cells once more" if any(s.word != "done" for s in found) else ""
-    notice(f"{ended}{tried_again}")
-
-
-def _show_records(table: Table, found: Sequence[State], results: Path) -> None:
-    """Print the records of the cells that are done: as tables, and one by one where no table may hold them."""
-    from densebench.results import record as records
-    from densebench.results.leaderboard import leaderboard
-    from densebench.results.summary import summary
-
-    scored = [state for state in found if state.word == "done" and state.note.get("record")]
-    paths = [results / "records" / f"{state.note['record']}.json" for state in scored]
-    stored = [records.read(path) for path in paths]
-    read = [_named(record, state.cell.backbone) for record, state in zip(stored, scored, strict=True)]
-    apart = [record for record in read if table.rehearsal or record["dataset"]["limit"] is not None]
-    if apart:
-        print("\n".join(map(summary, apart)))
-    whole = [record for record in read if record not in apart]
-    if not whole:
-        return
-    if table.published:
-        from densebench.results.against import against
-
-        _show_board(against(whole, table.published, table.rows))
-        _show_not_measured(table)
-    shown: dict[str, Any] = {
-        "dataset": sorted({record["dataset"]["name"] for record in whole}),
-        "protocol": sorted({f"{record['protocol']['name']}/{record['protocol']['preset']}" for record in whole}),
-        "backbone": sorted({record["backbone"].get("name", record["backbone"]["spec"]) for record in stored}),
-    }
-    _show_board(leaderboard(results, **shown))
-
-
-def _named(record: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a record with the name of a backbone: those with the same weights have one record, which the last one named."""
-    return {**record, "backbone": {**record["backbone"], "name": name}}
-
-
-def _show_board(board: Leaderboard) -> None:
-    if terminal_width() is None:
-        print(board.render("md"), end="")
-    else:
-        from rich.console import Console
-
-        Console().print(board)
-
-
-def _exit_status(found: Sequence[State]) -> int:
-    """Return 0 where all is done, 2 where whatever failed can be mended by the user, else 1."""
-    failed = [state for state in found if state.word == "failed"]
-    if all(state.word == "done" for state in found):
-        return 0
-    others = [state for state in found if state.word not in ("done", "failed", "blocked")]
-    return 2 if failed and not others and all(state.note.get("users") for state in failed) else 1

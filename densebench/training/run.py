@@ -4,7 +4,8 @@ OUTPUT/run.json              what was requested: method, settings, data, version
 OUTPUT/backbone.safetensors  the teacher's encoder, with checkpoint.json: what `densebench eval` takes as ckpt:OUTPUT
 OUTPUT/states/               the last states, for --resume
 OUTPUT/epochs/0010/          backbones of some epochs (--keep-every); OUTPUT/best/ the best by --probe
-OUTPUT/log.csv, tensorboard/, pictures/
+OUTPUT/log.csv, tensorboard/, warnings.txt, pictures/
+OUTPUT/index.html            with --visualise, a page of the run that renews itself
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The folder of a run, which the main process writes: log, states, backbones, pictures and probes."""
+"""The folder of a run, which the main process writes: log, states, backbones, pictures, probes, warnings and its page."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from densebench.files.atomic import sweep, write_text
 from densebench.files.states import StateWriter
 from densebench.pictures.canvas import save
 from densebench.results.score import SIGNS
+from densebench.training.kept_warnings import KeptWarnings
 from densebench.training.logs import Log, Ticker
 from densebench.training.loop import Report, Training
 from densebench.training.networks import MEAN, STD
 from densebench.training.objective import Views
+from densebench.training.page import LivePage
 
 
 class RunFolder:
@@ -35,16 +37,31 @@ class RunFolder:
         self.ticker = Ticker(training.step, training.steps, training.options.batch_size)
         self.views: Views | None = None
         self.states = StateWriter(folder, training.options.keep)
+        self.warnings = KeptWarnings(folder)
+        self.page = LivePage(folder) if training.options.visualise else None
 
     def __enter__(self) -> RunFolder:
+        self.warnings.__enter__()
+        self._renew_page()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         """Close the progress bar, so that the last line about the run stays, and wait until the last state is written.
 
-        After a KeyboardInterrupt, the second Ctrl-C, it does not wait.
+        After a KeyboardInterrupt, the second Ctrl-C, it does not wait. The last page says how the run ended.
         """
         self.ticker.close()
+        try:
+            self._wait_for_states(kind)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            self.warnings.__exit__()
+            if self.page is not None:
+                self.page.close(error)
+
+    def _wait_for_states(self, kind: type[BaseException] | None) -> None:
         if kind is None or issubclass(kind, Stopped):
             self.states.wait()
         elif not issubclass(kind, KeyboardInterrupt):
@@ -52,6 +69,10 @@ class RunFolder:
                 self.states.wait()
             except UserError as error:
                 warn(str(error))  # a warning, since another error ends the run
+
+    def _renew_page(self) -> None:
+        if self.page is not None:
+            self.page.renew()
 
     def report(self, report: Report) -> None:
         """Write the figures of a logged step to the log, and print its progress line."""
@@ -62,6 +83,7 @@ class RunFolder:
             self.log.add(report.step, {**report.figures, "images_per_second": rate})
             terms = {name: value for name, value in report.figures.items() if name in ("loss", "bootstrapping_ratio")}
             self.ticker.show(report.step, report.epoch, terms)
+            self._renew_page()
 
     def save(self) -> None:
         """Write state and backbone; then, where they are due, pictures, the backbone of the epoch and the probe.
@@ -78,6 +100,7 @@ class RunFolder:
         if options.visualise and self.views is not None:
             self._draw(self.views.few(options.visualise))
         epoch, steps_after_epoch = divmod(training.step, training.order.steps)
+        self._renew_page()
         if steps_after_epoch:
             return
         if options.keep_every and epoch % options.keep_every == 0:

@@ -77,6 +77,14 @@ def test_the_states_are_one_json_object_and_nothing_is_written(call, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+def test_the_states_are_a_page_too(call, tmp_path):
+    done = call("small.toml", "--status")
+    path = tmp_path / "results" / "tables" / "small" / "index.html"
+    assert "results/tables/small/index.html shows the states" in done.err
+    assert "index.html" not in done.out
+    assert "gone, incontext, scenes" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -222,9 +222,10 @@ def test_every_micro_batch_has_its_own_stochastic_depth(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", late(METHODS, "croc"))
-def test_pictures_are_drawn(method, tmp_path):
+def test_pictures_are_drawn_beside_a_page_of_the_run(method, tmp_path):
     run = train(method, tmp_path / "run", visualise=2)
     found = sorted((run / "pictures").glob("*.png")) if (run / "pictures").exists() else []
+    assert 'class="state finished"' in (run / "index.html").read_text()
     if method == "dino":
         assert not found
         return

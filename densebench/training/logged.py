@@ -1,0 +1,83 @@
+"""What the log of a run says, read from its file: each figure over the epochs, thinned for a chart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from densebench.pages.charts import thinned
+from densebench.training.method import MOST_STEPS
+
+MOST_COLUMNS = 200
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One column of a log: its values, and the steps at which they were written; what is no number is NaN."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def last(self) -> float:
+        """The newest value."""
+        return float(self.values[-1])
+
+    def line(self, per_epoch: float) -> tuple[list[float], list[float]]:
+        """Return epochs and values for a chart. per_epoch: the steps of an epoch."""
+        return thinned(self.steps / per_epoch, self.values)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The figures of a log by name, the last step that was logged, and the steps of an epoch (None: the log does not say)."""
+
+    figures: dict[str, Figure]
+    step: int = 0
+    per_epoch: float | None = None
+
+
+def read_logged(path: Path) -> Logged:
+    """Return what a log says. Rows that are damaged or were not written to their end are left out, and cells that are no number.
+
+    Raises OSError where the file cannot be read. A log of a million rows takes a second or two.
+    """
+    import pandas
+
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1].replace(b"\0", b"")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of rows that are longer than the header
+            frame = pandas.read_csv(
+                io.BytesIO(whole), index_col=False, on_bad_lines="skip", encoding_errors="replace", quoting=csv.QUOTE_NONE
+            )
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError):
+        return Logged({})
+    frame = frame[frame.columns[:MOST_COLUMNS]].apply(pandas.to_numeric, errors="coerce")
+    if "step" not in frame.columns:
+        return Logged({})
+    valid = frame["step"].between(0, MOST_STEPS)
+    frame = frame if valid.all() else frame[valid]
+    if not frame["step"].is_monotonic_increasing:
+        frame = frame.sort_values("step", kind="stable")
+    steps = frame["step"].to_numpy(float)
+    figures = {}
+    for name in frame.columns.drop("step"):
+        values = frame[name].to_numpy(float)
+        if (written := ~np.isnan(values)).any():
+            figures[str(name)] = Figure(str(name), steps[written], values[written])
+    return Logged(figures, int(steps[-1]) if len(steps) else 0, _per_epoch(figures.get("epoch")))
+
+
+def _per_epoch(epochs: Figure | None) -> float | None:
+    """Return the number of steps of an epoch, by the newest row that has both."""
+    if epochs is None:
+        return None
+    usable = np.flatnonzero(np.isfinite(epochs.values) & (epochs.values > 0) & (epochs.steps > 0))
+    return float(epochs.steps[usable[-1]] / epochs.values[usable[-1]]) if len(usable) else None
