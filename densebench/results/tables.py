@@ -43,6 +43,11 @@ class Table:
     of: the group of records that a table shows, or the data set and split that a profile is of. identities: of each row, the
     digest of the backbone without its names; empty where no row is of a backbone that was measured. groups: a heading over each
     column, with which its own begins; "" over a column of none. notes: lines below the table; one of them says what marks mean.
+
+    What pages show besides, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the
+    command that makes the record again. values: the numbers behind the texts, by which columns are sorted, rows as in `cells` and
+    columns with the same names; NaN where there is none. intervals: of each row, `low`, `high` and `value` of the column that ranks
+    go by, NaN where there is no interval.
     """
 
     caption: str
@@ -52,6 +57,10 @@ class Table:
     identities: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    records: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    values: pd.DataFrame | None = None
+    intervals: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         return _markdown_table(self)
@@ -82,8 +91,16 @@ class Table:
             return self
         shown = f"{len(chosen)} of {len(self.identities)} backbones shown"
         caption = f"{self.caption}, {shown}{', ranked among all' if 'rank' in self.cells else ''}"
-        cells, best = (frame.iloc[chosen].reset_index(drop=True) for frame in (self.cells, self.best))
-        return replace(self, caption=caption, cells=cells, best=best, identities=tuple(self.identities[i] for i in chosen))
+        frames = {
+            name: None if frame is None else frame.iloc[chosen].reset_index(drop=True)
+            for name in ("cells", "best", "values", "intervals")
+            for frame in (getattr(self, name),)
+        }
+        lists = {
+            name: tuple(each[index] for index in chosen) if (each := getattr(self, name)) else ()
+            for name in ("identities", "records", "commands")
+        }
+        return replace(self, caption=caption, **frames, **lists)
 
 
 @dataclass(frozen=True)
@@ -154,14 +171,29 @@ class Leaderboard:
 
 
 @dataclass(frozen=True)
+class GalleryRow:
+    """One image as several backbones see it. image: its title. pictures: of each, the backbone, the source and the alt text."""
+
+    image: str
+    pictures: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class Block:
-    """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources."""
+    """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources.
+
+    plots: of each, its title, its source or its SVG as safe markup, and its caption, which says what is seen. legend: of each
+    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side.
+    """
 
     table: Table
     plot: str = ""
     plot_caption: str = ""
     classes: Table | None = None
     pictures: list[tuple[str, str]] = field(default_factory=list)
+    plots: list[tuple[str, str, str]] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    gallery: list[GalleryRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
