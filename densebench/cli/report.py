@@ -31,7 +31,7 @@ def report(
     from densebench.files.atomic import write_text
     from densebench.results.report import report as render
 
-    text = render(results or [Path("results")], published=published_of(published))
+    text = render(results or [Path("results")], published=published_of(published), beside=output)
     write_text(output, text)
     notice(f"{len(text.encode()) / 2**20:.1f} MiB")
     print(output)

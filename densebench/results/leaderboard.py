@@ -26,7 +26,7 @@ from densebench.results.frame import frame, rows_of
 from densebench.results.profiles import profiles
 from densebench.results.ranking import bounds, ranks, replicates_of
 from densebench.results.score import SIGNS, heading, in_unit, sort_key
-from densebench.results.tables import Leaderboard, Table, metric_name, render
+from densebench.results.tables import About, Leaderboard, Table, metric_name, render
 
 __all__ = ["leaderboard", "render"]
 
@@ -74,7 +74,7 @@ def leaderboard(
         count_unknown(scores)
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
-    board = Leaderboard(scores, [table(group, costs=costs) for group in groups], profiles(scores))
+    board = Leaderboard(scores, [table(group, costs=costs) for group in groups], profiles(scores), folders=tuple(where))
     if published:
         numbers = papers.beside(scores, papers.load_published(*([] if file is None else [file])))
         board = replace(board, published=numbers, published_tables=papers.tables(numbers))
@@ -125,7 +125,7 @@ def table(group: pd.DataFrame, *, costs: bool = False) -> Table:
         texts = texts.join(filled(pd.DataFrame([cost_cells(rows[record].iloc[0]) for record in order])))
     best = best.reindex(columns=list(texts), fill_value=False)
     identities = tuple(rows[record].iloc[0].identity for record in order)
-    return Table(_caption(group, shown), texts, best, str(group.iloc[0].group), identities)
+    return Table(_caption(group, shown), texts, best, str(group.iloc[0].group), identities, about=_about(group, shown))
 
 
 def _labels(row: pd.Series, shown: pd.DataFrame) -> dict[str, str]:
@@ -151,17 +151,42 @@ def _cell(mean: float, spread: float, digits: int) -> str:
 
 
 def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
-    row, score = group.iloc[0], shown.iloc[0]
-    sizes = shown.groupby(["record", "column"]).size()
-    few, many = sizes[sizes > 1].min(), sizes.max()
-    parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
-    what = "subsets" if parts else "seeds"
-    counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
-    size = "native" if row.image_size is None or pd.isna(row.image_size) else f"{int(row.image_size)} px"
+    row, score, spread = group.iloc[0], shown.iloc[0], _spread(shown)
     return (
-        f"{row.protocol}/{row.preset} v{row.version} on {row.dataset} {row.split} ({row.coverage}), {size}: "
+        f"{row.protocol}/{row.preset} v{row.version} on {row.dataset} {row.split} ({row.coverage}), {_size(row)}: "
         f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}, "
-        f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
+        f"{f'± {spread}, ' if spread else ''}"
         f"{f'{row.remark}, ' if row.remark else ''}group {row.group}"
         f"{f', {coverage.WARNING}' if row.partial else ''}"
     )
+
+
+def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
+    """Return what the caption says, in parts."""
+    row, score = group.iloc[0], shown.iloc[0]
+    facts = {
+        "protocol": f"{row.protocol}/{row.preset}, version {row.version}",
+        "data set": f"{row.dataset} {row.split}",
+        "images": row.coverage,
+        "size": _size(row),
+        "score": f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}",
+        "±": _spread(shown),
+        "mind": "; ".join(filter(None, (row.remark, coverage.WARNING if row.partial else ""))),
+        "group": str(row.group),
+    }
+    title = f"{row.protocol}/{row.preset} on {row.dataset} {row.split}, {_size(row)}"
+    stated = tuple((name, value) for name, value in facts.items() if value)
+    return About(title, (str(row.dataset),), (f"{row.protocol}/{row.preset}",), stated, score.direction == "lower")
+
+
+def _size(row: pd.Series) -> str:
+    return "native" if row.image_size is None or pd.isna(row.image_size) else f"{int(row.image_size)} px"
+
+
+def _spread(shown: pd.DataFrame) -> str:
+    """Return what is behind ±: "standard deviation over 5 subsets"; "" where nothing is averaged."""
+    sizes = shown.groupby(["record", "column"]).size()
+    few, many = sizes[sizes > 1].min(), sizes.max()
+    parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
+    counted = f"{many}" if few == many else f"{few} to {many}"
+    return f"standard deviation over {counted} {'subsets' if parts else 'seeds'}" if many > 1 else ""

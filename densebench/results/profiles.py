@@ -6,7 +6,7 @@ import pandas as pd
 
 from densebench.results.coverage import WARNING
 from densebench.results.score import SIGNS, heading, in_unit, sort_key
-from densebench.results.tables import Table
+from densebench.results.tables import About, Table
 
 
 def profiles(scores: pd.DataFrame) -> list[Table]:
@@ -35,7 +35,8 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         caption = _caption(f"{dataset} {split}", rows, alike)
         identities = rows.drop_duplicates("backbone").set_index("backbone").identity
         texts, marks = cells.reset_index(drop=True), best.reset_index(drop=True)
-        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities[order])))
+        about = _about(dataset, split, rows, alike)
+        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities[order]), about=about))
     return tables
 
 
@@ -52,6 +53,21 @@ def _caption(where: str, rows: pd.DataFrame, alike: dict[str, bool]) -> str:
     if not rows.partial.all():
         return text
     return f"{text}; {first.coverage if rows.coverage.nunique() == 1 else 'parts of the splits'}, {WARNING}"
+
+
+def _about(dataset: str, split: str, rows: pd.DataFrame, alike: dict[str, bool]) -> About:
+    """Return what the caption says, in parts."""
+    first = rows.iloc[0]
+    unit = in_unit(first.unit if alike["unit"] else "", first.direction if alike["direction"] else "higher")
+    facts = {
+        "data set": f"{dataset} {split}",
+        "images": first.coverage if rows.coverage.nunique() == 1 else "parts of the splits" if rows.partial.any() else "",
+        "score": f"headline{unit} of each protocol",
+        "mind": "; ".join(["compare within a column only", *([WARNING] if rows.partial.all() else [])]),
+    }
+    protocols = tuple(dict.fromkeys(rows.protocol + "/" + rows.preset))
+    stated = tuple((name, value) for name, value in facts.items() if value)
+    return About(f"Profiles on {dataset} {split}", (str(dataset),), protocols, stated, (rows.direction == "lower").all())
 
 
 def _columns(rows: pd.DataFrame, alike: dict[str, bool]) -> pd.Series:

@@ -12,19 +12,26 @@ import pandas as pd
 from densebench.console import one_line
 from densebench.results.choosing import folders
 from densebench.results.curves import LABELS, averages, draw, several
+from densebench.results.html import addresses, page
 from densebench.results.leaderboard import leaderboard
 from densebench.results.profiles import row_names
 from densebench.results.score import SIGNS, Point, in_unit, sort_key
-from densebench.results.tables import Block, Leaderboard, Section, Table, page, part_names
+from densebench.results.tables import COMPARE, Block, Leaderboard, Section, Table, part_names
 
 PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
 
 
-def report(results: str | Path | Sequence[str | Path] = "results", *, published: bool | str | Path = False) -> str:
+def report(
+    results: str | Path | Sequence[str | Path] = "results",
+    *,
+    published: bool | str | Path = False,
+    beside: str | Path | None = None,
+) -> str:
     """Return the page as HTML, of one results folder or of several, whose records are merged.
 
-    published: add the papers' numbers, with a path those of this CSV file too.
+    published: add the papers' numbers, with a path those of this CSV file too. beside: the file that the page is for; the page
+    has links to the records that lie in its folder or below.
 
     Raises UserError where no record may stand in a table.
     """
@@ -35,7 +42,7 @@ def report(results: str | Path | Sequence[str | Path] = "results", *, published:
     summary = f"{records} records of {weights} sets of weights on {len(sections)} data sets."
     if board.published_tables:
         sections.append(Section("published", list(map(Block, board.published_tables))))
-    return page("densebench report", summary, sections)
+    return page("densebench report", f"{summary} {COMPARE}", sections, addresses(where, beside))
 
 
 def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:
