@@ -27,11 +27,12 @@ DETAILS = ("width", "stride", "layer", "positions")
 WRAPPED = ("backbone", "method", "pretraining", "note", "setting", "class")
 """Columns whose cells may be broken into lines."""
 NUMBER = re.compile(r"[-+−]?\d")
+LOWER = re.compile("lower is better(?! for)")  # of all columns, not "for" one of several metrics
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 COSTS = "cost columns"
 """The term of the glossary that explains columns of costs."""
-SEVERAL = 3
-"""Notes that are not folded, at most."""
+SEVERAL = 4
+"""Notes that show, at most; of more, the first half of this number does, since it says what marks mean; the others are folded."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,10 @@ class Shown:
         return max((len(cell.rest) for row in self.rows for cell in row.cells), default=0)
 
     @property
-    def folded(self) -> bool:
-        """Whether the notes are folded."""
-        return len(self.table.notes) > SEVERAL
+    def notes(self) -> tuple[Sequence[str], Sequence[str]]:
+        """The notes that show, and those that are folded."""
+        notes = self.table.notes
+        return (notes, ()) if len(notes) <= SEVERAL else (notes[: SEVERAL // 2], notes[SEVERAL // 2 :])
 
     @property
     def commands(self) -> list[tuple[int, str, str, str]]:
@@ -220,7 +222,7 @@ def _columns(table: Table, texts: Mapping[str, list[str]], scales: Mapping[str, 
 
 def _first(table: Table, name: str, cost: bool) -> str:
     """Return the direction in which a column of numbers is sorted by the first click: the best first."""
-    lower = "lower is better" in name or (table.about is not None and table.about.lower) or name in ("rank", "width", "stride")
+    lower = LOWER.search(name) or LOWER.search(table.caption) or name in ("rank", "width", "stride")
     return "ascending" if (cost and not name.endswith("/s")) or (lower and not cost) else "descending"
 
 

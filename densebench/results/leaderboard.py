@@ -176,7 +176,7 @@ def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
     }
     title = f"{row.protocol}/{row.preset} on {row.dataset} {row.split}, {_size(row)}"
     stated = tuple((name, value) for name, value in facts.items() if value)
-    return About(title, (str(row.dataset),), (f"{row.protocol}/{row.preset}",), stated, score.direction == "lower")
+    return About(title, (str(row.dataset),), (f"{row.protocol}/{row.preset}",), stated)
 
 
 def _size(row: pd.Series) -> str:

@@ -67,7 +67,7 @@ def _about(dataset: str, split: str, rows: pd.DataFrame, alike: dict[str, bool])
     }
     protocols = tuple(dict.fromkeys(rows.protocol + "/" + rows.preset))
     stated = tuple((name, value) for name, value in facts.items() if value)
-    return About(f"Profiles on {dataset} {split}", (str(dataset),), protocols, stated, (rows.direction == "lower").all())
+    return About(f"Profiles on {dataset} {split}", (str(dataset),), protocols, stated)
 
 
 def _columns(rows: pd.DataFrame, alike: dict[str, bool]) -> pd.Series:

@@ -41,14 +41,13 @@ LAYOUT = Layout(
 class About:
     """What a caption says, in parts, for pages. title: a heading. datasets, protocols: those that the numbers are of.
 
-    facts: a word and what is so, such as ("size", "224 px"). lower: whether lower is better in every column of values.
+    facts: a word and what is so, such as ("size", "224 px").
     """
 
     title: str
     datasets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
-    lower: bool = False
 
 
 @dataclass(frozen=True, repr=False)

@@ -75,7 +75,7 @@ def tables(numbers: pd.DataFrame) -> list[Table]:
             ("score", f"{', '.join(metrics)} in %"),
             ("mind", "not measured here"),
         )
-        about = About(f"Published: {protocol} on {dataset}", (dataset,), (protocol,), facts)
+        about = About(f"published, not measured here: {protocol} on {dataset}", (dataset,), (protocol,), facts)
         result.append(Table(caption, texts, texts.map(lambda _: False), about=about))
     return result
 
