@@ -37,12 +37,13 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
         axes = dict(point_of(score))
         row = {
             "group": record["group"], "record": record["id"], "status": record["status"],
+            "started": record["run"].get("started", ""),
             "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
             "image_size": _side(protocol["settings"]),
             "remark": remark_of(protocol["settings"]),
             "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
             "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
-            "name": backbone.get("name", backbone["spec"]),
+            "name": backbone.get("name", backbone["spec"]), "label": None,  # for `naming.labelled`
             **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
             "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
             **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},

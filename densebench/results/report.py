@@ -13,7 +13,6 @@ from densebench.console import one_line
 from densebench.results.choosing import folders
 from densebench.results.curves import LABELS, averages, draw, several
 from densebench.results.leaderboard import leaderboard
-from densebench.results.profiles import row_names
 from densebench.results.score import SIGNS, Point, in_unit, sort_key
 from densebench.results.tables import Block, Leaderboard, Section, Table, page, part_names
 
@@ -49,7 +48,7 @@ def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:
 
 def _block(table: Table, rows: pd.DataFrame, results: Sequence[Path]) -> Block:
     shown = rows[rows.headline]
-    shown = shown.assign(name=row_names(shown))
+    shown = shown.assign(name=shown.label)
     plot, caption = _plot(shown)
     return Block(table, plot, caption, _classes(shown), list(_pictures(shown, results)))
 

@@ -308,7 +308,9 @@ def _csv(board: Leaderboard) -> str:
     """
     if not board.comparison.empty:
         return csv_text(board.comparison)
-    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
+    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage", "started", "label"]).assign(
+        source="measured"
+    )
     if not board.published.empty:
         scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
     return csv_text(scores.set_index("source").reset_index())

@@ -36,6 +36,7 @@ class Cells(HTMLParser):
 
 def test_formats_show_the_same_numbers(tmp_path):
     write(tmp_path, "timm:vit_tiny <a&b> 50%", {(1, None): 61.24, (8, 0): 50.0, (8, 1): 54.0})
+    write(tmp_path, "worse", {(1, None): 6.24, (8, 0): 5.0, (8, 1): 5.0})
     board = leaderboard(tmp_path)
     markdown, latex, html, tidy = (render(board, name) for name in ("md", "tex", "html", "csv"))
     assert "| **52.0 ± 2.8** | **61.2** |" in markdown
