@@ -175,7 +175,7 @@ class GalleryRow:
     """One image as several backbones see it. image: its title. pictures: of each, the backbone, the source and the alt text."""
 
     image: str
-    pictures: list[tuple[str, str, str]]
+    pictures: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,8 @@ class Block:
     """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources.
 
     plots: of each, its title, its source or its SVG as safe markup, and its caption, which says what is seen. legend: of each
-    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side.
+    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side;
+    gallery_note: which of them are left out.
     """
 
     table: Table
@@ -194,6 +195,7 @@ class Block:
     plots: list[tuple[str, str, str]] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
     gallery: list[GalleryRow] = field(default_factory=list)
+    gallery_note: str = ""
 
 
 @dataclass(frozen=True)
