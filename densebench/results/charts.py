@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 640, 380  # px
 LEFT, TOP, BOTTOM = 56, 14, 46  # px around the axes
 LETTERS, LETTER = 12, 6.6  # px: the size of letters, and how wide one is at most on average
 LINE = 15  # px between two names
-LONGEST = 32  # letters of a name at most
+LONGEST = 34  # letters of a name at most
 COLOURS = ("#0a78c2", "#d55e00", "#00916a", "#b8589a", "#7d6bd6", "#96710c", "#d23f4d", "#4f8a10", "#16909e", "#7a7f88")
 """Colours of lines: 3 : 1 or more on white and on the dark paper of pages."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
@@ -72,9 +72,7 @@ class _Scale:
         return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def curves(
-    lines: Sequence[Line], along: str, up: str, seen: str, ticks: Sequence[tuple[float, str]], *, factors: bool
-) -> Markup:
+def curves(lines: Sequence[Line], along: str, up: str, seen: str, ticks: Sequence[tuple[float, str]], *, factors: bool) -> Markup:
     """Return curves with their names at their ends. ticks: where the horizontal axis has names. seen: what a listener is told."""
     margin = 22 + LETTER * max(len(_short(line.name)) for line in lines)
     right = WIDTH - margin
@@ -128,7 +126,9 @@ def scatter(spots: Sequence[Spot], along: str, up: str, seen: str, *, factors: b
     return _svg(parts, seen), unnamed
 
 
-def _room(x: float, y: float, name: str, taken: Sequence[tuple[float, ...]], right: float) -> tuple[float, float, float, float] | None:
+def _room(
+    x: float, y: float, name: str, taken: Sequence[tuple[float, ...]], right: float
+) -> tuple[float, float, float, float] | None:
     """Return the box of a name beside a point that covers nothing that is taken: left, top, right, bottom; None for none."""
     width = LETTER * len(_short(name))
     for left, top in ((x + 9, y - 8), (x - 9 - width, y - 8), (x - width / 2, y - 24), (x - width / 2, y + 9), (x + 6, y - 22)):
@@ -194,7 +194,8 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", colour: str =
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3].rstrip()}..."
+    """Return a name that fits: names that begin alike often differ at their ends, so the middle goes."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 3]}...{name[-LONGEST // 2 :]}"
 
 
 def _attributes(**values: str) -> str:

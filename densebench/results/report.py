@@ -90,7 +90,7 @@ def _curves(shown: pd.DataFrame) -> Iterator[tuple[str, Markup, str]]:
     lines = [_line(name, averaged[averaged.name == name].sort_values("x")) for name in best]
     up = f"{metric_name(first.metric)}{in_unit(first.unit, first.direction)}"
     xs = sorted(averaged.x.unique())
-    names = ", ".join(best)
+    names = "; ".join(best)
     plot = charts.curves(
         lines, LABELS[axis], up, f"{up} over the {LABELS[axis]}. From the best: {names}", [(x, tick(x, axis)) for x in xs],
         factors=min(xs) > 0,

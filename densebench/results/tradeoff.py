@@ -60,15 +60,15 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str
         for row, is_front in zip(rows.itertuples(), front, strict=True)
     ]
     factors = rows.cost.max() > WIDE * rows.cost.min()
-    best = ", ".join(spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x))
+    best = "; ".join(spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x))
     seen = f"{up} over {first.along} of {len(spots)} backbones. On the front: {best}"
     plot, unnamed = scatter(spots, first.along, up, seen, factors=factors)
     caption = (
         f"{len(spots)} backbones; vertical lines are 95 % intervals. No other backbone is both better and cheaper than those on the "
-        f"front (filled, joined): {best}. {first.remark}{'; the axis goes by factors' if factors else ''}."
+        f"front (filled, joined): {best}. {first.remark}{', and the axis is logarithmic' if factors else ''}."
     )
     if unnamed:
-        caption += f" {unnamed} names had no room: they are in the table, and show where the pointer rests on a point."
+        caption += f" There was no room for {unnamed} of the names: they show where the pointer rests on a point."
     return f"Quality against {'parameters' if first.less else 'speed'}", plot, caption
 
 
