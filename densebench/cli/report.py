@@ -40,7 +40,8 @@ def report(
     from densebench.files.atomic import write_text
     from densebench.results.report import report as render
 
-    text = render(results or [Path("results")], published=published_of(published), against=against or ())
+    read = results or [Path("results")]
+    text = render(read, published=published_of(published), against=against or (), beside=output)
     write_text(output, text)
     notice(f"{len(text.encode()) / 2**20:.1f} MiB")
     print(output)

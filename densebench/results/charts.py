@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -154,7 +155,7 @@ def _spread(heights: Sequence[float]) -> list[float]:
     """Return heights in px that are LINE apart at least, in the same order, as near to the given ones as that allows."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     result = list(heights)
-    for before, index in zip(order, order[1:], strict=False):
+    for before, index in pairwise(order):
         result[index] = max(result[index], result[before] + LINE)
     over = max(0.0, max(result) - (HEIGHT - BOTTOM))
     result[order[-1]] -= over
@@ -207,4 +208,4 @@ def _svg(parts: Sequence[str], seen: str) -> Markup:
     head = _attributes(viewBox=f"0 0 {WIDTH} {HEIGHT}", width=str(WIDTH), role="img", aria_label=seen)
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"{head} font-size="{LETTERS}" style="{SIZE}">{"".join(parts)}</svg>'
     box = _attributes(**{"class": "scroll", "tabindex": "0", "role": "group"}, aria_label="Plot")
-    return Markup(f"<div{box}>{svg}</div>")  # noqa: S704 (every text in it is escaped)
+    return Markup(f"<div{box}>{svg}</div>")

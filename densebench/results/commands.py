@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from densebench.console import one_line
+from densebench.results.score import point_of
 
 # A path from the root, a home or a drive, at the beginning of a value; not the address of a host, as in https://host/path.
 FOLDERS = re.compile(r"(^|[=,?&]|:(?!//[^/]))(?:~[^/\\,]*|[A-Za-z]:)?[/\\](?:[^,/\\?&]*[/\\])*(?=[^,/\\?&]*)")
@@ -26,19 +27,16 @@ def command_of(record: dict[str, Any]) -> str:
     return shlex.join(_shown(word) for word in words)
 
 
-def remark_on(record: dict[str, Any], points: int) -> str:
-    """Return what a reader of the command of a record with so many points must know; "" for nothing.
+def remark_on(record: dict[str, Any]) -> str:
+    """Return what a reader of a record's command must know; "" for nothing.
 
-    A record keeps the command of its last run alone, which may have scored a part of its points, or other data sets as well.
+    A record keeps the command of its last run alone, which may have scored a part of the points.
     """
-    run = record["run"]
-    if not (command := command_of(record)):
-        return "the record holds no command: it was made from Python"
-    remarks = []
-    if (scored := run.get("scored_points")) is not None and scored < points:
+    remarks, points = [], len({point_of(score) for score in record["scores"]})
+    if (scored := record["run"].get("scored_points")) is not None and scored < points:
         remarks.append(f"the last of several runs, which scored {scored} of {points} points")
-    if "..." in command:
-        remarks.append("... stands for a private folder")
+    if "..." in command_of(record):
+        remarks.append("... stands for a folder")
     return "; ".join(remarks)
 
 

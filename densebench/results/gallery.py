@@ -33,8 +33,8 @@ class Gallery:
 def galleries(groups: Sequence[Sequence[tuple[str, str]]], folders: Sequence[Path]) -> list[Gallery]:
     """Return the pictures of each group, whose backbones and records are given, the best first.
 
-    A group with pictures has an equal share of what room is left. folders: results folders; of a record, the pictures are those of
-    the first folder that has any.
+    A group with pictures has an equal share of what room is left. folders: results folders; of a record, the pictures are those
+    of the first folder that has any.
     """
     found = [{name: pictures for name, record in group if (pictures := _pictures(record, folders))} for group in groups]
     left, room = sum(map(bool, found)), ROOM

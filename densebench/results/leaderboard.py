@@ -19,7 +19,7 @@ from densebench.results import coverage
 from densebench.results import published as papers
 from densebench.results.against import against as set_against
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
-from densebench.results.commands import command_of
+from densebench.results.commands import command_of, remark_on
 from densebench.results.costs import columns as cost_columns
 from densebench.results.costs import count_unknown
 from densebench.results.frame import frame, rows_of
@@ -27,7 +27,7 @@ from densebench.results.naming import labelled
 from densebench.results.profiles import profiles
 from densebench.results.ranking import best_of, bounds, ranks, replicates_of
 from densebench.results.score import SIGNS, heading, in_unit, sort_key
-from densebench.results.tables import Leaderboard, Table, metric_name, render
+from densebench.results.tables import About, Leaderboard, Table, metric_name, render
 
 __all__ = ["leaderboard", "render"]
 
@@ -70,7 +70,7 @@ def leaderboard(
     scores = of_groups(scores_of(records, where, costs=costs), dataset, protocol)
     if costs:
         count_unknown(scores)
-    board = of_scores(scores, {record["id"]: command_of(record) for record in records}, costs=costs)
+    board = of_scores(scores, {record["id"]: record for record in records}, where, costs=costs)
     board = beside_published(board, published) if published else board
     return board if backbone is None else board.only(of_backbones(scores, backbone))
 
@@ -85,11 +85,14 @@ def scores_of(records: list[dict[str, Any]], where: Sequence[Path], *, costs: bo
     return labelled(scores)
 
 
-def of_scores(scores: pd.DataFrame, commands: Mapping[str, str], *, costs: bool = False) -> Leaderboard:
-    """Return the tables of a frame of scores. commands: of each record, the command that makes it again."""
+def of_scores(
+    scores: pd.DataFrame, records: Mapping[str, dict[str, Any]], where: Sequence[Path] = (), *, costs: bool = False
+) -> Leaderboard:
+    """Return the tables of a frame of scores. records: by their ids. where: the folders that they lie in."""
     groups = [group for _, group in scores.groupby("group", sort=False) if group.headline.any()]
     groups.sort(key=lambda group: tuple(group.iloc[0][["protocol", "preset", "dataset", "group"]]))
-    return Leaderboard(scores, [table(group, costs=costs, commands=commands) for group in groups], profiles(scores))
+    tables = [table(group, costs=costs, records=records) for group in groups]
+    return Leaderboard(scores, tables, profiles(scores), folders=tuple(where))
 
 
 def beside_published(board: Leaderboard, published: bool | str | Path) -> Leaderboard:
@@ -110,14 +113,14 @@ def _chosen(records: list[dict[str, Any]], dataset: Names, protocol: Names, back
     return [record for record in records if record["id"] in set(scores.record)]
 
 
-def table(group: pd.DataFrame, *, costs: bool = False, commands: Mapping[str, str] | None = None) -> Table:
+def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dict[str, Any]] | None = None) -> Table:
     """Return the headline of one group: rows are backbones, columns are points (1/128 before 1/1), then costs if wanted.
 
     Rows are sorted by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may
     stand below a worse one that is less sure.
     Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
     and a backbone that lacks it has no rank.
-    commands: of each record, the command that makes it again.
+    records: those of the group at least, by their ids: they hold the commands that make them again.
     """
     shown = labelled(group[group.headline]).assign(column=lambda rows: rows.point.map(heading))
     first = shown.iloc[0]
@@ -150,8 +153,9 @@ def table(group: pd.DataFrame, *, costs: bool = False, commands: Mapping[str, st
     return Table(
         _caption(group, shown), _plain(texts), _plain(best.reindex(columns=list(texts), fill_value=False)),
         str(group.iloc[0].group), tuple(rows.identity), records=tuple(order),
-        commands=tuple((commands or {}).get(record, "") for record in order),
-        values=_plain(numbers.reindex(columns=list(texts)).astype(float)), intervals=intervals,
+        commands=tuple(command_of(records[record]) for record in order) if records else (),
+        remarks=tuple(remark_on(records[record]) for record in order) if records else (),
+        values=_plain(numbers.reindex(columns=list(texts)).astype(float)), intervals=intervals, about=_about(group, shown),
     )  # fmt: skip
 
 
@@ -179,17 +183,42 @@ def _cells(means: pd.Series, spreads: pd.Series, digits: int) -> list[str]:
 
 
 def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
-    row, score = group.iloc[0], shown.iloc[0]
-    sizes = shown.groupby(["record", "column"]).size()
-    few, many = sizes[sizes > 1].min(), sizes.max()
-    parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
-    what = "subsets" if parts else "seeds"
-    counted = f"{many}" if many == 1 or few == many else f"{few} to {many}"
-    size = "native" if row.image_size is None or pd.isna(row.image_size) else f"{int(row.image_size)} px"
+    row, score, spread = group.iloc[0], shown.iloc[0], _spread(shown)
     return (
-        f"{row.protocol}/{row.preset} v{row.version} on {row.dataset} {row.split} ({row.coverage}), {size}: "
+        f"{row.protocol}/{row.preset} v{row.version} on {row.dataset} {row.split} ({row.coverage}), {_size(row)}: "
         f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}, "
-        f"{f'± standard deviation over {counted} {what}, ' if many > 1 else ''}"
+        f"{f'± {spread}, ' if spread else ''}"
         f"{f'{row.remark}, ' if row.remark else ''}group {row.group}"
         f"{f', {coverage.WARNING}' if row.partial else ''}"
     )
+
+
+def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
+    """Return what the caption says, in parts."""
+    row, score = group.iloc[0], shown.iloc[0]
+    facts = {
+        "protocol": f"{row.protocol}/{row.preset}, version {row.version}",
+        "data set": f"{row.dataset} {row.split}",
+        "images": row.coverage,
+        "size": _size(row),
+        "score": f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}",
+        "±": _spread(shown),
+        "mind": "; ".join(filter(None, (row.remark, coverage.WARNING if row.partial else ""))),
+        "group": str(row.group),
+    }
+    title = f"{row.protocol}/{row.preset} on {row.dataset} {row.split}, {_size(row)}"
+    stated = tuple((name, value) for name, value in facts.items() if value)
+    return About(title, (str(row.dataset),), (f"{row.protocol}/{row.preset}",), stated)
+
+
+def _size(row: pd.Series) -> str:
+    return "native" if row.image_size is None or pd.isna(row.image_size) else f"{int(row.image_size)} px"
+
+
+def _spread(shown: pd.DataFrame) -> str:
+    """Return what is behind ±: "standard deviation over 5 subsets"; "" where nothing is averaged."""
+    sizes = shown.groupby(["record", "column"]).size()
+    few, many = sizes[sizes > 1].min(), sizes.max()
+    parts = any(name == "fraction" and value != 1 for point in shown.point for name, value in point)
+    counted = f"{many}" if few == many else f"{few} to {many}"
+    return f"standard deviation over {counted} {'subsets' if parts else 'seeds'}" if many > 1 else ""

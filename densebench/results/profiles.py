@@ -10,7 +10,7 @@ from densebench.results.coverage import WARNING
 from densebench.results.naming import labelled
 from densebench.results.ranking import best_of
 from densebench.results.score import heading, in_unit, sort_key
-from densebench.results.tables import Table
+from densebench.results.tables import About, Table
 
 
 ORDER = "rows by columns filled, then by name: no ranking"
@@ -44,7 +44,8 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
             each.reset_index(drop=True).rename_axis(columns=None) for each in (cells, best, values.reindex(columns=cells.columns))
         )
         caption = _caption(f"{dataset} {split}", rows, alike)
-        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers))
+        about = _about(dataset, split, rows, alike)
+        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers, about=about))
     return tables
 
 
@@ -66,6 +67,21 @@ def _caption(where: str, rows: pd.DataFrame, alike: dict[str, bool]) -> str:
     if not rows.partial.all():
         return text
     return f"{text}; {first.coverage if rows.coverage.nunique() == 1 else 'parts of the splits'}, {WARNING}"
+
+
+def _about(dataset: str, split: str, rows: pd.DataFrame, alike: dict[str, bool]) -> About:
+    """Return what the caption says, in parts."""
+    first = rows.iloc[0]
+    unit = in_unit(first.unit if alike["unit"] else "", first.direction if alike["direction"] else "higher")
+    facts = {
+        "data set": f"{dataset} {split}",
+        "images": first.coverage if rows.coverage.nunique() == 1 else "parts of the splits" if rows.partial.any() else "",
+        "score": f"headline{unit} of each protocol",
+        "mind": "; ".join([f"compare within a column only; {ORDER}", *([WARNING] if rows.partial.all() else [])]),
+    }
+    protocols = tuple(dict.fromkeys(rows.protocol + "/" + rows.preset))
+    stated = tuple((name, value) for name, value in facts.items() if value)
+    return About(f"Profiles on {dataset} {split}", (str(dataset),), protocols, stated)
 
 
 def _columns(rows: pd.DataFrame, alike: dict[str, bool]) -> pd.DataFrame:

@@ -12,13 +12,13 @@ from densebench.options import PATH, SWITCH, check_types
 from densebench.results import charts, tradeoff
 from densebench.results.against import against as set_against
 from densebench.results.choosing import folders, listed, read
-from densebench.results.commands import command_of
 from densebench.results.curves import LABELS, averages, several, tick
 from densebench.results.gallery import Gallery, galleries
+from densebench.results.html import addresses, page
 from densebench.results.leaderboard import beside_published, of_scores, scores_of
 from densebench.results.ranking import best_of
 from densebench.results.score import SIGNS, Point, in_unit, sort_key
-from densebench.results.tables import Block, Leaderboard, Section, Table, metric_name, page, part_names
+from densebench.results.tables import COMPARE, Block, Leaderboard, Section, Table, metric_name, part_names
 
 LINES = 10  # of a plot at most: the best backbones
 CLASSES = 3000  # cells of a table of classes at most
@@ -29,11 +29,13 @@ def report(
     *,
     published: bool | str | Path = False,
     against: str | Sequence[str] = (),
+    beside: str | Path | None = None,
 ) -> str:
     """Return the page as HTML, of one results folder or of several, whose records are merged.
 
     published: add the papers' numbers, with a path those of this CSV file too. against: add a paper's tables with what was
-    measured beside each number, "neco:8", or several, see `against.against`.
+    measured beside each number, "neco:8", or several, see `against.against`. beside: the file that the page is for; the page has
+    links to the records that lie in its folder or below.
 
     Raises UserError where no record may stand in a table, and for a table of a paper that does not exist.
     """
@@ -41,7 +43,7 @@ def report(
     where = folders(results)
     records = read(where)
     scores = scores_of(records, where, costs=True)
-    board = of_scores(scores, {record["id"]: command_of(record) for record in records}, costs=True)
+    board = of_scores(scores, {record["id"]: record for record in records}, where, costs=True)
     board = beside_published(board, published) if published else board
     sections = list(_sections(board, where))
     summary = f"{scores.record.nunique()} records of {scores.digest.nunique()} sets of weights on {len(sections)} data sets."
@@ -51,7 +53,7 @@ def report(
         sections.append(Section(f"{reference} beside measured", list(map(Block, tables))))
     if board.published_tables:
         sections.append(Section("published", list(map(Block, board.published_tables))))
-    return page("densebench report", summary, sections)
+    return page("densebench report", f"{summary} {COMPARE}", sections, addresses(where, beside))
 
 
 def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:

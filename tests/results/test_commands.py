@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from made_records import write
+from made_records import miou, write
 
 from densebench.results.commands import command_of, remark_on
 from densebench.results.leaderboard import leaderboard
@@ -39,13 +39,17 @@ def test_private_folders_and_secrets_are_left_out(word, shown):
 @pytest.mark.parametrize("run", [{}, {"command": ""}, {"command": "densebench eval 'not closed"}])
 def test_nothing_is_made_up_where_a_record_holds_no_command(run):
     assert command_of({"run": run}) == ""
-    assert "no command" in remark_on({"run": run}, 1)
 
 
 def test_a_command_of_a_part_is_said_to_be_one():
-    record = {"run": {"command": "densebench eval --fractions 8", "scored_points": 1}}
-    assert "scored 1 of 4 points" in remark_on(record, 4)
-    assert remark_on(record, 1) == ""
+    points = [miou(1.0, fraction=fraction).json() for fraction in (1, 8, 64)]
+    record = {"run": {"command": "densebench eval --fractions 8", "scored_points": 1}, "scores": points}
+    assert "scored 1 of 3 points" in remark_on(record)
+    assert remark_on({**record, "scores": points[:1]}) == ""
+
+
+def test_it_is_said_what_dots_stand_for():
+    assert "folder" in remark_on({"run": {"command": "densebench eval --weights /home/ann/x.pth"}, "scores": []})
 
 
 def test_rows_hold_the_records_that_they_show_and_their_commands(tmp_path):
@@ -54,8 +58,10 @@ def test_rows_hold_the_records_that_they_show_and_their_commands(tmp_path):
         record = write(tmp_path, name, {(1, None): value})
         record.finish("complete", {} if name == "unknown" else {"command": f"densebench eval --name {name}"})
         ids[name] = record.id
-    [table] = leaderboard(tmp_path).tables
+    board = leaderboard(tmp_path)
+    [table] = board.tables
     assert table.cells.backbone.tolist() == ["better", "worse", "unknown"]
+    assert "hold no command, since they were made from Python: unknown." in board.render("html")
     assert table.records == (ids["better"], ids["worse"], ids["unknown"])
     assert table.commands == ("densebench eval --name better", "densebench eval --name worse", "")
     [some] = leaderboard(tmp_path, backbone="worse").tables
