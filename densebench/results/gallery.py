@@ -75,7 +75,7 @@ def _gallery(pictures: dict[str, dict[str, Path]], room: int) -> Gallery:
 
 
 def _opened(path: Path | None) -> Iterator[Image.Image]:
-    """Yield the picture of a file; nothing where there is none, or one that cannot be read or is too large to be opened safely."""
+    """Yield the picture of a file; nothing where there is none, or one that cannot be read, or that is dangerously large."""
     if path is None:
         return
     try:
@@ -93,7 +93,6 @@ def _note(pictures: dict[str, dict[str, Path]], gallery: Gallery, images: int) -
     backbones = {name for row in gallery.rows for name, _, _ in row.pictures}
     if len(gallery.rows) == images and len(backbones) == len(pictures):
         return ""
-    return (
-        f"{len(gallery.rows)} of {images} images shown, of {len(backbones)} of {len(pictures)} backbones: the best backbones, and the "
-        "images of which most of them have a picture, then by name, while there is room. All lie in the folder pictures."
-    )
+    shown = f"{len(gallery.rows)} of {images} images shown, of {len(backbones)} of {len(pictures)} backbones"
+    rule = "the best backbones, and the images of which most of them have a picture, then by name, while there is room"
+    return f"{shown}: {rule}. All lie in the folder pictures."

@@ -12,7 +12,6 @@ from densebench.results.ranking import best_of
 from densebench.results.score import heading, in_unit, sort_key
 from densebench.results.tables import About, Table
 
-
 ORDER = "rows by columns filled, then by name: no ranking"
 
 
@@ -33,9 +32,10 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         keys = pd.MultiIndex.from_frame(rows[["group", "point"]])
         rows = rows.assign(column=columns.column.reindex(keys).to_numpy())
         values = rows.pivot_table(index="label", columns="column", values="value", aggfunc="mean")
-        columns = columns.drop_duplicates("column").set_index("column").loc[lambda each: each.index.isin(values.columns)]
+        columns = columns[columns.column.isin(values.columns)].drop_duplicates("column").set_index("column")
         values = values[list(columns.index)]
-        values = values.loc[sorted(values.index, key=lambda name: (-values.loc[name].count(), _natural(name)))]
+        filled = values.count(axis=1).to_dict()
+        values = values.loc[sorted(filled, key=lambda name: (-filled[name], _natural(name)))]
         cells = pd.DataFrame({name: _texts(values[name], digits) for name, digits in columns.digits.items()}, values.index)
         cells.insert(0, "backbone", cells.index)
         best = best_of(values, columns.direction, columns.digits).reindex(columns=cells.columns, fill_value=False)

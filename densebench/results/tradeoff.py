@@ -21,9 +21,9 @@ WIDE = 5  # an axis whose ends differ by more than this factor goes by factors
 def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, Markup, str]]:
     """Return of each plot its title, itself, and a caption that says what is seen.
 
-    table: that of a group. shown: its headline scores with costs. Images per second compare on one device only, so each device has
-    a plot of its own, where two backbones or more were measured on it: the two devices with the most of them. Parameters need no
-    device: they make a plot where more backbones have them than stand in any other.
+    table: that of a group. shown: its headline scores with costs. Images per second compare on one device only, so each device
+    has a plot of its own, where two backbones or more were measured on it: the two devices with the most of them. Parameters need
+    no device: they make a plot where more backbones have them than stand in any other.
     """
     decisive = next(name.removeprefix(INTERVAL) for name in table.cells if name.startswith(INTERVAL))
     first = shown.iloc[0]
@@ -64,8 +64,8 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str
     seen = f"{up} over {first.along} of {len(spots)} backbones. On the front: {best}"
     plot, unnamed = scatter(spots, first.along, up, seen, factors=factors)
     caption = (
-        f"{len(spots)} backbones; vertical lines are 95 % intervals. No other backbone is both better and cheaper than those on the "
-        f"front (filled, joined): {best}. {first.remark}{', and the axis is logarithmic' if factors else ''}."
+        f"{len(spots)} backbones; vertical lines are 95 % intervals. No other backbone is both better and cheaper than those on "
+        f"the front (filled, joined): {best}. {first.remark}{', and the axis is logarithmic' if factors else ''}."
     )
     if unnamed:
         caption += f" There was no room for {unnamed} of the names: they show where the pointer rests on a point."

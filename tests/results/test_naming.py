@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_records import header, miou, write
+from made_records import header, miou
 
 from densebench.errors import UserError
 from densebench.results.leaderboard import leaderboard
