@@ -105,11 +105,18 @@ class Shown:
         return (notes, ()) if len(notes) <= SEVERAL else (notes[: SEVERAL // 2], notes[SEVERAL // 2 :])
 
     @property
-    def commands(self) -> list[tuple[int, str, str, str]]:
-        """Of each row that has a command: its index, its name, its record and the command that makes it again."""
-        records = self.table.records or ("",) * len(self.rows)
-        rows = zip(range(len(self.rows)), self.rows, records, self.table.commands, strict=bool(self.table.commands))
-        return [(index, row.name, record, command) for index, row, record, command in rows if command]
+    def commands(self) -> list[tuple[int, str, str, str, str]]:
+        """Of each row that has a command: its index, its name, its record, the command that makes it again, a remark on that."""
+        table, none = self.table, ("",) * len(self.rows)
+        rows = zip(self.rows, table.records or none, table.commands or none, table.remarks or none, strict=True)
+        return [
+            (index, row.name, record, command, remark) for index, (row, record, command, remark) in enumerate(rows) if command
+        ]
+
+    @property
+    def unrepeatable(self) -> list[str]:
+        """The rows whose records hold no command."""
+        return [row.name for row, command in zip(self.rows, self.table.commands, strict=False) if not command]
 
 
 def shown(table: Table, section: str, taken: set[str]) -> Shown:

@@ -58,10 +58,10 @@ class Table:
     digest of the backbone without its names; empty where no row is of a backbone that was measured. groups: a heading over each
     column, with which its own begins; "" over a column of none. notes: lines below the table; one of them says what marks mean.
 
-    For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the
-    command that makes the record again. values: the numbers behind the texts, by which columns are sorted, with the rows and the
-    names of columns of `cells`; NaN where there is none. intervals: of each row, `low`, `high` and `value` of the column that
-    ranks go by, NaN where there is no interval. about: the caption in parts.
+    For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the command that
+    makes the record again, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
+    columns are sorted, with the rows and the names of columns of `cells`; NaN where there is none. intervals: of each row, `low`,
+    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts.
     """
 
     caption: str
@@ -73,6 +73,7 @@ class Table:
     notes: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     values: pd.DataFrame | None = None
     intervals: pd.DataFrame | None = None
     about: About | None = None
@@ -114,7 +115,7 @@ class Table:
         }
         lists: dict[str, Any] = {
             name: tuple(each[index] for index in chosen) if (each := getattr(self, name)) else ()
-            for name in ("identities", "records", "commands")
+            for name in ("identities", "records", "commands", "remarks")
         }
         return replace(self, caption=f"{self.caption}, {shown}", about=about, **frames, **lists)
 
@@ -195,25 +196,24 @@ class GalleryRow:
     """One image as several backbones see it. image: its title. pictures: of each, the backbone, the source and the alt text."""
 
     image: str
-    pictures: list[tuple[str, str, str]]
+    pictures: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources.
+    """A table on a page, with what belongs to it: plots, a table of classes, and pictures.
 
-    plots: of each, its title, its source or its SVG as safe markup, and its caption, which says what is seen. legend: of each
-    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side.
+    plots: of each, its title, its SVG as safe markup or its source, and its caption, which says what is seen. legend: of each
+    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side;
+    gallery_note: which of them are left out.
     """
 
     table: Table
-    plot: str = ""
-    plot_caption: str = ""
     classes: Table | None = None
-    pictures: list[tuple[str, str]] = field(default_factory=list)
     plots: list[tuple[str, str, str]] = field(default_factory=list)
     legend: list[tuple[str, str]] = field(default_factory=list)
     gallery: list[GalleryRow] = field(default_factory=list)
+    gallery_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,9 @@ def _csv(board: Leaderboard) -> str:
     """
     if not board.comparison.empty:
         return csv_text(board.comparison)
-    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
+    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage", "started", "label"]).assign(
+        source="measured"
+    )
     if not board.published.empty:
         scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
     return csv_text(scores.set_index("source").reset_index())

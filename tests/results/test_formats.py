@@ -19,6 +19,7 @@ from densebench.results.leaderboard import leaderboard, render
 
 def test_formats_show_the_same_numbers(tmp_path):
     write(tmp_path, "timm:vit_tiny <a&b> 50%", {(1, None): 61.24, (8, 0): 50.0, (8, 1): 54.0})
+    write(tmp_path, "worse", {(1, None): 6.24, (8, 0): 5.0, (8, 1): 5.0})
     board = leaderboard(tmp_path)
     markdown, latex, html, tidy = (render(board, name) for name in ("md", "tex", "html", "csv"))
     assert "| **52.0 ± 2.8** | **61.2** |" in markdown
@@ -84,7 +85,8 @@ def test_check_tells_a_stale_file(tmp_path, format):
     assert call().exit_code == 0
     written = file.read_bytes()
     assert (call("--check").exit_code, call("--check").output) == (0, "")
-    assert CliRunner().invoke(app, words[:-2]).output.encode() == written
+    if format != "html":  # a page in a file has links to the records beside it
+        assert CliRunner().invoke(app, words[:-2]).output.encode() == written
     write(results, "b", {(1, None): 20.0})
     stale = call("--check")
     assert stale.exit_code == 1
