@@ -25,6 +25,7 @@ from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.cli import app
 from densebench.datasets.dataset import Dataset
+from densebench.pages import glossary
 
 KINDS = {
     "setting": "Settings change what a number means: results compare only where all of them are equal.",
@@ -59,6 +60,7 @@ def write(folder: Path) -> None:
     _save(folder / "parts" / "classes.md", _classes(listed))
     _save(folder / "numerics.md", _numerics_page())
     _save(folder / "parts" / "published.md", _published(listed["protocols"]))
+    _save(folder / "parts" / "glossary.md", glossary.markdown())
     _save(folder / "parts" / "gpu.md", _gpu_tables(FOLDER.parent / "results" / "gpu"))
 
 

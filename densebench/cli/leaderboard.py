@@ -85,7 +85,7 @@ def leaderboard(
 
         Console().print(board)
         return
-    text = board.render("md" if format is None else format)
+    text = board.render("md" if format is None else format, beside=output)
     if output is None:
         print(text, end="")
     elif check:

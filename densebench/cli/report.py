@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from densebench.cli import completing
 from densebench.cli.optional_file import published_of
 
 
@@ -25,13 +26,22 @@ def report(
             "--published", metavar="[FILE]", help="Add tables of published numbers; those of FILE too, a CSV of the same columns."
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PAPER:TABLE",
+            help="Add a paper's table, such as neco:8, with what was measured beside each number; repeatable.",
+            autocompletion=completing.published_tables,
+        ),
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML page: profiles, tables, curves over fractions and K, classes and pictures."""
+    """Write one self-contained HTML page: profiles, tables with costs, plots, classes and pictures of several backbones."""
     from densebench.console import notice
     from densebench.files.atomic import write_text
     from densebench.results.report import report as render
 
-    text = render(results or [Path("results")], published=published_of(published))
+    read = results or [Path("results")]
+    text = render(read, published=published_of(published), against=against or (), beside=output)
     write_text(output, text)
     notice(f"{len(text.encode()) / 2**20:.1f} MiB")
     print(output)

@@ -20,7 +20,7 @@ from densebench.errors import UserError
 from densebench.evaluation.counts import miou_score
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import Clustered
-from densebench.evaluation.pictures import panel
+from densebench.evaluation.pictures import legend, panel
 from densebench.evaluation.stages import Sample
 from densebench.evaluation.whole_images import truth_map
 from densebench.features.views import View
@@ -167,5 +167,6 @@ def draw(
         coloured = Image.fromarray(colours[clusters.numpy()]).resize(size, Image.Resampling.NEAREST)
         classes = F.interpolate(classes_of[clusters][None, None], label.shape, mode="nearest-exact")[0, 0]
         picture = row([panel(dataset, space, view, item, label, classes), coloured], gap=4)
-        save(picture, folder / f"{item.name.replace('/', '-')}.png")
+        seen = "image, truth, clusters in the colours of their classes, and in colours of their own"
+        save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=seen, legend=legend(dataset))
     notice(f"pictures of {len(chosen)} images are in {folder}")

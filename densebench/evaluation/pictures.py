@@ -11,9 +11,11 @@ from torch import Tensor
 from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.labels import LabelSpace
 from densebench.features.views import View
-from densebench.pictures.canvas import row
+from densebench.pictures.canvas import Legend, row
 
 VOID_COLOUR = (224, 224, 192)
+PANEL = "image, truth, prediction"
+"""What `panel` shows, in words."""
 
 
 def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Image:
@@ -31,3 +33,9 @@ def panel(dataset: Dataset, space: LabelSpace, view: View, item: Item, truth: Te
     parts = [dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
     parts += [colour(label, palette).resize((width, height), Image.Resampling.NEAREST) for label in (truth, prediction)]
     return row(parts, gap=4)
+
+
+def legend(dataset: Dataset) -> Legend:
+    """Return the colours in which `panel` shows the classes of a data set, and that of what is not scored."""
+    colours = [*zip(dataset.classes, dataset.palette(), strict=False), ("not scored", VOID_COLOUR)]
+    return [(name, "#{:02x}{:02x}{:02x}".format(*values)) for name, values in colours]

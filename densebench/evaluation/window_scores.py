@@ -20,7 +20,7 @@ from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace, classes_shown
 from densebench.evaluation.learning_rates import SCORED, Course, scores_of_rates
 from densebench.evaluation.option_groups import SlidingWindow
-from densebench.evaluation.pictures import panel
+from densebench.evaluation.pictures import PANEL, legend, panel
 from densebench.evaluation.protocol import Run
 from densebench.features.views import View
 from densebench.files.atomic import digest
@@ -135,7 +135,7 @@ class Outcome:
         for item in saved:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)
-            save(picture, folder / f"{item.name.replace('/', '-')}.png")
+            save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=PANEL, legend=legend(dataset))
         notice(f"learning curves and pictures of {len(saved)} images are in {folder}")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from densebench.pages import glossary
+
 ROOM = "densebench.pages"
 
 
@@ -18,7 +20,7 @@ def render(template: str, *, room: str, title: str, **values: Any) -> str:
     """Return a page: a template of a room, such as ("page.html", room="densebench.results"), which extends "frame.html".
 
     title: the heading of the page. values: what the template shows; texts are escaped, and `value|tojson` is safe in a script.
-    A template may import the macros of "parts.html".
+    A template may import the macros of "parts.html"; `term_of` and `terms` are those of the glossary.
     """
     environment = _environment(room)
     facts = {"title": title, "style": _text("style.css"), "script": _text("script.js"), "number": count(1).__next__}
@@ -60,10 +62,12 @@ def _environment(room: str) -> Any:
                 return path.read_text(encoding="utf-8")
         return None
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(load),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals |= {"terms": glossary.terms, "term_of": glossary.term_of}
+    return environment

@@ -106,8 +106,11 @@ def of_groups(scores: pd.DataFrame, dataset: Names, protocol: Names) -> pd.DataF
 
 
 def of_backbones(scores: pd.DataFrame, backbone: Names) -> set[str]:
-    """Return the identities of the backbones whose name or spec is given. Raises UserError for one that no score has."""
-    return set(scores[_matching("backbone", backbone, [scores["name"], scores.spec])].identity)
+    """Return the identities of the backbones that are named as tables or as a record name them, or by their spec.
+
+    Raises UserError for a name that no score has.
+    """
+    return set(scores[_matching("backbone", backbone, [scores.label, scores["name"], scores.spec])].identity)
 
 
 def _matching(kind: str, names: Names, columns: list[pd.Series]) -> pd.Series:

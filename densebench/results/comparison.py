@@ -11,7 +11,7 @@ import pandas as pd
 
 from densebench.results.published import settings
 from densebench.results.published.layout import Column, Layout, Number, Row
-from densebench.results.tables import Table, metric_name
+from densebench.results.tables import About, Table, metric_name
 
 TOLERANCE = Decimal("0.5")
 """Points by which a measured % may differ without being marked."""
@@ -189,7 +189,7 @@ def comparison_table(comparison: Comparison) -> Table:
     legend = [LEGEND, *([MARK] if any_measured else [])]
     return Table(
         _caption(comparison), frame.drop(columns=empty), marks.drop(columns=empty).astype(bool), groups=groups,
-        notes=(*legend, *footnotes.lines(), *comparison.left_out()),
+        notes=(*legend, *footnotes.lines(), *comparison.left_out()), about=_about(comparison),
     )  # fmt: skip
 
 
@@ -203,6 +203,16 @@ def _labels(row: Row | str, comparison: Comparison, footnotes: _Footnotes) -> di
     setting = settings.text(dict(row.items))
     values = (f"{row.method}{mark}", row.backbone, params, row.pretrain_data, row.pretrain_epochs, setting)
     return dict(zip(LABELS, values, strict=True))
+
+
+def _about(comparison: Comparison) -> About:
+    """Return what the caption says, in parts."""
+    layout = comparison.layout
+    name = f"{layout.paper} {layout.table}, published beside measured"
+    said, filled = _caption(comparison).removeprefix(f"{name}: ").rsplit("; ", 1)
+    datasets = tuple(dict.fromkeys(column.dataset for column in layout.columns))
+    protocols = tuple(dict.fromkeys(settings.plain(column.protocol) for column in layout.columns))
+    return About(name, datasets, protocols, (("score", said), ("measured", filled)))
 
 
 def _caption(comparison: Comparison) -> str:

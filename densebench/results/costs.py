@@ -34,21 +34,35 @@ def _points(record: dict[str, Any]) -> int:
     return len({point_of(score) for score in record["scores"]})
 
 
-def cells(row: pd.Series) -> dict[str, str]:
-    """Return the costs of a backbone's record as texts, by column of a table; a cell is blank where nothing is known.
+HEADINGS = {
+    "device": ("device", None, ""),
+    "minutes": ("seconds", 1 / 60, ".2f"),
+    "images/s": ("images_per_second", 1.0, ".4g"),
+    "search TFLOP/s": ("tflop_per_second", 1.0, ".3g"),
+    "host GiB": ("host_memory_mb", 1 / 1024, ".1f"),
+    "GPU GiB": ("device_memory_mb", 1 / 1024, ".1f"),
+    "kJ": ("energy_joules", 1 / 1000, ".1f"),
+}
+"""The columns of costs in tables: of each, its column in the frame of scores, the factor, and how a number is written."""
 
-    row: a row of `leaderboard.frame` with costs. minutes are those of the whole run: where all features were in the cache
-    already, they do not include extraction, and images/s is blank.
+
+def columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the costs of records as texts, and the numbers behind them: the columns of HEADINGS that are not blank in every row.
+
+    rows: one row a record of `leaderboard.frame` with costs. A cell is blank where nothing is known. minutes are those of the
+    whole run: where all features were in the cache already, they do not include extraction, and images/s is blank.
     """
-    return {
-        "device": _text(row.device, "{}"),
-        "minutes": _text(row.seconds, "{:.2f}", 1 / 60),
-        "images/s": _text(row.images_per_second, "{:.4g}"),
-        "search TFLOP/s": _text(row.tflop_per_second, "{:.3g}"),
-        "host GiB": _text(row.host_memory_mb, "{:.1f}", 1 / 1024),
-        "GPU GiB": _text(row.device_memory_mb, "{:.1f}", 1 / 1024),
-        "kJ": _text(row.energy_joules, "{:.1f}", 1 / 1000),
-    }
+    texts, numbers = pd.DataFrame(index=rows.index), pd.DataFrame(index=rows.index)
+    for heading, (name, factor, form) in HEADINGS.items():
+        known = rows[name].notna()
+        if not known.any():
+            continue
+        if factor is None:
+            texts[heading] = rows[name].where(known, "").astype(str)
+        else:
+            numbers[heading] = rows[name].astype(float) * factor
+            texts[heading] = ["" if pd.isna(value) else f"{value:{form}}" for value in numbers[heading]]
+    return texts, numbers
 
 
 def count_unknown(scores: pd.DataFrame) -> None:
@@ -58,14 +72,3 @@ def count_unknown(scores: pd.DataFrame) -> None:
         left = f"{(~known).sum()} of {len(known)} records do not say what they cost"
         why = "an older densebench wrote them, or their last run scored only a part"
         notice(f"{left}: {why}; `densebench eval ... --rerun` measures it")
-
-
-def filled(texts: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that are not blank in every row."""
-    return texts.loc[:, (texts != "").any()]
-
-
-def _text(value: Any, form: str, factor: float | None = None) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return form.format(value if factor is None else value * factor)

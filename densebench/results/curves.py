@@ -36,6 +36,11 @@ def averages(shown: pd.DataFrame, axis: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def tick(x: float, axis: str) -> str:
+    """Return how a place on an axis is written: "1/8" for a share of the training images."""
+    return f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}"
+
+
 def draw(axes: Axes, curves: pd.DataFrame, names: Sequence[str], axis: str, *, bands: bool = False) -> list[Any]:
     """Draw the curves of `averages` with these names into Axes of matplotlib, and return their lines.
 
@@ -52,7 +57,7 @@ def draw(axes: Axes, curves: pd.DataFrame, names: Sequence[str], axis: str, *, b
     if (curves.x > 0).all():
         axes.set_xscale("log")
     ticks = sorted(curves.x.unique())
-    axes.set_xticks(ticks, [f"1/{round(1 / x)}" if axis == "fraction" else f"{x:g}" for x in ticks])
+    axes.set_xticks(ticks, [tick(x, axis) for x in ticks])
     axes.minorticks_off()
     axes.set_xlabel(LABELS.get(axis, axis))
     axes.grid(alpha=0.3)

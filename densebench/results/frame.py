@@ -31,27 +31,32 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
     """Return the rows of `frame` that a record makes, whether it has a limit or not."""
     backbone, protocol, dataset = record["backbone"], record["protocol"], record["dataset"]
     headline = protocol["headline"]
+    shared = {
+        "group": record["group"], "record": record["id"], "status": record["status"],
+        "started": record["run"].get("started", ""),
+        "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
+        "image_size": _side(protocol["settings"]),
+        "remark": remark_of(protocol["settings"]),
+        "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
+        "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
+        "name": backbone.get("name", backbone["spec"]), "label": None,  # for `naming.labelled`
+        **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
+        "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
+    }  # fmt: skip
+    paid = costs_of(record) if costs else {}
     rows = []
     for score in record["scores"]:
         low, high = score.get("ci95") or (None, None)
         axes = dict(point_of(score))
         row = {
-            "group": record["group"], "record": record["id"], "status": record["status"],
-            "protocol": protocol["name"], "preset": protocol["preset"], "version": protocol["version"],
-            "image_size": _side(protocol["settings"]),
-            "remark": remark_of(protocol["settings"]),
-            "dataset": dataset["name"], "split": dataset["split"], "images": dataset["images"],
-            "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
-            "name": backbone.get("name", backbone["spec"]),
-            **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
-            "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
+            **shared,
             **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
             "fraction": None, "seed": None, "low": low, "high": high,
             "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
             "bootstrap": score.get("bootstrap", ""),
             "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
             "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),
-            **(costs_of(record) if costs else {}),
+            **paid,
         }  # fmt: skip
         # An axis with the name of a column, such as group, must not move the row into another table.
         row |= {name: value for name, value in axes.items() if name in ("fraction", "seed") or name not in row}

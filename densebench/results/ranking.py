@@ -7,7 +7,6 @@ not mean that the two are inseparable: one may beat the other and be beaten by a
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,12 +35,26 @@ def ranks(values: Sequence[float], replicates: Sequence[np.ndarray | None], dire
 
     Where two have no replicates that pair, the plain values decide.
     """
-    result = [1] * len(values)
-    for i, j in itertools.combinations(range(len(values)), 2):
-        ahead = lead(replicates[i], replicates[j])
-        gain = SIGNS[direction] * (values[i] - values[j] if ahead is None else ahead)
-        result[i] += gain < 0
-        result[j] += gain > 0
+    at = np.asarray(values, dtype=float)
+    ahead = leads(replicates)
+    gains = SIGNS[direction] * np.where(np.isnan(ahead), at[:, None] - at, ahead)
+    return [1 + int(count) for count in (gains < 0).sum(axis=1)]
+
+
+def leads(replicates: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Return `lead` of each pair, float [n, n], NaN where two do not pair; one after the other it would take seconds."""
+    result = np.full((len(replicates), len(replicates)), np.nan)
+    sizes = [0 if each is None or np.isnan(each).any() else len(each) for each in replicates]
+    for i, first in enumerate(replicates):
+        alike = [j for j in range(i + 1, len(replicates)) if sizes[i] and sizes[i] == sizes[j]]
+        if alike:
+            differences = np.asarray(first) - np.stack([np.asarray(replicates[j]) for j in alike])
+            low, high = np.quantile(differences, [0.025, 0.975], axis=1)
+            result[i, alike] = (low > 0).astype(int) - (high < 0)
+        for j in set(range(i + 1, len(replicates))).difference(alike):
+            ahead = lead(first, replicates[j])
+            result[i, j] = np.nan if ahead is None else ahead
+        result[i + 1 :, i] = -result[i, i + 1 :]
     return result
 
 
@@ -63,3 +76,15 @@ def bounds(replicates: np.ndarray | None) -> tuple[float, float] | None:
 def interval(rows: pd.DataFrame) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean over seeds of a record's rows at one point; None where a score has no bootstrap."""
     return bounds(replicates_of(rows))
+
+
+def best_of(values: pd.DataFrame, direction: str | pd.Series, digits: int | pd.Series) -> pd.DataFrame:
+    """Return which values are the best of their column, "higher" or "lower" being better; none where there is nothing to beat.
+
+    A column of one value, or of values that are all alike as they are shown, such as 0.0 everywhere, has no best. direction,
+    digits: of all columns, or by column.
+    """
+    gains = values * (SIGNS[direction] if isinstance(direction, str) else direction.map(SIGNS))
+    decimals = digits if isinstance(digits, int) else digits.to_dict()
+    differ = values.astype(float).round(decimals).nunique() > 1
+    return gains.eq(gains.max()) & differ

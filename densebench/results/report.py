@@ -1,87 +1,114 @@
-"""`densebench report`: one self-contained HTML page with the tables, curves, classes and pictures of a results folder."""
+"""`densebench report`: one self-contained HTML page with the tables, plots, classes and pictures of a results folder."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
+from markupsafe import Markup
 
-from densebench.console import one_line
-from densebench.results.choosing import folders
-from densebench.results.curves import LABELS, averages, draw, several
-from densebench.results.leaderboard import leaderboard
-from densebench.results.profiles import row_names
+from densebench.options import PATH, SWITCH, check_types
+from densebench.results import charts, tradeoff
+from densebench.results.against import against as set_against
+from densebench.results.choosing import folders, listed, read
+from densebench.results.curves import LABELS, averages, several, tick
+from densebench.results.gallery import Gallery, galleries
+from densebench.results.html import addresses, page
+from densebench.results.leaderboard import beside_published, of_scores, scores_of
+from densebench.results.ranking import best_of
 from densebench.results.score import SIGNS, Point, in_unit, sort_key
-from densebench.results.tables import Block, Leaderboard, Section, Table, page, part_names
+from densebench.results.tables import COMPARE, Block, Leaderboard, Section, Table, metric_name, part_names
 
-PICTURES = 4  # of a record at most
 LINES = 10  # of a plot at most: the best backbones
+CLASSES = 3000  # cells of a table of classes at most
 
 
-def report(results: str | Path | Sequence[str | Path] = "results", *, published: bool | str | Path = False) -> str:
+def report(
+    results: str | Path | Sequence[str | Path] = "results",
+    *,
+    published: bool | str | Path = False,
+    against: str | Sequence[str] = (),
+    beside: str | Path | None = None,
+) -> str:
     """Return the page as HTML, of one results folder or of several, whose records are merged.
 
-    published: add the papers' numbers, with a path those of this CSV file too.
+    published: add the papers' numbers, with a path those of this CSV file too. against: add a paper's tables with what was
+    measured beside each number, "neco:8", or several, see `against.against`. beside: the file that the page is for; the page has
+    links to the records that lie in its folder or below.
 
-    Raises UserError where no record may stand in a table.
+    Raises UserError where no record may stand in a table, and for a table of a paper that does not exist.
     """
+    check_types((*SWITCH, *PATH), published=published)
     where = folders(results)
-    board = leaderboard(where, published=published)
+    records = read(where)
+    scores = scores_of(records, where, costs=True)
+    board = of_scores(scores, {record["id"]: record for record in records}, where, costs=True)
+    board = beside_published(board, published) if published else board
     sections = list(_sections(board, where))
-    records, weights = board.scores.record.nunique(), board.scores.digest.nunique()
-    summary = f"{records} records of {weights} sets of weights on {len(sections)} data sets."
+    summary = f"{scores.record.nunique()} records of {scores.digest.nunique()} sets of weights on {len(sections)} data sets."
+    file = None if isinstance(published, bool) else published
+    for reference in [against] if isinstance(against, str) else listed("tables of papers", against):
+        tables = set_against(records, reference, published=file).tables
+        sections.append(Section(f"{reference} beside measured", list(map(Block, tables))))
     if board.published_tables:
         sections.append(Section("published", list(map(Block, board.published_tables))))
-    return page("densebench report", summary, sections)
+    return page("densebench report", f"{summary} {COMPARE}", sections, addresses(where, beside))
 
 
 def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:
     by_group = {table.of: table for table in board.tables}
+    pictures = dict(zip(by_group, galleries([_rows(table) for table in by_group.values()], results), strict=True))
     for (dataset, split), scores in board.scores.groupby(["dataset", "split"], sort=True):
         profiles = [Block(table) for table in board.profiles if table.of == f"{dataset} {split}"]
         groups = scores.groupby("group", sort=True)
-        blocks = [_block(by_group[name], rows, results) for name, rows in groups if name in by_group]
+        blocks = [_block(by_group[name], rows, pictures[name]) for name, rows in groups if name in by_group]
         yield Section(f"{dataset} {split}", [*profiles, *blocks])
 
 
-def _block(table: Table, rows: pd.DataFrame, results: Sequence[Path]) -> Block:
+def _rows(table: Table) -> list[tuple[str, str]]:
+    """Return the backbone and the record of each row."""
+    return list(zip(table.cells.backbone, table.records, strict=True))
+
+
+def _block(table: Table, rows: pd.DataFrame, pictures: Gallery) -> Block:
     shown = rows[rows.headline]
-    shown = shown.assign(name=row_names(shown))
-    plot, caption = _plot(shown)
-    return Block(table, plot, caption, _classes(shown), list(_pictures(shown, results)))
+    shown = shown.assign(name=shown.label)
+    plots = [*_curves(shown), *tradeoff.plots(table, shown)]
+    return Block(
+        table, classes=_classes(shown), plots=plots, legend=pictures.legend, gallery=pictures.rows, gallery_note=pictures.note
+    )
 
 
-def _plot(shown: pd.DataFrame) -> tuple[str, str]:
-    """Return a curve over the fraction or over K, and its caption; nothing where there is one point."""
-    from matplotlib import rc_context
-
+def _curves(shown: pd.DataFrame) -> Iterator[tuple[str, Markup, str]]:
+    """Yield a plot over the fraction or over K, with its title and caption; nothing where there is one point."""
     axis = next((axis for axis in several(shown) if axis in LABELS), None)
     if axis is None:
-        return "", ""
-    curves = averages(shown, axis)
-    best = (SIGNS[shown.iloc[0].direction] * curves.set_index("name")["mean"]).groupby("name").max().nlargest(LINES).index
-    caption = f"headline over the {LABELS[axis]}, mean and standard deviation over seeds"
-    caption += f"; the best {LINES} of {curves.name.nunique()} backbones" if curves.name.nunique() > LINES else ""
-    unit = in_unit(shown.iloc[0].unit, shown.iloc[0].direction)
-    with rc_context({"text.parse_math": False}):  # names are drawn as they are: "$" does not begin a formula
-        return _figure(curves, list(best), axis, f"headline{unit}"), caption
+        return
+    first = shown.iloc[0]
+    means = SIGNS[first.direction] * shown.groupby(["name", axis]).value.mean()
+    best = list(means.groupby("name").max().nlargest(LINES).index)
+    averaged = averages(shown[shown.name.isin(best)], axis)
+    lines = [_line(name, averaged[averaged.name == name].sort_values("x")) for name in best]
+    up = f"{metric_name(first.metric)}{in_unit(first.unit, first.direction)}"
+    xs = sorted(averaged.x.unique())
+    names = "; ".join(best)
+    plot = charts.curves(
+        lines, LABELS[axis], up, f"{up} over the {LABELS[axis]}. From the best: {names}", [(x, tick(x, axis)) for x in xs],
+        factors=min(xs) > 0,
+    )  # fmt: skip
+    banded = [line.banded for line in lines]
+    errors = [*(["bands: 95 % interval over images"] if any(banded) else [])]
+    errors += [*(["bars: standard deviation over seeds"] if not all(banded) else [])]
+    few = f"; the best {len(lines)} of {shown.name.nunique()} backbones" if shown.name.nunique() > len(lines) else ""
+    yield f"Headline over the {LABELS[axis]}", plot, f"Means over seeds; {'; '.join(errors)}{few}. From the best: {names}."
 
 
-def _figure(curves: pd.DataFrame, names: list[str], axis: str, value: str) -> str:
-    """Return a plot as the source of an image."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 3.4 + 0.2 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    lines = draw(axes, curves, names, axis)
-    axes.set_ylabel(value)
-    figure.legend(lines, names, loc="outside lower left", fontsize="small")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return _embedded(stream.getvalue(), "svg+xml")
+def _line(name: str, curve: pd.DataFrame) -> charts.Line:
+    """Return a curve with a band of its 95 % interval, else with bars of its standard deviation over seeds."""
+    banded = bool(curve.low.notna().all())
+    low, high = (curve.low, curve.high) if banded else (curve["mean"] - curve["std"], curve["mean"] + curve["std"])
+    return charts.Line(name, curve.x.tolist(), curve["mean"].tolist(), low.tolist(), high.tolist(), banded)
 
 
 def _classes(shown: pd.DataFrame) -> Table | None:
@@ -94,23 +121,18 @@ def _classes(shown: pd.DataFrame) -> Table | None:
     by_backbone = rows.groupby("name", sort=False).per_class
     values = pd.DataFrame({str(name): pd.DataFrame(list(parts)).astype(float).mean() for name, parts in by_backbone})
     first = rows.iloc[0]
-    gains = SIGNS[first.direction] * values
-    gains = gains[gains.mean().sort_values(ascending=False).index]
-    cells = values[gains.columns].map(lambda value: "" if pd.isna(value) else f"{value:.{first.digits}f}")
-    cells.insert(0, "class", cells.index)
-    best = gains.eq(gains.max(axis=1), axis=0).reindex(columns=cells.columns, fill_value=False)
+    order = (SIGNS[first.direction] * values).mean().sort_values(ascending=False, kind="stable").index
+    most = max(LINES, CLASSES // len(values))
+    values = values[order[:most]]
+    cells = pd.DataFrame({name: [_text(value, first.digits) for value in values[name]] for name in values})
+    cells.insert(0, "class", list(values.index))
+    best = best_of(values.T, first.direction, int(first.digits)).T.reset_index(drop=True)
     metric, part = part_names(first.metric)
     caption = f"{metric}{in_unit(first.unit, 'higher')} by {part}{in_unit('', first.direction)}, mean over seeds"
-    return Table(caption, cells.reset_index(drop=True), best.reset_index(drop=True))
+    caption += f"; the best {most} of {len(order)} backbones" if len(order) > most else ""
+    numbers = values.reset_index(drop=True).reindex(columns=cells.columns)
+    return Table(caption, cells, best.reindex(columns=cells.columns, fill_value=False), values=numbers)
 
 
-def _pictures(shown: pd.DataFrame, results: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """Yield the title and the source of a few pictures of each record, from the first folder that has any."""
-    for name, record in shown[["name", "record"]].drop_duplicates().itertuples(index=False):
-        found = (sorted((folder / "pictures" / str(record)).glob("*.png")) for folder in results)
-        for path in next(filter(None, found), [])[:PICTURES]:
-            yield one_line(f"{name}: {path.stem}"), _embedded(path.read_bytes(), "png")
-
-
-def _embedded(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _text(value: float, digits: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{digits}f}"

@@ -14,7 +14,7 @@ from densebench.results.coverage import WARNING
 from densebench.results.curves import averages, draw, several
 from densebench.results.frame import rows_of
 from densebench.results.leaderboard import table
-from densebench.results.profiles import row_names
+from densebench.results.naming import labelled
 from densebench.results.score import in_unit, sort_key
 from densebench.results.summary import summary
 from densebench.results.tables import Table, metric_name, notebook_html
@@ -184,7 +184,7 @@ NAMES = ("backbone", "dataset", "split", "protocol", "preset")
 VALUES = (
     "metric", "variant", "value", "unit", "direction", "low", "high", "headline", "images", "limit", "record", "group",
 )  # fmt: skip
-BLOBS = ("bootstrap", "per_class", "point")
+BLOBS = ("bootstrap", "per_class", "point", "label", "started")
 
 
 def _table(group: pd.DataFrame) -> Table:
@@ -198,7 +198,7 @@ def _table(group: pd.DataFrame) -> Table:
 
 def _line_names(shown: pd.DataFrame, axes: list[str]) -> pd.Series:
     """Return the name of the line that each row belongs to: the backbone, and what several rows of it differ in."""
-    names = row_names(shown)
+    names = labelled(shown).label
     if shown.dataset.nunique() > 1:
         names = names + " on " + shown.dataset
     for axis in axes:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
-from itertools import count, groupby
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from densebench.errors import unknown
+from densebench.results.html import addresses, notebook_html, page
 from densebench.results.terminal import Layout, fitted, terminal_width
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ TEX = str.maketrans({
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a cell
 
-TEXTS = ("backbone", "method", "pretraining", "note")  # columns whose cells may be broken into lines in HTML
 COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
     labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
@@ -36,6 +37,19 @@ LAYOUT = Layout(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class About:
+    """What a caption says, in parts, for pages. title: a heading. datasets, protocols: those that the numbers are of.
+
+    facts: a word and what is so, such as ("size", "224 px").
+    """
+
+    title: str
+    datasets: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, repr=False)
 class Table:
     """Texts to show, one row for each backbone: `cells` with a column for each point, `best` marks the best value of each column.
@@ -43,6 +57,11 @@ class Table:
     of: the group of records that a table shows, or the data set and split that a profile is of. identities: of each row, the
     digest of the backbone without its names; empty where no row is of a backbone that was measured. groups: a heading over each
     column, with which its own begins; "" over a column of none. notes: lines below the table; one of them says what marks mean.
+
+    For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the command that
+    makes the record again, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
+    columns are sorted, with the rows and the names of columns of `cells`; NaN where there is none. intervals: of each row, `low`,
+    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts.
     """
 
     caption: str
@@ -52,6 +71,12 @@ class Table:
     identities: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    records: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    values: pd.DataFrame | None = None
+    intervals: pd.DataFrame | None = None
+    about: About | None = None
 
     def __str__(self) -> str:
         return _markdown_table(self)
@@ -81,9 +106,18 @@ class Table:
         if len(chosen) == len(self.identities):
             return self
         shown = f"{len(chosen)} of {len(self.identities)} backbones shown"
-        caption = f"{self.caption}, {shown}{', ranked among all' if 'rank' in self.cells else ''}"
-        cells, best = (frame.iloc[chosen].reset_index(drop=True) for frame in (self.cells, self.best))
-        return replace(self, caption=caption, cells=cells, best=best, identities=tuple(self.identities[i] for i in chosen))
+        shown += ", ranked among all" if "rank" in self.cells else ""
+        about = self.about and replace(self.about, facts=(*self.about.facts, ("rows", shown)))
+        frames: dict[str, Any] = {
+            name: None if frame is None else frame.iloc[chosen].reset_index(drop=True)
+            for name in ("cells", "best", "values", "intervals")
+            for frame in (getattr(self, name),)
+        }
+        lists: dict[str, Any] = {
+            name: tuple(each[index] for index in chosen) if (each := getattr(self, name)) else ()
+            for name in ("identities", "records", "commands", "remarks")
+        }
+        return replace(self, caption=f"{self.caption}, {shown}", about=about, **frames, **lists)
 
 
 @dataclass(frozen=True)
@@ -94,7 +128,7 @@ class Leaderboard:
     `render` gives its text in any format, wherever it goes.
 
     scores: one row for each score of every record that may stand in a table. published: one row for each number of a paper.
-    comparison: where the tables are those of a paper, one row for each of their cells.
+    comparison: where the tables are those of a paper, one row for each of their cells. folders: the results folders read.
     """
 
     scores: pd.DataFrame
@@ -103,6 +137,7 @@ class Leaderboard:
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     published_tables: list[Table] = field(default_factory=list)
     comparison: pd.DataFrame = field(default_factory=pd.DataFrame)
+    folders: tuple[Path, ...] = ()
 
     @property
     def all_tables(self) -> list[Table]:
@@ -119,9 +154,12 @@ class Leaderboard:
             profiles=[table for table in profiles if table.identities],
         )
 
-    def render(self, format: str = "md") -> str:
-        """Return the tables as text in a format: md, csv, tex or html. Raises UserError for any other."""
-        return render(self, format)
+    def render(self, format: str = "md", beside: str | Path | None = None) -> str:
+        """Return the tables as text in a format: md, csv, tex or html. Raises UserError for any other.
+
+        beside: the file that the text is for; HTML has links to the records that lie in its folder or below.
+        """
+        return render(self, format, beside)
 
     def __str__(self) -> str:
         width = terminal_width()
@@ -154,14 +192,28 @@ class Leaderboard:
 
 
 @dataclass(frozen=True)
+class GalleryRow:
+    """One image as several backbones see it. image: its title. pictures: of each, the backbone, the source and the alt text."""
+
+    image: str
+    pictures: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Block:
-    """A table on a page, with what belongs to it: a plot, a table of classes, and pictures as titles and sources."""
+    """A table on a page, with what belongs to it: plots, a table of classes, and pictures.
+
+    plots: of each, its title, its SVG as safe markup or its source, and its caption, which says what is seen. legend: of each
+    class, its name and its colour as "#rrggbb". gallery: images, each with the pictures of several backbones side by side;
+    gallery_note: which of them are left out.
+    """
 
     table: Table
-    plot: str = ""
-    plot_caption: str = ""
     classes: Table | None = None
-    pictures: list[tuple[str, str]] = field(default_factory=list)
+    plots: list[tuple[str, str, str]] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    gallery: list[GalleryRow] = field(default_factory=list)
+    gallery_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,40 +227,6 @@ class Section:
     def anchor(self) -> str:
         """The name as an identifier of HTML."""
         return self.name.replace(" ", "-")
-
-
-def page(title: str, summary: str, sections: Sequence[Section]) -> str:
-    """Return one self-contained HTML page."""
-    import jinja2
-
-    text = (files("densebench.results") / "page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(text)
-    facts = {"title": title, "summary": f"{summary} {COMPARE}".strip(), "sections": sections}
-    return template.render(**facts, zip=zip, texts=TEXTS, counter=count().__next__) + "\n"
-
-
-NOTEBOOK = """\
-{% for table in tables %}
-<p style="max-width: 60em; margin: 1em 0 .3em"><b>{{ table.caption }}</b></p>
-<table>
-<thead>{% if table.groups %}<tr>{% for group, span in table.heads() %}<th colspan="{{ span }}" style="text-align: left">{{ group }}</th>\
-{% endfor %}</tr>{% endif %}<tr>{% for name in table.headings() %}<th style="text-align: left">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for cells, best in table.rows() %}
-<tr>{% for cell, top in zip(cells, best) %}<td style="text-align: left">{% if top %}<b>{{ cell }}</b>{% else %}{{ cell }}{% endif %}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-{% for note in table.notes %}<p style="margin: .2em 0">{{ note }}</p>{% endfor %}
-{% endfor %}
-"""  # noqa: E501
-
-
-def notebook_html(tables: Sequence[Table]) -> str:
-    """Return tables as a part of a page, as notebooks show it: no frame, no style sheet, every text escaped."""
-    import jinja2
-
-    return jinja2.Environment(autoescape=True, trim_blocks=True).from_string(NOTEBOOK).render(tables=tables, zip=zip)
 
 
 def _on_terminal(table: Table, width: int, mark: str, ascii_only: bool) -> Iterator[RenderableType]:
@@ -247,9 +265,10 @@ def part_names(metric: str) -> tuple[str, str]:
     return PARTS.get(metric, (metric_name(metric), "class"))
 
 
-def render(board: Leaderboard, format: str) -> str:
-    """Return the leaderboard as text that ends with a line break. Raises UserError for a format that does not exist."""
-    formats: dict[str, Callable[[Leaderboard], str]] = {"md": _markdown, "csv": _csv, "tex": _latex, "html": _html}
+def render(board: Leaderboard, format: str, beside: str | Path | None = None) -> str:
+    """Return what `Leaderboard.render` does, with one line break at the end. Raises UserError for any other format."""
+    html = functools.partial(_html, beside=beside)
+    formats: dict[str, Callable[[Leaderboard], str]] = {"md": _markdown, "csv": _csv, "tex": _latex, "html": html}
     if format not in formats:
         raise unknown("format", format, formats, f"there are {', '.join(formats)}")
     return formats[format](board).rstrip("\n") + "\n"
@@ -276,7 +295,9 @@ def _csv(board: Leaderboard) -> str:
     """
     if not board.comparison.empty:
         return csv_text(board.comparison)
-    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage"]).assign(source="measured")
+    scores = board.scores.drop(columns=["bootstrap", "per_class", "point", "coverage", "started", "label"]).assign(
+        source="measured"
+    )
     if not board.published.empty:
         scores = pd.concat([scores.astype(object), board.published.assign(source="published")])
     return csv_text(scores.set_index("source").reset_index())
@@ -323,9 +344,8 @@ def _latex_table(table: Table) -> str:
     return "\n".join([r"\begin{table}", caption, open_, *body, close, *notes, r"\end{table}"])
 
 
-def _html(board: Leaderboard) -> str:
+def _html(board: Leaderboard, beside: str | Path | None) -> str:
     measured = "Measured" if board.comparison.empty else "Published beside measured"
     parts = {"Profiles": board.profiles, measured: board.tables, "Published": board.published_tables}
-    return page(
-        "densebench leaderboard", "", [Section(name, list(map(Block, tables))) for name, tables in parts.items() if tables]
-    )
+    sections = [Section(name, list(map(Block, tables))) for name, tables in parts.items() if tables]
+    return page("densebench leaderboard", COMPARE, sections, addresses(board.folders, beside))

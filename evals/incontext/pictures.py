@@ -12,7 +12,7 @@ from torch import Tensor
 from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.evals.incontext.voting import Queries, Voter
-from densebench.evaluation.pictures import panel
+from densebench.evaluation.pictures import PANEL, legend, panel
 from densebench.features.views import View
 from densebench.pictures.canvas import row, save
 
@@ -38,8 +38,8 @@ def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path | None
         picture = panel(queries.space.dataset, queries.space, queries.view, item, truth, maps[largest].cpu())
         beside = neighbours(voter, queries, item, grid, largest)
         if folder is not None:
-            save(picture, folder / f"{name}.png")
-            save(beside, folder / f"{name}-neighbours.png")
+            save(picture, folder / f"{name}.png", seen=PANEL, legend=legend(queries.space.dataset))
+            save(beside, folder / f"{name}-neighbours.png", seen="patches of the image, each with its nearest labelled patches")
     notice(f"pictures of {len(chosen)} images are in {folder}")
 
 

@@ -15,7 +15,7 @@ from densebench.console import notice, progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.counts import Counts
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.pictures import panel
+from densebench.evaluation.pictures import PANEL, legend, panel
 from densebench.evaluation.whole_images import truth_map
 from densebench.features.extract import Features
 from densebench.features.views import View
@@ -86,5 +86,5 @@ class Layers:
         for item in items:
             label = self.label_maps(item, weights[None])[0].cpu()
             picture = panel(self.dataset, self.space, self.view, item, self.truth(item), label)
-            save(picture, folder / f"{item.name.replace('/', '-')}.png")
+            save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=PANEL, legend=legend(self.dataset))
         notice(f"pictures of {len(items)} images are in {folder}")

@@ -141,7 +141,11 @@ class Sheets:
         masks = self.videos.label(tracking.item), tracking.prediction
         columns.append(row([overlaid(image, mask) for mask in masks], 4, down=True))
         if tracking.number == self.chosen[tracking.sequence][-1]:
-            save(row(columns, gap=4), self.path(tracking.sequence))
+            save(
+                row(columns, gap=4),
+                self.path(tracking.sequence),
+                seen="frames with their objects above, with the prediction below",
+            )
             columns.clear()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html.parser import HTMLParser
 
 import pytest
 from published_records import numbers, record
+from read_page import Page
 from typer.testing import CliRunner
 
 import densebench
@@ -75,34 +75,15 @@ def test_latex(results):
     assert r"\par [b] measured with image\_size=224 (the preset: 512)" in text
 
 
-class Page(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.open, self.texts, self.spans = [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag != "meta":
-            self.open.append(tag)
-        self.spans += [int(value) for name, value in attrs if name == "colspan"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-
 @pytest.mark.parametrize(
     "make", [lambda board: board.render("html"), lambda board: board._repr_html_()], ids=["page", "notebook"]
 )
 def test_html(results, make):
-    page = Page()
-    page.feed(make(board(results)))
-    assert page.open == [] and page.spans == [3, 2, 1]
-    texts = [text for _, text in page.texts]
+    page = Page(make(board(results)))
+    assert page.of("colspan") == ["3", "2", "1"]
     assert ("strong", "47.9 | 47.0 | -0.9 !") in page.texts or ("b", "47.9 | 47.0 | -0.9 !") in page.texts
     assert ("p", "[b] measured with image_size=224 (the preset: 512)") in page.texts
-    assert ("th", "voc") in page.texts and "mine | 50 % (not in the paper)" in texts
+    assert ("th", "voc") in page.texts and "mine | 50 % (not in the paper)" in page.cells
 
 
 def test_where_nothing_is_measured_the_papers_numbers_stand_alone(tmp_path):

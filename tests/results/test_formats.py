@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from html.parser import HTMLParser
 
 import pytest
 from made_records import write
+from read_page import Page
 from tiers import late
 from typer.testing import CliRunner
 
@@ -17,34 +17,15 @@ from densebench.errors import UserError
 from densebench.results.leaderboard import leaderboard, render
 
 
-class Cells(HTMLParser):
-    def __init__(self):
-        super().__init__()
-        self.open, self.cells = [], []
-
-    def handle_starttag(self, tag, attrs):
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "strong", "th", "caption"):
-            self.cells.append(data)
-
-
 def test_formats_show_the_same_numbers(tmp_path):
     write(tmp_path, "timm:vit_tiny <a&b> 50%", {(1, None): 61.24, (8, 0): 50.0, (8, 1): 54.0})
+    write(tmp_path, "worse", {(1, None): 6.24, (8, 0): 5.0, (8, 1): 5.0})
     board = leaderboard(tmp_path)
     markdown, latex, html, tidy = (render(board, name) for name in ("md", "tex", "html", "csv"))
     assert "| **52.0 ± 2.8** | **61.2** |" in markdown
     assert r"timm:vit\_tiny <a\&b> 50\%" in latex
     assert r"\textbf{52.0 $\pm$ 2.8} & \textbf{61.2}" in latex
-    parsed = Cells()
-    parsed.feed(html)
-    assert parsed.open == []
-    assert {"timm:vit_tiny <a&b> 50%", "52.0 ± 2.8", "61.2"} <= set(parsed.cells)
+    assert {"timm:vit_tiny <a&b> 50%", "52.0 ± 2.8", "61.2"} <= set(Page(html).cells)
     rows = list(csv.DictReader(io.StringIO(tidy)))
     assert [(row["variant"], row["fraction"], float(row["value"])) for row in rows[:2]] == [
         ("hungarian", "1", 62.24),
@@ -104,7 +85,8 @@ def test_check_tells_a_stale_file(tmp_path, format):
     assert call().exit_code == 0
     written = file.read_bytes()
     assert (call("--check").exit_code, call("--check").output) == (0, "")
-    assert CliRunner().invoke(app, words[:-2]).output.encode() == written
+    if format != "html":  # a page in a file has links to the records beside it
+        assert CliRunner().invoke(app, words[:-2]).output.encode() == written
     write(results, "b", {(1, None): 20.0})
     stale = call("--check")
     assert stale.exit_code == 1

@@ -34,7 +34,7 @@ def test_one_row_a_backbone_and_one_column_a_group_and_point():
     )
     assert list(table.cells.columns) == ["backbone", "incontext/p 224 px 1/8", "incontext/p 224 px 1/1", "kmeans/p 224 px K 300"]
     assert table.cells.to_numpy().tolist() == [["A", "12.0", "20.0", "30.0"], ["B", "", "25.0", ""]]
-    assert table.best.to_numpy().tolist() == [[False, True, False, True], [False, False, True, False]]
+    assert table.best.to_numpy().tolist() == [[False] * 4, [False, False, True, False]]  # two columns hold nothing to beat
     assert "voc val" in table.caption
 
 
@@ -61,13 +61,28 @@ def test_the_same_weights_are_one_row_by_the_name_that_was_given():
 
 def test_rows_that_would_be_called_alike_say_what_parts_them():
     [table] = shown(score(1.0), score(2.0, group="g2", preset="q"), score(3.0, layer="8"))
-    assert table.cells.backbone.tolist() == ["A (last, none, w-A)", "A (8, none, w-A)"]
+    assert table.cells.backbone.tolist() == ["A (layer last)", "A (layer 8)"]
 
 
 def test_rows_that_differ_in_code_alone_are_two():
     before, after = score(1.0, identity="before"), score(2.0, identity="after")
     [table] = shown(before, after, score(3.0, "B", group="g2", preset="q"))
-    assert sorted(table.cells.backbone) == ["A (last, none, w-A, after)", "A (last, none, w-A, before)", "B"]
+    assert table.cells.backbone.tolist() == ["A (identity after)", "A (identity before)", "B"]
+
+
+def test_rows_stand_by_columns_filled_and_then_by_name_which_is_no_ranking():
+    both = [score(value, name, group=group, preset=group) for name, value in (("b 10", 1.0), ("B 9", 9.0)) for group in "pq"]
+    [table] = shown(score(99.0, "a", group="p", preset="p"), *both)
+    assert table.cells.backbone.tolist() == ["B 9", "b 10", "a"]
+    assert "no ranking" in table.caption
+
+
+def test_a_column_that_is_the_same_everywhere_as_it_is_shown_has_no_best_value():
+    [table] = shown(
+        score(0.01), score(0.02, "B"), score(3.0, group="g2", preset="q"), score(2.0, "B", group="g2", preset="q"),
+    )  # fmt: skip
+    assert table.cells.iloc[:, 1].tolist() == ["0.0", "0.0"]
+    assert table.best.to_numpy().tolist() == [[False, False, True], [False, False, False]]
 
 
 def test_native_images_have_no_size():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from densebench.results.ranking import lead, ranks
+from densebench.results.ranking import best_of, lead, ranks
 
 
 def test_a_paired_difference_separates_what_intervals_do_not():
@@ -49,3 +50,24 @@ def test_replicates_without_a_number_are_no_replicates():
     nothing = np.full(10, np.nan)
     assert lead(nothing, nothing) is None
     assert ranks([1.0, 2.0], [nothing, nothing], "higher") == [2, 1]
+
+
+def test_ranks_of_many_are_those_of_each_pair():
+    rng = np.random.default_rng(0)
+    values = rng.normal(50, 2, 12)
+    replicates = [value + rng.normal(0, 1, 200 if i % 3 else 100) for i, value in enumerate(values)]
+    replicates[4], replicates[7] = None, np.where(rng.random(200) < 0.1, np.nan, replicates[7])
+    for direction, sign in (("higher", 1), ("lower", -1)):
+        gains = [
+            [values[i] - values[j] if (by := lead(replicates[i], replicates[j])) is None else by for j in range(12)]
+            for i in range(12)
+        ]
+        expected = [1 + sum(sign * gains[i][j] < 0 for j in range(12) if j != i) for i in range(12)]
+        assert ranks(list(values), replicates, direction) == expected
+
+
+def test_the_best_of_a_column_beats_something():
+    values = pd.DataFrame({"one": [3.0, np.nan], "zeros": [0.01, 0.02], "low": [1.0, 2.0], "tie": [5.0, 5.0]})
+    assert best_of(values, "higher", 1).to_numpy().tolist() == [[False] * 4, [False, False, True, False]]
+    assert best_of(values, "lower", 1).low.tolist() == [True, False]
+    assert best_of(values, "higher", 2).zeros.tolist() == [False, True]

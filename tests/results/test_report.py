@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from made_records import miou, write
 from PIL import Image
+from read_page import Page
 from typer.testing import CliRunner
 
 from densebench.cli import app
 from densebench.errors import UserError
 from densebench.results.report import report
 from densebench.results.score import Score
-
-VOID = ("meta", "img", "br", "link")
-
-
-class Page(HTMLParser):
-    """Collects tables, images and links; a tag that is not closed fails."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.sources, self.cells, self.links = [], [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        named = dict(attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-        self.sources += [named["src"]] if "src" in named else []
-        self.links += [named["href"]] if "href" in named else []
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if {"td", "th"} & set(self.open) and data.strip():
-            self.cells.append(data.strip())
 
 
 @pytest.fixture
@@ -60,7 +34,7 @@ def results(tmp_path):
 def test_the_page_needs_nothing_beside_it(results):
     page = Page(report(results))
     assert page.sources and all(source.startswith("data:image/") for source in page.sources)
-    assert page.links == ["#scenes-val"]
+    assert "#scenes-val" in page.of("href") and all(link.startswith("#") for link in page.of("href"))
     assert not re.search(r"https?://(?!www\.w3\.org)", report(results))
 
 
@@ -79,14 +53,15 @@ def test_classes_are_means_over_seeds_at_the_last_point(results):
 
 
 def test_there_is_a_curve_where_there_are_two_points_and_a_few_pictures(results):
-    sources = Page(report(results)).sources
-    curves = [source for source in sources if "svg" in source]
-    assert len(curves) == 1
-    assert sum("image/png" in source for source in sources) == 4
+    page = Page(report(results))
+    drawn = [text for tag, text in page.texts if tag == "text"]
+    assert drawn.count("share of the training images") == 1
+    assert {"1/8", "1/1", "a <vit>", "b"} <= set(drawn)
+    assert sum("image/webp" in source for source in page.sources) == 4
 
 
 def test_the_page_is_the_same_twice(results):
-    assert re.sub(r"base64,[^\"]*", "", report(results)) == re.sub(r"base64,[^\"]*", "", report(results))
+    assert report(results) == report(results)
 
 
 def test_the_command_writes_the_page(results, tmp_path):
@@ -103,4 +78,30 @@ def test_an_empty_folder_is_an_error(tmp_path):
 def test_scores_of_k_make_a_curve_too(tmp_path):
     record = write(tmp_path, "a", {(1, None): 1.0})
     record.add([miou(value, K=k, seed=0) for k, value in ((21, 5.0), (300, 9.0))])
-    assert any("svg" in source for source in Page(report(tmp_path)).sources)
+    assert ("text", "clusters K") in Page(report(tmp_path)).texts
+
+
+def test_numbers_of_a_paper_stand_beside_measured_ones(results, tmp_path):
+    words = ["report", "--results", str(results), "--output", str(tmp_path / "page.html"), "--against", "neco:8"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "neco:8 beside measured" in page and "published | measured | difference" in page
+    with pytest.raises(UserError, match="neco"):
+        report(results, against=["neco:800"])
+
+
+def test_costs_are_columns_where_they_are_known(results):
+    assert "images/s" not in Page(report(results)).cells
+    write(results, "a <vit>", {(1, None): 61.24}, dataset="voc").finish(
+        "complete", {"device": "a chip", "scored_points": 1, "images_per_second": {"features": 1234.0}}
+    )
+    assert {"images/s", "1234", "a chip"} <= set(Page(report(results)).cells)
+
+
+def test_a_table_of_many_classes_is_of_the_best_backbones(tmp_path):
+    classes = {f"class {number}": float(number % 7) for number in range(250)}
+    for index in range(14):
+        ious = {name: value + index for name, value in classes.items()}
+        record = write(tmp_path, f"backbone {index:02}", {})
+        record.add([Score("miou", "identity", 20.0 + index, axes={"fraction": 1}, per_class=ious, direction="higher")])
+    assert "the best 12 of 14 backbones" in report(tmp_path)

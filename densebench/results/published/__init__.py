@@ -17,7 +17,7 @@ from densebench import catalog
 from densebench.console import notice
 from densebench.errors import UserError
 from densebench.results.published.number_files import EVALUATION, load_published
-from densebench.results.tables import Table, metric_name
+from densebench.results.tables import About, Table, metric_name
 
 __all__ = ["beside", "load_published", "tables"]
 
@@ -69,7 +69,14 @@ def tables(numbers: pd.DataFrame) -> list[Table]:
             cells.append({**label, **columns, "note": notes})
         texts = pd.DataFrame(cells).fillna("").astype(str)
         caption = f"published, not measured here: {protocol} on {dataset}, {', '.join(metrics)} in %"
-        result.append(Table(caption, texts, texts.map(lambda _: False)))
+        facts = (
+            ("protocol", protocol),
+            ("data set", dataset),
+            ("score", f"{', '.join(metrics)} in %"),
+            ("mind", "not measured here"),
+        )
+        about = About(f"published, not measured here: {protocol} on {dataset}", (dataset,), (protocol,), facts)
+        result.append(Table(caption, texts, texts.map(lambda _: False), about=about))
     return result
 
 

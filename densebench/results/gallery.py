@@ -1,0 +1,98 @@
+"""The pictures of records on a page: of each image, those of several backbones side by side, as many as the page may hold."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from densebench.console import one_line, warn
+from densebench.pages.page import source
+from densebench.pictures.canvas import said_of
+from densebench.results.tables import GalleryRow
+
+IMAGES, BACKBONES = 4, 6  # of a group at most
+WIDEST = 640  # px of a picture
+ROOM = 3_000_000  # bytes of a page for its pictures, of the 5 MB that a page may have
+
+
+@dataclass
+class Gallery:
+    """The pictures of a group, what their colours mean, how much room they take, and which pictures are left out and why."""
+
+    rows: list[GalleryRow] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    size: int = 0
+    note: str = ""
+
+
+def galleries(groups: Sequence[Sequence[tuple[str, str]]], folders: Sequence[Path]) -> list[Gallery]:
+    """Return the pictures of each group, whose backbones and records are given, the best first.
+
+    A group with pictures has an equal share of what room is left. folders: results folders; of a record, the pictures are those
+    of the first folder that has any.
+    """
+    found = [{name: pictures for name, record in group if (pictures := _pictures(record, folders))} for group in groups]
+    left, room = sum(map(bool, found)), ROOM
+    result = []
+    for pictures in found:
+        result.append(_gallery(pictures, room // left) if pictures else Gallery())
+        left -= bool(pictures)
+        room -= result[-1].size
+    return result
+
+
+def _pictures(record: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the pictures of a record, by the names of their images."""
+    each = (sorted((folder / "pictures" / record).glob("*.png")) for folder in folders)
+    return {path.stem: path for path in next(filter(None, each), [])}
+
+
+def _gallery(pictures: dict[str, dict[str, Path]], room: int) -> Gallery:
+    """Return the images of which the most backbones have a picture, then by name, as many as fit; those of the best backbones."""
+    shown = dict(list(pictures.items())[:BACKBONES])
+    counts = Counter(image for of_images in shown.values() for image in of_images)
+    images = sorted(counts, key=lambda image: (-counts[image], image))
+    result = Gallery()
+    for image in images[:IMAGES]:
+        row = GalleryRow(one_line(image))
+        for name, of_images in shown.items():
+            for opened in _opened(of_images.get(image)):
+                seen, legend = said_of(opened)
+                result.legend = result.legend or legend
+                content = source(opened, widest=WIDEST)
+                if result.size + len(content) <= room:
+                    result.size += len(content)
+                    row.pictures.append((name, content, f"{name}: {seen or 'picture'} of {one_line(image)}"))
+        if row.pictures:
+            result.rows.append(row)
+    result.note = _note(pictures, result, len({image for of_images in pictures.values() for image in of_images}))
+    return result
+
+
+def _opened(path: Path | None) -> Iterator[Image.Image]:
+    """Yield the picture of a file; nothing where there is none, or one that cannot be read, or that is dangerously large."""
+    if path is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as opened:
+                opened.load()
+                yield opened
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        warn(f"left out: the picture {path} cannot be read ({one_line(str(error))})")
+
+
+def _note(pictures: dict[str, dict[str, Path]], gallery: Gallery, images: int) -> str:
+    """Return how many images and backbones are shown of how many, and by what rule; "" where all are."""
+    backbones = {name for row in gallery.rows for name, _, _ in row.pictures}
+    if len(gallery.rows) == images and len(backbones) == len(pictures):
+        return ""
+    shown = f"{len(gallery.rows)} of {images} images shown, of {len(backbones)} of {len(pictures)} backbones"
+    rule = "the best backbones, and the images of which most of them have a picture, then by name, while there is room"
+    return f"{shown}: {rule}. All lie in the folder pictures."
