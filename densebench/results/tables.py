@@ -108,12 +108,12 @@ class Table:
         shown = f"{len(chosen)} of {len(self.identities)} backbones shown"
         shown += ", ranked among all" if "rank" in self.cells else ""
         about = self.about and replace(self.about, facts=(*self.about.facts, ("rows", shown)))
-        frames = {
+        frames: dict[str, Any] = {
             name: None if frame is None else frame.iloc[chosen].reset_index(drop=True)
             for name in ("cells", "best", "values", "intervals")
             for frame in (getattr(self, name),)
         }
-        lists = {
+        lists: dict[str, Any] = {
             name: tuple(each[index] for index in chosen) if (each := getattr(self, name)) else ()
             for name in ("identities", "records", "commands", "remarks")
         }

@@ -37,7 +37,8 @@ def test_the_file_is_the_same_twice_and_says_nothing_by_itself(tmp_path):
 @pytest.mark.parametrize(
     "legend",
     [
-        "{", "{}", "[" * 9000, '[["cat"]]', '[["cat", "red"]]', '[["cat", "#00FF7F; x"]]', '[["cat", "url(x)"]]', '[[1, "#000000"]]',
+        "{", "{}", "[" * 9000,
+        '[["cat"]]', '[["cat", "red"]]', '[["cat", "#00FF7F; x"]]', '[["cat", "url(x)"]]', '[[1, "#000000"]]',
         json.dumps([["x" * 201, "#000000"]]), json.dumps([["x", "#000000"]] * 1001), '[["cat", "#000000\\n"]]',
     ],
 )  # fmt: skip

@@ -55,15 +55,27 @@ def test_wide_pictures_are_reduced_and_keep_their_shape(tmp_path):
     assert sizes == {"wide": (640, 160), "small": (30, 20)}
 
 
-def test_pictures_of_all_groups_together_have_room(tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery, "ROOM", 40_000)
+def test_pictures_of_all_groups_together_have_room(tmp_path):
     for index in range(3):
         draw(tmp_path, f"r{index}", *(f"image-{i}" for i in range(4)), size=(64, 64), noise=True)
-    found = galleries([[("a", f"r{index}")] for index in range(3)] + [[("none", "r9")]], [tmp_path])
+    found = galleries([[("a", f"r{index}")] for index in range(3)] + [[("none", "r9")]], [tmp_path], 40_000)
     size = sum(len(source) for each in found for row in each.rows for _, source, _ in row.pictures)
     assert 20_000 < size <= 40_000
     assert all(0 < len(each.rows) < 4 for each in found[:3]) and found[3].rows == []
     assert "of 4 images shown" in found[0].note
+
+
+def test_a_row_that_does_not_fit_is_left_out_unless_it_is_the_first(tmp_path):
+    names = ["a", "b", "c"]
+    for name in names:
+        draw(tmp_path, name, "image-0", "image-1", size=(64, 64), noise=True)
+    group = [list(zip(names, names, strict=True))]
+    [everything] = galleries(group, [tmp_path])
+    one = everything.size // 6
+    assert shown(galleries(group, [tmp_path], 5 * one)[0]) == [("image-0", names)]
+    [few] = galleries(group, [tmp_path], 2 * one + 9)
+    assert shown(few) == [("image-0", ["a", "b"])]
+    assert few.note.startswith("1 of 2 images shown, of 2 of 3 backbones")
 
 
 def test_the_legend_is_what_the_pictures_say(tmp_path):
