@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
-from markupsafe import Markup
 
 from densebench.results.charts import Spot, scatter
 from densebench.results.score import SIGNS, in_unit
@@ -18,7 +17,7 @@ DEVICES = 2  # plots of devices at most: those with the most backbones
 WIDE = 5  # an axis whose ends differ by more than this factor goes by factors
 
 
-def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, Markup, str]]:
+def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Return of each plot its title, itself, and a caption that says what is seen.
 
     table: that of a group. shown: its headline scores with costs. Images per second compare on one device only, so each device
@@ -52,7 +51,7 @@ def _axes(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield sized.assign(cost=sized.params.astype(float) / 1e6, less=True, along="parameters in millions", remark=remark)
 
 
-def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str]:
+def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, str, str]:
     first = rows.iloc[0]
     front = on_front((-1 if first.less else 1) * rows.cost, SIGNS[direction] * rows.value)
     spots = [
