@@ -64,9 +64,8 @@ def shaded(values: Float[np.ndarray, "h w"], scale: Scale) -> Image.Image:
 def heads(view: View) -> Image.Image:
     """Return the attention of each head in turn, by rows, each from zero to its own highest value, with a gap of one pixel."""
     assert view.attention is not None
-    count, height, width = view.attention.shape
-    across = math.ceil(math.sqrt(count))
-    down = math.ceil(count / across)
+    _, height, width = view.attention.shape
+    across, down = heads_across(view)
     result = Image.new("RGBA", (across * (width + 1) - 1, down * (height + 1) - 1))
     for index, head in enumerate(view.attention):
         place = (index % across * (width + 1), index // across * (height + 1))
@@ -74,12 +73,23 @@ def heads(view: View) -> Image.Image:
     return result.quantize(LEVELS + 1, method=Image.Quantize.FASTOCTREE)
 
 
+def heads_across(view: View) -> tuple[int, int]:
+    """Return how many heads stand beside each other, and how many rows they have."""
+    count = 0 if view.attention is None else len(view.attention)
+    across = max(1, math.ceil(math.sqrt(count)))
+    return across, max(1, math.ceil(count / across))
+
+
 def norm_scale(seen: Seen) -> Scale:
-    """Return the least and the greatest length of a backbone's features that are no outliers, over all pictures."""
+    """Return the least and the greatest length of a backbone's features that are no outliers, over all pictures.
+
+    They are at least 5 % apart, so that lengths that a last normalisation makes equal look equal.
+    """
     usual = np.concatenate([view.norms[~view.outliers].ravel() for view in seen.views])
     if not usual.size:
         usual = np.concatenate([view.norms.ravel() for view in seen.views])
-    return Scale(float(np.nanmin(usual)), float(np.nanmax(usual)))
+    low, high = float(np.nanmin(usual)), float(np.nanmax(usual))
+    return Scale(min(low, 0.95 * high), high)
 
 
 def cluster_count(seen: Seen) -> int:

@@ -20,15 +20,16 @@ PHOTO = 230_000  # pixels of a photograph in the page
 LONGEST = 1024  # px of its longer side
 TRACK = 288  # px of the width of a video's frame
 NUMBERS = 5_500_000  # 8-bit numbers of all features in a page, before they are compressed
+GLANCE = 3  # pictures whose colours stand in the table
 FEWEST, MOST = 16, 96  # of a patch
 
 FACTS = {
     "width": "Numbers in the feature of one patch.",
-    "stride": "Distance of two neighbouring patches in the picture that the backbone is given.",
-    "parameters": "Numbers that the backbone has learnt, or was initialised with.",
-    "GFLOP": "Thousand million floating-point operations for one picture of this size, a multiplication and an addition counted as two.",
-    "images/s": "Pictures a second on the machine that made this page, one after another.",
-    "memory": "Most memory that the backbone needed on that machine.",
+    "stride": "Distance of neighbouring patches in the picture that the backbone is given.",
+    "parameters": "Numbers that training sets.",
+    "GFLOP": "Thousand million floating-point operations for one picture.",
+    "images/s": "Pictures a second on the machine that made this page, one at a time.",
+    "memory": "Most memory that one picture takes, the weights included.",
 }
 
 
@@ -45,7 +46,7 @@ def page(look: Look) -> str:
     return render(
         "page.html",
         room="densebench.look",
-        title=look.title,
+        title=_title(look, len(shown)),
         look=look,
         facts=FACTS,
         shown=shown,
@@ -54,6 +55,7 @@ def page(look: Look) -> str:
         kinds=kinds_of(look),
         sections=sections,
         veiled=any(not view.foreground.all() for seen in shown for view in seen.views),
+        glance=list(range(min(GLANCE, len(look.pictures)))) if shown else [],
         columns=len(shown) + 1,
         photos=[source(_photograph(picture.image)) for picture in look.pictures],
         ratios=[round(picture.image.width / picture.image.height, 4) for picture in look.pictures],
@@ -75,6 +77,11 @@ def _texts(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{part.name: _texts(getattr(value, part.name)) for part in fields(value)})
     return value
+
+
+def _title(look: Look, count: int) -> str:
+    pictures = f"{len(look.pictures)} picture{'' if len(look.pictures) == 1 else 's'}"
+    return f"{look.title}: {pictures} as {count} backbone{'' if count == 1 else 's'} see{'s' if count == 1 else ''} them"
 
 
 def _headings(backbones: Sequence[Seen]) -> list[str]:

@@ -30,7 +30,7 @@ class Crop:
 class Cell:
     """What one backbone shows: a map with an alt text, or crops, or why there is none.
 
-    veil: a picture that lies over the map. marks: patches of a grid [gh gw] that are outlined, as the path of an SVG.
+    shape: of the map's ratio of width to height, as a multiple of the picture's. veil: a picture that lies over the map. marks: patches of a grid [gh gw] that are outlined, as the path of an SVG.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Cell:
     veil: str = ""
     marks: str = ""
     grid: tuple[int, int] = (1, 1)
+    shape: float = 1.0
     crops: tuple[Crop, ...] = ()
 
 
@@ -100,7 +101,7 @@ def _norms(look: Look, shown: Sequence[Seen]) -> list[Row]:
 
     def cell(seen: Seen, view: View, name: str) -> Cell:
         scale, count = scales[seen.name], int(view.outliers.sum())
-        outliers = f"{count:,} of {view.outliers.size:,} patches are outliers" if count else "no outliers"
+        outliers = f"{count:,} of {view.outliers.size:,} outliers" if count else "no outliers"
         note = f"{scale.low:.3g} to {scale.high:.3g}; {outliers}"
         alt = f"Lengths of the features of {name} by {seen.name}, {note}"
         image = source(maps.shaded(view.norms, scale), exact=True)
@@ -115,7 +116,8 @@ def _attention(look: Look, shown: Sequence[Seen]) -> list[Row]:
             return Cell(seen.name, missing="no class token")
         heads = f"{len(view.attention)} heads"
         alt = f"Attention of the {heads} of the class token to {name} by {seen.name}"
-        return Cell(seen.name, source(maps.heads(view), exact=True), alt, heads)
+        across, down = maps.heads_across(view)
+        return Cell(seen.name, source(maps.heads(view), exact=True), alt, heads, shape=across / down)
 
     return _rows(look, shown, cell)
 
