@@ -80,8 +80,9 @@ def _texts(value: Any) -> Any:
 
 
 def _title(look: Look, count: int) -> str:
-    pictures = f"{len(look.pictures)} picture{'' if len(look.pictures) == 1 else 's'}"
-    return f"{look.title}: {pictures} as {count} backbone{'' if count == 1 else 's'} see{'s' if count == 1 else ''} them"
+    pictures = "1 picture" if len(look.pictures) == 1 else f"{len(look.pictures)} pictures"
+    backbones = "1 backbone sees" if count == 1 else f"{count} backbones see"
+    return f"{look.title}: {pictures} as {backbones} {'it' if len(look.pictures) == 1 else 'them'}"
 
 
 def _headings(backbones: Sequence[Seen]) -> list[str]:
