@@ -1,4 +1,4 @@
-"""What happens inside a ViT, for pictures: its patches after some blocks, and the attention of patches in the last block."""
+"""What happens inside a ViT, for pictures: its patches after some blocks, and the attention of tokens in the last block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.backbones.timm_models import has_joint_projection, is_plain_vit
+from densebench.backbones.timm_models import TimmTrunk, attends, attention_of, has_joint_projection, is_plain_vit
 from densebench.errors import UserError
 
 
@@ -65,6 +65,24 @@ def patch_attention(
     weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=3)
     grid = (images.shape[2] // backbone.stride, images.shape[3] // backbone.stride)
     return weights.mean(dim=1)[:, :, prefix:].unflatten(2, grid)
+
+
+def has_class_attention(backbone: Backbone) -> bool:
+    """Return whether `class_attention` can be read: the backbone is a ViT with a class token and a joint projection."""
+    return isinstance(backbone.trunk, TimmTrunk) and attends(backbone.trunk.model)
+
+
+def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
+    """Return the attention of the class token to the patches of normalised images in the last block, by head.
+
+    The softmax is over all tokens, so a head's sum is below 1: the class token and registers take a share. Caron et al.,
+    Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021. Raises UserError for what has no class token.
+    """
+    if not has_class_attention(backbone):
+        raise UserError(f"{backbone.info.name or backbone.spec} has no class token whose attention could be read")
+    with torch.inference_mode():
+        found: Tensor = attention_of(backbone)(images)
+    return found
 
 
 def similarity_sums(patches: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
