@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -103,3 +104,12 @@ class Look:
     notes: tuple[str, ...] = ()
     size: str = ""
     """How pictures were resized for the backbones, in words such as "224 px square"."""
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the page (index.html, which needs no other file) and its maps as PNGs to a folder, and return their paths.
+
+        The page is the first of them.
+        """
+        from densebench.look.files import write
+
+        return write(self, Path(folder))

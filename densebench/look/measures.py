@@ -15,6 +15,7 @@ from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
 from densebench.features.views import named_generator
+from densebench.look.counting import Counted
 from densebench.look.looked import Figure
 from densebench.look.passes import Passed, features, normalised, view
 from densebench.numerics.lidar import lidar
@@ -49,30 +50,26 @@ SOURCES = {
 }
 
 
-def facts(backbone: Backbone, seen: Passed, memory: float | None) -> dict[str, str]:
-    """Return what stands in the table by its heading. memory: bytes, None where they are not known."""
-    flop = sum(seen.flop) / len(seen.flop)
+def facts(backbone: Backbone, per_second: float, one_pass: Counted) -> dict[str, str]:
+    """Return what stands in the table by its heading."""
     return {
         "width": str(backbone.dim),
-        "stride (px)": str(backbone.stride),
-        "parameters (M)": f"{backbone.params / 1e6:.1f}" if backbone.params >= 1e5 else f"{backbone.params / 1e6:.3f}",
-        "GFLOP a picture": f"{flop / 1e9:.3g}" if flop else "unknown",
-        "pictures a second": f"{seen.per_second:.3g}",
-        "memory (MiB)": "unknown" if memory is None else f"{max(0.0, memory) / MIB:.0f}",
+        "stride": f"{backbone.stride} px",
+        "parameters": f"{backbone.params / 1e6:.1f} M" if backbone.params >= 1e5 else f"{backbone.params:,}",
+        "GFLOP": f"{one_pass.flop / 1e9:.3g}",
+        "images/s": f"{per_second:.3g}",
+        "memory": f"{one_pass.memory / MIB:.3g} MiB",
     }
 
 
 def about_costs(device: torch.device) -> str:
     """Return how the costs in the table were measured, in words."""
+    where = f"a CPU ({_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads)"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-        memory = "the most that torch held on the GPU, weights included"
-    else:
-        where = f"a CPU ({_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads)"
-        memory = "the most that the process took above what it held before the backbone was loaded"
     return (
-        f"Pictures a second: measured here, on {where}, one picture at a time, features alone. GFLOP: counted, a multiplication and "
-        f"an addition are two operations. Memory: {memory}."
+        f"Images/s: measured here, on {where}, one at a time, features alone. GFLOP and memory: counted in a pass of one picture; a "
+        "multiplication and an addition are two operations, memory is the weights and what tensors take at most."
     )
 
 
@@ -127,7 +124,9 @@ def _position(grids: Float[Tensor, "n rows columns d"]) -> Figure:
     return Figure(name, value, f"{value:.2f}", POSITION, SOURCES["position"])
 
 
-def _views(backbone: Backbone, image: Image.Image, side: int, device: torch.device, key: str) -> Float[Tensor, "v rows columns d"]:
+def _views(
+    backbone: Backbone, image: Image.Image, side: int, device: torch.device, key: str
+) -> Float[Tensor, "v rows columns d"]:
     """Return the features of VIEWS views of a picture, squeezed to a square: as it is, then with other colours.
 
     Every second view is mirrored, and its features are mirrored back, so that a patch shows the same in all of them.

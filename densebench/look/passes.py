@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.inside import class_attention, has_class_attention, patches_after
@@ -46,14 +43,13 @@ def view(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
 class Passed:
     """What a backbone made of pictures, on the CPU: features, norms of its tokens (see `norms`), attention of the class token.
 
-    seconds: of each pass for the features alone, the device awaited. flop: of one pass each.
+    seconds: of each pass for the features alone, the device awaited.
     """
 
     grids: list[Float[Tensor, "gh gw d"]] = field(default_factory=list)
     norms: list[Float[Tensor, "gh gw"]] = field(default_factory=list)
     attention: list[Float[Tensor, "heads gh gw"] | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    flop: list[int] = field(default_factory=list)
 
     @property
     def tokens(self) -> Float[Tensor, "n d"]:
@@ -81,7 +77,6 @@ def passed(backbone: Backbone, images: Sequence[Image.Image], side: int, device:
         result.grids.append(grid.cpu())
         result.norms.append(norms(backbone, inputs, grid).cpu())
         result.attention.append(class_attention(backbone, inputs)[0].float().cpu() if has_class_attention(backbone) else None)
-    result.flop = _counted(backbone, images, side, device)
     return result
 
 
@@ -117,14 +112,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _counted(backbone: Backbone, images: Sequence[Image.Image], side: int, device: torch.device) -> list[int]:
-    """Return the floating-point operations of a pass of each picture, counted once for each size; 0 where none can be counted."""
-    sizes = [shape(*image.size, backbone.stride, side) for image in images]
-    counted = {}
-    for size in dict.fromkeys(sizes):
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on every device
-            features(backbone, torch.zeros(1, 3, *size, device=device))
-        counted[size] = counter.get_total_flops()
-    return [counted[size] for size in sizes]

@@ -57,7 +57,9 @@ def rasterised(grid: Int[np.ndarray, "gh gw"]) -> Int[np.ndarray, "n"]:
     return grid[rows.astype(int)[:, None], columns.astype(int)[None]].ravel()
 
 
-def painted(image: UInt8[np.ndarray, "h w 3"], regions: Int[np.ndarray, "h w"], colours: UInt8[np.ndarray, "k 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def painted(
+    image: UInt8[np.ndarray, "h w 3"], regions: Int[np.ndarray, "h w"], colours: UInt8[np.ndarray, "k 3"]
+) -> UInt8[np.ndarray, "h w 3"]:
     """Return a picture with its regions in colours, half transparent, with lines between them."""
     result = 0.45 * image + 0.55 * colours[regions]
     edges = np.zeros(regions.shape, dtype=bool)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from densebench.look.looked import View
@@ -14,7 +14,7 @@ from densebench.look.passes import Passed
 from densebench.look.queries import Place, nearest_patches
 from densebench.look.regions import Maps
 from densebench.numerics.outliers import outlier_tokens
-from densebench.numerics.principal import foreground_side, principal_colours
+from densebench.numerics.principal import foreground_among, principal_colours
 
 
 def views(seen: Passed, clusters: Maps, queries: Sequence[Sequence[Place]], centred: bool) -> tuple[View, ...]:
@@ -23,7 +23,7 @@ def views(seen: Passed, clusters: Maps, queries: Sequence[Sequence[Place]], cent
     centred: whether basis and scale of the colours are those of the foreground alone; the background is black then.
     """
     tokens, sizes = seen.tokens, [(int(grid.shape[0]), int(grid.shape[1])) for grid in seen.grids]
-    foreground = foreground_side(tokens, torch.cat([_border(size).flatten() for size in sizes]))
+    foreground = foreground_among(tokens, torch.cat([_border(size).flatten() for size in sizes]))
     colours = principal_colours(tokens, foreground if centred else None)
     outliers = outlier_tokens(torch.cat([norms.flatten() for norms in seen.norms]))
     neighbours = nearest_patches(seen.grids, queries)
