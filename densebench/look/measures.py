@@ -28,6 +28,8 @@ PATCHES = 2048
 PLACES = 48
 """Patches of each picture that LiDAR takes, at most."""
 VIEWS = 4
+RIDGE = 0.1
+"""Strong enough for the few patches of a dozen pictures: with less, the read-out fits what only the pictures at hand have."""
 STRENGTH = 0.4
 """Brightness, contrast and saturation of a view are between 1 - STRENGTH and 1 + STRENGTH of the picture's (SimCLR's)."""
 MIB = 2**20
@@ -41,7 +43,9 @@ POSITION = (
     "How much of where a patch lies (row and column) a linear map reads from its features, on pictures it was not fitted on (R², 1 "
     "is all). High means that features say where rather than what."
 )
-OUTLIERS = "The share of patches whose length is far off the others': artefacts where a ViT keeps facts about the whole picture."
+OUTLIERS = (
+    "The share of patches whose tokens are far longer than the others: artefacts where a ViT keeps facts about the whole picture."
+)
 SOURCES = {
     "RankMe": "Garrido et al., RankMe, ICML 2023; Roy and Vetterli, The Effective Rank, EUSIPCO 2007",
     "LiDAR": "Thilak et al., LiDAR, ICLR 2024",
@@ -68,7 +72,7 @@ def about_costs(device: torch.device) -> str:
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     return (
-        f"Images/s: measured here, on {where}, one at a time, features alone. GFLOP and memory: counted in a pass of one picture; a "
+        f"Images/s: measured here, on {where}, one at a time. GFLOP and memory: counted in a pass of one picture; a "
         "multiplication and an addition are two operations, memory is the weights and what tensors take at most."
     )
 
@@ -117,7 +121,7 @@ def _position(grids: Float[Tensor, "n rows columns d"]) -> Figure:
     if len(grids) < 2:
         return Figure(name, None, "needs two pictures", POSITION, SOURCES["position"])
     halves = grids[::2], grids[1::2]
-    values = [value for half, other in (halves, halves[::-1]) for value in position_readout(half, other)]
+    values = [value for half, other in (halves, halves[::-1]) for value in position_readout(half, other, RIDGE)]
     value = float(np.nanmean(values)) if not all(map(math.isnan, values)) else math.nan
     if math.isnan(value):
         return Figure(name, None, "needs two patches a side", POSITION, SOURCES["position"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,8 @@ def _named(source: str | Path | Dataset, root: str | Path | None, video: bool | 
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return Opened(Tree(path.parent.resolve().name, path.parent, (path.name,)), {})
     images = open_images(_pictures_of(path) if path.is_dir() else source, root)
+    if path.is_dir():
+        images = replace(images, name=path.resolve().name)  # type: ignore[type-var]
     return Opened(images, videos_among(images, video))
 
 

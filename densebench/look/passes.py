@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.backbones.inside import class_attention, has_class_attention, patches_after
-from densebench.backbones.timm_models import TimmTrunk, is_plain_vit
+from densebench.backbones.inside import inside
+from densebench.console import progress
 from densebench.errors import UserError
 from densebench.features.extract import Normalisation, autocast
 from densebench.features.views import to_tensor
@@ -41,9 +41,10 @@ def view(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
 
 @dataclass
 class Passed:
-    """What a backbone made of pictures, on the CPU: features, norms of its tokens (see `norms`), attention of the class token.
+    """What a backbone made of pictures, on the CPU: features, norms of its tokens, attention of the class token.
 
-    seconds: of each pass for the features alone, the device awaited.
+    norms: of the tokens after the last block of a ViT that is used, before the last norm, which would make them nearly equal and
+    hide the artefacts; else of the features. seconds: of each pass, the device awaited.
     """
 
     grids: list[Float[Tensor, "gh gw d"]] = field(default_factory=list)
@@ -67,16 +68,21 @@ def passed(backbone: Backbone, images: Sequence[Image.Image], side: int, device:
     """Return what a backbone makes of pictures, one at a time. Raises UserError where features are not finite numbers."""
     backbone.to(device)
     result = Passed()
-    for image in images:
-        inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)
-        began = _now(device)
-        grid = features(backbone, inputs)[0]
-        result.seconds.append(_now(device) - began)
-        if not bool(grid.isfinite().all()):
-            raise UserError("its features are not finite numbers; check the weights")
-        result.grids.append(grid.cpu())
-        result.norms.append(norms(backbone, inputs, grid).cpu())
-        result.attention.append(class_attention(backbone, inputs)[0].float().cpu() if has_class_attention(backbone) else None)
+    with progress("look", len(images)) as bar:
+        for image in images:
+            inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)
+            began = _now(device)
+            with autocast(device, "fp32"):
+                found = inside(backbone, inputs)
+            result.seconds.append(_now(device) - began)
+            grid = found.features[0].movedim(0, -1).float().cpu().contiguous()
+            if not bool(grid.isfinite().all()):
+                raise UserError("its features are not finite numbers; check the weights")
+            tokens = grid if found.patches is None else found.patches[0].float().cpu()
+            result.grids.append(grid)
+            result.norms.append(tokens.norm(dim=-1))
+            result.attention.append(None if found.attention is None else found.attention[0].float().cpu())
+            bar.advance()
     return result
 
 
@@ -89,23 +95,6 @@ def features(backbone: Backbone, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tens
     """Return the features of normalised images, in true float32."""
     with torch.inference_mode(), autocast(inputs.device, "fp32"):
         return backbone(inputs).movedim(1, -1).float().contiguous()
-
-
-def norms(backbone: Backbone, inputs: Float[Tensor, "b 3 h w"], grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "gh gw"]:
-    """Return the lengths of the tokens of one image: after the last block of a ViT that is used, before its last norm, else of the features.
-
-    The last norm makes all lengths nearly equal, and hides the artefacts that the registers paper is about.
-    """
-    if not (isinstance(backbone.trunk, TimmTrunk) and is_plain_vit(backbone.trunk.model) and _of_blocks(backbone.layer)):
-        return grid.norm(dim=-1)
-    with autocast(inputs.device, "fp32"):
-        tokens = patches_after(backbone, inputs, [max(backbone.trunk.layers) + 1])[0][0]
-    return tokens.float().norm(dim=-1).unflatten(0, grid.shape[:2])
-
-
-def _of_blocks(layer: str) -> bool:
-    """Return whether features are what blocks give, rather than queries, keys, values or attention."""
-    return layer == "last" or layer.replace(",", "").isdecimal()
 
 
 def _now(device: torch.device) -> float:

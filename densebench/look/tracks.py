@@ -32,8 +32,8 @@ WIDEST = 480
 """Pixels of the width of a frame on a sheet, at most."""
 AT_ONCE = 2**21
 RULE = (
-    f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, by each backbone for itself, and "
-    f"their labels are carried on by label propagation (Jabri et al., NeurIPS 2020): the first frame and the last {LAST} as context."
+    f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, by each backbone for itself, "
+    f"and carried on by label propagation (Jabri et al., NeurIPS 2020): the first frame and the last {LAST} as context."
 )
 
 
