@@ -66,7 +66,7 @@ class View:
 class Seen:
     """What was seen of one backbone. A backbone that failed has a `problem`, one line, and no views.
 
-    facts: what stands in the table by its heading, such as {"width": "384", "GFLOP": "5.5"}; every backbone has the same headings.
+    facts: what stands in the table by its heading, such as {"width": "384", "GFLOP": "5.5"}, the same headings for all that work.
     views: one for each picture.
     """
 
@@ -110,6 +110,6 @@ class Look:
 
         The page is the first of them.
         """
-        from densebench.look.files import write
+        from densebench.look.saving import write
 
         return write(self, Path(folder))

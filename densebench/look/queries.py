@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.look.looked import Neighbour
+from densebench.look.maps import patch
 
 CELLS = 16
 """Rows and columns of places that a query may have."""
@@ -44,12 +45,6 @@ def query_places(image: Image.Image, count: int = QUERIES) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def patch_at(place: Place, grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the row and column of the patch of a grid (rows, columns) that holds a place."""
-    row, column = (min(int(share * length), length - 1) for share, length in zip(place, grid, strict=True))
-    return row, column
-
-
 def nearest_patches(
     grids: Sequence[Float[Tensor, "gh gw d"]], queries: Sequence[Sequence[Place]], count: int = NEAREST
 ) -> list[tuple[tuple[Neighbour, ...], ...]]:
@@ -57,7 +52,7 @@ def nearest_patches(
     unit = [F.normalize(grid, dim=2) for grid in grids]
     found = []
     for number, places in enumerate(queries):
-        patches = [patch_at(place, (unit[number].shape[0], unit[number].shape[1])) for place in places]
+        patches = [patch(place, (unit[number].shape[0], unit[number].shape[1])) for place in places]
         asked = torch.stack([unit[number][row, column] for row, column in patches])
         best: list[list[Neighbour]] = [[] for _ in places]
         for other, grid in enumerate(unit):
