@@ -1,9 +1,9 @@
-"""What happens inside a ViT, for pictures: its patches after some blocks, and the attention of patches in the last block."""
+"""What happens inside a ViT, for pictures: its patches after some blocks, and the attention of tokens in the last block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.backbones.timm_models import has_joint_projection, is_plain_vit
+from densebench.backbones.timm_models import (
+    TimmTrunk,
+    attends,
+    attention_of,
+    attention_of_class_token,
+    has_joint_projection,
+    is_plain_vit,
+)
 from densebench.errors import UserError
 
 
@@ -65,6 +72,57 @@ def patch_attention(
     weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=3)
     grid = (images.shape[2] // backbone.stride, images.shape[3] // backbone.stride)
     return weights.mean(dim=1)[:, :, prefix:].unflatten(2, grid)
+
+
+def has_class_attention(backbone: Backbone) -> bool:
+    """Return whether `class_attention` can be read: the backbone is a ViT with a class token and a joint projection."""
+    return isinstance(backbone.trunk, TimmTrunk) and attends(backbone.trunk.model)
+
+
+def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
+    """Return the attention of the class token to the patches of normalised images in the last block, by head.
+
+    The softmax is over all tokens, so a head's sum is below 1: the class token and registers take a share. Caron et al.,
+    Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021. Raises UserError for what has no class token.
+    """
+    if not has_class_attention(backbone):
+        raise UserError(f"{backbone.info.name or backbone.spec} has no class token whose attention could be read")
+    with torch.inference_mode():
+        found: Tensor = attention_of(backbone)(images)
+    return found
+
+
+class Inside(NamedTuple):
+    """What one pass of a backbone gives.
+
+    patches: the tokens of the patches after the last block that is used, before its norm; None for what is no ViT of timm's kind.
+    attention: of the class token, by head; None without one.
+    """
+
+    features: Float[Tensor, "b d gh gw"]
+    patches: Float[Tensor, "b gh gw width"] | None
+    attention: Float[Tensor, "b heads gh gw"] | None
+
+
+def inside(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Inside:
+    """Return the features of normalised images and what `patches_after` and `class_attention` give, in one pass if possible."""
+    trunk = backbone.trunk
+    if type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
+        with torch.inference_mode():
+            features: Tensor = backbone(images)
+        return Inside(features, None, class_attention(backbone, images) if has_class_attention(backbone) else None)
+    blocks, prefix, number = trunk.model.blocks, trunk.model.num_prefix_tokens, max(trunk.layers)
+    together = number == len(blocks) - 1 and attends(trunk.model)  # a pass ends after the last block that is used
+    modules = [backbone, blocks[number], *([blocks[-1].attn.qkv] if together else [])]
+    features, tokens, *projected = _outputs(modules, lambda: backbone(images))
+    grid = tuple(features.shape[2:])
+    attention = None
+    if together:
+        with torch.inference_mode():
+            attention = attention_of_class_token(trunk.model, projected[0]).unflatten(2, grid)
+    elif has_class_attention(backbone):
+        attention = class_attention(backbone, images)
+    return Inside(features, tokens[:, prefix:].unflatten(1, grid), attention)
 
 
 def similarity_sums(patches: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.inside import class_attention, has_class_attention
 from densebench.backbones.loading import load_backbone
 from densebench.backbones.timm_models import attention_of, make_trunk
 from densebench.errors import UserError
@@ -101,6 +102,21 @@ def test_attention_is_a_layer_of_a_loaded_backbone():
     assert own.pos_embed == "plain"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_for_pictures_is_the_same(kind):
+    backbone, batch = small_vit(**KINDS[kind]), images(2, 24, 40)
+    assert has_class_attention(backbone)
+    torch.testing.assert_close(class_attention(backbone, batch).double(), naive_attention(backbone, batch), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_a_vit_without_a_class_token_has_no_such_attention(registers):
+    backbone = small_vit(class_token=False, global_pool="avg", reg_tokens=registers, no_embed_class=bool(registers))
+    assert not has_class_attention(backbone)
+    with pytest.raises(UserError, match="small has no class token whose attention could be read"):
+        class_attention(backbone, images())
+
+
 def test_the_layer_that_a_backbone_gives_does_not_matter():
     layers = ("last", "0", "key", "attention")
     found = [attention_of(load_backbone("random:vit_tiny_patch16_224", layer=one))(images(1, 48, 48)) for one in layers]
@@ -148,3 +164,6 @@ def test_models_without_such_attention_are_refused(name):
         attention_of(backbone)
     with pytest.raises(UserError, match="--layer attention"):
         load_backbone(name, layer="attention")
+    with pytest.raises(UserError, match=f"{name} has no class token whose attention could be read"):
+        class_attention(backbone, images(1))
+    assert not has_class_attention(backbone)
