@@ -19,9 +19,9 @@ from densebench.pages.page import render, source
 PHOTO = 230_000  # pixels of a photograph in the page
 LONGEST = 1024  # px of its longer side
 TRACK = 288  # px of the width of a video's frame
-NUMBERS = 5_500_000  # 8-bit numbers of all features in a page, before they are compressed
+NUMBERS = 4_700_000  # 8-bit numbers of all features in a page, before they are compressed
 GLANCE = 3  # pictures whose colours stand in the table
-FEWEST, MOST = 16, 96  # of a patch
+FEWEST, MOST = 32, 96  # of a patch
 
 FACTS = {
     "width": "Numbers in the feature of one patch.",

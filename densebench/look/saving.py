@@ -62,8 +62,7 @@ def _of_maps(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> list[
             if kind.name == "attention" and view.attention is None:
                 parts.append(_words("no class token", size))
                 continue
-            smooth = Image.Resampling.BICUBIC if kind.name == "colours" else Image.Resampling.NEAREST
-            part = _on_white(draw(view)).resize(size, smooth)
+            part = _on_white(draw(view)).resize(size, Image.Resampling.NEAREST)
             parts.append(_outlined(part, view) if kind.name == "norms" else part)
         rows.append((_short(picture.name), parts))
     return rows
