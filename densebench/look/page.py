@@ -61,7 +61,7 @@ def page(look: Look) -> str:
         ratios=[round(picture.image.width / picture.image.height, 4) for picture in look.pictures],
         tracks=_tracks(look),
         errors=[(seen.name, each.error) for seen, each in zip(shown, found, strict=True)],
-        scale=["#%02x%02x%02x" % colour for colour in maps.shades(maps.LEVELS)],
+        scale=["#{:02x}{:02x}{:02x}".format(*colour) for colour in maps.shades(maps.LEVELS)],
         known=_known(look, shown, found),
     )
 

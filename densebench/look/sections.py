@@ -15,7 +15,7 @@ from densebench.pages.page import source
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture around a patch, as the background of a box, and the patch in it (left, top, width, height in per cent)."""
+    """A part of a picture around a patch, as the background of a box, and the patch in it: left, top, width, height (per cent)."""
 
     picture: int
     alt: str
@@ -30,7 +30,8 @@ class Crop:
 class Cell:
     """What one backbone shows: a map with an alt text, or crops, or why there is none.
 
-    shape: of the map's ratio of width to height, as a multiple of the picture's. veil: a picture that lies over the map. marks: patches of a grid [gh gw] that are outlined, as the path of an SVG.
+    shape: the map's ratio of width to height, as a multiple of the picture's. veil: a picture that lies over the map. marks:
+    patches of a grid [gh gw] that are outlined, as the path of an SVG.
     """
 
     name: str
