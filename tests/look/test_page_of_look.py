@@ -159,6 +159,19 @@ def test_one_picture_and_one_backbone():
     assert "photos: 1 picture as 1 backbone sees it" in html
 
 
+def test_backbones_of_one_name_keep_their_own_scales():
+    named, twice = (looks.look(backbones=names) for names in (("a", "b"), ("a", "a")))
+    images = [[each.get("src") for each in Parsed(page(seen)).named("img")] for seen in (named, twice)]
+    assert images[0] == images[1]
+
+
+def test_the_colours_of_the_first_pictures_stand_in_the_table(html, seen):
+    table = html[html.index("<table") : html.index("</table>")]
+    assert [alt for alt in Parsed(table).words() if "PCA" in alt] == [
+        f"PCA colours of {picture.name} by {backbone}" for backbone in ("trained", "random") for picture in seen.pictures
+    ]
+
+
 def test_a_picture_without_queries_is_shown(seen):
     assert 'id="similarity"' in page(replace(seen, queries=((),) * len(seen.pictures)))
 
