@@ -12,8 +12,8 @@ from jaxtyping import Float, Int8
 
 STEP = 1 / 64
 """Of the rounded numbers; the longest feature has length 1, so that they lie in -64..64."""
-AIM = 0.03
-"""Dimensions are added until 99 of 100 cosines are this near to the exact ones, or until the limit."""
+USUAL, LARGEST = 0.02, 0.1
+"""Dimensions are added until 99 of 100 cosines, and all, are this near to the exact ones, or until the limit."""
 DIMS = (8, 16, 24, 32, 48, 64, 96, 128)
 PAIRED = 1024  # patches that are compared with each other to measure the error
 FITTED = 4096  # patches that the subspace is fitted to
@@ -57,10 +57,11 @@ def packed(grids: Sequence[Float[np.ndarray, "gh gw d"]], limit: int = 96) -> Pa
         rounded = _rounded(sample @ axes[:, :count]).astype(np.float32) * STEP
         distance = np.abs((rounded @ rounded.T)[others] - exact)
         usual = float(np.quantile(distance, 0.99)) if distance.size else 0.0
-        if usual <= AIM:
+        largest = float(distance.max(initial=0.0))
+        if usual <= USUAL and largest <= LARGEST:
             break
     planes = [_rounded(_unit(grid) @ axes[:, :count]).T.tobytes() for grid in grids]
-    error = CosineError(usual, float(distance.max(initial=0.0)), distance.size // 2)
+    error = CosineError(usual, largest, distance.size // 2)
     return Packed(count, tuple((grid.shape[0], grid.shape[1]) for grid in grids), zlib.compress(b"".join(planes), 9), error)
 
 

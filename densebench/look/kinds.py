@@ -42,8 +42,9 @@ KINDS = (
     Kind(
         "clusters", "K-means clusters", "Clusters",
         "All patches of all pictures of a backbone in a few groups: the same colour is the same group in every picture of that backbone. "
-        "Look for groups that follow things, and that return in other pictures. Colours of two backbones are not comparable.",
-        "K-means on the patches, the way unsupervised segmentation reads features",
+        "Look for groups that follow things, and that return in other pictures. Another backbone's groups have the colours of the first "
+        "one's groups that they overlap most.",
+        "by K-means over patches of length one, as unsupervised segmentation reads features",
     ),
     Kind(
         "attention", "Attention of the class token", "Attention",

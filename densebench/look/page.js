@@ -9,6 +9,13 @@
     });
   }
 
+  // What is shown begins at the top after a choice, not where a longer page was scrolled to.
+  const bar = document.querySelector(".choice");
+  bar?.addEventListener("change", () => {
+    const first = [...document.querySelectorAll("section.kind")].find((kind) => kind.offsetParent !== null);
+    if (first && first.getBoundingClientRect().top < 0) first.scrollIntoView();
+  });
+
   const section = document.getElementById("similarity");
   const holder = document.getElementById("known");
   if (!section || !holder || typeof DecompressionStream === "undefined") return;

@@ -19,9 +19,9 @@ from densebench.pages.page import render, source
 PHOTO = 230_000  # pixels of a photograph in the page
 LONGEST = 1024  # px of its longer side
 TRACK = 288  # px of the width of a video's frame
-NUMBERS = 5_500_000  # 8-bit numbers of all features in a page, before they are compressed
+NUMBERS = 4_700_000  # 8-bit numbers of all features in a page, before they are compressed
 GLANCE = 3  # pictures whose colours stand in the table
-FEWEST, MOST = 16, 96  # of a patch
+FEWEST, MOST = 32, 96  # of a patch
 
 FACTS = {
     "width": "Numbers in the feature of one patch.",
@@ -80,8 +80,9 @@ def _texts(value: Any) -> Any:
 
 
 def _title(look: Look, count: int) -> str:
-    pictures = f"{len(look.pictures)} picture{'' if len(look.pictures) == 1 else 's'}"
-    return f"{look.title}: {pictures} as {count} backbone{'' if count == 1 else 's'} see{'s' if count == 1 else ''} them"
+    pictures = "1 picture" if len(look.pictures) == 1 else f"{len(look.pictures)} pictures"
+    backbones = "1 backbone sees" if count == 1 else f"{count} backbones see"
+    return f"{look.title}: {pictures} as {backbones} {'it' if len(look.pictures) == 1 else 'them'}"
 
 
 def _headings(backbones: Sequence[Seen]) -> list[str]:

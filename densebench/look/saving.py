@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from densebench.files.atomic import write_text
 from densebench.look import maps
@@ -14,10 +14,11 @@ from densebench.look.kinds import Kind, kinds_of
 from densebench.look.looked import Look, Seen, Tracks, View
 from densebench.look.page import page
 from densebench.pictures.canvas import row, save
-from densebench.pictures.sheet import HEADING, Row, sheet
+from densebench.pictures.sheet import Row, sheet
 
-WIDEST, NARROWEST = 256, 112  # px of a picture in a sheet
-ACROSS = 2200  # px of all columns together, as far as NARROWEST allows
+WIDEST, NARROWEST = 208, 112  # px of a picture in a sheet
+ACROSS = 2000  # px of all columns together, as far as NARROWEST allows
+BESIDE, GAP = 3, 4  # near patches beside each other, and px between them
 NAME = 60  # letters of a name in a sheet, at most
 
 Draw = Callable[[View], Image.Image]
@@ -61,8 +62,7 @@ def _of_maps(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> list[
             if kind.name == "attention" and view.attention is None:
                 parts.append(_words("no class token", size))
                 continue
-            smooth = Image.Resampling.BICUBIC if kind.name == "colours" else Image.Resampling.NEAREST
-            part = _on_white(draw(view)).resize(size, smooth)
+            part = _on_white(draw(view)).resize(size, Image.Resampling.NEAREST)
             parts.append(_outlined(part, view) if kind.name == "norms" else part)
         rows.append((_short(picture.name), parts))
     return rows
@@ -85,8 +85,11 @@ def _of_queries(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> li
         for number, place in enumerate(look.queries[index], 1):
             grid = max((seen.views[index].grid.shape[:2] for seen in shown), key=lambda size: size[0] * size[1])
             box = maps.patch_box(*maps.patch(place, grid), grid)
-            first = picture.image.convert("RGB").resize(_size(picture.image, width), Image.Resampling.LANCZOS)
-            parts = [_marked(first, box)]
+            first = picture.image.convert("RGB")
+            if kind.name == "similarity":
+                parts = [_marked(first.resize(_size(first, width), Image.Resampling.LANCZOS), box)]
+            else:
+                parts = [_around(first, box, width * 2 // 3)]
             parts += [make(look, seen, index, number, width) for seen in shown]
             rows.append((f"{_short(picture.name)}, query patch {number}", parts))
     return rows
@@ -104,20 +107,24 @@ def _near(look: Look, seen: Seen, index: int, number: int, width: int) -> Image.
     """Return the nearest patches with what is around them, the nearest first, as many beside each other as fit."""
     neighbours = seen.views[index].neighbours
     found = neighbours[number - 1] if number <= len(neighbours) else ()
-    side, gap = (width - 4) // 2, 4
+    side = (width - (BESIDE - 1) * GAP) // BESIDE
     parts = []
     for near in found:
-        picture = look.pictures[near.picture].image
         box = maps.patch_box(near.row, near.column, seen.views[near.picture].grid.shape[:2])
-        left, top, right, bottom = maps.around(box, picture.size)
-        edges = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
-        crop = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC, box=edges)
-        across, down = right - left, bottom - top
-        inner = ((box[0] - left) / across, (box[1] - top) / down, (box[2] - left) / across, (box[3] - top) / down)
-        parts.append(row([_marked(crop, inner), _words(f"{near.cosine:.2f}", (side, 20))], 0, down=True))
+        crop = _around(look.pictures[near.picture].image.convert("RGB"), box, side)
+        parts.append(row([crop, _words(f"{near.cosine:.2f}", (side, 18))], 0, down=True))
     if not parts:
         return _words("none", (width, side))
-    return row([row(parts[start : start + 2], gap) for start in range(0, len(parts), 2)], gap, down=True)
+    return row([row(parts[start : start + BESIDE], GAP) for start in range(0, len(parts), BESIDE)], 0, down=True)
+
+
+def _around(picture: Image.Image, box: maps.Box, side: int) -> Image.Image:
+    """Return a patch, outlined, with what is around it, as a square of `side` px."""
+    left, top, right, bottom = maps.around(box, picture.size)
+    edges = (left * picture.width, top * picture.height, right * picture.width, bottom * picture.height)
+    crop = picture.resize((side, side), Image.Resampling.BICUBIC, box=edges)
+    across, down = right - left, bottom - top
+    return _marked(crop, ((box[0] - left) / across, (box[1] - top) / down, (box[2] - left) / across, (box[3] - top) / down))
 
 
 def _filmed(video: Tracks, kind: Kind) -> Image.Image:
@@ -168,8 +175,6 @@ def _outlined(picture: Image.Image, view: View) -> Image.Image:
 
 
 def _words(text: str, size: tuple[int, int]) -> Image.Image:
-    from PIL import ImageFont
-
     result = Image.new("RGB", size, "white")
-    ImageDraw.Draw(result).text((4, 2), text, fill=(90, 90, 90), font=ImageFont.load_default(HEADING - 2))
+    ImageDraw.Draw(result).text((4, 2), text, fill=(90, 90, 90), font=ImageFont.load_default(13))
     return result
