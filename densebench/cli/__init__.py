@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from densebench.cli import cache, data, demo, doctor, ls, output, records
 from densebench.cli.check import check
 from densebench.cli.completing import EntryCommand
+from densebench.cli.diff import diff
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
@@ -28,6 +29,7 @@ from densebench.cli.push import push
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.cli.run import run
+from densebench.cli.show import show
 from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.launching import is_told_here, note_failure
@@ -60,6 +62,8 @@ app.command("run")(run)
 app.command("look")(look)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
+app.command("show")(show)
+app.command("diff")(diff)
 app.command("merge")(merge)
 app.command("push")(push)
 app.command("pull")(pull)

@@ -60,8 +60,8 @@ def rasterised(grid: Int[np.ndarray, "gh gw"]) -> Int[np.ndarray, "n"]:
 def painted(
     image: UInt8[np.ndarray, "h w 3"], regions: Int[np.ndarray, "h w"], colours: UInt8[np.ndarray, "k 3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a picture with its regions in colours, half transparent, with lines between them."""
-    result = 0.45 * image + 0.55 * colours[regions]
+    """Return a picture with its regions in colours, half transparent, with lines between them; region 0 stays as it is."""
+    result = np.where((regions > 0)[..., None], 0.45 * image + 0.55 * colours[regions], image)
     edges = np.zeros(regions.shape, dtype=bool)
     edges[:, 1:] |= regions[:, 1:] != regions[:, :-1]
     edges[1:] |= regions[1:] != regions[:-1]

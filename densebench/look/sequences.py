@@ -36,7 +36,7 @@ def videos_among(images: Images, video: bool | None) -> dict[str, list[int]]:
     folders: dict[str, list[int]] = {}
     for index in range(len(images)):
         folders.setdefault(str(PurePosixPath(images.title(index)).parent), []).append(index)
-    found = {}
+    found: dict[str, list[int]] = {}
     for folder, indices in folders.items():
         frames = sorted(indices, key=lambda index: _natural(images.title(index)))
         if len(frames) >= 2 if video else len(found) < FOLDERS and _is_video(images, frames):

@@ -33,7 +33,8 @@ WIDEST = 480
 AT_ONCE = 2**21
 RULE = (
     f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, by each backbone for itself, "
-    f"and carried on by label propagation (Jabri et al., NeurIPS 2020): the first frame and the last {LAST} as context."
+    "and carried on by label propagation (Jabri et al., NeurIPS 2020) with the first frame and the last "
+    f"{LAST} as context. The largest region is left unpainted."
 )
 
 

@@ -6,8 +6,8 @@ Representation Quality in Self-Supervised Learning by Measuring Eigenspectrum De
 
 Both papers take one embedding an image, of tens of thousands of images (25,600 in RankMe). Taken over patches, as here is
 usual, values are other ones: compare them only between backbones with the same pictures and the same number of patches
-(`drawn`), never with the papers' numbers. A rank is at most min(n, d), so wide backbones reach greater ones; the share of
-min(n, d) tells how much of the room is used.
+(`drawn`), never with the papers' numbers. A rank is at most min(n, d), so wide backbones reach greater ones: show it beside
+that.
 """
 
 from __future__ import annotations
@@ -50,11 +50,6 @@ def rank_of(values: Float[Tensor, " k"]) -> float:
         return 0.0
     share = values / total + EPSILON
     return float(torch.exp(-(share * share.log()).sum()))
-
-
-def rank_share(tokens: Float[Tensor, "n d"]) -> float:
-    """Return the effective rank as a share of the greatest possible one, min(n, d)."""
-    return effective_rank(tokens) / min(tokens.shape) if tokens.numel() else 0.0
 
 
 def decay(tokens: Float[Tensor, "n d"], first: int = 11, last: int = 50) -> float:
