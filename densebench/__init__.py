@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
+    from densebench.look.looking import look
     from densebench.results.leaderboard import leaderboard
     from densebench.results.merging import merge
     from densebench.results.result import Result
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
-    "load_dataset", "merge", "train",
+    "load_dataset", "look", "merge", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
+    "look": "densebench.look.looking",
     "merge": "densebench.results.merging",
     "train": "densebench.training.run",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.backbones.timm_models import TimmTrunk, attends, attention_of, has_joint_projection, is_plain_vit
+from densebench.backbones.timm_models import (
+    TimmTrunk,
+    attends,
+    attention_of,
+    attention_of_class_token,
+    has_joint_projection,
+    is_plain_vit,
+)
 from densebench.errors import UserError
 
 
@@ -83,6 +90,39 @@ def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Flo
     with torch.inference_mode():
         found: Tensor = attention_of(backbone)(images)
     return found
+
+
+class Inside(NamedTuple):
+    """What one pass of a backbone gives.
+
+    patches: the tokens of the patches after the last block that is used, before its norm; None for what is no ViT of timm's kind.
+    attention: of the class token, by head; None without one.
+    """
+
+    features: Float[Tensor, "b d gh gw"]
+    patches: Float[Tensor, "b gh gw width"] | None
+    attention: Float[Tensor, "b heads gh gw"] | None
+
+
+def inside(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Inside:
+    """Return the features of normalised images and what `patches_after` and `class_attention` give, in one pass if possible."""
+    trunk = backbone.trunk
+    if type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
+        with torch.inference_mode():
+            features: Tensor = backbone(images)
+        return Inside(features, None, class_attention(backbone, images) if has_class_attention(backbone) else None)
+    blocks, prefix, number = trunk.model.blocks, trunk.model.num_prefix_tokens, max(trunk.layers)
+    together = number == len(blocks) - 1 and attends(trunk.model)  # a pass ends after the last block that is used
+    modules = [backbone, blocks[number], *([blocks[-1].attn.qkv] if together else [])]
+    features, tokens, *projected = _outputs(modules, lambda: backbone(images))
+    grid = tuple(features.shape[2:])
+    attention = None
+    if together:
+        with torch.inference_mode():
+            attention = attention_of_class_token(trunk.model, projected[0]).unflatten(2, grid)
+    elif has_class_attention(backbone):
+        attention = class_attention(backbone, images)
+    return Inside(features, tokens[:, prefix:].unflatten(1, grid), attention)
 
 
 def similarity_sums(patches: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -222,10 +222,15 @@ class AttentionTrunk(TimmTrunk):
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
         """Return the attention to each patch. A head's sum is below 1, since prefix tokens take a share of it."""
         projected, grid = self._projected(images)
-        attention = self.model.blocks[-1].attn
-        query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        logits = attention.q_norm(query[:, :, :1]) @ attention.k_norm(key).transpose(2, 3) * attention.scale
-        return logits.softmax(dim=3)[:, :, 0, self.model.num_prefix_tokens :].unflatten(2, grid)
+        return attention_of_class_token(self.model, projected).unflatten(2, grid)
+
+
+def attention_of_class_token(model: Any, projected: Float[Tensor, "b tokens three_d"]) -> Float[Tensor, "b heads patches"]:
+    """Return the attention of a ViT's class token to each patch in the last block, from its queries, keys and values."""
+    attention = model.blocks[-1].attn
+    query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    logits = attention.q_norm(query[:, :, :1]) @ attention.k_norm(key).transpose(2, 3) * attention.scale
+    return logits.softmax(dim=3)[:, :, 0, model.num_prefix_tokens :]
 
 
 def choose_layers(model: Any, layer: str) -> list[int]:

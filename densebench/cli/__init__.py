@@ -19,6 +19,7 @@ from densebench.cli.diff import diff
 from densebench.cli.eval import evaluate
 from densebench.cli.interrupts import Interrupts
 from densebench.cli.leaderboard import leaderboard
+from densebench.cli.look import look
 from densebench.cli.merge import merge
 from densebench.cli.new import new
 from densebench.cli.optional_file import OptionalFile
@@ -58,6 +59,7 @@ OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_n
 app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
 app.command("run")(run)
+app.command("look")(look)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
 app.command("merge")(merge)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -65,7 +66,7 @@ class View:
 class Seen:
     """What was seen of one backbone. A backbone that failed has a `problem`, one line, and no views.
 
-    facts: what stands in the table by its heading, such as {"width": "384", "GFLOP": "5.5"}; every backbone has the same headings.
+    facts: what stands in the table by its heading, such as {"width": "384", "GFLOP": "5.5"}, the same headings for all that work.
     views: one for each picture.
     """
 
@@ -103,3 +104,12 @@ class Look:
     notes: tuple[str, ...] = ()
     size: str = ""
     """How pictures were resized for the backbones, in words such as "224 px square"."""
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the page (index.html, which needs no other file) and its maps as PNGs to a folder, and return their paths.
+
+        The page is the first of them.
+        """
+        from densebench.look.saving import write
+
+        return write(self, Path(folder))

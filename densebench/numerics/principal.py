@@ -77,15 +77,21 @@ def principal_colours(tokens: Float[Tensor, "n d"], foreground: Bool[Tensor, " n
 
 
 def foreground_side(tokens: Float[Tensor, "pictures rows columns d"]) -> Bool[Tensor, "pictures rows columns"]:
+    """Return `foreground_among` of pictures with grids of one shape."""
+    border = torch.ones(tokens.shape[:3], dtype=torch.bool)
+    border[:, 1:-1, 1:-1] = False
+    return foreground_among(tokens.flatten(0, 2), border.flatten()).view(tokens.shape[:3])
+
+
+def foreground_among(tokens: Float[Tensor, "n d"], border: Bool[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """Return the patches that the first principal component counts as foreground, for all pictures of one backbone together.
 
-    Otsu's threshold parts the component in two. The foreground is the side with the smaller share of its patches on the borders
-    of the pictures; where both have the same share, the smaller side. All patches are foreground where features do not vary.
+    border: which patches lie on the border of their picture. Otsu's threshold parts the component in two. The foreground is the
+    side with the smaller share of its patches on borders; where both have the same share, the smaller side. All patches are
+    foreground where features do not vary.
     """
-    component = principal_components(tokens.flatten(0, 2), 1)[:, 0]
-    high = (component > otsu(component)).view(tokens.shape[:3])
-    border = torch.ones_like(high)
-    border[:, 1:-1, 1:-1] = False
+    component = principal_components(tokens, 1)[:, 0]
+    high = component > otsu(component)
     if not high.any() or high.all():
         return torch.ones_like(high)
 

@@ -1,0 +1,125 @@
+"""`densebench look`: backbones side by side on pictures without labels."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densebench.cli import completing
+from densebench.cli.config import Config
+from densebench.results.terminal import terminal_width
+
+
+def look(
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER|DATASET", help="Pictures at any depth, tar shards, frames of videos, or a data set.")
+    ],
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="Weights for timm:NAME; one for each --backbone (the word none: no file), or no option."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Name on the page; one for each --backbone, or no option.")
+    ] = None,
+    role: Annotated[
+        str,
+        typer.Option(
+            metavar="teacher|student",
+            help="Which network of a checkpoint.",
+            autocompletion=completing.words("teacher", "student"),
+        ),
+    ] = "teacher",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Features: last, block numbers, key, query, value or attention; one for all, or one for each --backbone."
+        ),
+    ] = None,
+    pos_embed: Annotated[
+        list[str] | None,
+        typer.Option(help="How position embeddings are resized; one for all, or one for each --backbone; auto without it."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Look at these pictures, by path or file name; repeatable.")
+    ] = None,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures, chosen to differ.")] = 12,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the choice, of K-means and of random: backbones.")] = 0,
+    image_size: Annotated[
+        int, typer.Option(metavar="PX", help="A backbone gets a picture with about PX x PX pixels, its aspect kept.")
+    ] = 448,
+    clusters: Annotated[int, typer.Option(metavar="K", help="How many clusters K-means makes of all patches.")] = 10,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Take the basis of the PCA colours from the foreground alone.")
+    ] = False,
+    video: Annotated[
+        bool | None,
+        typer.Option(
+            "--video/--no-video", help="The pictures of each folder are frames of a video; without it, told by themselves."
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write index.html and PNGs to.")] = Path("look"),
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.", autocompletion=completing.words("auto", "cpu", "cuda"))
+    ] = "auto",
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Look at backbones side by side on pictures without labels: one page of maps, costs and label-free figures."""
+    from densebench.look import table
+    from densebench.look.looking import look as looked
+
+    seen = looked(
+        source,
+        backbone or [],
+        weights=None if weights is None else [None if each == "none" else each for each in weights],
+        name=None if name is None else [None if each == "none" and len(name) > 1 else each for each in name],
+        layer=layer or "last",
+        pos_embed=pos_embed or "auto",
+        role=role,
+        mean=mean,
+        std=std,
+        images=images or None,
+        count=count,
+        seed=seed,
+        image_size=image_size,
+        clusters=clusters,
+        foreground=foreground,
+        video=video,
+        data_root=data_root,
+        device=device,
+        command=shlex.join(["densebench", *sys.argv[1:]]),
+    )
+    written = seen.save(output)
+    width = terminal_width()
+    if as_json:
+        print(json.dumps(table.as_json(seen)))
+    elif width is None:
+        print(table.plain(seen))
+    else:
+        from rich.console import Console
+
+        for part in table.tables(seen, width):
+            Console().print(part)
+    if not as_json:
+        print(written[0])
+    if table.problems(seen):
+        raise typer.Exit(2)

@@ -1,0 +1,103 @@
+"""Pictures through a backbone: their features, what its last block keeps to itself, and what a pass costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.inside import inside
+from densebench.console import progress
+from densebench.errors import UserError
+from densebench.features.extract import Normalisation, autocast
+from densebench.features.views import to_tensor
+
+LONGEST = 8
+"""The long side of a view at most, times the side of a square: a panorama that is even longer is squeezed."""
+
+
+def shape(width: int, height: int, stride: int, side: int) -> tuple[int, int]:
+    """Return the height and width at which a backbone gets a picture: its aspect, about `side`^2 pixels, multiples of the stride.
+
+    So every backbone gets about as many pixels of a picture, whatever its stride. The long side is at most LONGEST x `side`.
+    """
+    scale = side / (width * height) ** 0.5
+    long = max(width, height) * scale
+    squeezed = min(1.0, LONGEST * side / long)
+    fitted = (max(stride, round(length * scale * squeezed / stride) * stride) for length in (height, width))
+    return next(fitted), next(fitted)
+
+
+def view(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+    """Return a picture resized to a height and width, 0..1, antialiased."""
+    return to_tensor(image.resize(size[::-1], Image.Resampling.BICUBIC))[None]
+
+
+@dataclass
+class Passed:
+    """What a backbone made of pictures, on the CPU: features, norms of its tokens, attention of the class token.
+
+    norms: of the tokens after the last block of a ViT that is used, before the last norm, which would make them nearly equal and
+    hide the artefacts; else of the features. seconds: of each pass, the device awaited.
+    """
+
+    grids: list[Float[Tensor, "gh gw d"]] = field(default_factory=list)
+    norms: list[Float[Tensor, "gh gw"]] = field(default_factory=list)
+    attention: list[Float[Tensor, "heads gh gw"] | None] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> Float[Tensor, "n d"]:
+        """The features of all patches of all pictures."""
+        return torch.cat([grid.flatten(0, 1) for grid in self.grids])
+
+    @property
+    def per_second(self) -> float:
+        """Pictures a second; the first pass, which warms up, does not count where there are others."""
+        counted = self.seconds[1:] or self.seconds
+        return len(counted) / max(sum(counted), 1e-9)
+
+
+def passed(backbone: Backbone, images: Sequence[Image.Image], side: int, device: torch.device) -> Passed:
+    """Return what a backbone makes of pictures, one at a time. Raises UserError where features are not finite numbers."""
+    backbone.to(device)
+    result = Passed()
+    with progress("look", len(images)) as bar:
+        for image in images:
+            inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)
+            began = _now(device)
+            with autocast(device, "fp32"):
+                found = inside(backbone, inputs)
+            result.seconds.append(_now(device) - began)
+            grid = found.features[0].movedim(0, -1).float().cpu().contiguous()
+            if not bool(grid.isfinite().all()):
+                raise UserError("its features are not finite numbers; check the weights")
+            tokens = grid if found.patches is None else found.patches[0].float().cpu()
+            result.grids.append(grid)
+            result.norms.append(tokens.norm(dim=-1))
+            result.attention.append(None if found.attention is None else found.attention[0].float().cpu())
+            bar.advance()
+    return result
+
+
+def normalised(backbone: Backbone, images: Float[Tensor, "b 3 h w"], device: torch.device) -> Float[Tensor, "b 3 h w"]:
+    """Return images on the device, less the mean colour of the backbone and divided by its deviation."""
+    return Normalisation(backbone.mean, backbone.std)(images.to(device))
+
+
+def features(backbone: Backbone, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b gh gw d"]:
+    """Return the features of normalised images, in true float32."""
+    with torch.inference_mode(), autocast(inputs.device, "fp32"):
+        return backbone(inputs).movedim(1, -1).float().contiguous()
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
