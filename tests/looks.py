@@ -25,13 +25,13 @@ def look(
     command="densebench look photos --backbone timm:a",
     heads=3,
 ) -> Look:
-    """A look at drawn pictures; every second backbone makes noise of them and has no class token; one more failed with `problem`."""
+    """A look at drawn pictures. Every second backbone makes noise of them and has no class token; one more failed: `problem`."""
     things = [_things(index, grid) for index in range(len(names))]
     pictures = tuple(Picture(name, _drawn(each, size)) for name, each in zip(names, things, strict=True))
     seen = [_seen(name, number, things, dims, queries, heads) for number, name in enumerate(backbones)]
     failed = [Seen("broken", "timm:broken", problem=problem)] if problem else []
     frames = tuple(picture.image for picture in pictures[:2])
-    videos = (Tracks("bear", tuple(range(len(frames))), {name: frames for name in backbones}),) if tracks else ()
+    videos = (Tracks("bear", tuple(range(len(frames))), dict.fromkeys(backbones, frames)),) if tracks else ()
     return Look(title, pictures, (*seen, *failed), (queries,) * len(names), videos, command, notes, "96 px")
 
 
@@ -69,7 +69,7 @@ def _seen(name, number, things, dims, queries, heads) -> Seen:
         views.append(View(grid, colours, each >= 2, clusters, norms, norms > np.quantile(norms, 0.97), attention, near))
     facts = {"width": str(dims), "stride": "16 px", "parameters": "22.1 M", "GFLOP": "4.6", "images/s": "6.2", "memory": "92 MiB"}
     figures = (
-        Figure("effective rank (RankMe)", 7.5, "8 of 12", "How many directions the features use.", "Garrido et al., RankMe, 2023"),
+        Figure("effective rank (RankMe)", 7.5, "8 of 12", "How many directions the features use.", "Garrido et al., 2023"),
         Figure("position read-out (R²)", None, "needs two pictures", "How much says where.", "Amir et al., 2022"),
     )
     return Seen(name, f"timm:{name}", 16, facts, figures, tuple(views))

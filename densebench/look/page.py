@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import count
 from typing import Any
 
 from PIL import Image
@@ -13,7 +14,7 @@ from densebench.look import maps
 from densebench.look.grids import STEP, Packed, packed
 from densebench.look.kinds import kinds_of
 from densebench.look.looked import Figure, Look, Seen
-from densebench.look.sections import section
+from densebench.look.sections import Cell, Row, section
 from densebench.pages.page import render, source
 
 PHOTO = 230_000  # pixels of a photograph in the page
@@ -55,13 +56,14 @@ def page(look: Look) -> str:
         kinds=kinds_of(look),
         sections=sections,
         veiled=any(not view.foreground.all() for seen in shown for view in seen.views),
-        glance=list(range(min(GLANCE, len(look.pictures)))) if shown else [],
+        glance=range(min(GLANCE, len(look.pictures))) if shown else (),
+        glances=_glances(look, sections.get("colours", [])),
         columns=len(shown) + 1,
         photos=[source(_photograph(picture.image)) for picture in look.pictures],
         ratios=[round(picture.image.width / picture.image.height, 4) for picture in look.pictures],
         tracks=_tracks(look),
         errors=[(seen.name, each.error) for seen, each in zip(shown, found, strict=True)],
-        scale=["#%02x%02x%02x" % colour for colour in maps.shades(maps.LEVELS)],
+        scale=["#{:02x}{:02x}{:02x}".format(*colour) for colour in maps.shades(maps.LEVELS)],
         known=_known(look, shown, found),
     )
 
@@ -79,10 +81,10 @@ def _texts(value: Any) -> Any:
     return value
 
 
-def _title(look: Look, count: int) -> str:
+def _title(look: Look, backbones: int) -> str:
     pictures = "1 picture" if len(look.pictures) == 1 else f"{len(look.pictures)} pictures"
-    backbones = "1 backbone sees" if count == 1 else f"{count} backbones see"
-    return f"{look.title}: {pictures} as {backbones} {'it' if len(look.pictures) == 1 else 'them'}"
+    who = "1 backbone sees" if backbones == 1 else f"{backbones} backbones see"
+    return f"{look.title}: {pictures} as {who} {'it' if len(look.pictures) == 1 else 'them'}"
 
 
 def _headings(backbones: Sequence[Seen]) -> list[str]:
@@ -92,6 +94,13 @@ def _headings(backbones: Sequence[Seen]) -> list[str]:
 def _figures(backbones: Sequence[Seen]) -> list[Figure]:
     """Return the first of the figures of each name."""
     return list({figure.name: figure for seen in reversed(backbones) for figure in reversed(seen.figures)}.values())[::-1]
+
+
+def _glances(look: Look, colours: Sequence[Row]) -> list[list[Cell]]:
+    """Return the cells of the first pictures for each backbone; none for one that failed."""
+    column = count()
+    numbers = [next(column) if seen.views else None for seen in look.backbones]
+    return [[row.lines[0].cells[number] for row in colours[:GLANCE]] if number is not None else [] for number in numbers]
 
 
 def _photograph(image: Image.Image) -> Image.Image:

@@ -53,7 +53,7 @@ def _sheets(look: Look, kind: Kind) -> list[tuple[str, Image.Image]]:
 
 def _of_maps(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> list[Row]:
     draws = [_draw(seen, kind.name) for seen in shown]
-    rows = []
+    rows: list[Row] = []
     for index, picture in enumerate(look.pictures):
         size = _size(picture.image, width)
         parts = [picture.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)]
@@ -80,7 +80,7 @@ def _draw(seen: Seen, kind: str) -> Draw:
 
 def _of_queries(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> list[Row]:
     make = _similar if kind.name == "similarity" else _near
-    rows = []
+    rows: list[Row] = []
     for index, picture in enumerate(look.pictures):
         for number, place in enumerate(look.queries[index], 1):
             grid = max((seen.views[index].grid.shape[:2] for seen in shown), key=lambda size: size[0] * size[1])
@@ -128,7 +128,7 @@ def _around(picture: Image.Image, box: maps.Box, side: int) -> Image.Image:
 
 
 def _filmed(video: Tracks, kind: Kind) -> Image.Image:
-    rows = []
+    rows: list[Row] = []
     for name, frames in video.sheets.items():
         parts = [frame.convert("RGB").resize(_size(frame, WIDEST), Image.Resampling.LANCZOS) for frame in frames]
         rows.append((_short(name), parts))

@@ -15,7 +15,7 @@ from densebench.pages.page import source
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture around a patch, as the background of a box, and the patch in it (left, top, width, height in per cent)."""
+    """A part of a picture around a patch, as a background of a box, and in it the patch: left, top, width, height in per cent."""
 
     picture: int
     alt: str
@@ -30,7 +30,8 @@ class Crop:
 class Cell:
     """What one backbone shows: a map with an alt text, or crops, or why there is none.
 
-    shape: of the map's ratio of width to height, as a multiple of the picture's. veil: a picture that lies over the map. marks: patches of a grid [gh gw] that are outlined, as the path of an SVG.
+    shape: the map's ratio of width to height, as a multiple of the picture's. veil: a picture that lies over the map. marks:
+    patches of a grid [gh gw] that are outlined, as the path of an SVG.
     """
 
     name: str
@@ -86,10 +87,10 @@ def _colours(look: Look, shown: Sequence[Seen]) -> list[Row]:
 
 
 def _clusters(look: Look, shown: Sequence[Seen]) -> list[Row]:
-    counts = {seen.name: maps.cluster_count(seen) for seen in shown}
+    counts = {id(seen): maps.cluster_count(seen) for seen in shown}
 
     def cell(seen: Seen, view: View, name: str) -> Cell:
-        count = counts[seen.name]
+        count = counts[id(seen)]
         alt = f"{len(np.unique(view.clusters))} of {count} K-means clusters in {name} by {seen.name}"
         return Cell(seen.name, source(maps.clusters(view, count), exact=True), alt)
 
@@ -97,10 +98,10 @@ def _clusters(look: Look, shown: Sequence[Seen]) -> list[Row]:
 
 
 def _norms(look: Look, shown: Sequence[Seen]) -> list[Row]:
-    scales = {seen.name: maps.norm_scale(seen) for seen in shown}
+    scales = {id(seen): maps.norm_scale(seen) for seen in shown}
 
     def cell(seen: Seen, view: View, name: str) -> Cell:
-        scale, count = scales[seen.name], int(view.outliers.sum())
+        scale, count = scales[id(seen)], int(view.outliers.sum())
         outliers = f"{count:,} of {view.outliers.size:,} outliers" if count else "no outliers"
         note = f"{scale.low:.3g} to {scale.high:.3g}; {outliers}"
         alt = f"Lengths of the features of {name} by {seen.name}, {note}"
@@ -189,11 +190,19 @@ def _crop(box: maps.Box, size: tuple[int, int], picture: int, alt: str, cosine: 
     inner = ((box[0] - left) / width, (box[1] - top) / height, (box[2] - box[0]) / width, (box[3] - box[1]) / height)
     at = (left / (1 - width) if width < 1 else 0, top / (1 - height) if height < 1 else 0)
     ratio = round(width * size[0] / (height * size[1]), 3)
-    return Crop(picture, alt, ratio, _per_cent((1 / width, 1 / height)), _per_cent(at), _per_cent(inner), cosine)
+    return Crop(
+        picture,
+        alt,
+        ratio,
+        (_per_cent(1 / width), _per_cent(1 / height)),
+        (_per_cent(at[0]), _per_cent(at[1])),
+        tuple(map(_per_cent, inner)),
+        cosine,
+    )
 
 
-def _per_cent(shares: Sequence[float]) -> tuple[float, ...]:
-    return tuple(round(100 * share, 2) for share in shares)
+def _per_cent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def _squares(rows: Iterable[int], columns: Iterable[int]) -> str:

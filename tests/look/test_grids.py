@@ -18,7 +18,9 @@ def grids(count=3, size=(5, 7), dims=40, rank=6, seed=0):
     """Features of few directions and a little noise."""
     rng = np.random.default_rng(seed)
     basis = rng.normal(size=(rank, dims))
-    return [(rng.normal(size=(*size, rank)) @ basis + 0.1 * rng.normal(size=(*size, dims))).astype(np.float32) for _ in range(count)]
+    return [
+        (rng.normal(size=(*size, rank)) @ basis + 0.1 * rng.normal(size=(*size, dims))).astype(np.float32) for _ in range(count)
+    ]
 
 
 def exact(one, other):
@@ -100,4 +102,3 @@ def test_the_page_holds_these_bytes_and_states_their_error():
         assert (content == np.concatenate([part.ravel() for part in unpacked(found)])).all()
         assert f"less than {found.error.usual:.3f} for 99 of 100 pairs" in html
         assert f"{found.error.largest:.3f} at most among {found.error.pairs:,} pairs" in html
-

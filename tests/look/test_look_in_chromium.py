@@ -11,7 +11,7 @@ from densebench.look.page import page as html_of
 __all__ = ["chromium"]
 pytestmark = pytest.mark.slow
 BACKBONES = ("trained", "random", "another")
-HOSTILE = "</script><b>\"it's\" & \U0001f42b " + "x" * 200
+HOSTILE = '</script><b>"it\'s" & \U0001f42b ' + "x" * 200
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,9 @@ def test_the_highest_cosine_is_that_of_the_most_alike_patch(chromium, path, seen
     with chromium.page(path) as page:
         canvases(page)
         found = float(page.locator("#similarity .row").nth(1).locator("canvas").first.get_attribute("data-highest"))
-    one, other = (grid / np.linalg.norm(grid, axis=2, keepdims=True) for grid in (view.grid for view in seen.backbones[0].views[:2]))
+    one, other = (
+        grid / np.linalg.norm(grid, axis=2, keepdims=True) for grid in (view.grid for view in seen.backbones[0].views[:2])
+    )
     assert found == pytest.approx((other @ one[4, 6]).max(), abs=packed([v.grid for v in seen.backbones[0].views]).error.largest)
 
 

@@ -1,5 +1,6 @@
 """The page of a look, as HTML."""
 
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -106,7 +107,7 @@ def test_a_look_whose_backbones_all_failed_is_a_page(seen):
 
 def test_figures_are_explained_and_have_their_source(parsed):
     assert "How many directions the features use." in parsed.text
-    assert "Garrido et al., RankMe, 2023" in parsed.text
+    assert "Garrido et al., 2023" in parsed.text
 
 
 def test_headings_of_the_table_lead_to_their_explanations(parsed):
@@ -128,7 +129,7 @@ def test_notes_size_and_command_stand_in_the_page(parsed):
 def test_headings_are_in_order(parsed):
     levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_a_photograph_lies_in_the_page_once_for_all_sections(html, seen):
@@ -156,6 +157,19 @@ def test_one_picture_and_one_backbone():
     html = page(looks.look(("only.jpg",), ("one",), problem="", tracks=False))
     assert "1 picture as 1 backbone sees them" not in html
     assert "photos: 1 picture as 1 backbone sees it" in html
+
+
+def test_backbones_of_one_name_keep_their_own_scales():
+    named, twice = (looks.look(backbones=names, tracks=False) for names in (("a", "b"), ("a", "a")))
+    images = [[each.get("src") for each in Parsed(page(seen)).named("img")] for seen in (named, twice)]
+    assert images[0] == images[1]
+
+
+def test_the_colours_of_the_first_pictures_stand_in_the_table(html, seen):
+    table = html[html.index("<table") : html.index("</table>")]
+    assert [alt for alt in Parsed(table).words() if "PCA" in alt] == [
+        f"PCA colours of {picture.name} by {backbone}" for backbone in ("trained", "random") for picture in seen.pictures
+    ]
 
 
 def test_a_picture_without_queries_is_shown(seen):
