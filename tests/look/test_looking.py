@@ -175,7 +175,7 @@ def test_wrong_arguments_give_one_line(options, message):
 
 
 def test_the_package_is_called_like_the_function():
-    import densebench.look.looking  # noqa: PLC0415
+    import densebench.look.looking
 
     assert callable(densebench.look)
     assert densebench.look(in_memory(1), "pixels:8", image_size=32).title == "pictures"
