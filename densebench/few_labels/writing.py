@@ -106,7 +106,7 @@ class Output:
         return None
 
     def _classes_toml(self) -> str:
-        lines: dict[str, Any] = {"classes": list(self.names), "images": "images", "labels": "labels"}
+        lines: dict[str, Any] = {"classes": list(self.names), "images": "images", "labels": "labels", "nested": True}
         lines |= {"background": self.background} if self.background else {}
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
 
