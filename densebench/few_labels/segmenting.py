@@ -267,7 +267,7 @@ def labellers() -> list[str]:
     """Return the names of the protocols that label new images, with the presets where only some of them do."""
     names = []
     for name, entry in catalog.entries("protocols").items():
-        fitting = [part for part in entry.parts if issubclass(catalog.load("protocols", name, part.presets[0]), Labeller)]
+        fitting = [part for part in entry.parts if part.labels_images]
         presets = [preset for part in fitting for preset in part.presets]
         if fitting:
             names.append(name if len(fitting) == len(entry.parts) else f"{name} (--preset {' or '.join(presets)})")
@@ -303,6 +303,8 @@ def _write(segmenter: Segmenter, pictures: Pictures, folder: Path, overlays: boo
     items = [item for item in pictures.items("all") if item.name in digests]
     left = [item for item in items if not output.holds(item, digests[item.name])]
     paths = {item.name: output.path(item) for item in items}
+    for item in items if len(left) < len(items) else ():
+        output.link(pictures, item)  # a picture may have moved
     learned = {"learned": segmenter.learned.details} if left else {}
     new = 0
     with progress("label maps", len(left)) as bar:

@@ -127,7 +127,7 @@ class Output:
             shown = overlay(pictures.image(item), labels, self.names, self.palette)
             with replacing(self.overlay_path(item)) as part:
                 shown.save(part, format="JPEG", quality=QUALITY)
-        self._link(pictures, item)
+        self.link(pictures, item, anew=True)
         turn = pictures.orientation(item)
         stored = Image.fromarray(labels) if turn == 1 else Image.fromarray(labels).transpose(BACK[turn])
         paletted = Image.frombytes("P", stored.size, stored.tobytes())
@@ -139,11 +139,13 @@ class Output:
         with replacing(self.path(item)) as part:
             paletted.save(part, format="PNG", pnginfo=chunks, bits=8, **({"exif": exif} if turn != 1 else {}))
 
-    def _link(self, pictures: Pictures, item: Item) -> None:
-        """Make images/<name> lead to the picture: a link to its file, else a PNG of it."""
+    def link(self, pictures: Pictures, item: Item, anew: bool = False) -> None:
+        """Make images/<name> lead to the picture: a link to its file, or a PNG of one without, `anew` or where it is not there."""
         if item.image is None:
-            with replacing(self.folder / "images" / f"{item.name}.png") as part:
-                pictures.image(item).save(part, format="PNG")
+            copy = self.folder / "images" / f"{item.name}.png"
+            if anew or not copy.is_file():
+                with replacing(copy) as part:
+                    pictures.image(item).save(part, format="PNG")
             return
         target, link = Path(os.path.abspath(item.image)), self.folder / "images" / f"{item.name}{item.image.suffix}"  # noqa: PTH100
         if link.is_symlink() and link.readlink() == target:
