@@ -140,7 +140,7 @@ class Output:
             paletted.save(part, format="PNG", pnginfo=chunks, bits=8, **({"exif": exif} if turn != 1 else {}))
 
     def link(self, pictures: Pictures, item: Item, anew: bool = False) -> None:
-        """Make images/<name> lead to the picture: a link to its file, or a PNG of one without, `anew` or where it is not there."""
+        """Make images/<name> lead to the picture: a link to its file, else a PNG, `anew` or where there is none."""
         if item.image is None:
             copy = self.folder / "images" / f"{item.name}.png"
             if anew or not copy.is_file():
