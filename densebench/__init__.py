@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
+    from densebench.few_labels.segmenting import iter_segment, segment
     from densebench.look.looking import look
     from densebench.results.leaderboard import leaderboard
     from densebench.results.merging import merge
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
-    "load_dataset", "look", "merge", "train",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "iter_segment", "leaderboard",
+    "load_backbone", "load_dataset", "look", "merge", "segment", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -37,11 +38,13 @@ _HOMES = {
     "Result": "densebench.results.result",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",
+    "iter_segment": "densebench.few_labels.segmenting",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
     "look": "densebench.look.looking",
     "merge": "densebench.results.merging",
+    "segment": "densebench.few_labels.segmenting",
     "train": "densebench.training.run",
 }
 

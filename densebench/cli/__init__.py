@@ -29,6 +29,7 @@ from densebench.cli.push import push
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.cli.run import run
+from densebench.cli.segment import segment
 from densebench.cli.show import show
 from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
@@ -62,6 +63,7 @@ app.command("run")(run)
 app.command("look")(look)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
+app.command("segment", cls=EntryCommand, context_settings=OPEN)(segment)
 app.command("merge")(merge)
 app.command("push")(push)
 app.command("pull")(pull)
