@@ -32,14 +32,19 @@ def whole_size(requested: int | None, backbone: Backbone, dataset: Dataset) -> i
 
 def features_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Features:
     """Return the features of the items, from the cache where it has them."""
-    return options.extracted(Extraction(backbone, dataset, items, view, precision=options.precision))
+    return options.extracted(extraction_of(options, backbone, dataset, items, view))
+
+
+def extraction_of(options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View) -> Extraction:
+    """Return what `features_of` extracts."""
+    return Extraction(backbone, dataset, items, view, precision=options.precision)
 
 
 def features_stage(
     options: Evaluator, backbone: Backbone, dataset: Dataset, items: Sequence[Item], view: View, name: str
 ) -> Stage:
     """Return the stage in which `features_of` is called with the same arguments."""
-    return Stage(name, items, Extraction(backbone, dataset, items, view, precision=options.precision))
+    return Stage(name, items, extraction_of(options, backbone, dataset, items, view))
 
 
 def truth_map(

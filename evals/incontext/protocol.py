@@ -32,7 +32,9 @@ Numbers to reach (mIoU, VOC, fractions 1/128, 1/64, 1/8, 1/1): NeCo table 8, DIN
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,23 +45,24 @@ from torch import Tensor
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
+from densebench.evals.incontext.labelling import LearnedMemory
 from densebench.evals.incontext.memory import Scaling, TrainingPatches, layout_of, row_limits, view_limits
 from densebench.evals.incontext.pictures import draw
-from densebench.evals.incontext.shards import own_views
+from densebench.evals.incontext.retrieval import Retrieval
 from densebench.evals.incontext.trial import Trial
-from densebench.evals.incontext.voting import Queries, Voter, Voting
+from densebench.evals.incontext.voting import Queries, Voting
+from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
-from densebench.evaluation.patch_labels import census, held_out, label_sample, read_labelled_views
+from densebench.evaluation.patch_labels import LabelledView, census, label_sample, read_labelled_views
 from densebench.evaluation.protocol import Run, shown_in_pictures
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import DTYPES, Extraction, Normalisation
 from densebench.features.views import View
 from densebench.numerics.patch_labels import Labelling
 from densebench.numerics.search import EXACT_ENGINES
-from densebench.numerics.segmentation import iou, mean_iou, tallies
 from densebench.options import setting
-from densebench.processes import alone, collected, here, rank, resolve_device, world_size
+from densebench.processes import alone, here, rank, resolve_device, world_size
 from densebench.results.score import Point, Score
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -70,7 +73,7 @@ STATISTICS = {
 
 
 @dataclass(frozen=True)
-class InContext(FewShot):
+class InContext(FewShot, Labeller):
     """Options of in-context retrieval; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
@@ -224,44 +227,80 @@ class InContext(FewShot):
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         val = limited(val, self.visualise) if run.drawing else val
         points = [point for point in self.points(dataset) if point not in run.known]
-        space = LabelSpace(dataset, self.void, self.other_class)
-        plain = self.query_view(backbone, dataset)
-        views = self.memory_views(plain)
+        space, plain = LabelSpace(dataset, self.void, self.other_class), self.query_view(backbone, dataset)
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
-            subsets = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(views), axis=1))
-            limits = view_limits(subsets, row_limits(subsets, self.memory_size))
-            labelling = Labelling(backbone.stride, space.classes, self.labels)
-            labelled = read_labelled_views(space, used, views, labelling, limits)
-            self.check_sizes(points, layout_of(labelled, subsets, self.memory_size).sizes())
-        names = (*space.names, "void") if self.labels == "pixels" else space.names  # void is never right (CAPI)
+            subsets = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(self.memory_views(plain)), axis=1))
+            labelled = self.labelled(space, plain, used, subsets, points)
         with run.stage("features"):
-            of_train = {view: self.extracted(self.extraction(backbone, dataset, used, view)) for view in views}
-            patches = TrainingPatches(labelled, of_train)
+            patches = self.patches(backbone, dataset, plain, used, labelled)
             of_val = self.extracted(self.extraction(backbone, dataset, val, plain))
-            queries = Queries(val, plain, of_val, space, len(names), self.score_at)
+            queries = Queries(val, plain, of_val, space, len(self.counted_names(space)), self.score_at)
         if self.engine == "exact" or world_size() == 1:
-            yield from self.scored_groups(patches, subsets, queries, names, points, run)
+            yield from self.scored_groups(patches, subsets, queries, points, run)
         elif rank() == 0:  # other engines' indices are not divided among processes
             with alone():
-                yield from self.scored_groups(patches, subsets, queries, names, points, run)
+                yield from self.scored_groups(patches, subsets, queries, points, run)
+
+    def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> LearnedMemory:
+        """Fill a memory with the patches of all the images, as `Labeller.learn` says."""
+        space, plain = LabelSpace(dataset, self.void, self.other_class), self.query_view(backbone, dataset)
+        subsets = torch.ones(1, len(train) * len(self.memory_views(plain)), dtype=torch.bool)
+        labelled = self.labelled(space, plain, train, subsets, [(("fraction", 1),)])
+        patches = self.patches(backbone, dataset, plain, train, labelled)
+        names = self.counted_names(space)
+        queries = Queries([], plain, patches.features[labelled[0].view], space, len(names), self.score_at)
+        retrieval = self.retrieval(space)
+        k, metric, selected = retrieval.chosen(patches, subsets, queries)
+        voter = retrieval.voter(patches, subsets, metric)
+        details = {**census(space, labelled), "patches": voter.memory.layout.sizes()[0], **selected}
+        extraction = partial(self.extraction, backbone, view=plain)
+        return LearnedMemory(space, names, plain, extraction, self.extracted, details, voter, k, queries)
+
+    def labelled(
+        self, space: LabelSpace, plain: View, used: Sequence[Item], subsets: Bool[Tensor, "s views"], points: Sequence[Point]
+    ) -> list[LabelledView]:
+        """Read the label maps of training images under every view. Raises UserError where they hold too few labelled patches.
+
+        subsets: which of the views each point learns from.
+        """
+        limits = view_limits(subsets, row_limits(subsets, self.memory_size))
+        labelling = Labelling(plain.stride, space.classes, self.labels)
+        labelled = read_labelled_views(space, used, self.memory_views(plain), labelling, limits)
+        self.check_sizes(points, layout_of(labelled, subsets, self.memory_size).sizes())
+        return labelled
+
+    def patches(
+        self, backbone: Backbone, dataset: Dataset, plain: View, used: Sequence[Item], labelled: Sequence[LabelledView]
+    ) -> TrainingPatches:
+        """Return the labelled views of training images with their features."""
+        views = self.memory_views(plain)
+        return TrainingPatches(labelled, {view: self.extracted(self.extraction(backbone, dataset, used, view)) for view in views})
+
+    def counted_names(self, space: LabelSpace) -> tuple[str, ...]:
+        """Return the names of what is counted; where pixels vote, void may win, and is never right (CAPI)."""
+        return (*space.names, "void") if self.labels == "pixels" else tuple(space.names)
+
+    def retrieval(self, space: LabelSpace) -> Retrieval:
+        """Return how memories are filled and searched."""
+        voting = Voting(self.labels, self.weighting, self.temperature, self.engine, space.classes)
+        return Retrieval(
+            voting, self.memory_size, self.memory_norm, self.standardise, self.neighbours, self.metric, DTYPES[self.precision],
+            here(resolve_device(self.device)).device,
+        )  # fmt: skip
 
     def scored_groups(
-        self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries, names: Sequence[str],
-        points: Sequence[Point], run: Run,
-    ) -> Iterator[Score]:  # fmt: skip
+        self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries, points: Sequence[Point], run: Run
+    ) -> Iterator[Score]:
         """Fill a memory for each group of points, search it, and yield the scores of these points."""
-        space = queries.space
+        space, names, retrieval = queries.space, self.counted_names(queries.space), self.retrieval(queries.space)
         shown = shown_in_pictures(self.points(space.dataset))
         for group in self.groups(len(points)):
-            k, metric, selected = self.neighbours[0], self.metric[0], {}
-            if len(self.neighbours) * len(self.metric) > 1:
-                with run.stage("selection"):
-                    k, metric = self.select(patches, subsets[group], queries)
-                selected = {"neighbours": k, "metric": metric}
+            with run.stage("selection") if retrieval.chooses else nullcontext():
+                k, metric, selected = retrieval.chosen(patches, subsets[group], queries)
             with run.stage("memory"):
-                voter = self.voter(patches, subsets[group], metric, space)
+                voter = retrieval.voter(patches, subsets[group], metric)
                 recalls = voter.recall(queries, k)
             with run.stage("search"):
                 counts = queries.count(voter, k, [points[i] for i in group], run)
@@ -318,37 +357,3 @@ class InContext(FewShot):
         """Return groups of points that share a memory: all of them, unless the values of its rows depend on the subset."""
         alone = self.standardise or self.memory_norm == "patches" or len(self.neighbours) * len(self.metric) > 1
         return [[point] for point in range(points)] if alone else [list(range(points))]
-
-    def voter(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], metric: str, space: LabelSpace) -> Voter:
-        """Fill the memory that the subsets need, and make it ready to be searched."""
-        layout = layout_of(patches.labelled, subsets, self.memory_size)
-        scaling = Scaling(metric, self.memory_norm, patches.statistics(subsets) if self.standardise else None)
-        voting = Voting(self.labels, self.weighting, self.temperature, self.engine, space.classes)
-        views = own_views(layout)
-        return Voter(
-            patches.fill(layout, scaling, DTYPES[self.precision], views), voting, here(resolve_device(self.device)).device
-        )
-
-    def select(self, patches: TrainingPatches, subsets: Bool[Tensor, "s views"], queries: Queries) -> tuple[int, str]:
-        """Return k and the distance with the best mIoU on a tenth of the subsets' images; the other images are the memory.
-
-        Raises UserError where there are fewer than two training images.
-        """
-        images = sorted({view.item.name for view in patches.held(subsets)})
-        if len(images) < 2:
-            raise UserError(f"choosing among --neighbours {self.neighbours} takes two training images; give one number")
-        names = {images[i] for i in held_out(len(images))}
-        rest = subsets & torch.tensor([view.item.name not in names for view in patches.labelled])
-        items = list({view.item.name: view.item for view in patches.labelled if view.item.name in names}.values())
-        view = patches.labelled[0].view
-        queries = replace(queries, items=items, view=view, features=patches.features[view])
-        best = (-1.0, self.neighbours[0], self.metric[0])
-        for metric in self.metric:
-            voter = self.voter(patches, rest, metric, queries.space)
-            for k in self.neighbours:
-                if k <= min(voter.memory.layout.sizes()):
-                    counted = {item.name: counts[0] for item, counts in queries.confusions(voter, items, k)}
-                    confusion = sum(part for own in collected([counted]) for part in own.values())
-                    value = float(mean_iou(iou(tallies(confusion)), "skip"))
-                    best = max(best, (value, k, metric), key=lambda entry: entry[0])
-        return best[1], best[2]

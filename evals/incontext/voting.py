@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from densebench.console import progress
@@ -115,7 +115,7 @@ def segmented_together(scores: Float[Tensor, "n gh gw c"], height: int, width: i
     return torch.cat([some.max(1).indices.to(torch.uint8) for some in large])
 
 
-def unfold_pixels(patches: UInt8[Tensor, "*n patches p"], gh: int, gw: int) -> UInt8[Tensor, "*n h w"]:
+def unfold_pixels(patches: Shaped[Tensor, "*n patches p"], gh: int, gw: int) -> Shaped[Tensor, "*n h w"]:
     """Return the label map of a gh x gw grid of patches, each a row of its pixels: the inverse of `patch_pixels`."""
     side = int(patches.shape[-1] ** 0.5)
     return patches.unflatten(-1, (side, side)).unflatten(-3, (gh, gw)).transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
@@ -252,6 +252,18 @@ class Queries:
     classes: int
     """The number of classes that are counted; void is the last of them where neighbours can vote for it."""
     score_at: str
+
+    def of(self, items: Sequence[Item], features: Features) -> Queries:
+        """Return the same for other images with their features."""
+        return replace(self, items=items, features=features)
+
+    def scored_shape(self, width: int, height: int) -> tuple[int, int]:
+        """Return the height and width of the label map that is scored, of an image of some width and height."""
+        if self.score_at == "native":
+            return height, width
+        rows, columns = self.view.shape(width, height)
+        patch = self.view.stride if self.score_at == "patch" else 1
+        return rows // patch, columns // patch
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
         """Return the label map of an image at the resolution that is scored."""

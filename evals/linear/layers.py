@@ -43,11 +43,15 @@ class Layers:
 
     def label_maps(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> UInt8[Tensor, "s h w"]:
         """Return the label map of an image by each of s layers; the last row of their weights is the bias."""
-        grid = on_device(self.features[item], self.device).float()
-        logits = torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
         size = self.view.shape(*self.dataset.image_size(item)) if self.size is None else (self.size, self.size)
+        logits = self.logits(item, weights)
         large = [F.interpolate(layer[None], size, mode="bilinear", align_corners=False)[0].argmax(dim=0) for layer in logits]
         return torch.stack(large).to(torch.uint8)
+
+    def logits(self, item: Item, weights: Float[Tensor, "s d_plus_1 c"]) -> Float[Tensor, "s c gh gw"]:
+        """Return the logits of the patches of an image by each of s layers."""
+        grid = on_device(self.features[item], self.device).float()
+        return torch.einsum("hwd,sdc->schw", grid, weights[:, :-1]) + weights[:, -1][:, :, None, None]
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
         """Return the label map that predictions are compared with."""

@@ -14,8 +14,11 @@ It is a measure of its own: no paper has reported it, so its numbers compare wit
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,13 +30,15 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import warn
 from densebench.datasets.dataset import Dataset, limited
 from densebench.errors import UserError
+from densebench.evals.linear.labelling import LearnedLayer
 from densebench.evals.linear.layers import Layers
+from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.option_groups import FewShot
 from densebench.evaluation.patch_labels import LabelledView, census, held_out, label_sample, read_labelled_views
 from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Stage
-from densebench.evaluation.whole_images import features_of, features_stage, whole_view
+from densebench.evaluation.whole_images import extraction_of, features_of, features_stage, whole_view
 from densebench.features.extract import Features
 from densebench.features.views import View
 from densebench.files.atomic import digest
@@ -63,7 +68,7 @@ IN_MEMORY = 4 * 2**30  # bytes of rows that stay in main memory between passes; 
 
 
 @dataclass(frozen=True)
-class Linear(FewShot):
+class Linear(FewShot, Labeller):
     """Options of the linear probe; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
@@ -99,8 +104,7 @@ class Linear(FewShot):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
-            labelling = Labelling(backbone.stride, space.classes, self.labels)
-            labelled = read_labelled_views(space, used, [view], labelling, [None] * len(used))
+            labelled = self.labelled(space, view, used)
         with run.stage("features"):
             rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
@@ -120,6 +124,23 @@ class Linear(FewShot):
         if self.visualise and run.pictures is not None:
             largest = max(range(len(points)), key=lambda number: len(held[number]))
             layers.draw(limited(val, self.visualise), weights[largest], run.pictures)
+
+    def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> LearnedLayer:
+        """Fit one layer to the patches of all the images, as `Labeller.learn` says."""
+        space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
+        labelled = self.labelled(space, view, train)
+        rows = features_of(self, backbone, dataset, train, view)
+        probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
+        with tempfile.TemporaryDirectory(prefix="densebench-") as folder:
+            fitted = probe.fitted([(("fraction", 1),)], [labelled], Store(Path(folder), {"protocol": "linear"}))[0]
+        extraction = partial(extraction_of, self, backbone, view=view)
+        details = {**census(space, labelled), **fitted.details}
+        return LearnedLayer(space, space.names, view, extraction, self.extracted, details, probe.layers, fitted.weights)
+
+    def labelled(self, space: LabelSpace, view: View, used: Sequence[Item]) -> list[LabelledView]:
+        """Read the label maps of training images as the view shows them."""
+        labelling = Labelling(view.stride, space.classes, self.labels)
+        return read_labelled_views(space, used, [view], labelling, [None] * len(used))
 
 
 @dataclass(frozen=True)
