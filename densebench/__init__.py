@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
+    from densebench.few_labels.choosing import choose
     from densebench.results.leaderboard import leaderboard
     from densebench.results.merging import merge
     from densebench.results.result import Result
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
     "load_dataset", "merge", "train",
 ]  # fmt: skip
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Dataset": "densebench.datasets.dataset",
     "Probe": "densebench.evaluation.probe",
     "Result": "densebench.results.result",
+    "choose": "densebench.few_labels.choosing",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",
     "leaderboard": "densebench.results.leaderboard",

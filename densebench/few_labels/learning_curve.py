@@ -115,9 +115,7 @@ def continued(
     return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises))
 
 
-def _problem(
-    sizes: np.ndarray, values: np.ndarray, law: Law, replicates: Sequence[np.ndarray], groups: int
-) -> str:
+def _problem(sizes: np.ndarray, values: np.ndarray, law: Law, replicates: Sequence[np.ndarray], groups: int) -> str:
     """Return why a law cannot be continued; "" where it can."""
     if interval(replicates[-1] - replicates[0], groups)[0] <= 0:
         return f"the score with {sizes[-1]} training images is not separably higher than with {sizes[0]}"

@@ -1,0 +1,298 @@
+"""`choose`: which of several backbones to take for images of which a few are labelled."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from densebench import options
+from densebench.backbones.backbone import Backbone
+from densebench.console import notice, progress, warn
+from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.datasets.folder import Inferred
+from densebench.errors import UserError, unknown
+from densebench.evaluation.labelling import Labeller
+from densebench.evaluation.plan import Models, Plan, Requested, planned
+from densebench.evaluation.run import ends_all
+from densebench.evaluation.undisturbed import plain, random_states
+from densebench.features.cost import Cost, cost_of
+from densebench.few_labels.choice import Choice
+from densebench.few_labels.comparison import Comparison, compared
+from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
+from densebench.few_labels.folds import folds_of
+from densebench.few_labels.groups import Groups, find_groups, suggested_pattern
+from densebench.few_labels.learning_curve import SHARES, Curve, continued, of_repetitions
+from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
+from densebench.few_labels.recommendation import recommendation
+from densebench.flag import check_range
+from densebench.processes import describe, resolve_device
+from densebench.results.result import Failure
+from densebench.user_code import guarded
+
+PROTOCOLS = ("incontext", "linear")
+MANY = 200  # labelled images from which on whole data sets are better scored by `densebench eval`
+
+T = TypeVar("T")
+
+
+def choose(
+    dataset: str | Path | Dataset,
+    models: Models,
+    /,
+    *,
+    protocol: str | Sequence[str] = PROTOCOLS,
+    name: str | Sequence[str | None] | None = None,
+    weights: str | Path | Sequence[str | Path | None] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    groups: str = "auto",
+    folds: int = 5,
+    repetitions: int = 3,
+    image_size: int | None = None,
+    seed: int = 0,
+    data_root: str | Path | None = None,
+    command: str = "",
+    **given: Any,
+) -> Choice:
+    """Cross-validate backbones on a few labelled images, and return which to take, with everything that says so.
+
+        choice = densebench.choose("photos", ["timm:vit_small_patch14_dinov2", model])     # choice.sentence, choice.frame
+
+    dataset: the folder of images and label maps, or whatever `load_dataset` opens. models: what `evaluate` takes, one or several;
+    name, weights: as there. protocol: names with presets behind a slash where not the first is meant, such as
+    "incontext/cribo,linear"; they must label new images; the first one decides. split: the split whose images are taken; None: all
+    images of a folder that states no splits, else the one to train on. limit: at most so many of them, evenly spaced.
+    groups: which images are never divided between training and held-out ones, see `groups.find_groups`. folds: how many; with
+    fewer than ten groups each is held out alone. repetitions: of the random subsets of the learning curve. image_size: side in px,
+    rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and `random:` backbones.
+    given: layer, pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.
+
+    A backbone that fails is named in the result, and the others are compared. Features are kept in the cache; no record is
+    written. Raises UserError for whatever the caller can mend, and where all backbones fail the error of the first.
+    """
+    options.check_types(options.WHOLE, folds=folds, repetitions=repetitions, image_size=image_size)
+    options.check_types(options.TEXT, split=split, groups=groups)
+    for label, value, most in (
+        ("--folds", folds, 1000),
+        ("--repetitions", repetitions, 1000),
+        ("--image-size", image_size, 16384),
+    ):
+        check_range(f"{label} {value}", 2 if value is None else value, 2 if label == "--folds" else 1, most)
+    with random_states(), plain():
+        plans = _plans(
+            dataset, models, protocol, name=name, weights=weights, limit=limit, seed=seed, data_root=data_root, **given
+        )
+        data = plans[0].datasets[0]
+        items = labelled_images(data, split, limit)
+        grouped = find_groups(data, items, groups)
+        placed = folds_of(data.presence(items), grouped, folds, seed)
+        validation = CrossValidation(data, items, placed, SHARES, repetitions, seed)
+        scored = _scored(plans, validation, image_size)
+        return _choice(plans, validation, grouped, scored, image_size, command)
+
+
+def _plans(dataset: str | Path | Dataset, models: Models, protocol: str | Sequence[str], **given: Any) -> list[Plan]:
+    """Return a plan for each protocol. Raises UserError for one that is unknown, twice there, or labels no new images."""
+    if models is None or models == []:
+        raise UserError("name the backbones to choose among: --backbone A --backbone B; `densebench ls backbones` lists them")
+    names = [word.strip() for word in protocol.split(",")] if isinstance(protocol, str) else list(protocol)
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"--protocol {','.join(names)}: give one or several protocols, each once")
+    plans = []
+    for each in names:
+        found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
+        plan = planned(models, found, dataset, preset=preset or None, **given)
+        if not isinstance(plan.evaluator, Labeller):
+            raise UserError(f"--protocol {found} labels no new images; give {' or '.join(PROTOCOLS)}")
+        plans.append(plan)
+    return plans
+
+
+def labelled_images(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]:
+    """Return the labelled images that are taken. Raises UserError for an unknown split and for two images of one name."""
+    if split is not None and split not in dataset.splits:
+        raise unknown("split", split, dataset.splits, f"{dataset.name} has {', '.join(dataset.splits)}")
+    by_seed = isinstance(dataset, Inferred) and dataset.split_rule.startswith("by seed")
+    if split is None and by_seed:
+        items = sorted((item for each in dataset.splits for item in dataset.items(each)), key=lambda item: item.name)
+    else:
+        taken = split or dataset.train_split
+        items = list(dataset.items(taken))
+        others = [each for each in dataset.splits if each != taken]
+        if split is None and others:
+            notice(f"the images of the split {taken} are taken; {', '.join(others)} stay unseen (--split NAME takes another)")
+    items = limited(items, limit)
+    if len(items) > MANY:
+        notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` scores whole data sets")
+    return items
+
+
+@dataclasses.dataclass
+class _Scored:
+    """What was measured: the tallies of each protocol by backbone, costs, and what failed."""
+
+    tallies: list[dict[str, Tallies]]
+    costs: dict[str, Cost]
+    failures: list[Failure]
+
+
+def _scored(plans: Sequence[Plan], validation: CrossValidation, image_size: int | None) -> _Scored:
+    """Score every backbone by every protocol. Raises the error of the first where all of them fail."""
+    requested, scored = plans[0].backbones, _Scored([{} for _ in plans], {}, [])
+    for each in requested:
+        taken = {*scored.costs, *(failure.backbone for failure in scored.failures)}
+        result = _attempted(lambda each=each: _of_backbone(each, plans, validation, image_size), alone=len(requested) == 1)
+        if isinstance(result, BaseException):
+            failure = Failure(_unique(each.label, taken), validation.dataset.name, plans[0].protocol, result)
+            scored.failures.append(failure)
+            if not failure.is_users:
+                traceback.print_exception(result)
+            warn(f"{failure.backbone} is left out: {failure.problem}")
+            continue
+        label, cost, tallies = result
+        label = _unique(label, taken)
+        scored.costs[label] = cost
+        for by_backbone, tally in zip(scored.tallies, tallies, strict=True):
+            by_backbone[label] = tally
+    if not scored.costs:
+        raise scored.failures[0].error
+    return scored
+
+
+def _attempted(work: Callable[[], T], alone: bool) -> T | BaseException:
+    """Return what some work gives, or the error that ended it; raise the error where nothing else is to be done."""
+    try:
+        with guarded():
+            return work()
+    except (Exception, SystemExit) as error:
+        if alone or ends_all(error):
+            raise
+        return error
+
+
+def _of_backbone(
+    requested: Requested, plans: Sequence[Plan], validation: CrossValidation, image_size: int | None
+) -> tuple[str, Cost, list[Tallies]]:
+    """Return the name of a backbone, its cost, and the tallies of each protocol."""
+    backbone = requested.load()
+    label = backbone.info.name or backbone.spec
+    size = side(backbone, validation.dataset, image_size)
+    cost = cost_of(backbone, size, resolve_device(plans[0].evaluator.device))
+    tallies = []
+    for number, plan in enumerate(plans):
+        evaluator = plan.evaluator
+        assert isinstance(evaluator, Labeller)
+        changed = {"image_size": size} if image_size is not None else {}
+        evaluator = options.checked(evaluator, **changed).resolve(validation.dataset)
+        with progress(f"{label}, {plan.protocol}", validation.models(number == 0), "models") as bar:
+            tallies.append(validation.tallies(evaluator, backbone, number == 0, bar))
+    return label, cost, tallies
+
+
+def side(backbone: Backbone, dataset: Dataset, image_size: int | None) -> int:
+    """Return the side in px at which a backbone sees images: the wanted or usual one, rounded down to its stride."""
+    return max(1, (image_size or dataset.image_size_hint) // backbone.stride) * backbone.stride
+
+
+def _unique(label: str, taken: set[str]) -> str:
+    """Return a name that no other backbone has."""
+    number, name = 1, label
+    while name in taken:
+        number += 1
+        name = f"{label} ({number})"
+    return name
+
+
+def _choice(
+    plans: Sequence[Plan],
+    validation: CrossValidation,
+    grouped: Groups,
+    scored: _Scored,
+    image_size: int | None,
+    command: str,
+) -> Choice:
+    """Return the result: standings, curves, the sentence and the notes."""
+    data, group = validation.dataset, grouped.of_image
+    kept, left_out = comparable_classes(next(iter(scored.tallies[0].values())).whole, group, data.classes)
+    comparisons = []
+    for plan, tallies in zip(plans, scored.tallies, strict=True):
+        rows = {name: tally.whole[:, :, kept] for name, tally in tallies.items()}
+        chance = most_frequent(next(iter(rows.values())), validation.folds)
+        names = tuple(data.classes[i] for i in kept)
+        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names, validation.seed))
+    curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
+    sentence = recommendation(
+        comparisons,
+        {name: cost.images_per_second for name, cost in scored.costs.items()},
+        [failure.backbone for failure in scored.failures],
+    )
+    return Choice(
+        dataset=data.name,
+        images=len(validation.items),
+        groups=grouped.count,
+        folds=len(np.unique(validation.folds)),
+        size=f"{image_size or data.image_size_hint} px",
+        device=describe(resolve_device(plans[0].evaluator.device)),
+        comparisons=tuple(comparisons),
+        costs=scored.costs,
+        curves=curves,
+        sentence=sentence,
+        notes=tuple(_notes(validation, grouped, left_out, comparisons)),
+        failures=tuple(scored.failures),
+        command=command,
+    )
+
+
+def comparable_classes(tally: np.ndarray, group: np.ndarray, classes: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return the classes that at least two groups show, as indices, and the names of those that one group alone shows.
+
+    A class of one group can be learned or tested, never both. Raises UserError where fewer than two classes are left.
+    """
+    shown = (by_group(tally, group)[:, 1, : len(classes)] > 0).sum(0)
+    kept = np.flatnonzero(shown >= 2).tolist()
+    if len(kept) < 2:
+        raise UserError(
+            f"{len(kept)} of {len(classes)} classes are in two or more of the {len(group)} labelled images (those that belong "
+            "together count once); a comparison takes two classes: label more images"
+        )
+    return kept, [classes[i] for i in np.flatnonzero(shown == 1)]
+
+
+def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation: CrossValidation) -> Curve:
+    """Return the learning curve of a backbone by the protocol that decides."""
+    groups = int(group.max()) + 1
+    times = draws(groups, seed=validation.seed)
+    size = min(int((validation.folds != fold).sum()) for fold in np.unique(validation.folds))
+    by_size = {**tallies.smaller, size: [tallies.whole]}
+    values, drawn = [], []
+    for each in by_size.values():
+        rows = [by_group(tally[:, :, kept], group) for tally in each]
+        values.append(float(np.mean([mean_iou(row.sum(0)) for row in rows])))
+        drawn.append(of_repetitions(np.stack([replicates(row, times) for row in rows]), validation.seed))
+    return continued(list(by_size), values, drawn, groups, len(group))
+
+
+def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
+    """Return what a reader must know of these numbers."""
+    count = len(np.unique(validation.folds))
+    decides = f"{comparisons[0].protocol} decides" if len(comparisons) > 1 else ""
+    notes = [
+        f"Every image is predicted once, by a model of the {count} that has not seen it; mIoU is that of all pixels together"
+        + (f"; {decides}." if decides else "."),
+        "Intervals hold for the choice of images (95 %, paired bootstrap over images), not for other training images; they are not "
+        "widened for the number of backbones.",
+        "These numbers rank backbones on these images; they are no records, and compare with no table.",
+    ]
+    if grouped.rule:
+        notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
+    elif told := suggested_pattern(validation.items):
+        notes.append(f"{told[0].upper()}{told[1:]}.")
+    if left_out:
+        what = f"{', '.join(left_out)}: shown by one image or group alone, and left out of the mean"
+        notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")
+    return notes
