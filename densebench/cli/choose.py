@@ -32,8 +32,12 @@ def choose(
         list[str] | None, typer.Option(metavar="TEXT", help="Name in tables; one for each --backbone, or none.")
     ] = None,
     layer: Annotated[
-        str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
-    ] = "last",
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            help="Features: last, block numbers (8,9,10,11 are joined), key, query or value; one for all, or one for each --backbone.",
+        ),
+    ] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
     pos_embed: Annotated[str, typer.Option(help="How position embeddings are resized.")] = "auto",
     protocol: Annotated[
@@ -83,7 +87,7 @@ def choose(
     from densebench.files.atomic import write_text
     from densebench.few_labels.choosing import choose as chosen
 
-    given: dict[str, Any] = {"batch_size": batch_size, "device": device, "layer": layer, "role": role, "pos_embed": pos_embed}
+    given: dict[str, Any] = {"batch_size": batch_size, "device": device, "layer": layer or "last", "role": role, "pos_embed": pos_embed}
     choice = chosen(
         dataset, backbone, protocol=protocol, name=_each(name), weights=_each(weights), split=split, limit=limit, groups=groups,
         folds=folds, repetitions=repetitions, image_size=image_size, seed=seed, data_root=data_root,

@@ -137,7 +137,7 @@ def _columns(comparison: Comparison, standing: Standing, decides: bool) -> dict[
 def cost_cells(cost: Cost) -> dict[str, str]:
     """Return what a backbone costs as texts, by column."""
     return {
-        "images/s": f"{cost.images_per_second:.3g}",
+        "images/s": f"{cost.images_per_second:.3g}" if cost.images_per_second < 1000 else f"{cost.images_per_second:,.0f}",
         "GFLOP": f"{cost.gflop:.3g}" if cost.gflop else "",
         "params, M": f"{cost.params / 1e6:.3g}",
         "memory, MiB": f"{cost.memory_mb:.3g}",

@@ -48,6 +48,7 @@ def choose(
     protocol: str | Sequence[str] = PROTOCOLS,
     name: str | Sequence[str | None] | None = None,
     weights: str | Path | Sequence[str | Path | None] | None = None,
+    layer: str | Sequence[str] = "last",
     split: str | None = None,
     limit: int | None = None,
     groups: str = "auto",
@@ -64,13 +65,13 @@ def choose(
         choice = densebench.choose("photos", ["timm:vit_small_patch14_dinov2", model])     # choice.sentence, choice.frame
 
     dataset: the folder of images and label maps, or whatever `load_dataset` opens. models: what `evaluate` takes, one or several;
-    name, weights: as there. protocol: names with presets behind a slash where not the first is meant, such as
+    name, weights: as there; layer too, or one for each backbone. protocol: names with presets behind a slash where not the first is meant, such as
     "incontext/cribo,linear"; they must label new images; the first one decides. split: the split whose images are taken; None: all
     images of a folder that states no splits, else the one to train on. limit: at most so many of them, evenly spaced.
     groups: which images are never divided between training and held-out ones, see `groups.find_groups`. folds: how many; with
     fewer than ten groups each is held out alone. repetitions: of the random subsets of the learning curve. image_size: side in px,
     rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and `random:` backbones.
-    given: layer, pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.
+    given: pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.
 
     A backbone that fails is named in the result, and the others are compared. Features are kept in the cache; no record is
     written. Raises UserError for whatever the caller can mend, and where all backbones fail the error of the first.
@@ -84,9 +85,8 @@ def choose(
     ):
         check_range(f"{label} {value}", 2 if value is None else value, 2 if label == "--folds" else 1, most)
     with random_states(), plain():
-        plans = _plans(
-            dataset, models, protocol, name=name, weights=weights, limit=limit, seed=seed, data_root=data_root, **given
-        )
+        given |= {"name": name, "weights": weights, "limit": limit, "seed": seed, "data_root": data_root}
+        plans = _plans(dataset, models, protocol, layer, **given)
         data = plans[0].datasets[0]
         items = labelled_images(data, split, limit)
         grouped = find_groups(data, items, groups)
@@ -96,7 +96,9 @@ def choose(
         return _choice(plans, validation, grouped, scored, image_size, command)
 
 
-def _plans(dataset: str | Path | Dataset, models: Models, protocol: str | Sequence[str], **given: Any) -> list[Plan]:
+def _plans(
+    dataset: str | Path | Dataset, models: Models, protocol: str | Sequence[str], layer: str | Sequence[str], **given: Any
+) -> list[Plan]:
     """Return a plan for each protocol. Raises UserError for one that is unknown, twice there, or labels no new images."""
     if models is None or models == []:
         raise UserError("name the backbones to choose among: --backbone A --backbone B; `densebench ls backbones` lists them")
@@ -106,11 +108,27 @@ def _plans(dataset: str | Path | Dataset, models: Models, protocol: str | Sequen
     plans = []
     for each in names:
         found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
-        plan = planned(models, found, dataset, preset=preset or None, **given)
+        plan = _with_layers(planned(models, found, dataset, preset=preset or None, **given), layer)
         if not isinstance(plan.evaluator, Labeller):
             raise UserError(f"--protocol {found} labels no new images; give {' or '.join(PROTOCOLS)}")
         plans.append(plan)
     return plans
+
+
+def _with_layers(plan: Plan, layer: str | Sequence[str]) -> Plan:
+    """Return a plan whose backbones are read at these layers: one for all of them, or one for each."""
+    layers = [layer] if isinstance(layer, str) else list(layer)
+    if len(layers) == 1:
+        layers *= len(plan.backbones)
+    if len(layers) != len(plan.backbones):
+        raise UserError(
+            f"{len(layers)} --layer for {len(plan.backbones)} backbones: give one for all, or one for each in their order"
+        )
+    read = [
+        dataclasses.replace(each, reading={**each.reading, "layer": wanted})
+        for each, wanted in zip(plan.backbones, layers, strict=True)
+    ]
+    return dataclasses.replace(plan, backbones=read)
 
 
 def labelled_images(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]:
@@ -180,7 +198,7 @@ def _of_backbone(
 ) -> tuple[str, Cost, list[Tallies]]:
     """Return the name of a backbone, its cost, and the tallies of each protocol."""
     backbone = requested.load()
-    label = backbone.info.name or backbone.spec
+    label = backbone.info.name or backbone.spec + (f", layer {backbone.layer}" if backbone.layer != "last" else "")
     size = side(backbone, validation.dataset, image_size)
     cost = cost_of(backbone, size, resolve_device(plans[0].evaluator.device))
     tallies = []

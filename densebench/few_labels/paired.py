@@ -10,8 +10,6 @@ them otherwise, but for what the images of a fold tell of that.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.stats import norm, t
 
@@ -50,9 +48,10 @@ def replicates(tally: np.ndarray, times: np.ndarray) -> np.ndarray:
     return mean_iou((times @ tally.reshape(len(tally), -1).astype(np.float64)).reshape(len(times), *tally.shape[1:]))
 
 
-def widening(groups: int) -> float:
-    """Return how many standard errors of the bootstrap an interval of so many groups reaches to either side."""
-    return math.sqrt(groups / (groups - 1)) * float(t.ppf((1 + LEVEL) / 2, groups - 1))
+def widening(groups: int | np.ndarray) -> np.ndarray:
+    """Return how many standard errors of the bootstrap an interval of so many groups, two or more, reaches to either side."""
+    counts = np.asarray(groups, np.float64)
+    return np.sqrt(counts / (counts - 1)) * t.ppf((1 + LEVEL) / 2, counts - 1)
 
 
 def interval(values: np.ndarray, groups: int) -> tuple[float, float]:
@@ -74,7 +73,6 @@ def groups_to_separate(difference: float, low: float, high: float, groups: int) 
     of groups, and with its widening. None where `most_groups` would not do.
     """
     half = difference - low if difference > 0 else high - difference
-    for number in range(groups, most_groups(groups) + 1):
-        if abs(difference) > half * math.sqrt(groups / number) * widening(number) / widening(groups):
-            return number
-    return None
+    numbers = np.arange(groups, most_groups(groups) + 1)
+    enough = half * np.sqrt(groups / numbers) * widening(numbers) / widening(groups) < abs(difference)
+    return int(numbers[enough.argmax()]) if enough.any() else None
