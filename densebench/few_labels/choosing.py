@@ -138,6 +138,7 @@ def labelled_images(dataset: Dataset, split: str | None, limit: int | None) -> l
     by_seed = isinstance(dataset, Inferred) and dataset.split_rule.startswith("by seed")
     if split is None and by_seed:
         items = sorted((item for each in dataset.splits for item in dataset.items(each)), key=lambda item: item.name)
+        notice(f"all {len(items)} labelled images are taken, whatever the split by seed; each is held out once")
     else:
         taken = split or dataset.train_split
         items = list(dataset.items(taken))
