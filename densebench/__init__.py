@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "leaderboard", "load_backbone",
-    "load_dataset", "merge", "train",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "leaderboard",
+    "load_backbone", "load_dataset", "merge", "train",
 ]  # fmt: skip
 
 _HOMES = {

@@ -35,7 +35,7 @@ def choose(
         list[str] | None,
         typer.Option(
             metavar="LAYER",
-            help="Features: last, block numbers (8,9,10,11 are joined), key, query or value; one for all, or one for each --backbone.",
+            help="Features: last, block numbers (8,9,10,11 are joined), key, query or value; one for all or one each.",
         ),
     ] = None,
     role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
@@ -84,10 +84,16 @@ def choose(
     linear probe. The backbone with the highest mIoU by the first protocol is taken. Another one is separable from it where the
     95 % interval of their paired difference leaves out 0; a faster one is named if it is not. Speed is measured here.
     """
-    from densebench.files.atomic import write_text
     from densebench.few_labels.choosing import choose as chosen
+    from densebench.files.atomic import write_text
 
-    given: dict[str, Any] = {"batch_size": batch_size, "device": device, "layer": layer or "last", "role": role, "pos_embed": pos_embed}
+    given: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": device,
+        "layer": layer or "last",
+        "role": role,
+        "pos_embed": pos_embed,
+    }
     choice = chosen(
         dataset, backbone, protocol=protocol, name=_each(name), weights=_each(weights), split=split, limit=limit, groups=groups,
         folds=folds, repetitions=repetitions, image_size=image_size, seed=seed, data_root=data_root,

@@ -23,13 +23,15 @@ from densebench.results.terminal import terminal_width
 class Choice:
     """A recommendation. It prints as the command does, and shows itself in a notebook.
 
-    dataset, images, groups, folds: what was cross-validated; groups is the number of images where none belong together. size:
-    the side of the squares that images become, which every backbone rounds down to its stride. device: where speed was measured.
+    dataset, title, images, groups, folds: what was cross-validated; groups is the number of images where none belong together.
+    size: the side of the squares that images become, which every backbone rounds down to its stride. device: where speed was
+    measured.
     comparisons: one for each protocol, the first decides. costs, curves: by backbone; curves by the protocol that decides.
     notes: what a reader must know. failures: the backbones that could not be scored.
     """
 
     dataset: str
+    title: str
     images: int
     groups: int
     folds: int
@@ -63,7 +65,9 @@ class Choice:
 
     def json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        values = {name: getattr(self, name) for name in ("dataset", "images", "groups", "folds", "size", "device", "sentence")}
+        values = {
+            name: getattr(self, name) for name in ("dataset", "title", "images", "groups", "folds", "size", "device", "sentence")
+        }
         return {
             **values,
             "comparisons": [_rounded(asdict(comparison)) for comparison in self.comparisons],
@@ -118,7 +122,7 @@ def standings_table(choice: Choice) -> Table:
         best.append({**marks, **dict.fromkeys(costs, False)})
     grouping = f"{choice.groups} groups of " if choice.groups != choice.images else ""
     caption = (
-        f"{choice.dataset}: {grouping}{choice.images} labelled images, {choice.folds} folds, {choice.size}; mIoU in %, [95 %]; "
+        f"{choice.title}: {grouping}{choice.images} labelled images, {choice.folds} folds, {choice.size}; mIoU in %, [95 %]; "
         f"images/s on {choice.device}"
     )
     return Table(one_line(caption), pd.DataFrame(rows), pd.DataFrame(best))

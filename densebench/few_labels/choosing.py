@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from densebench import options
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress, warn
@@ -22,15 +20,13 @@ from densebench.evaluation.run import ends_all
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.cost import Cost, cost_of
 from densebench.few_labels.choice import Choice
-from densebench.few_labels.comparison import Comparison, compared
-from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
+from densebench.few_labels.conclusions import Scored, concluded
+from densebench.few_labels.cross_validation import CrossValidation, Tallies
 from densebench.few_labels.folds import folds_of
-from densebench.few_labels.groups import Groups, find_groups, suggested_pattern
-from densebench.few_labels.learning_curve import SHARES, Curve, continued, of_repetitions
-from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
-from densebench.few_labels.recommendation import recommendation
+from densebench.few_labels.groups import find_groups
+from densebench.few_labels.learning_curve import SHARES
 from densebench.flag import check_range
-from densebench.processes import describe, resolve_device
+from densebench.processes import resolve_device
 from densebench.results.result import Failure
 from densebench.user_code import guarded
 
@@ -65,12 +61,13 @@ def choose(
         choice = densebench.choose("photos", ["timm:vit_small_patch14_dinov2", model])     # choice.sentence, choice.frame
 
     dataset: the folder of images and label maps, or whatever `load_dataset` opens. models: what `evaluate` takes, one or several;
-    name, weights: as there; layer too, or one for each backbone. protocol: names with presets behind a slash where not the first is meant, such as
-    "incontext/cribo,linear"; they must label new images; the first one decides. split: the split whose images are taken; None: all
-    images of a folder that states no splits, else the one to train on. limit: at most so many of them, evenly spaced.
-    groups: which images are never divided between training and held-out ones, see `groups.find_groups`. folds: how many; with
-    fewer than ten groups each is held out alone. repetitions: of the random subsets of the learning curve. image_size: side in px,
-    rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and `random:` backbones.
+    name, weights: as there; layer too, or one for each backbone. protocol: names, with a preset behind a slash where not the
+    first is meant, such as "incontext/cribo,linear"; they must label new images; the first one decides. split: the split whose
+    images are taken; None: all images of a folder that states no splits, else the one to train on. limit: at most so many of
+    them, evenly spaced. groups: which images are never divided between training and held-out ones, see `groups.find_groups`.
+    folds: how many; with fewer than ten groups each is held out alone. repetitions: of the random subsets of the learning curve.
+    image_size: side in px, rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and
+    `random:` backbones.
     given: pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.
 
     A backbone that fails is named in the result, and the others are compared. Features are kept in the cache; no record is
@@ -93,7 +90,7 @@ def choose(
         placed = folds_of(data.presence(items), grouped, folds, seed)
         validation = CrossValidation(data, items, placed, SHARES, repetitions, seed)
         scored = _scored(plans, validation, image_size)
-        return _choice(plans, validation, grouped, scored, image_size, command)
+        return concluded(plans, validation, grouped, scored, image_size, command)
 
 
 def _plans(
@@ -151,18 +148,9 @@ def labelled_images(dataset: Dataset, split: str | None, limit: int | None) -> l
     return items
 
 
-@dataclasses.dataclass
-class _Scored:
-    """What was measured: the tallies of each protocol by backbone, costs, and what failed."""
-
-    tallies: list[dict[str, Tallies]]
-    costs: dict[str, Cost]
-    failures: list[Failure]
-
-
-def _scored(plans: Sequence[Plan], validation: CrossValidation, image_size: int | None) -> _Scored:
+def _scored(plans: Sequence[Plan], validation: CrossValidation, image_size: int | None) -> Scored:
     """Score every backbone by every protocol. Raises the error of the first where all of them fail."""
-    requested, scored = plans[0].backbones, _Scored([{} for _ in plans], {}, [])
+    requested, scored = plans[0].backbones, Scored([{} for _ in plans], {}, [])
     for each in requested:
         taken = {*scored.costs, *(failure.backbone for failure in scored.failures)}
         result = _attempted(lambda each=each: _of_backbone(each, plans, validation, image_size), alone=len(requested) == 1)
@@ -225,93 +213,3 @@ def _unique(label: str, taken: set[str]) -> str:
         number += 1
         name = f"{label} ({number})"
     return name
-
-
-def _choice(
-    plans: Sequence[Plan],
-    validation: CrossValidation,
-    grouped: Groups,
-    scored: _Scored,
-    image_size: int | None,
-    command: str,
-) -> Choice:
-    """Return the result: standings, curves, the sentence and the notes."""
-    data, group = validation.dataset, grouped.of_image
-    kept, left_out = comparable_classes(next(iter(scored.tallies[0].values())).whole, group, data.classes)
-    comparisons = []
-    for plan, tallies in zip(plans, scored.tallies, strict=True):
-        rows = {name: tally.whole[:, :, kept] for name, tally in tallies.items()}
-        chance = most_frequent(next(iter(rows.values())), validation.folds)
-        names = tuple(data.classes[i] for i in kept)
-        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names, validation.seed))
-    curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
-    sentence = recommendation(
-        comparisons,
-        {name: cost.images_per_second for name, cost in scored.costs.items()},
-        [failure.backbone for failure in scored.failures],
-    )
-    return Choice(
-        dataset=data.name,
-        images=len(validation.items),
-        groups=grouped.count,
-        folds=len(np.unique(validation.folds)),
-        size=f"{image_size or data.image_size_hint} px",
-        device=describe(resolve_device(plans[0].evaluator.device)),
-        comparisons=tuple(comparisons),
-        costs=scored.costs,
-        curves=curves,
-        sentence=sentence,
-        notes=tuple(_notes(validation, grouped, left_out, comparisons)),
-        failures=tuple(scored.failures),
-        command=command,
-    )
-
-
-def comparable_classes(tally: np.ndarray, group: np.ndarray, classes: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return the classes that at least two groups show, as indices, and the names of those that one group alone shows.
-
-    A class of one group can be learned or tested, never both. Raises UserError where fewer than two classes are left.
-    """
-    shown = (by_group(tally, group)[:, 1, : len(classes)] > 0).sum(0)
-    kept = np.flatnonzero(shown >= 2).tolist()
-    if len(kept) < 2:
-        raise UserError(
-            f"{len(kept)} of {len(classes)} classes are in two or more of the {len(group)} labelled images (those that belong "
-            "together count once); a comparison takes two classes: label more images"
-        )
-    return kept, [classes[i] for i in np.flatnonzero(shown == 1)]
-
-
-def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation: CrossValidation) -> Curve:
-    """Return the learning curve of a backbone by the protocol that decides."""
-    groups = int(group.max()) + 1
-    times = draws(groups, seed=validation.seed)
-    size = min(int((validation.folds != fold).sum()) for fold in np.unique(validation.folds))
-    by_size = {**tallies.smaller, size: [tallies.whole]}
-    values, drawn = [], []
-    for each in by_size.values():
-        rows = [by_group(tally[:, :, kept], group) for tally in each]
-        values.append(float(np.mean([mean_iou(row.sum(0)) for row in rows])))
-        drawn.append(of_repetitions(np.stack([replicates(row, times) for row in rows]), validation.seed))
-    return continued(list(by_size), values, drawn, groups, len(group))
-
-
-def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
-    """Return what a reader must know of these numbers."""
-    count = len(np.unique(validation.folds))
-    decides = f"{comparisons[0].protocol} decides" if len(comparisons) > 1 else ""
-    notes = [
-        f"Every image is predicted once, by a model of the {count} that has not seen it; mIoU is that of all pixels together"
-        + (f"; {decides}." if decides else "."),
-        "Intervals hold for the choice of images (95 %, paired bootstrap over images), not for other training images; they are not "
-        "widened for the number of backbones.",
-        "These numbers rank backbones on these images; they are no records, and compare with no table.",
-    ]
-    if grouped.rule:
-        notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
-    elif told := suggested_pattern(validation.items):
-        notes.append(f"{told[0].upper()}{told[1:]}.")
-    if left_out:
-        what = f"{', '.join(left_out)}: shown by one image or group alone, and left out of the mean"
-        notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")
-    return notes

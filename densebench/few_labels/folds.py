@@ -18,8 +18,8 @@ TRIES = 50  # seeded deals, of which the one that lacks the fewest classes is ta
 def folds_of(presence: np.ndarray, groups: Groups, folds: int, seed: int = 0) -> np.ndarray:
     """Return the fold of each image, 0..folds-1; every fold has an image, and no group is divided.
 
-    presence: which classes each image shows, bool [images, classes]. Of fifty seeded deals the first that leaves the fewest classes
-    unseen in training is taken; with fewer than ten groups, or no more groups than folds, each group is a fold.
+    presence: which classes each image shows, bool [images, classes]. Of fifty seeded deals the first that leaves the fewest
+    classes unseen in training is taken; with fewer than ten groups, or no more groups than folds, each group is a fold.
     """
     count = groups.count
     if count < FEW or folds >= count:

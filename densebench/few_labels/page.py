@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from markupsafe import Markup
 
 from densebench.few_labels import drawings
 from densebench.few_labels.choice import Choice, cost_cells, promised
@@ -20,26 +23,31 @@ def page(choice: Choice) -> str:
     return render(
         "choice.html",
         room="densebench.few_labels",
-        title=f"Which backbone for {choice.dataset}",
+        title=f"Which backbone: {choice.title}",
         choice=choice,
         about=about(choice),
         colours=drawings.COLOURS,
         drawn=[_drawn(comparison, number == 0) for number, comparison in enumerate(choice.comparisons)],
-        against=drawings.against_speed(deciding, speeds),
+        against=_both(lambda width: drawings.against_speed(deciding, speeds, width)),
         costs=[{"backbone": name, "value": values[name], "cells": cost_cells(choice.costs[name])} for name in order],
         memory="what torch held on the GPU" if "cpu" not in choice.device else "of the weights",
-        curves=drawings.learning_curves(choice.curves, order, choice.images),
+        curves=_both(lambda width: drawings.learning_curves(choice.curves, order, choice.images, width)),
         sizes=sizes,
         labels=[_curve_row(choice, name, sizes) for name in order],
     )
+
+
+def _both(draw: Callable[[int], Markup]) -> Markup:
+    """Return a drawing for a desk and one for a telephone, of which a page shows one."""
+    return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(draw(drawings.WIDE), draw(drawings.NARROW))
 
 
 def about(choice: Choice) -> str:
     """Return in one sentence what was cross-validated."""
     grouped = f" in {choice.groups} groups" if choice.groups != choice.images else ""
     return (
-        f"{choice.images} labelled images{grouped}, {choice.folds} folds, images of {choice.size} rounded down to each backbone's "
-        "stride; every image is predicted by a model that has not seen it."
+        f"{choice.images} labelled images{grouped}, {choice.folds} folds, images of {choice.size} rounded down to each "
+        "backbone's stride; every image is predicted by a model that has not seen it."
     )
 
 
@@ -47,8 +55,8 @@ def _drawn(comparison: Comparison, decides: bool) -> dict[str, Any]:
     """Return what the page shows of one protocol."""
     name = f"By {comparison.protocol} ({comparison.preset})"
     note = (
-        f"To predict the most frequent class everywhere reaches {comparison.chance:.1f}. Where an interval of the drawing holds 0, "
-        "the two are not separable on these images."
+        "How far each is behind the best, with the interval of the difference: orange where it is separably behind, grey where "
+        f"the interval holds 0. To predict the most frequent class everywhere reaches {comparison.chance:.1f}."
     )
     rows = []
     for each in comparison.standings:
@@ -61,7 +69,7 @@ def _drawn(comparison: Comparison, decides: bool) -> dict[str, Any]:
             "first": f"{100 * each.first:.0f} %", "separate": "" if ahead is None else "separable" if ahead.separable else more,
         })  # fmt: skip
     heading = f"{name}, which decides" if decides else name
-    return {"heading": heading, "note": note, "intervals": drawings.behind(comparison), "rows": rows}
+    return {"heading": heading, "note": note, "intervals": _both(lambda width: drawings.behind(comparison, width)), "rows": rows}
 
 
 def _curve_row(choice: Choice, name: str, sizes: list[int]) -> dict[str, Any]:

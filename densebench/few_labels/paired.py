@@ -39,7 +39,7 @@ def mean_iou(tally: np.ndarray) -> np.ndarray:
 
 
 def draws(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Return how often each resample with replacement draws each group, [resamples groups]; they depend on these numbers alone."""
+    """Return how often each resample with replacement draws each group, [resamples groups]."""
     return np.random.Generator(np.random.PCG64(seed)).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
 
 

@@ -3,8 +3,8 @@
 The rule: the backbone with the highest mean IoU by the protocol that decides, the first one, is taken. Each other backbone is
 separable from it where the 95 % interval of the paired difference leaves out 0. Among those that are not, a faster one is named,
 and how many more labels would separate the nearest; where all are separable, the next one is named, and one that is at least
-twice as fast. Where another protocol puts another backbone first, the sentence says so. Where no backbone is separably better than
-to predict the most frequent class everywhere, none is recommended.
+twice as fast. Where another protocol puts another backbone first, the sentence says so. Where no backbone is separably better
+than to predict the most frequent class everywhere, none is recommended.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def recommendation(comparisons: Sequence[Comparison], speeds: Mapping[str, float
     speed = {other.backbone: speeds[other.backbone] / speeds[best.backbone] for other in others if _known(speeds, best, other)}
     if deciding.over_chance.low <= 0:
         text = (
-            f"Take none of them yet: the best, {best.backbone}, reaches {best.value:.1f} mIoU, which is not separably better than "
-            f"the {deciding.chance:.1f} of predicting the most frequent class everywhere"
+            f"Take none of them yet: the best, {best.backbone}, reaches {best.value:.1f} mIoU, which is not separably better "
+            f"than the {deciding.chance:.1f} of predicting the most frequent class everywhere"
         )
     elif not others:
         text = (
@@ -76,24 +76,28 @@ def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float]
     """Return what is said where some backbones are not separable from the best."""
     fastest = max(near, key=lambda other: speed.get(other.backbone, 0.0))
     named = list(near[:NAMED])
-    if _faster(speed, fastest) and fastest not in named:
+    if _faster(speed.get(fastest.backbone)) and fastest not in named:
         named[-1] = fastest
     each = [f"{other.backbone} ({_interval(other.behind)} mIoU)" for other in named]
     rest = len(near) - len(named)
     if len(near) == 1:
-        other, factor = near[0], _faster(speed, near[0])
+        other = near[0]
         text = f"; {other.backbone} is not separable from it ({_interval(other.behind)} mIoU)"
-        text += f" and is {factor} as fast" if factor else ""
+        if factor := _faster(speed.get(other.backbone)):
+            text += f" and is {factor} as fast"
+        elif longer := _faster(1 / speed[other.backbone] if other.backbone in speed else None):
+            text += f" and takes {longer} as long"
     else:
         text = f"; not separable from it are {_listed([*each, *([f'{rest} more'] if rest else [])])}"
-        if factor := _faster(speed, fastest):
+        if factor := _faster(speed.get(fastest.backbone)):
             text += f", of which {fastest.backbone} is {factor} as fast"
     if near[0].to_separate is None:
         who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
         return f"{text}; even {limit} more labelled images would not separate {who}, so treat them as equal"
     who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
     count = near[0].to_separate
-    return f"{text}; about {count} more labelled image{'s' if count != 1 else ''} would separate {who} if the difference stays as it is"
+    images = "image" if count == 1 else "images"
+    return f"{text}; about {count} more labelled {images} would separate {who} if the difference stays as it is"
 
 
 def _ahead(others: Sequence[Standing], speed: Mapping[str, float]) -> str:
@@ -102,9 +106,9 @@ def _ahead(others: Sequence[Standing], speed: Mapping[str, float]) -> str:
     text = f": {'it is separably better than every other; ' if len(others) > 1 else ''}"
     text += f"{'the next, ' if len(others) > 1 else ''}{second.backbone}{',' if len(others) > 1 else ''} is {_below(second)}"
     if speed.get(second.backbone, 0.0) >= MUCH_FASTER:
-        return f"{text}, but {_faster(speed, second)} as fast"
+        return f"{text}, but {_faster(speed[second.backbone])} as fast"
     much = next((other for other in others[1:] if speed.get(other.backbone, 0.0) >= MUCH_FASTER), None)
-    return text if much is None else f"{text}, and {much.backbone} is {_faster(speed, much)} as fast but {_below(much)}"
+    return text if much is None else f"{text}, and {much.backbone} is {_faster(speed[much.backbone])} as fast but {_below(much)}"
 
 
 def _of_other(best: Standing, comparison: Comparison) -> str:
@@ -136,10 +140,9 @@ def _number(value: float) -> str:
     return "0.0" if text == "-0.0" else text
 
 
-def _faster(speed: Mapping[str, float], other: Standing) -> str:
-    """Return how many times as fast a backbone is, in words; "" where it is not faster."""
-    factor = speed.get(other.backbone, 0.0)
-    if factor < FASTER:
+def _faster(factor: float | None) -> str:
+    """Return how many times as fast a backbone is, in words; "" where it is not faster, or that is not known."""
+    if factor is None or factor < FASTER:
         return ""
     if MUCH_FASTER <= factor < 2.25:
         return "twice"

@@ -34,7 +34,7 @@ def choice():
     }
     costs = {name: Cost(224, 384, 14, 22_000_000, 10.0 * (i + 1), 11.0, 84.0) for i, name in enumerate(NAMES)}
     return Choice(
-        "folder:<b>photos</b>", 30, 28, 5, "224 px", "cpu (2 threads)", comparisons, costs, curves,
+        "folder:<b>photos</b>", "<b>photos</b>", 30, 28, 5, "224 px", "cpu (2 threads)", comparisons, costs, curves,
         f"Take {NAMES[0]}; it is <i>good</i>.", ("A note with <em>.",), command="densebench choose '<x>'",
     )  # fmt: skip
 
@@ -59,8 +59,8 @@ def test_every_number_of_the_tables_is_there(choice):
 
 def test_drawings_say_what_is_seen(choice):
     said = re.findall(r'<svg role="img" aria-label="([^"]+)"', choice.page())
-    assert len(said) == 4
-    assert "0.7 (-0.4 to 1.9)" in said[0] and "30 images a second" in said[2] and "37.0 with 12" in said[3]
+    assert len(said) == 8
+    assert "0.7 (-0.4 to 1.9)" in said[0] and "30 images a second" in said[4] and "37.0 with 12" in said[6]
 
 
 def test_an_axis_by_hand():

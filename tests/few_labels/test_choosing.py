@@ -12,7 +12,8 @@ from retrieval_by_loops import DATA, Blocks, empty_cache
 import densebench
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
-from densebench.few_labels.choosing import comparable_classes, labelled_images
+from densebench.few_labels.choosing import labelled_images
+from densebench.few_labels.conclusions import comparable_classes
 
 __all__ = ["empty_cache"]  # a fixture
 WHOLE = {"protocol": "incontext", "repetitions": 1, "neighbours": "5"}

@@ -18,7 +18,9 @@ def tally(images, accuracy, seed=0, classes=3):
 
 
 def compare(rows, group=None, images=20):
-    return compared("incontext", "hummingbird", rows, tally(images, 0.3), np.arange(images) if group is None else group, ("a", "b", "c"))
+    return compared(
+        "incontext", "hummingbird", rows, tally(images, 0.3), np.arange(images) if group is None else group, ("a", "b", "c")
+    )
 
 
 @pytest.fixture
@@ -77,7 +79,10 @@ def test_groups_widen_intervals_and_images_are_counted():
 def test_a_difference_is_that_of_loops():
     first, second, times = tally(6, 0.7, 1), tally(6, 0.6, 2), draws(6, 50)
     drawn = [
-        float(mean_iou(sum(n * a for n, a in zip(row, first, strict=True))) - mean_iou(sum(n * b for n, b in zip(row, second, strict=True))))
+        float(
+            mean_iou(sum(n * a for n, a in zip(row, first, strict=True)))
+            - mean_iou(sum(n * b for n, b in zip(row, second, strict=True)))
+        )
         for row in times
     ]
     found = difference_of(first, second, times)

@@ -16,7 +16,7 @@ FOLDS = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
 
 
 class Repeating:
-    """A protocol that labels every pixel with the number of images learned from, modulo the classes, and remembers what it did."""
+    """A protocol that labels every pixel with the number of images learned from, modulo the classes, and remembers it."""
 
     def __init__(self, least=0):
         self.least, self.seen = least, []

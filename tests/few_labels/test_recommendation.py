@@ -29,6 +29,11 @@ def test_the_sentence_of_the_manual():
     )
 
 
+def test_one_that_is_no_better_and_slower():
+    text = sentence(other("B", 0.7, -0.4, 1.9, 40), speeds={"A": 40, "B": 10.0})
+    assert "; B is not separable from it (-0.4 to 1.9 mIoU) and takes 4 times as long; about 40" in text
+
+
 def test_one_backbone_alone():
     assert sentence() == "A reaches 41.2 mIoU (38.2 to 44.2); there is no other backbone to compare it with."
 
@@ -49,7 +54,9 @@ def test_a_next_one_that_is_four_times_as_fast():
 
 def test_a_third_one_that_is_much_faster():
     text = sentence(other("B", 3.1, 1.2, 5.0), other("C", 4.0, 2.0, 6.0), speeds={"A": 10, "B": 10, "C": 33})
-    assert text.endswith("the next, B, is 3.1 mIoU below (1.2 to 5.0), and C is 3.3 times as fast but 4.0 mIoU below (2.0 to 6.0).")
+    assert text.endswith(
+        "the next, B, is 3.1 mIoU below (1.2 to 5.0), and C is 3.3 times as fast but 4.0 mIoU below (2.0 to 6.0)."
+    )
 
 
 def test_what_many_labels_would_not_separate_counts_as_equal():
@@ -78,11 +85,21 @@ def test_the_fastest_of_many_is_named():
 
 @pytest.mark.parametrize(
     ("factor", "words"),
-    [(0.3, ""), (1.2, ""), (1.25, "1.2 times"), (1.5, "1.5 times"), (1.8, "twice"), (2.2, "twice"), (2.5, "2.5 times"), (3.1, "3 times")],
+    [
+        (0.3, ""),
+        (1.2, ""),
+        (1.25, "1.2 times"),
+        (1.5, "1.5 times"),
+        (1.8, "twice"),
+        (2.2, "twice"),
+        (2.5, "2.5 times"),
+        (3.1, "3 times"),
+    ],
 )
 def test_speeds_in_words(factor, words):
     text = sentence(other("B", 0.7, -0.4, 1.9, 40), speeds={"A": 10.0, "B": 10.0 * factor})
     assert (f" and is {words} as fast" in text) if words else "as fast" not in text
+    assert (" and takes 3.3 times as long" in text) == (factor == 0.3)
 
 
 def test_all_equal_goes_by_speed():
@@ -94,8 +111,8 @@ def test_all_equal_goes_by_speed():
 def test_no_better_than_the_most_frequent_class():
     text = sentence(other("B", 0.7, -0.4, 1.9, 40), chance=Difference(1.0, -0.5, 2.5))
     assert text == (
-        "Take none of them yet: the best, A, reaches 41.2 mIoU, which is not separably better than the 21.2 of predicting the most "
-        "frequent class everywhere."
+        "Take none of them yet: the best, A, reaches 41.2 mIoU, which is not separably better than the 21.2 of predicting the "
+        "most frequent class everywhere."
     )
 
 
