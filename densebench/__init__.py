@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.few_labels.choosing import choose
+    from densebench.few_labels.segmenting import iter_segment, segment
     from densebench.results.leaderboard import leaderboard
     from densebench.results.merging import merge
     from densebench.results.result import Result
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "leaderboard",
-    "load_backbone", "load_dataset", "merge", "train",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "iter_segment",
+    "leaderboard", "load_backbone", "load_dataset", "merge", "segment", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -38,10 +39,12 @@ _HOMES = {
     "choose": "densebench.few_labels.choosing",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",
+    "iter_segment": "densebench.few_labels.segmenting",
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
     "merge": "densebench.results.merging",
+    "segment": "densebench.few_labels.segmenting",
     "train": "densebench.training.run",
 }
 

@@ -28,6 +28,7 @@ from densebench.cli.push import push
 from densebench.cli.quiet import Quiet, add_quiet
 from densebench.cli.report import report
 from densebench.cli.run import run
+from densebench.cli.segment import segment
 from densebench.console import one_line, silenced
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.launching import is_told_here, note_failure
@@ -60,6 +61,7 @@ app.command("choose")(choose)
 app.command("run")(run)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)
 app.command("report", cls=OptionalFile)(report)
+app.command("segment", cls=EntryCommand, context_settings=OPEN)(segment)
 app.command("merge")(merge)
 app.command("push")(push)
 app.command("pull")(pull)
