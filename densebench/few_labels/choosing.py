@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import notice, progress, warn
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.folder import Inferred
+from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import UserError, unknown
 from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.plan import Models, Plan, Requested, planned
@@ -26,6 +28,7 @@ from densebench.few_labels.folds import folds_of
 from densebench.few_labels.groups import find_groups
 from densebench.few_labels.learning_curve import SHARES
 from densebench.flag import check_range
+from densebench.numerics.arithmetic import float32
 from densebench.processes import resolve_device
 from densebench.results.result import Failure
 from densebench.user_code import guarded
@@ -153,7 +156,7 @@ def _scored(plans: Sequence[Plan], validation: CrossValidation, image_size: int 
     requested, scored = plans[0].backbones, Scored([{} for _ in plans], {}, [])
     for each in requested:
         taken = {*scored.costs, *(failure.backbone for failure in scored.failures)}
-        result = _attempted(lambda each=each: _of_backbone(each, plans, validation, image_size), alone=len(requested) == 1)
+        result = _attempted(partial(_of_backbone, each, plans, validation, image_size), alone=len(requested) == 1)
         if isinstance(result, BaseException):
             failure = Failure(_unique(each.label, taken), validation.dataset.name, plans[0].protocol, result)
             scored.failures.append(failure)
@@ -196,7 +199,9 @@ def _of_backbone(
         assert isinstance(evaluator, Labeller)
         changed = {"image_size": size} if image_size is not None else {}
         evaluator = options.checked(evaluator, **changed).resolve(validation.dataset)
-        with progress(f"{label}, {plan.protocol}", validation.models(number == 0), "models") as bar:
+        use_decoder(evaluator.decoder)
+        models = validation.models(number == 0)
+        with float32(tf32=evaluator.precision == "tf32"), progress(f"{label}, {plan.protocol}", models, "models") as bar:
             tallies.append(validation.tallies(evaluator, backbone, number == 0, bar))
     return label, cost, tallies
 

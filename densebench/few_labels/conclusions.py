@@ -83,7 +83,7 @@ def comparable_classes(tally: np.ndarray, group: np.ndarray, classes: Sequence[s
             f"{len(kept)} of {len(classes)} classes are in two or more of the {len(group)} labelled images (those that belong "
             "together count once); a comparison takes two classes: label more images"
         )
-    return kept, [classes[i] for i in np.flatnonzero(shown == 1)]
+    return kept, [classes[i] for i in np.flatnonzero(shown == 1).tolist()]
 
 
 def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation: CrossValidation) -> Curve:

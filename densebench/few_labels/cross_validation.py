@@ -104,7 +104,7 @@ class CrossValidation:
             with silenced():
                 known = first if number == 0 else None
                 learned = known or evaluator.learn(backbone, self.dataset, [self.items[i] for i in images])
-                items = [self.items[i] for i in held]
+                items = [self.items[i] for i in held.tolist()]
                 counts = counted(learned, items)
             tally = counts.tallies([item.name for item in items], 0, torch.arange(len(learned.names)))
             rows |= dict(zip(held.tolist(), tally.numpy(), strict=True))
