@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densebench.few_labels.paired import by_group, draws, groups_to_separate, interval, mean_iou, most_groups, replicates
+from densebench.few_labels.paired import (
+    by_group,
+    draws,
+    groups_to_separate,
+    interval,
+    mean_iou,
+    most_groups,
+    replicates,
+    without_each,
+)
 
 SAME = 0.05
 """Points of mIoU below which two scores are the same in print."""
@@ -30,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a backbone stands by one protocol: the mean IoU in % and its interval, and how often it is first among the resamples.
+    """How a backbone stands by one protocol: the mean IoU in % and its interval, and in which share of resamples it is first.
 
     behind: how far the best one is ahead of it; None for the best. to_separate: how many more labelled images would separate the
     two if the difference stays as it is, 0 where they are separable; None where `limit` more would not.
@@ -62,10 +71,10 @@ class Comparison:
     limit: int
 
 
-def difference_of(first: np.ndarray, second: np.ndarray, times: np.ndarray) -> Difference:
-    """Return how far the first tally of groups `[groups 3 c]` is ahead of the second, over the same resamples."""
+def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Return how far the first tally of groups `[groups 3 c]` is ahead of the second, of the same groups."""
     value = float(mean_iou(first.sum(0)) - mean_iou(second.sum(0)))
-    return Difference(value, *interval(replicates(first, times) - replicates(second, times), len(first)))
+    return Difference(value, *interval(value, without_each(first) - without_each(second)))
 
 
 def compared(
@@ -93,16 +102,16 @@ def compared(
     first = dict(zip(rows, (ties / ties.sum(axis=0)).mean(axis=1).tolist(), strict=True))
     standings = []
     for name in sorted(values, key=lambda name: -values[name]):
-        low, high = interval(replicates(rows[name], times), groups)
+        low, high = interval(values[name], without_each(rows[name]))
         behind, more = None, 0 if name == best else None
         if name != best:
-            behind = difference_of(rows[best], rows[name], times)
+            behind = difference_of(rows[best], rows[name])
             needed = groups_to_separate(behind.value, behind.low, behind.high, groups)
             more = None if needed is None else math.ceil((needed - groups) * images / groups)
         standings.append(Standing(name, values[name], low, high, first[name], _per_class(rows[name], classes), behind, more))
     limit = math.floor((most_groups(groups) - groups) * images / groups)
     return Comparison(
-        protocol, preset, tuple(standings), float(mean_iou(constant.sum(0))), difference_of(rows[best], constant, times), limit
+        protocol, preset, tuple(standings), float(mean_iou(constant.sum(0))), difference_of(rows[best], constant), limit
     )
 
 

@@ -107,7 +107,7 @@ def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str]
     notes = [
         f"Every image is predicted once, by a model of the {count} that has not seen it; mIoU is that of all pixels together"
         + (f"; {decides}." if decides else "."),
-        "Intervals hold for the choice of images (95 %, paired bootstrap over images), not for other training images; they are "
+        "Intervals hold for the choice of images (95 %, paired, jackknife over images), not for other training images; they are "
         "not widened for the number of backbones.",
         "These numbers rank backbones on these images; they are no records, and compare with no table.",
     ]

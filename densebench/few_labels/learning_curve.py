@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from densebench.few_labels.paired import interval
+from densebench.few_labels.paired import percentiles
 
 POWERS = np.linspace(0.25, 1.0, 16)
 SHARES = (8, 4, 2, 1)
@@ -100,7 +100,7 @@ def continued(
     resamples of `groups` groups of images; labelled: how many labelled images there are, of which a model for use has all.
     """
     at, scores = np.array(sizes), np.array(values)
-    intervals = tuple(interval(each, groups) for each in replicates)
+    intervals = tuple(percentiles(each, groups) for each in replicates)
     law = fitted(at, scores) if len(sizes) >= LEAST_SIZES else None
     if law is None or (why := _problem(at, scores, law, replicates, groups)):
         why = why if law is not None else f"{sizes[-1]} training images give only {len(sizes)} sizes to compare"
@@ -110,17 +110,17 @@ def continued(
     promises = []
     for images in (times * labelled for times in TIMES if times * labelled <= FURTHEST * sizes[-1]):
         gain = float(law.at(images) - law.at(labelled))
-        low, high = interval(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
+        low, high = percentiles(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
         promises.append(Promise(images - labelled, gain, min(low, gain), max(high, gain)))
     return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises))
 
 
 def _problem(sizes: np.ndarray, values: np.ndarray, law: Law, replicates: Sequence[np.ndarray], groups: int) -> str:
     """Return why a law cannot be continued; "" where it can."""
-    if interval(replicates[-1] - replicates[0], groups)[0] <= 0:
+    if percentiles(replicates[-1] - replicates[0], groups)[0] <= 0:
         return f"the score with {sizes[-1]} training images is not separably higher than with {sizes[0]}"
     for fewer, more, before, after in zip(sizes, sizes[1:], replicates, replicates[1:], strict=False):
-        if interval(before - after, groups)[0] > 0:
+        if percentiles(before - after, groups)[0] > 0:
             return f"the score falls from {fewer} to {more} training images"
     noise = float(np.median([np.nanstd(each - replicates[-1]) for each in replicates[:-1]]))
     missed = float(np.abs(law.at(sizes) - values).max())

@@ -12,8 +12,10 @@ from densebench.few_labels.paired import (
     interval,
     mean_iou,
     most_groups,
+    percentiles,
     replicates,
-    widening,
+    student,
+    without_each,
 )
 
 
@@ -59,53 +61,69 @@ def test_images_of_a_group_are_drawn_as_one():
     assert (by_group(tally, group) == np.stack(expected)).all()
 
 
-def test_the_interval_is_that_of_widened_quantiles():
-    """Thirty images: t with 29 degrees of freedom, 2.045, times sqrt(30/29) = 2.080, has 1.876 % beyond it."""
-    assert widening(30) == pytest.approx(2.0801, abs=1e-4)
-    values = np.random.default_rng(0).normal(size=10_001)
-    low, high = interval(values, 30)
-    assert (values < low).mean() == pytest.approx(0.01876, abs=2e-4)
-    assert (values > high).mean() == pytest.approx(0.01876, abs=2e-4)
+def test_without_each_is_that_of_loops():
+    tally = tallies(6)
+    expected = [naive(sum(tally[i] for i in range(6) if i != left)) for left in range(6)]
+    assert without_each(tally) == pytest.approx(expected)
 
 
-def test_more_groups_need_less_widening():
-    assert widening(4) > widening(10) > widening(1000) == pytest.approx(1.96, abs=0.01)
+def test_the_interval_of_a_mean_is_students():
+    """The jackknife of a mean is exact: the standard error is the deviation over the root of the number."""
+    values = np.random.default_rng(0).normal(size=12)
+    low, high = interval(values.mean(), (values.sum() - values) / 11)
+    half = 2.2010 * values.std(ddof=1) / math.sqrt(12)  # Student's t with 11 degrees of freedom
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-4)
 
 
-@pytest.mark.parametrize("groups", [8, 30])
-def test_intervals_of_a_mean_hold_it_as_often_as_they_say(groups):
-    """Skewed values: the interval of their mean holds the truth in 90 to 97 of 100 samples, plain percentiles in fewer."""
-    rng, times = np.random.default_rng(1), draws(groups, 400)
-    held = plain = 0
-    for _ in range(600):
-        means = times @ rng.exponential(size=groups) / groups
-        low, high = interval(means, groups)
-        held += low <= 1 <= high
-        plain += np.quantile(means, 0.025) <= 1 <= np.quantile(means, 0.975)
-    assert 0.90 < held / 600 < 0.975
-    assert plain < held
+def test_fewer_groups_need_wider_intervals():
+    assert student(4) > student(10) > student(1000) == pytest.approx(1.96, abs=0.01)
+
+
+@pytest.mark.parametrize("images", [10, 30])
+def test_intervals_of_a_difference_hold_it_as_often_as_they_say(images):
+    """Two made-up backbones on images drawn from a large set of skewed tallies, a rare class among them."""
+    population = [rare(2000, accuracy, seed) for accuracy, seed in ((0.75, 1), (0.7, 2))]
+    truth = mean_iou(population[0].sum(0)) - mean_iou(population[1].sum(0))
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(300):
+        first, second = (each[some] for some in [rng.integers(0, 2000, images)] for each in population)
+        value = float(mean_iou(first.sum(0)) - mean_iou(second.sum(0)))
+        low, high = interval(value, without_each(first) - without_each(second))
+        held += low <= truth <= high
+    assert 0.88 < held / 300 <= 0.99
+
+
+def rare(images, accuracy, seed):
+    """Tallies of images of 400 pixels, hard and easy ones; a tenth of them show a third class."""
+    rng = np.random.default_rng(0)
+    shares = np.stack([rng.dirichlet((2, 1, 0.5)) * [1, 1, rng.random() < 0.3] for _ in range(images)])
+    truth = rng.multinomial(400, shares / shares.sum(1, keepdims=True))
+    hard = rng.normal(0, 0.15, (images, 1))
+    own = np.random.default_rng(seed)
+    agree = own.binomial(truth, np.clip(accuracy + hard + own.normal(0, 0.05, (images, 1)), 0, 1))
+    return np.stack([agree, truth, agree + np.roll(truth - agree, 1, axis=1)], axis=1)
 
 
 def test_how_many_groups_separate_by_hand():
-    """The half towards 0 is 2 and the difference 1: without widening four times 500 images, with it hardly fewer."""
-    assert groups_to_separate(1.0, -1.0, 3.0, 500) is None  # 2000 would: above 500 more
-    assert groups_to_separate(1.6, -0.4, 3.6, 400) == pytest.approx(400 * (2 / 1.6) ** 2, abs=3)
+    """The half is 2: at a difference of 1.6 it takes 400 x (2 / 1.6)^2 = 625 groups, at 1 it would take 1600, above 500 more."""
+    assert groups_to_separate(1.6, -0.4, 3.6, 400) == pytest.approx(625, abs=2)
+    assert groups_to_separate(1.0, -1.0, 3.0, 400) is None
 
 
-def test_the_widening_is_among_what_shrinks():
+def test_students_t_is_among_what_shrinks():
     """From 10 to 40 groups the half of the interval shrinks by more than one half."""
-    half, difference = 2.0, 2.0 * widening(40) / widening(10) / 2
-    assert groups_to_separate(difference, difference - half, difference + half, 10) in (40, None)
-    assert groups_to_separate(difference * 1.01, difference * 1.01 - half, 9.0, 10) in (39, 40)
+    difference = student(40) / student(10)
+    assert difference < 1
+    assert groups_to_separate(1.001 * difference, 1.001 * difference - 2, 1.001 * difference + 2, 10) == 40
 
 
 def test_separated_already_needs_no_more():
-    assert groups_to_separate(3.0, 0.5, 5.0, 20) == 20
-    assert groups_to_separate(-3.0, -5.0, -0.5, 20) == 20
+    assert groups_to_separate(3.0, 0.5, 5.5, 20) == 20
+    assert groups_to_separate(-3.0, -5.5, -0.5, 20) == 20
 
 
 def test_both_signs_need_the_same():
-    assert groups_to_separate(1.5, -0.5, 3.0, 50) == groups_to_separate(-1.5, -3.0, 0.5, 50)
+    assert groups_to_separate(1.5, -0.5, 3.5, 50) == groups_to_separate(-1.5, -3.5, 0.5, 50)
 
 
 def test_no_difference_is_never_separated():
@@ -114,14 +132,27 @@ def test_no_difference_is_never_separated():
 
 
 def test_as_many_images_as_predicted_separate_about_half_of_the_time():
-    """Simulated: differences of images have mean 1 and deviation 4. The prediction is where the interval ends at 0 on average."""
-    rng, predicted = np.random.default_rng(0), []
-    for _ in range(60):
-        sample = rng.normal(1, 4, 30)
-        low, high = interval(draws(30, 300) @ sample / 30, 30)
-        predicted.append(groups_to_separate(1.0, 1.0 + low - sample.mean(), 1.0 + high - sample.mean(), 30))
-    needed = round(float(np.median([number for number in predicted if number is not None])))
-    times = draws(needed, 300)
-    separated = np.mean([interval(times @ rng.normal(1, 4, needed) / needed, needed)[0] > 0 for _ in range(120)])
-    assert 50 < needed < 80  # (2 * 4 / 1) ** 2 = 64
-    assert 0.35 < separated < 0.65
+    """Simulated: two backbones whose difference few images do not tell; with as many as predicted, about half of the draws do."""
+    population = [rare(4000, accuracy, seed) for accuracy, seed in ((0.72, 1), (0.7, 2))]
+    truth = float(mean_iou(population[0].sum(0)) - mean_iou(population[1].sum(0)))
+    rng = np.random.default_rng(0)
+
+    def drawn(images):
+        some = rng.integers(0, 4000, images)
+        first, second = (each[some] for each in population)
+        value = float(mean_iou(first.sum(0)) - mean_iou(second.sum(0)))
+        return value, *interval(value, without_each(first) - without_each(second))
+
+    halves = [(high - low) / 2 for _, low, high in (drawn(20) for _ in range(60))]
+    half = float(np.median(halves))
+    predicted = groups_to_separate(truth, truth - half, truth + half, 20)
+    assert predicted is not None and 30 < predicted < 80
+    assert 0.3 < np.mean([drawn(predicted)[1] > 0 for _ in range(150)]) < 0.7
+
+
+def test_percentiles_are_widened_ones():
+    """Thirty values: t with 29 degrees of freedom, 2.045, times sqrt(30/29) = 2.080, has 1.876 % of a normal beyond it."""
+    values = np.random.default_rng(0).normal(size=10_001)
+    low, high = percentiles(values, 30)
+    assert (values < low).mean() == pytest.approx(0.01876, abs=2e-4)
+    assert (values > high).mean() == pytest.approx(0.01876, abs=2e-4)
