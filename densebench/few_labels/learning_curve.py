@@ -3,8 +3,8 @@
 Learning curves are well described by a power law, value = limit - loss * images ** -power, in many fields (Hestness et al. 2017;
 Viering and Loog, The Shape of Learning Curves: a Review, 2022). The power is sought between 1/4 and 1: less is hardly bounded and
 would promise too much. The band holds what the law gives for 95 % of the resamples of images, each with training sets drawn
-anew among the repetitions. It is continued to four times as many images at most, and not at all where the scores do not rise or
-the law misses them.
+anew among the repetitions and with what the law misses. The law is continued to four times the training images of a fold at
+most, and not at all where the scores do not rise or lie on no smooth curve.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def continued(
         why = why if law is not None else f"{sizes[-1]} training images give only {len(sizes)} sizes to compare"
         return Curve(tuple(sizes), tuple(values), intervals, why=why)
     rows = np.stack(replicates, axis=1)[:BANDS]
+    rows = rows + _misses(law.at(at) - scores, len(rows))
     laws = [fitted(at, row) for row in rows if np.isfinite(row).all()]
     promises = []
     for images in (times * labelled for times in TIMES if times * labelled <= FURTHEST * sizes[-1]):
@@ -113,6 +114,17 @@ def continued(
         low, high = percentiles(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
         promises.append(Promise(images - labelled, gain, min(low, gain), max(high, gain)))
     return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises))
+
+
+def _misses(residuals: np.ndarray, resamples: int) -> np.ndarray:
+    """Return what to add to each resample for what the law misses: its residuals with random signs.
+
+    A score is one of some training sets, and others of that size would give another; the residuals tell by how much.
+    """
+    rng = np.random.Generator(np.random.PCG64(0))
+    size = (resamples, len(residuals))
+    freedom = len(residuals) / max(1, len(residuals) - 2)  # a law takes two degrees of freedom, and a part of a third
+    return np.sqrt(freedom) * rng.choice(residuals, size) * rng.choice([-1.0, 1.0], size)
 
 
 def _problem(sizes: np.ndarray, values: np.ndarray, law: Law, replicates: Sequence[np.ndarray], groups: int) -> str:
