@@ -65,8 +65,8 @@ def most_groups(groups: int) -> int:
 def groups_to_separate(difference: float, low: float, high: float, groups: int) -> int | None:
     """Return how many groups it takes, in all, until the interval of a difference leaves out 0, if the difference stays.
 
-    low, high: its interval with `groups` of them. Its half shrinks with the root of the number of groups, and as Student's t does.
-    None where `most_groups` would not do.
+    low, high: its interval with `groups` of them. Its half shrinks with the root of their number, and as Student's t does. None
+    where `most_groups` would not do.
     """
     numbers = np.arange(groups, most_groups(groups) + 1)
     half = (high - low) / 2 * np.sqrt(groups / numbers) * student(numbers) / student(groups)

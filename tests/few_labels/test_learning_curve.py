@@ -50,6 +50,12 @@ def test_the_band_is_wider_where_scores_are_less_sure_and_further_away():
     assert widths[0][0] < widths[1][0] and widths[1][0] < widths[1][1]
 
 
+def test_the_band_is_wider_where_the_law_misses_scores():
+    law = Law(60, 40, 0.5).at(np.array(SIZES))
+    exact, jagged = curve(law, noise=0.3), curve(law + np.array([0.4, -0.4, 0.4, -0.4]), noise=0.3)
+    assert jagged.promises[0].high - jagged.promises[0].low > 1.2 * (exact.promises[0].high - exact.promises[0].low)
+
+
 def test_nothing_is_said_beyond_four_times_the_images_that_were_trained_on():
     """Two folds of 30 images train on 15: 60 images are four times as many, 90 are not looked at."""
     found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 8, 15])), noise=0.05, sizes=[2, 4, 8, 15])
