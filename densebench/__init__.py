@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from densebench.datasets.dataset import Dataset
     from densebench.evaluation.probe import Probe
     from densebench.evaluation.run import evaluate, iter_evaluate
+    from densebench.few_labels.choosing import choose
     from densebench.few_labels.segmenting import iter_segment, segment
     from densebench.look.looking import look
     from densebench.results.leaderboard import leaderboard
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Backbone", "Dataset", "Probe", "Result", "__version__", "evaluate", "iter_evaluate", "iter_segment", "leaderboard",
-    "load_backbone", "load_dataset", "look", "merge", "segment", "train",
+    "Backbone", "Dataset", "Probe", "Result", "__version__", "choose", "evaluate", "iter_evaluate", "iter_segment",
+    "leaderboard", "load_backbone", "load_dataset", "look", "merge", "segment", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "Dataset": "densebench.datasets.dataset",
     "Probe": "densebench.evaluation.probe",
     "Result": "densebench.results.result",
+    "choose": "densebench.few_labels.choosing",
     "evaluate": "densebench.evaluation.run",
     "iter_evaluate": "densebench.evaluation.run",
     "iter_segment": "densebench.few_labels.segmenting",

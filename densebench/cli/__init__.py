@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from densebench.cli import cache, data, demo, doctor, ls, output, records
 from densebench.cli.check import check
+from densebench.cli.choose import choose
 from densebench.cli.completing import EntryCommand
 from densebench.cli.diff import diff
 from densebench.cli.eval import evaluate
@@ -59,6 +60,7 @@ NO_MEMORY = "the memory does not suffice; finished work is saved. Give smaller s
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command("pretrain", cls=EntryCommand, context_settings=OPEN)(pretrain)
 app.command("eval", cls=EntryCommand, context_settings=OPEN)(evaluate)
+app.command("choose")(choose)
 app.command("run")(run)
 app.command("look")(look)
 app.command("leaderboard", cls=OptionalFile)(leaderboard)

@@ -1,0 +1,121 @@
+"""What follows from the tallies of a cross-validation: standings, learning curves, the sentence and the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from densebench.errors import UserError
+from densebench.evaluation.plan import Plan
+from densebench.features.cost import Cost
+from densebench.few_labels.choice import Choice
+from densebench.few_labels.comparison import Comparison, compared
+from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
+from densebench.few_labels.groups import Groups, suggested_pattern
+from densebench.few_labels.learning_curve import Curve, continued, of_repetitions
+from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
+from densebench.few_labels.recommendation import recommendation
+from densebench.processes import describe, resolve_device
+from densebench.results.result import Failure
+
+
+@dataclass
+class Scored:
+    """What was measured: the tallies of each protocol by backbone, costs, and what failed."""
+
+    tallies: list[dict[str, Tallies]]
+    costs: dict[str, Cost]
+    failures: list[Failure]
+
+
+def concluded(
+    plans: Sequence[Plan],
+    validation: CrossValidation,
+    grouped: Groups,
+    scored: Scored,
+    image_size: int | None,
+    command: str,
+) -> Choice:
+    """Return the result. image_size: as it was wanted, None for the usual one. Raises UserError as `comparable_classes` does."""
+    data, group = validation.dataset, grouped.of_image
+    kept, left_out = comparable_classes(next(iter(scored.tallies[0].values())).whole, group, data.classes)
+    comparisons = []
+    for plan, tallies in zip(plans, scored.tallies, strict=True):
+        rows = {name: tally.whole[:, :, kept] for name, tally in tallies.items()}
+        chance = most_frequent(next(iter(rows.values())), validation.folds)
+        names = tuple(data.classes[i] for i in kept)
+        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names, validation.seed))
+    curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
+    sentence = recommendation(
+        comparisons,
+        {name: cost.images_per_second for name, cost in scored.costs.items()},
+        [failure.backbone for failure in scored.failures],
+    )
+    return Choice(
+        dataset=data.name,
+        title=data.title or data.name,
+        images=len(validation.items),
+        groups=grouped.count,
+        folds=len(np.unique(validation.folds)),
+        size=f"{image_size or data.image_size_hint} px",
+        device=describe(resolve_device(plans[0].evaluator.device)),
+        comparisons=tuple(comparisons),
+        costs=scored.costs,
+        curves=curves,
+        sentence=sentence,
+        notes=tuple(_notes(validation, grouped, left_out, comparisons)),
+        failures=tuple(scored.failures),
+        command=command,
+    )
+
+
+def comparable_classes(tally: np.ndarray, group: np.ndarray, classes: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return the classes that at least two groups show, as indices, and the names of those that one group alone shows.
+
+    A class of one group can be learned or tested, never both. Raises UserError where fewer than two classes are left.
+    """
+    shown = (by_group(tally, group)[:, 1, : len(classes)] > 0).sum(0)
+    kept = np.flatnonzero(shown >= 2).tolist()
+    if len(kept) < 2:
+        raise UserError(
+            f"{len(kept)} of {len(classes)} classes are in two or more of the {len(group)} labelled images (those that belong "
+            "together count once); a comparison takes two classes: label more images"
+        )
+    return kept, [classes[i] for i in np.flatnonzero(shown == 1).tolist()]
+
+
+def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation: CrossValidation) -> Curve:
+    """Return the learning curve of a backbone by the protocol that decides."""
+    groups = int(group.max()) + 1
+    times = draws(groups, seed=validation.seed)
+    size = min(int((validation.folds != fold).sum()) for fold in np.unique(validation.folds))
+    by_size = {**tallies.smaller, size: [tallies.whole]}
+    values, drawn = [], []
+    for each in by_size.values():
+        rows = [by_group(tally[:, :, kept], group) for tally in each]
+        values.append(float(np.mean([mean_iou(row.sum(0)) for row in rows])))
+        drawn.append(of_repetitions(np.stack([replicates(row, times) for row in rows]), validation.seed))
+    return continued(list(by_size), values, drawn, groups, len(group))
+
+
+def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
+    """Return what a reader must know of these numbers."""
+    count = len(np.unique(validation.folds))
+    decides = f"{comparisons[0].protocol} decides" if len(comparisons) > 1 else ""
+    notes = [
+        f"Every image is predicted once, by a model of the {count} that has not seen it; mIoU is that of all pixels together"
+        + (f"; {decides}." if decides else "."),
+        "Intervals hold for the choice of images (95 %, paired, jackknife over images), not for other training images; they are "
+        "not widened for the number of backbones.",
+        "These numbers rank backbones on these images; they are no records, and compare with no table.",
+    ]
+    if grouped.rule:
+        notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
+    elif told := suggested_pattern(validation.items):
+        notes.append(f"{told[0].upper()}{told[1:]}.")
+    if left_out:
+        what = f"{', '.join(left_out)}: shown by one image or group alone, and left out of the mean"
+        notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")
+    return notes
