@@ -91,9 +91,12 @@ class Tracks:
     sheets: dict[str, tuple[Image.Image, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Look:
-    """Everything that a look shows. queries: for each picture, rows and columns of its query patches as shares of its sides."""
+    """Everything that a look shows. queries: for each picture, rows and columns of its query patches as shares of its sides.
+
+    Printed, it is the table of its backbones; so it is in a notebook.
+    """
 
     title: str
     pictures: tuple[Picture, ...]
@@ -104,6 +107,19 @@ class Look:
     notes: tuple[str, ...] = ()
     size: str = ""
     """How pictures were resized for the backbones, in words such as "224 px square"."""
+
+    def __repr__(self) -> str:
+        return f"Look({self.title!r}: {len(self.pictures)} pictures, {len(self.backbones)} backbones)"
+
+    def __str__(self) -> str:
+        from densebench.look.table import plain
+
+        return plain(self)
+
+    def _repr_html_(self) -> str:
+        from densebench.look.table import html
+
+        return html(self)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the page (index.html, which needs no other file) and its maps as PNGs to a folder, and return their paths.

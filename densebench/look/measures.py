@@ -40,8 +40,8 @@ DISCRIMINANT = (
     "patches as its classes. Noise and mere position count little."
 )
 POSITION = (
-    "How much of where a patch lies (row and column) a linear map reads from its features, on pictures that it was not fitted on: "
-    "R², 1 is all. High means that features say where rather than what."
+    "How much of where a patch lies (row and column) a linear map reads from its features, on pictures that it was not fitted "
+    "on: R², 1 is all. High means that features say where rather than what."
 )
 OUTLIERS = (
     "The share of patches whose tokens are far longer than the others: artefacts where a ViT keeps facts about the whole picture."
@@ -60,10 +60,15 @@ def facts(backbone: Backbone, per_second: float, one_pass: Counted) -> dict[str,
         "width": str(backbone.dim),
         "stride": f"{backbone.stride} px",
         "parameters": f"{backbone.params / 1e6:.1f} M" if backbone.params >= 1e5 else f"{backbone.params:,}",
-        "GFLOP": f"{one_pass.flop / 1e9:.3g}",
-        "images/s": f"{per_second:.3g}",
-        "memory": f"{one_pass.memory / MIB:.3g} MiB",
+        "GFLOP": _short(one_pass.flop / 1e9),
+        "images/s": _short(per_second),
+        "memory": f"{_short(one_pass.memory / MIB)} MiB",
     }
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits, or all of those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def about_costs(device: torch.device) -> str:

@@ -16,13 +16,16 @@ from densebench.look.maps import patch
 
 CELLS = 16
 """Rows and columns of places that a query may have."""
-APART = 0.25
+APART = 0.2
 """Of the sides: the distance that queries of one picture keep, where that is possible."""
+NEAR, MIDDLE = 4, 0.3
+"""Cells of the border that a cell is compared with, and how far from the middle (of the sides) places count less."""
 QUERIES = 3
 NEAREST = 5
 RULE = (
-    "Query patches: the centre of the picture, then the places whose colour differs most from its mean colour (Achanta et al., "
-    f"CVPR 2009), at least {APART:g} of its sides apart; the same places for every backbone. Nearest patches: of each other "
+    "Query patches: the centre of the picture, then the places whose colour is farthest from the colours along its border, where "
+    "mostly background lies (Wei et al., Geodesic Saliency Using Background Priors, ECCV 2012), the middle first, at least "
+    f"{APART:g} of the sides apart; the same places for every backbone. Nearest patches: of each other "
     f"picture the patch of greatest cosine similarity, the {NEAREST} best of these."
 )
 
@@ -33,9 +36,12 @@ Place = tuple[float, float]
 def query_places(image: Image.Image, count: int = QUERIES) -> tuple[Place, ...]:
     """Return the places of a picture's queries, the centre first; see RULE. A place is the centre of one of 16 x 16 cells."""
     cells = np.asarray(image.resize((CELLS, CELLS), Image.Resampling.BOX), dtype=np.float64)
-    salience = np.linalg.norm(cells - cells.mean((0, 1)), axis=2)
-    salience[[0, -1]], salience[:, [0, -1]] = 0, 0  # a patch at the edge shows half of what it is
     rows, columns = np.meshgrid(*[(np.arange(CELLS) + 0.5) / CELLS] * 2, indexing="ij")
+    border = np.ones((CELLS, CELLS), dtype=bool)
+    border[1:-1, 1:-1] = False
+    distances = np.sort(np.linalg.norm(cells[:, :, None] - cells[border], axis=3), axis=2)
+    salience = distances[..., :NEAR].mean(2) * np.exp(-((rows - 0.5) ** 2 + (columns - 0.5) ** 2) / (2 * MIDDLE**2))
+    salience[border] = 0  # a patch at the edge shows half of what it is
     places: list[Place] = [(0.5, 0.5)]
     while len(places) < count:
         distance = np.min([np.hypot(rows - row, columns - column) for row, column in places], axis=0)

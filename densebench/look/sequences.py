@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -67,5 +68,5 @@ def _in_steps(stems: Sequence[str]) -> bool:
     """Return whether names differ in their last number alone, which grows in equal steps."""
     found = [NUMBERED.match(stem) for stem in stems]
     parts = [(match[1], int(match[2])) for match in found if match]
-    steps = {after[1] - before[1] for before, after in zip(parts, parts[1:], strict=False)}
+    steps = {after[1] - before[1] for before, after in itertools.pairwise(parts)}
     return len(parts) == len(stems) and len({prefix for prefix, _ in parts}) == 1 and len(steps) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from densebench.console import one_line
@@ -75,6 +76,14 @@ def plain(look: Look) -> str:
     """Return the table as Markdown."""
     lines = [columns(look), ["---", *["---:"] * (len(columns(look)) - 1)], *rows(look)]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def html(look: Look) -> str:
+    """Return the table as HTML, with a line for each backbone that failed; names are escaped."""
+    cells = [("th", columns(look)), *(("td", row) for row in rows(look))]
+    lines = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line) for tag, line in cells]
+    failed = "".join(f"<p>{escape(problem)}</p>" for problem in problems(look))
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>{failed}"
 
 
 def tables(look: Look, width: int) -> Iterator[Table]:

@@ -57,6 +57,14 @@ def test_backbones_have_the_same_headings_and_figures(seen):
     assert (first.facts["stride"], second.facts["stride"], first.stride) == ("8 px", "16 px", 8)
 
 
+def test_it_shows_itself_as_a_table(seen):
+    assert repr(seen) == "Look('pictures': 4 pictures, 2 backbones)"
+    assert str(seen).splitlines()[2].startswith("| pixels:8 | 192 | 8 px |")
+    named = look(backbones=["pixels:8", "timm:no_such_model"], name=["<b>", "<i>"], count=1)
+    assert "<td>&lt;b&gt;</td>" in named._repr_html_()
+    assert "<p>&lt;i&gt;: " in named._repr_html_()
+
+
 def test_every_figure_has_a_sentence_and_a_source(seen):
     for figure in seen.backbones[0].figures:
         assert figure.text
@@ -167,7 +175,7 @@ def test_wrong_arguments_give_one_line(options, message):
 
 
 def test_the_package_is_called_like_the_function():
-    import densebench.look.looking  # noqa: PLC0415
+    import densebench.look.looking
 
     assert callable(densebench.look)
     assert densebench.look(in_memory(1), "pixels:8", image_size=32).title == "pictures"
