@@ -59,6 +59,7 @@
     marks.setAttribute("preserveAspectRatio", "none");
     marks.setAttribute("aria-hidden", "true");
     view.paths = [0, 1].map(() => marks.appendChild(document.createElementNS(SVG, "path")));
+    view.rings = [0, 1].map(() => marks.appendChild(document.createElementNS(SVG, "circle")));
     map.replaceChildren(view.canvas, marks);
     view.value = make("span", {className: "note value"});
     cell.querySelector("figcaption").append(view.value);
@@ -117,6 +118,11 @@
     view.context.putImageData(pixels, 0, 0);
     const outline = patch < 0 ? "" : `M${patch % width} ${Math.floor(patch / width)}h1v1h-1z`;
     for (const path of view.paths) path.setAttribute("d", outline);
+    for (const ring of view.rings) {
+      ring.setAttribute("cx", (view.best % width) + 0.5);
+      ring.setAttribute("cy", Math.floor(view.best / width) + 0.5);
+      ring.setAttribute("r", view.best < 0 ? 0 : 0.9);
+    }
     const range = stretched ? `, ${words(low)} to ${words(high)}` : "";
     view.value.textContent = view.best < 0 ? "" : `highest ${words(values[view.best])}${range}`;
     view.canvas.dataset.highest = view.best < 0 ? "" : values[view.best];
@@ -140,7 +146,7 @@
     ask();
   });
   probe.append(crop, text, make("label", {className: "small"}, own, " each backbone's own range of colours"));
-  probe.before(make("p", {className: "about", textContent: "Click any picture or map to choose another query patch, or go to a picture with Tab and move the patch with the arrow keys. The same patch is compared with every picture."}));
+  probe.before(make("p", {className: "about", textContent: "Click any picture or map to choose another query patch, or go to a picture with Tab and move the patch with the arrow keys. A ring marks the patch of each picture that is most like it."}));
   probe.hidden = false;
   section.classList.add("live");
 

@@ -1,5 +1,7 @@
 """The page of a look in a real browser: a query patch that is picked, with and without script."""
 
+from dataclasses import replace
+
 import looks
 import numpy as np
 import pytest
@@ -121,6 +123,41 @@ def test_arrow_keys_stop_at_the_edge(chromium, path):
         assert query(page) == "Query: row 5, column 12 of one.jpg"
 
 
+def test_each_backbone_takes_the_patch_of_its_own_grid(chromium, tmp_path, seen):
+    coarse = looks.look(backbones=("coarse",), grid=(3, 4), dims=60).backbones[0]
+    path = tmp_path / "page.html"
+    path.write_text(html_of(replace(seen, backbones=(seen.backbones[0], coarse), tracks=())), encoding="utf-8")
+    with chromium.page(path) as page:
+        canvases(page)
+        box = photo(page, 0).bounding_box()
+        photo(page, 0).click(position={"x": box["width"] * 0.95, "y": box["height"] * 0.6})
+        canvases(page)
+        marks = page.locator("#similarity .row").first.locator(".cells:not(.later) .marks path:first-child")
+        assert marks.evaluate_all("all => all.map(each => each.getAttribute('d'))") == ["M11 5h1v1h-1z", "M3 1h1v1h-1z"]
+
+
+def test_the_pointer_reads_the_cosine_of_every_backbone_at_its_place(chromium, path, seen):
+    with chromium.page(path) as page:
+        canvases(page)
+        box = photo(page, 1).bounding_box()
+        photo(page, 1).hover(position={"x": box["width"] * 0.4, "y": box["height"] * 0.2})
+        shown = page.locator("#similarity .row").nth(1).locator(".value").all_inner_texts()
+    for backbone, text in zip(seen.backbones, shown, strict=False):
+        grids = [view.grid for view in backbone.views]
+        one, other = grids[0][4, 6], grids[1][1, 4]
+        exact = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+        read = float(text.removeprefix("here ").replace("\N{MINUS SIGN}", "-"))
+        assert read == pytest.approx(exact, abs=packed(grids).error.largest + 0.0051)
+
+
+def test_colours_over_the_range_of_each_backbone_have_a_legend_of_their_own(chromium, path):
+    with chromium.page(path) as page:
+        before = canvases(page)
+        page.get_by_role("checkbox", name="own range").check()
+        assert canvases(page) != before
+        assert "lowest of a backbone" in page.locator("#similarity .scales").inner_text()
+
+
 def test_without_script_static_maps_of_all_queries_are_there(chromium, path, seen):
     with chromium.page(path, script=False) as page:
         maps = page.locator("#similarity .map img")
@@ -166,6 +203,14 @@ def test_names_of_200_letters_and_with_tags_break_nothing(chromium, tmp_path, wi
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert chromium.violations(page) == []
         assert HOSTILE in query(page)
+
+
+def test_a_panorama_has_room_for_its_height(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(html_of(looks.look(BACKBONES, BACKBONES, grid=(4, 40), size=(1600, 160))), encoding="utf-8")
+    with chromium.page(path) as page:
+        heights = page.locator("section.kind .wide .map img").evaluate_all("all => all.map(each => each.clientHeight)")
+        assert min(filter(None, heights)) > 60
 
 
 def test_a_dozen_pictures_and_four_backbones_stay_below_five_megabytes(chromium, tmp_path):
