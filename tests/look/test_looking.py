@@ -131,7 +131,8 @@ def test_where_all_backbones_fail_the_first_error_is_raised():
 def test_two_backbones_of_the_same_name_are_told_apart():
     assert told_apart(["a", "a", "b", "a"]) == ["a", "a (2)", "b", "a (3)"]
     assert told_apart(["a (2)", "a", "a"]) == ["a (2)", "a", "a (3)"]
-    assert [each.name for each in look(backbones=["pixels:8"] * 2, name=["<b>", "<b>"], count=1, image_size=32).backbones] == ["<b>", "<b> (2)"]
+    same = look(backbones=["pixels:8"] * 2, name=["<b>", "<b>"], count=1, image_size=32)
+    assert [each.name for each in same.backbones] == ["<b>", "<b> (2)"]
 
 
 def test_a_video_is_followed(tmp_path):
