@@ -36,7 +36,7 @@ class Settings:
     def size(self) -> str:
         """How pictures are resized, in words."""
         side = self.image_size
-        return f"about {side} x {side} pixels in all, aspect kept, each side a multiple of the backbone's stride"
+        return f"as many pixels as {side} x {side} px, aspect kept, each side a multiple of the backbone's stride"
 
 
 def checked(count: int, seed: int, image_size: int, clusters: int, foreground: bool, device: str) -> Settings:

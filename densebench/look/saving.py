@@ -60,7 +60,7 @@ def _of_maps(look: Look, shown: Sequence[Seen], kind: Kind, width: int) -> list[
         for seen, draw in zip(shown, draws, strict=True):
             view = seen.views[index]
             if kind.name == "attention" and view.attention is None:
-                parts.append(_words("no class token", size))
+                parts.append(_words("no class token", (max(size[0], NARROWEST), size[1])))
                 continue
             part = _on_white(draw(view)).resize(size, Image.Resampling.NEAREST)
             parts.append(_outlined(part, view) if kind.name == "norms" else part)

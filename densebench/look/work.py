@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import traceback
+import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
+from densebench.backbones.backbone import Backbone
 from densebench.console import notice, one_line, warn
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.evaluation.plan import Requested
@@ -37,6 +39,8 @@ class Work:
     clusters: Maps | None = None
     regions: dict[str, Maps] = field(default_factory=dict)
     sheets: list[dict[str, tuple[Image.Image, ...]]] = field(default_factory=list)
+    before: Callable[[], Backbone | None] = lambda: None
+    """Returns the backbone before, if it still takes memory."""
 
     def all(self, requested: Sequence[Requested]) -> tuple[Seen, ...]:
         """Return what each backbone makes of the pictures. Raises the first error where all of them fail."""
@@ -60,13 +64,15 @@ class Work:
             found = {}
             warn(f"look: {requested.label}: {seen.problem}")
         self.sheets.append(found)
-        gc.collect()  # the model of this backbone, before the next one is loaded
         return seen
 
     def _looked(self, requested: Requested, found: dict[str, tuple[Image.Image, ...]]) -> Seen:
         settings, images = self.settings, [picture.image for picture in self.pictures]
         notice(f"look: {one_line(requested.label)}")
+        if self.before() is not None:
+            gc.collect()  # two large backbones at a time may be too many
         backbone = requested.load()
+        self.before = weakref.ref(backbone)
         through = passed(backbone, images, settings.image_size, settings.device)
         one_pass = counted(backbone, images[0], settings.image_size, settings.device)
         costs = measures.facts(backbone, through.per_second, one_pass)

@@ -8,17 +8,17 @@ import pytest
 from command_line import Terminal, call
 from look_pictures import folder_of
 
-SMALL = ("--image-size", 64, "--count", 2, "--clusters", 3, "--device", "cpu")
+SMALL = ("--image-size", 32, "--count", 2, "--clusters", 3, "--device", "cpu")
 
 
 def test_the_table_is_markdown_in_a_pipe_and_the_page_is_the_last_line(tmp_path):
     folder_of(tmp_path / "photos", 3)
-    done = call("look", "photos", "--backbone", "pixels:8", "--backbone", "pixels:16", *SMALL, folder=tmp_path)
+    done = call("look", "photos", "--backbone", "pixels:8", "--backbone", "pixels:4", *SMALL, folder=tmp_path)
     heading, _, first, second, page = done.out.splitlines()
     assert done.status == 0
     assert heading.startswith("| backbone | width | stride | parameters | GFLOP | images/s | memory | effective rank (RankMe) |")
     assert first.startswith("| pixels:8 |")
-    assert second.startswith("| pixels:16 |")
+    assert second.startswith("| pixels:4 |")
     assert page == "look/index.html"
     assert (tmp_path / "look" / "index.html").is_file()
     assert list((tmp_path / "look").glob("*.png"))

@@ -205,6 +205,14 @@ def test_names_of_200_letters_and_with_tags_break_nothing(chromium, tmp_path, wi
         assert HOSTILE in query(page)
 
 
+def test_a_panorama_has_room_for_its_height(chromium, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(html_of(looks.look(BACKBONES, BACKBONES, grid=(4, 40), size=(1600, 160))), encoding="utf-8")
+    with chromium.page(path) as page:
+        heights = page.locator("section.kind .wide .map img").evaluate_all("all => all.map(each => each.clientHeight)")
+        assert min(filter(None, heights)) > 60
+
+
 def test_a_dozen_pictures_and_four_backbones_stay_below_five_megabytes(chromium, tmp_path):
     names = tuple(f"photograph {number}.jpg" for number in range(12))
     seen = looks.look(names, ("a", "b", "c", "d"), grid=(32, 32), dims=384, size=(448, 448), tracks=False, heads=6)

@@ -35,7 +35,7 @@ class Broken(nn.Module):
 
 @pytest.fixture(scope="module")
 def seen():
-    return look(backbones=["pixels:8", "pixels:16"])
+    return look(backbones=["pixels:8", "pixels:4"])
 
 
 def test_everything_is_seen_of_every_picture(seen):
@@ -54,7 +54,7 @@ def test_backbones_have_the_same_headings_and_figures(seen):
     first, second = seen.backbones
     assert list(first.facts) == list(second.facts)
     assert [figure.name for figure in first.figures] == [figure.name for figure in second.figures]
-    assert (first.facts["stride"], second.facts["stride"], first.stride) == ("8 px", "16 px", 8)
+    assert (first.facts["stride"], second.facts["stride"], first.stride) == ("8 px", "4 px", 8)
 
 
 def test_it_shows_itself_as_a_table(seen):
@@ -73,7 +73,7 @@ def test_every_figure_has_a_sentence_and_a_source(seen):
 
 
 def test_the_same_call_sees_the_same(seen):
-    again = look(backbones=["pixels:8", "pixels:16"])
+    again = look(backbones=["pixels:8", "pixels:4"])
     for one, other in zip(seen.backbones, again.backbones, strict=True):
         assert one.figures == other.figures
         for a, b in zip(one.views, other.views, strict=True):
@@ -89,7 +89,7 @@ def test_a_backbone_is_seen_alike_whoever_is_seen_beside_it(seen):
 
 
 def test_clusters_of_a_later_backbone_are_numbered_as_those_of_the_first():
-    first, second = look(backbones=["pixels:8", "pixels:8"], clusters=4, seed=1).backbones
+    first, second = look(backbones=["pixels:8", "pixels:8"], clusters=4, seed=1, count=2).backbones
     assert all((a.clusters == b.clusters).all() for a, b in zip(first.views, second.views, strict=True))
 
 
@@ -131,7 +131,8 @@ def test_where_all_backbones_fail_the_first_error_is_raised():
 def test_two_backbones_of_the_same_name_are_told_apart():
     assert told_apart(["a", "a", "b", "a"]) == ["a", "a (2)", "b", "a (3)"]
     assert told_apart(["a (2)", "a", "a"]) == ["a (2)", "a", "a (3)"]
-    assert [each.name for each in look(backbones=["pixels:8"] * 2, name=["<b>", "<b>"]).backbones] == ["<b>", "<b> (2)"]
+    same = look(backbones=["pixels:8"] * 2, name=["<b>", "<b>"], count=1, image_size=32)
+    assert [each.name for each in same.backbones] == ["<b>", "<b> (2)"]
 
 
 def test_a_video_is_followed(tmp_path):
