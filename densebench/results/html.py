@@ -57,8 +57,12 @@ def addresses(folders: Sequence[Path], page: str | Path | None) -> dict[str, str
 
 
 def _sorted(names: Iterable[str]) -> list[str]:
-    """Return the different names, those of numbers in the order of the numbers."""
-    return sorted(set(names), key=lambda name: ([part.zfill(9) for part in re.split(r"(\d+)", name.casefold())], name))
+    """Return the different names; those that differ in a number stand in the order of the numbers."""
+
+    def key(name: str) -> list[str]:
+        return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", name.casefold())]
+
+    return sorted(sorted(set(names)), key=key)
 
 
 def _blocks(section: Section, taken: set[str]) -> Blocks:

@@ -133,6 +133,14 @@ def test_a_leaderboard_knows_what_lies_beside_its_file(tmp_path):
     assert f"records/{record.id}.json" not in Page(board.render("html")).of("href")
 
 
+def test_choices_stand_in_the_order_of_their_numbers():
+    cells = pd.DataFrame({"backbone": ["vit 10", "CroC", "vit 9", "a long name"], "1/1": ["1", "2", "3", "4"]})
+    shown = one(Table("a table", cells, cells.map(lambda _: False), identities=("a", "b", "c", "d")))
+    assert [each["value"] for each in shown.tags("input") if each.get("name") == "backbone"] == [
+        "a long name", "CroC", "vit 9", "vit 10",
+    ]  # fmt: skip
+
+
 def test_many_notes_are_folded():
     shown = one(measured())
     assert ("summary", "3 more notes") in shown.texts
