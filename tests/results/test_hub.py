@@ -234,7 +234,8 @@ def test_a_wrong_name_is_one_line(spec):
 def test_the_commands(hub, tmp_path):
     write(tmp_path / "results", "one", ONE)
     planned = call("push", "hf:lab/scores", "--dry-run", folder=tmp_path)
-    assert planned.status == 0 and re.search(r"5 files \(0\.0\d MB\) to send, 0 are there already; nothing was sent\n$", planned.out)
+    said = r"5 files \(0\.0\d MB\) to send, 0 are there already; nothing was sent\n$"
+    assert planned.status == 0 and re.search(said, planned.out)
     assert "README.md" in planned.out and hub.repositories == {}
     assert call("push", "hf:lab/scores", "--private", folder=tmp_path).out.startswith("hf:lab/scores: 5 files")
     assert hub.private == {"lab/scores"}
