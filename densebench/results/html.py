@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from densebench.pages.page import render
@@ -56,8 +56,9 @@ def addresses(folders: Sequence[Path], page: str | Path | None) -> dict[str, str
     return found
 
 
-def _sorted(names: Any) -> list[str]:
-    return sorted(set(names), key=lambda name: (name.casefold(), name))
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Return the different names, those of numbers in the order of the numbers."""
+    return sorted(set(names), key=lambda name: ([part.zfill(9) for part in re.split(r"(\d+)", name.casefold())], name))
 
 
 def _blocks(section: Section, taken: set[str]) -> Blocks:

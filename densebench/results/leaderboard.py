@@ -203,7 +203,7 @@ def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
         "size": _size(row),
         "score": f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}",
         "±": _spread(shown),
-        "mind": "; ".join(filter(None, (row.remark, coverage.WARNING if row.partial else ""))),
+        "note": "; ".join(filter(None, (row.remark, coverage.WARNING if row.partial else ""))),
         "group": str(row.group),
     }
     title = f"{row.protocol}/{row.preset} on {row.dataset} {row.split}, {_size(row)}"

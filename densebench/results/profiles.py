@@ -77,7 +77,7 @@ def _about(dataset: str, split: str, rows: pd.DataFrame, alike: dict[str, bool])
         "data set": f"{dataset} {split}",
         "images": first.coverage if rows.coverage.nunique() == 1 else "parts of the splits" if rows.partial.any() else "",
         "score": f"headline{unit} of each protocol",
-        "mind": "; ".join([f"compare within a column only; {ORDER}", *([WARNING] if rows.partial.all() else [])]),
+        "note": "; ".join([f"compare within a column only; {ORDER}", *([WARNING] if rows.partial.all() else [])]),
     }
     protocols = tuple(dict.fromkeys(rows.protocol + "/" + rows.preset))
     stated = tuple((name, value) for name, value in facts.items() if value)
