@@ -17,7 +17,7 @@ from densebench.results.tables import GalleryRow
 
 IMAGES, BACKBONES = 4, 6  # of a group at most
 WIDEST = 640  # px of a picture
-ROOM = 3_000_000  # bytes of a page for its pictures, of the 5 MB that a page may have
+PAGE = 4_700_000  # bytes of a page: its pictures have what the rest leaves, and there is room for their names and legends
 
 
 @dataclass
@@ -30,18 +30,18 @@ class Gallery:
     note: str = ""
 
 
-def galleries(groups: Sequence[Sequence[tuple[str, str]]], folders: Sequence[Path]) -> list[Gallery]:
+def galleries(groups: Sequence[Sequence[tuple[str, str]]], folders: Sequence[Path], room: int = PAGE) -> list[Gallery]:
     """Return the pictures of each group, whose backbones and records are given, the best first.
 
     A group with pictures has an equal share of what room is left. folders: results folders; of a record, the pictures are those
-    of the first folder that has any.
+    of the first folder that has any. room: bytes for all of them.
     """
     found = [{name: pictures for name, record in group if (pictures := _pictures(record, folders))} for group in groups]
-    left, room = sum(map(bool, found)), ROOM
+    left = sum(map(bool, found))
     result = []
-    for pictures in found:
-        result.append(_gallery(pictures, room // left) if pictures else Gallery())
-        left -= bool(pictures)
+    for of_group in found:
+        result.append(_gallery(of_group, room // left) if of_group else Gallery())
+        left -= bool(of_group)
         room -= result[-1].size
     return result
 
@@ -59,19 +59,29 @@ def _gallery(pictures: dict[str, dict[str, Path]], room: int) -> Gallery:
     images = sorted(counts, key=lambda image: (-counts[image], image))
     result = Gallery()
     for image in images[:IMAGES]:
-        row = GalleryRow(one_line(image))
-        for name, of_images in shown.items():
-            for opened in _opened(of_images.get(image)):
-                seen, legend = said_of(opened)
-                result.legend = result.legend or legend
-                content = source(opened, widest=WIDEST)
-                if result.size + len(content) <= room:
-                    result.size += len(content)
-                    row.pictures.append((name, content, f"{name}: {seen or 'picture'} of {one_line(image)}"))
-        if row.pictures:
+        row, legend, is_whole = _row(image, shown, room - result.size)
+        result.legend = result.legend or legend
+        if row.pictures and (is_whole or not result.rows):  # what is not whole compares little: only the first row may be such
             result.rows.append(row)
+            result.size += sum(len(content) for _, content, _ in row.pictures)
+        if not is_whole:
+            break
     result.note = _note(pictures, result, len({image for of_images in pictures.values() for image in of_images}))
     return result
+
+
+def _row(image: str, shown: dict[str, dict[str, Path]], room: int) -> tuple[GalleryRow, list[tuple[str, str]], bool]:
+    """Return the pictures of an image that fit into `room` bytes, what their colours mean, and whether all of them do."""
+    row, legend = GalleryRow(one_line(image)), list[tuple[str, str]]()
+    for name, of_images in shown.items():
+        for opened in _opened(of_images.get(image)):
+            seen, said = said_of(opened)
+            legend = legend or said
+            content = source(opened, widest=WIDEST)
+            if (room := room - len(content)) < 0:
+                return row, legend, False
+            row.pictures.append((name, content, f"{name}: {seen or 'picture'} of {row.image}"))
+    return row, legend, True
 
 
 def _opened(path: Path | None) -> Iterator[Image.Image]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from densebench.options import PATH, SWITCH, check_types
 from densebench.results import charts, tradeoff
 from densebench.results.against import against as set_against
 from densebench.results.choosing import folders, listed, read
 from densebench.results.curves import LABELS, averages, several, tick
-from densebench.results.gallery import Gallery, galleries
+from densebench.results.gallery import PAGE, Gallery, galleries
 from densebench.results.html import addresses, page
 from densebench.results.leaderboard import beside_published, of_scores, scores_of
 from densebench.results.ranking import best_of
@@ -45,7 +46,7 @@ def report(
     scores = scores_of(records, where, costs=True)
     board = of_scores(scores, {record["id"]: record for record in records}, where, costs=True)
     board = beside_published(board, published) if published else board
-    sections = list(_sections(board, where))
+    sections = list(_sections(board))
     summary = f"{scores.record.nunique()} records of {scores.digest.nunique()} sets of weights on {len(sections)} data sets."
     file = None if isinstance(published, bool) else published
     for reference in [against] if isinstance(against, str) else listed("tables of papers", against):
@@ -53,34 +54,42 @@ def report(
         sections.append(Section(f"{reference} beside measured", list(map(Block, tables))))
     if board.published_tables:
         sections.append(Section("published", list(map(Block, board.published_tables))))
-    return page("densebench report", f"{summary} {COMPARE}", sections, addresses(where, beside))
+    write = partial(page, "densebench report", f"{summary} {COMPARE}", addresses=addresses(where, beside))
+    return write(_with_pictures(sections, where, PAGE - len(write(sections).encode())))
 
 
-def _sections(board: Leaderboard, results: Sequence[Path]) -> Iterator[Section]:
+def _with_pictures(sections: Sequence[Section], results: Sequence[Path], room: int) -> list[Section]:
+    """Return the sections with the pictures of their records, which may take `room` bytes."""
+    blocks = [block for section in sections for block in section.blocks]
+    found = iter(galleries([list(zip(*_rows(block.table), strict=True)) for block in blocks], results, room))
+    return [replace(section, blocks=[_illustrated(block, next(found)) for block in section.blocks]) for section in sections]
+
+
+def _rows(table: Table) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the backbones and the records of a table whose rows are of a record each."""
+    return (list(table.cells.backbone), table.records) if table.records else ((), ())
+
+
+def _illustrated(block: Block, pictures: Gallery) -> Block:
+    return replace(block, legend=pictures.legend, gallery=pictures.rows, gallery_note=pictures.note)
+
+
+def _sections(board: Leaderboard) -> Iterator[Section]:
     by_group = {table.of: table for table in board.tables}
-    pictures = dict(zip(by_group, galleries([_rows(table) for table in by_group.values()], results), strict=True))
     for (dataset, split), scores in board.scores.groupby(["dataset", "split"], sort=True):
         profiles = [Block(table) for table in board.profiles if table.of == f"{dataset} {split}"]
         groups = scores.groupby("group", sort=True)
-        blocks = [_block(by_group[name], rows, pictures[name]) for name, rows in groups if name in by_group]
+        blocks = [_block(by_group[name], rows) for name, rows in groups if name in by_group]
         yield Section(f"{dataset} {split}", [*profiles, *blocks])
 
 
-def _rows(table: Table) -> list[tuple[str, str]]:
-    """Return the backbone and the record of each row."""
-    return list(zip(table.cells.backbone, table.records, strict=True))
-
-
-def _block(table: Table, rows: pd.DataFrame, pictures: Gallery) -> Block:
+def _block(table: Table, rows: pd.DataFrame) -> Block:
     shown = rows[rows.headline]
     shown = shown.assign(name=shown.label)
-    plots = [*_curves(shown), *tradeoff.plots(table, shown)]
-    return Block(
-        table, classes=_classes(shown), plots=plots, legend=pictures.legend, gallery=pictures.rows, gallery_note=pictures.note
-    )
+    return Block(table, classes=_classes(shown), plots=[*_curves(shown), *tradeoff.plots(table, shown)])
 
 
-def _curves(shown: pd.DataFrame) -> Iterator[tuple[str, Markup, str]]:
+def _curves(shown: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
     """Yield a plot over the fraction or over K, with its title and caption; nothing where there is one point."""
     axis = next((axis for axis in several(shown) if axis in LABELS), None)
     if axis is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pandas as pd
-from markupsafe import Markup
 
 from densebench.results.charts import Spot, scatter
 from densebench.results.score import SIGNS, in_unit
@@ -15,10 +14,11 @@ INTERVAL = "95 % at "
 """How the heading of the column of intervals begins; the column that ranks go by follows."""
 FEWEST = 2  # backbones of a plot
 DEVICES = 2  # plots of devices at most: those with the most backbones
+NAMED = 10  # backbones on the front that a caption names at most
 WIDE = 5  # an axis whose ends differ by more than this factor goes by factors
 
 
-def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, Markup, str]]:
+def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Return of each plot its title, itself, and a caption that says what is seen.
 
     table: that of a group. shown: its headline scores with costs. Images per second compare on one device only, so each device
@@ -52,7 +52,7 @@ def _axes(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield sized.assign(cost=sized.params.astype(float) / 1e6, less=True, along="parameters in millions", remark=remark)
 
 
-def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str]:
+def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, str, str]:
     first = rows.iloc[0]
     front = on_front((-1 if first.less else 1) * rows.cost, SIGNS[direction] * rows.value)
     spots = [
@@ -60,7 +60,7 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str
         for row, is_front in zip(rows.itertuples(), front, strict=True)
     ]
     factors = rows.cost.max() > WIDE * rows.cost.min()
-    best = "; ".join(spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x))
+    best = _some([spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x)])
     seen = f"{up} over {first.along} of {len(spots)} backbones. On the front: {best}"
     plot, unnamed = scatter(spots, first.along, up, seen, factors=factors)
     caption = (
@@ -70,6 +70,10 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, Markup, str
     if unnamed:
         caption += f" There was no room for {unnamed} of the names: they show where the pointer rests on a point."
     return f"Quality against {'parameters' if first.less else 'speed'}", plot, caption
+
+
+def _some(names: list[str]) -> str:
+    return "; ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def on_front(*gains: pd.Series) -> list[bool]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 from tiers import late
 
 from densebench.evaluation.protocol import shown_in_pictures
 from densebench.evaluation.run import evaluate
+from densebench.pictures.canvas import said_of
 
 FAST = {"limit": 8, "workers": "0", "image_size": "64"}
 PROTOCOLS = {
@@ -40,6 +42,19 @@ def test_a_finished_record_is_drawn_and_its_scores_stay(run, protocol, capfd):
     assert again["scores"] == scored["scores"] and again["status"] == "complete"
     assert len(drawn) >= 2
     assert again["run"]["started"] == scored["run"]["started"]  # no score was made anew
+
+
+def test_pictures_say_what_they_show_and_what_their_colours_mean(run, tmp_path):
+    _, drawn = run("incontext", visualise="1")
+    [folder] = (tmp_path / "results" / "pictures").iterdir()
+    said = {}
+    for name in drawn:
+        with Image.open(folder / name) as picture:
+            said[name] = said_of(picture)
+    [(seen, legend)] = [each for name, each in said.items() if "neighbours" not in name]
+    assert seen == "image, truth, prediction"
+    assert len(legend) == 9 and legend[-1][0] == "not scored"
+    assert all(seen for seen, _ in said.values())
 
 
 @pytest.mark.parametrize("protocol", late(PROTOCOLS, "incontext"))
