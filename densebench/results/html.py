@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from densebench.pages.page import render
@@ -33,9 +33,10 @@ def page(title: str, summary: str, sections: Sequence[Section], addresses: Mappi
         ("backbone", "Backbones", _sorted(row.name for table in every for row in table.rows if row.backbone)),
     ]
     costs = any(column.cost for table in every for column in table.columns)
+    places = {table.table.of: table for table in every if table.table.records}
     return render(
         "page.html", room="densebench.results", title=title, summary=summary, sections=blocks, filters=filters, costs=costs,
-        addresses=addresses or {}, colours=_colours, is_markup=lambda text: hasattr(text, "__html__"),
+        addresses=addresses or {}, places=places, colours=_colours, is_markup=lambda text: hasattr(text, "__html__"),
     )  # fmt: skip
 
 
@@ -56,8 +57,13 @@ def addresses(folders: Sequence[Path], page: str | Path | None) -> dict[str, str
     return found
 
 
-def _sorted(names: Any) -> list[str]:
-    return sorted(set(names), key=lambda name: (name.casefold(), name))
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Return the different names; those that differ in a number stand in the order of the numbers."""
+
+    def key(name: str) -> list[str]:
+        return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", name.casefold())]
+
+    return sorted(sorted(set(names)), key=key)
 
 
 def _blocks(section: Section, taken: set[str]) -> Blocks:

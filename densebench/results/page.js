@@ -105,7 +105,8 @@
       return;
     }
     clearTimeout(waiting);
-    waiting = setTimeout(update, event.target.name === "search" ? 150 : 0);
+    if (event.target.name === "search") waiting = setTimeout(update, 150);
+    else update();
   });
   form.addEventListener("submit", (event) => { event.preventDefault(); clearTimeout(waiting); update(); });
   form.addEventListener("reset", () => setTimeout(() => {
@@ -118,6 +119,13 @@
     const choice = event.key === "Escape" && event.target.closest(".choice[open]");
     if (choice) { choice.open = false; choice.querySelector("summary").focus(); }
   });
+  for (const choice of choices) {
+    choice.addEventListener("toggle", () => {
+      const list = choice.querySelector("fieldset");
+      list.style.left = "0";
+      list.style.left = `${Math.min(0, document.documentElement.clientWidth - list.getBoundingClientRect().right - 8)}px`;
+    });
+  }
   document.addEventListener("click", (event) => {
     for (const choice of choices) if (!choice.contains(event.target)) choice.open = false;
   });

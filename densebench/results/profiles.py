@@ -43,9 +43,11 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         texts, marks, numbers = (
             each.reset_index(drop=True).rename_axis(columns=None) for each in (cells, best, values.reindex(columns=cells.columns))
         )
-        caption = _caption(f"{dataset} {split}", rows, alike)
+        caption, sources = _caption(f"{dataset} {split}", rows, alike), tuple(dict.fromkeys(columns.group))
         about = _about(dataset, split, rows, alike)
-        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers, about=about))
+        tables.append(
+            Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers, about=about, sources=sources)
+        )
     return tables
 
 
@@ -77,7 +79,7 @@ def _about(dataset: str, split: str, rows: pd.DataFrame, alike: dict[str, bool])
         "data set": f"{dataset} {split}",
         "images": first.coverage if rows.coverage.nunique() == 1 else "parts of the splits" if rows.partial.any() else "",
         "score": f"headline{unit} of each protocol",
-        "mind": "; ".join([f"compare within a column only; {ORDER}", *([WARNING] if rows.partial.all() else [])]),
+        "note": "; ".join([f"compare within a column only; {ORDER}", *([WARNING] if rows.partial.all() else [])]),
     }
     protocols = tuple(dict.fromkeys(rows.protocol + "/" + rows.preset))
     stated = tuple((name, value) for name, value in facts.items() if value)

@@ -15,13 +15,14 @@ from densebench.pages.glossary import Term, term_of
 if TYPE_CHECKING:
     from densebench.results.tables import Table
 
-NAMES = ("backbone", "method", "class")  # the column that names a row: the first of these
+NAMES = ("backbone", "method", "class")  # the first column of these names a row
 WORDS = ("layer", "positions", "weights", "identity", "pretraining", "source", "note", "device", "data", "setting", *NAMES)
 DETAILS = ("width", "stride", "layer", "positions")
 """What is said of a backbone besides its name: columns that stand behind the scores."""
 WRAPPED = ("backbone", "method", "pretraining", "note", "setting", "class")
 """Columns whose cells may be broken into lines."""
 NUMBER = re.compile(r"[-+−]?\d")
+REST = re.compile(r" (± .*|\[[a-z,]+\])$")  # what may follow a number: its ±, or footnotes
 LOWER = re.compile("lower is better(?! for)")  # of all columns, not "for" one of several metrics
 COSTS = "cost columns"
 """The term of the glossary that explains columns of costs."""
@@ -33,8 +34,9 @@ SEVERAL = 4
 class Column:
     """A column on a page.
 
-    first: the direction in which a click sorts first. spreads: whether cells have a ± part. scale: the ends of what the intervals
-    that are drawn span. term: what explains the heading, at its first column only. backbone: whether the column is of a backbone.
+    first: the direction in which a click sorts first. spreads: whether something follows its numbers. scale: the ends of what the
+    intervals that are drawn span. term: what explains the heading, at its first column only. backbone: whether the column is of a
+    backbone.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text without the ± part, that part, the number to sort by, whether it is bold, and its interval as CSS."""
+    """A cell: its text, the ± or footnote after it, the number to sort by, whether it is bold, and its interval as CSS."""
 
     text: str
     rest: str = ""
@@ -95,7 +97,7 @@ class Shown:
 
     @property
     def spread(self) -> int:
-        """The characters of the longest ± part: all have this width, so that numbers stand below each other."""
+        """The characters of the longest text after a number: all have this width, so that numbers stand below each other."""
         return max((len(cell.rest) for row in self.rows for cell in row.cells), default=0)
 
     @property
@@ -145,7 +147,7 @@ def _anchor(of: str, taken: set[str]) -> str:
 
 def _columns(table: Table, texts: Mapping[str, list[str]], scales: Mapping[str, tuple[str, ...]]) -> list[Column]:
     """Return the columns that are not empty; what a backbone is and costs stands behind what was measured."""
-    names_rows = next((name for name in NAMES if name in texts), next(iter(texts), None))
+    names_rows = next((name for name in texts if name in NAMES), next(iter(texts), None))
     seen: set[Term | None] = set()
     columns = []
     for name, heading in zip(texts, table.headings(), strict=True):
@@ -156,7 +158,7 @@ def _columns(table: Table, texts: Mapping[str, list[str]], scales: Mapping[str, 
         term = None if backbone else term_of(heading)
         cost = term is not None and term.name == COSTS
         first = _first(table, name, cost) if numeric else "ascending"
-        spreads = numeric and any(" ± " in text for text in texts[name])
+        spreads = numeric and any(REST.search(text) for text in texts[name])
         explained = None if term in seen else term
         columns.append(Column(
             name, heading or name, numeric, first, cost, name == names_rows, spreads, scales.get(name, ()), explained, backbone,
@@ -188,11 +190,11 @@ def _rows(table: Table, texts: Mapping[str, list[str]], columns: Sequence[Column
 def _cells(table: Table, column: Column, texts: Sequence[str], bars: Sequence[str] | None) -> list[Cell]:
     numbers = table.values[column.name] if table.values is not None and column.name in table.values else pd.Series(dtype=float)
     values = ["" if pd.isna(number) else f"{number:.7g}" for number in numbers] or [""] * len(texts)
-    split = [text.partition(" ± ") if column.spreads else (text, "", "") for text in texts]
+    rests = [found[0] if column.spreads and (found := REST.search(text)) else "" for text in texts]
     best = table.best[column.name].tolist()
     return [
-        Cell(text, sign + spread, value, top, bar)
-        for (text, sign, spread), value, top, bar in zip(split, values, best, bars or [""] * len(texts), strict=True)
+        Cell(text.removesuffix(rest), rest, value, top, bar)
+        for text, rest, value, top, bar in zip(texts, rests, values, best, bars or [""] * len(texts), strict=True)
     ]
 
 

@@ -15,17 +15,10 @@ import pandas as pd
 from densebench.errors import unknown
 from densebench.results.html import addresses, notebook_html, page
 from densebench.results.terminal import Layout, fitted, terminal_width
+from densebench.results.texts import csv_text, latex_table, markdown_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
-
-TEX = str.maketrans({
-    "|": r"$|$",
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
-})  # fmt: skip
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes spreadsheets compute a cell
 
 COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
@@ -61,7 +54,8 @@ class Table:
     For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the command that
     makes the record again, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
     columns are sorted, with the rows and the names of columns of `cells`; NaN where there is none. intervals: of each row, `low`,
-    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts.
+    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts. sources: the
+    groups that the numbers of a profile are of, whose tables name their records.
     """
 
     caption: str
@@ -74,12 +68,13 @@ class Table:
     records: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     values: pd.DataFrame | None = None
     intervals: pd.DataFrame | None = None
     about: About | None = None
 
     def __str__(self) -> str:
-        return _markdown_table(self)
+        return markdown_table(self)
 
     def __repr__(self) -> str:
         return str(self)
@@ -275,17 +270,7 @@ def render(board: Leaderboard, format: str, beside: str | Path | None = None) ->
 
 
 def _markdown(board: Leaderboard) -> str:
-    return "\n\n".join(map(_markdown_table, board.all_tables))
-
-
-def _markdown_table(table: Table) -> str:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-    columns = list(table.cells.columns)
-    rows = [[f"**{cell}**" if top else cell for cell, top in zip(*row, strict=True)] for row in table.rows()]
-    lines = [f"**{table.caption}**", "", line(columns), line(["---"] * len(columns)), *map(line, rows)]
-    return "\n".join([*lines, *(text for note in table.notes for text in ("", note))])
+    return "\n\n".join(map(markdown_table, board.all_tables))
 
 
 def _csv(board: Leaderboard) -> str:
@@ -303,45 +288,8 @@ def _csv(board: Leaderboard) -> str:
     return csv_text(scores.set_index("source").reset_index())
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV without its index, in which no cell is a formula to a spreadsheet.
-
-    An apostrophe is put before texts and headings that begin with = + - @, a tab or a carriage return; numbers stay as they are.
-    """
-    columns = {name: pd.Series([_inert(cell) for cell in column], dtype=column.dtype) for name, column in frame.items()}
-    return pd.DataFrame(columns).rename(columns=_inert).to_csv(index=False)
-
-
-def _inert(cell: Any) -> Any:
-    """Return a cell, with an apostrophe before it if a spreadsheet would compute it."""
-    if not isinstance(cell, str):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}" if cell.startswith(FORMULAS) else cell
-    return cell
-
-
 def _latex(board: Leaderboard) -> str:
-    return "% \\usepackage{booktabs}\n" + "\n\n".join(map(_latex_table, board.all_tables))
-
-
-def _latex_table(table: Table) -> str:
-    def line(cells: list[str]) -> str:
-        return " & ".join(cells) + r" \\"
-
-    rows = [
-        line([rf"\textbf{{{cell.translate(TEX)}}}" if top else cell.translate(TEX) for cell, top in zip(*row, strict=True)])
-        for row in table.rows()
-    ]
-    over = [rf"\multicolumn{{{span}}}{{l}}{{{group.translate(TEX)}}}" for group, span in table.heads()]
-    head = line([name.translate(TEX) for name in table.headings()])
-    body = [r"\toprule", *([line(over)] if over else []), head, r"\midrule", *rows, r"\bottomrule"]
-    open_, close = rf"\begin{{tabular}}{{{'l' * len(table.cells.columns)}}}", r"\end{tabular}"
-    caption = rf"\caption{{{table.caption.translate(TEX)}}}"
-    notes = [rf"\par {note.translate(TEX)}" for note in table.notes]
-    return "\n".join([r"\begin{table}", caption, open_, *body, close, *notes, r"\end{table}"])
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(map(latex_table, board.all_tables))
 
 
 def _html(board: Leaderboard, beside: str | Path | None) -> str:

@@ -14,6 +14,7 @@ INTERVAL = "95 % at "
 """How the heading of the column of intervals begins; the column that ranks go by follows."""
 FEWEST = 2  # backbones of a plot
 DEVICES = 2  # plots of devices at most: those with the most backbones
+NAMED = 10  # backbones on the front that a caption names at most
 WIDE = 5  # an axis whose ends differ by more than this factor goes by factors
 
 
@@ -59,7 +60,7 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, str, str]:
         for row, is_front in zip(rows.itertuples(), front, strict=True)
     ]
     factors = rows.cost.max() > WIDE * rows.cost.min()
-    best = "; ".join(spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x))
+    best = _some([spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x)])
     seen = f"{up} over {first.along} of {len(spots)} backbones. On the front: {best}"
     plot, unnamed = scatter(spots, first.along, up, seen, factors=factors)
     caption = (
@@ -69,6 +70,10 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, str, str]:
     if unnamed:
         caption += f" There was no room for {unnamed} of the names: they show where the pointer rests on a point."
     return f"Quality against {'parameters' if first.less else 'speed'}", plot, caption
+
+
+def _some(names: list[str]) -> str:
+    return "; ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def on_front(*gains: pd.Series) -> list[bool]:

@@ -16,7 +16,7 @@ from densebench.evaluation.probe import probe_protocol
 from densebench.evaluation.run import evaluate
 from densebench.files.atomic import write_text
 from densebench.results.score import SIGNS
-from densebench.results.tables import csv_text
+from densebench.results.texts import csv_text
 from densebench.training.method import Pretrainer
 from densebench.training.run import train
 from densebench.training.run_file import RUN, RUNS, is_finished

@@ -20,7 +20,7 @@ from densebench.results.leaderboard import leaderboard, render
 from densebench.results.report import report
 from densebench.results.score import Score
 from densebench.results.summary import summary
-from densebench.results.tables import csv_text
+from densebench.results.texts import csv_text
 
 BREAKS = ["a\nb", "a\r\nb", "a\rb", "a\x0bb", "a\x0cb", "a\x1b[2Jb", "a\x00b", "a\x85b", "a\u2028b", "a\tb"]
 

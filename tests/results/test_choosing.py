@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from made_records import header, miou, write
+from PIL import Image
 
 from densebench.errors import UserError
+from densebench.pictures.canvas import save
 from densebench.results.leaderboard import leaderboard
 from densebench.results.record import open_or_create
 from densebench.results.report import report
@@ -93,9 +95,9 @@ def test_a_report_has_the_pictures_of_every_folder(tmp_path):
     for folder, name in (("one", "a"), ("two", "b")):
         record = write(tmp_path / folder, name, {(1, None): 10.0})
         (tmp_path / folder / "pictures" / record.id).mkdir(parents=True)
-        (tmp_path / folder / "pictures" / record.id / "first.png").write_bytes(b"png")
+        save(Image.new("RGB", (2, 2)), tmp_path / folder / "pictures" / record.id / "first.png", seen="image, truth")
     page = report([tmp_path / "one", tmp_path / "two"])
-    assert all(f'alt="{name}: first"' in page for name in "ab")
+    assert all(f'alt="{name}: image, truth of first"' in page for name in "ab")
 
 
 def test_data_sets_and_protocols_choose_tables_and_change_none(board):

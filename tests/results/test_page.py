@@ -11,7 +11,6 @@ from made_pages import HOSTILE, made, measured
 from made_records import miou, write
 from read_page import Page
 
-from densebench.pages.glossary import term_of, terms
 from densebench.results.html import addresses, page
 from densebench.results.leaderboard import leaderboard
 from densebench.results.tables import Block, Section, Table
@@ -87,6 +86,14 @@ def test_what_follows_a_number_has_the_width_of_the_longest():
     assert [data for tag, data in shown.texts if tag == "span" and "±" in data] == [" ± 1.0", " ± 10.5"]
 
 
+def test_a_footnote_stands_apart_from_its_number():
+    cells = pd.DataFrame({"method": ["a", "b"], "backbone": ["x", "y"], "1/1": ["10.0 [a,b]", "9.0"]})
+    shown = one(Table("a table", cells, cells.map(lambda _: False)))
+    assert ("td", "10.0") in shown.texts and ("span", " [a,b]") in shown.texts
+    assert "10.0 [a,b]" in shown.cells
+    assert [each["class"] for each in shown.tags("th") if each.get("scope") == "row"] == ["text names"] * 2  # the methods
+
+
 def test_intervals_are_drawn_on_one_scale():
     bars = [each for each in one(measured()).of("style") if "--low" in each]
     # From -2.5, the least value of all, to 11: 8 is (8 + 2.5) / 13.5 of the way.
@@ -133,6 +140,14 @@ def test_a_leaderboard_knows_what_lies_beside_its_file(tmp_path):
     assert f"records/{record.id}.json" not in Page(board.render("html")).of("href")
 
 
+def test_choices_stand_in_the_order_of_their_numbers():
+    cells = pd.DataFrame({"backbone": ["vit 10", "CroC", "vit 9", "a long name"], "1/1": ["1", "2", "3", "4"]})
+    shown = one(Table("a table", cells, cells.map(lambda _: False), identities=("a", "b", "c", "d")))
+    assert [each["value"] for each in shown.tags("input") if each.get("name") == "backbone"] == [
+        "a long name", "CroC", "vit 9", "vit 10",
+    ]  # fmt: skip
+
+
 def test_many_notes_are_folded():
     shown = one(measured())
     assert ("summary", "3 more notes") in shown.texts
@@ -155,29 +170,3 @@ def test_facts_say_what_the_caption_says(tmp_path):
     assert facts["±"] == "standard deviation over 3 subsets"
     assert facts["group"] in table.caption
     assert table.about.title == "incontext/hummingbird on scenes val, 224 px"
-
-
-@pytest.mark.parametrize(
-    ("heading", "term"),
-    [("1/128", "fraction"), ("1/8, K 21", "fraction"), ("K 300", "K"), ("95 % at K 300", "interval"), ("kJ", "cost columns"),
-     ("identity mIoU in %", "identity and Hungarian mIoU"), ("rank", "rank")],
-)  # fmt: skip
-def test_headings_have_a_term(heading, term):
-    assert term_of(heading).name == term
-
-
-def test_a_heading_that_nothing_explains_has_no_term():
-    assert term_of("a backbone of mine") is None
-
-
-def test_terms_stand_once_in_the_order_of_the_alphabet_and_lead_to_different_places():
-    names = [term.name for term in terms()]
-    assert names == ["±", *sorted(names[1:], key=str.casefold)]
-    assert len({term.anchor for term in terms()}) == len(names)
-
-
-def test_the_text_of_a_term_is_html_without_its_links():
-    [layer] = [term for term in terms() if term.name == "layer"]
-    assert "see Score my model." in str(layer.html())
-    [positions] = [term for term in terms() if term.name == "positions"]
-    assert "<code>antialias</code>" in str(positions.html())

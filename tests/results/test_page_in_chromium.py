@@ -140,7 +140,7 @@ def test_filters_combine(chromium, path):
         columns = page.locator("table.sortable").nth(1).locator("thead th:visible")
         assert [name.split("\n")[0] for name in columns.all_inner_texts()] == ["class", "nine", "minus"]
         page.get_by_role("button", name="Show all").click()
-        assert page.get_by_text("15 of 15 rows in 3 of 3 tables").count() == 1
+        page.get_by_text("15 of 15 rows in 3 of 3 tables").wait_for()
         assert page.locator(".gallery figure:visible").count() == 10
 
 

@@ -73,7 +73,6 @@ def tables(numbers: pd.DataFrame) -> list[Table]:
             ("protocol", protocol),
             ("data set", dataset),
             ("score", f"{', '.join(metrics)} in %"),
-            ("mind", "not measured here"),
         )
         about = About(f"published, not measured here: {protocol} on {dataset}", (dataset,), (protocol,), facts)
         result.append(Table(caption, texts, texts.map(lambda _: False), about=about))
