@@ -33,9 +33,10 @@ def page(title: str, summary: str, sections: Sequence[Section], addresses: Mappi
         ("backbone", "Backbones", _sorted(row.name for table in every for row in table.rows if row.backbone)),
     ]
     costs = any(column.cost for table in every for column in table.columns)
+    places = {table.table.of: table for table in every if table.table.records}
     return render(
         "page.html", room="densebench.results", title=title, summary=summary, sections=blocks, filters=filters, costs=costs,
-        addresses=addresses or {}, colours=_colours, is_markup=lambda text: hasattr(text, "__html__"),
+        addresses=addresses or {}, places=places, colours=_colours, is_markup=lambda text: hasattr(text, "__html__"),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from densebench.errors import UserError
@@ -124,17 +125,14 @@ def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dic
     """
     shown = labelled(group[group.headline]).assign(column=lambda rows: rows.point.map(heading))
     first = shown.iloc[0]
-    sign, digits = SIGNS[first.direction], int(first.digits)
+    digits = int(first.digits)
     columns = list(shown.sort_values("point", key=lambda points: points.map(sort_key)).column.unique())
     cell = shown.pivot_table(index="record", columns="column", values="value", aggfunc=["mean", "std"], dropna=False)
     means, spread = cell["mean"][columns], cell["std"][columns]
     decisive = next((name for name in reversed(columns) if means[name].notna().all()), columns[-1])
     of_decisive = dict(iter(shown[shown.column == decisive].groupby("record")))
     replicates = {record: replicates_of(of_decisive[record]) if record in of_decisive else None for record in means.index}
-    ranked = means.index[means[decisive].notna()]
-    placings = ranks(means.loc[ranked, decisive].tolist(), [replicates[record] for record in ranked], first.direction)
-    rank = dict(zip(ranked, placings, strict=True))
-    order = sorted(means.index, key=lambda record: (rank.get(record, len(means) + 1), -sign * means.loc[record, decisive]))
+    rank, order = _ranked(means[decisive], replicates, first.direction)
     rows = shown.drop_duplicates("record").set_index("record", drop=False).loc[order]
     ends = [bounds(replicates[record]) for record in order]
     means, spread = means.loc[order], spread.loc[order]
@@ -157,6 +155,13 @@ def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dic
         remarks=tuple(remark_on(records[record]) for record in order) if records else (),
         values=_plain(numbers.reindex(columns=list(texts)).astype(float)), intervals=intervals, about=_about(group, shown),
     )  # fmt: skip
+
+
+def _ranked(values: pd.Series, replicates: Mapping[str, np.ndarray | None], direction: str) -> tuple[dict[str, int], list[str]]:
+    """Return the rank of each record that has a value, and all records in the order of their ranks, then of their values."""
+    known = values.dropna()
+    rank = dict(zip(known.index, ranks(known.tolist(), [replicates[record] for record in known.index], direction), strict=True))
+    return rank, sorted(values.index, key=lambda record: (rank.get(record, len(values) + 1), -SIGNS[direction] * values[record]))
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:

@@ -43,9 +43,11 @@ def profiles(scores: pd.DataFrame) -> list[Table]:
         texts, marks, numbers = (
             each.reset_index(drop=True).rename_axis(columns=None) for each in (cells, best, values.reindex(columns=cells.columns))
         )
-        caption = _caption(f"{dataset} {split}", rows, alike)
+        caption, sources = _caption(f"{dataset} {split}", rows, alike), tuple(dict.fromkeys(columns.group))
         about = _about(dataset, split, rows, alike)
-        tables.append(Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers, about=about))
+        tables.append(
+            Table(caption, texts, marks, f"{dataset} {split}", tuple(identities), values=numbers, about=about, sources=sources)
+        )
     return tables
 
 

@@ -54,7 +54,8 @@ class Table:
     For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the command that
     makes the record again, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
     columns are sorted, with the rows and the names of columns of `cells`; NaN where there is none. intervals: of each row, `low`,
-    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts.
+    `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts. sources: the
+    groups that the numbers of a profile are of, whose tables name their records.
     """
 
     caption: str
@@ -67,6 +68,7 @@ class Table:
     records: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     values: pd.DataFrame | None = None
     intervals: pd.DataFrame | None = None
     about: About | None = None

@@ -105,3 +105,12 @@ def test_a_table_of_many_classes_is_of_the_best_backbones(tmp_path):
         record = write(tmp_path, f"backbone {index:02}", {})
         record.add([Score("miou", "identity", 20.0 + index, axes={"fraction": 1}, per_class=ious, direction="higher")])
     assert "the best 12 of 14 backbones" in report(tmp_path)
+
+
+def test_a_profile_leads_to_the_tables_that_name_the_records_of_its_numbers(results):
+    page = Page(report(results))
+    links = [link for link in page.of("href") if link.startswith("#table-") and "-row-" not in link]
+    tables = [f"#{anchor}" for anchor in page.of("id")]
+    assert "These numbers with their records:" in "".join(text for _, text in page.texts)
+    assert sorted(links.count(link) for link in {*links}) == [1, 2, 2]  # the contents name all, the profile those of its groups
+    assert {*links} <= {*tables}
