@@ -2,7 +2,10 @@
 
 import pytest
 from browser import NARROW, WIDE, chromium
-from made_pages import HOSTILE, made
+from made_pages import HOSTILE, made, measured
+
+from densebench.results.html import page as page_of
+from densebench.results.tables import Block, Section
 
 __all__ = ["chromium"]
 pytestmark = pytest.mark.slow
@@ -88,6 +91,17 @@ def test_no_name_does_any_harm(chromium, path):
         assert HOSTILE in names(page)
         choose(page, "backbone", HOSTILE)
         assert names(page) == [HOSTILE]
+
+
+def test_a_data_set_and_a_protocol_of_any_name_are_filtered(chromium, tmp_path):
+    sections = [Section(f"{HOSTILE} val", [Block(measured(HOSTILE, HOSTILE))]), Section("voc val", [Block(measured(of="other"))])]
+    (tmp_path / "page.html").write_text(page_of("A page", "", sections), encoding="utf-8")
+    with chromium.page(tmp_path / "page.html") as page:
+        choose(page, "dataset", HOSTILE)
+        choose(page, "protocol", f"{HOSTILE}/plain")
+        assert titles(page) == [f"{HOSTILE}/plain"]
+        assert page.locator(".contents a:visible").all_inner_texts() == [f"{HOSTILE} val", f"{HOSTILE}/plain", "Glossary"]
+        assert chromium.violations(page) == []
 
 
 def test_numbers_are_sorted_as_numbers_best_first_then_worst_first_then_as_they_were(chromium, path):
