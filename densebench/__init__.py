@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from densebench.evaluation.run import evaluate, iter_evaluate
     from densebench.few_labels.choosing import choose
     from densebench.few_labels.segmenting import iter_segment, segment
-    from densebench.look.looking import look
+    from densebench.looking.look import look
     from densebench.results.leaderboard import leaderboard
     from densebench.results.merging import merge
     from densebench.results.result import Result
@@ -44,7 +44,7 @@ _HOMES = {
     "leaderboard": "densebench.results.leaderboard",
     "load_backbone": "densebench.backbones.loading",
     "load_dataset": "densebench.datasets",
-    "look": "densebench.look.looking",
+    "look": "densebench.looking.look",
     "merge": "densebench.results.merging",
     "segment": "densebench.few_labels.segmenting",
     "train": "densebench.training.run",

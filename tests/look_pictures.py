@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from densebench.look.opening import InMemory
+from densebench.looking.opening import InMemory
 
 COLOURS = ((200, 30, 30), (30, 200, 30), (30, 30, 200), (220, 220, 40), (40, 220, 220), (128, 128, 128))
 

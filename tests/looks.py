@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from densebench.look.looked import Figure, Look, Neighbour, Picture, Seen, Tracks, View
+from densebench.looking.looked import Figure, Look, Neighbour, Picture, Seen, Tracks, View
 
 THINGS = 5
 

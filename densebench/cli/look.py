@@ -84,8 +84,8 @@ def look(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Look at backbones side by side on pictures without labels: one page of maps, costs and label-free figures."""
-    from densebench.look import table
-    from densebench.look.looking import look as looked
+    from densebench.looking import table
+    from densebench.looking.look import look as looked
 
     seen = looked(
         source,

@@ -1,18 +1,14 @@
-"""How many directions features use: the effective rank, and the decay of the spectrum. Both need no label.
+"""How many directions features use: the effective rank, which needs no label.
 
-Effective rank: Roy and Vetterli, The Effective Rank, EUSIPCO 2007; as RankMe: Garrido et al., RankMe: Assessing the Downstream
-Performance of Pretrained Self-Supervised Representations by Their Rank, ICML 2023. Decay: Agrawal et al., alpha-ReQ: Assessing
-Representation Quality in Self-Supervised Learning by Measuring Eigenspectrum Decay, NeurIPS 2022.
+Roy and Vetterli, The Effective Rank, EUSIPCO 2007; as RankMe: Garrido et al., RankMe: Assessing the Downstream Performance of
+Pretrained Self-Supervised Representations by Their Rank, ICML 2023.
 
-Both papers take one embedding an image, of tens of thousands of images (25,600 in RankMe). Taken over patches, as here is
-usual, values are other ones: compare them only between backbones with the same pictures and the same number of patches
-(`drawn`), never with the papers' numbers. A rank is at most min(n, d), so wide backbones reach greater ones: show it beside
+RankMe takes one embedding an image, of 25,600 images. Taken over patches, as here is usual, values are other ones: compare them
+only between backbones with the same pictures and the same number of patches (`drawn`), never with the paper's numbers. A rank is at most min(n, d), so wide backbones reach greater ones: show it beside
 that.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from jaxtyping import Float
@@ -50,21 +46,3 @@ def rank_of(values: Float[Tensor, " k"]) -> float:
         return 0.0
     share = values / total + EPSILON
     return float(torch.exp(-(share * share.log()).sum()))
-
-
-def decay(tokens: Float[Tensor, "n d"], first: int = 11, last: int = 50) -> float:
-    """Return the exponent a of a power law k^-a fitted to the eigenvalues of the covariance of tokens: alpha-ReQ.
-
-    It is the slope of a least-squares line through (log k, log eigenvalue k) for k from `first` to `last` (counted from 1): the
-    fit leaves out the greatest eigenvalues, which are off the law. Values near 1 go with good representations in the paper;
-    greater ones mean that few directions hold all the variance. NaN where fewer than two of these eigenvalues are above 0.
-    """
-    centred = tokens.double() - tokens.double().mean(dim=0)
-    values = torch.linalg.svdvals(centred) ** 2
-    ranks = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-    kept = (ranks >= first) & (ranks <= last) & (values > values.sum() * 1e-14)
-    if kept.sum() < 2:
-        return math.nan
-    x, y = ranks[kept].log(), values[kept].log()
-    x = x - x.mean()
-    return -float((x * y).sum() / (x * x).sum())

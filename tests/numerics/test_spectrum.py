@@ -1,4 +1,4 @@
-"""The effective rank and the decay of a spectrum: cases worked out by hand, loops, invariances."""
+"""The effective rank: cases worked out by hand, loops, invariances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from densebench.numerics.spectrum import decay, drawn, effective_rank, rank_of
+from densebench.numerics.spectrum import drawn, effective_rank, rank_of
 
 
 def rows(count=30, width=6, seed=0):
@@ -76,33 +76,3 @@ def test_drawn_tokens_are_in_order_distinct_and_always_the_same():
     assert found.max() > 40  # not only the first pictures
     assert torch.equal(drawn(numbered, 50), numbered)
     assert torch.equal(drawn(numbered, 99), numbered)
-
-
-def power_law(exponent, count=60, width=60):
-    eigenvalues = torch.arange(1, width + 1, dtype=torch.float64) ** -exponent
-    centred = torch.randn(200, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    basis = torch.linalg.qr(centred - centred.mean(dim=0)).Q  # its columns have mean 0
-    return basis * eigenvalues.sqrt()
-
-
-@pytest.mark.parametrize("exponent", [0.7, 1.0, 2.5])
-def test_decay_is_the_exponent_of_a_power_law(exponent):
-    assert decay(power_law(exponent)) == pytest.approx(exponent, rel=1e-6)
-
-
-def test_the_first_eigenvalues_do_not_count():
-    matrix = power_law(1.0)
-    matrix[:, :10] *= 30
-    assert decay(matrix) == pytest.approx(1.0, rel=1e-6)
-    assert decay(matrix, first=1) > 1.5
-
-
-def test_decay_does_not_depend_on_scale_shift_and_basis():
-    matrix = power_law(1.3) @ orthogonal(60, 60)
-    assert decay(matrix * 20 + 7) == pytest.approx(decay(matrix), rel=1e-6)
-
-
-def test_too_few_eigenvalues_have_no_decay():
-    assert math.isnan(decay(rows(30, 11)))
-    assert math.isnan(decay(torch.ones(30, 40)))
-    assert math.isfinite(decay(rows(30, 12)))

@@ -1,0 +1,87 @@
+"""Sizes at which backbones get pictures, what a pass gives, and what it costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from look_pictures import picture
+from torch import nn
+
+from densebench import load_backbone
+from densebench.backbones.backbone import Backbone, BackboneInfo
+from densebench.backbones.inside import class_attention, inside, patches_after
+from densebench.errors import UserError
+from densebench.looking.counting import counted
+from densebench.looking.passes import LONGEST, passed, shape
+
+CPU = torch.device("cpu")
+
+
+def patchwise(weights, patch=8):
+    """A backbone that is one linear map of each patch."""
+    weight = torch.as_tensor(weights, dtype=torch.float32)
+    layer = nn.Conv2d(3, len(weight), patch, patch, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(weight[:, None, None, None].expand_as(layer.weight) / (3 * patch * patch))
+    info = BackboneInfo("patchwise", "conv", len(weight), patch, mean=(0.0,) * 3, std=(1.0,) * 3)
+    return Backbone(layer, info, "0" * 64)
+
+
+@pytest.mark.parametrize("stride", [8, 14, 16, 32])
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (224, 224), (4000, 1000), (20, 30)])
+def test_pictures_have_about_as_many_pixels_for_every_stride_and_keep_their_aspect(size, stride):
+    height, width = shape(*size, stride, 448)
+    assert (height % stride, width % stride) == (0, 0)
+    assert height * width == pytest.approx(448**2, rel=0.16)
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.16)
+
+
+@pytest.mark.parametrize("size", [(9000, 3), (3, 9000), (1, 1), (100_000, 1)])
+def test_a_picture_of_any_aspect_has_a_patch_and_few_of_them(size):
+    height, width = shape(*size, 16, 448)
+    assert min(height, width) >= 16
+    assert max(height, width) <= LONGEST * 448
+
+
+def test_a_pass_gives_the_features_of_each_picture_on_its_own_grid():
+    images = [picture(0, 96, 64), picture(1, 64, 96)]
+    found = passed(patchwise([1.0, 2.0]), images, 64, CPU)
+    assert [tuple(grid.shape) for grid in found.grids] == [(7, 10, 2), (10, 7, 2)]
+    assert found.attention == [None, None]
+    torch.testing.assert_close(found.norms[0], found.grids[0].norm(dim=2))
+    torch.testing.assert_close(found.grids[0][..., 1], 2 * found.grids[0][..., 0])
+    assert len(found.tokens) == 140
+
+
+def test_features_that_are_no_numbers_are_refused():
+    with pytest.raises(UserError, match="its features are not finite numbers"):
+        passed(patchwise([float("nan")]), [picture(0)], 64, CPU)
+
+
+def test_one_pass_gives_what_several_give():
+    backbone, images = load_backbone("random:test_vit"), torch.rand(2, 3, 64, 96)
+    found, blocks = inside(backbone, images), len(backbone.trunk.model.blocks)
+    torch.testing.assert_close(found.features, backbone(images), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.patches.flatten(1, 2), patches_after(backbone, images, [blocks])[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.attention, class_attention(backbone, images), rtol=1e-5, atol=1e-7)
+
+
+def test_tokens_are_those_of_the_last_block_that_is_used():
+    backbone, images = load_backbone("random:test_vit", layer="0"), torch.rand(1, 3, 64, 64)
+    found = inside(backbone, images)
+    torch.testing.assert_close(found.patches.flatten(1, 2), patches_after(backbone, images, [1])[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.attention, class_attention(backbone, images), rtol=1e-5, atol=1e-7)
+
+
+def test_operations_and_memory_are_counted_by_hand():
+    pixels = 64 * 64
+    found = counted(patchwise([1.0] * 5), picture(0, 64, 64), 64, CPU)
+    assert found.flop == 2 * 5 * 3 * pixels  # each pixel of each channel is multiplied once for each of five features
+    weights, images, features = 4 * 5 * 3 * 64, 4 * 3 * pixels, 4 * 5 * 64
+    # The grid, and its copy with the features last.
+    assert found.memory == weights + images + 2 * features
+
+
+def test_operations_of_attention_are_counted():
+    one, four = (counted(load_backbone("random:test_vit"), picture(0, side, side), side, CPU).flop for side in (128, 256))
+    assert four > 4.2 * one  # linear layers grow by four, products of tokens by sixteen
