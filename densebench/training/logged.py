@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,21 @@ class Figure:
     def line(self, per_epoch: float) -> tuple[list[float], list[float]]:
         """Return epochs and values for a chart. per_epoch: the steps of an epoch."""
         return thinned(self.steps / per_epoch, self.values)
+
+    def by_epoch(self, per_epoch: float, most: int = 500) -> tuple[list[float], list[float], list[float], list[float]]:
+        """Return epochs, counted when they end, with the mean, the lowest and the highest value of each.
+
+        Of more than `most` epochs, as many as needed are taken together. Values that are not finite are left out.
+        """
+        finite = np.isfinite(self.values)
+        values, epochs = self.values[finite], np.ceil(self.steps[finite] / per_epoch - 1e-9)
+        if not len(values):
+            return [], [], [], []
+        size = math.ceil(float(epochs[-1]) / most) or 1
+        ends, first = np.unique(np.ceil(epochs / size) * size, return_index=True)
+        counts = np.diff([*first, len(values)])
+        low, high = np.minimum.reduceat(values, first), np.maximum.reduceat(values, first)
+        return ends.tolist(), (np.add.reduceat(values, first) / counts).tolist(), low.tolist(), high.tolist()
 
 
 @dataclass(frozen=True)

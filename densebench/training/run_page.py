@@ -26,8 +26,8 @@ from densebench.training.run_file import RUN, read_run, resume_command
 PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{1,15})\.png")
 MOST_STEPS = 300  # of which a page shows pictures; of more, evenly spaced ones
 ABOUT = {
-    "bootstrapping_ratio": "Share of the objects whose match in the memory holds (CrIBo, appendix B.4 and figure 5). It rises as "
-    "the features become semantic.",
+    "bootstrapping_ratio": "Share of the objects whose match in the memory holds (CrIBo, appendix B.4 and figure 5): the mean of "
+    "each epoch, and its lowest and highest value. It rises as the features become semantic.",
     "feature_std": "Spread of the teacher's features over images. Near 0, all images look the same to it: a collapse.",
     "teacher_entropy": "Entropy of the teacher's distributions, in nats. At the logarithm of the number of prototypes they are "
     "uniform: a collapse.",
@@ -139,20 +139,23 @@ class RunPage:
         for name in [name for name in figures if name.startswith("probe_")]:
             main.append((self._chart(f"Probe: {metric_name(name[6:])}", [figures.pop(name)], best=self._best(name[6:])), ""))
         if (ratio := figures.pop("bootstrapping_ratio", None)) is not None:
-            main.append((self._chart("Bootstrapping ratio", [ratio], limits=(0.0, None)), ABOUT["bootstrapping_ratio"]))
+            main.append((self._ratio(ratio), ABOUT["bootstrapping_ratio"]))
         if rates := [figures.pop(name) for name in ("lr", "head_lr") if name in figures]:
             main.append((self._chart("Learning rate", rates), ""))
         for name, figure in figures.items():
-            (folded if name in FOLDED else more).append((self._chart(_words(name), [figure]), ABOUT.get(name, "")))
+            (folded if name in FOLDED else more).append((self._chart(_words(name).capitalize(), [figure]), ABOUT.get(name, "")))
         return {"charts": main, "more": more, "folded": folded}
 
-    def _chart(
-        self,
-        title: str,
-        figures: Sequence[Figure],
-        best: float | None = None,
-        limits: tuple[float | None, float | None] = (None, None),
-    ) -> Markup:
+    def _ratio(self, ratio: Figure) -> Markup:
+        """Return the chart of the bootstrapping ratio: the mean of each epoch, and its lowest and highest value as a band."""
+        if self.per_epoch is None:
+            return self._chart("Bootstrapping ratio", [ratio])
+        epochs, means, low, high = ratio.by_epoch(self.per_epoch)
+        series = Series("mean of an epoch", epochs, means, low, high)
+        about = f"The mean of each epoch; the newest is {means[-1]:.3g}." if means else ""
+        return line_chart_svg([series], title="Bootstrapping ratio", along="epoch", y_limits=(0.0, None), description=about)
+
+    def _chart(self, title: str, figures: Sequence[Figure], best: float | None = None) -> Markup:
         along = "epoch" if self.per_epoch else "step"
         series = []
         for figure in figures:
@@ -160,9 +163,7 @@ class RunPage:
             marked = next((index for index, at in enumerate(x) if best is not None and abs(at - best) < 1e-6), None)
             series.append(Series(_words(figure.name), x, y, best=marked))
         last = "; ".join(f"{_words(figure.name)} {figure.last:.4g}" for figure in figures)
-        return line_chart_svg(
-            series, title=title, along=along, y_limits=limits, description=f"At step {self.logged.step}: {last}."
-        )
+        return line_chart_svg(series, title=title, along=along, description=f"At step {self.logged.step}: {last}.")
 
     def _best(self, metric: str) -> float | None:
         """Return the epoch of the best probe, by the file beside the backbone that it kept."""
