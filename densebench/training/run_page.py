@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from densebench.console import clock
 from densebench.errors import UserError
 from densebench.files.stored_json import ShapeError, load
-from densebench.pages.charts import Series, line_chart_svg
+from densebench.pages.charts import line_chart_svg
 from densebench.results.tables import metric_name
 from densebench.training.kept_warnings import read_warnings
 from densebench.training.logged import Figure, Logged, read_logged
@@ -123,7 +123,7 @@ class RunPage:
         facts |= {"loss": f"{last['loss']:.4g}"} if "loss" in last else {}
         facts |= {"images a second": f"{rate:.4g}"} if rate > 0 else {}
         if self.state == "running" and rate > 0 and self.steps and _is_count(batch):
-            facts["time left"] = clock(min((self.steps - self.logged.step) * batch / rate, 1e9))
+            facts["time left"] = clock(min(max(self.steps - self.logged.step, 0) * batch / rate, 1e9))
         lost = {"steps skipped": last.get("skipped", 0), "images not decoded": last.get("broken_files", 0)}
         return facts | {name: f"{count:g}" for name, count in lost.items() if count}
 
@@ -150,18 +150,17 @@ class RunPage:
         """Return the chart of the bootstrapping ratio: the mean of each epoch, and its lowest and highest value as a band."""
         if self.per_epoch is None:
             return self._chart("Bootstrapping ratio", [ratio])
-        epochs, means, low, high = ratio.by_epoch(self.per_epoch)
-        series = Series("mean of an epoch", epochs, means, low, high)
-        about = f"The mean of each epoch; the newest is {means[-1]:.3g}." if means else ""
+        series = ratio.by_epoch(self.per_epoch, "mean of an epoch")
+        about = f"The mean of each epoch; the newest is {series.y[-1]:.3g}." if series.y else ""
         return line_chart_svg([series], title="Bootstrapping ratio", along="epoch", y_limits=(0.0, None), description=about)
 
     def _chart(self, title: str, figures: Sequence[Figure], best: float | None = None) -> Markup:
         along = "epoch" if self.per_epoch else "step"
         series = []
         for figure in figures:
-            x, y = figure.line(self.per_epoch or 1.0)
-            marked = next((index for index, at in enumerate(x) if best is not None and abs(at - best) < 1e-6), None)
-            series.append(Series(_words(figure.name), x, y, best=marked))
+            line = figure.line(self.per_epoch or 1.0, _words(figure.name))
+            marked = next((index for index, at in enumerate(line.x) if best is not None and abs(at - best) < 1e-6), None)
+            series.append(replace(line, best=marked))
         last = "; ".join(f"{_words(figure.name)} {figure.last:.4g}" for figure in figures)
         return line_chart_svg(series, title=title, along=along, description=f"At step {self.logged.step}: {last}.")
 

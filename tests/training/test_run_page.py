@@ -4,12 +4,10 @@ import html
 import json
 import re
 
-import numpy as np
 import pytest
 from run_folders import LOG, RUN, made
 
 from densebench.errors import Stopped, UserError
-from densebench.training.logged import read_logged
 from densebench.training.page import LivePage, write_page
 
 PICTURES = ("clusters-00000008.png", "clusters-100000000.png", "clusters-00000024.png", "matches-00000024.png")
@@ -65,14 +63,6 @@ def test_the_losses_are_one_chart_and_the_ratio_is_one(tmp_path):
 def test_without_a_ratio_there_is_no_chart_of_it(tmp_path):
     folder = made(tmp_path / "run", log="step,epoch,loss\n1,1,2.5\n")
     assert charts(page(folder)) == ["Losses"]
-
-
-def test_the_ratio_is_the_mean_of_each_epoch(tmp_path):
-    path = made(tmp_path / "run", log="step,epoch,bootstrapping_ratio\n4,0.5,0.1\n8,1,0.3\n12,1.5,0.5\n16,2,inf\n24,3,0.9\n")
-    logged = read_logged(path / "log.csv")
-    ratio = logged.figures["bootstrapping_ratio"]
-    assert np.allclose(ratio.by_epoch(8), ([1, 2, 3], [0.2, 0.5, 0.9], [0.1, 0.5, 0.9], [0.3, 0.5, 0.9]))
-    assert ratio.by_epoch(8, most=2)[:2] == ([2, 4], [pytest.approx(0.3), 0.9])
 
 
 def test_the_best_probe_is_marked(tmp_path):
@@ -157,7 +147,7 @@ def test_the_same_files_give_the_same_page(tmp_path):
     assert page(folder) == page(folder)
 
 
-def test_a_log_of_many_rows_is_thinned(tmp_path):
+def test_a_log_of_many_rows_gives_a_page_of_usual_size(tmp_path):
     rows = "".join(f"{step},{step / 100},{step % 13}\n" for step in range(1, 30_001))
     text = page(made(tmp_path / "run", log="step,epoch,loss\n" + rows))
     assert len(text) < 100_000
