@@ -56,7 +56,7 @@ class Chromium:
         return [f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:200]}" for each in found]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # each module that imports it has its own, and two browsers of Playwright cannot run at once
 def chromium() -> Iterator[Chromium]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
