@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup, escape
 
 from densebench.pages.axes import Axis, fitting, number
@@ -31,7 +30,6 @@ MARKERS = (
 MOST_MARKED = 40  # points of a line that are marked, one by one; of a longer line none is
 NARROW = 500  # px; a wider chart scrolls on a telephone
 LINE = 'fill="none" stroke="currentColor" stroke-width="1.8"'
-Numbers = Sequence[float] | np.ndarray
 LETTER = 6.6  # px, the usual width of a letter of 12 px
 
 
@@ -94,28 +92,6 @@ def line_chart_svg(
     if width > NARROW:
         svg = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">{svg}</div>'
     return Markup(f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{legend}</figure>')
-
-
-def thinned(x: Numbers, y: Numbers, most: int = 500) -> tuple[list[float], list[float]]:
-    """Return at most so many of the points of a line: of every stretch its lowest and its highest, in order, and both ends.
-
-    Peaks and gaps stay where they are; a line of at most `most` points comes back as it is.
-    """
-    if len(x) <= most:
-        return list(x), list(y)
-    at, values = np.asarray(x, float), np.asarray(y, float)
-    size = -(-len(at) // max(1, (most - 2) // 2))
-    padded = np.full(-(-len(at) // size) * size, np.nan)
-    padded[: len(at)] = np.where(np.isfinite(values), values, np.nan)
-    stretches = padded.reshape(-1, size)
-    known = np.isfinite(stretches).any(axis=1)
-    first = np.arange(len(stretches)) * size
-    lowest, highest = (
-        first + np.where(known, choose(np.where(np.isnan(stretches), filler, stretches), axis=1), 0)
-        for choose, filler in ((np.argmin, np.inf), (np.argmax, -np.inf))
-    )
-    kept = np.unique(np.concatenate([[0, len(at) - 1], lowest, highest]))
-    return at[kept].tolist(), values[kept].tolist()
 
 
 def _finite(series: Series, log_x: bool, log_y: bool) -> Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import statistics
@@ -143,23 +144,12 @@ class StatusPage:
         return {"columns": columns, "rows": [(name, [row.get(column, []) for column in columns]) for name, row in rows.items()]}
 
     def _scores(self, state: State) -> dict[str, Any]:
-        """Return the headline values of a cell that is done, each with its point, means over seeds, and the metric."""
-        if state.word != "done":
-            return {"metric": "", "values": [], "more": 0}
-        try:
-            record = records.read(self._record(state))
-        except UserError:
-            return {"metric": "", "values": [], "more": 0}
-        headline = record["protocol"]["headline"]
-        shown = [score for score in record["scores"] if headline.items() <= score.items()]
-        points = sorted({without_seed(point_of(score)) for score in shown}, key=sort_key)
-        values = []
-        for point in points[:MOST_POINTS]:
-            at = [score for score in shown if without_seed(point_of(score)) == point]
-            mean = statistics.fmean(score["value"] for score in at)
-            values.append((heading(point) if len(points) > 1 else "", f"{mean:.{at[0]['digits']}f}"))
-        metric = metric_name(headline["metric"]) + in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
-        return {"metric": metric, "values": values, "more": max(0, len(points) - MOST_POINTS)}
+        """Return the headline values of a cell that is done, see `_headline`."""
+        if state.word == "done":
+            with suppress(OSError, UserError):
+                about = self._record(state).stat()
+                return _headline(self._record(state), about.st_mtime_ns, about.st_size)
+        return {"metric": "", "values": [], "more": 0}
 
     def _failure(self, state: State) -> dict[str, Any]:
         """Return what is known of a cell that failed: the line, and the end of its log, if that is one of this table."""
@@ -171,6 +161,22 @@ class StatusPage:
     def _href(self, path: Path) -> str:
         """Return the address of a file as the page sees it."""
         return quote(os.path.relpath(path.absolute(), self.folder.path.absolute()).replace(os.sep, "/"), errors="surrogateescape")
+
+
+@functools.lru_cache(maxsize=4096)  # a page is written again and again
+def _headline(path: Path, _changed: int, _size: int) -> dict[str, Any]:
+    """Return the headline metric of a record, and for each point its name and the mean over seeds. Raises UserError."""
+    record = records.read(path)
+    headline = record["protocol"]["headline"]
+    shown = [score for score in record["scores"] if headline.items() <= score.items()]
+    points = sorted({without_seed(point_of(score)) for score in shown}, key=sort_key)
+    values = []
+    for point in points[:MOST_POINTS]:
+        at = [score for score in shown if without_seed(point_of(score)) == point]
+        mean = statistics.fmean(score["value"] for score in at)
+        values.append((heading(point) if len(points) > 1 else "", f"{mean:.{at[0]['digits']}f}"))
+    metric = metric_name(headline["metric"]) + in_unit(shown[0]["unit"], shown[0]["direction"]) if shown else ""
+    return {"metric": metric, "values": values, "more": max(0, len(points) - MOST_POINTS)}
 
 
 def _within(path: Path, folder: Path) -> bool:

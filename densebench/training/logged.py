@@ -1,16 +1,17 @@
-"""What the log of a run says, read from its file: each figure over the epochs, thinned for a chart."""
+"""What the log of a run says, read from its file: each figure over the epochs, short enough for a chart."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from densebench.pages.charts import thinned
+from densebench.pages.charts import Series
 from densebench.training.method import MOST_STEPS
 
 MOST_COLUMNS = 200
@@ -29,9 +30,39 @@ class Figure:
         """The newest value."""
         return float(self.values[-1])
 
-    def line(self, per_epoch: float) -> tuple[list[float], list[float]]:
-        """Return epochs and values for a chart. per_epoch: the steps of an epoch."""
-        return thinned(self.steps / per_epoch, self.values)
+    def line(self, per_epoch: float, name: str, most: int = 300) -> Series:
+        """Return the values over epochs for a chart; of more than `most`, means of so many stretches, with their range as a band.
+
+        per_epoch: the steps of an epoch.
+        """
+        x, y = self.steps / per_epoch, self.values
+        if len(x) <= most:
+            return Series(name, x.tolist(), y.tolist())
+        stretches = np.arange(len(x)) * most // len(x)
+        return _means(name, stretches, x, y)
+
+    def by_epoch(self, per_epoch: float, name: str, most: int = 300) -> Series:
+        """Return the mean of each epoch, where it ends, for a chart, with the lowest and the highest value as a band.
+
+        Of more than `most` epochs, as many as needed are taken together.
+        """
+        epochs = np.ceil(self.steps / per_epoch - 1e-9)
+        size = max(1, math.ceil(float(epochs.max(initial=0)) / most))
+        ends = np.ceil(epochs / size) * size
+        return _means(name, ends, ends, self.values)
+
+
+def _means(name: str, groups: np.ndarray, x: np.ndarray, y: np.ndarray) -> Series:
+    """Return for each group, in order, its last x, and mean, lowest and highest y; what is not finite is left out."""
+    finite = np.isfinite(y)
+    groups, x, y = groups[finite], x[finite], y[finite]
+    if not len(y):
+        return Series(name, [], [])
+    first = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
+    counts = np.diff([*first, len(y)])
+    means = np.add.reduceat(y, first) / counts
+    low, high = np.minimum.reduceat(y, first), np.maximum.reduceat(y, first)
+    return Series(name, x[first + counts - 1].tolist(), means.tolist(), low.tolist(), high.tolist())
 
 
 @dataclass(frozen=True)

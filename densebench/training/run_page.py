@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from densebench.console import clock
 from densebench.errors import UserError
 from densebench.files.stored_json import ShapeError, load
-from densebench.pages.charts import Series, line_chart_svg
+from densebench.pages.charts import line_chart_svg
 from densebench.results.tables import metric_name
 from densebench.training.kept_warnings import read_warnings
 from densebench.training.logged import Figure, Logged, read_logged
@@ -26,8 +26,8 @@ from densebench.training.run_file import RUN, read_run, resume_command
 PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{1,15})\.png")
 MOST_STEPS = 300  # of which a page shows pictures; of more, evenly spaced ones
 ABOUT = {
-    "bootstrapping_ratio": "Share of the objects whose match in the memory holds (CrIBo, appendix B.4 and figure 5). It rises as "
-    "the features become semantic.",
+    "bootstrapping_ratio": "Share of the objects whose match in the memory holds (CrIBo, appendix B.4 and figure 5): the mean of "
+    "each epoch, and its lowest and highest value. It rises as the features become semantic.",
     "feature_std": "Spread of the teacher's features over images. Near 0, all images look the same to it: a collapse.",
     "teacher_entropy": "Entropy of the teacher's distributions, in nats. At the logarithm of the number of prototypes they are "
     "uniform: a collapse.",
@@ -123,7 +123,7 @@ class RunPage:
         facts |= {"loss": f"{last['loss']:.4g}"} if "loss" in last else {}
         facts |= {"images a second": f"{rate:.4g}"} if rate > 0 else {}
         if self.state == "running" and rate > 0 and self.steps and _is_count(batch):
-            facts["time left"] = clock(min((self.steps - self.logged.step) * batch / rate, 1e9))
+            facts["time left"] = clock(min(max(self.steps - self.logged.step, 0) * batch / rate, 1e9))
         lost = {"steps skipped": last.get("skipped", 0), "images not decoded": last.get("broken_files", 0)}
         return facts | {name: f"{count:g}" for name, count in lost.items() if count}
 
@@ -139,30 +139,30 @@ class RunPage:
         for name in [name for name in figures if name.startswith("probe_")]:
             main.append((self._chart(f"Probe: {metric_name(name[6:])}", [figures.pop(name)], best=self._best(name[6:])), ""))
         if (ratio := figures.pop("bootstrapping_ratio", None)) is not None:
-            main.append((self._chart("Bootstrapping ratio", [ratio], limits=(0.0, None)), ABOUT["bootstrapping_ratio"]))
+            main.append((self._ratio(ratio), ABOUT["bootstrapping_ratio"]))
         if rates := [figures.pop(name) for name in ("lr", "head_lr") if name in figures]:
             main.append((self._chart("Learning rate", rates), ""))
         for name, figure in figures.items():
-            (folded if name in FOLDED else more).append((self._chart(_words(name), [figure]), ABOUT.get(name, "")))
+            (folded if name in FOLDED else more).append((self._chart(_words(name).capitalize(), [figure]), ABOUT.get(name, "")))
         return {"charts": main, "more": more, "folded": folded}
 
-    def _chart(
-        self,
-        title: str,
-        figures: Sequence[Figure],
-        best: float | None = None,
-        limits: tuple[float | None, float | None] = (None, None),
-    ) -> Markup:
+    def _ratio(self, ratio: Figure) -> Markup:
+        """Return the chart of the bootstrapping ratio: the mean of each epoch, and its lowest and highest value as a band."""
+        if self.per_epoch is None:
+            return self._chart("Bootstrapping ratio", [ratio])
+        series = ratio.by_epoch(self.per_epoch, "mean of an epoch")
+        about = f"The mean of each epoch; the newest is {series.y[-1]:.3g}." if series.y else ""
+        return line_chart_svg([series], title="Bootstrapping ratio", along="epoch", y_limits=(0.0, None), description=about)
+
+    def _chart(self, title: str, figures: Sequence[Figure], best: float | None = None) -> Markup:
         along = "epoch" if self.per_epoch else "step"
         series = []
         for figure in figures:
-            x, y = figure.line(self.per_epoch or 1.0)
-            marked = next((index for index, at in enumerate(x) if best is not None and abs(at - best) < 1e-6), None)
-            series.append(Series(_words(figure.name), x, y, best=marked))
+            line = figure.line(self.per_epoch or 1.0, _words(figure.name))
+            marked = next((index for index, at in enumerate(line.x) if best is not None and abs(at - best) < 1e-6), None)
+            series.append(replace(line, best=marked))
         last = "; ".join(f"{_words(figure.name)} {figure.last:.4g}" for figure in figures)
-        return line_chart_svg(
-            series, title=title, along=along, y_limits=limits, description=f"At step {self.logged.step}: {last}."
-        )
+        return line_chart_svg(series, title=title, along=along, description=f"At step {self.logged.step}: {last}.")
 
     def _best(self, metric: str) -> float | None:
         """Return the epoch of the best probe, by the file beside the backbone that it kept."""

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from densebench.pages.axes import Axis, fitting, nice_step, number
-from densebench.pages.charts import Series, line_chart_svg, thinned
+from densebench.pages.charts import Series, line_chart_svg
 
 
 def chart(*series, **given):
@@ -93,31 +93,3 @@ def test_the_range_of_one_value_has_it_in_the_middle():
 
 def test_given_limits_are_kept():
     assert fitting([0.2, 0.4], limits=(0.0, 1.0)) == (0.0, 1.0)
-
-
-def test_thinning_keeps_ends_peaks_and_order():
-    x = list(range(10_000))
-    y = [1000.0 if index == 4567 else -5.0 if index == 8901 else index % 7 for index in x]
-    at, values = thinned(x, y, 500)
-    assert len(at) <= 500
-    assert (at[0], at[-1]) == (0, 9999)
-    assert at == sorted(at)
-    assert (4567, 1000.0) in zip(at, values, strict=True)
-    assert (8901, -5.0) in zip(at, values, strict=True)
-
-
-@pytest.mark.parametrize("length", [501, 997, 1000, 5003])
-def test_thinning_is_lowest_and_highest_of_stretches(length):
-    y = [math.nan if index % 5 == 0 else math.sin(index) * index for index in range(length)]
-    at, values = thinned(range(length), y, 100)
-    size = -(-length // 49)
-    kept = {0, length - 1}
-    for first in range(0, length, size):
-        inside = [index for index in range(first, min(first + size, length)) if math.isfinite(y[index])]
-        kept |= {min(inside, key=lambda index: y[index]), max(inside, key=lambda index: y[index])}
-    assert at == sorted(kept)
-    assert all(value == y[index] or math.isnan(value) for index, value in zip(sorted(kept), values, strict=True))
-
-
-def test_a_short_line_is_not_thinned():
-    assert thinned([1, 2], [math.nan, 3.0])[1][1] == 3.0
