@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from densebench.backbones.backbone import Backbone
 from densebench.datasets.dataset import Dataset, Item
@@ -79,7 +79,7 @@ class Settings(FewShot):
         settings = {**super().settings(dataset), "engine": engine, "hue": self.hue if self.augment_epochs else None}
         return {**settings, "image_size": None} if self.resize == "native" else settings
 
-    def resolve(self, dataset: Dataset) -> Self:
+    def resolve(self, dataset: Dataset) -> Settings:
         """Fill in the splits. Raises UserError for settings that contradict each other."""
         if self.labels == "pixels" and (self.weighting, self.score_at) != ("equal", "view"):
             raise UserError("--labels pixels votes pixel by pixel: it goes with --weighting equal and --score-at view")
