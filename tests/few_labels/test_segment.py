@@ -130,6 +130,8 @@ def test_facts_say_by_what_the_label_maps_were_made(place):
     assert facts["protocol"]["settings"]["neighbours"] == [3]
     assert facts["labels"]["images"] == facts["learned"]["images"] == 4
     assert facts["labels"]["classes"] == ["red", "blue"]
+    segment(name="the <b>'pixels'</b>")
+    assert json.loads((place / "segmented" / "segment.json").read_text()) == facts
 
 
 def test_a_split_of_the_labels_can_be_chosen(place):
