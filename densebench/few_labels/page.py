@@ -27,7 +27,7 @@ def page(choice: Choice) -> str:
         choice=choice,
         about=about(choice),
         colours=drawings.COLOURS,
-        drawn=[_drawn(comparison, number == 0) for number, comparison in enumerate(choice.comparisons)],
+        drawn=[_drawn(each, each is deciding and len(choice.comparisons) > 1) for each in choice.comparisons],
         against=_both(lambda width: drawings.against_speed(deciding, speeds, width)),
         costs=[{"backbone": name, "value": values[name], "cells": cost_cells(choice.costs[name])} for name in order],
         memory="what torch held on the GPU" if "cpu" not in choice.device else "of the weights",

@@ -52,6 +52,12 @@ def test_a_next_one_that_is_four_times_as_fast():
     assert text == "Take A (41.2 mIoU): B is 3.1 mIoU below (1.2 to 5.0), but 4 times as fast."
 
 
+def test_the_speed_of_one_that_is_far_behind_is_not_worth_a_word():
+    """The best is 20 above the most frequent class, B keeps 14 of that."""
+    assert "as fast" not in sentence(other("B", 6.0, 4.0, 8.0), speeds={"A": 10, "B": 400})
+    assert "as fast" in sentence(other("B", 4.9, 3.0, 6.0), speeds={"A": 10, "B": 400})
+
+
 def test_a_third_one_that_is_much_faster():
     text = sentence(other("B", 3.1, 1.2, 5.0), other("C", 4.0, 2.0, 6.0), speeds={"A": 10, "B": 10, "C": 33})
     assert text.endswith(
