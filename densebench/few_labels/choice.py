@@ -53,7 +53,7 @@ class Choice:
             for each in comparison.standings:
                 behind = each.behind or Difference(0.0, 0.0, 0.0)
                 values = {"protocol": comparison.protocol, "backbone": each.backbone, "miou": each.value, "low": each.low}
-                values |= {"high": each.high, "first": each.first, "behind": behind.value, "behind_low": behind.low}
+                values |= {"high": each.high, "behind": behind.value, "behind_low": behind.low}
                 values |= {"behind_high": behind.high, "separable": behind.separable, "to_separate": each.to_separate}
                 rows.append({**values, **asdict(self.costs[each.backbone])})
         return pd.DataFrame(rows)
@@ -112,9 +112,9 @@ def standings_table(choice: Choice) -> Table:
     rows, best = [], []
     for name in order:
         cells, marks = {"backbone": one_line(name)}, {"backbone": False}
-        for number, comparison in enumerate(choice.comparisons):
+        for comparison in choice.comparisons:
             standing = next(each for each in comparison.standings if each.backbone == name)
-            columns = _columns(comparison, standing, number == 0)
+            columns = _columns(comparison, standing)
             cells |= columns
             marks |= {column: index == 0 and standing.behind is None for index, column in enumerate(columns)}
         costs = cost_cells(choice.costs[name])
@@ -128,13 +128,11 @@ def standings_table(choice: Choice) -> Table:
     return Table(one_line(caption), pd.DataFrame(rows), pd.DataFrame(best))
 
 
-def _columns(comparison: Comparison, standing: Standing, decides: bool) -> dict[str, str]:
-    """Return the cells of a backbone by one protocol; how often it is first, for the one that decides."""
+def _columns(comparison: Comparison, standing: Standing) -> dict[str, str]:
+    """Return the cells of a backbone by one protocol."""
     name, behind = comparison.protocol, standing.behind
     cells = {name: f"{standing.value:.1f} [{standing.low:.1f}, {standing.high:.1f}]"}
     cells[f"{name}: behind the best"] = "" if behind is None else f"{behind.value:.1f} [{behind.low:.1f}, {behind.high:.1f}]"
-    if decides:
-        cells["first in"] = f"{100 * standing.first:.0f} %"
     return cells
 
 

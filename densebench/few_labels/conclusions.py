@@ -46,7 +46,7 @@ def concluded(
         rows = {name: tally.whole[:, :, kept] for name, tally in tallies.items()}
         chance = most_frequent(next(iter(rows.values())), validation.folds)
         names = tuple(data.classes[i] for i in kept)
-        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names, validation.seed))
+        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,

@@ -66,7 +66,7 @@ def _drawn(comparison: Comparison, decides: bool) -> dict[str, Any]:
             "backbone": each.backbone, "value": f"{each.value:.1f}", "interval": f"{each.low:.1f} to {each.high:.1f}",
             "behind": "" if ahead is None else f"{ahead.value:.1f}",
             "of_difference": "" if ahead is None else f"{ahead.low:.1f} to {ahead.high:.1f}",
-            "first": f"{100 * each.first:.0f} %", "separate": "" if ahead is None else "separable" if ahead.separable else more,
+            "separate": "" if ahead is None else "separable" if ahead.separable else more,
         })  # fmt: skip
     heading = f"{name}, which decides" if decides else name
     return {"heading": heading, "note": note, "intervals": _both(lambda width: drawings.behind(comparison, width)), "rows": rows}

@@ -9,11 +9,11 @@ SURE = Difference(20.0, 15.0, 25.0)
 
 
 def best(name="A", value=41.2):
-    return Standing(name, value, value - 3, value + 3, 0.8, {})
+    return Standing(name, value, value - 3, value + 3, {})
 
 
 def other(name, behind, low, high, more=0):
-    return Standing(name, 41.2 - behind, 30.0, 45.0, 0.2, {}, Difference(behind, low, high), more)
+    return Standing(name, 41.2 - behind, 30.0, 45.0, {}, Difference(behind, low, high), more)
 
 
 def sentence(*others, speeds=None, chance=SURE, more=(), failed=(), first=None):
