@@ -119,7 +119,8 @@ def continued(
         gain = float(law.at(images) - law.at(labelled))
         low, high = percentiles(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
         promises.append(Promise(images - labelled, gain, min(low, gain), max(high, gain)))
-    return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises))
+    why = "" if promises else f"twice as many labels are over {FURTHEST} times the {sizes[-1]} images that were trained on"
+    return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises), why)
 
 
 def _misses(residuals: np.ndarray, resamples: int) -> np.ndarray:

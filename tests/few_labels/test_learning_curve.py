@@ -67,6 +67,8 @@ def test_nothing_is_said_beyond_four_times_the_images_that_were_trained_on():
     """Two folds of 30 images train on 15: 60 images are four times as many, 90 are not looked at."""
     found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 8, 15])), noise=0.05, sizes=[2, 4, 8, 15])
     assert [promise.more for promise in found.promises] == [30]
+    found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 7])), noise=0.05, sizes=[2, 4, 7])
+    assert found.why == "twice as many labels are over 4 times the 7 images that were trained on" and not found.promises
 
 
 @pytest.mark.parametrize(
