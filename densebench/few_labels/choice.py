@@ -16,7 +16,7 @@ from densebench.few_labels.comparison import Comparison, Difference, Standing
 from densebench.few_labels.learning_curve import Curve
 from densebench.results.result import Failure
 from densebench.results.tables import Leaderboard, Table, notebook_html
-from densebench.results.terminal import terminal_width
+from densebench.results.terminal import terminal_width, wrapped
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +53,7 @@ class Choice:
             for each in comparison.standings:
                 behind = each.behind or Difference(0.0, 0.0, 0.0)
                 values = {"protocol": comparison.protocol, "backbone": each.backbone, "miou": each.value, "low": each.low}
-                values |= {"high": each.high, "first": each.first, "behind": behind.value, "behind_low": behind.low}
+                values |= {"high": each.high, "behind": behind.value, "behind_low": behind.low}
                 values |= {"behind_high": behind.high, "separable": behind.separable, "to_separate": each.to_separate}
                 rows.append({**values, **asdict(self.costs[each.backbone])})
         return pd.DataFrame(rows)
@@ -86,7 +86,7 @@ class Choice:
 
     def __str__(self) -> str:
         board = Leaderboard(pd.DataFrame(), self.tables)
-        notes = "\n".join(f"- {note}" for note in self.notes)
+        notes = "\n".join("\n  ".join(wrapped(f"- {note}", 2)) for note in self.notes)
         width = terminal_width()
         if width is None:
             shown = str(board)
@@ -96,7 +96,7 @@ class Choice:
             stream = io.StringIO()
             Console(file=stream, width=width, color_system=None, legacy_windows=False).print(board)
             shown = stream.getvalue().rstrip("\n")
-        return f"{shown}\n\n{notes}\n\n{one_line(self.sentence)}"
+        return "\n\n".join([shown, notes, "\n".join(wrapped(one_line(self.sentence)))])
 
     def __repr__(self) -> str:
         return f"<Choice: {one_line(self.sentence)}>"
@@ -112,9 +112,9 @@ def standings_table(choice: Choice) -> Table:
     rows, best = [], []
     for name in order:
         cells, marks = {"backbone": one_line(name)}, {"backbone": False}
-        for number, comparison in enumerate(choice.comparisons):
+        for comparison in choice.comparisons:
             standing = next(each for each in comparison.standings if each.backbone == name)
-            columns = _columns(comparison, standing, number == 0)
+            columns = _columns(comparison, standing)
             cells |= columns
             marks |= {column: index == 0 and standing.behind is None for index, column in enumerate(columns)}
         costs = cost_cells(choice.costs[name])
@@ -128,13 +128,11 @@ def standings_table(choice: Choice) -> Table:
     return Table(one_line(caption), pd.DataFrame(rows), pd.DataFrame(best))
 
 
-def _columns(comparison: Comparison, standing: Standing, decides: bool) -> dict[str, str]:
-    """Return the cells of a backbone by one protocol; how often it is first, for the one that decides."""
+def _columns(comparison: Comparison, standing: Standing) -> dict[str, str]:
+    """Return the cells of a backbone by one protocol."""
     name, behind = comparison.protocol, standing.behind
     cells = {name: f"{standing.value:.1f} [{standing.low:.1f}, {standing.high:.1f}]"}
     cells[f"{name}: behind the best"] = "" if behind is None else f"{behind.value:.1f} [{behind.low:.1f}, {behind.high:.1f}]"
-    if decides:
-        cells["first in"] = f"{100 * standing.first:.0f} %"
     return cells
 
 
@@ -152,22 +150,26 @@ def curve_table(choice: Choice) -> Table:
     """Return the learning curves, one row a backbone, with what more labels would bring."""
     order = [each.backbone for each in choice.comparisons[0].standings]
     sizes = sorted({size for curve in choice.curves.values() for size in curve.sizes})
+    told = sorted({each.more for curve in choice.curves.values() for each in curve.promises})
     rows = []
     for name in order:
         curve = choice.curves[name]
         values = dict(zip(curve.sizes, curve.values, strict=True))
         cells = {"backbone": one_line(name), **{f"{size}": f"{values[size]:.1f}" if size in values else "" for size in sizes}}
-        rows.append({**cells, "more labels": promised(curve)})
+        gains = {each.more: f"{each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.promises}
+        rows.append({**cells, **{f"{more} more labels": gains.get(more, "?") for more in told}})
     frame = pd.DataFrame(rows)
     blank = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     caption = f"{choice.comparisons[0].protocol}: mIoU in % by the number of training images, and what more labels would bring"
-    return Table(caption, frame, blank)
+    unknown = [name for name in order if not choice.curves[name].promises]
+    notes = tuple(f"{one_line(name)}: what more labels would bring {promised(choice.curves[name])}" for name in unknown)
+    return Table(caption, frame, blank, notes=notes)
 
 
 def promised(curve: Curve) -> str:
     """Return in words what more labels would bring."""
     if not curve.promises:
-        return f"cannot be told: {curve.why}" if curve.why else "cannot be told"
+        return f"cannot be told: {curve.why}"
     return "; ".join(f"{each.more} more: {each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.promises)
 
 

@@ -23,7 +23,7 @@ from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.cost import Cost, cost_of
 from densebench.few_labels.choice import Choice
 from densebench.few_labels.conclusions import Scored, concluded
-from densebench.few_labels.cross_validation import CrossValidation, Tallies
+from densebench.few_labels.cross_validation import CrossValidation, Tallies, labels_in_memory
 from densebench.few_labels.folds import folds_of
 from densebench.few_labels.groups import find_groups
 from densebench.few_labels.learning_curve import SHARES
@@ -92,7 +92,8 @@ def choose(
         grouped = find_groups(data, items, groups)
         placed = folds_of(data.presence(items), grouped, folds, seed)
         validation = CrossValidation(data, items, placed, SHARES, repetitions, seed)
-        scored = _scored(plans, validation, image_size)
+        with labels_in_memory(data):
+            scored = _scored(plans, validation, image_size)
         return concluded(plans, validation, grouped, scored, image_size, command)
 
 

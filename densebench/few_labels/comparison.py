@@ -10,12 +10,10 @@ import numpy as np
 
 from densebench.few_labels.paired import (
     by_group,
-    draws,
     groups_to_separate,
     interval,
     mean_iou,
     most_groups,
-    replicates,
     without_each,
 )
 
@@ -39,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a backbone stands by one protocol: the mean IoU in % and its interval, and in which share of resamples it is first.
+    """How a backbone stands by one protocol: the mean IoU in % and its interval.
 
     behind: how far the best one is ahead of it; None for the best. to_separate: how many more labelled images would separate the
     two if the difference stays as it is, 0 where they are separable; None where `limit` more would not.
@@ -49,7 +47,6 @@ class Standing:
     value: float
     low: float
     high: float
-    first: float
     per_class: Mapping[str, float]
     behind: Difference | None = None
     to_separate: int | None = 0
@@ -59,8 +56,8 @@ class Standing:
 class Comparison:
     """The standings by one protocol, the best first.
 
-    chance: what it is called that always predicts the most frequent class, its mean IoU, and how far the best is ahead of it.
-    limit: how many more images `to_separate` looks at.
+    chance: the mean IoU of predicting the most frequent class everywhere; over_chance: how far the best is ahead of that. limit:
+    how many more images `to_separate` looks at.
     """
 
     protocol: str
@@ -84,7 +81,6 @@ def compared(
     chance: np.ndarray,
     group: np.ndarray,
     classes: tuple[str, ...],
-    seed: int = 0,
 ) -> Comparison:
     """Return how backbones stand.
 
@@ -94,12 +90,8 @@ def compared(
     rows = {name: by_group(tally, group) for name, tally in tallies.items()}
     constant, images = by_group(chance, group), len(group)
     groups = len(constant)
-    times = draws(groups, seed=seed)
     values = {name: float(mean_iou(row.sum(0))) for name, row in rows.items()}
     best = max(values, key=lambda name: values[name])
-    drawn = np.stack([np.nan_to_num(replicates(row, times), nan=-1.0) for row in rows.values()])
-    ties = drawn == drawn.max(axis=0)
-    first = dict(zip(rows, (ties / ties.sum(axis=0)).mean(axis=1).tolist(), strict=True))
     standings = []
     for name in sorted(values, key=lambda name: -values[name]):
         low, high = interval(values[name], without_each(rows[name]))
@@ -108,7 +100,7 @@ def compared(
             behind = difference_of(rows[best], rows[name])
             needed = groups_to_separate(behind.value, behind.low, behind.high, groups)
             more = None if needed is None else math.ceil((needed - groups) * images / groups)
-        standings.append(Standing(name, values[name], low, high, first[name], _per_class(rows[name], classes), behind, more))
+        standings.append(Standing(name, values[name], low, high, _per_class(rows[name], classes), behind, more))
     limit = math.floor((most_groups(groups) - groups) * images / groups)
     return Comparison(
         protocol, preset, tuple(standings), float(mean_iou(constant.sum(0))), difference_of(rows[best], constant), limit

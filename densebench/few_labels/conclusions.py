@@ -40,13 +40,13 @@ def concluded(
 ) -> Choice:
     """Return the result. image_size: as it was wanted, None for the usual one. Raises UserError as `comparable_classes` does."""
     data, group = validation.dataset, grouped.of_image
-    kept, left_out = comparable_classes(next(iter(scored.tallies[0].values())).whole, group, data.classes)
+    first = next(iter(scored.tallies[0].values()))
+    kept, left_out = comparable_classes(first.whole, group, first.names)
     comparisons = []
     for plan, tallies in zip(plans, scored.tallies, strict=True):
-        rows = {name: tally.whole[:, :, kept] for name, tally in tallies.items()}
+        rows = {name: _columns(tally.whole, tally.names, kept) for name, tally in tallies.items()}
         chance = most_frequent(next(iter(rows.values())), validation.folds)
-        names = tuple(data.classes[i] for i in kept)
-        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, names, validation.seed))
+        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, kept))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,
@@ -71,22 +71,27 @@ def concluded(
     )
 
 
-def comparable_classes(tally: np.ndarray, group: np.ndarray, classes: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return the classes that at least two groups show, as indices, and the names of those that one group alone shows.
+def comparable_classes(tally: np.ndarray, group: np.ndarray, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the classes that at least two groups show, and of those that one group alone shows.
 
     A class of one group can be learned or tested, never both. Raises UserError where fewer than two classes are left.
     """
-    shown = (by_group(tally, group)[:, 1, : len(classes)] > 0).sum(0)
-    kept = np.flatnonzero(shown >= 2).tolist()
+    shown = (by_group(tally, group)[:, 1] > 0).sum(0).tolist()
+    kept = tuple(name for name, count in zip(names, shown, strict=True) if count >= 2)
     if len(kept) < 2:
         raise UserError(
-            f"{len(kept)} of {len(classes)} classes are in two or more of the {len(group)} labelled images (those that belong "
+            f"{len(kept)} of {len(names)} classes are in two or more of the {len(group)} labelled images (those that belong "
             "together count once); a comparison takes two classes: label more images"
         )
-    return kept, [classes[i] for i in np.flatnonzero(shown == 1).tolist()]
+    return kept, tuple(name for name, count in zip(names, shown, strict=True) if count == 1)
 
 
-def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation: CrossValidation) -> Curve:
+def _columns(tally: np.ndarray, names: Sequence[str], kept: Sequence[str]) -> np.ndarray:
+    """Return the tallies of some classes; protocols may number them differently, or have one more."""
+    return tally[:, :, [list(names).index(name) for name in kept]]
+
+
+def _curve(tallies: Tallies, kept: Sequence[str], group: np.ndarray, validation: CrossValidation) -> Curve:
     """Return the learning curve of a backbone by the protocol that decides."""
     groups = int(group.max()) + 1
     times = draws(groups, seed=validation.seed)
@@ -94,7 +99,7 @@ def _curve(tallies: Tallies, kept: Sequence[int], group: np.ndarray, validation:
     by_size = {**tallies.smaller, size: [tallies.whole]}
     values, drawn = [], []
     for each in by_size.values():
-        rows = [by_group(tally[:, :, kept], group) for tally in each]
+        rows = [by_group(_columns(tally, tallies.names, kept), group) for tally in each]
         values.append(float(np.mean([mean_iou(row.sum(0)) for row in rows])))
         drawn.append(of_repetitions(np.stack([replicates(row, times) for row in rows]), validation.seed))
     return continued(list(by_size), values, drawn, groups, len(group))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,28 @@ from densebench.evaluation.labelling import Labeller, Learned, counted
 
 LEAST_IMAGES = 2
 """Fewest images that a model of a learning curve learns from."""
+KEPT = 2**30  # bytes of label maps that stay in memory
+
+
+@contextmanager
+def labels_in_memory(dataset: Dataset, most: int = KEPT) -> Iterator[None]:
+    """Read each label map once during the block, as far as they take at most `most` bytes: every model asks for them again."""
+    known: dict[str, np.ndarray] = {}
+    read = dataset.label
+
+    def label(item: Item) -> np.ndarray:
+        if item.name in known:
+            return known[item.name].copy()
+        found = read(item)
+        if sum(each.nbytes for each in known.values()) + found.nbytes <= most:
+            known[item.name] = found.copy()
+        return found
+
+    object.__setattr__(dataset, "label", label)  # before the method of the class, and for this object alone
+    try:
+        yield
+    finally:
+        object.__delattr__(dataset, "label")
 
 
 @dataclass(frozen=True)
@@ -31,10 +54,11 @@ class Training:
 class Tallies:
     """What `segmentation.tallies` counts of each image by models that have not seen it.
 
-    whole: with all training images of a fold, int [images 3 classes]. smaller: number of training images -> with so many, one
-    for each repetition.
+    names: of the classes. whole: with all training images of a fold, int [images 3 classes]. smaller: number of training
+    images -> with so many, one for each repetition.
     """
 
+    names: tuple[str, ...]
     whole: np.ndarray
     smaller: dict[int, list[np.ndarray]]
 
@@ -92,7 +116,7 @@ class CrossValidation:
                 smaller[group[0].size] = [self._of(evaluator, backbone, each, progress) for each in group]
             except UserError:  # such as fewer patches than neighbours
                 continue
-        return Tallies(of_whole, smaller)
+        return Tallies(tuple(first.names), of_whole, smaller)
 
     def _of(
         self, evaluator: Labeller, backbone: Backbone, training: Training, progress: Progress, first: Learned | None = None

@@ -27,7 +27,7 @@ def page(choice: Choice) -> str:
         choice=choice,
         about=about(choice),
         colours=drawings.COLOURS,
-        drawn=[_drawn(comparison, number == 0) for number, comparison in enumerate(choice.comparisons)],
+        drawn=[_drawn(each, each is deciding and len(choice.comparisons) > 1) for each in choice.comparisons],
         against=_both(lambda width: drawings.against_speed(deciding, speeds, width)),
         costs=[{"backbone": name, "value": values[name], "cells": cost_cells(choice.costs[name])} for name in order],
         memory="what torch held on the GPU" if "cpu" not in choice.device else "of the weights",
@@ -66,7 +66,7 @@ def _drawn(comparison: Comparison, decides: bool) -> dict[str, Any]:
             "backbone": each.backbone, "value": f"{each.value:.1f}", "interval": f"{each.low:.1f} to {each.high:.1f}",
             "behind": "" if ahead is None else f"{ahead.value:.1f}",
             "of_difference": "" if ahead is None else f"{ahead.low:.1f} to {ahead.high:.1f}",
-            "first": f"{100 * each.first:.0f} %", "separate": "" if ahead is None else "separable" if ahead.separable else more,
+            "separate": "" if ahead is None else "separable" if ahead.separable else more,
         })  # fmt: skip
     heading = f"{name}, which decides" if decides else name
     return {"heading": heading, "note": note, "intervals": _both(lambda width: drawings.behind(comparison, width)), "rows": rows}

@@ -2,9 +2,10 @@
 
 The rule: the backbone with the highest mean IoU by the protocol that decides, the first one, is taken. Each other backbone is
 separable from it where the 95 % interval of the paired difference leaves out 0. Among those that are not, a faster one is named,
-and how many more labels would separate the nearest; where all are separable, the next one is named, and one that is at least
-twice as fast. Where another protocol puts another backbone first, the sentence says so. Where no backbone is separably better
-than to predict the most frequent class everywhere, none is recommended.
+and how many more labels would separate the nearest; where all are separable, the next one is named, and one that is about
+twice as fast or more and keeps most of the lead over predicting the most frequent class everywhere. Where another protocol puts
+another backbone first, the sentence says so. Where no backbone is separably better than to predict the most frequent class, none
+is recommended.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FASTER = 1.25
 """How many times as fast a backbone must be to count as faster: less is within what timings vary."""
 MUCH_FASTER = 1.8
 """From which factor on a faster backbone is named although it is separably worse."""
+KEPT = 0.75
+"""The share of the lead over the most frequent class that a faster backbone must keep to be named for its speed."""
 NAMED = 3  # backbones that the sentence names at most as not separable
 
 
@@ -42,7 +45,7 @@ def recommendation(comparisons: Sequence[Comparison], speeds: Mapping[str, float
     elif all(_same(other.behind) for other in others):
         text = _all_equal(best, others, speeds)
     else:
-        text = _taken(best, others, speed, deciding.limit)
+        text = _taken(deciding, speed)
     parts = [text, *(_of_other(best, other) for other in comparisons[1:] if others)]
     if failed:
         parts.append(f"{_listed(failed)} failed and {'is' if len(failed) == 1 else 'are'} not compared")
@@ -66,10 +69,13 @@ def _all_equal(best: Standing, others: Sequence[Standing], speeds: Mapping[str, 
     return f"Take any: {text}"
 
 
-def _taken(best: Standing, others: Sequence[Standing], speed: Mapping[str, float], limit: int) -> str:
+def _taken(comparison: Comparison, speed: Mapping[str, float]) -> str:
+    best, *others = comparison.standings
+    worth = comparison.chance + KEPT * (best.value - comparison.chance)
+    quick = [other for other in others if other.value >= worth and speed.get(other.backbone, 0.0) >= MUCH_FASTER]
     near = [other for other in others if other.behind is not None and not other.behind.separable]
     opening = f"Take {best.backbone} ({best.value:.1f} mIoU)"
-    return opening + (_beside(best, near, speed, limit) if near else _ahead(others, speed))
+    return opening + (_beside(best, near, speed, comparison.limit) if near else _ahead(others, quick, speed))
 
 
 def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float], limit: int) -> str:
@@ -100,15 +106,17 @@ def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float]
     return f"{text}; about {count} more labelled {images} would separate {who} if the difference stays as it is"
 
 
-def _ahead(others: Sequence[Standing], speed: Mapping[str, float]) -> str:
+def _ahead(others: Sequence[Standing], quick: Sequence[Standing], speed: Mapping[str, float]) -> str:
     """Return what is said where the best is separable from every other."""
     second = others[0]
     text = f": {'it is separably better than every other; ' if len(others) > 1 else ''}"
     text += f"{'the next, ' if len(others) > 1 else ''}{second.backbone}{',' if len(others) > 1 else ''} is {_below(second)}"
-    if speed.get(second.backbone, 0.0) >= MUCH_FASTER:
+    if second in quick:
         return f"{text}, but {_faster(speed[second.backbone])} as fast"
-    much = next((other for other in others[1:] if speed.get(other.backbone, 0.0) >= MUCH_FASTER), None)
-    return text if much is None else f"{text}, and {much.backbone} is {_faster(speed[much.backbone])} as fast but {_below(much)}"
+    if not quick:
+        return text
+    much = quick[0]
+    return f"{text}, and {much.backbone} is {_faster(speed[much.backbone])} as fast but {_below(much)}"
 
 
 def _of_other(best: Standing, comparison: Comparison) -> str:

@@ -9,7 +9,7 @@ from retrieval_by_loops import CLASSES, DATA
 
 from densebench.console import progress
 from densebench.errors import UserError
-from densebench.few_labels.cross_validation import CrossValidation, most_frequent, smaller_trainings, trainings
+from densebench.few_labels.cross_validation import CrossValidation, labels_in_memory, most_frequent, smaller_trainings, trainings
 
 ITEMS = DATA.items("train")
 FOLDS = np.array([0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
@@ -111,3 +111,26 @@ def test_the_most_frequent_class_by_hand():
     tally[:, 1] = [[8, 2], [4, 6]]
     found = most_frequent(tally, np.array([0, 1]))
     assert found.tolist() == [[[0, 2], [8, 2], [0, 10]], [[4, 0], [4, 6], [10, 0]]]
+
+
+def test_label_maps_are_read_once_and_the_data_set_is_as_before():
+    read = []
+
+    class Counting(type(DATA)):
+        def label(self, item):
+            read.append(item.name)
+            return super().label(item)
+
+    data, item = Counting(root=DATA.root), ITEMS[1]
+    with labels_in_memory(data):
+        first = data.label(item)
+        first[:] = 77  # whoever changes a label map changes no other
+        assert (data.label(item) == DATA.label(item)).all()
+    assert read == [item.name]
+    data.label(item)
+    assert len(read) == 2
+
+
+def test_label_maps_beyond_the_limit_are_read_again():
+    with labels_in_memory(DATA, most=32 * 32):
+        assert all((DATA.label(item) == type(DATA).label(DATA, item)).all() for item in ITEMS for _ in range(2))

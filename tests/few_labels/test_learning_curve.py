@@ -16,7 +16,7 @@ def curve(values, noise=0.2, sizes=SIZES, groups=30, labelled=30, shared=1.0):
     return continued(sizes, list(values), drawn, groups, labelled)
 
 
-@pytest.mark.parametrize("power", [POWERS[0], 0.5, POWERS[-1]])
+@pytest.mark.parametrize("power", [0.1, 0.5, POWERS[-1]])
 @pytest.mark.parametrize("sizes", [SIZES, [2, 4, 8]])
 def test_an_exact_power_law_is_recovered(power, sizes):
     law = fitted(np.array(sizes), Law(60.0, 40.0, power).at(np.array(sizes)))
@@ -26,6 +26,13 @@ def test_an_exact_power_law_is_recovered(power, sizes):
 def test_a_law_by_hand():
     """60 - 40 / sqrt(16) = 50."""
     assert float(Law(60, 40, 0.5).at(16)) == 50
+
+
+def test_a_law_does_not_promise_more_than_everything():
+    """A straight line over the logarithm of the images would cross 100 %: the law bends below it."""
+    sizes = np.array([2, 4, 8, 16])
+    law = fitted(sizes, np.array([50.0, 60.0, 70.0, 80.0]))
+    assert law.limit <= 100 and float(law.at(10**9)) <= 100
 
 
 def test_falling_values_give_a_flat_law():
@@ -60,6 +67,8 @@ def test_nothing_is_said_beyond_four_times_the_images_that_were_trained_on():
     """Two folds of 30 images train on 15: 60 images are four times as many, 90 are not looked at."""
     found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 8, 15])), noise=0.05, sizes=[2, 4, 8, 15])
     assert [promise.more for promise in found.promises] == [30]
+    found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 7])), noise=0.05, sizes=[2, 4, 7])
+    assert found.why == "twice as many labels are over 4 times the 7 images that were trained on" and not found.promises
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ SURE = Difference(20.0, 15.0, 25.0)
 
 
 def best(name="A", value=41.2):
-    return Standing(name, value, value - 3, value + 3, 0.8, {})
+    return Standing(name, value, value - 3, value + 3, {})
 
 
 def other(name, behind, low, high, more=0):
-    return Standing(name, 41.2 - behind, 30.0, 45.0, 0.2, {}, Difference(behind, low, high), more)
+    return Standing(name, 41.2 - behind, 30.0, 45.0, {}, Difference(behind, low, high), more)
 
 
 def sentence(*others, speeds=None, chance=SURE, more=(), failed=(), first=None):
@@ -50,6 +50,12 @@ def test_the_best_of_many_that_are_separable():
 def test_a_next_one_that_is_four_times_as_fast():
     text = sentence(other("B", 3.1, 1.2, 5.0), speeds={"A": 10, "B": 40})
     assert text == "Take A (41.2 mIoU): B is 3.1 mIoU below (1.2 to 5.0), but 4 times as fast."
+
+
+def test_the_speed_of_one_that_is_far_behind_is_not_worth_a_word():
+    """The best is 20 above the most frequent class, B keeps 14 of that."""
+    assert "as fast" not in sentence(other("B", 6.0, 4.0, 8.0), speeds={"A": 10, "B": 400})
+    assert "as fast" in sentence(other("B", 4.9, 3.0, 6.0), speeds={"A": 10, "B": 400})
 
 
 def test_a_third_one_that_is_much_faster():
