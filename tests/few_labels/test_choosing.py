@@ -115,6 +115,7 @@ def test_the_image_size_is_rounded_down_to_each_stride():
     assert found.size == "30 px"
 
 
+@pytest.mark.slow
 def test_layers_are_those_of_each_backbone():
     models = ["random:test_vit"] * 2
     found = densebench.choose(DATA, models, layer=["0", "last"], image_size=64, **QUICK)
