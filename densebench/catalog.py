@@ -61,6 +61,7 @@ class Entry:
     others: tuple[Entry, ...] = ()
     takes: str = ""
     needs_background: bool = False
+    labels_images: bool = False
 
     @property
     def parts(self) -> tuple[Entry, ...]:
@@ -266,6 +267,7 @@ def _from_node(location: Location, source: Source, node: SourceClass, presets: t
     return Entry(
         location.name, node.module, path, node.node.name, source.title(node), presets, flags,
         takes=node.text("takes"), needs_background=node.text("needs_background") == "True",
+        labels_images=node.text("labels_images") == "True",
     )  # fmt: skip
 
 
@@ -305,4 +307,5 @@ def described(location: Location, kind: type) -> Entry:
     return Entry(
         location.name, kind.__module__, path, kind.__name__, title, tuple(presets), flags,
         takes=str(getattr(kind, "takes", "")), needs_background=bool(getattr(kind, "needs_background", False)),
+        labels_images=bool(getattr(kind, "labels_images", False)),
     )  # fmt: skip

@@ -164,7 +164,7 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
 
 def _stopped() -> str:
     """Return the message after Ctrl-C. What resumes does so without --rerun, which would discard scores."""
-    if sys.argv[1:2] not in (["eval"], ["run"]):
+    if sys.argv[1:2] not in (["eval"], ["run"], ["segment"]):
         return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]
     return f"stopped; `{shlex.join(['densebench', *words])}` resumes from there"

@@ -17,6 +17,7 @@ Keys of classes.toml; all but the lists may also follow the folder's name, as `f
     splits             the first is trained on, the last evaluated; ["train", "val"]
     images, labels     the folders of images and of label maps; labels may be an annotation file (`folders.annotations`)
     suffix             what label maps have behind the name of their image, such as "_mask"
+    nested             true: images and label maps lie in folders of any depth, alike; names are relative paths
     ignore_background  true: pixels outside all shapes of an annotation file are void, else a class "background"
     seed, val          the split by seed, where there is no other: 0 and 0.2
 """
@@ -39,6 +40,7 @@ from densebench.datasets.folders.pairs import IMAGE_SUFFIXES
 from densebench.datasets.io.decoding import opened
 from densebench.datasets.label_maps import IGNORED, INVALID
 from densebench.errors import UserError
+from densebench.pictures.palette import Colour
 
 SUFFIXES = IMAGE_SUFFIXES
 ORIENTATION = 0x0112  # EXIF
@@ -81,6 +83,12 @@ class Folder(Dataset):
         table[list(self.values)] = np.arange(len(self.values))
         table[[value for value in self.void if value <= IGNORED]] = IGNORED
         return table
+
+    def palette(self) -> list[Colour]:
+        """Return the colours of the label maps, where they hold colours; else `Dataset.palette`."""
+        if not self.coloured:
+            return super().palette()
+        return [(value >> 16, value >> 8 & 255, value & 255) for value in self.values]
 
     def label(self, item: Item) -> UInt8[np.ndarray, "h w"]:
         """Return the class of each pixel, as `Dataset.label`; label maps may have 16 bits."""

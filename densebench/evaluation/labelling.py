@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -67,6 +67,9 @@ class Learned(ABC):
 
 class Labeller(Evaluator):
     """A protocol that learns from labelled images and labels others."""
+
+    labels_images: ClassVar[bool] = True
+    """How the catalogue knows it without an import."""
 
     @abstractmethod
     def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> Learned:

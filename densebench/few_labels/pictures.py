@@ -133,7 +133,7 @@ def open_pictures(
     if not specs:
         raise UserError("no picture is named; give files, a folder or a data set")
     if all(isinstance(spec, np.ndarray | Image.Image) for spec in specs):
-        pictures = _in_memory(specs)
+        pictures: Pictures = _in_memory(specs)
     elif len(specs) == 1 and (dataset := _dataset(specs[0], root)) is not None:
         pictures = _of_dataset(dataset)
     else:

@@ -61,25 +61,30 @@ class Output:
         """Return where the overlay of a picture is."""
         return self.folder / "overlays" / f"{item.name}.jpg"
 
-    def open(self, facts: Mapping[str, Any], rerun: bool) -> None:
+    def open(self, facts: Mapping[str, Any], rerun: bool) -> dict[str, Any]:
         """Start the folder, or go on with one that was made alike; with `rerun` all that an earlier call wrote is removed.
 
-        Raises UserError for a folder that holds anything else, or label maps that something else has made.
+        Return what segment.json says was learned by the call that is gone on with; {} where there is none. Raises UserError for
+        a folder that holds anything else, or label maps that something else has made.
         """
+        earlier: dict[str, Any] = {}
         if self.folder.exists():
             self._check_ours()
             earlier = self._earlier()
             if rerun:
-                for name in MADE[:3] if earlier is not None else ():
+                for name in MADE[:3] if earlier else ():
                     remove(self.folder / name)
-            elif earlier is not None and earlier != self.identity:
+                earlier = {}
+            elif earlier and earlier.get("identity") != self.identity:
                 raise UserError(
                     f"{self.folder} holds label maps by another backbone, other settings or other labels ({FACTS} says which); "
                     "--rerun replaces them, or give another --output"
                 )
             sweep(self.folder)
-        self.note(facts)
+        learned: dict[str, Any] = earlier.get("learned", {})
+        self.note({**facts, "learned": learned})
         write_text(self.folder / "classes.toml", self._classes_toml())
+        return learned
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Write segment.json."""
@@ -94,19 +99,19 @@ class Output:
         except OSError as error:
             raise UserError(f"--output {self.folder} is no folder that can be read ({error.strerror}); give another") from error
         held = [name for name in MADE if (self.folder / name).exists()]
-        if others or (held and self._earlier() is None):
+        if others or (held and not self._earlier()):
             raise UserError(f"{self.folder} holds {(others or held)[0]}, which segment did not write; give another --output")
 
-    def _earlier(self) -> str | None:
-        """Return the identity of the call that made the folder; None where none did."""
+    def _earlier(self) -> dict[str, Any]:
+        """Return what segment.json says of the call that made the folder; {} where none did."""
         with suppress(OSError, ValueError, AttributeError):
             content = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
             if content.get("made_by") == MARK:
-                return str(content.get("identity"))
-        return None
+                return dict(content)
+        return {}
 
     def _classes_toml(self) -> str:
-        lines: dict[str, Any] = {"classes": list(self.names), "images": "images", "labels": "labels"}
+        lines: dict[str, Any] = {"classes": list(self.names), "images": "images", "labels": "labels", "nested": True}
         lines |= {"background": self.background} if self.background else {}
         return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
 
@@ -127,7 +132,7 @@ class Output:
             shown = overlay(pictures.image(item), labels, self.names, self.palette)
             with replacing(self.overlay_path(item)) as part:
                 shown.save(part, format="JPEG", quality=QUALITY)
-        self._link(pictures, item)
+        self.link(pictures, item, anew=True)
         turn = pictures.orientation(item)
         stored = Image.fromarray(labels) if turn == 1 else Image.fromarray(labels).transpose(BACK[turn])
         paletted = Image.frombytes("P", stored.size, stored.tobytes())
@@ -139,11 +144,13 @@ class Output:
         with replacing(self.path(item)) as part:
             paletted.save(part, format="PNG", pnginfo=chunks, bits=8, **({"exif": exif} if turn != 1 else {}))
 
-    def _link(self, pictures: Pictures, item: Item) -> None:
-        """Make images/<name> lead to the picture: a link to its file, else a PNG of it."""
+    def link(self, pictures: Pictures, item: Item, anew: bool = False) -> None:
+        """Make images/<name> lead to the picture: a link to its file, else a PNG, `anew` or where there is none."""
         if item.image is None:
-            with replacing(self.folder / "images" / f"{item.name}.png") as part:
-                pictures.image(item).save(part, format="PNG")
+            copy = self.folder / "images" / f"{item.name}.png"
+            if anew or not copy.is_file():
+                with replacing(copy) as part:
+                    pictures.image(item).save(part, format="PNG")
             return
         target, link = Path(os.path.abspath(item.image)), self.folder / "images" / f"{item.name}{item.image.suffix}"  # noqa: PTH100
         if link.is_symlink() and link.readlink() == target:

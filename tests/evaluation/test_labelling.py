@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from retrieval_by_loops import DATA, SIDE, Blocks, backbone, empty_cache
+from tiers import late
 
 from densebench import options
 from densebench.datasets.dataset import Item
@@ -61,7 +62,7 @@ class Unlabelled(Blocks):
         raise AssertionError("no label of a new image is read")
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", late(SETTINGS, "hummingbird", "cribo", "capi", "native", "lbfgs"))
 def test_label_maps_at_the_scored_resolution_are_those_of_the_record(backbone, name):
     evaluator = protocol(name)
     recorded = list(evaluator.run(backbone, DATA, Run(progress_key=f"record {name}")))

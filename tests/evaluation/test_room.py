@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from densebench.errors import UserError
-from densebench.evals.incontext import InContext
+from densebench.evals.incontext.retrieval import Retrieval
 from densebench.evaluation.run import evaluate
 from densebench.files import cache
 from densebench.files.cache import Hold
@@ -57,7 +57,7 @@ def test_they_stay_on_request_and_a_rerun_extracts_them_again(tmp_path):
 
 
 def test_a_run_that_fails_keeps_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(InContext, "voter", lambda *_: (_ for _ in ()).throw(UserError("no memory today")))
+    monkeypatch.setattr(Retrieval, "voter", lambda *_: (_ for _ in ()).throw(UserError("no memory today")))
     with pytest.raises(UserError, match="no memory today"):
         score()
     assert folders(tmp_path) == [False, True]

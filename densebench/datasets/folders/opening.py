@@ -25,15 +25,16 @@ from densebench.datasets.label_maps import IGNORED
 from densebench.errors import UserError, unknown
 from densebench.files.atomic import digest
 
-INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background"})
+INFERRING = frozenset({"values", "images", "labels", "suffix", "seed", "val", "ignore_background", "nested"})
 """Keys that do not go with the layout of `Folder`, which needs no inference."""
 OF_VALUES = ("values", "ignore_index", "reduce_zero_label", "suffix")
 """Keys about label maps, which a folder of shapes does not have."""
 
 
-def open_folder(name: str) -> Folder:
+def open_folder(name: str, divided: bool = True) -> Folder:
     """Return the data set behind `folder:DIR`; label maps are read where no option states their values.
 
+    divided: too few images for a training and an evaluation split are an error; else they are one split, "all".
     Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
     """
     options = read_options(name)
@@ -42,7 +43,7 @@ def open_folder(name: str) -> Folder:
         if "classes" not in options.values and holds_videos(options.root):
             raise UserError(f"{options.root} holds videos; write frames:{options.root}")
         if (labels := _stated_annotations(options)) is not None:
-            return _drawn(options, labels)
+            return _drawn(options, labels, divided)
         described = "classes" in options.values and not INFERRING & options.values.keys()
         written_out = "splits" in options.values or any((options.root / "images" / split).is_dir() for split in splits)
         pairs = None if described and written_out else find_pairs(options)
@@ -52,8 +53,8 @@ def open_folder(name: str) -> Folder:
         if pairs is None:
             if (labels := _only_annotations(options.root)) is None:
                 raise _unrecognised(options)
-            return _drawn(options, labels)
-        return _inferred(options, pairs)
+            return _drawn(options, labels, divided)
+        return _inferred(options, pairs, divided)
 
 
 def _fields(options: FolderOptions, meaning: Meaning) -> dict[str, Any]:
@@ -71,9 +72,9 @@ def _fields(options: FolderOptions, meaning: Meaning) -> dict[str, Any]:
     }
 
 
-def _inferred(options: FolderOptions, pairs: Pairs) -> Inferred:
+def _inferred(options: FolderOptions, pairs: Pairs, divided: bool) -> Inferred:
     """Return a folder of which something is inferred; a notice says what."""
-    splits = find_splits(options, pairs.groups)
+    splits = find_splits(options, pairs.groups, divided)
     every = [item for items in splits.items.values() for item in items]
     meaning = stated_meaning(options)
     if meaning is None:
@@ -88,7 +89,7 @@ def _inferred(options: FolderOptions, pairs: Pairs) -> Inferred:
 
 
 def _parts(options: FolderOptions, splits: Splits) -> dict[str, Any]:
-    kept = ("images", "labels", "suffix", "seed", "val", "ignore_background")
+    kept = ("images", "labels", "suffix", "nested", "seed", "val", "ignore_background")
     return {
         "splits": tuple(splits.items),
         "train_split": splits.train,
@@ -169,7 +170,7 @@ def _folders(root: Path) -> list[Path]:
     return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
 
 
-def _drawn(options: FolderOptions, path: Path) -> Drawn:
+def _drawn(options: FolderOptions, path: Path, divided: bool) -> Drawn:
     """Return a folder whose labels are shapes; a notice says what was inferred."""
     for key in OF_VALUES:
         if key in options.values:
@@ -181,7 +182,7 @@ def _drawn(options: FolderOptions, path: Path) -> Drawn:
     items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
-    splits = find_splits(options, _by_folder(items))
+    splits = find_splits(options, _by_folder(items), divided)
     stray = sorted(label for label, number in ids.items() if number == IGNORED and label != VOID_LABEL)
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside

@@ -39,6 +39,7 @@ KEYS = {
     "reduce_zero_label": Key((bool,)),
     "background": Key((str,)),
     "ignore_background": Key((bool,)),
+    "nested": Key((bool,)),
     "images": Key((str,)),
     "labels": Key((str,)),
     "suffix": Key((str,)),

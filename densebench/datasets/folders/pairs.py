@@ -12,7 +12,7 @@ A label map may be called as its image, or with one of SUFFIXES behind; all of a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densebench.datasets.dataset import Item
@@ -58,6 +58,12 @@ def find_pairs(options: FolderOptions) -> Pairs | None:
     images = _named(root, options, "images", IMAGES)
     masks = _named(root, options, "labels", MASKS)
     suffix = options.get("suffix", None)
+    if options.get("nested", False):
+        if images is None or masks is None:
+            raise UserError(
+                f"nested in {options.where('nested')} takes a folder of images and one of labels in {root}; name both"
+            )
+        return _nested(images, masks, suffix)
     if images is not None and masks is not None:
         splits = _splits(images)
         if any(_child(masks, part) for part in splits):
@@ -67,6 +73,19 @@ def find_pairs(options: FolderOptions) -> Pairs | None:
     if images is None and masks is not None and any(_pictures(root, IMAGE_SUFFIXES)):
         return _grouped({"": (root, masks)}, f"the folder itself and {masks.name}/", suffix)
     return _by_split(root, suffix) or _beside({"": images or root}, suffix)
+
+
+def _nested(images: Path, masks: Path, suffix: str | None) -> Pairs:
+    """Return the pairs of all folders below two that are built alike; an image is called by its path below the first."""
+    items, bare, lone = [], 0, 0
+    for folder in [images, *sorted(path for path in images.rglob("*") if path.is_dir())]:
+        if not any(_pictures(folder, IMAGE_SUFFIXES)):
+            continue
+        below = folder.relative_to(images)
+        pairs = _grouped({"": (folder, masks / below)}, "", suffix)
+        items += [replace(item, name=(below / item.name).as_posix()) for item in pairs.groups[""]]
+        bare, lone = bare + pairs.bare, lone + pairs.lone
+    return Pairs({"": tuple(items)}, f"{images.name}/ and {masks.name}/, at any depth", bare, lone)
 
 
 def _by_split(root: Path, suffix: str | None) -> Pairs | None:

@@ -35,9 +35,10 @@ class Splits:
     message: str
 
 
-def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]]) -> Splits:
+def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], divided: bool = True) -> Splits:
     """Return the splits of images that folders have grouped already, or not (one group).
 
+    divided: too few images to be split by seed are an error; else they are one split, "all".
     Raises UserError for a list that names an image which is not there, for images that are in the training and the evaluation
     split, for too few images, and for a split or a seed that has no meaning here.
     """
@@ -51,6 +52,8 @@ def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]]) 
         return _chosen(options, listed, f"by lists in {lists[0].parent.name or options.root.name}/")
     if len(listed) == 1:
         every = next(iter(listed.values()))
+    if not divided and 0 < len(every) < 2 * LEAST:
+        return Splits({"all": every}, "all", "all", "none", "not split, since they are few")
     return _by_seed(options, every)
 
 
