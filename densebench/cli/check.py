@@ -10,6 +10,7 @@ import typer
 
 from densebench import catalog
 from densebench.cli import entry_options
+from densebench.cli.backbone_options import DataRoot
 from densebench.errors import UserError, unknown
 from densebench.flag import Flag
 
@@ -20,9 +21,7 @@ def check(
         str | None, typer.Argument(metavar="NAME", help="./file.py, a name of `densebench ls`, or a backbone's spec.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="The preset that is run; the first if not given.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    data_root: DataRoot = None,
     show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of NAME.")] = False,
 ) -> None:
     """Check a plug-in or a name of the catalogue on small made-up data, a line a check; status 1 if one fails.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from densebench.cli import completing
+from densebench.cli.backbone_options import Backbones, DataRoot, Layers, Mean, Names, PosEmbed, Role, Std, Weights, one_each
 
 
 def choose(
@@ -20,26 +20,14 @@ def choose(
             metavar="FOLDER", help="Images and label maps (PNG masks, COCO, CVAT, LabelMe), or a name of `densebench data ls`."
         ),
     ],
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Weights for timm:NAME; one for each --backbone (the word none: no file), or none."),
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Name in tables; one for each --backbone, or none.")
-    ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LAYER",
-            help="Features: last, block numbers (8,9,10,11 are joined), key, query or value; one for all or one each.",
-        ),
-    ] = None,
-    role: Annotated[str, typer.Option(metavar="teacher|student", help="Which network of a checkpoint.")] = "teacher",
-    pos_embed: Annotated[str, typer.Option(help="How position embeddings are resized.")] = "auto",
+    backbone: Backbones = None,
+    weights: Weights = None,
+    name: Names = None,
+    layer: Layers = None,
+    role: Role = "teacher",
+    pos_embed: PosEmbed = "auto",
+    mean: Mean = None,
+    std: Std = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -69,9 +57,7 @@ def choose(
         int | None,
         typer.Option(metavar="PX", min=1, help="Side of images, rounded down to each stride; without it 512, or the data set's."),
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    data_root: DataRoot = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes a GPU if there is one.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(metavar="N", min=1, help="Images in one forward pass.")] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of folds, subsets and random: backbones.")] = 0,
@@ -89,24 +75,15 @@ def choose(
     from densebench.files.atomic import write_text
 
     given: dict[str, Any] = {
-        "batch_size": batch_size,
-        "device": device,
-        "layer": layer or "last",
-        "role": role,
-        "pos_embed": pos_embed,
-    }
+        "name": one_each(name), "weights": one_each(weights), "layer": layer or "last", "role": role, "pos_embed": pos_embed,
+        "mean": mean, "std": std, "data_root": data_root, "device": device, "batch_size": batch_size, "seed": seed,
+    }  # fmt: skip
     choice = chosen(
-        dataset, backbone, protocol=protocol, name=_each(name), weights=_each(weights), split=split, limit=limit, groups=groups,
-        folds=folds, repetitions=repetitions, image_size=image_size, seed=seed, data_root=data_root,
-        command=shlex.join(["densebench", *sys.argv[1:]]), **given,
+        dataset, backbone, protocol=protocol, split=split, limit=limit, groups=groups, folds=folds, repetitions=repetitions,
+        image_size=image_size, command=shlex.join(["densebench", *sys.argv[1:]]), **given,
     )  # fmt: skip
     if output is not None:
         write_text(output, choice.page())
     print(json.dumps(choice.json(), ensure_ascii=False) if as_json else choice, flush=True)
     if choice.failures:
         raise typer.Exit(2 if all(failure.is_users for failure in choice.failures) else 1)
-
-
-def _each(values: list[str] | None) -> list[str | None] | None:
-    """Return the values of an option, one for each --backbone; where there are several, the word none means no value."""
-    return None if not values else [None if value == "none" and len(values) > 1 else value for value in values]

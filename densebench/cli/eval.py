@@ -15,6 +15,7 @@ import typer
 
 from densebench import catalog
 from densebench.cli import completing, entry_options
+from densebench.cli.backbone_options import Backbones, DataRoot, Layer, Mean, Names, PosEmbed, Role, Std, Weights, one_each
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
@@ -36,45 +37,19 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets),
     ] = None,
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict; one for each --backbone, or none."
-        ),
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Name in tables; one for each --backbone, or none.")
-    ] = None,
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="teacher|student",
-            help="Which network of a checkpoint.",
-            autocompletion=completing.words("teacher", "student"),
-        ),
-    ] = "teacher",
-    layer: Annotated[
-        str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
-    ] = "last",
-    pos_embed: Annotated[
-        str, typer.Option(help="How position embeddings are resized; auto: as the code that trained the checkpoint does.")
-    ] = "auto",
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")] = None,
+    backbone: Backbones = None,
+    weights: Weights = None,
+    name: Names = None,
+    role: Role = "teacher",
+    layer: Layer = "last",
+    pos_embed: PosEmbed = "auto",
+    mean: Mean = None,
+    std: Std = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.", autocompletion=completing.datasets),
     ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    data_root: DataRoot = None,
     limit: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Use at most so many images or videos of each split; such scores enter no table."),
@@ -109,7 +84,7 @@ def evaluate(
     request: dict[str, Any] = {
         "limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root, "role": role,
         "layer": layer, "pos_embed": pos_embed, "seed": seed, "mean": mean, "std": std,
-        "weights": _each(weights), "name": _each(name),
+        "weights": one_each(weights), "name": one_each(name),
         "command": shlex.join(["densebench", *sys.argv[1:]]), "shard": shard,
     }  # fmt: skip
     shares = _shares(entries, given)
@@ -135,11 +110,6 @@ def evaluate(
             failures.append(step)
     if failures:
         raise typer.Exit(2 if all(failure.is_users for failure in failures) else 1)
-
-
-def _each(values: list[str] | None) -> list[str | None] | None:
-    """Return the values of an option, one for each --backbone; where there are several, the word none means no value."""
-    return None if not values else [None if value == "none" and len(values) > 1 else value for value in values]
 
 
 def _shares(

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from densebench.cli import completing
+from densebench.cli.backbone_options import Backbones, DataRoot, Layers, Mean, Names, PosEmbeds, Role, Std, Weights, one_each
 from densebench.cli.config import Config
 from densebench.results.terminal import terminal_width
 
@@ -19,42 +20,14 @@ def look(
     source: Annotated[
         str, typer.Argument(metavar="FOLDER|DATASET", help="Pictures at any depth, tar shards, frames of videos, or a data set.")
     ],
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="Weights for timm:NAME; one for each --backbone (the word none: no file), or no option."
-        ),
-    ] = None,
-    name: Annotated[
-        list[str] | None, typer.Option(metavar="TEXT", help="Name on the page; one for each --backbone, or no option.")
-    ] = None,
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="teacher|student",
-            help="Which network of a checkpoint.",
-            autocompletion=completing.words("teacher", "student"),
-        ),
-    ] = "teacher",
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Features: last, block numbers, key, query, value or attention; one for all, or one for each --backbone."
-        ),
-    ] = None,
-    pos_embed: Annotated[
-        list[str] | None,
-        typer.Option(help="How position embeddings are resized; one for all, or one for each --backbone; auto without it."),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")] = None,
+    backbone: Backbones = None,
+    weights: Weights = None,
+    name: Names = None,
+    role: Role = "teacher",
+    layer: Layers = None,
+    pos_embed: PosEmbeds = None,
+    mean: Mean = None,
+    std: Std = None,
     images: Annotated[
         list[str] | None, typer.Option(metavar="NAME,...", help="Look at these pictures, by path or file name; repeatable.")
     ] = None,
@@ -74,9 +47,7 @@ def look(
         ),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write index.html and PNGs to.")] = Path("look"),
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    data_root: DataRoot = None,
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.", autocompletion=completing.words("auto", "cpu", "cuda"))
     ] = "auto",
@@ -90,8 +61,8 @@ def look(
     seen = looked(
         source,
         backbone or [],
-        weights=None if weights is None else [None if each == "none" else each for each in weights],
-        name=None if name is None else [None if each == "none" and len(name) > 1 else each for each in name],
+        weights=one_each(weights),
+        name=one_each(name),
         layer=layer or "last",
         pos_embed=pos_embed or "auto",
         role=role,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densebench.cli import completing
+from densebench.cli.backbone_options import DataRoot
 from densebench.cli.run_output import close, exit_status, show_needs
 from densebench.console import notice, warn
 from densebench.errors import UserError
@@ -56,9 +57,7 @@ def run(
     weights_dir: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the files of weights that the table names.")
     ] = Path(),
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    data_root: DataRoot = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="Folder that records are written to.")] = Path("results"),
     changed: Annotated[
         list[str] | None,

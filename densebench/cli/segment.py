@@ -12,6 +12,7 @@ import typer
 
 from densebench import catalog
 from densebench.cli import completing, entry_options
+from densebench.cli.backbone_options import DataRoot, Layer, Mean, PosEmbed, Role, Std
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.errors import UserError
@@ -60,28 +61,12 @@ def segment(
         str | None, typer.Option(metavar="FILE", help="Weights for timm:NAME: safetensors or a state dict.")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="What segment.json calls the backbone.")] = None,
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="teacher|student",
-            help="Which network of a checkpoint.",
-            autocompletion=completing.words("teacher", "student"),
-        ),
-    ] = "teacher",
-    layer: Annotated[
-        str, typer.Option(help="Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention.")
-    ] = "last",
-    pos_embed: Annotated[
-        str, typer.Option(help="How position embeddings are resized; auto: as the code that trained the checkpoint does.")
-    ] = "auto",
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
-    ] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
-    ] = None,
+    role: Role = "teacher",
+    layer: Layer = "last",
+    pos_embed: PosEmbed = "auto",
+    mean: Mean = None,
+    std: Std = None,
+    data_root: DataRoot = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Label at most so many pictures, evenly spaced.")] = None,
     config: Config = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,

@@ -1,0 +1,53 @@
+"""The options by which commands name backbones and data, and how backbones are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densebench.cli import completing
+
+Backbones = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backbone", metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights for timm:NAME: safetensors or a state dict; one for each --backbone (none: no file), or no option.",
+    ),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--name", metavar="TEXT", help="Name in tables and on pages; one for each --backbone, or no option."),
+]
+Role = Annotated[
+    str,
+    typer.Option(
+        metavar="teacher|student", help="Which network of a checkpoint.", autocompletion=completing.words("teacher", "student")
+    ),
+]
+WHICH_LAYER = "Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention"
+HOW_RESIZED = "How position embeddings are resized; auto: as the code that trained the checkpoint does"
+Layer = Annotated[str, typer.Option(help=f"{WHICH_LAYER}.")]
+Layers = Annotated[list[str] | None, typer.Option("--layer", help=f"{WHICH_LAYER}; one for all, or one for each --backbone.")]
+PosEmbed = Annotated[str, typer.Option(help=f"{HOW_RESIZED}.")]
+PosEmbeds = Annotated[list[str] | None, typer.Option("--pos-embed", help=f"{HOW_RESIZED}; one for all, or one for each.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
+]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
+]
+
+
+def one_each(values: list[str] | None) -> list[str | None] | None:
+    """Return the values of an option, one for each --backbone; the word none among several means no value."""
+    return None if not values else [None if value == "none" and len(values) > 1 else value for value in values]
