@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from densebench.pages import glossary
+from densebench.pages.public import public
 
 ROOM = "densebench.pages"
 
@@ -20,7 +21,8 @@ def render(template: str, *, room: str, title: str, **values: Any) -> str:
     """Return a page: a template of a room, such as ("page.html", room="densebench.results"), which extends "frame.html".
 
     title: the heading of the page. values: what the template shows; texts are escaped, and `value|tojson` is safe in a script.
-    A template may import the macros of "parts.html"; `term_of` and `terms` are those of the glossary.
+    A template may import the macros of "parts.html"; `term_of` and `terms` are those of the glossary,
+    and `command|public` is a command without private folders.
     """
     environment = _environment(room)
     facts = {"title": title, "style": _text("style.css"), "script": _text("script.js"), "number": count(1).__next__}
@@ -69,5 +71,6 @@ def _environment(room: str) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["public"] = public
     environment.globals |= {"terms": glossary.terms, "term_of": glossary.term_of}
     return environment

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from typing import Any
 
-from densebench.console import one_line
+from densebench.pages.public import public
 from densebench.results.score import point_of
-
-# A path from the root, a home or a drive, at the beginning of a value; not the address of a host, as in https://host/path.
-FOLDERS = re.compile(r"(^|[=,?&]|:(?!//[^/]))(?:~[^/\\,]*|[A-Za-z]:)?[/\\](?:[^,/\\?&]*[/\\])*(?=[^,/\\?&]*)")
-SECRETS = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 def command_of(record: dict[str, Any]) -> str:
     """Return the command that a record holds, that of its last run; "" where it holds none that can be read.
 
-    Nothing is made up: records of `densebench.evaluate` hold no command. Folders on the way from the root or from a home are
-    private: "..." stands for them. So do the words before the "@" of an address.
+    Nothing is made up: records of `densebench.evaluate` hold no command. What is private is left out, see `public`.
     """
-    try:
-        words = shlex.split(one_line(record["run"].get("command", "")))
-    except ValueError:
-        return ""
-    return shlex.join(_shown(word) for word in words)
+    return public(record["run"].get("command", ""))
 
 
 def remark_on(record: dict[str, Any]) -> str:
@@ -38,7 +27,3 @@ def remark_on(record: dict[str, Any]) -> str:
     if "..." in command_of(record):
         remarks.append("... stands for a folder")
     return "; ".join(remarks)
-
-
-def _shown(word: str) -> str:
-    return FOLDERS.sub(r"\1.../", SECRETS.sub("", word))
