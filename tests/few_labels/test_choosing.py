@@ -13,7 +13,6 @@ import densebench
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.few_labels.choosing import labelled_images
-from densebench.few_labels.conclusions import comparable_classes
 
 __all__ = ["empty_cache"]  # a fixture
 WHOLE = {"protocol": "incontext", "repetitions": 1, "neighbours": "5"}
@@ -156,15 +155,6 @@ def test_a_class_of_one_image_is_left_out_and_named():
     found = densebench.choose(Rare(root=DATA.root), colours, name="colours", **QUICK)
     assert "rare <i>" not in found.comparisons[0].standings[0].per_class
     assert any(note.startswith("rare <i>: shown by one image or group alone") for note in found.notes)
-
-
-def test_classes_that_can_be_compared_by_hand():
-    """Class 0 in both groups, 1 in one, 2 in none, 3 in both: images 0 and 1 belong together."""
-    tally = np.zeros((3, 3, 4), int)
-    tally[:, 1] = [[5, 1, 0, 2], [5, 1, 0, 0], [5, 0, 0, 2]]
-    assert comparable_classes(tally, np.array([0, 0, 1]), "abcd") == (("a", "d"), ("b",))
-    with pytest.raises(UserError, match="1 of 4 classes"):
-        comparable_classes(tally[:, :, [0, 1, 2, 2]], np.array([0, 0, 1]), "abcd")
 
 
 def test_stated_splits_leave_the_others_unseen(capsys):
