@@ -12,7 +12,6 @@ from retrieval_by_loops import DATA, Blocks, empty_cache
 import densebench
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
-from densebench.few_labels.choosing import labelled_images
 
 __all__ = ["empty_cache"]  # a fixture
 WHOLE = {"protocol": "incontext", "repetitions": 1, "neighbours": "5"}
@@ -158,6 +157,7 @@ def test_a_class_of_one_image_is_left_out_and_named():
 
 
 def test_stated_splits_leave_the_others_unseen(capsys):
-    assert [item.name for item in labelled_images(DATA, None, None)] == [f"train-{i}" for i in range(10)]
-    assert "val stay unseen" in capsys.readouterr().err
-    assert [item.name for item in labelled_images(DATA, "val", 2)] == ["val-0", "val-3"]
+    assert densebench.choose(DATA, colours, **QUICK).images == 10
+    assert "the images of the split train are taken; val stay unseen" in capsys.readouterr().err
+    assert densebench.choose(DATA, colours, split="val", **QUICK).images == 4
+    assert "stay unseen" not in capsys.readouterr().err
