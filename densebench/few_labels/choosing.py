@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from densebench import options
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice, progress, warn
+from densebench.console import each_once, notice, progress, warn
 from densebench.datasets import load_dataset
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.io.decoding import use_decoder
@@ -201,7 +201,8 @@ def _of_backbone(
         evaluator = options.checked(evaluator, **changed).resolve(validation.dataset)
         use_decoder(evaluator.decoder)
         models = validation.models(number == 0)
-        with float32(tf32=evaluator.precision == "tf32"), progress(f"{label}, {plan.protocol}", models, "models") as bar:
+        shown = progress(f"{label}, {plan.protocol}", models, "models")
+        with float32(tf32=evaluator.precision == "tf32"), each_once(), shown as bar:
             tallies.append(validation.tallies(evaluator, backbone, number == 0, bar))
     return label, cost, tallies
 

@@ -133,6 +133,8 @@ def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str]
         notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
     elif told := suggested_pattern(validation.items):
         notes.append(f"{told[0].upper()}{told[1:]}.")
+    if grouped.doubt:
+        notes.append(f"{grouped.doubt}.")
     if left_out:
         what = f"{', '.join(left_out)}: shown by one image or group alone, as a backbone sees them, and left out of the mean"
         notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")

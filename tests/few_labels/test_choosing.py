@@ -161,3 +161,8 @@ def test_stated_splits_leave_the_others_unseen(capsys):
     assert "the images of the split train are taken; val stay unseen" in capsys.readouterr().err
     assert densebench.choose(DATA, colours, split="val", **QUICK).images == 4
     assert "stay unseen" not in capsys.readouterr().err
+
+
+def test_fits_that_end_early_are_told_once_for_each_backbone(capsys):
+    densebench.choose(DATA, [colours, constant], protocol="linear", folds=3, repetitions=1, iterations=1, image_size=32)
+    assert capsys.readouterr().err.count("ended at --iterations 1 above the tolerance") == 2

@@ -45,14 +45,14 @@ def test_a_class_that_a_protocol_does_not_count_counts_for_none():
     assert found == (("a", "b"), ("x",))
 
 
-def concluding(tallies, group, folds, presets=("one",)):
+def concluding(tallies, group, folds, presets=("one",), doubt=""):
     """The choice of tallies by backbone, the same for every preset of one protocol."""
     plans = [SimpleNamespace(protocol="incontext", preset=preset, evaluator=SimpleNamespace(device="cpu")) for preset in presets]
     data = SimpleNamespace(name="d", title="", image_size_hint=32)
     items = [SimpleNamespace(name=chr(97 + i)) for i in range(len(group))]
     costs = {name: Cost(32, 4, 8, 100, 10.0, 1.0, 1.0) for name in tallies}
     validation = CrossValidation(data, items, folds, (8, 4, 2, 1), 1, 0)
-    return concluded(plans, validation, Groups(group), Scored([dict(tallies) for _ in presets], costs, []), None, "")
+    return concluded(plans, validation, Groups(group, doubt=doubt), Scored([dict(tallies) for _ in presets], costs, []), None, "")
 
 
 def right(images=8, share=0.9, seed=0):
@@ -86,6 +86,11 @@ def test_two_presets_of_a_protocol_stay_apart():
     assert [each.protocol for each in found.comparisons] == ["incontext/one", "incontext/two"]
     assert "incontext/one" in str(found) and "incontext/two: behind the best" in str(found)
     assert found.sentence.endswith("; incontext/two agrees.")
+
+
+def test_what_makes_scores_too_kind_is_among_the_notes():
+    doubted, sure = (concluding({"A": right()}, np.arange(8), np.arange(8), doubt=doubt) for doubt in ("all look alike", ""))
+    assert set(doubted.notes) - set(sure.notes) == {"all look alike."}
 
 
 def test_one_preset_is_not_named():

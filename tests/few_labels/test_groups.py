@@ -63,7 +63,8 @@ def test_frames_are_joined_by_way_of_others():
 
 def test_a_camera_that_does_not_move_makes_no_groups_but_a_notice(capsys):
     first, *rest = pictures(4)
-    assert grouped([first, first, first, first, *rest]).count == 7
+    found = grouped([first, first, first, first, *rest])
+    assert found.count == 7 and found.doubt.startswith("4 of 7 images look almost the same")
     assert "4 of 7 images look almost the same" in capsys.readouterr().err
 
 
