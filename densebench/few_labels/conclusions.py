@@ -130,7 +130,10 @@ def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str]
         "These numbers rank backbones on these images; they are no records, and compare with no table.",
     ]
     if grouped.rule:
-        notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
+        notes.append(
+            f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals. The learning curve "
+            "adds images of the same groups; images of others may bring more."
+        )
     elif told := suggested_pattern(validation.items):
         notes.append(f"{told[0].upper()}{told[1:]}.")
     if grouped.doubt:

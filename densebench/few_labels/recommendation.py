@@ -102,7 +102,7 @@ def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float]
             text += f", of which {fastest.backbone} is {factor} as fast"
     if near[0].to_separate is None:
         who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
-        return f"{text}; even {limit} more labelled images would not separate {who}, so treat them as equal"
+        return f"{text}; even {limit} more labelled images would not separate {who}, so let something else decide, such as speed"
     who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
     count = near[0].to_separate
     images = "image" if count == 1 else "images"

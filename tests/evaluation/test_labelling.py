@@ -77,6 +77,31 @@ def test_label_maps_at_the_scored_resolution_are_those_of_the_record(backbone, n
         assert {key: score.details[key] for key in learned.details} == learned.details
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guarded(Blocks):
+    """The blocks of which two training images may not be looked at."""
+
+    def image_digest(self, item):
+        assert item.name not in HELD, "features of an image that is held out were sought"
+        return super().image_digest(item)
+
+    def label(self, item):
+        assert item.name not in HELD, "a label that is held out was read"
+        return super().label(item)
+
+
+HELD = ("train-2", "train-7")
+
+
+@pytest.mark.parametrize("name", ["hummingbird", "capi", "lbfgs, l2 chosen"])
+def test_nothing_but_the_training_images_is_learned_from(backbone, name):
+    """Neither features, statistics, settings that are chosen nor labels come from images that are held out."""
+    data = Guarded(root=DATA.root)
+    train = [item for item in data.items("train") if item.name not in HELD]
+    learned = protocol(name).learn(backbone, data, train)
+    assert learned.details["images"] == len(train)
+
+
 @pytest.mark.parametrize("name", ["hummingbird", "cribo", "capi", "lbfgs"])
 def test_a_label_map_has_the_size_of_its_picture_and_no_void(backbone, name):
     images = Unlabelled(root=DATA.root)

@@ -88,6 +88,13 @@ def test_where_all_fail_the_first_error_is_raised():
         densebench.choose(DATA, ["random:no_such_model", broken], **QUICK)
 
 
+def test_images_of_a_group_are_held_out_together():
+    """Images 7, 8 and 9 match the same (nothing): eight groups, each a fold of its own."""
+    found = densebench.choose(DATA, colours, groups="train-([0-6])?", **QUICK)
+    assert (found.images, found.groups, found.folds) == (10, 8, 8)
+    assert any(note.startswith("by the pattern") for note in found.notes)
+
+
 def test_two_backbones_of_one_name_stay_apart():
     found = densebench.choose(DATA, [colours, colours], name=["same", "same"], **QUICK)
     assert set(found.costs) == {"same", "same (2)"}

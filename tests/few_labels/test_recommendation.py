@@ -67,7 +67,7 @@ def test_a_third_one_that_is_much_faster():
 
 def test_what_many_labels_would_not_separate_counts_as_equal():
     text = sentence(other("B", 0.1, -2.0, 2.2, None))
-    assert text.endswith("even 90 more labelled images would not separate them, so treat them as equal.")
+    assert text.endswith("even 90 more labelled images would not separate them, so let something else decide, such as speed.")
     assert "as fast" not in text
 
 
