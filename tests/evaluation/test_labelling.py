@@ -15,6 +15,7 @@ from densebench import options
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.evals.incontext import InContext
+from densebench.evals.incontext.labelling import pixel_shares
 from densebench.evals.linear import Linear
 from densebench.evaluation.labelling import counted
 from densebench.evaluation.protocol import Run
@@ -139,6 +140,12 @@ def test_pixels_that_vote_are_averaged_and_upsampled_without_void(backbone):
     large = F.interpolate(shares[None], tuple(found.shape), mode="bilinear", align_corners=False)[0]
     best = large.max(0).values
     assert torch.allclose(large.gather(0, found.long()[None])[0], best, atol=1e-5)
+
+
+def test_void_takes_its_share_of_the_votes_by_hand():
+    """Two pixels: at the first both neighbours show class 1, at the second one shows class 0 and the other void."""
+    pixels = torch.tensor([[1, 0], [1, 255], [0, 0]], dtype=torch.uint8)
+    assert pixel_shares(torch.tensor([[0, 1]]), pixels, 2).tolist() == [[[0, 0.5]], [[1, 0]]]
 
 
 def test_the_features_of_the_caller_are_used(backbone):

@@ -51,6 +51,11 @@ def test_a_brighter_noisy_copy_is_a_near_duplicate():
     assert groups.rule == "2 near-duplicates in 1 sets"
 
 
+def test_a_negative_is_no_near_duplicate():
+    first, *rest = pictures(4)
+    assert grouped([first, *rest, 255 - first]).of_image.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_frames_are_joined_by_way_of_others():
     """Frames 0 and 2 differ, but both are like frame 1; loops over links say the same."""
     rng = np.random.default_rng(0)

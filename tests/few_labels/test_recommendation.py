@@ -29,6 +29,10 @@ def test_the_sentence_of_the_manual():
     )
 
 
+def test_an_interval_that_ends_at_0_does_not_separate():
+    assert "; B is not separable from it (0.0 to 1.4 mIoU)" in sentence(other("B", 0.7, 0.0, 1.4, 1))
+
+
 def test_one_that_is_no_better_and_slower():
     text = sentence(other("B", 0.7, -0.4, 1.9, 40), speeds={"A": 40, "B": 10.0})
     assert "; B is not separable from it (-0.4 to 1.9 mIoU) and takes 4 times as long; about 40" in text
