@@ -111,3 +111,24 @@ def test_models_learn_from_so_many_images_on_average(sizes, images):
 def test_the_curve_ends_at_that_number():
     found = concluding({"A": right()}, np.arange(8), np.array([0, 0, 0, 0, 0, 1, 2, 3]))
     assert found.curves["A"].sizes == (4,)
+
+
+def in_pairs():
+    """Sixteen images in eight groups of two, each a fold; models of 3, 6 and 14 images have ever more pixels right."""
+    whole, *smaller = (right(16, share) for share in (0.8, 0.5, 0.65))
+    return Tallies(whole.names, whole.whole, {3: [smaller[0].whole], 6: [smaller[1].whole]}), np.arange(16) // 2
+
+
+def test_a_curve_is_of_groups_as_if_each_were_one_image():
+    tallies, pairs = in_pairs()
+    added = {size: [each[0][::2] + each[0][1::2]] for size, each in tallies.smaller.items()}
+    alone = Tallies(tallies.names, tallies.whole[::2] + tallies.whole[1::2], added)
+    found, expected = concluding({"A": tallies}, pairs, pairs), concluding({"A": alone}, np.arange(8), np.arange(8))
+    assert found.curves["A"].sizes == (3, 6, 14)
+    assert found.curves["A"].intervals == expected.curves["A"].intervals
+
+
+def test_more_labels_are_counted_in_images_of_which_a_model_for_use_has_all():
+    tallies, pairs = in_pairs()
+    curve = concluding({"A": tallies}, pairs, pairs).curves["A"]
+    assert [each.more for each in curve.promises] == [16, 32]
