@@ -54,6 +54,24 @@ def silenced(is_quiet: bool = True) -> Iterator[None]:
         LOGGER.setLevel(before)
 
 
+@contextmanager
+def each_once() -> Iterator[None]:
+    """During the block show each message once, however often it is given, as where many models are fitted alike."""
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in shown
+        shown.add(text)
+        return new
+
+    LOGGER.addFilter(is_new)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(is_new)
+
+
 class Line:
     """One line about a loop, shown anew as the loop advances.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densebench.evals.incontext import voting
+from densebench.evals.incontext import votes
 from densebench.evals.incontext.memory import Scaling
 from densebench.numerics import patch_labels
 from densebench.numerics.moments import standard_scores
@@ -32,9 +32,9 @@ FLOATS = torch.zeros(4, 4, device=META)
         lambda: patch_labels.soft_labels(INTEGERS),
         lambda: patch_labels.patch_pixels(BYTES, 2),
         lambda: standard_scores(FLOATS, FLOATS[0], FLOATS[1]),
-        lambda: voting.cosines(FLOATS, FLOATS[0], FLOATS, "l2"),
-        lambda: voting.vote_pixels(INTEGERS, BYTES),
-        lambda: voting.unfold_pixels(BYTES, 2, 2),
+        lambda: votes.cosines(FLOATS, FLOATS[0], FLOATS, "l2"),
+        lambda: votes.vote_pixels(INTEGERS, BYTES),
+        lambda: votes.unfold_pixels(BYTES, 2, 2),
     ],
     ids=["majority", "soft", "pixels", "standard", "cosines", "vote", "unfold"],
 )

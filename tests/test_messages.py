@@ -11,7 +11,7 @@ import pytest
 from command_line import call
 from made_records import write
 
-from densebench.console import notice, silenced, warn
+from densebench.console import each_once, notice, silenced, warn
 
 LOGGER = logging.getLogger("densebench")
 
@@ -39,6 +39,16 @@ def both():
 def test_without_configuration_both_are_bare_lines(capsys):
     both()
     assert capsys.readouterr().err == "a notice\na warning\n"
+
+
+def test_a_message_is_shown_once_during_a_block_and_again_after_it(capsys):
+    with each_once():
+        both()
+        both()
+        warn("another warning")
+    both()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["a notice", "a warning", "another warning", "a notice", "a warning"]
 
 
 def test_what_no_encoding_holds_is_escaped(caplog):

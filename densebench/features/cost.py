@@ -1,28 +1,50 @@
-"""What a forward pass of a backbone costs: images a second on this device, floating-point operations, memory of the weights."""
+"""What a forward pass of a backbone costs: operations and memory, counted, and images a second, timed on this device.
+
+What is counted is the same on every machine, and of the same input the same wherever it is shown.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from densebench.backbones.backbone import Backbone
 from densebench.features.extract import autocast
 
 PASSES = 40
 BUDGET = 1.5  # seconds that the passes may take together; the first two are always made
+MIB = 2**20
+
+
+class Counted(NamedTuple):
+    """Floating-point operations of a pass (a multiplication and an addition are two), and bytes of memory.
+
+    flop: 0 where torch can count none. memory: the weights, the images, and the most that tensors made in the pass take at one
+    time; what a kernel uses inside is not counted.
+    """
+
+    flop: int
+    memory: int
 
 
 @dataclass(frozen=True)
 class Cost:
     """What a backbone costs on images of `size` px, one at a time.
 
-    images_per_second: of its features alone, by the fastest of several passes. gflop: of one image, a multiplication and an
-    addition counted as two operations; 0 where torch can count none. memory_mb: MiB of the weights on a CPU; on a GPU the most
-    that torch held there during a pass.
+    images_per_second: of its features alone, by the fastest of several passes. gflop, memory_mb (MiB): what `counted` counts.
     """
 
     size: int
@@ -35,27 +57,59 @@ class Cost:
 
 
 def cost_of(backbone: Backbone, size: int, device: torch.device) -> Cost:
-    """Measure forward passes of one image of `size` x `size` px; the backbone is moved to the device.
+    """Count and time forward passes of one image of `size` x `size` px; the backbone is moved to the device.
 
     What else runs on the machine can only slow a pass down, so the fastest counts, after one that warms up.
     """
     backbone.to(device)
     image = torch.zeros(1, 3, size, size, device=device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    flop, memory = counted(backbone, image)
+    seconds: list[float] = []
     with torch.inference_mode(), autocast(device, "fp32"):
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on every device
-            backbone(image)
-        seconds: list[float] = []
         while len(seconds) < 2 or (len(seconds) < PASSES and sum(seconds) < BUDGET):
             began = _now(device)
             backbone(image)
             seconds.append(_now(device) - began)
-    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*backbone.trunk.parameters(), *backbone.trunk.buffers()))
-    gflop = counter.get_total_flops() / 1e9
-    memory = (on_gpu or weights) / 2**20
-    return Cost(size, backbone.dim, backbone.stride, backbone.params, 1 / max(min(seconds[1:]), 1e-9), gflop, memory)
+    speed = 1 / max(min(seconds[1:]), 1e-9)
+    return Cost(size, backbone.dim, backbone.stride, backbone.params, speed, flop / 1e9, memory / MIB)
+
+
+def counted(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Counted:
+    """Return what a pass of normalised images costs, which lie on the device of the backbone."""
+    with torch.inference_mode(), autocast(images.device, "fp32"):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on every device
+            backbone(images)
+        with _Live() as live:
+            backbone(images).movedim(1, -1).float().contiguous()  # as features are kept
+    weights = sum(each.nbytes for each in itertools.chain(backbone.parameters(), backbone.buffers()))
+    return Counted(int(counter.get_total_flops()), weights + images.nbytes + live.most)
+
+
+class _Live(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operations make, as long as they live. most: the greatest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Sequence[type], arguments: tuple[Any, ...] = (), options: Mapping[str, Any] | None = None
+    ) -> Any:
+        for given in tree_leaves((arguments, options)):
+            if isinstance(given, Tensor):
+                self._known.setdefault(given.untyped_storage(), 0)
+        result = operation(*arguments, **(options or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor) and (storage := made.untyped_storage()) not in self._known:
+                size = self._known[storage] = storage.nbytes()
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._freed, size)
+        return result
+
+    def _freed(self, size: int) -> None:
+        self.now -= size
 
 
 def _now(device: torch.device) -> float:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from densebench import options
 from densebench.backbones.backbone import Backbone
-from densebench.console import notice, progress, warn
+from densebench.console import each_once, notice, progress, warn
+from densebench.datasets import load_dataset
 from densebench.datasets.dataset import Dataset, Item, limited
-from densebench.datasets.folder import Inferred
 from densebench.datasets.io.decoding import use_decoder
-from densebench.errors import UserError, unknown
+from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.plan import Models, Plan, Requested, planned
 from densebench.evaluation.run import ends_all
@@ -26,6 +26,7 @@ from densebench.few_labels.conclusions import Scored, concluded
 from densebench.few_labels.cross_validation import CrossValidation, Tallies, labels_in_memory
 from densebench.few_labels.folds import folds_of
 from densebench.few_labels.groups import find_groups
+from densebench.few_labels.labelled import labelled_images, states_splits
 from densebench.few_labels.learning_curve import SHARES
 from densebench.flag import check_range
 from densebench.numerics.arithmetic import float32
@@ -88,7 +89,7 @@ def choose(
         given |= {"name": name, "weights": weights, "limit": limit, "seed": seed, "data_root": data_root}
         plans = _plans(dataset, models, protocol, layer, **given)
         data = plans[0].datasets[0]
-        items = labelled_images(data, split, limit)
+        items = _taken(data, split, limit)
         grouped = find_groups(data, items, groups)
         placed = folds_of(data.presence(items), grouped, folds, seed)
         validation = CrossValidation(data, items, placed, SHARES, repetitions, seed)
@@ -107,9 +108,10 @@ def _plans(
     if not names or len(set(names)) < len(names):
         raise UserError(f"--protocol {','.join(names)}: give one or several protocols, each once")
     plans = []
+    data = load_dataset(dataset, given.get("data_root"), divided=False)
     for each in names:
         found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
-        plan = _with_layers(planned(models, found, dataset, preset=preset or None, **given), layer)
+        plan = _with_layers(planned(models, found, data, preset=preset or None, **given), layer)
         if not isinstance(plan.evaluator, Labeller):
             raise UserError(f"--protocol {found} labels no new images; give {' or '.join(PROTOCOLS)}")
         plans.append(plan)
@@ -132,20 +134,17 @@ def _with_layers(plan: Plan, layer: str | Sequence[str]) -> Plan:
     return dataclasses.replace(plan, backbones=read)
 
 
-def labelled_images(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]:
-    """Return the labelled images that are taken. Raises UserError for an unknown split and for two images of one name."""
-    if split is not None and split not in dataset.splits:
-        raise unknown("split", split, dataset.splits, f"{dataset.name} has {', '.join(dataset.splits)}")
-    by_seed = isinstance(dataset, Inferred) and dataset.split_rule.startswith("by seed")
-    if split is None and by_seed:
-        items = sorted((item for each in dataset.splits for item in dataset.items(each)), key=lambda item: item.name)
-        notice(f"all {len(items)} labelled images are taken, whatever the split by seed; each is held out once")
-    else:
-        taken = split or dataset.train_split
-        items = list(dataset.items(taken))
-        others = [each for each in dataset.splits if each != taken]
-        if split is None and others:
-            notice(f"the images of the split {taken} are taken; {', '.join(others)} stay unseen (--split NAME takes another)")
+def _taken(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]:
+    """Return the images that are cross-validated; a notice says which they are. Raises UserError as `labelled_images` does."""
+    items: Sequence[Item] = labelled_images(dataset, split, unseen=True)
+    others = [each for each in dataset.splits if each != dataset.train_split]
+    if split is None and not states_splits(dataset):
+        items = sorted(items, key=lambda item: item.name)
+        taken = f"all {len(items)}" if limit is None or limit >= len(items) else f"{limit} of {len(items)}"
+        notice(f"{taken} labelled images are taken; each is held out once")
+    elif split is None and others:
+        unseen = f"{', '.join(others)} stay unseen (--split NAME takes another)"
+        notice(f"the images of the split {dataset.train_split} are taken; {unseen}")
     items = limited(items, limit)
     if len(items) > MANY:
         notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` scores whole data sets")
@@ -202,7 +201,8 @@ def _of_backbone(
         evaluator = options.checked(evaluator, **changed).resolve(validation.dataset)
         use_decoder(evaluator.decoder)
         models = validation.models(number == 0)
-        with float32(tf32=evaluator.precision == "tf32"), progress(f"{label}, {plan.protocol}", models, "models") as bar:
+        shown = progress(f"{label}, {plan.protocol}", models, "models")
+        with float32(tf32=evaluator.precision == "tf32"), each_once(), shown as bar:
             tallies.append(validation.tallies(evaluator, backbone, number == 0, bar))
     return label, cost, tallies
 

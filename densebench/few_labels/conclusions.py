@@ -40,13 +40,13 @@ def concluded(
 ) -> Choice:
     """Return the result. image_size: as it was wanted, None for the usual one. Raises UserError as `comparable_classes` does."""
     data, group = validation.dataset, grouped.of_image
-    first = next(iter(scored.tallies[0].values()))
-    kept, left_out = comparable_classes(first.whole, group, first.names)
+    kept, left_out = comparable_classes([tally for tallies in scored.tallies for tally in tallies.values()], group)
     comparisons = []
     for plan, tallies in zip(plans, scored.tallies, strict=True):
         rows = {name: _columns(tally.whole, tally.names, kept) for name, tally in tallies.items()}
-        chance = most_frequent(next(iter(rows.values())), validation.folds)
-        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, kept))
+        first = next(iter(tallies.values()))
+        chance = _columns(most_frequent(first.whole, validation.folds), first.names, kept)
+        comparisons.append(compared(_told_apart(plan, plans), plan.preset, rows, chance, group, kept))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,
@@ -71,19 +71,28 @@ def concluded(
     )
 
 
-def comparable_classes(tally: np.ndarray, group: np.ndarray, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the classes that at least two groups show, and of those that one group alone shows.
+def comparable_classes(tallies: Sequence[Tallies], group: np.ndarray) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the classes that at least two groups show in every tally, and of those that are shown but not so.
 
-    A class of one group can be learned or tested, never both. Raises UserError where fewer than two classes are left.
+    A class of one group can be learned or tested, never both. Backbones of other strides see images at other sizes, at which a
+    class of a few pixels may be lost: all are compared by the same classes, also where one group is left out. Raises UserError
+    where fewer than two classes are left.
     """
-    shown = (by_group(tally, group)[:, 1] > 0).sum(0).tolist()
-    kept = tuple(name for name, count in zip(names, shown, strict=True) if count >= 2)
+    shown = [dict(zip(each.names, (by_group(each.whole, group)[:, 1] > 0).sum(0).tolist(), strict=True)) for each in tallies]
+    names = tuple(dict.fromkeys(name for each in shown for name in each))
+    kept = tuple(name for name in names if min(each.get(name, 0) for each in shown) >= 2)
     if len(kept) < 2:
         raise UserError(
             f"{len(kept)} of {len(names)} classes are in two or more of the {len(group)} labelled images (those that belong "
             "together count once); a comparison takes two classes: label more images"
         )
-    return kept, tuple(name for name, count in zip(names, shown, strict=True) if count == 1)
+    return kept, tuple(name for name in names if name not in kept and max(each.get(name, 0) for each in shown) > 0)
+
+
+def _told_apart(plan: Plan, plans: Sequence[Plan]) -> str:
+    """Return the name of a protocol, with its preset where another preset of it is compared too."""
+    several = sum(each.protocol == plan.protocol for each in plans) > 1
+    return f"{plan.protocol}/{plan.preset}" if several else plan.protocol
 
 
 def _columns(tally: np.ndarray, names: Sequence[str], kept: Sequence[str]) -> np.ndarray:
@@ -95,14 +104,18 @@ def _curve(tallies: Tallies, kept: Sequence[str], group: np.ndarray, validation:
     """Return the learning curve of a backbone by the protocol that decides."""
     groups = int(group.max()) + 1
     times = draws(groups, seed=validation.seed)
-    size = min(int((validation.folds != fold).sum()) for fold in np.unique(validation.folds))
-    by_size = {**tallies.smaller, size: [tallies.whole]}
+    by_size = {**tallies.smaller, trained_on(validation.folds): [tallies.whole]}
     values, drawn = [], []
     for each in by_size.values():
         rows = [by_group(_columns(tally, tallies.names, kept), group) for tally in each]
         values.append(float(np.mean([mean_iou(row.sum(0)) for row in rows])))
         drawn.append(of_repetitions(np.stack([replicates(row, times) for row in rows]), validation.seed))
     return continued(list(by_size), values, drawn, groups, len(group))
+
+
+def trained_on(folds: np.ndarray) -> int:
+    """Return from how many images, on average over the held-out ones, the model that predicts an image has learned."""
+    return round(len(folds) - float((np.bincount(folds) ** 2).sum()) / len(folds))
 
 
 def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
@@ -117,10 +130,15 @@ def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str]
         "These numbers rank backbones on these images; they are no records, and compare with no table.",
     ]
     if grouped.rule:
-        notes.append(f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals.")
+        notes.append(
+            f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals. The learning curve "
+            "adds images of the same groups; images of others may bring more."
+        )
     elif told := suggested_pattern(validation.items):
         notes.append(f"{told[0].upper()}{told[1:]}.")
+    if grouped.doubt:
+        notes.append(f"{grouped.doubt}.")
     if left_out:
-        what = f"{', '.join(left_out)}: shown by one image or group alone, and left out of the mean"
+        what = f"{', '.join(left_out)}: shown by one image or group alone, as a backbone sees them, and left out of the mean"
         notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")
     return notes

@@ -42,7 +42,7 @@ def unseen(folds: np.ndarray, presence: np.ndarray) -> int:
 
 
 def _dealt(shown: np.ndarray, sizes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the fold of each group: class by class, the rarest first, to the fold that shows the class least and is smallest.
+    """Return the fold of each group: class by class, the rarest first, to the fold with the fewest images of it.
 
     shown: which classes each group shows, bool [groups, classes]; sizes: how many images it has.
     """
@@ -55,6 +55,6 @@ def _dealt(shown: np.ndarray, sizes: np.ndarray, folds: int, rng: np.random.Gene
         for group in rng.permutation(np.flatnonzero(left & classes[:, label])).tolist():
             target = min(rng.permutation(folds).tolist(), key=lambda f: (int(has[f, label]), int(images[f])))
             fold[group] = target
-            has[target] += classes[group]
+            has[target] += classes[group] * sizes[group]
             images[target] += sizes[group]
     return fold

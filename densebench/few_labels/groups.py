@@ -28,10 +28,14 @@ KINDS = ("auto", "none", "folder")
 
 @dataclass(frozen=True)
 class Groups:
-    """Which group each image belongs to, numbered by first appearance, and in words how they came about ("" for none)."""
+    """Which group each image belongs to, numbered by first appearance.
+
+    rule: in words how they came about; "" for none. doubt: what makes scores too kind although nothing is grouped; "" for none.
+    """
 
     of_image: np.ndarray
     rule: str = ""
+    doubt: str = ""
 
     @property
     def count(self) -> int:
@@ -107,11 +111,12 @@ def near_duplicates(rows: np.ndarray, alike: float = ALIKE) -> Groups:
     numbers = _numbered([str(number) for number in group])
     sizes = np.bincount(numbers)
     if sizes.max() > max(1, len(rows) / 2):
-        notice(
+        doubt = (
             f"{sizes.max()} of {len(rows)} images look almost the same; they are held out one by one, which is too kind if they "
             "are frames of one video and new images will not be: --groups PATTERN keeps each video in one fold"
         )
-        return Groups(np.arange(len(rows)))
+        notice(doubt)
+        return Groups(np.arange(len(rows)), doubt=doubt)
     if sizes.max() == 1:
         return Groups(numbers)
     return Groups(numbers, f"{sizes[sizes > 1].sum()} near-duplicates in {(sizes > 1).sum()} sets")

@@ -30,7 +30,6 @@ def page(choice: Choice) -> str:
         drawn=[_drawn(each, each is deciding and len(choice.comparisons) > 1) for each in choice.comparisons],
         against=_both(lambda width: drawings.against_speed(deciding, speeds, width)),
         costs=[{"backbone": name, "value": values[name], "cells": cost_cells(choice.costs[name])} for name in order],
-        memory="what torch held on the GPU" if "cpu" not in choice.device else "of the weights",
         curves=_both(lambda width: drawings.learning_curves(choice.curves, order, choice.images, width)),
         sizes=sizes,
         labels=[_curve_row(choice, name, sizes) for name in order],

@@ -5,7 +5,7 @@ separable from it where the 95 % interval of the paired difference leaves out 0.
 and how many more labels would separate the nearest; where all are separable, the next one is named, and one that is about
 twice as fast or more and keeps most of the lead over predicting the most frequent class everywhere. Where another protocol puts
 another backbone first, the sentence says so. Where no backbone is separably better than to predict the most frequent class, none
-is recommended.
+is recommended; where all are equal, the fastest.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def recommendation(comparisons: Sequence[Comparison], speeds: Mapping[str, float
     """
     deciding = comparisons[0]
     best, *others = deciding.standings
+    taken = best.backbone
     speed = {other.backbone: speeds[other.backbone] / speeds[best.backbone] for other in others if _known(speeds, best, other)}
     if deciding.over_chance.low <= 0:
         text = (
@@ -42,11 +43,11 @@ def recommendation(comparisons: Sequence[Comparison], speeds: Mapping[str, float
             f"{best.backbone} reaches {best.value:.1f} mIoU ({best.low:.1f} to {best.high:.1f}); "
             "there is no other backbone to compare it with"
         )
-    elif all(_same(other.behind) for other in others):
-        text = _all_equal(best, others, speeds)
+    elif _equal(deciding):
+        taken, text = _all_equal(best, others, speeds)
     else:
         text = _taken(deciding, speed)
-    parts = [text, *(_of_other(best, other) for other in comparisons[1:] if others)]
+    parts = [text, *(_of_other(deciding, other, taken) for other in comparisons[1:] if others)]
     if failed:
         parts.append(f"{_listed(failed)} failed and {'is' if len(failed) == 1 else 'are'} not compared")
     return "; ".join(part for part in parts if part) + "."
@@ -56,17 +57,19 @@ def _known(speeds: Mapping[str, float], best: Standing, other: Standing) -> bool
     return bool(speeds.get(best.backbone)) and other.backbone in speeds
 
 
-def _same(difference: Difference | None) -> bool:
-    """Return whether a difference is nothing at all, in every resample."""
-    return difference is not None and max(map(abs, (difference.value, difference.low, difference.high))) < SAME
+def _equal(comparison: Comparison) -> bool:
+    """Return whether no backbone differs from the best at all, whichever images are left out."""
+    differences = [each.behind for each in comparison.standings if each.behind is not None]
+    return all(max(map(abs, (each.value, each.low, each.high))) < SAME for each in differences)
 
 
-def _all_equal(best: Standing, others: Sequence[Standing], speeds: Mapping[str, float]) -> str:
+def _all_equal(best: Standing, others: Sequence[Standing], speeds: Mapping[str, float]) -> tuple[str, str]:
+    """Return the backbone that is taken where all are equal, and what is said of it."""
     names = [best.backbone, *(other.backbone for other in others)]
     text = f"{_listed(names)} are equal on these images ({best.value:.1f} mIoU)"
     if known := sorted((name for name in names if speeds.get(name)), key=lambda name: -speeds[name]):
-        return f"Take {known[0]}, the fastest: {text}"
-    return f"Take any: {text}"
+        return known[0], f"Take {known[0]}, the fastest: {text}"
+    return best.backbone, f"Take any: {text}"
 
 
 def _taken(comparison: Comparison, speed: Mapping[str, float]) -> str:
@@ -99,7 +102,7 @@ def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float]
             text += f", of which {fastest.backbone} is {factor} as fast"
     if near[0].to_separate is None:
         who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
-        return f"{text}; even {limit} more labelled images would not separate {who}, so treat them as equal"
+        return f"{text}; even {limit} more labelled images would not separate {who}, so let something else decide, such as speed"
     who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
     count = near[0].to_separate
     images = "image" if count == 1 else "images"
@@ -119,17 +122,24 @@ def _ahead(others: Sequence[Standing], quick: Sequence[Standing], speed: Mapping
     return f"{text}, and {much.backbone} is {_faster(speed[much.backbone])} as fast but {_below(much)}"
 
 
-def _of_other(best: Standing, comparison: Comparison) -> str:
+def _of_other(deciding: Comparison, comparison: Comparison, taken: str) -> str:
     """Return what another protocol says: nothing more than that it agrees, or which backbone it puts first by how much."""
-    first = comparison.standings[0]
-    if first.backbone == best.backbone:
-        return f"{comparison.protocol} agrees"
-    behind = next((each.behind for each in comparison.standings if each.backbone == best.backbone), None)
-    if behind is None:
-        return ""
+    name, (first, *others) = comparison.protocol, comparison.standings
+    if comparison.over_chance.low <= 0:
+        agreed = deciding.over_chance.low <= 0
+        return f"{name} agrees" if agreed else f"by {name} none is separably better than to predict the most frequent class"
+    if deciding.over_chance.low <= 0:
+        return f"by {name}, {first.backbone} is, with {first.value:.1f}"
+    equal = _equal(deciding)
+    if _equal(comparison):
+        return f"{name} agrees" if equal else f"by {name} all are equal"
+    if first.backbone == taken and not equal:
+        return f"{name} agrees"
+    behind = next((each.behind for each in others if each.backbone == taken), others[0].behind)
+    assert behind is not None
     if not behind.separable:
-        return f"{comparison.protocol} puts {first.backbone} first, but not separably ({_interval(behind)} mIoU)"
-    return f"{comparison.protocol} puts {first.backbone} first, {behind.value:.1f} mIoU ahead ({_interval(behind)})"
+        return f"{name} puts {first.backbone} first, but not separably ({_interval(behind)} mIoU)"
+    return f"{name} puts {first.backbone} first, {behind.value:.1f} mIoU ahead ({_interval(behind)})"
 
 
 def _below(other: Standing) -> str:

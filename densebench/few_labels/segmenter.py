@@ -21,7 +21,7 @@ from densebench.console import silenced
 from densebench.datasets import load_dataset
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.decoding import use_decoder
-from densebench.errors import UserError, unknown
+from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller, Learned
 from densebench.evaluation.labels import LabelSpace
 from densebench.evaluation.pictures import VOID_COLOUR
@@ -29,6 +29,7 @@ from densebench.evaluation.plan import Model, Requested, planned
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.extract import Features
 from densebench.features.memory import Memory
+from densebench.few_labels.labelled import labelled_images
 from densebench.few_labels.own_options import OF_PATCHES, WITHOUT_EFFECT
 from densebench.few_labels.pictures import Pictures
 from densebench.files.atomic import digest
@@ -172,7 +173,7 @@ def opened_segmenter(
         raise UserError("pictures are labelled by one backbone in one process; call segment once for each")
     use_decoder(evaluator.decoder)
     loaded = _loaded(plan.backbones[0])
-    return Segmenter(evaluator, plan.protocol, plan.preset, loaded, dataset, labelled_items(dataset, split))
+    return Segmenter(evaluator, plan.protocol, plan.preset, loaded, dataset, labelled_images(dataset, split))
 
 
 def labellers() -> list[str]:
@@ -184,23 +185,6 @@ def labellers() -> list[str]:
         if fitting:
             names.append(name if len(fitting) == len(entry.parts) else f"{name} (--preset {' or '.join(presets)})")
     return names
-
-
-def labelled_items(dataset: Dataset, split: str | Sequence[str] | None = None) -> tuple[Item, ...]:
-    """Return the labelled images of a data set, each once: of a split, of several, or of all splits that are there.
-
-    Raises UserError for an unknown split, where none is there, and where two images of different splits have one name.
-    """
-    wanted = dataset.splits if split is None else (split,) if isinstance(split, str) else tuple(split)
-    for name in wanted:
-        if name not in dataset.splits:
-            raise unknown("split", name, dataset.splits, f"{dataset.name} has {', '.join(dataset.splits)}")
-    there = [name for name in wanted if split is not None or dataset.has(name)]
-    found: dict[str, Item] = {}
-    for item in (item for name in there or wanted for item in dataset.items(name)):
-        if (other := found.setdefault(item.name, item)).image != item.image:
-            raise UserError(f"{dataset.name} has two images called {item.name}, {other.image} and {item.image}; name a --split")
-    return tuple(found.values())
 
 
 def _flaw(pictures: Pictures, item: Item) -> UserError | None:

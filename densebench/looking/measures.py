@@ -14,8 +14,8 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
+from densebench.features.cost import MIB, Counted
 from densebench.features.views import named_generator
-from densebench.looking.counting import Counted
 from densebench.looking.looked import Figure
 from densebench.looking.passes import Passed, features, normalised, view
 from densebench.numerics.lidar import lidar
@@ -32,7 +32,6 @@ RIDGE = 0.1
 """Strong enough for the few patches of a dozen pictures: with less, the read-out fits what only the pictures at hand have."""
 STRENGTH = 0.4
 """Brightness, contrast and saturation of a view are between 1 - STRENGTH and 1 + STRENGTH of the picture's (SimCLR's)."""
-MIB = 2**20
 
 RANK = "How many directions the features use: the effective rank of patches. Higher means more varied features, not better ones."
 DISCRIMINANT = (

@@ -15,11 +15,11 @@ from densebench.backbones.backbone import Backbone
 from densebench.console import notice, one_line, warn
 from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.evaluation.plan import Requested
+from densebench.features.cost import counted
 from densebench.looking import measures
 from densebench.looking.asking import Settings
-from densebench.looking.counting import counted
 from densebench.looking.looked import Picture, Seen, Tracks
-from densebench.looking.passes import passed
+from densebench.looking.passes import normalised, passed, shape, view
 from densebench.looking.queries import Place
 from densebench.looking.regions import Maps, clustered, renumbered
 from densebench.looking.tracks import Video, followed
@@ -74,7 +74,8 @@ class Work:
         backbone = requested.load()
         self.before = weakref.ref(backbone)
         through = passed(backbone, images, settings.image_size, settings.device)
-        one_pass = counted(backbone, images[0], settings.image_size, settings.device)
+        first = view(images[0], shape(*images[0].size, backbone.stride, settings.image_size))
+        one_pass = counted(backbone, normalised(backbone, first, settings.device))
         costs = measures.facts(backbone, through.per_second, one_pass)
         clusters = clustered(through.grids, settings.clusters, settings.seed)
         clusters = renumbered(clusters, self.clusters) if self.clusters else clusters

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from densebench.datasets.dataset import Dataset, Item
-from densebench.evals.incontext.voting import Queries, Voter, unfold_pixels
+from densebench.evals.incontext.votes import unfold_pixels
+from densebench.evals.incontext.voting import Queries, Voter
 from densebench.evaluation.labelling import At, Learned
 from densebench.features.extract import Features
 from densebench.numerics.class_scores import best_classes

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from densebench.evals.incontext import voting
+from densebench.evals.incontext import votes, voting
 from densebench.evals.incontext.memory import Layout, Memory, Scaling
 from densebench.numerics.patch_labels import patch_pixels
 
@@ -17,7 +17,7 @@ from densebench.numerics.patch_labels import patch_pixels
 def test_attend_by_hand():
     labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     cosine, index = torch.tensor([[0.9, 0.8]]), torch.tensor([[0, 1]])
-    found = voting.attend(cosine, index, labels, temperature=0.1)
+    found = votes.attend(cosine, index, labels, temperature=0.1)
     weight = math.exp(9) / (math.exp(9) + math.exp(8))
     assert found[0].tolist() == pytest.approx([weight, 1 - weight])
 
@@ -28,7 +28,7 @@ def test_attend_equals_a_loop_and_rows_sum_to_one():
     labels /= labels.sum(1, keepdim=True)
     cosine = torch.rand(6, 5, generator=g)
     index = torch.randint(0, 20, (6, 5), generator=g)
-    found = voting.attend(cosine, index, labels, 0.02)
+    found = votes.attend(cosine, index, labels, 0.02)
     for q in range(6):
         weights = torch.exp(cosine[q] / 0.02 - (cosine[q] / 0.02).max())
         expected = sum(w * labels[i] for w, i in zip(weights / weights.sum(), index[q], strict=True))
@@ -39,8 +39,8 @@ def test_attend_equals_a_loop_and_rows_sum_to_one():
 def test_cold_attention_takes_the_nearest_and_hot_attention_votes():
     labels = torch.eye(3)
     cosine, index = torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([[2, 0, 1]])
-    assert voting.attend(cosine, index, labels, 1e-4)[0].tolist() == pytest.approx([0, 0, 1])
-    torch.testing.assert_close(voting.attend(cosine, index, labels, 1e6), voting.vote(index, labels))
+    assert votes.attend(cosine, index, labels, 1e-4)[0].tolist() == pytest.approx([0, 0, 1])
+    torch.testing.assert_close(votes.attend(cosine, index, labels, 1e6), votes.vote(index, labels))
 
 
 @pytest.mark.parametrize("metric", ["dot", "l2"])
@@ -49,17 +49,17 @@ def test_cosines_need_no_keys(metric):
     queries, keys = torch.randn(4, 8, generator=g), torch.randn(4, 3, 8, generator=g)
     difference = queries[:, None] - keys
     score = (queries[:, None] * keys).sum(-1) if metric == "dot" else -difference.square().sum(-1)
-    found = voting.cosines(score, queries.norm(dim=1), keys.norm(dim=2), metric)
+    found = votes.cosines(score, queries.norm(dim=1), keys.norm(dim=2), metric)
     torch.testing.assert_close(found, torch.cosine_similarity(queries[:, None], keys, dim=-1))
 
 
 def test_vote_pixels_takes_the_mode_and_the_lowest_of_a_tie():
     pixels = torch.tensor([[1, 4], [1, 3], [2, 3], [2, 4]], dtype=torch.uint8)
-    assert voting.vote_pixels(torch.tensor([[0, 1, 2]]), pixels).tolist() == [[1, 3]]
-    assert voting.vote_pixels(torch.tensor([[0, 1, 2, 3]]), pixels).tolist() == [[1, 3]]
+    assert votes.vote_pixels(torch.tensor([[0, 1, 2]]), pixels).tolist() == [[1, 3]]
+    assert votes.vote_pixels(torch.tensor([[0, 1, 2, 3]]), pixels).tolist() == [[1, 3]]
 
 
-VOTES = pytest.mark.parametrize("votes", [voting.vote_pixels, voting.counted_votes])
+VOTES = pytest.mark.parametrize("votes", [votes.vote_pixels, votes.counted_votes])
 
 
 @VOTES
@@ -79,43 +79,43 @@ def test_votes_of_pixels_equal_a_loop_in_which_the_lowest_label_wins_a_tie(votes
 def test_votes_do_not_depend_on_how_many_are_counted_at_once(monkeypatch):
     g = torch.Generator().manual_seed(0)
     pixels, index = torch.randint(0, 4, (8, 6), generator=g).to(torch.uint8), torch.randint(0, 8, (7, 4), generator=g)
-    whole = voting.counted_votes(index, pixels)
-    monkeypatch.setattr(voting, "AT_ONCE", 2 * 6 * 256)
-    assert torch.equal(voting.counted_votes(index, pixels), whole)
+    whole = votes.counted_votes(index, pixels)
+    monkeypatch.setattr(votes, "AT_ONCE", 2 * 6 * 256)
+    assert torch.equal(votes.counted_votes(index, pixels), whole)
 
 
 def test_unfold_works_on_several_images_and_subsets():
     labels = torch.randint(0, 9, (2, 3, 6, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     rows = torch.stack([torch.stack([patch_pixels(label, 2) for label in images]) for images in labels])
-    assert torch.equal(voting.unfold_pixels(rows, 3, 4), labels)
+    assert torch.equal(votes.unfold_pixels(rows, 3, 4), labels)
 
 
 @pytest.mark.parametrize("at_once", [1, 200, 2**27])
 def test_images_are_segmented_together_as_they_are_alone(monkeypatch, at_once):
-    monkeypatch.setattr(voting, "AT_ONCE", at_once)
+    monkeypatch.setattr(votes, "AT_ONCE", at_once)
     g = torch.Generator().manual_seed(0)
     scores = torch.rand(6, 3, 4, 5, generator=g) * (torch.rand(6, 1, 1, 5, generator=g) > 0.4)  # some classes score nowhere
     scores[2], scores[3, :, :, 1] = 0.0, scores[3, :, :, 4]  # an image without scores, and one with ties
     scores[4, :2], scores[4, ..., 0], scores[5, ..., 0] = 0.0, 0.0, 1.0  # cells without scores, in an image without class 0
-    alone = torch.stack([voting.segment(image, 7, 9) for image in scores])
-    assert torch.equal(voting.segmented_together(scores, 7, 9), alone)
-    assert torch.equal(voting.segments(scores, 7, 9), alone)
+    alone = torch.stack([votes.segment(image, 7, 9) for image in scores])
+    assert torch.equal(votes.segmented_together(scores, 7, 9), alone)
+    assert torch.equal(votes.segments(scores, 7, 9), alone)
 
 
 def test_unfold_is_the_inverse_of_patch_pixels():
     label = torch.randint(0, 9, (6, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert torch.equal(voting.unfold_pixels(patch_pixels(label, 2), 3, 4), label)
+    assert torch.equal(votes.unfold_pixels(patch_pixels(label, 2), 3, 4), label)
 
 
 def test_segment_by_hand_at_the_size_of_the_grid():
     scores = torch.tensor([[[0.6, 0.4], [0.5, 0.5]], [[0.1, 0.9], [0.0, 1.0]]])
-    assert voting.segment(scores, 2, 2).tolist() == [[0, 0], [1, 1]]  # the tie goes to the lowest class
+    assert votes.segment(scores, 2, 2).tolist() == [[0, 0], [1, 1]]  # the tie goes to the lowest class
 
 
 def test_segment_interpolates_scores_not_labels():
     # one row: class 1 wins at both ends by different rivals; between them it wins although neither rival reaches
     scores = torch.tensor([[[0.55, 0.45, 0.0], [0.0, 0.45, 0.55]]])
-    assert voting.segment(scores, 1, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
+    assert votes.segment(scores, 1, 6).tolist() == [[0, 0, 1, 1, 2, 2]]
 
 
 @settings(deadline=None, max_examples=20)
@@ -125,13 +125,13 @@ def test_segment_equals_plain_upsampling_of_all_classes(gh, gw, classes, seed):
     scores *= torch.rand(classes, generator=torch.Generator().manual_seed(seed)) > 0.4  # some classes score nowhere
     height, width = 4 * gh + 1, 3 * gw
     plain = torch.nn.functional.interpolate(scores.permute(2, 0, 1)[None], (height, width), mode="bilinear")[0]
-    found = voting.segment(scores, height, width)
+    found = votes.segment(scores, height, width)
     taken = plain.gather(0, found.long()[None])[0]
     torch.testing.assert_close(taken, plain.max(0).values)
 
 
 def test_segment_of_nothing_is_class_zero():
-    assert voting.segment(torch.zeros(1, 1, 3), 2, 2).tolist() == [[0, 0], [0, 0]]
+    assert votes.segment(torch.zeros(1, 1, 3), 2, 2).tolist() == [[0, 0], [0, 0]]
 
 
 def voter(device, labels):

@@ -15,6 +15,7 @@ from densebench import options
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
 from densebench.evals.incontext import InContext
+from densebench.evals.incontext.labelling import pixel_shares
 from densebench.evals.linear import Linear
 from densebench.evaluation.labelling import counted
 from densebench.evaluation.protocol import Run
@@ -77,6 +78,31 @@ def test_label_maps_at_the_scored_resolution_are_those_of_the_record(backbone, n
         assert {key: score.details[key] for key in learned.details} == learned.details
 
 
+@dataclass(frozen=True, kw_only=True)
+class Guarded(Blocks):
+    """The blocks of which two training images may not be looked at."""
+
+    def image_digest(self, item):
+        assert item.name not in HELD, "features of an image that is held out were sought"
+        return super().image_digest(item)
+
+    def label(self, item):
+        assert item.name not in HELD, "a label that is held out was read"
+        return super().label(item)
+
+
+HELD = ("train-2", "train-7")
+
+
+@pytest.mark.parametrize("name", ["hummingbird", "capi", "lbfgs, l2 chosen"])
+def test_nothing_but_the_training_images_is_learned_from(backbone, name):
+    """Neither features, statistics, settings that are chosen nor labels come from images that are held out."""
+    data = Guarded(root=DATA.root)
+    train = [item for item in data.items("train") if item.name not in HELD]
+    learned = protocol(name).learn(backbone, data, train)
+    assert learned.details["images"] == len(train)
+
+
 @pytest.mark.parametrize("name", ["hummingbird", "cribo", "capi", "lbfgs"])
 def test_a_label_map_has_the_size_of_its_picture_and_no_void(backbone, name):
     images = Unlabelled(root=DATA.root)
@@ -114,6 +140,12 @@ def test_pixels_that_vote_are_averaged_and_upsampled_without_void(backbone):
     large = F.interpolate(shares[None], tuple(found.shape), mode="bilinear", align_corners=False)[0]
     best = large.max(0).values
     assert torch.allclose(large.gather(0, found.long()[None])[0], best, atol=1e-5)
+
+
+def test_void_takes_its_share_of_the_votes_by_hand():
+    """Two pixels: at the first both neighbours show class 1, at the second one shows class 0 and the other void."""
+    pixels = torch.tensor([[1, 0], [1, 255], [0, 0]], dtype=torch.uint8)
+    assert pixel_shares(torch.tensor([[0, 1]]), pixels, 2).tolist() == [[[0, 0.5]], [[1, 0]]]
 
 
 def test_the_features_of_the_caller_are_used(backbone):

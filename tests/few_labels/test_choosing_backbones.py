@@ -12,8 +12,6 @@ from retrieval_by_loops import DATA, Blocks, empty_cache
 import densebench
 from densebench.datasets.dataset import Item
 from densebench.errors import UserError
-from densebench.few_labels.choosing import labelled_images
-from densebench.few_labels.conclusions import comparable_classes
 
 __all__ = ["empty_cache"]  # a fixture
 WHOLE = {"protocol": "incontext", "repetitions": 1, "neighbours": "5"}
@@ -90,6 +88,13 @@ def test_where_all_fail_the_first_error_is_raised():
         densebench.choose(DATA, ["random:no_such_model", broken], **QUICK)
 
 
+def test_images_of_a_group_are_held_out_together():
+    """Images 7, 8 and 9 match the same (nothing): eight groups, each a fold of its own."""
+    found = densebench.choose(DATA, colours, groups="train-([0-6])?", **QUICK)
+    assert (found.images, found.groups, found.folds) == (10, 8, 8)
+    assert any(note.startswith("by the pattern") for note in found.notes)
+
+
 def test_two_backbones_of_one_name_stay_apart():
     found = densebench.choose(DATA, [colours, colours], name=["same", "same"], **QUICK)
     assert set(found.costs) == {"same", "same (2)"}
@@ -158,16 +163,13 @@ def test_a_class_of_one_image_is_left_out_and_named():
     assert any(note.startswith("rare <i>: shown by one image or group alone") for note in found.notes)
 
 
-def test_classes_that_can_be_compared_by_hand():
-    """Class 0 in both groups, 1 in one, 2 in none, 3 in both: images 0 and 1 belong together."""
-    tally = np.zeros((3, 3, 4), int)
-    tally[:, 1] = [[5, 1, 0, 2], [5, 1, 0, 0], [5, 0, 0, 2]]
-    assert comparable_classes(tally, np.array([0, 0, 1]), "abcd") == (("a", "d"), ("b",))
-    with pytest.raises(UserError, match="1 of 4 classes"):
-        comparable_classes(tally[:, :, [0, 1, 2, 2]], np.array([0, 0, 1]), "abcd")
-
-
 def test_stated_splits_leave_the_others_unseen(capsys):
-    assert [item.name for item in labelled_images(DATA, None, None)] == [f"train-{i}" for i in range(10)]
-    assert "val stay unseen" in capsys.readouterr().err
-    assert [item.name for item in labelled_images(DATA, "val", 2)] == ["val-0", "val-3"]
+    assert densebench.choose(DATA, colours, **QUICK).images == 10
+    assert "the images of the split train are taken; val stay unseen" in capsys.readouterr().err
+    assert densebench.choose(DATA, colours, split="val", **QUICK).images == 4
+    assert "stay unseen" not in capsys.readouterr().err
+
+
+def test_fits_that_end_early_are_told_once_for_each_backbone(capsys):
+    densebench.choose(DATA, [colours, constant], protocol="linear", folds=3, repetitions=1, iterations=1, image_size=32)
+    assert capsys.readouterr().err.count("ended at --iterations 1 above the tolerance") == 2

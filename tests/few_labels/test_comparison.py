@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from densebench.few_labels.comparison import compared, difference_of
-from densebench.few_labels.paired import by_group, interval, mean_iou
+from densebench.few_labels.paired import by_group, groups_to_separate, interval, mean_iou, without_each
 
 
 def tally(images, accuracy, seed=0, classes=3):
@@ -60,14 +60,25 @@ def test_equal_backbones_differ_by_nothing():
 
 
 def test_groups_widen_intervals_and_images_are_counted():
-    rows = {"a": tally(24, 0.7, 2), "b": tally(24, 0.695, 3)}
+    rows = {"a": tally(24, 0.7, 2), "b": tally(24, 0.69, 3)}
     group = np.arange(24) // 3
     found = compare(rows, group, images=24)
     first, second = (by_group(each, group) for each in rows.values())
     assert found.limit == 3 * 24
     assert found.standings[1].behind == difference_of(first, second)
-    more = found.standings[1].to_separate
-    assert more is None or more % 3 == 0
+    behind = found.standings[1].behind
+    needed = groups_to_separate(behind.value, behind.low, behind.high, 8)
+    assert needed > 8 and found.standings[1].to_separate == 3 * (needed - 8)
+    best = found.standings[0]
+    assert (best.low, best.high) == interval(best.value, without_each(first))
+
+
+def test_an_unfinished_group_counts_as_a_whole_image():
+    """Fifteen images in ten groups: a part of an image more is one image more."""
+    rows = {"a": tally(15, 0.7, 2), "b": tally(15, 0.68, 7)}
+    found = compare(rows, np.arange(15) * 2 // 3, images=15).standings[1]
+    needed = groups_to_separate(found.behind.value, found.behind.low, found.behind.high, 10)
+    assert needed == 11 and found.to_separate == 2  # one group is 1.5 images
 
 
 def test_a_difference_is_that_of_loops():

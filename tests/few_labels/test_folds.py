@@ -48,6 +48,13 @@ def test_groups_are_never_divided(presence):
     assert (folds[::2] == folds[1::2]).all() and len(np.unique(folds)) == 5
 
 
+def test_a_large_group_takes_the_place_of_as_many_images():
+    """Six images that belong together and eighteen alone: the best of the deals has four folds of about six images."""
+    groups = Groups(np.r_[np.zeros(6, int), np.arange(1, 19)])
+    sizes = np.bincount(folds_of(np.zeros((24, 1), bool), groups, 4))
+    assert len(sizes) == 4 and np.ptp(sizes) <= 2
+
+
 def test_more_folds_than_images_hold_out_one_each(presence):
     assert len(np.unique(folds_of(presence, single(30), 100))) == 30
 

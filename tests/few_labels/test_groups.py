@@ -51,6 +51,11 @@ def test_a_brighter_noisy_copy_is_a_near_duplicate():
     assert groups.rule == "2 near-duplicates in 1 sets"
 
 
+def test_a_negative_is_no_near_duplicate():
+    first, *rest = pictures(4)
+    assert grouped([first, *rest, 255 - first]).of_image.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_frames_are_joined_by_way_of_others():
     """Frames 0 and 2 differ, but both are like frame 1; loops over links say the same."""
     rng = np.random.default_rng(0)
@@ -63,7 +68,8 @@ def test_frames_are_joined_by_way_of_others():
 
 def test_a_camera_that_does_not_move_makes_no_groups_but_a_notice(capsys):
     first, *rest = pictures(4)
-    assert grouped([first, first, first, first, *rest]).count == 7
+    found = grouped([first, first, first, first, *rest])
+    assert found.count == 7 and found.doubt.startswith("4 of 7 images look almost the same")
     assert "4 of 7 images look almost the same" in capsys.readouterr().err
 
 

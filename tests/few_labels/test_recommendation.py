@@ -29,6 +29,10 @@ def test_the_sentence_of_the_manual():
     )
 
 
+def test_an_interval_that_ends_at_0_does_not_separate():
+    assert "; B is not separable from it (0.0 to 1.4 mIoU)" in sentence(other("B", 0.7, 0.0, 1.4, 1))
+
+
 def test_one_that_is_no_better_and_slower():
     text = sentence(other("B", 0.7, -0.4, 1.9, 40), speeds={"A": 40, "B": 10.0})
     assert "; B is not separable from it (-0.4 to 1.9 mIoU) and takes 4 times as long; about 40" in text
@@ -67,7 +71,7 @@ def test_a_third_one_that_is_much_faster():
 
 def test_what_many_labels_would_not_separate_counts_as_equal():
     text = sentence(other("B", 0.1, -2.0, 2.2, None))
-    assert text.endswith("even 90 more labelled images would not separate them, so treat them as equal.")
+    assert text.endswith("even 90 more labelled images would not separate them, so let something else decide, such as speed.")
     assert "as fast" not in text
 
 
@@ -122,20 +126,63 @@ def test_no_better_than_the_most_frequent_class():
     )
 
 
-def linear(first, second):
-    return Comparison("linear", "lbfgs", (first, second), 20.0, SURE, 90)
+NO_BETTER = Difference(1.0, -0.5, 2.5)
+
+
+def by_linear(first, second, over_chance=SURE):
+    return Comparison("linear", "lbfgs", (first, second), 20.0, over_chance, 90)
 
 
 @pytest.mark.parametrize(
     ("opinion", "words"),
     [
-        (linear(best(), other("B", 5.0, 3.0, 7.0)), "; linear agrees."),
-        (linear(best("B", 44.0), other("A", 1.1, 0.3, 2.1)), "; linear puts B first, 1.1 mIoU ahead (0.3 to 2.1)."),
-        (linear(best("B", 44.0), other("A", 1.1, -0.3, 2.1)), "; linear puts B first, but not separably (-0.3 to 2.1 mIoU)."),
+        (by_linear(best(), other("B", 5.0, 3.0, 7.0)), "; linear agrees."),
+        (by_linear(best("B", 44.0), other("A", 1.1, 0.3, 2.1)), "; linear puts B first, 1.1 mIoU ahead (0.3 to 2.1)."),
+        (by_linear(best("B", 44.0), other("A", 1.1, -0.3, 2.1)), "; linear puts B first, but not separably (-0.3 to 2.1 mIoU)."),
     ],
 )
 def test_another_protocol_is_heard(opinion, words):
     assert sentence(other("B", 3.1, 1.2, 5.0), more=[opinion]).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("opinion", "words"),
+    [
+        (by_linear(best(), other("B", 5.0, 3.0, 7.0)), "class everywhere; by linear, A is, with 41.2."),
+        (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0)), "class everywhere; by linear, B is, with 44.0."),
+        (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0), NO_BETTER), "class everywhere; linear agrees."),
+    ],
+)
+def test_what_another_protocol_says_where_none_is_taken(opinion, words):
+    assert sentence(other("B", 0.7, -0.4, 1.9, 40), chance=NO_BETTER, more=[opinion]).endswith(words)
+
+
+def test_another_protocol_by_which_none_is_better_than_the_most_frequent_class_does_not_agree():
+    opinion = by_linear(best(), other("B", 5.0, 3.0, 7.0), NO_BETTER)
+    text = sentence(other("B", 3.1, 1.2, 5.0), more=[opinion])
+    assert text.endswith("; by linear none is separably better than to predict the most frequent class.")
+
+
+@pytest.mark.parametrize(
+    ("opinion", "words"),
+    [
+        (by_linear(best(), other("B", 0.0, 0.0, 0.0)), "; linear agrees."),
+        (by_linear(best(), other("B", 5.0, 3.0, 7.0)), "; linear puts A first, 5.0 mIoU ahead (3.0 to 7.0)."),
+        (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0)), "; linear puts B first, 5.0 mIoU ahead (3.0 to 7.0)."),
+        (
+            by_linear(best("B", 44.0), other("A", 5.0, -3.0, 13.0)),
+            "; linear puts B first, but not separably (-3.0 to 13.0 mIoU).",
+        ),
+    ],
+)
+@pytest.mark.parametrize("speeds", [{}, {"A": 1.0, "B": 3.0}, {"A": 3.0, "B": 1.0}])
+def test_what_another_protocol_says_of_backbones_that_are_equal(opinion, words, speeds):
+    assert sentence(other("B", 0.0, 0.0, 0.0, None), speeds=speeds, more=[opinion]).endswith(words)
+
+
+def test_another_protocol_by_which_all_are_equal():
+    opinion = by_linear(best(), other("B", 0.0, 0.0, 0.0))
+    assert sentence(other("B", 3.1, 1.2, 5.0), more=[opinion]).endswith("; by linear all are equal.")
 
 
 def test_those_that_failed_are_named():

@@ -11,7 +11,6 @@ from densebench import load_backbone
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.inside import class_attention, inside, patches_after
 from densebench.errors import UserError
-from densebench.looking.counting import counted
 from densebench.looking.passes import LONGEST, passed, shape
 
 CPU = torch.device("cpu")
@@ -71,17 +70,3 @@ def test_tokens_are_those_of_the_last_block_that_is_used():
     found = inside(backbone, images)
     torch.testing.assert_close(found.patches.flatten(1, 2), patches_after(backbone, images, [1])[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.attention, class_attention(backbone, images), rtol=1e-5, atol=1e-7)
-
-
-def test_operations_and_memory_are_counted_by_hand():
-    pixels = 64 * 64
-    found = counted(patchwise([1.0] * 5), picture(0, 64, 64), 64, CPU)
-    assert found.flop == 2 * 5 * 3 * pixels  # each pixel of each channel is multiplied once for each of five features
-    weights, images, features = 4 * 5 * 3 * 64, 4 * 3 * pixels, 4 * 5 * 64
-    # The grid, and its copy with the features last.
-    assert found.memory == weights + images + 2 * features
-
-
-def test_operations_of_attention_are_counted():
-    one, four = (counted(load_backbone("random:test_vit"), picture(0, side, side), side, CPU).flop for side in (128, 256))
-    assert four > 4.2 * one  # linear layers grow by four, products of tokens by sixteen

@@ -11,7 +11,9 @@ from look_pictures import film, in_memory, picture
 from torch import nn
 
 import densebench
+from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
+from densebench.features.cost import cost_of
 from densebench.looking.work import told_apart
 
 
@@ -180,3 +182,10 @@ def test_look_is_a_function_after_its_room_was_imported():
 
     assert callable(densebench.look)
     assert densebench.look(in_memory(1), "pixels:8", image_size=32).title == "pictures"
+
+
+def test_costs_are_those_that_choosing_a_backbone_shows():
+    """A picture of 64 x 64 px, at stride 8 and the same number of pixels: one count of a pass."""
+    facts = look(in_memory(1, width=64), backbones="random:test_vit").backbones[0].facts
+    cost = cost_of(load_backbone("random:test_vit"), 64, torch.device("cpu"))
+    assert facts["GFLOP"] == f"{cost.gflop:.3g}" and facts["memory"] == f"{cost.memory_mb:.3g} MiB"

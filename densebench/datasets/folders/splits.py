@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from densebench.console import notice
@@ -38,7 +38,8 @@ class Splits:
 def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], divided: bool = True) -> Splits:
     """Return the splits of images that folders have grouped already, or not (one group).
 
-    divided: too few images to be split by seed are an error; else they are one split, "all".
+    divided: too few images to be split by seed are an error; else they are one split, "all", and no message tells of a split by
+    seed, since whoever asks takes all of them.
     Raises UserError for a list that names an image which is not there, for images that are in the training and the evaluation
     split, for too few images, and for a split or a seed that has no meaning here.
     """
@@ -54,7 +55,8 @@ def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], 
         every = next(iter(listed.values()))
     if not divided and 0 < len(every) < 2 * LEAST:
         return Splits({"all": every}, "all", "all", "none", "not split, since they are few")
-    return _by_seed(options, every)
+    splits = _by_seed(options, every)
+    return splits if divided else replace(splits, message="")
 
 
 def _chosen(options: FolderOptions, items: dict[str, tuple[Item, ...]], rule: str) -> Splits:
