@@ -104,7 +104,7 @@ def _norms(look: Look, shown: Sequence[Seen]) -> list[Row]:
         scale, count = scales[id(seen)], int(view.outliers.sum())
         outliers = f"{count:,} of {view.outliers.size:,} outliers" if count else "no outliers"
         note = f"{scale.low:.3g} to {scale.high:.3g}; {outliers}"
-        alt = f"Lengths of the features of {name} by {seen.name}, {note}"
+        alt = f"Lengths of the tokens of {name} by {seen.name}, {note}"
         image = source(maps.shaded(view.norms, scale), exact=True)
         return Cell(seen.name, image, alt, note, marks=_squares(*np.nonzero(view.outliers)), grid=view.norms.shape)
 

@@ -4,8 +4,8 @@ Roy and Vetterli, The Effective Rank, EUSIPCO 2007; as RankMe: Garrido et al., R
 Pretrained Self-Supervised Representations by Their Rank, ICML 2023.
 
 RankMe takes one embedding an image, of 25,600 images. Taken over patches, as here is usual, values are other ones: compare them
-only between backbones with the same pictures and the same number of patches (`drawn`), never with the paper's numbers. A rank is at most min(n, d), so wide backbones reach greater ones: show it beside
-that.
+only between backbones with the same pictures and the same number of patches (`drawn`), never with the paper's numbers. A rank is
+at most min(n, d), so wide backbones reach greater ones: show it beside that.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from look_pictures import in_memory, picture
+from PIL import Image
 from torch import nn
 
+from densebench import load_backbone
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.looking.measures import figures
 from densebench.looking.passes import passed
@@ -34,7 +36,7 @@ class Colours(nn.Module):
 
 
 def of(trunk, width, images):
-    backbone = Backbone(trunk, BackboneInfo("made", "made", width, 8, mean=(0.0,) * 3, std=(1.0,) * 3), "0" * 64)
+    backbone = _backbone(trunk, width)
     return {each.name: each for each in figures(backbone, images, passed(backbone, images, 64, CPU), 64, CPU, seed=0)}
 
 
@@ -52,7 +54,76 @@ def test_outlier_tokens_are_counted(images):
     found = of(Colours(), 4, images)["outlier tokens"]
     patches = sum(grid.shape[0] * grid.shape[1] for grid in passed(_backbone(Colours(), 4), images, 64, CPU).grids)
     assert found.value == pytest.approx(len(images) / patches)
-    assert found.text == f"{100 * len(images) / patches:.1f} %"
+    assert found.text == f"{100 * len(images) / patches:.1f} % of features"
+
+
+def test_outliers_of_a_vit_are_those_of_tokens_before_the_last_norm(images):
+    backbone = load_backbone("random:test_vit")
+    vit = backbone.trunk.model
+    with torch.no_grad():  # one patch of every 24 px is far longer, and the norm hides it
+        vit.blocks[-1].register_forward_hook(lambda _module, _inputs, tokens: tokens * _one_is_long(tokens))
+    seen = passed(backbone, images, 64, CPU)
+    found = {each.name: each for each in figures(backbone, images, seen, 64, CPU, seed=0)}["outlier tokens"]
+    assert found.value == pytest.approx(len(images) / len(seen.tokens))
+    assert found.text == f"{100 * len(images) / len(seen.tokens):.1f} %"
+
+
+def _one_is_long(tokens):
+    factor = torch.ones_like(tokens[..., :1])
+    factor[:, -1] = 50
+    return factor
+
+
+class Noise(nn.Module):
+    """Features that use all directions."""
+
+    def __init__(self, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, images):
+        generator = torch.Generator().manual_seed(int(1000 * images.abs().sum()) % 2**31)
+        size = (len(images), 200, images.shape[2] // self.stride, images.shape[3] // self.stride)
+        return torch.randn(size, generator=generator)
+
+
+def test_ranks_are_of_as_many_patches_for_every_stride(images):
+    found = []
+    for stride in (8, 14, 32):
+        backbone = _backbone(Noise(stride), 200, stride)
+        found.append(figures(backbone, images[:3], passed(backbone, images[:3], 160, CPU), 160, CPU, seed=0)[:2])
+    most = [[each.text.split(" of ")[1] for each in ranks] for ranks in found]
+    assert most == [["54", "11"]] * 3  # 0.75 (160 / 32)^2 patches of each picture; 0.75 (80 / 32)^2, less one
+    for number in range(2):
+        values = [ranks[number].value for ranks in found]
+        assert max(values) == pytest.approx(min(values), rel=0.05)
+
+
+def test_the_patches_of_a_rank_are_of_all_pictures_and_depend_on_the_seed(images):
+    def rank(seed):
+        return figures(backbone, images, seen, 160, CPU, seed)[0].value
+
+    backbone = _backbone(Colours(), 4)
+    seen = passed(backbone, images, 160, CPU)
+    assert rank(0) != rank(1)
+    directions = torch.eye(6)[:, None, None].expand(6, 20, 20, 6)
+    seen.grids = list(directions)
+    assert rank(0) == pytest.approx(6, rel=1e-4)
+
+
+class Turned(nn.Module):
+    """Rows, upside down in dark pictures."""
+
+    def forward(self, images):
+        rows = torch.linspace(-1, 1, images.shape[2] // 8).view(1, 1, -1, 1).expand(len(images), 1, -1, images.shape[3] // 8)
+        return rows * (images.mean((1, 2, 3)) - 0.5).sign().view(-1, 1, 1, 1)
+
+
+def test_what_is_fitted_on_one_half_is_tested_on_the_other():
+    """Every second picture is dark: what a map reads from one half is wrong in the other, and not known to be wrong there."""
+    pictures = [Image.new("RGB", (64, 64), "white" if number % 2 else "black") for number in range(4)]
+    assert of(Turned(), 1, pictures)["position read-out (R²)"].value < -1
+    assert of(Turned(), 1, pictures[1::2])["position read-out (R²)"].value == pytest.approx(0.5, abs=0.02)  # columns: none
 
 
 def test_ranks_say_what_they_can_be_at_most(images):
@@ -72,5 +143,5 @@ def test_figures_follow_from_the_seed():
     assert of(Colours(), 4, images) == of(Colours(), 4, images)
 
 
-def _backbone(trunk, width):
-    return Backbone(trunk, BackboneInfo("made", "made", width, 8, mean=(0.0,) * 3, std=(1.0,) * 3), "0" * 64)
+def _backbone(trunk, width, stride=8):
+    return Backbone(trunk, BackboneInfo("made", "made", width, stride, mean=(0.0,) * 3, std=(1.0,) * 3), "0" * 64)
