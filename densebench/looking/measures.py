@@ -43,7 +43,7 @@ DISCRIMINANT = (
 )
 POSITION = (
     "How much of where a patch lies (row and column) a linear map reads from its features, on pictures that it was not fitted "
-    "on: R², 1 is all. High means that features say where rather than what."
+    "on: R², 1 is all, 0 or less is nothing. High means that features say where rather than what."
 )
 OUTLIERS = (
     "The share of patches whose tokens are far longer than the others: artefacts where a ViT keeps facts about the whole picture."
