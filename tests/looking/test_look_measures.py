@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from look_pictures import in_memory, picture
@@ -125,6 +126,23 @@ def test_what_is_fitted_on_one_half_is_tested_on_the_other():
     assert of(Turned(), 1, pictures[1::2])["position read-out (R²)"].value == pytest.approx(0.5, abs=0.02)  # columns: none
 
 
+def test_each_half_is_tested_in_turn(images):
+    swapped = [images[number] for number in (1, 0, 3, 2, 5, 4)]
+    one, other = (of(Colours(), 4, each)["position read-out (R²)"].value for each in (images, swapped))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+class Unchanged(Positions):
+    """Where a patch lies, in pictures of plain grey alone."""
+
+    def forward(self, images):
+        return super().forward(images) * ((images - 128 / 255).abs().amax((1, 2, 3)) < 0.01).view(-1, 1, 1, 1)
+
+
+def test_positions_are_read_from_pictures_as_they_are():
+    assert of(Unchanged(), 3, [Image.new("RGB", (64, 64), (128, 128, 128))] * 2)["position read-out (R²)"].value > 0.8
+
+
 def test_ranks_say_what_they_can_be_at_most(images):
     found = of(Colours(), 4, images)
     assert found["effective rank (RankMe)"].text.endswith(" of 4")
@@ -135,6 +153,64 @@ def test_ranks_say_what_they_can_be_at_most(images):
 def test_features_that_do_not_change_with_the_colours_have_lidar_of_position_only(images):
     """Mirrored positions differ along one direction, so rows alone tell patches apart: LiDAR is near one."""
     assert of(Positions(), 3, images)["LiDAR of patches"].value == pytest.approx(1, abs=0.1)
+
+
+class Halves(nn.Module):
+    """Features that say in which half of its range each channel of a patch lies: other colours leave them as they are."""
+
+    def forward(self, images):
+        grid = nn.functional.avg_pool2d(images, 8)
+        return (grid > (grid.amax((2, 3), keepdim=True) + grid.amin((2, 3), keepdim=True)) / 2).float()
+
+
+def test_a_patch_is_itself_in_a_mirrored_picture():
+    """Red on the left, green above, blue in the middle: no view differs, so three channels are three directions."""
+    pixels = np.zeros((224, 224, 3), np.uint8)
+    pixels[:, :112, 0] = pixels[:112, :, 1] = pixels[56:168, 56:168, 2] = 255
+    pictures = [Image.fromarray(pixels)] * 2
+    backbone = _backbone(Halves(), 3)
+    assert figures(backbone, pictures, passed(backbone, pictures, 64, CPU), 448, CPU, 0)[1].value == pytest.approx(3, rel=0.05)
+
+
+class Picture(nn.Module):
+    """The left half of a picture, and how bright the picture is as a whole."""
+
+    def forward(self, images):
+        halves = Halves()(images)[:, :1]
+        return torch.cat([halves, 3 * images.mean((1, 2, 3)).view(-1, 1, 1, 1).expand_as(halves)], dim=1)
+
+
+def test_what_other_colours_change_tells_no_patches_apart():
+    pixels = np.zeros((224, 224, 3), np.uint8)
+    pixels[:, :112] = 110
+    pictures = [Image.fromarray(pixels), Image.fromarray(pixels + 30)]
+    backbone = _backbone(Picture(), 2)
+    seen = passed(backbone, pictures, 64, CPU)
+    assert figures(backbone, pictures, seen, 448, CPU, 0)[1].value == pytest.approx(1, abs=0.1)
+
+
+class Whole(nn.Module):
+    """The mean colour of a picture at all its patches, with a square of it."""
+
+    def forward(self, images):
+        mean = images.mean((2, 3), keepdim=True).expand(-1, -1, images.shape[2] // 8, images.shape[3] // 8)
+        return torch.cat([mean, mean**2], dim=1)
+
+
+def test_views_follow_from_the_seed(images):
+    backbone = _backbone(Whole(), 6)
+    seen = passed(backbone, images, 64, CPU)
+    assert len({figures(backbone, images, seen, 64, CPU, seed)[1].value for seed in (0, 0, 1)}) == 2
+
+
+def test_the_scale_of_features_changes_no_figure(images):
+    class Small(Colours):
+        def forward(self, images):
+            return super().forward(images) / 1000
+
+    one, other = (of(trunk, 4, images) for trunk in (Colours(), Small()))
+    for name, figure in one.items():
+        assert other[name].value == pytest.approx(figure.value, rel=1e-4)
 
 
 def test_figures_follow_from_the_seed():
