@@ -128,8 +128,18 @@ def test_what_is_fitted_on_one_half_is_tested_on_the_other():
 
 def test_each_half_is_tested_in_turn(images):
     swapped = [images[number] for number in (1, 0, 3, 2, 5, 4)]
-    one, other = (of(Colours(), 4, each)["position read-out (R²)"].value for each in (images, swapped))
+    one, other = (of(Halves(), 3, each)["position read-out (R²)"].value for each in (images, swapped))
     assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_views_are_squares_of_half_the_side_in_whole_patches(images):
+    sizes = []
+    backbone = _backbone(Halves(), 3)
+    seen = passed(backbone, images, 64, CPU)
+    backbone.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape)))
+    for side in (64, 140, 20):
+        figures(backbone, images[:1], seen, side, CPU, seed=0)
+    assert sizes == [(4, 3, 32, 32), (4, 3, 72, 72), (4, 3, 16, 16)]
 
 
 class Unchanged(Positions):

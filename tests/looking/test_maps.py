@@ -52,7 +52,9 @@ def test_each_head_has_its_place(seen):
     assert np.argwhere(picture[:3] == picture[2, 8]).tolist() == [[2, 8]]
 
 
-@pytest.mark.parametrize(("place", "expected"), [((0, 0), (0, 0)), ((0.49, 0.5), (1, 2)), ((1.0, 1.0), (2, 3))])
+@pytest.mark.parametrize(
+    ("place", "expected"), [((0, 0), (0, 0)), ((0.49, 0.5), (1, 2)), ((0.6, 0.4), (1, 1)), ((1.0, 1.0), (2, 3))]
+)
 def test_the_patch_that_holds_a_place(place, expected):
     assert maps.patch(place, (3, 4)) == expected
 
