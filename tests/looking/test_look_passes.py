@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from look_pictures import picture
+from PIL import Image
 from torch import nn
 
 from densebench import load_backbone
@@ -20,13 +21,13 @@ from densebench.looking.passes import LONGEST, Passed, passed, shape
 CPU = torch.device("cpu")
 
 
-def patchwise(weights, patch=8):
+def patchwise(weights, patch=8, mean=(0.0,) * 3, std=(1.0,) * 3):
     """A backbone that is one linear map of each patch."""
     weight = torch.as_tensor(weights, dtype=torch.float32)
     layer = nn.Conv2d(3, len(weight), patch, patch, bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight[:, None, None, None].expand_as(layer.weight) / (3 * patch * patch))
-    info = BackboneInfo("patchwise", "conv", len(weight), patch, mean=(0.0,) * 3, std=(1.0,) * 3)
+    info = BackboneInfo("patchwise", "conv", len(weight), patch, mean=mean, std=std)
     return Backbone(layer, info, "0" * 64)
 
 
@@ -54,6 +55,12 @@ def test_a_pass_gives_the_features_of_each_picture_on_its_own_grid():
     torch.testing.assert_close(found.norms[0], found.grids[0].norm(dim=2))
     torch.testing.assert_close(found.grids[0][..., 1], 2 * found.grids[0][..., 0])
     assert len(found.tokens) == 140
+
+
+def test_pictures_are_normalised_as_the_backbone_says():
+    backbone = patchwise([1.0], mean=(0.2, 0.3, 0.4), std=(0.5, 0.25, 0.125))
+    [grid] = passed(backbone, [Image.new("RGB", (16, 16), (255, 0, 51))], 16, CPU).grids
+    torch.testing.assert_close(grid, torch.full((2, 2, 1), (0.8 / 0.5 - 0.3 / 0.25 - 0.2 / 0.125) / 3))
 
 
 @pytest.mark.parametrize("layer", ["last", "0"])

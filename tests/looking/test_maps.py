@@ -16,6 +16,13 @@ def test_a_map_has_a_pixel_for_each_patch(seen):
     assert maps.colours(seen.views[0]).size == (4, 3)
 
 
+def test_a_veil_hides_the_background_alone(seen):
+    view = seen.views[0]
+    hidden = np.asarray(maps.background(view))[..., 3] == 255
+    assert (hidden == ~view.foreground).all()
+    assert hidden.any() and not hidden.all()
+
+
 def test_the_same_cluster_has_the_same_colour_in_every_picture(seen):
     count = maps.cluster_count(seen)
     drawn = [np.asarray(maps.clusters(view, count).convert("RGB")) for view in seen.views]
