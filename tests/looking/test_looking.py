@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 import densebench
 from densebench.errors import UserError
+from densebench.looking.regions import rasterised
 from densebench.looking.work import told_apart
 
 
@@ -91,6 +93,22 @@ def test_a_backbone_is_seen_alike_whoever_is_seen_beside_it(seen):
 def test_clusters_of_a_later_backbone_are_numbered_as_those_of_the_first():
     first, second = look(backbones=["pixels:8", "pixels:8"], clusters=4, seed=1, count=2).backbones
     assert all((a.clusters == b.clusters).all() for a, b in zip(first.views, second.views, strict=True))
+
+
+def agreement(one, other, order):
+    """At how many places the clusters of one, in another order, are those of the other."""
+    return sum(
+        int((np.array(order)[rasterised(a.clusters)] == rasterised(b.clusters)).sum())
+        for a, b in zip(one.views, other.views, strict=True)
+    )
+
+
+def test_no_other_numbers_agree_better_with_those_of_the_first_backbone():
+    seen = look(backbones=["pixels:8", "random:test_vit", "pixels:4", "random:test_vit"], clusters=3, layer=["last"] * 3 + ["0"])
+    first, *others = seen.backbones
+    for other in others:
+        found = {order: agreement(other, first, order) for order in itertools.permutations(range(3))}
+        assert found[0, 1, 2] == max(found.values())
 
 
 def test_the_background_is_black_where_the_foreground_decides_the_colours():

@@ -30,10 +30,10 @@ def test_no_place_lies_at_the_edge():
         assert all(1 / 16 < share < 15 / 16 for place in query_places(shown) for share in place)
 
 
-def test_of_equal_colours_the_one_near_the_middle_comes_first():
+def test_of_colours_that_stand_out_nearly_alike_the_one_near_the_middle_comes_first():
     image = Image.new("RGB", (160, 160), "grey")
     image.paste((255, 0, 0), (20, 20, 30, 30))
-    image.paste((255, 0, 0), (70, 110, 80, 120))
+    image.paste((240, 15, 15), (70, 110, 80, 120))
     assert query_places(image, 3)[1:] == ((115 / 160, 75 / 160), (25 / 160, 25 / 160))
 
 
