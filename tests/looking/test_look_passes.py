@@ -111,6 +111,15 @@ def test_operations_and_memory_are_counted_by_hand():
     assert found.memory == weights + images + 2 * features
 
 
+def test_memory_that_was_given_back_does_not_count():
+    def memory(layers):
+        trunk = nn.Sequential(nn.Conv2d(3, 4, 8, 8), *[nn.Conv2d(4, 4, 1, bias=False) for _ in range(layers)])
+        info = BackboneInfo("chain", "conv", 4, 8, mean=(0.0,) * 3, std=(1.0,) * 3)
+        return counted(Backbone(trunk, info, "0" * 64), picture(0, 64, 64), 64, CPU).memory
+
+    assert memory(9) - memory(3) == 6 * 4 * 4 * 4  # the weights of six layers; their features follow each other
+
+
 def test_operations_of_attention_are_counted():
     one, four = (counted(load_backbone("random:test_vit"), picture(0, side, side), side, CPU).flop for side in (128, 256))
     assert four > 4.2 * one  # linear layers grow by four, products of tokens by sixteen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import nn
 
 import densebench
 from densebench.errors import UserError
-from densebench.looking.regions import rasterised
 from densebench.looking.work import told_apart
 
 
@@ -95,20 +93,45 @@ def test_clusters_of_a_later_backbone_are_numbered_as_those_of_the_first():
     assert all((a.clusters == b.clusters).all() for a, b in zip(first.views, second.views, strict=True))
 
 
-def agreement(one, other, order):
-    """At how many places the clusters of one, in another order, are those of the other."""
-    return sum(
-        int((np.array(order)[rasterised(a.clusters)] == rasterised(b.clusters)).sum())
-        for a, b in zip(one.views, other.views, strict=True)
-    )
+class Bands(nn.Module):
+    """Features that say in which of three bands of rows a patch lies."""
+
+    def __init__(self, *tenths):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 8, 8)
+        self.tenths = tenths
+
+    def forward(self, images):
+        rows = torch.arange(images.shape[2] // 8) * 10 // (images.shape[2] // 8)
+        band = torch.bucketize(rows, torch.tensor(self.tenths), right=True)
+        return nn.functional.one_hot(band, 3).T.float()[None, :, :, None] + 0 * self.layer(images)
 
 
-def test_no_other_numbers_agree_better_with_those_of_the_first_backbone():
-    seen = look(backbones=["pixels:8", "random:test_vit", "pixels:4", "random:test_vit"], clusters=3, layer=["last"] * 3 + ["0"])
-    first, *others = seen.backbones
-    for other in others:
-        found = {order: agreement(other, first, order) for order in itertools.permutations(range(3))}
-        assert found[0, 1, 2] == max(found.values())
+def test_clusters_are_numbered_as_those_of_the_first_backbone_that_they_overlap_most():
+    shown = look(picture(0, 80, 80), [Bands(5, 8), Bands(2, 5), Bands(4, 6)], image_size=80).backbones
+    numbers = [backbone.views[0].clusters[:, 0].tolist() for backbone in shown]
+    assert numbers[0] == [0] * 5 + [1] * 3 + [2] * 2  # by size
+    assert numbers[1] == [2] * 2 + [0] * 3 + [1] * 5
+    assert numbers[2] == [0] * 4 + [1] * 2 + [2] * 4  # by the second backbone they were 2, 0, 1
+
+
+class Columns(Bands):
+    """The same of columns, in square pictures."""
+
+    def forward(self, images):
+        return super().forward(images).transpose(2, 3)
+
+
+@pytest.mark.parametrize("kind", [Bands, Columns])
+def test_what_touches_any_side_of_a_picture_is_background(kind):
+    [view] = look(picture(0, 80, 80), kind(2, 10), image_size=80).backbones[0].views
+    foreground = view.foreground if kind is Bands else view.foreground.T
+    assert (foreground == (np.arange(10) >= 2)[:, None]).all()
+
+
+def test_frames_are_numbered_in_the_whole_video(tmp_path):
+    seen = look(film(tmp_path / "film", frames=26, width=32, height=64), "pixels:16", count=1, image_size=32, clusters=2)
+    assert (seen.tracks[0].frames[0], seen.tracks[0].frames[-1]) == (0, 25)
 
 
 def test_the_background_is_black_where_the_foreground_decides_the_colours():
@@ -154,7 +177,8 @@ def test_two_backbones_of_the_same_name_are_told_apart():
 
 
 def test_a_video_is_followed(tmp_path):
-    seen = look(film(tmp_path / "film"), ["pixels:8", "timm:no_such_model"], count=2)
+    picture(0).save(film(tmp_path / "film").parent / "photo.png")  # the frames of the film are not the first pictures
+    seen = look(tmp_path, ["pixels:8", "timm:no_such_model"], count=2)
     [tracks] = seen.tracks
     assert (tracks.video, tracks.frames[0], tracks.frames[-1]) == ("film", 0, 7)
     assert list(tracks.sheets) == ["pixels:8"]
