@@ -115,20 +115,6 @@ def test_clusters_are_numbered_as_those_of_the_first_backbone_that_they_overlap_
     assert numbers[2] == [0] * 4 + [1] * 2 + [2] * 4  # by the second backbone they were 2, 0, 1
 
 
-class Columns(Bands):
-    """The same of columns, in square pictures."""
-
-    def forward(self, images):
-        return super().forward(images).transpose(2, 3)
-
-
-@pytest.mark.parametrize("kind", [Bands, Columns])
-def test_what_touches_any_side_of_a_picture_is_background(kind):
-    [view] = look(picture(0, 80, 80), kind(2, 10), image_size=80).backbones[0].views
-    foreground = view.foreground if kind is Bands else view.foreground.T
-    assert (foreground == (np.arange(10) >= 2)[:, None]).all()
-
-
 def test_frames_are_numbered_in_the_whole_video(tmp_path):
     seen = look(film(tmp_path / "film", frames=26, width=32, height=64), "pixels:16", count=1, image_size=32, clusters=2)
     assert (seen.tracks[0].frames[0], seen.tracks[0].frames[-1]) == (0, 25)
