@@ -41,7 +41,7 @@ KINDS = (
         "neighbours",
         "Nearest patches",
         "Nearest patches",
-        "For each query patch, the patches of other pictures with the greatest cosine, the nearest first. Look for the same part "
+        "For each query patch, the patch of greatest cosine of each other picture, the nearest first. Look for the same part "
         "of the same sort of thing, not just for the same colour or brightness.",
         "as in NeCo (Pariza et al., 2025, figure 4)",
     ),
@@ -60,14 +60,15 @@ KINDS = (
         "Attention",
         "Where each head of the last block looks for its summary of the whole picture, each from zero (dark) to its own greatest "
         "value (bright). Look for heads that stay on one thing.",
-        "as in DINO (Caron et al., 2021, figure 1) and FLSL (Su et al., 2023, figures 3 and 4)",
+        "as in DINO (Caron et al., 2021, figure 1)",
     ),
     Kind(
         "norms",
         "Lengths and outlier tokens",
         "Lengths",
-        "The length of each patch's feature, dark for short and bright for long. White squares mark outlier tokens: a few "
-        "patches, often of plain background, whose features have lengths far off the others' and no longer say what is there.",
+        "The length of each patch's token, dark for short and bright for long, before the last norm where a ViT has one. White "
+        "squares mark outlier tokens: a few patches, often of plain background, that are far longer than the others. Such "
+        "tokens say little of what is there.",
         "as in Vision Transformers Need Registers (Darcet et al., 2024)",
     ),
     Kind(

@@ -47,8 +47,9 @@ class View:
 
     grid: features, float32 [gh gw d]. colours: the first three principal components as RGB, uint8 [gh gw 3]. foreground: bool
     [gh gw], True where the backbone's first component counts a patch as foreground. clusters: numbers of K-means clusters, int
-    [gh gw], the same number for the same cluster in all pictures of a backbone. norms: lengths of the features, float [gh gw].
-    outliers: bool [gh gw], the artefact tokens. attention: the class token's, by head, float [heads gh gw]; None without one.
+    [gh gw], the same number for the same cluster in all pictures of a backbone. norms: lengths of the tokens (see `Passed`),
+    float [gh gw]. outliers: bool [gh gw], the artefact tokens. attention: the class token's, by head, float [heads gh gw]; None
+    without one.
     neighbours: for each query of the look, the nearest patches of other pictures, the nearest first.
     """
 

@@ -27,6 +27,8 @@ PATCHES = 2048
 """Patches that the effective rank is of, at most."""
 PLACES = 48
 """Patches of each picture that LiDAR takes, at most."""
+COARSEST, ROUNDED = 32, 0.75
+"""Up to this stride (px) every backbone has as many patches of each picture as a figure takes; what rounding its sides leaves."""
 VIEWS = 4
 RIDGE = 0.1
 """Strong enough for the few patches of a dozen pictures: with less, the read-out fits what only the pictures at hand have."""
@@ -36,20 +38,21 @@ STRENGTH = 0.4
 RANK = "How many directions the features use: the effective rank of patches. Higher means more varied features, not better ones."
 DISCRIMINANT = (
     "How many directions tell patches apart more than they change when the picture is mirrored or its colours shift: LiDAR, with "
-    "patches as its classes. Noise and mere position count little."
+    "patches as its classes. Noise counts little."
 )
 POSITION = (
     "How much of where a patch lies (row and column) a linear map reads from its features, on pictures that it was not fitted "
-    "on: R², 1 is all. High means that features say where rather than what."
+    "on: R², 1 is all, 0 or less is nothing. High means that features say where rather than what."
 )
 OUTLIERS = (
     "The share of patches whose tokens are far longer than the others: artefacts where a ViT keeps facts about the whole picture."
+    ' Lengths are of tokens before the last norm; those "of features" may have passed it, and then it hides such tokens.'
 )
 SOURCES = {
-    "RankMe": "Garrido et al., RankMe, ICML 2023; Roy and Vetterli, The Effective Rank, EUSIPCO 2007",
-    "LiDAR": "Thilak et al., LiDAR, ICLR 2024",
-    "position": "Amir et al., Deep ViT Features as Dense Visual Descriptors, ECCVW 2022, as a number",
-    "outliers": "Darcet et al., Vision Transformers Need Registers, ICLR 2024",
+    "RankMe": "Garrido et al., RankMe, ICML 2023, who take images, not patches; Roy and Vetterli, EUSIPCO 2007",
+    "LiDAR": "after Thilak et al., LiDAR, ICLR 2024, whose classes are images",
+    "position": "after Amir et al., Deep ViT Features as Dense Visual Descriptors, ECCVW 2022, who show it in pictures",
+    "outliers": "after Darcet et al., Vision Transformers Need Registers, ICLR 2024, with a limit that follows the lengths",
 }
 
 
@@ -76,7 +79,7 @@ def about_costs(device: torch.device) -> str:
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     return (
-        f"Images/s: measured here, on {where}, one at a time. GFLOP and memory: counted in a pass of one picture; a "
+        f"Images/s: measured here, on {where}, in float32, one at a time. GFLOP and memory: counted in a pass of one picture; a "
         "multiplication and an addition are two operations, memory is the weights and what tensors take at most."
     )
 
@@ -94,26 +97,45 @@ def figures(
 ) -> tuple[Figure, ...]:
     """Return the label-free figures of a backbone.
 
-    side: of the squares in px that LiDAR and the position are read from, rounded to the stride: two patches at least.
+    side: the pictures were seen with about side^2 pixels. LiDAR and the position are read from squares of half that side, rounded
+    to the stride: two patches at least.
     """
-    side = max(2, round(side / backbone.stride)) * backbone.stride
-    views = torch.stack([_views(backbone, image, side, device, f"{seed} {number}") for number, image in enumerate(images)])
-    tokens = drawn(seen.tokens, PATCHES, seed)
-    outliers = outlier_tokens(torch.cat([norms.flatten() for norms in seen.norms]))
-    share = float(outliers.double().mean())
-    most = min(tokens.shape)
-    rank = effective_rank(tokens)
+    half = side // 2
+    square = max(2, round(half / backbone.stride)) * backbone.stride
+    views = torch.stack([_views(backbone, image, square, device, f"{seed} {number}") for number, image in enumerate(images)])
     return (
-        Figure("effective rank (RankMe)", rank, f"{rank:.0f} of {most}", RANK, SOURCES["RankMe"]),
-        _discriminant(views, seed),
+        _rank(seen.grids, side, seed),
+        _discriminant(views, _each(half, PLACES), seed),
         _position(views[:, 0]),
-        Figure("outlier tokens", share, f"{100 * share:.1f} %", OUTLIERS, SOURCES["outliers"]),
+        _outliers(seen),
     )
 
 
-def _discriminant(views: Float[Tensor, "n v rows columns d"], seed: int) -> Figure:
+def _each(side: int, most: int) -> int:
+    """Return how many patches of each picture of side^2 pixels a figure takes.
+
+    A rank depends on how many patches it is of. So there are as many for all backbones up to a stride of COARSEST.
+    """
+    return max(2, min(most, int(ROUNDED * (side / COARSEST) ** 2)))
+
+
+def _rank(grids: Sequence[Float[Tensor, "gh gw d"]], side: int, seed: int) -> Figure:
+    each = _each(side, PATCHES // len(grids))
+    tokens = torch.cat([drawn(grid.flatten(0, 1), each, seed + number) for number, grid in enumerate(grids)])
+    rank = effective_rank(tokens)
+    return Figure("effective rank (RankMe)", rank, f"{rank:.0f} of {min(tokens.shape)}", RANK, SOURCES["RankMe"])
+
+
+def _outliers(seen: Passed) -> Figure:
+    share = float(outlier_tokens(torch.cat([norms.flatten() for norms in seen.norms])).double().mean())
+    text = f"{100 * share:.1f} %" if seen.before_norm else f"{100 * share:.1f} % of features"
+    return Figure("outlier tokens", share, text, OUTLIERS, SOURCES["outliers"])
+
+
+def _discriminant(views: Float[Tensor, "n v rows columns d"], each: int, seed: int) -> Figure:
     name = "LiDAR of patches"
-    classes = torch.cat([drawn(each.permute(1, 2, 0, 3).flatten(0, 1).flatten(1), PLACES, seed) for each in views])
+    places = [of_picture.permute(1, 2, 0, 3).flatten(0, 1).flatten(1) for of_picture in views]
+    classes = torch.cat([drawn(of_picture, each, seed + number) for number, of_picture in enumerate(places)])
     value = lidar(classes.unflatten(1, (views.shape[1], -1)), relative=True)
     most = min(len(classes) - 1, views.shape[-1])
     return Figure(name, value, f"{value:.0f} of {most}", DISCRIMINANT, SOURCES["LiDAR"])

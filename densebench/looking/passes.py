@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -44,13 +45,14 @@ class Passed:
     """What a backbone made of pictures, on the CPU: features, norms of its tokens, attention of the class token.
 
     norms: of the tokens after the last block of a ViT that is used, before the last norm, which would make them nearly equal and
-    hide the artefacts; else of the features. seconds: of each pass, the device awaited.
+    hide the artefacts (`before_norm`); else of the features. seconds: of each pass of the backbone alone, the device awaited.
     """
 
     grids: list[Float[Tensor, "gh gw d"]] = field(default_factory=list)
     norms: list[Float[Tensor, "gh gw"]] = field(default_factory=list)
     attention: list[Float[Tensor, "heads gh gw"] | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    before_norm: bool = False
 
     @property
     def tokens(self) -> Float[Tensor, "n d"]:
@@ -68,16 +70,15 @@ def passed(backbone: Backbone, images: Sequence[Image.Image], side: int, device:
     """Return what a backbone makes of pictures, one at a time. Raises UserError where features are not finite numbers."""
     backbone.to(device)
     result = Passed()
-    with progress("look", len(images)) as bar:
+    with progress("look", len(images)) as bar, _timed(backbone, device, result.seconds):
         for image in images:
             inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)
-            began = _now(device)
             with autocast(device, "fp32"):
                 found = inside(backbone, inputs)
-            result.seconds.append(_now(device) - began)
             grid = found.features[0].movedim(0, -1).float().cpu().contiguous()
             if not bool(grid.isfinite().all()):
                 raise UserError("its features are not finite numbers; check the weights")
+            result.before_norm = found.patches is not None
             tokens = grid if found.patches is None else found.patches[0].float().cpu()
             result.grids.append(grid)
             result.norms.append(tokens.norm(dim=-1))
@@ -95,6 +96,21 @@ def features(backbone: Backbone, inputs: Float[Tensor, "b 3 h w"]) -> Float[Tens
     """Return the features of normalised images, in true float32."""
     with torch.inference_mode(), autocast(inputs.device, "fp32"):
         return backbone(inputs).movedim(1, -1).float().contiguous()
+
+
+@contextmanager
+def _timed(backbone: Backbone, device: torch.device, seconds: list[float]) -> Iterator[None]:
+    """Append the seconds of each pass of the backbone in the block; another one that its attention takes is not counted."""
+    began: list[float] = []
+    hooks = [
+        backbone.register_forward_pre_hook(lambda *_: began.append(_now(device))),
+        backbone.register_forward_hook(lambda *_: seconds.append(_now(device) - began.pop())),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _now(device: torch.device) -> float:

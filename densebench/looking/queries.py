@@ -41,7 +41,7 @@ def query_places(image: Image.Image, count: int = QUERIES) -> tuple[Place, ...]:
     border[1:-1, 1:-1] = False
     distances = np.sort(np.linalg.norm(cells[:, :, None] - cells[border], axis=3), axis=2)
     salience = distances[..., :NEAR].mean(2) * np.exp(-((rows - 0.5) ** 2 + (columns - 0.5) ** 2) / (2 * MIDDLE**2))
-    salience[border] = 0  # a patch at the edge shows half of what it is
+    salience[border] = -0.5  # less than any other: a patch at the edge shows half of what it is
     places: list[Place] = [(0.5, 0.5)]
     while len(places) < count:
         distance = np.min([np.hypot(rows - row, columns - column) for row, column in places], axis=0)

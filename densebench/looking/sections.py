@@ -104,7 +104,7 @@ def _norms(look: Look, shown: Sequence[Seen]) -> list[Row]:
         scale, count = scales[id(seen)], int(view.outliers.sum())
         outliers = f"{count:,} of {view.outliers.size:,} outliers" if count else "no outliers"
         note = f"{scale.low:.3g} to {scale.high:.3g}; {outliers}"
-        alt = f"Lengths of the features of {name} by {seen.name}, {note}"
+        alt = f"Lengths of the tokens of {name} by {seen.name}, {note}"
         image = source(maps.shaded(view.norms, scale), exact=True)
         return Cell(seen.name, image, alt, note, marks=_squares(*np.nonzero(view.outliers)), grid=view.norms.shape)
 
@@ -130,7 +130,7 @@ def _similarity(look: Look, shown: Sequence[Seen]) -> list[Row]:
         lines = []
         for number, place in enumerate(look.queries[index], 1):
             cells = tuple(_similar(seen, index, picture.name, number, place) for seen in shown)
-            lines.append(Line(cells, number, _mark(place, shown)))
+            lines.append(Line(cells, number, _mark(place, shown, index)))
         rows.append(Row(index, picture.name, tuple(lines) or (empty,)))
     return rows
 
@@ -149,7 +149,7 @@ def _neighbours(look: Look, shown: Sequence[Seen]) -> list[Row]:
         lines = []
         for number, place in enumerate(look.queries[index], 1):
             cells = tuple(Cell(seen.name, crops=_crops(look, seen, index, number)) for seen in shown)
-            box = _mark(place, shown)
+            box = _mark(place, shown, index)
             query = _crop(box, picture.image.size, index, f"Query patch {number} of {picture.name}")
             lines.append(Line(cells, number, box, query))
         rows.append(Row(index, picture.name, tuple(lines)))
@@ -178,9 +178,9 @@ _SECTIONS = {
 }
 
 
-def _mark(place: tuple[float, float], shown: Sequence[Seen]) -> maps.Box:
-    """Return the patch of a query in the picture itself: that of the backbone with the finest grid."""
-    grid = max((seen.views[0].grid.shape[:2] for seen in shown), key=lambda size: size[0] * size[1])
+def _mark(place: tuple[float, float], shown: Sequence[Seen], picture: int) -> maps.Box:
+    """Return the patch of a query in a picture: that of the backbone with the finest grid."""
+    grid = max((seen.views[picture].grid.shape[:2] for seen in shown), key=lambda size: size[0] * size[1])
     return maps.patch_box(*maps.patch(place, grid), grid)
 
 

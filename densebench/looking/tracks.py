@@ -34,7 +34,7 @@ AT_ONCE = 2**21
 RULE = (
     f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, by each backbone for itself, "
     "and carried on by label propagation (Jabri et al., NeurIPS 2020) with the first frame and the last "
-    f"{LAST} as context. The largest region is left unpainted."
+    f"{LAST} as context. The largest region of the first backbone, and what agrees with it most, is left unpainted."
 )
 
 

@@ -80,7 +80,7 @@ class Work:
         clusters = clustered(through.grids, settings.clusters, settings.seed)
         clusters = renumbered(clusters, self.clusters) if self.clusters else clusters
         shown = views(through, clusters, self.queries, settings.foreground)
-        figures = measures.figures(backbone, images, through, settings.image_size // 2, settings.device, settings.seed)
+        figures = measures.figures(backbone, images, through, settings.image_size, settings.device, settings.seed)
         for video in self.videos:
             sheet, regions = followed(backbone, video, settings, self.regions.get(video.name))
             found[video.name] = sheet

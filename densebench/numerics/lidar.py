@@ -26,9 +26,9 @@ def lidar(views: Float[Tensor, "images views d"], delta: float = DELTA, *, relat
         p_k = l_k / sum_j l_j + 1e-7                                      l_1 .. l_d: eigenvalues of S_w^-1/2 S_b S_w^-1/2
         LiDAR = exp(-sum_k p_k log p_k)
 
-    delta: a small positive constant in the paper, which gives no value; 1e-4 is what Skean et al., Layer by Layer, ICML 2025
-    take. It is absolute, so the value depends on the scale of the features. relative: `delta` is times the mean variance of a
-    feature within images, so that backbones whose features have different scales compare. 0 where the images do not differ.
+    delta: a small positive constant in the paper; public implementations take 1e-4, as here, or 1e-6. It is absolute, so the
+    value depends on the scale of the features. relative: `delta` is times the mean variance of a feature within images, so that
+    backbones whose features have different scales compare. 0 where the images do not differ.
     """
     rows = views.double()
     images, count, width = rows.shape

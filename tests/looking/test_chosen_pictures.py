@@ -34,6 +34,11 @@ def test_the_choice_follows_from_the_seed():
     assert differing(points, 6, 1) != differing(points, 6, 2)
 
 
+def test_of_each_kind_the_picture_nearest_to_its_centre_is_taken():
+    points = np.array([[0.0], [1.0], [2.5], [100.0], [101.5], [102.5]], np.float32)  # centres 1.17 and 101.33
+    assert differing(points, 2, 0) == [1, 4]
+
+
 def test_copies_do_not_reduce_the_count():
     points = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     rows = differing(points, 5, 0)
@@ -46,15 +51,18 @@ def test_all_of_few_pictures_are_taken_in_order():
 
 
 def test_of_many_pictures_a_sample_is_compared_and_the_note_says_so():
-    class Counted(Few):
-        opened = 0
+    opened = []
 
+    class Counted(Few):
         def open(self, index):
-            Counted.opened += 1
+            opened.append(index)
             return super().open(index % 200)
 
     indices, notes = different(Counted(2000), 3, 0)
-    assert (Counted.opened, len(indices)) == (CANDIDATES, 3)
+    assert (len(set(opened)), len(indices)) == (CANDIDATES, 3)
+    assert max(opened) > 1800
+    different(Counted(2000), 3, 1)
+    assert set(opened[:CANDIDATES]) != set(opened[CANDIDATES:])
     assert notes == ["the pictures were chosen among 240 of 2,000, drawn at random (seed 0)"]
 
 
@@ -69,6 +77,12 @@ def test_a_broken_picture_is_left_out_and_named(caplog):
 def test_only_broken_pictures_are_an_error():
     with pytest.raises(UserError, match=r"none of 2 pictures can be decoded; the first: image 0 is broken"):
         different(Few(2, broken=[0, 1]), 12, 0)
+
+
+def test_what_is_left_has_its_own_number():
+    taken, found, notes = pictures(Few(4, broken=[1]), [0, 1, 3], explicit=False)
+    assert (taken, [each.name for each in found]) == ([0, 3], [Few(4).title(number) for number in (0, 3)])
+    assert notes == ["left out: image 1 is broken"]
 
 
 def test_a_broken_picture_that_was_asked_for_is_an_error():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from densebench.looking.regions import clustered, painted, renumbered
+from densebench.looking.regions import RASTER, clustered, painted, rasterised, renumbered
 
 
 def test_like_patches_have_like_numbers_in_all_pictures_and_the_largest_cluster_is_0():
@@ -16,6 +16,12 @@ def test_like_patches_have_like_numbers_in_all_pictures_and_the_largest_cluster_
     one, two = clustered([first, second], 3, seed=0)
     assert one.tolist() == [[1, 0, 0], [0, 2, 0]]
     assert two.tolist() == [[1, 0]]
+
+
+def test_clusters_follow_from_the_seed():
+    grids = [torch.randn(12, 12, 3, generator=torch.Generator().manual_seed(0))]
+    first, again, other = (clustered(grids, 6, seed)[0].tolist() for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_fewer_patches_than_clusters_are_no_error():
@@ -35,6 +41,14 @@ def test_numbers_follow_the_reference_at_any_grid():
     finer = [table[each.repeat(2, 0).repeat(3, 1)] for each in reference]
     for found, wanted in zip(renumbered(finer, reference), reference, strict=True):
         np.testing.assert_array_equal(found, wanted.repeat(2, 0).repeat(3, 1))
+
+
+def test_places_of_a_map_are_by_rows_and_even():
+    grid = np.arange(35).reshape(5, 7)
+    places = rasterised(grid).reshape(RASTER, RASTER)
+    assert places[0, -1] == 6
+    assert places[-1, 0] == 28
+    np.testing.assert_array_equal(rasterised(grid[::-1, ::-1]).reshape(RASTER, RASTER), places[::-1, ::-1])
 
 
 def test_numbers_stay_apart_where_the_reference_has_fewer():

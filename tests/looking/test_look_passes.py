@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import pytest
 import torch
 from look_pictures import picture
+from PIL import Image
 from torch import nn
 
 from densebench import load_backbone
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.inside import class_attention, inside, patches_after
 from densebench.errors import UserError
-from densebench.looking.passes import LONGEST, passed, shape
+from densebench.looking.passes import LONGEST, Passed, passed, shape
 
 CPU = torch.device("cpu")
 
 
-def patchwise(weights, patch=8):
+def patchwise(weights, patch=8, mean=(0.0,) * 3, std=(1.0,) * 3):
     """A backbone that is one linear map of each patch."""
     weight = torch.as_tensor(weights, dtype=torch.float32)
     layer = nn.Conv2d(3, len(weight), patch, patch, bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight[:, None, None, None].expand_as(layer.weight) / (3 * patch * patch))
-    info = BackboneInfo("patchwise", "conv", len(weight), patch, mean=(0.0,) * 3, std=(1.0,) * 3)
+    info = BackboneInfo("patchwise", "conv", len(weight), patch, mean=mean, std=std)
     return Backbone(layer, info, "0" * 64)
 
 
@@ -50,6 +54,31 @@ def test_a_pass_gives_the_features_of_each_picture_on_its_own_grid():
     torch.testing.assert_close(found.norms[0], found.grids[0].norm(dim=2))
     torch.testing.assert_close(found.grids[0][..., 1], 2 * found.grids[0][..., 0])
     assert len(found.tokens) == 140
+
+
+def test_pictures_are_normalised_as_the_backbone_says():
+    backbone = patchwise([1.0], mean=(0.2, 0.3, 0.4), std=(0.5, 0.25, 0.125))
+    [grid] = passed(backbone, [Image.new("RGB", (16, 16), (255, 0, 51))], 16, CPU).grids
+    torch.testing.assert_close(grid, torch.full((2, 2, 1), (0.8 / 0.5 - 0.3 / 0.25 - 0.2 / 0.125) / 3))
+
+
+@pytest.mark.parametrize("layer", ["last", "0"])
+def test_seconds_are_those_of_the_pass_that_gives_the_features(layer, monkeypatch):
+    """Where the attention takes another pass, its time does not count."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    backbone = load_backbone("random:test_vit", layer=layer)
+    hook = backbone.trunk.model.blocks[0].register_forward_hook(lambda *_: [next(clock) for _ in range(10)] and None)
+    found = passed(backbone, [picture(0), picture(1)], 64, CPU)
+    hook.remove()
+    assert found.seconds == [11, 11]
+    assert found.before_norm
+    assert not backbone._forward_hooks
+
+
+def test_pictures_a_second_leave_out_the_first_pass():
+    assert Passed(seconds=[7.0, 0.5, 1.5]).per_second == pytest.approx(1.0)
+    assert Passed(seconds=[0.25]).per_second == pytest.approx(4.0)
 
 
 def test_features_that_are_no_numbers_are_refused():

@@ -95,6 +95,33 @@ def test_clusters_of_a_later_backbone_are_numbered_as_those_of_the_first():
     assert all((a.clusters == b.clusters).all() for a, b in zip(first.views, second.views, strict=True))
 
 
+class Bands(nn.Module):
+    """Features that say in which of three bands of rows a patch lies."""
+
+    def __init__(self, *tenths):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 8, 8)
+        self.tenths = tenths
+
+    def forward(self, images):
+        rows = torch.arange(images.shape[2] // 8) * 10 // (images.shape[2] // 8)
+        band = torch.bucketize(rows, torch.tensor(self.tenths), right=True)
+        return nn.functional.one_hot(band, 3).T.float()[None, :, :, None] + 0 * self.layer(images)
+
+
+def test_clusters_are_numbered_as_those_of_the_first_backbone_that_they_overlap_most():
+    shown = look(picture(0, 80, 80), [Bands(5, 8), Bands(2, 5), Bands(4, 6)], image_size=80).backbones
+    numbers = [backbone.views[0].clusters[:, 0].tolist() for backbone in shown]
+    assert numbers[0] == [0] * 5 + [1] * 3 + [2] * 2  # by size
+    assert numbers[1] == [2] * 2 + [0] * 3 + [1] * 5
+    assert numbers[2] == [0] * 4 + [1] * 2 + [2] * 4  # by the second backbone they were 2, 0, 1
+
+
+def test_frames_are_numbered_in_the_whole_video(tmp_path):
+    seen = look(film(tmp_path / "film", frames=26, width=32, height=64), "pixels:16", count=1, image_size=32, clusters=2)
+    assert (seen.tracks[0].frames[0], seen.tracks[0].frames[-1]) == (0, 25)
+
+
 def test_the_background_is_black_where_the_foreground_decides_the_colours():
     [view, *_] = look(foreground=True).backbones[0].views
     assert (view.colours[~view.foreground] == 0).all()
@@ -138,7 +165,8 @@ def test_two_backbones_of_the_same_name_are_told_apart():
 
 
 def test_a_video_is_followed(tmp_path):
-    seen = look(film(tmp_path / "film"), ["pixels:8", "timm:no_such_model"], count=2)
+    picture(0).save(film(tmp_path / "film").parent / "photo.png")  # the frames of the film are not the first pictures
+    seen = look(tmp_path, ["pixels:8", "timm:no_such_model"], count=2)
     [tracks] = seen.tracks
     assert (tracks.video, tracks.frames[0], tracks.frames[-1]) == ("film", 0, 7)
     assert list(tracks.sheets) == ["pixels:8"]

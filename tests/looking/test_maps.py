@@ -16,6 +16,13 @@ def test_a_map_has_a_pixel_for_each_patch(seen):
     assert maps.colours(seen.views[0]).size == (4, 3)
 
 
+def test_a_veil_hides_the_background_alone(seen):
+    view = seen.views[0]
+    hidden = np.asarray(maps.background(view))[..., 3] == 255
+    assert (hidden == ~view.foreground).all()
+    assert hidden.any() and not hidden.all()
+
+
 def test_the_same_cluster_has_the_same_colour_in_every_picture(seen):
     count = maps.cluster_count(seen)
     drawn = [np.asarray(maps.clusters(view, count).convert("RGB")) for view in seen.views]
@@ -52,7 +59,9 @@ def test_each_head_has_its_place(seen):
     assert np.argwhere(picture[:3] == picture[2, 8]).tolist() == [[2, 8]]
 
 
-@pytest.mark.parametrize(("place", "expected"), [((0, 0), (0, 0)), ((0.49, 0.5), (1, 2)), ((1.0, 1.0), (2, 3))])
+@pytest.mark.parametrize(
+    ("place", "expected"), [((0, 0), (0, 0)), ((0.49, 0.5), (1, 2)), ((0.6, 0.4), (1, 1)), ((1.0, 1.0), (2, 3))]
+)
 def test_the_patch_that_holds_a_place(place, expected):
     assert maps.patch(place, (3, 4)) == expected
 

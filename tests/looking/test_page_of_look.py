@@ -66,7 +66,7 @@ def test_colours_come_first_of_all_maps(html):
     assert html.index('id="colours"') < html.index('id="similarity"')
 
 
-@pytest.mark.parametrize("kind", ["PCA colours of", "K-means clusters in", "Lengths of the features of"])
+@pytest.mark.parametrize("kind", ["PCA colours of", "K-means clusters in", "Lengths of the tokens of"])
 def test_each_backbone_has_a_map_of_each_picture(parsed, seen, kind):
     for backbone in ("trained", "random"):
         for picture in seen.pictures:

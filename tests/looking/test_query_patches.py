@@ -23,6 +23,20 @@ def test_the_centre_comes_first_and_then_what_stands_out():
     assert 120 / 160 <= second[1] <= 140 / 160
 
 
+def test_no_place_lies_at_the_edge():
+    image = Image.new("RGB", (160, 160), "grey")
+    image.paste((255, 0, 0), (80, 0, 90, 10))
+    for shown in (image, Image.new("RGB", (160, 160), "grey")):
+        assert all(1 / 16 < share < 15 / 16 for place in query_places(shown) for share in place)
+
+
+def test_of_colours_that_stand_out_nearly_alike_the_one_near_the_middle_comes_first():
+    image = Image.new("RGB", (160, 160), "grey")
+    image.paste((255, 0, 0), (20, 20, 30, 30))
+    image.paste((240, 15, 15), (70, 110, 80, 120))
+    assert query_places(image, 3)[1:] == ((115 / 160, 75 / 160), (25 / 160, 25 / 160))
+
+
 def test_places_lie_apart_in_any_picture():
     for image in (picture(3), Image.new("RGB", (300, 2)), Image.new("RGB", (1, 1))):
         places = query_places(image, 4)

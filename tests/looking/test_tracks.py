@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from look_pictures import film
+from torch import nn
 
 from densebench import load_backbone
+from densebench.backbones.backbone import Backbone
 from densebench.looking.asking import checked
 from densebench.looking.opening import opened
 from densebench.looking.tracks import FOLLOWED, SHOWN, followed, spread, videos_to_follow
@@ -34,6 +36,28 @@ def test_a_region_follows_its_square(tmp_path):
     assert max(outside) < 0.02
 
 
+class Louder(nn.Module):
+    """The features of a backbone, longer from column to column."""
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, images):
+        found = self.trunk(images)
+        return found * torch.logspace(-1, 1, found.shape[3])
+
+
+def test_lengths_of_features_do_not_matter(tmp_path):
+    video, _ = frames_of(film(tmp_path, frames=3))
+    backbone = load_backbone("pixels:8")
+    sheet, [regions] = followed(backbone, video, SETTINGS, None)
+    louder, [same] = followed(Backbone(Louder(backbone.trunk), backbone.info, "0" * 64), video, SETTINGS, None)
+    assert (regions == same).all()
+    for one, other in zip(sheet, louder, strict=True):
+        assert (np.asarray(one) != np.asarray(other)).mean() < 0.01
+
+
 def test_regions_take_the_numbers_of_the_reference(tmp_path):
     video, _ = frames_of(film(tmp_path, frames=3))
     backbone = load_backbone("pixels:8")
@@ -53,7 +77,7 @@ def test_of_many_videos_two_are_followed(tmp_path):
     for name in ("a", "b", "c"):
         film(tmp_path / name, frames=2)
     videos, notes = videos_to_follow(opened(tmp_path, video=True))
-    assert [video.name for video in videos] == ["a", "c"]
+    assert [(video.name, video.numbers) for video in videos] == [("a", (0, 1)), ("c", (0, 1))]
     assert notes[-1] == "2 of 3 videos were followed"
 
 

@@ -106,6 +106,12 @@ def test_the_foreground_decides_its_colours_and_the_rest_is_black():
     assert not torch.equal(found[inside], principal_colours(rows)[inside])
 
 
+def test_the_foreground_decides_signs_whatever_lies_outside():
+    rows = torch.tensor([[0.0], [0.0], [0.0], [9.0], [-100.0]])
+    among = torch.tensor([True, True, True, True, False])
+    assert principal_components(rows, 1, among)[:, 0].tolist() == pytest.approx([-2.25, -2.25, -2.25, 6.75, -102.25])
+
+
 def test_a_foreground_of_nothing_is_black():
     assert principal_colours(tokens(), torch.zeros(40, dtype=torch.bool)).unique().tolist() == [0]
 
@@ -154,6 +160,13 @@ def test_a_large_object_that_keeps_off_the_borders_is_foreground():
     mask = torch.zeros(1, 9, 9, dtype=torch.bool)
     mask[0, 1:8, 1:8] = True  # 49 of 81
     assert torch.equal(foreground_side(mask[..., None].float()), mask)
+
+
+def test_a_small_thing_in_a_corner_is_background():
+    """All of its three patches lie on the border, of the rest 25 of 78: shares count, not numbers."""
+    corner = torch.zeros(1, 9, 9, dtype=torch.bool)
+    corner[0, 0, :2] = corner[0, 1, 0] = True
+    assert torch.equal(foreground_side(corner[..., None].float()), ~corner)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3, 2), (2, 1, 1, 4), (1, 1, 5, 3)], ids=str)
