@@ -85,8 +85,10 @@ def choose(
     95 % interval of their paired difference leaves out 0; a faster one is named if it is not. Speed is measured here.
     """
     from densebench.few_labels.choosing import choose as chosen
-    from densebench.files.atomic import write_text
+    from densebench.files.atomic import check_output, write_text
 
+    if output is not None:
+        check_output(output)
     given: dict[str, Any] = {
         "batch_size": batch_size,
         "device": device,
@@ -99,9 +101,9 @@ def choose(
         folds=folds, repetitions=repetitions, image_size=image_size, seed=seed, data_root=data_root,
         command=shlex.join(["densebench", *sys.argv[1:]]), **given,
     )  # fmt: skip
+    print(json.dumps(choice.json(), ensure_ascii=False) if as_json else choice, flush=True)
     if output is not None:
         write_text(output, choice.page())
-    print(json.dumps(choice.json(), ensure_ascii=False) if as_json else choice, flush=True)
     if choice.failures:
         raise typer.Exit(2 if all(failure.is_users for failure in choice.failures) else 1)
 

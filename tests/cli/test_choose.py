@@ -52,3 +52,9 @@ def test_mistakes_are_one_line(folder):
     for words in (("nowhere", "--backbone", "pixels:8"), ("photos", "--backbone", "pixels:8", "--groups", "(")):
         done = call("choose", *words, *QUICK, folder=folder)
         assert done.error
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_any_backbone_is_scored(folder):
+    done = call("choose", "photos", "--backbone", "pixels:8", *QUICK, "--output", "photos", folder=folder)
+    assert done.error == "densebench: cannot write photos: there is a folder of that name; give the name of a file"
+    assert "models" not in done.err
