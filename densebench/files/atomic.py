@@ -181,6 +181,14 @@ def check_ordinary(path: Path) -> None:
         raise UserError(f"{path} is {kind}, not a file; replace it or take it away")
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Return whether `path` is an ordinary file in `folder` or below it, wherever links lead: what others made may hold links."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # such as a circle of links
+        return False
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal. Raises UserError for what is not an ordinary file."""
     check_ordinary(path)
