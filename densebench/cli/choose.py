@@ -72,8 +72,10 @@ def choose(
     separate the two. Speed is measured here, with the side of images that is scored.
     """
     from densebench.few_labels.choosing import choose as chosen
-    from densebench.files.atomic import write_text
+    from densebench.files.atomic import check_output, write_text
 
+    if output is not None:
+        check_output(output)
     given: dict[str, Any] = {
         "name": one_each(name), "weights": one_each(weights), "layer": layer or "last", "role": role, "pos_embed": pos_embed,
         "mean": mean, "std": std, "data_root": data_root, "device": device, "batch_size": batch_size, "seed": seed,
@@ -82,8 +84,8 @@ def choose(
         dataset, backbone, protocol=protocol, split=split, limit=limit, groups=groups, folds=folds, repetitions=repetitions,
         image_size=image_size, command=shlex.join(["densebench", *sys.argv[1:]]), **given,
     )  # fmt: skip
+    print(json.dumps(choice.json(), ensure_ascii=False) if as_json else choice, flush=True)
     if output is not None:
         write_text(output, choice.page())
-    print(json.dumps(choice.json(), ensure_ascii=False) if as_json else choice, flush=True)
     if choice.failures:
         raise typer.Exit(2 if all(failure.is_users for failure in choice.failures) else 1)

@@ -55,9 +55,11 @@ def look(
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Look at backbones side by side on pictures without labels: one page of maps, costs and label-free figures."""
+    from densebench.files.atomic import check_output
     from densebench.looking import table
     from densebench.looking.look import look as looked
 
+    check_output(output / "index.html")
     seen = looked(
         source,
         backbone or [],

@@ -86,6 +86,8 @@ def choose(
     ):
         check_range(f"{label} {value}", 2 if value is None else value, 2 if label == "--folds" else 1, most)
     with random_states(), plain():
+        if isinstance(dataset, str | Path):
+            dataset = load_dataset(dataset, data_root, divided=False)  # folds divide it, not the split of an evaluation
         given |= {"name": name, "weights": weights, "limit": limit, "seed": seed, "data_root": data_root}
         plans = _plans(dataset, models, protocol, layer, **given)
         data = plans[0].datasets[0]

@@ -74,6 +74,20 @@ def replacing(path: Path, remedy: str = "choose another folder") -> Iterator[Pat
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_output(path: Path) -> None:
+    """Raise UserError where a file cannot be written at `path`: to be asked before the work whose result it is to hold.
+
+    Folders that are missing are not made, and nothing is left behind.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: there is a folder of that name; give the name of a file")
+        folder = next(each for each in path.absolute().parents if each.exists())
+        Path(tempfile.mkdtemp(prefix=f".output.{os.getpid()}-{_machine()}.", suffix=".part", dir=folder)).rmdir()
+    except OSError as error:
+        raise UserError(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes left half written in a folder and below it.
 
@@ -165,6 +179,14 @@ def check_ordinary(path: Path) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise UserError(f"{path} is {kind}, not a file; replace it or take it away")
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Return whether `path` is an ordinary file in `folder` or below it, wherever links lead: what others made may hold links."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # such as a circle of links
+        return False
 
 
 def file_digest(path: Path) -> str:

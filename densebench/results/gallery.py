@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from densebench.console import one_line, warn
+from densebench.files.atomic import lies_in
 from densebench.pages.page import source
 from densebench.pictures.canvas import said_of
 from densebench.results.tables import GalleryRow
@@ -48,8 +49,17 @@ def galleries(groups: Sequence[Sequence[tuple[str, str]]], folders: Sequence[Pat
 
 def _pictures(record: str, folders: Sequence[Path]) -> dict[str, Path]:
     """Return the pictures of a record, by the names of their images."""
-    each = (sorted((folder / "pictures" / record).glob("*.png")) for folder in folders)
+    each = (list(_inside(folder / "pictures", record)) for folder in folders)
     return {path.stem: path for path in next(filter(None, each), [])}
+
+
+def _inside(pictures: Path, record: str) -> Iterator[Path]:
+    """Yield the pictures of a record, without those that a link takes from elsewhere: a page is passed on, and they may be private."""
+    for path in sorted((pictures / record).glob("*.png")):
+        if lies_in(path, pictures):
+            yield path
+        else:
+            warn(f"left out: the picture {path} is no file, or a link out of {pictures}; put a copy there")
 
 
 def _gallery(pictures: dict[str, dict[str, Path]], room: int) -> Gallery:

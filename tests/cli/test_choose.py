@@ -53,3 +53,19 @@ def test_mistakes_are_one_line(folder):
         done = call("choose", *words, *QUICK, folder=folder)
         assert done.error
     assert "name the backbones to choose among" in call("choose", "photos", *QUICK, folder=folder).error
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_any_backbone_is_scored(folder):
+    done = call("choose", "photos", "--backbone", "pixels:8", *QUICK, "--output", "photos", folder=folder)
+    assert done.error == "densebench: cannot write photos: there is a folder of that name; give the name of a file"
+    assert "models" not in done.err
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_too_few_labelled_images_are_told_how_many_a_cross_validation_takes(folder, left):
+    for i in range(left, 6):
+        for kind in ("images", "labels"):
+            (folder / "photos" / kind / f"{i}.png").unlink()
+    error = call("choose", "photos", "--backbone", "pixels:8", *QUICK, folder=folder).error
+    assert "a cross-validation takes at least 4" in error
+    assert "split by seed" not in error

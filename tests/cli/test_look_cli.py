@@ -69,3 +69,12 @@ def test_a_file_holds_options(tmp_path):
     (tmp_path / "look.toml").write_text('backbone = ["pixels:8"]\nimages = ["c2.png"]\nimage-size = 64\ndevice = "cpu"\n')
     done = call("look", "photos", "--config", "look.toml", "--json", folder=tmp_path)
     assert json.loads(done.out)["pictures"] == ["c2.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_backbone_is_looked_at(tmp_path):
+    folder_of(tmp_path / "photos", 2)
+    (tmp_path / "notes.txt").write_text("mine")
+    done = call("look", "photos", "--backbone", "pixels:8", *SMALL, "--output", "notes.txt", folder=tmp_path)
+    assert done.error == "densebench: cannot write in notes.txt: Not a directory; choose another folder"
+    assert "look: pixels:8" not in done.err
+    assert (tmp_path / "notes.txt").read_text() == "mine"

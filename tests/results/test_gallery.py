@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 
 import numpy as np
 from PIL import Image
@@ -104,3 +105,29 @@ def test_the_first_folder_that_has_pictures_of_a_record_counts(tmp_path):
     draw(tmp_path / "three", "r", "third")
     folders = [tmp_path / "one", tmp_path / "two", tmp_path / "three"]
     assert shown(galleries([[("a", "r")]], folders)[0]) == [("second", ["a"])]
+
+
+def test_a_picture_that_is_a_link_out_of_the_folder_is_not_put_into_a_page(tmp_path, capsys):
+    results = tmp_path / "results"
+    draw(results, "r", "street")
+    draw(tmp_path / "mine", "r", "private")
+    (results / "pictures/r/linked.png").symlink_to(tmp_path / "mine/pictures/r/private.png")
+    (results / "pictures/whole").symlink_to(tmp_path / "mine/pictures/r")
+    found, elsewhere = galleries([[("a", "r")], [("b", "whole")]], [results])
+    assert shown(found) == [("street", ["a"])]
+    assert elsewhere.rows == []
+    assert "linked.png is no file, or a link out of" in capsys.readouterr().err
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
+    draw(tmp_path, "r", "street")
+    os.mkfifo(tmp_path / "pictures/r/alley.png")
+    [found] = galleries([[("a", "r")]], [tmp_path])
+    assert shown(found) == [("street", ["a"])]
+
+
+def test_a_results_folder_may_itself_be_a_link(tmp_path):
+    draw(tmp_path / "disk", "r", "street")
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    [found] = galleries([[("a", "r")]], [tmp_path / "results"])
+    assert shown(found) == [("street", ["a"])]
