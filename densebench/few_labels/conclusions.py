@@ -123,7 +123,7 @@ def _untaught_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> li
     """Return what is said of classes that are compared although in one fold no model could learn them; nothing for none."""
     first = next(iter(scored.tallies[0].values()))
     missing = np.flatnonzero(untaught(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
-    names = ", ".join(kept[number] for number in missing)
+    names = ", ".join(kept[number] for number in missing.tolist())
     return [f"{names}: in one fold all images that show it are held out, so that no backbone can find it there."] if names else []
 
 
