@@ -13,6 +13,7 @@ from densebench.features.cost import Cost
 from densebench.few_labels.choice import Choice
 from densebench.few_labels.comparison import Comparison, compared
 from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
+from densebench.few_labels.folds import untaught
 from densebench.few_labels.groups import Groups, suggested_pattern
 from densebench.few_labels.learning_curve import Curve, continued, of_repetitions
 from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
@@ -65,7 +66,7 @@ def concluded(
         costs=scored.costs,
         curves=curves,
         sentence=sentence,
-        notes=tuple(_notes(validation, grouped, left_out, comparisons)),
+        notes=(*_notes(validation, grouped, left_out, comparisons), *_untaught_note(scored, kept, validation.folds)),
         failures=tuple(scored.failures),
         command=command,
     )
@@ -116,6 +117,14 @@ def _curve(tallies: Tallies, kept: Sequence[str], group: np.ndarray, validation:
 def trained_on(folds: np.ndarray) -> int:
     """Return from how many images, on average over the held-out ones, the model that predicts an image has learned."""
     return round(len(folds) - float((np.bincount(folds) ** 2).sum()) / len(folds))
+
+
+def _untaught_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> list[str]:
+    """Return what is said of classes that are compared although in one fold no model could learn them; nothing for none."""
+    first = next(iter(scored.tallies[0].values()))
+    missing = np.flatnonzero(untaught(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
+    names = ", ".join(kept[number] for number in missing.tolist())
+    return [f"{names}: in one fold all images that show it are held out, so that no backbone can find it there."] if names else []
 
 
 def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:

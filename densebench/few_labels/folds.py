@@ -34,11 +34,13 @@ def folds_of(presence: np.ndarray, groups: Groups, folds: int, seed: int = 0) ->
 
 def unseen(folds: np.ndarray, presence: np.ndarray) -> int:
     """Return how often a fold's held-out images show a class that none of its training images shows."""
-    count = 0
-    for fold in np.unique(folds):
-        held = folds == fold
-        count += int((presence[held].any(axis=0) & ~presence[~held].any(axis=0)).sum())
-    return count
+    return int(untaught(folds, presence).sum())
+
+
+def untaught(folds: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """Return which classes a fold's held-out images show and none of its training images does, bool [folds, classes]."""
+    held = [folds == fold for fold in np.unique(folds)]
+    return np.stack([presence[each].any(axis=0) & ~presence[~each].any(axis=0) for each in held])
 
 
 def _dealt(shown: np.ndarray, sizes: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:

@@ -134,6 +134,9 @@ def _of_other(deciding: Comparison, comparison: Comparison, taken: str) -> str:
     if _equal(comparison):
         return f"{name} agrees" if equal else f"by {name} all are equal"
     if first.backbone == taken and not equal:
+        sure = all(each.behind.separable for each in deciding.standings if each.behind is not None)
+        if sure and others[0].behind is not None and not others[0].behind.separable:
+            return f"{name} puts {taken} first too, but not separably ({_interval(others[0].behind)} mIoU)"
         return f"{name} agrees"
     behind = next((each.behind for each in others if each.backbone == taken), others[0].behind)
     assert behind is not None

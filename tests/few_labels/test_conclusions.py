@@ -93,6 +93,16 @@ def test_what_makes_scores_too_kind_is_among_the_notes():
     assert set(doubted.notes) - set(sure.notes) == {"all look alike."}
 
 
+def test_classes_that_no_model_could_learn_are_told():
+    tallies, folds = right(), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    tallies.whole[2:, :, 1] = 0  # class b is in both images of fold 0 alone
+    notes = concluding({"A": tallies}, np.arange(8), folds).notes
+    assert [note for note in notes if "in one fold" in note] == [
+        "b: in one fold all images that show it are held out, so that no backbone can find it there."
+    ]
+    assert not any("in one fold" in note for note in concluding({"A": right()}, np.arange(8), folds).notes)
+
+
 def test_one_preset_is_not_named():
     assert [each.protocol for each in concluding({"A": right()}, np.arange(8), np.arange(8)).comparisons] == ["incontext"]
 

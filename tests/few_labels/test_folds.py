@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densebench.few_labels.folds import folds_of, unseen
+from densebench.few_labels.folds import folds_of, unseen, untaught
 from densebench.few_labels.groups import Groups
 
 
@@ -72,3 +72,4 @@ def test_unseen_counts_by_hand():
     """Class 0 is in fold 0 alone; class 1 in both; class 2 in fold 1 alone."""
     presence = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]], bool)
     assert unseen(np.array([0, 0, 1]), presence) == 2
+    assert untaught(np.array([0, 0, 1]), presence).tolist() == [[True, False, False], [False, False, True]]

@@ -185,6 +185,15 @@ def test_another_protocol_by_which_all_are_equal():
     assert sentence(other("B", 3.1, 1.2, 5.0), more=[opinion]).endswith("; by linear all are equal.")
 
 
+@pytest.mark.parametrize(
+    ("low", "words"),
+    [(1.2, "; linear puts A first too, but not separably (-0.2 to 6.6 mIoU)."), (-1.2, "; linear agrees.")],
+)
+def test_another_protocol_that_is_less_sure_says_so(low, words):
+    opinion = by_linear(best(), other("B", 3.2, -0.2, 6.6, 9))
+    assert sentence(other("B", 3.1, low, 5.0, 9), more=[opinion]).endswith(words)
+
+
 def test_those_that_failed_are_named():
     assert sentence(other("B", 3.1, 1.2, 5.0), failed=["C"]).endswith("; C failed and is not compared.")
     assert sentence(other("B", 3.1, 1.2, 5.0), failed=["C", "D"]).endswith("; C and D failed and are not compared.")
