@@ -157,6 +157,8 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
         return _stopped(), 130
     if isinstance(error, UserError):
         return one_line(str(error)), 2
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return one_line(f"cannot open {os.fspath(error.filename)}: {error.strerror}; check its permissions"), 2
     if isinstance(error, MemoryError | RuntimeError | ValueError) and out_of_memory(error):
         return f"{NO_MEMORY} ({str(error).strip().partition(chr(10))[0][:200]})", 2
     if output.output_failed(error):
@@ -170,6 +172,8 @@ def _in_words(error: BaseException, stopped: bool) -> tuple[str, int] | None:
 
 def _stopped() -> str:
     """Return the message after Ctrl-C. What resumes does so without --rerun, which would discard scores."""
+    if sys.argv[1:2] == ["look"]:
+        return "stopped; no page was written"
     if sys.argv[1:2] not in (["eval"], ["run"], ["segment"]):
         return "stopped; finished work is saved"
     words = [word for word in sys.argv[1:] if word != "--rerun"]

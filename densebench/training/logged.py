@@ -8,13 +8,19 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from densebench.pages.charts import Series
 from densebench.training.method import MOST_STEPS
 
+if TYPE_CHECKING:
+    import pandas
+
 MOST_COLUMNS = 200
+LONGEST = 300  # digits of a whole number that a float holds, less a few
+MOST_PER_EPOCH = 1e15  # steps of an epoch; beyond, and below its inverse, an epoch is no number of a training
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def read_logged(path: Path) -> Logged:
             )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError):
         return Logged({})
-    frame = frame[frame.columns[:MOST_COLUMNS]].apply(pandas.to_numeric, errors="coerce")
+    frame = frame[frame.columns[:MOST_COLUMNS]].apply(_numbers)
     if "step" not in frame.columns:
         return Logged({})
     valid = frame["step"].between(0, MOST_STEPS)
@@ -106,9 +112,21 @@ def read_logged(path: Path) -> Logged:
     return Logged(figures, int(steps[-1]) if len(steps) else 0, _per_epoch(figures.get("epoch")))
 
 
+def _numbers(column: pandas.Series) -> pandas.Series:
+    """Return the cells of a column as numbers; what is none, and a whole number that no float holds, is NaN."""
+    from pandas import to_numeric
+
+    try:
+        return to_numeric(column, errors="coerce")
+    except OverflowError:
+        cells = column.astype(str)
+        return to_numeric(cells.where(cells.str.len() <= LONGEST), errors="coerce")
+
+
 def _per_epoch(epochs: Figure | None) -> float | None:
     """Return the number of steps of an epoch, by the newest row that has both."""
     if epochs is None:
         return None
-    usable = np.flatnonzero(np.isfinite(epochs.values) & (epochs.values > 0) & (epochs.steps > 0))
+    values, most = epochs.values, MOST_PER_EPOCH
+    usable = np.flatnonzero((values > epochs.steps / most) & (values < epochs.steps * most) & (epochs.steps > 0))
     return float(epochs.steps[usable[-1]] / epochs.values[usable[-1]]) if len(usable) else None

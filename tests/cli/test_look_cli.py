@@ -78,3 +78,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_backbone_is_looke
     assert done.error == "densebench: cannot write in notes.txt: Not a directory; choose another folder"
     assert "look: pixels:8" not in done.err
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_what_may_not_be_opened_is_said_in_one_line(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", "photos/private")
+
+    monkeypatch.setattr("densebench.looking.look.look", refused)
+    error = call("look", "photos", "--backbone", "pixels:8", folder=tmp_path).error
+    assert error == "densebench: cannot open photos/private: Permission denied; check its permissions"
+
+
+def test_ctrl_c_does_not_say_that_work_is_saved(tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("densebench.looking.look.look", stopped)
+    done = call("look", "photos", "--backbone", "pixels:8", folder=tmp_path)
+    assert (done.status, done.err) == (130, "densebench: stopped; no page was written\n")

@@ -14,6 +14,11 @@ def parts(series):
     return [list(each) for each in (series.x, series.y, series.low, series.high)]
 
 
+def written(folder, text):
+    (folder / "log.csv").write_text(text)
+    return read_logged(folder / "log.csv")
+
+
 def test_a_short_line_is_what_was_logged():
     line = figure([3, 2, np.inf, 1], every=2).line(4, "loss")
     assert parts(line) == [[0.5, 1.0, 1.5, 2.0], [3, 2, np.inf, 1], [], []]
@@ -57,3 +62,13 @@ def test_rows_that_were_logged_again_are_in_the_order_of_steps(tmp_path):
     logged = read_logged(tmp_path / "log.csv")
     assert logged.figures["loss"].values.tolist() == [7, 5]
     assert (logged.step, logged.per_epoch) == (2, 1)
+
+
+def test_a_step_of_hundreds_of_digits_is_left_out(tmp_path):
+    log = written(tmp_path, f"step,loss\n1,3.5\n{'9' * 400},2.5\n4,1.5\n")
+    assert log.figures["loss"].steps.tolist() == [1, 4]
+
+
+def test_an_epoch_that_no_training_has_says_nothing_of_the_steps_of_an_epoch(tmp_path):
+    assert written(tmp_path, "step,epoch\n4,2\n6,1e308\n").per_epoch == 2
+    assert written(tmp_path, "step,epoch\n6,1e-308\n").per_epoch is None
