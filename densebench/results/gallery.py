@@ -54,7 +54,7 @@ def _pictures(record: str, folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _inside(pictures: Path, record: str) -> Iterator[Path]:
-    """Yield the pictures of a record but those that a link takes from elsewhere, for a page is passed on and they may be private."""
+    """Yield the pictures of a record, but none that a link takes from elsewhere: a page is passed on, they may be private."""
     for path in sorted((pictures / record).glob("*.png")):
         if lies_in(path, pictures):
             yield path
