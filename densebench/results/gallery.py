@@ -54,7 +54,7 @@ def _pictures(record: str, folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _inside(pictures: Path, record: str) -> Iterator[Path]:
-    """Yield the pictures of a record, without those that a link takes from elsewhere: a page is passed on, and they may be private."""
+    """Yield the pictures of a record, without what a link takes from elsewhere: a page is passed on, that may be private."""
     for path in sorted((pictures / record).glob("*.png")):
         if lies_in(path, pictures):
             yield path

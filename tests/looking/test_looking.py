@@ -180,3 +180,9 @@ def test_look_is_a_function_after_its_room_was_imported():
 
     assert callable(densebench.look)
     assert densebench.look(in_memory(1), "pixels:8", image_size=32).title == "pictures"
+
+
+def test_the_order_of_backbones_changes_no_figure_and_no_picture(seen):
+    turned = look(backbones=["pixels:4", "pixels:8"])
+    assert [each.name for each in turned.pictures] == [each.name for each in seen.pictures]
+    assert [each.figures for each in turned.backbones] == [each.figures for each in reversed(seen.backbones)]
