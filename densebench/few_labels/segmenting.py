@@ -45,7 +45,8 @@ class Segmented:
 
     def __str__(self) -> str:
         there = f" ({len(self.paths) - self.new} were there already)" if self.new < len(self.paths) else ""
-        without = f"; {len(self.failed)} pictures have none" if self.failed else ""
+        count = len(self.failed)
+        without = f"; {count} picture{' has' if count == 1 else 's have'} none" if count else ""
         return f"{self.folder}: {len(self.paths)} label maps of {len(self.classes)} classes{there}{without}"
 
 

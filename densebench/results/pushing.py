@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densebench.errors import UserError
+from densebench.files.atomic import lies_in
 from densebench.files.cache import in_gb
 from densebench.results.card import card
 from densebench.results.hub import KIND, RemoteFile, Repository, api, digest_of, reaching
@@ -117,7 +118,7 @@ def _files(repository: Repository, results: Path, records: list[dict[str, Any]],
     files = {f"records/{record['id']}.json": (results / "records" / f"{record['id']}.json").read_bytes() for record in records}
     for record in records if pictures else ():
         folder = results / "pictures" / record["id"]
-        found = [path for path in sorted(folder.glob("*.png")) if path.is_file() and not path.is_symlink()]
+        found = [path for path in sorted(folder.glob("*.png")) if lies_in(path, results / "pictures")]
         files |= {f"pictures/{record['id']}/{path.name}": path.read_bytes() for path in found}
     with tempfile.TemporaryDirectory(prefix="densebench-") as name:  # of what is sent, and of nothing else in the folder
         for path, content in files.items():

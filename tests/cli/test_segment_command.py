@@ -30,7 +30,7 @@ def test_a_broken_picture_ends_with_status_2_after_the_others(place):
     (place / "photos" / "broken.jpg").write_bytes(b"nothing")
     done = call("segment", "photos", *OWN, *GIVEN, "--no-overlays", "--output", "out", folder=place)
     assert done.status == 2
-    assert done.out == "out: 2 label maps of 2 classes; 1 pictures have none\n"
+    assert done.out == "out: 2 label maps of 2 classes; 1 picture has none\n"
     assert "photos/broken.jpg cannot be opened" in done.err
     assert sorted(path.name for path in (place / "out").iterdir()) == ["classes.toml", "images", "labels", "segment.json"]
 

@@ -182,3 +182,10 @@ def test_what_cannot_be_done_is_refused_in_one_line(place, given, message):
     images, method = given.pop("images"), given.pop("method", "incontext")
     with pytest.raises(UserError, match=message):
         densebench.segment(images, "known", BACKBONE, method, **given)
+
+
+def test_a_label_map_does_not_depend_on_what_is_labelled_with_it(place):
+    new_pictures(place / "photos", "a.png", "b.png", "c.png")
+    together = segment(batch_size=3, output="together")
+    alone = segment("photos/b.png", output="alone")
+    assert np.array_equal(map_of(alone.paths["b"]), map_of(together.paths["b"]))

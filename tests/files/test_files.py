@@ -10,7 +10,7 @@ import time
 import pytest
 
 from densebench.errors import UserError
-from densebench.files.atomic import replacing, sweep, write_text
+from densebench.files.atomic import check_output, replacing, sweep, write_text
 from densebench.files.locks import locked
 from densebench.files.store import Store
 
@@ -108,4 +108,9 @@ with locked(pathlib.Path({str(tmp_path)!r}), "a.lock", "waiting for another", pa
         assert other.poll() is None
     out, err = other.communicate(timeout=30)
     assert out == "mine\n" and err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_can_be_written_is_asked_about_without_a_trace(tmp_path):
+    check_output(tmp_path / "new" / "page.html")
     assert list(tmp_path.iterdir()) == []

@@ -217,3 +217,9 @@ def test_costs_are_those_that_choosing_a_backbone_shows():
     facts = look(in_memory(1, width=64), backbones="random:test_vit").backbones[0].facts
     cost = cost_of(load_backbone("random:test_vit"), 64, torch.device("cpu"))
     assert facts["GFLOP"] == f"{cost.gflop:.3g}" and facts["memory"] == f"{cost.memory_mb:.3g} MiB"
+
+
+def test_the_order_of_backbones_changes_no_figure_and_no_picture(seen):
+    turned = look(backbones=["pixels:4", "pixels:8"])
+    assert [each.name for each in turned.pictures] == [each.name for each in seen.pictures]
+    assert [each.figures for each in turned.backbones] == [each.figures for each in reversed(seen.backbones)]

@@ -212,3 +212,12 @@ def test_no_line_is_wider_than_the_terminal(tmp_path, width):
     shown = text(diff(a, b).sections(), width)
     assert max(map(cell_len, shown.splitlines())) <= width
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("by", [1.0, 0.05])
+def test_the_other_way_round_the_difference_has_the_other_sign_and_the_same_interval(tmp_path, by):
+    a = write(tmp_path, "A1", {(1, None): 50.0}, replicates=(50 + DRAWS).tolist()).json()
+    b = write(tmp_path, "B1", {(1, None): 50.0 - by}, replicates=(50 - by + DRAWS * 0.9).tolist()).json()
+    [there], [back] = diff(a, b).compared, diff(b, a).compared
+    assert back.difference == pytest.approx(-there.difference)
+    assert back.ends == pytest.approx(tuple(-end for end in reversed(there.ends)))

@@ -87,6 +87,15 @@ def test_pictures_go_along_on_request(hub, tmp_path):
     assert path not in prepare(LAB, tmp_path).files and path in prepare(LAB, tmp_path, pictures=True).files
 
 
+def test_pictures_behind_a_link_stay_here(hub, tmp_path):
+    record = write(tmp_path, "one", ONE)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "a.png").write_bytes(png())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / record.id).symlink_to(tmp_path / "private")
+    assert not any(path.startswith("pictures/") for path in prepare(LAB, tmp_path, pictures=True).files)
+
+
 def test_preparing_sends_nothing(hub, tmp_path):
     write(tmp_path, "one", ONE)
     prepare(LAB, tmp_path)
