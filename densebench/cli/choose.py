@@ -21,9 +21,9 @@ def choose(
         ),
     ],
     backbone: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(metavar="SPEC", help="One of `densebench ls backbones`; repeatable.", autocompletion=completing.backbones),
-    ],
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Weights for timm:NAME; one for each --backbone (the word none: no file), or none."),
@@ -82,7 +82,8 @@ def choose(
 
     Every labelled image is predicted by models that have not seen it (cross-validation), by in-context retrieval and by an exact
     linear probe. The backbone with the highest mIoU by the first protocol is taken. Another one is separable from it where the
-    95 % interval of their paired difference leaves out 0; a faster one is named if it is not. Speed is measured here.
+    95 % interval of their paired difference leaves out 0; one that is not, but faster, is named with how many more labels would
+    separate the two. Speed is measured here, with the side of images that is scored.
     """
     from densebench.few_labels.choosing import choose as chosen
     from densebench.files.atomic import write_text

@@ -101,7 +101,7 @@ def _plans(
     dataset: str | Path | Dataset, models: Models, protocol: str | Sequence[str], layer: str | Sequence[str], **given: Any
 ) -> list[Plan]:
     """Return a plan for each protocol. Raises UserError for one that is unknown, twice there, or labels no new images."""
-    if models is None or models == []:
+    if models is None or (isinstance(models, list | tuple) and not models):
         raise UserError("name the backbones to choose among: --backbone A --backbone B; `densebench ls backbones` lists them")
     names = [word.strip() for word in protocol.split(",")] if isinstance(protocol, str) else list(protocol)
     if not names or len(set(names)) < len(names):

@@ -52,3 +52,4 @@ def test_mistakes_are_one_line(folder):
     for words in (("nowhere", "--backbone", "pixels:8"), ("photos", "--backbone", "pixels:8", "--groups", "(")):
         done = call("choose", *words, *QUICK, folder=folder)
         assert done.error
+    assert "name the backbones to choose among" in call("choose", "photos", *QUICK, folder=folder).error

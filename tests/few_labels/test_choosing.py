@@ -101,12 +101,21 @@ def test_constant_features_alone_are_no_better_than_the_most_frequent_class():
     assert found.sentence.startswith("Take none of them yet: the best, constant, reaches ")
 
 
+def test_both_protocols_are_heard_by_default():
+    found = densebench.choose(DATA, [colours, constant], name=["colours", "constant"], folds=2, repetitions=1)
+    assert [comparison.protocol for comparison in found.comparisons] == ["incontext", "linear"]
+    assert [comparison.standings[0].backbone for comparison in found.comparisons] == ["colours", "colours"]
+    assert found.sentence.endswith("; linear agrees.")
+    assert found.frame.protocol.tolist() == ["incontext", "incontext", "linear", "linear"]
+
+
 def test_the_image_size_is_rounded_down_to_each_stride():
     found = densebench.choose(DATA, ["pixels:8", "pixels:12"], image_size=30, **QUICK)
     assert {cost.size for cost in found.costs.values()} == {24}
     assert found.size == "30 px"
 
 
+@pytest.mark.slow
 def test_layers_are_those_of_each_backbone():
     models = ["random:test_vit"] * 2
     found = densebench.choose(DATA, models, layer=["0", "last"], image_size=64, **QUICK)
