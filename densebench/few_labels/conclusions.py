@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from densebench import catalog
 from densebench.errors import UserError
 from densebench.evaluation.plan import Plan
 from densebench.features.cost import Cost
@@ -46,7 +47,8 @@ def concluded(
     for plan, tallies in zip(plans, scored.tallies, strict=True):
         rows = {name: _columns(tally.whole, tally.names, kept) for name, tally in tallies.items()}
         chance = most_frequent(next(iter(rows.values())), validation.folds)
-        comparisons.append(compared(plan.protocol, plan.preset, rows, chance, group, kept))
+        name = catalog.short_name("protocols", plan.protocol)
+        comparisons.append(compared(name, plan.preset, rows, chance, group, kept))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,
