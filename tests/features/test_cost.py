@@ -45,7 +45,7 @@ def test_a_pass_that_waits_is_slower():
 def test_a_slow_pass_is_timed_several_times(monkeypatch):
     """A machine that is busy during the first passes does not decide."""
     made = []
-    monkeypatch.setattr(time, "sleep", lambda seconds: made.append(seconds))
+    monkeypatch.setattr(time, "sleep", made.append)
     times = iter(range(0, 1000, 2))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(times)))
     cost(1.0)
