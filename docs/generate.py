@@ -100,7 +100,7 @@ def _save(path: Path, content: str) -> None:
 def text(plain: str) -> str:
     """Return plain text as Markdown: what stands in backticks is code, and nothing else has a meaning."""
     pieces = re.split(r"(`[^`]*`)", plain)
-    return "".join(piece if piece.startswith("`") else re.sub(r"([<>*$])", r"\\\1", piece) for piece in pieces)
+    return "".join(piece if piece.startswith("`") else re.sub(r"([<>*$]|\[(?=\^))", r"\\\1", piece) for piece in pieces)
 
 
 def code(plain: str) -> str:

@@ -89,10 +89,11 @@ def found(kind: Any, name: str) -> catalog.Entry:
 
 def own_flags(command: str, words: list[str]) -> dict[str, Any]:
     """Return the options that protocols or a method add to a command, by spelling; also check names and presets."""
-    if command not in ("eval", "pretrain"):
+    if command not in ("eval", "pretrain", "segment"):
         return {}
-    kind = "protocols" if command == "eval" else "methods"
-    named = after(words, "--protocol").split(",") if command == "eval" else words[:1]
+    kind = "methods" if command == "pretrain" else "protocols"
+    named = words[:1] if command == "pretrain" else (after(words, "--protocol") or after(words, "--method")).split(",")
+    named = ["incontext"] if command == "segment" and named == [""] else named
     presets = (after(words, "--preset") or ",").split(",")
     flags = {}
     for name, preset in zip(named, [*presets, *[""] * len(named)], strict=False):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from densebench import catalog
 from densebench.errors import UserError
 from densebench.evaluation.plan import Plan
 from densebench.features.cost import Cost
@@ -93,7 +94,8 @@ def comparable_classes(tallies: Sequence[Tallies], group: np.ndarray) -> tuple[t
 def _told_apart(plan: Plan, plans: Sequence[Plan]) -> str:
     """Return the name of a protocol, with its preset where another preset of it is compared too."""
     several = sum(each.protocol == plan.protocol for each in plans) > 1
-    return f"{plan.protocol}/{plan.preset}" if several else plan.protocol
+    name = catalog.short_name("protocols", plan.protocol)
+    return f"{name}/{plan.preset}" if several else name
 
 
 def _columns(tally: np.ndarray, names: Sequence[str], kept: Sequence[str]) -> np.ndarray:

@@ -75,3 +75,13 @@ def test_a_cost_is_what_is_counted():
 
 def test_a_pass_that_waits_is_slower():
     assert cost(0.05).images_per_second <= 20 < cost().images_per_second
+
+
+def test_a_slow_pass_is_timed_several_times(monkeypatch):
+    """A machine that is busy during the first passes does not decide."""
+    made = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    times = iter(range(0, 1000, 2))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(times)))
+    cost(1.0)
+    assert len(made) >= 5
