@@ -16,7 +16,7 @@ from densebench.cli.backbone_options import DataRoot, Layer, Mean, PosEmbed, Rol
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.errors import UserError
-from densebench.few_labels.own_options import own_flags
+from densebench.few_labels.labelling_options import labelling_flags
 from densebench.flag import Flag
 
 METHOD = "incontext"
@@ -79,7 +79,7 @@ def segment(
         _help(context, entry, preset)
         return
     catalog.check_preset(entry, protocol, preset)
-    flags = own_flags(entry.part(preset).flags())
+    flags = labelling_flags(entry.part(preset).flags())
     pictures, words = _parted(images or [], flags)
     context.args = [*words, *context.args]
     given = config_given(context, flags)
@@ -118,4 +118,4 @@ def _parted(words: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], lis
 def _help(context: typer.Context, entry: catalog.Entry, preset: str | None) -> None:
     part = entry.part(preset)
     print(context.get_help())
-    print(f"{entry_options.heading(entry.title, part.presets)}\n{entry_options.describe(own_flags(part.flags()))}")
+    print(f"{entry_options.heading(entry.title, part.presets)}\n{entry_options.describe(labelling_flags(part.flags()))}")

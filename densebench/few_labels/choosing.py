@@ -18,7 +18,7 @@ from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.plan import Models, Plan, Requested, planned
-from densebench.evaluation.run import ends_all
+from densebench.evaluation.run import was_stopped
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.cost import Cost, cost_of
 from densebench.few_labels.choice import Choice
@@ -182,7 +182,7 @@ def _attempted(work: Callable[[], T], alone: bool) -> T | BaseException:
         with guarded():
             return work()
     except (Exception, SystemExit) as error:
-        if alone or ends_all(error):
+        if alone or was_stopped(error):
             raise
         return error
 

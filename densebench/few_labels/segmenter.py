@@ -30,7 +30,7 @@ from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.extract import Features
 from densebench.features.memory import Memory
 from densebench.few_labels.labelled import labelled_images
-from densebench.few_labels.own_options import OF_PATCHES, WITHOUT_EFFECT
+from densebench.few_labels.labelling_options import RENAMED, WITHOUT_EFFECT
 from densebench.few_labels.pictures import Pictures
 from densebench.files.atomic import digest
 from densebench.numerics.arithmetic import float32
@@ -163,7 +163,7 @@ def opened_segmenter(
     dataset = load_dataset(labels, data_root, divided=False)
     if useless := sorted(WITHOUT_EFFECT & given.keys()):
         raise UserError(f"--{useless[0].replace('_', '-')} has no effect where pictures are labelled; leave it out")
-    given = {OF_PATCHES.get(name, name): value for name, value in given.items()}
+    given = {RENAMED.get(name, name): value for name, value in given.items()}
     plan = planned(backbone, method, dataset, data_root=data_root, **given)
     evaluator = plan.evaluator.resolve(dataset)
     if not isinstance(evaluator, Labeller):

@@ -17,13 +17,13 @@ from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.evaluation.plan import Requested
 from densebench.features.cost import counted
 from densebench.looking import measures
-from densebench.looking.asking import Settings
+from densebench.looking.arguments import Settings
 from densebench.looking.looked import Picture, Seen, Tracks
-from densebench.looking.passes import normalised, passed, shape, view
+from densebench.looking.passes import extracted, normalised, shape, view
 from densebench.looking.queries import Place
 from densebench.looking.regions import Maps, clustered, renumbered
 from densebench.looking.tracks import Video, followed
-from densebench.looking.viewed import views
+from densebench.looking.views import views
 from densebench.user_code import guarded
 
 
@@ -73,7 +73,7 @@ class Work:
             gc.collect()  # two large backbones at a time may be too many
         backbone = requested.load()
         self.before = weakref.ref(backbone)
-        through = passed(backbone, images, settings.image_size, settings.device)
+        through = extracted(backbone, images, settings.image_size, settings.device)
         first = view(images[0], shape(*images[0].size, backbone.stride, settings.image_size))
         one_pass = counted(backbone, normalised(backbone, first, settings.device))
         costs = measures.facts(backbone, through.per_second, one_pass)
@@ -119,7 +119,7 @@ def _told(error: BaseException) -> str:
     if isinstance(error, UserError):
         text = str(error)
     elif out_of_memory(error):
-        text = "the memory does not suffice; give a smaller --image-size"
+        text = "out of memory; give a smaller --image-size"
     else:
         traceback.print_exception(error)
         text = f"{type(error).__name__}: {error}"
