@@ -115,7 +115,7 @@ def _plans(
         found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
         plan = _with_layers(planned(models, found, data, preset=preset or None, **given), layer)
         if not isinstance(plan.evaluator, Labeller):
-            raise UserError(f"--protocol {found} labels no new images; give {' or '.join(PROTOCOLS)}")
+            raise UserError(f"--protocol {found} cannot label new images; give {' or '.join(PROTOCOLS)}")
         plans.append(plan)
     return plans
 
@@ -143,13 +143,13 @@ def _taken(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]
     if split is None and not states_splits(dataset):
         items = sorted(items, key=lambda item: item.name)
         taken = f"all {len(items)}" if limit is None or limit >= len(items) else f"{limit} of {len(items)}"
-        notice(f"{taken} labelled images are taken; each is held out once")
+        notice(f"{taken} labelled images are used; each is held out once")
     elif split is None and others:
-        unseen = f"{', '.join(others)} stay unseen (--split NAME takes another)"
-        notice(f"the images of the split {dataset.train_split} are taken; {unseen}")
+        unseen = f"{', '.join(others)} stay unseen (--split NAME uses another)"
+        notice(f"the images of the split {dataset.train_split} are used; {unseen}")
     items = limited(items, limit)
     if len(items) > MANY:
-        notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` scores whole data sets")
+        notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` is for more")
     return items
 
 

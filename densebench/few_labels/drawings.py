@@ -13,7 +13,7 @@ from densebench.few_labels.comparison import Comparison
 from densebench.few_labels.learning_curve import Curve
 
 WIDE, NARROW = 860, 350
-"""Widths of a drawing in px: on a desk, and on a telephone, where names stand above or below."""
+"""Widths of a drawing in px: for wide screens, and for narrow ones, where names stand above or below."""
 LETTERS = 34  # of a name that are drawn; the tables have all of it
 LINE = 15  # px between two names at least
 LEFT, BOTTOM = 46, 280  # px of the axes
@@ -168,7 +168,7 @@ def _decades(axis: Axis) -> list[float]:
 
 
 def _named(parts: list[str], labels: Sequence[tuple[float, float, str]], width: int, said: str, turn: float) -> Markup:
-    """Return a drawing whose points have their names beside them, or below it on a telephone.
+    """Return a drawing whose points have their names beside them, or below it on a narrow screen.
 
     labels: x, y and name of each, in the order of their colours. turn: x from which on a name stands to the left of its point.
     """

@@ -168,7 +168,7 @@ def opened_segmenter(
     evaluator = plan.evaluator.resolve(dataset)
     if not isinstance(evaluator, Labeller):
         known = ", ".join(labellers())
-        raise UserError(f"{plan.protocol} with the preset {plan.preset} labels no new images; {known} do")
+        raise UserError(f"{plan.protocol} with the preset {plan.preset} cannot label new images; {known} can")
     if len(plan.backbones) != 1 or world_size() > 1:
         raise UserError("pictures are labelled by one backbone in one process; call segment once for each")
     use_decoder(evaluator.decoder)

@@ -49,7 +49,7 @@ KINDS = (
         "clusters",
         "K-means clusters",
         "Clusters",
-        "K-means over a backbone's patches of all pictures: one colour is one cluster in every picture of that backbone. Look for "
+        "K-means over the patches of all pictures: one colour is one cluster in every picture of that backbone. Look for "
         "clusters that follow objects, and that return in other pictures. Clusters are matched one to one with those of the "
         "first backbone by overlap, and matched clusters have the same colour.",
         "by K-means over L2-normalised features, as in unsupervised segmentation",
