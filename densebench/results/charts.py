@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Spot:
-    """A point with its interval (NaN for none); front: whether no other one is better in both."""
+    """A point with its interval (NaN for none); front: whether it is on the Pareto front."""
 
     name: str
     x: float
