@@ -87,7 +87,7 @@ def choose(
         check_range(f"{label} {value}", 2 if value is None else value, 2 if label == "--folds" else 1, most)
     with random_states(), plain():
         if isinstance(dataset, str | Path):
-            dataset = load_dataset(dataset, data_root, divided=False)  # folds divide it, not the split of an evaluation
+            dataset = load_dataset(dataset, data_root, needs_splits=False)  # folds divide it, not the split of an evaluation
         given |= {"name": name, "weights": weights, "limit": limit, "seed": seed, "data_root": data_root}
         plans = _plans(dataset, models, protocol, layer, **given)
         data = plans[0].datasets[0]
@@ -110,7 +110,7 @@ def _plans(
     if not names or len(set(names)) < len(names):
         raise UserError(f"--protocol {','.join(names)}: give one or several protocols, each once")
     plans = []
-    data = load_dataset(dataset, given.get("data_root"), divided=False)
+    data = load_dataset(dataset, given.get("data_root"), needs_splits=False)
     for each in names:
         found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
         plan = _with_layers(planned(models, found, data, preset=preset or None, **given), layer)

@@ -13,7 +13,7 @@ from densebench.features.cost import Cost
 from densebench.few_labels.choice import Choice
 from densebench.few_labels.comparison import Comparison, compared
 from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
-from densebench.few_labels.folds import untaught
+from densebench.few_labels.folds import not_in_training
 from densebench.few_labels.groups import Groups, suggested_pattern
 from densebench.few_labels.learning_curve import Curve, continued, of_repetitions
 from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
@@ -47,7 +47,7 @@ def concluded(
         rows = {name: _columns(tally.whole, tally.names, kept) for name, tally in tallies.items()}
         first = next(iter(tallies.values()))
         chance = _columns(most_frequent(first.whole, validation.folds), first.names, kept)
-        comparisons.append(compared(_told_apart(plan, plans), plan.preset, rows, chance, group, kept))
+        comparisons.append(compared(_protocol_name(plan, plans), plan.preset, rows, chance, group, kept))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,
@@ -66,7 +66,7 @@ def concluded(
         costs=scored.costs,
         curves=curves,
         sentence=sentence,
-        notes=(*_notes(validation, grouped, left_out, comparisons), *_untaught_note(scored, kept, validation.folds)),
+        notes=(*_notes(validation, grouped, left_out, comparisons), *_not_in_training_note(scored, kept, validation.folds)),
         failures=tuple(scored.failures),
         command=command,
     )
@@ -90,7 +90,7 @@ def comparable_classes(tallies: Sequence[Tallies], group: np.ndarray) -> tuple[t
     return kept, tuple(name for name in names if name not in kept and max(each.get(name, 0) for each in shown) > 0)
 
 
-def _told_apart(plan: Plan, plans: Sequence[Plan]) -> str:
+def _protocol_name(plan: Plan, plans: Sequence[Plan]) -> str:
     """Return the name of a protocol, with its preset where another preset of it is compared too."""
     several = sum(each.protocol == plan.protocol for each in plans) > 1
     return f"{plan.protocol}/{plan.preset}" if several else plan.protocol
@@ -119,10 +119,10 @@ def trained_on(folds: np.ndarray) -> int:
     return round(len(folds) - float((np.bincount(folds) ** 2).sum()) / len(folds))
 
 
-def _untaught_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> list[str]:
+def _not_in_training_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> list[str]:
     """Return what is said of classes that are compared although in one fold no model could learn them; nothing for none."""
     first = next(iter(scored.tallies[0].values()))
-    missing = np.flatnonzero(untaught(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
+    missing = np.flatnonzero(not_in_training(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
     names = ", ".join(kept[number] for number in missing.tolist())
     return (
         [f"{names}: in one fold all images that show it are held out, so no backbone can learn it for that fold."]

@@ -160,7 +160,7 @@ def opened_segmenter(
     """
     if backbone is None:
         raise UserError("no backbone is named; give one of `densebench ls backbones`")
-    dataset = load_dataset(labels, data_root, divided=False)
+    dataset = load_dataset(labels, data_root, needs_splits=False)
     if useless := sorted(WITHOUT_EFFECT & given.keys()):
         raise UserError(f"--{useless[0].replace('_', '-')} has no effect where pictures are labelled; leave it out")
     given = {RENAMED.get(name, name): value for name, value in given.items()}

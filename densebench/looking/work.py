@@ -47,7 +47,7 @@ class Work:
         seen = [self.one(each) for each in requested]
         if len(self.failures) == len(requested):
             raise self.failures[0]
-        names = told_apart([each.name for each in seen])
+        names = unique_names([each.name for each in seen])
         return tuple(replace(each, name=name) for each, name in zip(seen, names, strict=True))
 
     def one(self, requested: Requested) -> Seen:
@@ -59,7 +59,7 @@ class Work:
         except Stopped:
             raise
         except (Exception, SystemExit) as error:
-            seen = Seen(requested.label, requested.label, problem=_told(error))
+            seen = Seen(requested.label, requested.label, problem=_reason(error))
             self.failures.append(error)
             found = {}
             warn(f"look: {requested.label}: {seen.problem}")
@@ -100,7 +100,7 @@ class Work:
         )
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
+def unique_names(names: Sequence[str]) -> list[str]:
     """Return names, each once: the second of the same name gets " (2)"."""
     count: Counter[str] = Counter()
     result: list[str] = []
@@ -114,7 +114,7 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return in one line why a backbone failed. What is no mistake of the user's is printed with its traceback."""
     if isinstance(error, UserError):
         text = str(error)

@@ -26,8 +26,8 @@ from densebench.training.run_file import RUN, read_run, resume_command
 PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{1,15})\.png")
 MOST_STEPS = 300  # of which a page shows pictures; of more, evenly spaced ones
 ABOUT = {
-    "bootstrapping_ratio": "Share of the objects whose match in the memory is cycle-consistent (CrIBo, appendix B.4 and figure 5): the "
-    "mean of each epoch, with its lowest and highest value. It rises as the features become semantic.",
+    "bootstrapping_ratio": "Share of objects whose match in the memory is cycle-consistent (CrIBo, appendix B.4 and figure 5): "
+    "the mean of each epoch, with its lowest and highest value. It rises as the features become semantic.",
     "feature_std": "Spread of the teacher's features over images. Near 0 all images have the same features: a collapse.",
     "teacher_entropy": "Entropy of the teacher's distributions, in nats. At the logarithm of the number of prototypes they are "
     "uniform, which is a collapse.",
