@@ -31,31 +31,36 @@ def choose(
     protocol: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help="Protocols, with commas; the first decides. A preset follows a slash: incontext/cribo,linear."
+            metavar="NAMES",
+            help="Protocols with commas; the first decides. A slash adds a preset: incontext/cribo,linear.",
         ),
     ] = "incontext,linear",
     split: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Split to take; without it all images, or the training split where splits are stated."),
+        typer.Option(
+            metavar="NAME", help="Split to use; without it all images, or the training split of data that come with splits."
+        ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Take at most so many labelled images, evenly spaced.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Take at most N labelled images, evenly spaced.")] = None,
     groups: Annotated[
         str,
         typer.Option(
             metavar="auto|none|folder|PATTERN",
-            help="Images that are held out together: near-duplicates by their pixels, none, those of a folder, or those in whose "
-            "names a regular expression matches the same, such as the frames of a video: '^[^_]+'.",
+            help="Images that are held out together. auto: near-duplicates, by their pixels. folder: those of one folder. "
+            "PATTERN, a regular expression: those in whose names it matches the same text (frames of one video: '^[^_]+').",
         ),
     ] = "auto",
-    folds: Annotated[int, typer.Option(metavar="K", min=2, help="Folds; with fewer than ten images each is held out alone.")] = 5,
+    folds: Annotated[int, typer.Option(metavar="K", min=2, help="Folds; with fewer than ten images, each image is a fold.")] = 5,
     repetitions: Annotated[
         int, typer.Option(metavar="N", min=1, help="Random subsets for each point of the learning curve.")
     ] = 3,
     image_size: Annotated[
         int | None,
-        typer.Option(metavar="PX", min=1, help="Side of images, rounded down to each stride; without it 512, or the data set's."),
+        typer.Option(
+            metavar="PX",
+            min=1,
+            help="Side of images, rounded down to each backbone's stride; without it that of the data set, usually 512.",
+        ),
     ] = None,
     data_root: DataRoot = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes a GPU if there is one.")] = "auto",
@@ -66,10 +71,10 @@ def choose(
 ) -> None:
     """Recommend one of several backbones for images of which 10 to 50 are labelled, in one sentence.
 
-    Every labelled image is predicted by models that have not seen it (cross-validation), by in-context retrieval and by an exact
-    linear probe. The backbone with the highest mIoU by the first protocol is taken. Another one is separable from it where the
-    95 % interval of their paired difference leaves out 0; one that is not, but faster, is named with how many more labels would
-    separate the two. Speed is measured here, with the side of images that is scored.
+    Every labelled image is predicted by models that were not trained on it (cross-validation), by in-context retrieval and by an
+    exact linear probe. The backbone with the highest mIoU by the first protocol is recommended. Another is separable from it if
+    the 95 % interval of their paired difference excludes 0; those that are not are named too, with how many more labelled images
+    would separate the nearest. Speed is measured on this machine, at the image size that is scored.
     """
     from densebench.few_labels.choosing import choose as chosen
     from densebench.files.atomic import check_output, write_text

@@ -16,7 +16,7 @@ def diff(
         str,
         typer.Argument(
             metavar="A",
-            help="A record: its id, a unique beginning of it, the name of its backbone, or its file.",
+            help="A record: its id or a unique prefix of it, the name of its backbone, or its file.",
             autocompletion=completing.recorded_ids,
         ),
     ],
@@ -27,9 +27,9 @@ def diff(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what differs between two records, and whether their numbers may be compared, and why not.
+    """Print what differs between two records, and whether their numbers may be compared, or why not.
 
-    The status is 0 either way: it is an answer, not a failure.
+    The exit status is 0 either way: the answer is no failure.
     """
     from densebench.results import sheet
     from densebench.results.differing import diff as differing

@@ -31,19 +31,20 @@ def look(
     images: Annotated[
         list[str] | None, typer.Option(metavar="NAME,...", help="Look at these pictures, by path or file name; repeatable.")
     ] = None,
-    count: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures, chosen to differ.")] = 12,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the choice, of K-means and of random: backbones.")] = 0,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="How many pictures; they are chosen to differ.")] = 12,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the choice, of K-means and of random: backbones.")] = 0,
     image_size: Annotated[
-        int, typer.Option(metavar="PX", help="A backbone gets a picture with about PX x PX pixels, its aspect kept.")
+        int, typer.Option(metavar="PX", help="Pictures are resized to about PX x PX pixels, aspect kept.")
     ] = 448,
-    clusters: Annotated[int, typer.Option(metavar="K", help="How many clusters K-means makes of all patches.")] = 10,
+    clusters: Annotated[int, typer.Option(metavar="K", help="Clusters of K-means over the patches of all pictures.")] = 10,
     foreground: Annotated[
-        bool, typer.Option("--foreground", help="Take the basis of the PCA colours from the foreground alone.")
+        bool, typer.Option("--foreground", help="Fit the PCA colours to the foreground alone; the background is black.")
     ] = False,
     video: Annotated[
         bool | None,
         typer.Option(
-            "--video/--no-video", help="The pictures of each folder are frames of a video; without it, told by themselves."
+            "--video/--no-video",
+            help="Whether the pictures of a folder are frames of a video; without it, their names and pixels decide.",
         ),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write index.html and PNGs to.")] = Path("look"),
@@ -54,7 +55,7 @@ def look(
     config: Config = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Look at backbones side by side on pictures without labels: one page of maps, costs and label-free figures."""
+    """Look at backbones side by side on pictures without labels: one page of maps, costs and label-free measures."""
     from densebench.files.atomic import check_output
     from densebench.looking import table
     from densebench.looking.look import look as looked

@@ -74,7 +74,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def rm(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID...", help="Ids, or unique beginnings of ids.", autocompletion=completing.recorded_ids),
+        typer.Argument(metavar="ID...", help="Ids, or unique prefixes of ids.", autocompletion=completing.recorded_ids),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Remove all records that failed.")] = False,
     results: Results = Path("results"),

@@ -1,4 +1,4 @@
-"""`densebench segment`: label new pictures by what labelled ones show."""
+"""`densebench segment`: label new pictures, learning from labelled ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from densebench.cli.backbone_options import DataRoot, Layer, Mean, PosEmbed, Rol
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.errors import UserError
-from densebench.few_labels.own_options import own_flags
+from densebench.few_labels.labelling_options import labelling_flags
 from densebench.flag import Flag
 
 METHOD = "incontext"
@@ -48,7 +48,7 @@ def segment(
     ] = METHOD,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Named settings; without it the protocol's first.", autocompletion=completing.presets),
+        typer.Option(metavar="NAME", help="Named settings of --method; without it the first.", autocompletion=completing.presets),
     ] = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder that label maps are written to.")] = Path("segmented"),
     overlays: Annotated[
@@ -67,19 +67,19 @@ def segment(
     mean: Mean = None,
     std: Std = None,
     data_root: DataRoot = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Label at most so many pictures, evenly spaced.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Label at most N pictures, evenly spaced.")] = None,
     config: Config = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights of random: backbones.")] = 0,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Label again what the folder holds already.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Label all pictures again, and replace what the folder holds.")] = False,
     show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this message, with the options of --method.")] = False,
 ) -> None:
-    """Label new pictures by what labelled ones show: a label map and an overlay of each."""
+    """Label new pictures, learning from labelled ones: write a label map and an overlay of each."""
     entry = catalog.find("protocols", protocol)
     if show_help:
         _help(context, entry, preset)
         return
     catalog.check_preset(entry, protocol, preset)
-    flags = own_flags(entry.part(preset).flags())
+    flags = labelling_flags(entry.part(preset).flags())
     pictures, words = _parted(images or [], flags)
     context.args = [*words, *context.args]
     given = config_given(context, flags)
@@ -118,4 +118,4 @@ def _parted(words: Sequence[str], flags: Sequence[Flag]) -> tuple[list[str], lis
 def _help(context: typer.Context, entry: catalog.Entry, preset: str | None) -> None:
     part = entry.part(preset)
     print(context.get_help())
-    print(f"{entry_options.heading(entry.title, part.presets)}\n{entry_options.describe(own_flags(part.flags()))}")
+    print(f"{entry_options.heading(entry.title, part.presets)}\n{entry_options.describe(labelling_flags(part.flags()))}")

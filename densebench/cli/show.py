@@ -16,7 +16,7 @@ def show(
         str,
         typer.Argument(
             metavar="RECORD",
-            help="Its id, a unique beginning of it, the name of its backbone, or its file.",
+            help="Its id or a unique prefix of it, the name of its backbone, or its file.",
             autocompletion=completing.recorded_ids,
         ),
     ],
@@ -26,7 +26,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a record: what was measured of what, settings that differ from the preset, scores, classes, costs, the command."""
+    """Print one record: what was measured, settings that differ from the preset, scores, classes, costs, the command."""
     from densebench.results import sheet
     from densebench.results.showing import show as shown
 

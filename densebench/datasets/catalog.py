@@ -37,12 +37,13 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(root) if root is not None else Path(os.environ.get("DENSEBENCH_DATA") or "data")
 
 
-def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None, divided: bool = True) -> Dataset:
+def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None, needs_splits: bool = True) -> Dataset:
     """Open a data set by its name, its folder or its file; a `Dataset` is returned as it is.
 
     A path, and a text that is no known name but an existing folder, is `folder:DIR`, or `frames:DIR` where it holds videos. No
-    image is read, and label maps only in a folder without classes.toml, to find out their values. divided: a folder that has too
-    few images for a training and an evaluation split is an error; else they are one split, "all". Raises UserError for a name
+    image is read, and label maps only in a folder without classes.toml, to find out their values. needs_splits:
+    whether a folder with too few images for a training and an evaluation split is an error; if not, they are one split, "all".
+    Raises UserError for a name
     that is unknown and for anything else, such as a list.
     """
     name = _name_of(dataset)
@@ -55,7 +56,7 @@ def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None, 
     if name.startswith("folder:"):
         from densebench.datasets.folders.opening import open_folder
 
-        return open_folder(name, divided)
+        return open_folder(name, needs_splits)
     if name.endswith(".py"):
         return _with_code(_open(_class_in_file(name), name, root), file_code(Path(name)))
     known = _modules()

@@ -167,6 +167,6 @@ def draw(
         coloured = Image.fromarray(colours[clusters.numpy()]).resize(size, Image.Resampling.NEAREST)
         classes = F.interpolate(classes_of[clusters][None, None], label.shape, mode="nearest-exact")[0, 0]
         picture = row([panel(dataset, space, view, item, label, classes), coloured], gap=4)
-        seen = "image, truth, clusters in the colours of their classes, and in colours of their own"
-        save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=seen, legend=legend(dataset))
+        description = "image, truth, clusters in the colours of their classes, and in colours of their own"
+        save(picture, folder / f"{item.name.replace('/', '-')}.png", description=description, legend=legend(dataset))
     notice(f"pictures of {len(chosen)} images are in {folder}")

@@ -73,7 +73,7 @@ class Labeller(Evaluator):
 
     @abstractmethod
     def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> Learned:
-        """Learn from all labelled patches of `train`, which are items of `dataset`; splits, fractions and seeds have no say.
+        """Learn from all labelled patches of `train`, which are items of `dataset`; splits, fractions and seeds are ignored.
 
         Raises UserError where a label map is wrong, or where there is too little to learn from.
         """

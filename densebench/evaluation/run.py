@@ -153,7 +153,7 @@ def _of_backbone(plan: Plan, requested: Requested, world: World, keep_going: boo
                 backbone = requested.load()
             yield from steps_of_cell(plan, requested, backbone, dataset, world.is_main)
         except (Exception, SystemExit) as raised:
-            if ends_all(raised) or not (keep_going or world.size > 1):
+            if was_stopped(raised) or not (keep_going or world.size > 1):
                 raise
             failure = raised
         if world.size > 1:  # all of them continue with the next cell, or none does
@@ -172,8 +172,8 @@ def _of_backbone(plan: Plan, requested: Requested, world: World, keep_going: boo
             return
 
 
-def ends_all(error: BaseException | None) -> bool:
-    """Return whether an error ends the whole call: Ctrl-C may come out as any error, which then has it as its cause."""
+def was_stopped(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C or `Stopped` is behind an error: it ends the whole call, and any error may have it as its cause."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt | Stopped):
             return True

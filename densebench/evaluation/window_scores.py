@@ -135,7 +135,7 @@ class Outcome:
         for item in saved:
             truth, prediction = torch.from_numpy(self.space.read_truth(item)), chosen.validation.maps[item.name][chosen.head]
             picture = panel(dataset, self.space, View(1), item, truth, prediction)
-            save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=PANEL, legend=legend(dataset))
+            save(picture, folder / f"{item.name.replace('/', '-')}.png", description=PANEL, legend=legend(dataset))
         notice(f"learning curves and pictures of {len(saved)} images are in {folder}")
 
 

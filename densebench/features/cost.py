@@ -1,6 +1,6 @@
 """What a forward pass of a backbone costs: operations and memory, counted, and images a second, timed on this device.
 
-What is counted is the same on every machine, and of the same input the same wherever it is shown.
+Counts are the same on every machine; speed depends on the device.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def cost_of(backbone: Backbone, size: int, device: torch.device) -> Cost:
 
 
 def counted(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Counted:
-    """Return what a pass of normalised images costs, which lie on the device of the backbone."""
+    """Return the operations and the memory of a forward pass of normalised images, which are on the backbone's device."""
     with torch.inference_mode(), autocast(images.device, "fp32"):
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on every device
             backbone(images)

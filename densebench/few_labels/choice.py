@@ -1,4 +1,4 @@
-"""What `densebench.choose` returns: the sentence, and everything that it is made of, as tables, as JSON and as a page."""
+"""What `densebench.choose` returns: the recommendation and all that it rests on, as tables, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class Choice:
     """A recommendation. It prints as the command does, and shows itself in a notebook.
 
     dataset, title, images, groups, folds: what was cross-validated; groups is the number of images where none belong together.
-    size: the side of the squares that images become, which every backbone rounds down to its stride. device: where speed was
-    measured.
+    size: the side of images, rounded down to a multiple of each backbone's stride. device: where speed was measured.
     comparisons: one for each protocol, the first decides. costs, curves: by backbone; curves by the protocol that decides.
     notes: what a reader must know. failures: the backbones that could not be scored.
     """
@@ -47,7 +46,7 @@ class Choice:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row for each protocol and backbone, the best first: mIoU in % with its interval, how far it is behind, the cost."""
+        """One row for each protocol and backbone, the best first: mIoU in % with its interval, points behind the best, cost."""
         rows = []
         for comparison in self.comparisons:
             for each in comparison.standings:
@@ -162,14 +161,14 @@ def curve_table(choice: Choice) -> Table:
     blank = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     caption = f"{choice.comparisons[0].protocol}: mIoU in % by the number of training images, and what more labels would bring"
     unknown = [name for name in order if not choice.curves[name].promises]
-    notes = tuple(f"{one_line(name)}: what more labels would bring {promised(choice.curves[name])}" for name in unknown)
+    notes = tuple(f"{one_line(name)}: what more labels would bring is {promised(choice.curves[name])}" for name in unknown)
     return Table(caption, frame, blank, notes=notes)
 
 
 def promised(curve: Curve) -> str:
     """Return in words what more labels would bring."""
     if not curve.promises:
-        return f"cannot be told: {curve.why}"
+        return f"unknown: {curve.why}"
     return "; ".join(f"{each.more} more: {each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.promises)
 
 

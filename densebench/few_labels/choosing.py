@@ -18,7 +18,7 @@ from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.plan import Models, Plan, Requested, planned
-from densebench.evaluation.run import ends_all
+from densebench.evaluation.run import was_stopped
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.cost import Cost, cost_of
 from densebench.few_labels.choice import Choice
@@ -87,7 +87,7 @@ def choose(
         check_range(f"{label} {value}", 2 if value is None else value, 2 if label == "--folds" else 1, most)
     with random_states(), plain():
         if isinstance(dataset, str | Path):
-            dataset = load_dataset(dataset, data_root, divided=False)  # folds divide it, not the split of an evaluation
+            dataset = load_dataset(dataset, data_root, needs_splits=False)  # folds divide it, not the split of an evaluation
         given |= {"name": name, "weights": weights, "limit": limit, "seed": seed, "data_root": data_root}
         plans = _plans(dataset, models, protocol, layer, **given)
         data = plans[0].datasets[0]
@@ -110,12 +110,12 @@ def _plans(
     if not names or len(set(names)) < len(names):
         raise UserError(f"--protocol {','.join(names)}: give one or several protocols, each once")
     plans = []
-    data = load_dataset(dataset, given.get("data_root"), divided=False)
+    data = load_dataset(dataset, given.get("data_root"), needs_splits=False)
     for each in names:
         found, _, preset = each.partition("/") if not each.startswith((".", "/")) else (each, "", "")
         plan = _with_layers(planned(models, found, data, preset=preset or None, **given), layer)
         if not isinstance(plan.evaluator, Labeller):
-            raise UserError(f"--protocol {found} labels no new images; give {' or '.join(PROTOCOLS)}")
+            raise UserError(f"--protocol {found} cannot label new images; give {' or '.join(PROTOCOLS)}")
         plans.append(plan)
     return plans
 
@@ -143,13 +143,13 @@ def _taken(dataset: Dataset, split: str | None, limit: int | None) -> list[Item]
     if split is None and not states_splits(dataset):
         items = sorted(items, key=lambda item: item.name)
         taken = f"all {len(items)}" if limit is None or limit >= len(items) else f"{limit} of {len(items)}"
-        notice(f"{taken} labelled images are taken; each is held out once")
+        notice(f"{taken} labelled images are used; each is held out once")
     elif split is None and others:
-        unseen = f"{', '.join(others)} stay unseen (--split NAME takes another)"
-        notice(f"the images of the split {dataset.train_split} are taken; {unseen}")
+        unseen = f"{', '.join(others)} stay unseen (--split NAME uses another)"
+        notice(f"the images of the split {dataset.train_split} are used; {unseen}")
     items = limited(items, limit)
     if len(items) > MANY:
-        notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` scores whole data sets")
+        notice(f"{len(items)} labelled images: choose is for few; --limit 50 is faster, `densebench eval` is for more")
     return items
 
 
@@ -182,7 +182,7 @@ def _attempted(work: Callable[[], T], alone: bool) -> T | BaseException:
         with guarded():
             return work()
     except (Exception, SystemExit) as error:
-        if alone or ends_all(error):
+        if alone or was_stopped(error):
             raise
         return error
 

@@ -1,4 +1,4 @@
-"""How backbones stand to one another by one protocol: their scores, and how far the best is ahead of each."""
+"""How backbones compare by one protocol: their scores, and how far the best is ahead of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Difference:
 
     @property
     def separable(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 

@@ -14,7 +14,7 @@ from densebench.features.cost import Cost
 from densebench.few_labels.choice import Choice
 from densebench.few_labels.comparison import Comparison, compared
 from densebench.few_labels.cross_validation import CrossValidation, Tallies, most_frequent
-from densebench.few_labels.folds import untaught
+from densebench.few_labels.folds import not_in_training
 from densebench.few_labels.groups import Groups, suggested_pattern
 from densebench.few_labels.learning_curve import Curve, continued, of_repetitions
 from densebench.few_labels.paired import by_group, draws, mean_iou, replicates
@@ -48,7 +48,7 @@ def concluded(
         rows = {name: _columns(tally.whole, tally.names, kept) for name, tally in tallies.items()}
         first = next(iter(tallies.values()))
         chance = _columns(most_frequent(first.whole, validation.folds), first.names, kept)
-        comparisons.append(compared(_told_apart(plan, plans), plan.preset, rows, chance, group, kept))
+        comparisons.append(compared(_protocol_name(plan, plans), plan.preset, rows, chance, group, kept))
     curves = {name: _curve(tally, kept, group, validation) for name, tally in scored.tallies[0].items()}
     sentence = recommendation(
         comparisons,
@@ -67,7 +67,7 @@ def concluded(
         costs=scored.costs,
         curves=curves,
         sentence=sentence,
-        notes=(*_notes(validation, grouped, left_out, comparisons), *_untaught_note(scored, kept, validation.folds)),
+        notes=(*_notes(validation, grouped, left_out, comparisons), *_not_in_training_note(scored, kept, validation.folds)),
         failures=tuple(scored.failures),
         command=command,
     )
@@ -85,13 +85,13 @@ def comparable_classes(tallies: Sequence[Tallies], group: np.ndarray) -> tuple[t
     kept = tuple(name for name in names if min(each.get(name, 0) for each in shown) >= 2)
     if len(kept) < 2:
         raise UserError(
-            f"{len(kept)} of {len(names)} classes are in two or more of the {len(group)} labelled images (those that belong "
-            "together count once); a comparison takes two classes: label more images"
+            f"{len(kept)} of {len(names)} classes are in two or more of the {len(group)} labelled images (a group counts once); "
+            "a comparison takes at least two such classes: label more images"
         )
     return kept, tuple(name for name in names if name not in kept and max(each.get(name, 0) for each in shown) > 0)
 
 
-def _told_apart(plan: Plan, plans: Sequence[Plan]) -> str:
+def _protocol_name(plan: Plan, plans: Sequence[Plan]) -> str:
     """Return the name of a protocol, with its preset where another preset of it is compared too."""
     several = sum(each.protocol == plan.protocol for each in plans) > 1
     name = catalog.short_name("protocols", plan.protocol)
@@ -121,35 +121,39 @@ def trained_on(folds: np.ndarray) -> int:
     return round(len(folds) - float((np.bincount(folds) ** 2).sum()) / len(folds))
 
 
-def _untaught_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> list[str]:
+def _not_in_training_note(scored: Scored, kept: Sequence[str], folds: np.ndarray) -> list[str]:
     """Return what is said of classes that are compared although in one fold no model could learn them; nothing for none."""
     first = next(iter(scored.tallies[0].values()))
-    missing = np.flatnonzero(untaught(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
+    missing = np.flatnonzero(not_in_training(folds, _columns(first.whole, first.names, kept)[:, 1] > 0).sum(axis=0))
     names = ", ".join(kept[number] for number in missing.tolist())
-    return [f"{names}: in one fold all images that show it are held out, so that no backbone can find it there."] if names else []
+    return (
+        [f"{names}: in one fold all images that show it are held out, so no backbone can learn it for that fold."]
+        if names
+        else []
+    )
 
 
 def _notes(validation: CrossValidation, grouped: Groups, left_out: Sequence[str], comparisons: Sequence[Comparison]) -> list[str]:
-    """Return what a reader must know of these numbers."""
+    """Return the notes of a choice: how to read its numbers, and what is left out of them."""
     count = len(np.unique(validation.folds))
     decides = f"{comparisons[0].protocol} decides" if len(comparisons) > 1 else ""
     notes = [
-        f"Every image is predicted once, by a model of the {count} that has not seen it; mIoU is that of all pixels together"
+        f"Every image is predicted once, by the one of {count} models not trained on it; mIoU is over all pixels together"
         + (f"; {decides}." if decides else "."),
-        "Intervals hold for the choice of images (95 %, paired, jackknife over images), not for other training images; they are "
-        "not widened for the number of backbones.",
-        "These numbers rank backbones on these images; they are no records, and compare with no table.",
+        "Intervals (95 %, jackknife over images, paired for differences) cover the choice of predicted images, not that of "
+        "training images; they are not corrected for comparing several backbones.",
+        "These numbers rank backbones on these images only; they are not records, and not comparable with those in any table.",
     ]
     if grouped.rule:
         notes.append(
-            f"{grouped.rule}: held out together, so {grouped.count} groups count as images in the intervals. The learning curve "
-            "adds images of the same groups; images of others may bring more."
+            f"{grouped.rule}: images of a group are held out together; intervals are over {grouped.count} groups. The learning "
+            "curve adds images of the same groups; images of new groups may bring more."
         )
     elif told := suggested_pattern(validation.items):
         notes.append(f"{told[0].upper()}{told[1:]}.")
     if grouped.doubt:
         notes.append(f"{grouped.doubt}.")
     if left_out:
-        what = f"{', '.join(left_out)}: shown by one image or group alone, as a backbone sees them, and left out of the mean"
+        what = f"{', '.join(left_out)}: visible in a single image or group after resizing, and left out of the mean"
         notes.append(f"{what}; label a second image of {'it' if len(left_out) == 1 else 'each'}.")
     return notes

@@ -13,7 +13,7 @@ from densebench.few_labels.comparison import Comparison
 from densebench.few_labels.learning_curve import Curve
 
 WIDE, NARROW = 860, 350
-"""Widths of a drawing in px: on a desk, and on a telephone, where names stand above or below."""
+"""Widths of a drawing in px: for wide screens, and for narrow ones, where names stand above or below."""
 LETTERS = 34  # of a name that are drawn; the tables have all of it
 LINE = 15  # px between two names at least
 LEFT, BOTTOM = 46, 280  # px of the axes
@@ -65,13 +65,13 @@ def behind(comparison: Comparison, width: int = WIDE) -> Markup:
         bar = f'<line class="bar" x1="{axis(low)}" x2="{axis(high)}" y1="{y}" y2="{y}"/>' if each.behind is not None else ""
         parts.append(f'<g class="{kind}">{bar}<circle class="dot" cx="{axis(value)}" cy="{y}" r="5"/></g>')
     parts.append(_text((axis.start + axis.end) / 2, height - 6, "points of mIoU behind the best", "middle", kind="faint"))
-    said = "; ".join(
+    description = "; ".join(
         f"{each.backbone} {each.behind.value:.1f} ({each.behind.low:.1f} to {each.behind.high:.1f})"
         for each in comparison.standings
         if each.behind is not None
     )
     best = comparison.standings[0].backbone
-    what = f"Points of mIoU behind {best}, the best, with 95 % intervals: {said or 'no other backbone'}"
+    what = f"Points of mIoU behind {best}, the best, with 95 % intervals: {description or 'no other backbone'}"
     return _drawing(parts, width, height, what)
 
 
@@ -88,8 +88,8 @@ def against_speed(comparison: Comparison, speeds: Mapping[str, float], width: in
         parts.append(f'<line class="line s{kind}" x1="{x}" x2="{x}" y1="{up(each.low)}" y2="{up(each.high)}"/>')
         parts.append(f'<circle class="f{kind}" cx="{x}" cy="{up(each.value)}" r="5"/>')
         labels.append((x, up(each.value), each.backbone))
-    said = "; ".join(f"{each.backbone} {speeds[each.backbone]:.3g} images a second, {each.value:.1f}" for each in rows)
-    return _named(parts, labels, width, f"mIoU against speed: {said}", 0.55 * width)
+    description = "; ".join(f"{each.backbone} {speeds[each.backbone]:.3g} images a second, {each.value:.1f}" for each in rows)
+    return _named(parts, labels, width, f"mIoU against speed: {description}", 0.55 * width)
 
 
 def learning_curves(curves: Mapping[str, Curve], order: Sequence[str], labelled: int, width: int = WIDE) -> Markup:
@@ -118,11 +118,11 @@ def learning_curves(curves: Mapping[str, Curve], order: Sequence[str], labelled:
         parts.append(f'<polyline class="line s{kind}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
         parts += [f'<circle class="f{kind}" cx="{x}" cy="{y}" r="4"/>' for x, y in places]
         labels.append((*last, name))
-    said = "; ".join(
+    description = "; ".join(
         f"{name} {', '.join(f'{value:.1f} with {size}' for size, value in zip(curve.sizes, curve.values, strict=True))}"
         for name, curve in shown
     )
-    return _named(parts, labels, width, f"mIoU by the number of training images: {said}", width)
+    return _named(parts, labels, width, f"mIoU by the number of training images: {description}", width)
 
 
 def _level(curve: Curve, labelled: int) -> float:
@@ -167,8 +167,8 @@ def _decades(axis: Axis) -> list[float]:
     return [value for power in powers for part in parts if axis.low <= (value := part * 10.0**power) <= axis.high]
 
 
-def _named(parts: list[str], labels: Sequence[tuple[float, float, str]], width: int, said: str, turn: float) -> Markup:
-    """Return a drawing whose points have their names beside them, or below it on a telephone.
+def _named(parts: list[str], labels: Sequence[tuple[float, float, str]], width: int, description: str, turn: float) -> Markup:
+    """Return a drawing whose points have their names beside them, or below it on a narrow screen.
 
     labels: x, y and name of each, in the order of their colours. turn: x from which on a name stands to the left of its point.
     """
@@ -178,7 +178,7 @@ def _named(parts: list[str], labels: Sequence[tuple[float, float, str]], width: 
             parts.append(f'<circle class="f{number % len(COLOURS)}" cx="{LEFT}" cy="{height + 14}" r="5"/>')
             parts.append(_text(LEFT + 12, height + 18, _short(name), "start", name))
             height += 22
-        return _drawing(parts, width, height + 12, said)
+        return _drawing(parts, width, height + 12, description)
     for is_right in (True, False):
         mine = sorted((y, x, name) for x, y, name in labels if (x < turn) == is_right)
         heights: list[float] = []
@@ -188,7 +188,7 @@ def _named(parts: list[str], labels: Sequence[tuple[float, float, str]], width: 
             heights[index] = min(heights[index], heights[index + 1] - LINE if index + 1 < len(heights) else BOTTOM - 4)
         for (_, x, name), y in zip(mine, heights, strict=True):
             parts.append(_text(x + 11 if is_right else x - 11, y, _short(name), "start" if is_right else "end", name))
-    return _drawing(parts, width, height, said)
+    return _drawing(parts, width, height, description)
 
 
 def _short(name: str, letters: int = LETTERS) -> str:
@@ -202,9 +202,9 @@ def _text(x: float, y: float, text: str, anchor: str, title: str = "", kind: str
     return f'<text{style} x="{round(x, 1)}" y="{round(y, 1)}" text-anchor="{anchor}">{whole}{escape(text)}</text>'
 
 
-def _drawing(parts: Sequence[str], width: int, height: float, said: str) -> Markup:
-    """Return a drawing; `said` is what a screen reader says of it."""
+def _drawing(parts: Sequence[str], width: int, height: float, description: str) -> Markup:
+    """Return a drawing; description: for screen readers."""
     return Markup(
-        f'<svg role="img" aria-label="{escape(said)}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
+        f'<svg role="img" aria-label="{escape(description)}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f"{''.join(parts)}</svg>"
     )

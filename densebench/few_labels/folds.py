@@ -28,16 +28,16 @@ def folds_of(presence: np.ndarray, groups: Groups, folds: int, seed: int = 0) ->
     np.logical_or.at(shown, groups.of_image, presence)
     sizes = np.bincount(groups.of_image, minlength=count)
     deals = [_dealt(shown, sizes, folds, np.random.default_rng([seed, number])) for number in range(TRIES)]
-    best = min(deals, key=lambda deal: (unseen(deal, shown), np.ptp(np.bincount(deal, sizes, folds))))
+    best = min(deals, key=lambda deal: (count_not_in_training(deal, shown), np.ptp(np.bincount(deal, sizes, folds))))
     return best[groups.of_image]
 
 
-def unseen(folds: np.ndarray, presence: np.ndarray) -> int:
+def count_not_in_training(folds: np.ndarray, presence: np.ndarray) -> int:
     """Return how often a fold's held-out images show a class that none of its training images shows."""
-    return int(untaught(folds, presence).sum())
+    return int(not_in_training(folds, presence).sum())
 
 
-def untaught(folds: np.ndarray, presence: np.ndarray) -> np.ndarray:
+def not_in_training(folds: np.ndarray, presence: np.ndarray) -> np.ndarray:
     """Return which classes a fold's held-out images show and none of its training images does, bool [folds, classes]."""
     held = [folds == fold for fold in np.unique(folds)]
     return np.stack([presence[each].any(axis=0) & ~presence[~each].any(axis=0) for each in held])

@@ -1,6 +1,6 @@
 """Which images belong together, so that a cross-validation never divides them.
 
-A model that has seen one frame of a video and predicts the next looks better than it is on new images. Without another word
+A model that has seen one frame of a video and predicts the next looks better than it is on new images. By default
 near-duplicates form a group, found by their pixels; for whole videos the user says how names or folders tell them apart.
 """
 
@@ -30,7 +30,7 @@ KINDS = ("auto", "none", "folder")
 class Groups:
     """Which group each image belongs to, numbered by first appearance.
 
-    rule: in words how they came about; "" for none. doubt: what makes scores too kind although nothing is grouped; "" for none.
+    rule: how images were grouped, in words; "" where none are. doubt: why scores may be too high since nothing is grouped, or "".
     """
 
     of_image: np.ndarray
@@ -71,7 +71,7 @@ def _matched(pattern: str, name: str) -> str:
     try:
         found = re.search(pattern, name)
     except re.error as error:
-        raise UserError(f"--groups {pattern}: no regular expression ({error}); give one, or {', '.join(KINDS)}") from error
+        raise UserError(f"--groups {pattern}: not a regular expression ({error}); give one, or {', '.join(KINDS)}") from error
     if found is None:
         raise UserError(f"--groups {pattern}: it matches nothing in the name {name}; give a pattern that all names match")
     return found.group(1 if found.re.groups else 0) or ""
@@ -112,8 +112,8 @@ def near_duplicates(rows: np.ndarray, alike: float = ALIKE) -> Groups:
     sizes = np.bincount(numbers)
     if sizes.max() > max(1, len(rows) / 2):
         doubt = (
-            f"{sizes.max()} of {len(rows)} images look almost the same; they are held out one by one, which is too kind if they "
-            "are frames of one video and new images will not be: --groups PATTERN keeps each video in one fold"
+            f"{sizes.max()} of {len(rows)} images look almost the same; they are held out one by one. If they are frames of "
+            "one video and new images will not be, the scores are too high: --groups PATTERN keeps each video in one fold"
         )
         notice(doubt)
         return Groups(np.arange(len(rows)), doubt=doubt)

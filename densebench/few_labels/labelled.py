@@ -12,8 +12,8 @@ from densebench.errors import UserError, unknown
 def labelled_images(dataset: Dataset, split: str | Sequence[str] | None = None, unseen: bool = False) -> tuple[Item, ...]:
     """Return labelled images, each once: those of the split or splits that are named, else those of all splits that are there.
 
-    unseen: where the data set states splits and none is named, take the one to train on alone, so that the others stay unseen. A
-    split by seed is none that is stated. Raises UserError for an unknown split, where none is there, and where two images of
+    unseen: where the data set states splits and none is named, take only the training split, so that the others stay unseen. A
+    split by seed does not count as stated. Raises UserError for an unknown split, where none is there, and where two images of
     different splits have one name.
     """
     if split is None and unseen and states_splits(dataset):

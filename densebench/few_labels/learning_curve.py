@@ -1,4 +1,4 @@
-"""What more labels would bring: a law through the scores with fewer training images, continued with a band.
+"""What more labels would bring: a power law fitted to the scores with fewer training images, extrapolated with a band.
 
 Learning curves are well described by a power law, value = limit - loss * images ** -power, in many fields (Hestness et al. 2017;
 Viering and Loog, The Shape of Learning Curves: a Review, 2022). Its power is sought between 0.05, which is nearly a logarithm,
@@ -46,7 +46,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Promise:
-    """What more labels would bring: with how many labelled images more, how much mIoU in % more, and its band."""
+    """What more labels would bring: `more` labelled images raise mIoU by `gain` points, with a 95 % band from low to high."""
 
     more: int
     gain: float
@@ -58,7 +58,7 @@ class Promise:
 class Curve:
     """A learning curve: numbers of training images, the mean IoU in % with each and its interval, and what more would bring.
 
-    law, promises: None and empty where that cannot be told; `why` says why not.
+    law, promises: None and empty where no forecast is possible; `why` says why.
     """
 
     sizes: tuple[int, ...]
@@ -109,7 +109,7 @@ def continued(
     intervals = tuple(percentiles(each, groups) for each in replicates)
     law = fitted(at, scores) if len(sizes) >= LEAST_SIZES else None
     if law is None or (why := _problem(at, scores, law, replicates, groups)):
-        why = why if law is not None else f"{sizes[-1]} training images give only {len(sizes)} sizes to compare"
+        why = why if law is not None else f"{sizes[-1]} training images allow only {len(sizes)} sizes, too few to fit a power law"
         return Curve(tuple(sizes), tuple(values), intervals, why=why)
     rows = np.stack(replicates, axis=1)[:BANDS]
     rows = rows + _misses(law.at(at) - scores, len(rows))
@@ -119,7 +119,11 @@ def continued(
         gain = float(law.at(images) - law.at(labelled))
         low, high = percentiles(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
         promises.append(Promise(images - labelled, gain, min(low, gain), max(high, gain)))
-    why = "" if promises else f"twice as many labels are over {FURTHEST} times the {sizes[-1]} images that were trained on"
+    why = (
+        ""
+        if promises
+        else f"twice as many labels would be over {FURTHEST} times the {sizes[-1]} training images, too far to extrapolate"
+    )
     return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises), why)
 
 
@@ -143,4 +147,4 @@ def _problem(sizes: np.ndarray, values: np.ndarray, law: Law, replicates: Sequen
             return f"the score falls from {fewer} to {more} training images"
     noise = float(np.median([np.nanstd(each - replicates[-1]) for each in replicates[:-1]]))
     missed = float(np.abs(law.at(sizes) - values).max())
-    return "the scores lie on no smooth curve" if missed > max(MISSED * noise, LEAST_MISS) else ""
+    return "no power law fits the scores" if missed > max(MISSED * noise, LEAST_MISS) else ""

@@ -37,7 +37,7 @@ def page(choice: Choice) -> str:
 
 
 def _both(draw: Callable[[int], Markup]) -> Markup:
-    """Return a drawing for a desk and one for a telephone, of which a page shows one."""
+    """Return a drawing for wide screens and one for narrow ones, of which a page shows one."""
     return Markup('<div class="wide">{}</div><div class="narrow">{}</div>').format(draw(drawings.WIDE), draw(drawings.NARROW))
 
 
@@ -45,8 +45,8 @@ def about(choice: Choice) -> str:
     """Return in one sentence what was cross-validated."""
     grouped = f" in {choice.groups} groups" if choice.groups != choice.images else ""
     return (
-        f"{choice.images} labelled images{grouped}, {choice.folds} folds, images of {choice.size} rounded down to each "
-        "backbone's stride; every image is predicted by a model that has not seen it."
+        f"{choice.images} labelled images{grouped}, {choice.folds}-fold cross-validation, image side {choice.size} rounded down "
+        "to a multiple of each backbone's stride; every image is predicted by a model that was not trained on it."
     )
 
 
@@ -54,8 +54,9 @@ def _drawn(comparison: Comparison, decides: bool) -> dict[str, Any]:
     """Return what the page shows of one protocol."""
     name = f"By {comparison.protocol} ({comparison.preset})"
     note = (
-        "How far each is behind the best, with the interval of the difference: orange where it is separably behind, grey where "
-        f"the interval holds 0. To predict the most frequent class everywhere reaches {comparison.chance:.1f}."
+        "Points of mIoU behind the best, with the 95 % interval of the paired difference. Orange: it excludes 0, so the "
+        "backbone is separably worse. Grey: it includes 0, so the two are not separable. Predicting the most frequent class "
+        f"everywhere reaches {comparison.chance:.1f} mIoU."
     )
     rows = []
     for each in comparison.standings:

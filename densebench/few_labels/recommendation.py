@@ -102,7 +102,7 @@ def _beside(best: Standing, near: Sequence[Standing], speed: Mapping[str, float]
             text += f", of which {fastest.backbone} is {factor} as fast"
     if near[0].to_separate is None:
         who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
-        return f"{text}; even {limit} more labelled images would not separate {who}, so let something else decide, such as speed"
+        return f"{text}; even {limit} more labelled images would not separate {who}, so decide by something else, such as speed"
     who = "them" if len(near) == 1 else f"{best.backbone} and {near[0].backbone}"
     count = near[0].to_separate
     images = "image" if count == 1 else "images"
@@ -127,9 +127,9 @@ def _of_other(deciding: Comparison, comparison: Comparison, taken: str) -> str:
     name, (first, *others) = comparison.protocol, comparison.standings
     if comparison.over_chance.low <= 0:
         agreed = deciding.over_chance.low <= 0
-        return f"{name} agrees" if agreed else f"by {name} none is separably better than to predict the most frequent class"
+        return f"{name} agrees" if agreed else f"by {name} none is separably better than predicting the most frequent class"
     if deciding.over_chance.low <= 0:
-        return f"by {name}, {first.backbone} is, with {first.value:.1f}"
+        return f"by {name}, {first.backbone} is separably better, with {first.value:.1f}"
     equal = _equal(deciding)
     if _equal(comparison):
         return f"{name} agrees" if equal else f"by {name} all are equal"

@@ -30,7 +30,7 @@ from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.extract import Features
 from densebench.features.memory import Memory
 from densebench.few_labels.labelled import labelled_images
-from densebench.few_labels.own_options import OF_PATCHES, WITHOUT_EFFECT
+from densebench.few_labels.labelling_options import RENAMED, WITHOUT_EFFECT
 from densebench.few_labels.pictures import Pictures
 from densebench.files.atomic import digest
 from densebench.numerics.arithmetic import float32
@@ -160,15 +160,15 @@ def opened_segmenter(
     """
     if backbone is None:
         raise UserError("no backbone is named; give one of `densebench ls backbones`")
-    dataset = load_dataset(labels, data_root, divided=False)
+    dataset = load_dataset(labels, data_root, needs_splits=False)
     if useless := sorted(WITHOUT_EFFECT & given.keys()):
         raise UserError(f"--{useless[0].replace('_', '-')} has no effect where pictures are labelled; leave it out")
-    given = {OF_PATCHES.get(name, name): value for name, value in given.items()}
+    given = {RENAMED.get(name, name): value for name, value in given.items()}
     plan = planned(backbone, method, dataset, data_root=data_root, **given)
     evaluator = plan.evaluator.resolve(dataset)
     if not isinstance(evaluator, Labeller):
         known = ", ".join(labellers())
-        raise UserError(f"{plan.protocol} with the preset {plan.preset} labels no new images; {known} do")
+        raise UserError(f"{plan.protocol} with the preset {plan.preset} cannot label new images; {known} can")
     if len(plan.backbones) != 1 or world_size() > 1:
         raise UserError("pictures are labelled by one backbone in one process; call segment once for each")
     use_decoder(evaluator.decoder)

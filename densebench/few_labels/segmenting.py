@@ -1,4 +1,4 @@
-"""New pictures labelled by what a few labelled ones show: `densebench segment`, and the same from Python."""
+"""New pictures labelled from a few labelled ones: `densebench segment`, and the same from Python."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def segment(
     images: pictures, see `open_pictures`: a folder (any depth), files, a data set. labels: what `load_dataset` takes: a folder of
     images and label maps, COCO, CVAT or LabelMe, or a name such as "camvid". backbone: what `load_backbone` takes. method: a
     protocol that learns from labelled images, by its name or as a configured object.
-    output: the folder, see `few_labels.writing`; label maps that are there already, made alike, stay, unless `rerun`.
+    output: the folder, see `few_labels.writing`; label maps that an equal call has written there stay, unless `rerun`.
     limit: at most so many pictures, evenly spaced. given: `split` (the split of the labels to learn from, or several; else all),
     `preset`, `name`, `weights`, `layer`, `pos_embed`, `role`, `seed`, `mean`, `std` and `features` as in `evaluate`, and the
     protocol's own options; its option `labels` is `patch_labels` here.
@@ -182,7 +182,9 @@ def _digests(pictures: Pictures) -> tuple[dict[str, str], dict[str, str]]:
 def _say_known(segmenter: Segmenter, digests: dict[str, str]) -> None:
     known = set(segmenter.dataset.image_digests(segmenter.train))
     if count := sum(value in known for value in digests.values()):
-        notice(f"{count} of the {len(digests)} pictures are among the labelled ones; what they get says little of new ones")
+        notice(
+            f"{count} of the {len(digests)} pictures are among the labelled ones; their label maps say little about new pictures"
+        )
 
 
 def _several(images: Images) -> Sequence[object]:

@@ -62,10 +62,10 @@ class Output:
         return self.folder / "overlays" / f"{item.name}.jpg"
 
     def open(self, facts: Mapping[str, Any], rerun: bool) -> dict[str, Any]:
-        """Start the folder, or go on with one that was made alike; with `rerun` all that an earlier call wrote is removed.
+        """Start the folder, or resume one of an equal call; with `rerun` all that an earlier call wrote is removed.
 
-        Return what segment.json says was learned by the call that is gone on with; {} where there is none. Raises UserError for
-        a folder that holds anything else, or label maps that something else has made.
+        Return what the earlier call learned, by segment.json; {} where there is none. Raises UserError for a folder that holds
+        anything else, or label maps by another backbone, other settings or other labels.
         """
         earlier: dict[str, Any] = {}
         if self.folder.exists():
@@ -97,7 +97,7 @@ class Output:
                 path.name for path in self.folder.iterdir() if path.name not in MADE and not path.name.startswith(".")
             )
         except OSError as error:
-            raise UserError(f"--output {self.folder} is no folder that can be read ({error.strerror}); give another") from error
+            raise UserError(f"--output {self.folder} cannot be read as a folder ({error.strerror}); give another") from error
         held = [name for name in MADE if (self.folder / name).exists()]
         if others or (held and not self._earlier()):
             raise UserError(f"{self.folder} holds {(others or held)[0]}, which segment did not write; give another --output")

@@ -53,7 +53,7 @@ def _index(images: Images, name: str, by_name: dict[str, list[int]]) -> int:
         raise unknown("picture", name, by_name, f"give a path below {images.name}, such as {images.title(0)}")
     if len(found) > 1:
         which = " or ".join(images.title(index) for index in found[:3])
-        raise UserError(f"--images {name}: {len(found)} pictures are called so; give {which}")
+        raise UserError(f"--images {name}: {len(found)} pictures have that name; give {which}")
     return found[0]
 
 
@@ -77,7 +77,9 @@ def different(images: Images, count: int, seed: int) -> tuple[list[int], list[st
         raise UserError(f"none of {len(candidates)} pictures can be decoded; the first: {problems[0]}")
     notes = _left_out(problems)
     if len(images) > CANDIDATES:
-        notes.append(f"the pictures were chosen among {len(candidates):,} of {len(images):,}, drawn at random (seed {seed})")
+        notes.append(
+            f"the pictures were chosen from {len(candidates):,} of {len(images):,} that were drawn at random (seed {seed})"
+        )
     if count >= len(shown):
         return list(shown), notes
     rows = differing(np.stack(list(shown.values())), count, seed)
@@ -146,7 +148,7 @@ def pictures(images: Images, indices: Sequence[int], explicit: bool) -> tuple[li
     notes = _left_out(problems)
     if turned:
         verb = "picture was" if turned == 1 else "pictures were"
-        notes.append(f"{turned} {verb} turned upright by the EXIF of the file (evaluations take files as they are stored)")
+        notes.append(f"{turned} {verb} turned upright by EXIF orientation (evaluations take files as they are stored)")
     return taken, found, notes
 
 

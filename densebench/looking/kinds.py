@@ -1,4 +1,4 @@
-"""The kinds of pictures that a look shows: what each is called, what to look for, and who shows features so."""
+"""The kinds of maps that a look shows: what each is called, what to look for, and which paper shows features this way."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ KINDS = (
         "colours",
         "PCA colours",
         "PCA colours",
-        "The three directions in which a backbone's patches differ most are drawn as red, green and blue, the same directions in "
-        "all its pictures. Look for things: where a backbone tells them apart, each thing has one colour with clear borders, and "
-        "the same sort of thing has the same colour in other pictures. Noise, or the same blur everywhere, means that it does "
-        "not. Colours of two backbones are not comparable, only their shapes.",
+        "The first three principal components of a backbone's patch features as red, green and blue: one PCA for all of its "
+        "pictures. Look for objects: where the features tell them apart, each object has one colour with clear borders, and "
+        "objects of one kind share it across pictures. Noise, or the same blur everywhere, means that they do not. Between "
+        "backbones compare shapes, never colours.",
         "as in DINOv2 (Oquab et al., 2024, figure 1)",
     ),
     Kind(
         "similarity",
         "Similarity to a patch",
         "Similarity",
-        "The cosine of one query patch, in the white square, with every patch. Look for things: where a backbone knows what the "
-        "patch belongs to, the whole thing is bright and the rest is dark.",
+        "The cosine similarity of one query patch, in the white square, to every patch. Look for objects: where the features "
+        "know what the patch belongs to, the whole object is bright and the rest is dark.",
         "as in DINOv3 (Siméoni et al., 2025)",
     ),
     Kind(
         "neighbours",
         "Nearest patches",
         "Nearest patches",
-        "For each query patch, the patch of greatest cosine of each other picture, the nearest first. Look for the same part "
-        "of the same sort of thing, not just for the same colour or brightness.",
+        "For each query patch, the patches of other pictures with the highest cosine similarity, at most one from a picture, the "
+        "nearest first. Look for the same part of the same kind of object, not just for the same colour or brightness.",
         "as in NeCo (Pariza et al., 2025, figure 4)",
     ),
     Kind(
         "clusters",
         "K-means clusters",
         "Clusters",
-        "All patches of all pictures of a backbone in a few groups: the same colour is the same group in every picture of that "
-        "backbone. Look for groups that follow things, and that return in other pictures. Another backbone's groups have the "
-        "colours of the first one's groups that they overlap most.",
-        "by K-means over patches of length one, as unsupervised segmentation reads features",
+        "K-means over the patches of all pictures: one colour is one cluster in every picture of that backbone. Look for "
+        "clusters that follow objects, and that return in other pictures. Clusters are matched one to one with those of the "
+        "first backbone by overlap, and matched clusters have the same colour.",
+        "by K-means over L2-normalised features, as in unsupervised segmentation",
     ),
     Kind(
         "attention",
         "Attention of the class token",
         "Attention",
-        "Where each head of the last block looks for its summary of the whole picture, each from zero (dark) to its own greatest "
-        "value (bright). Look for heads that stay on one thing.",
+        "Where the class token attends in the last block: one map for each head, from zero (dark) to the highest value of the "
+        "head (bright). Look for heads that stay on one object.",
         "as in DINO (Caron et al., 2021, figure 1)",
     ),
     Kind(
         "norms",
-        "Lengths and outlier tokens",
-        "Lengths",
-        "The length of each patch's token, dark for short and bright for long, before the last norm where a ViT has one. White "
-        "squares mark outlier tokens: a few patches, often of plain background, that are far longer than the others. Such "
-        "tokens say little of what is there.",
+        "Token norms and outliers",
+        "Norms",
+        "The L2 norm of each patch's token, low is dark and high is bright; in a ViT, before its final norm layer. White squares "
+        "mark outlier tokens: a few patches, often of plain background, whose norm is far higher than that of the others. Such "
+        "tokens say little about what is there.",
         "as in Vision Transformers Need Registers (Darcet et al., 2024)",
     ),
     Kind(
         "tracks",
         "Tracks through a video",
         "Tracks",
-        "Regions of the first frame, carried through the video by the features alone. Look for regions that stay on their "
-        "things.",
+        "Regions of the first frame, propagated through the video by feature similarity alone. Look for regions that stay on "
+        "their objects.",
         "as in DINO's test on DAVIS (Caron et al., 2021)",
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from densebench.evaluation.plan import Model
 from densebench.evaluation.undisturbed import undisturbed
 from densebench.looking import measures, queries, tracks
-from densebench.looking.asking import checked, requested, several
+from densebench.looking.arguments import checked, requested, several
 from densebench.looking.choice import different, named, pictures
 from densebench.looking.looked import Look
 from densebench.looking.opening import Source, opened
@@ -42,7 +42,7 @@ def look(
     device: str = "auto",
     command: str = "",
 ) -> Look:
-    """Return what backbones make of pictures, side by side, without any label: maps, nearest patches, costs, figures.
+    """Return what backbones make of pictures, side by side, without any label: maps, nearest patches, costs, measures.
 
         seen = densebench.look("photos", ["timm:vit_small_patch14_dinov2", model])
         seen.save("look")           # look/index.html and PNGs
@@ -53,9 +53,9 @@ def look(
     backbones are read, see `load_backbone`.
     images: names of the pictures to look at; without it `count` pictures that differ. seed: of the choice, of K-means and of
     random: backbones. image_size: a backbone gets a picture with about image_size^2 pixels, its aspect kept, each side a multiple
-    of the stride. clusters: of K-means. foreground: whether the colours are those of the foreground alone. video: whether the
+    of the stride. clusters: of K-means. foreground: fit the PCA colours to the foreground alone. video: whether the
     pictures of each folder are frames of a video; None: decided by their names and pixels.
-    device: auto, cpu or cuda. command: what the page names as the command that made it.
+    device: auto, cpu or cuda. command: the command that the page shows as its own.
 
     A backbone that fails is reported on stderr, and its part has a `problem`; the rest goes on. Random states and switches of
     torch stay as the caller has them. Raises UserError for a wrong argument and where there is no picture; where all backbones

@@ -1,4 +1,4 @@
-"""What was seen: the pictures that were chosen, and what every backbone makes of them. The page and the PNG files show it."""
+"""The content of a look: the chosen pictures and what every backbone makes of them. The page and the PNG files show it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the user's: its name, its pixels upright as they are shown (RGB), and where it is from."""
+    """One picture of the user's: its name, and its pixels, RGB, upright."""
 
     name: str
     image: Image.Image
@@ -19,9 +19,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Figure:
-    """One label-free figure of a backbone: what it is, in one sentence with its source, and its value as a text.
+    """One label-free measure of a backbone: what it is, in a sentence, its source, and its value, also as a text.
 
-    value is None, and `text` says why in a few words, where a backbone has no such figure.
+    value is None, and `text` says why in a few words, where a backbone has no such value.
     """
 
     name: str
@@ -47,9 +47,9 @@ class View:
 
     grid: features, float32 [gh gw d]. colours: the first three principal components as RGB, uint8 [gh gw 3]. foreground: bool
     [gh gw], True where the backbone's first component counts a patch as foreground. clusters: numbers of K-means clusters, int
-    [gh gw], the same number for the same cluster in all pictures of a backbone. norms: lengths of the tokens (see `Passed`),
+    [gh gw], the same number for the same cluster in all pictures of a backbone. norms: L2 norms of tokens, see `Extracted`,
     float [gh gw]. outliers: bool [gh gw], the artefact tokens. attention: the class token's, by head, float [heads gh gw]; None
-    without one.
+    where there is no class token.
     neighbours: for each query of the look, the nearest patches of other pictures, the nearest first.
     """
 
@@ -82,7 +82,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Tracks:
-    """Regions of a video's first frame, carried through it by each backbone, as a contact sheet.
+    """Regions of a video's first frame, propagated through it by each backbone, as a contact sheet.
 
     frames: numbers of the frames that are shown; sheets: by the name of the backbone, one picture for each of these frames.
     """

@@ -81,9 +81,9 @@ def heads_across(view: View) -> tuple[int, int]:
 
 
 def norm_scale(seen: Seen) -> Scale:
-    """Return the least and the greatest length of a backbone's features that are no outliers, over all pictures.
+    """Return the lowest and the highest norm of a backbone's tokens, outliers aside, over all pictures.
 
-    They are at least 5 % apart, so that lengths that a last normalisation makes equal look equal.
+    They are at least 5 % apart, so that norms that a final norm layer makes equal look equal.
     """
     usual = np.concatenate([view.norms[~view.outliers].ravel() for view in seen.views])
     if not usual.size:

@@ -1,4 +1,4 @@
-"""Label-free figures of a backbone, and what it costs, as they stand in the table above the pictures."""
+"""Label-free measures of a backbone, and what it costs, as they stand in the table above the pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.features.cost import MIB, Counted
 from densebench.features.views import named_generator
 from densebench.looking.looked import Figure
-from densebench.looking.passes import Passed, features, normalised, view
+from densebench.looking.passes import Extracted, features, normalised, view
 from densebench.numerics.lidar import lidar
 from densebench.numerics.outliers import outlier_tokens
 from densebench.numerics.position_readout import position_readout
@@ -35,24 +35,25 @@ RIDGE = 0.1
 STRENGTH = 0.4
 """Brightness, contrast and saturation of a view are between 1 - STRENGTH and 1 + STRENGTH of the picture's (SimCLR's)."""
 
-RANK = "How many directions the features use: the effective rank of patches. Higher means more varied features, not better ones."
+RANK = "How many directions the patch features use: their effective rank. Higher means more varied features, not better ones."
 DISCRIMINANT = (
-    "How many directions tell patches apart more than they change when the picture is mirrored or its colours shift: LiDAR, with "
-    "patches as its classes. Noise counts little."
+    "How many directions differ more between patches than between augmented views (mirrored, colours jittered) of one patch: "
+    "LiDAR, with patches as its classes. Noise counts little."
 )
 POSITION = (
-    "How much of where a patch lies (row and column) a linear map reads from its features, on pictures that it was not fitted "
-    "on: R², 1 is all, 0 or less is nothing. High means that features say where rather than what."
+    "How well a linear map predicts the row and column of a patch from its features, on pictures that it was not fitted on: R², "
+    "1 is exact, 0 or less is no better than a constant. High means that features encode where a patch is, not only what it is."
 )
 OUTLIERS = (
-    "The share of patches whose tokens are far longer than the others: artefacts where a ViT keeps facts about the whole picture."
-    ' Lengths are of tokens before the last norm; those "of features" may have passed it, and then it hides such tokens.'
+    "The share of patches whose token norm is far higher than that of the others: artefacts in which a ViT keeps information "
+    'about the whole picture. Norms are taken before the final norm layer; where the value says "of features", only the output '
+    "of the backbone is known, and a final norm layer may hide such tokens."
 )
 SOURCES = {
     "RankMe": "Garrido et al., RankMe, ICML 2023, who take images, not patches; Roy and Vetterli, EUSIPCO 2007",
     "LiDAR": "after Thilak et al., LiDAR, ICLR 2024, whose classes are images",
     "position": "after Amir et al., Deep ViT Features as Dense Visual Descriptors, ECCVW 2022, who show it in pictures",
-    "outliers": "after Darcet et al., Vision Transformers Need Registers, ICLR 2024, with a limit that follows the lengths",
+    "outliers": "after Darcet et al., Vision Transformers Need Registers, ICLR 2024, with a cutoff that adapts to the norms",
 }
 
 
@@ -79,8 +80,8 @@ def about_costs(device: torch.device) -> str:
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     return (
-        f"Images/s: measured here, on {where}, in float32, one at a time. GFLOP and memory: counted in a pass of one picture; a "
-        "multiplication and an addition are two operations, memory is the weights and what tensors take at most."
+        f"Images/s: measured on {where}, in float32, one picture at a time. GFLOP and memory: counted in a forward pass of one "
+        "picture; a multiplication and an addition are two operations, memory is the weights and the peak of all tensors."
     )
 
 
@@ -93,11 +94,11 @@ def _processor() -> str:
 
 
 def figures(
-    backbone: Backbone, images: Sequence[Image.Image], seen: Passed, side: int, device: torch.device, seed: int
+    backbone: Backbone, images: Sequence[Image.Image], seen: Extracted, side: int, device: torch.device, seed: int
 ) -> tuple[Figure, ...]:
-    """Return the label-free figures of a backbone.
+    """Return the label-free measures of a backbone.
 
-    side: the pictures were seen with about side^2 pixels. LiDAR and the position are read from squares of half that side, rounded
+    side: the pictures had about side^2 pixels. LiDAR and the position are read from squares of half that side, rounded
     to the stride: two patches at least.
     """
     half = side // 2
@@ -126,7 +127,7 @@ def _rank(grids: Sequence[Float[Tensor, "gh gw d"]], side: int, seed: int) -> Fi
     return Figure("effective rank (RankMe)", rank, f"{rank:.0f} of {min(tokens.shape)}", RANK, SOURCES["RankMe"])
 
 
-def _outliers(seen: Passed) -> Figure:
+def _outliers(seen: Extracted) -> Figure:
     share = float(outlier_tokens(torch.cat([norms.flatten() for norms in seen.norms])).double().mean())
     text = f"{100 * share:.1f} %" if seen.before_norm else f"{100 * share:.1f} % of features"
     return Figure("outlier tokens", share, text, OUTLIERS, SOURCES["outliers"])

@@ -68,14 +68,14 @@ def opened(source: Source, root: str | Path | None = None, video: bool | None = 
     else:
         images = InMemory(_pictures(source))
     if not len(images):
-        raise UserError("there is no picture to look at; give one at least")
+        raise UserError("there is no picture to look at; give at least one")
     return Opened(images, videos_among(images, video))
 
 
 def _pictures(given: Any) -> tuple[Image.Image, ...]:
     pictures = tuple(given) if isinstance(given, list | tuple) else ()
     if not pictures or not all(isinstance(each, Image.Image) for each in pictures):
-        raise UserError("look takes a folder, a picture, a data set, or a list of pictures (PIL.Image), one at least")
+        raise UserError("look takes a folder, a picture, a data set, or a list of pictures (PIL.Image), at least one")
     return pictures
 
 

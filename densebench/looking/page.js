@@ -142,11 +142,11 @@
   own.addEventListener("change", () => {
     stretched = own.checked;
     section.querySelector(".scales .ends").replaceChildren(
-      ...(stretched ? ["lowest of a backbone", "highest of it"] : ["0 or less", "0.5", "1"]).map((word) => make("span", {textContent: word})));
+      ...(stretched ? ["lowest of the backbone", "highest of the backbone"] : ["0 or less", "0.5", "1"]).map((word) => make("span", {textContent: word})));
     ask();
   });
-  probe.append(crop, text, make("label", {className: "small"}, own, " each backbone's own range of colours"));
-  probe.before(make("p", {className: "about", textContent: "Click any picture or map to choose another query patch, or go to a picture with Tab and move the patch with the arrow keys. A ring marks the patch of each picture that is most like it."}));
+  probe.append(crop, text, make("label", {className: "small"}, own, " stretch the colours to each backbone's own range"));
+  probe.before(make("p", {className: "about", textContent: "Click any picture or map to choose another query patch, or go to a picture with Tab and move the patch with the arrow keys. A ring marks the most similar patch of each picture."}));
   probe.hidden = false;
   section.classList.add("live");
 

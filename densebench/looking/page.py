@@ -25,20 +25,20 @@ GLANCE = 3  # pictures whose colours stand in the table
 FEWEST, MOST = 32, 96  # of a patch
 
 FACTS = {
-    "width": "Numbers in the feature of one patch.",
-    "stride": "Distance of neighbouring patches in the picture that the backbone is given.",
-    "parameters": "Numbers that training sets.",
-    "GFLOP": "Thousand million floating-point operations for one picture.",
-    "images/s": "Pictures a second on the machine that made this page, one at a time.",
-    "memory": "Most memory that one picture takes, the weights included.",
+    "width": "Channels of a patch's feature.",
+    "stride": "Pixels from one patch to the next, in the resized picture.",
+    "parameters": "Weights of the model, in millions (M).",
+    "GFLOP": "Billions of floating-point operations for one picture.",
+    "images/s": "Pictures per second on the machine that made this page, one at a time.",
+    "memory": "Peak memory of a forward pass of one picture, weights included.",
 }
 
 
 def page(look: Look) -> str:
     """Return a look as one self-contained HTML page, complete without script.
 
-    With script a reader picks a query patch in any picture: the page holds the features of every patch as small rounded numbers,
-    and says how far their cosines lie from the exact ones.
+    With script a reader picks a query patch in any picture: the page holds the features of every patch, projected and quantised,
+    and states the error of their cosines.
     """
     look = _texts(look)
     shown = [seen for seen in look.backbones if seen.views]
@@ -119,7 +119,7 @@ def _tracks(look: Look) -> list[dict[str, Any]]:
     for video in look.tracks:
         rows = []
         for name, frames in video.sheets.items():
-            cells = [(number, f"Frame {number} of {video.video}, regions carried by {name}", source(frame, widest=TRACK))
+            cells = [(number, f"Frame {number} of {video.video}, regions propagated by {name}", source(frame, widest=TRACK))
                      for number, frame in zip(video.frames, frames, strict=True)]  # fmt: skip
             rows.append({"name": name, "cells": cells})
         videos.append({"video": video.video, "rows": rows})

@@ -1,4 +1,4 @@
-"""Pictures through a backbone: their features, what its last block keeps to itself, and what a pass costs."""
+"""Pictures through a backbone: features, token norms and class-token attention, and the time of each pass."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def view(image: Image.Image, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
 
 
 @dataclass
-class Passed:
+class Extracted:
     """What a backbone made of pictures, on the CPU: features, norms of its tokens, attention of the class token.
 
-    norms: of the tokens after the last block of a ViT that is used, before the last norm, which would make them nearly equal and
-    hide the artefacts (`before_norm`); else of the features. seconds: of each pass of the backbone alone, the device awaited.
+    norms: L2 norms; `before_norm`: of the tokens of a ViT after the last block that is used, before the final norm layer, which
+    would make them nearly equal and hide the artefacts; else of the features. seconds: of each pass of the backbone alone.
     """
 
     grids: list[Float[Tensor, "gh gw d"]] = field(default_factory=list)
@@ -66,10 +66,10 @@ class Passed:
         return len(counted) / max(sum(counted), 1e-9)
 
 
-def passed(backbone: Backbone, images: Sequence[Image.Image], side: int, device: torch.device) -> Passed:
-    """Return what a backbone makes of pictures, one at a time. Raises UserError where features are not finite numbers."""
+def extracted(backbone: Backbone, images: Sequence[Image.Image], side: int, device: torch.device) -> Extracted:
+    """Return what a backbone makes of pictures, one pass for each. Raises UserError where features are not finite numbers."""
     backbone.to(device)
-    result = Passed()
+    result = Extracted()
     with progress("look", len(images)) as bar, _timed(backbone, device, result.seconds):
         for image in images:
             inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)

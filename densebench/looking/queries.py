@@ -23,10 +23,10 @@ NEAR, MIDDLE = 4, 0.3
 QUERIES = 3
 NEAREST = 5
 RULE = (
-    "Query patches: the centre of the picture, then the places whose colour is farthest from the colours along its border, where "
-    "mostly background lies (Wei et al., Geodesic Saliency Using Background Priors, ECCV 2012), the middle first, at least "
-    f"{APART:g} of the sides apart; the same places for every backbone. Nearest patches: of each other "
-    f"picture the patch of greatest cosine similarity, the {NEAREST} best of these."
+    "Query patches: the centre of the picture, then the places whose colour differs most from the colours along its border, "
+    "which is mostly background (Wei et al., Geodesic Saliency Using Background Priors, ECCV 2012); places near the middle are "
+    f"preferred, and all are at least {APART:g} of a side apart; the same places for every backbone. Nearest patches: the patch "
+    f"of highest cosine similarity in each other picture, and of these the best {NEAREST}."
 )
 
 Place = tuple[float, float]

@@ -1,4 +1,4 @@
-"""What the sections of the page show: for each kind a row a picture, in it a line a query or one alone, and a cell a backbone."""
+"""What the sections of the page show: for each kind of map a row per picture, a line per query (or one), a cell per backbone."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _norms(look: Look, shown: Sequence[Seen]) -> list[Row]:
         scale, count = scales[id(seen)], int(view.outliers.sum())
         outliers = f"{count:,} of {view.outliers.size:,} outliers" if count else "no outliers"
         note = f"{scale.low:.3g} to {scale.high:.3g}; {outliers}"
-        alt = f"Lengths of the tokens of {name} by {seen.name}, {note}"
+        alt = f"Token norms of {name} by {seen.name}, {note}"
         image = source(maps.shaded(view.norms, scale), exact=True)
         return Cell(seen.name, image, alt, note, marks=_squares(*np.nonzero(view.outliers)), grid=view.norms.shape)
 
@@ -163,7 +163,7 @@ def _crops(look: Look, seen: Seen, picture: int, number: int) -> tuple[Crop, ...
         other = look.pictures[near.picture]
         box = maps.patch_box(near.row, near.column, seen.views[near.picture].grid.shape[:2])
         place = f"row {near.row + 1}, column {near.column + 1} of {other.name}"
-        alt = f"Near by {seen.name}: {place}, cosine {near.cosine:.2f}"
+        alt = f"Nearest patch by {seen.name}: {place}, cosine {near.cosine:.2f}"
         crops.append(_crop(box, other.image.size, near.picture, alt, f"{near.cosine:.2f}"))
     return tuple(crops)
 

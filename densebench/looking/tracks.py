@@ -1,4 +1,4 @@
-"""Tracks: regions of a video's first frame, found without labels, and carried through the video by the features alone."""
+"""Tracks: regions of a video's first frame, found without labels, and propagated through the video by the features alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from densebench.backbones.backbone import Backbone
-from densebench.looking.asking import Settings
+from densebench.looking.arguments import Settings
 from densebench.looking.choice import pictures
 from densebench.looking.opening import Opened
 from densebench.looking.passes import features, normalised, shape, view
@@ -32,9 +32,9 @@ WIDEST = 480
 """Pixels of the width of a frame on a sheet, at most."""
 AT_ONCE = 2**21
 RULE = (
-    f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, by each backbone for itself, "
-    "and carried on by label propagation (Jabri et al., NeurIPS 2020) with the first frame and the last "
-    f"{LAST} as context. The largest region of the first backbone, and what agrees with it most, is left unpainted."
+    f"Tracks: the patches of the first frame are clustered by K-means into {REGIONS} regions, separately for each backbone, "
+    "and propagated from frame to frame (label propagation, Jabri et al., NeurIPS 2020) with the first frame and the last "
+    f"{LAST} as context. The largest region of the first backbone, and the matching one of every other, is left unpainted."
 )
 
 

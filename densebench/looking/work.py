@@ -17,13 +17,13 @@ from densebench.errors import Stopped, UserError, out_of_memory
 from densebench.evaluation.plan import Requested
 from densebench.features.cost import counted
 from densebench.looking import measures
-from densebench.looking.asking import Settings
+from densebench.looking.arguments import Settings
 from densebench.looking.looked import Picture, Seen, Tracks
-from densebench.looking.passes import normalised, passed, shape, view
+from densebench.looking.passes import extracted, normalised, shape, view
 from densebench.looking.queries import Place
 from densebench.looking.regions import Maps, clustered, renumbered
 from densebench.looking.tracks import Video, followed
-from densebench.looking.viewed import views
+from densebench.looking.views import views
 from densebench.user_code import guarded
 
 
@@ -47,7 +47,7 @@ class Work:
         seen = [self.one(each) for each in requested]
         if len(self.failures) == len(requested):
             raise self.failures[0]
-        names = told_apart([each.name for each in seen])
+        names = unique_names([each.name for each in seen])
         return tuple(replace(each, name=name) for each, name in zip(seen, names, strict=True))
 
     def one(self, requested: Requested) -> Seen:
@@ -59,7 +59,7 @@ class Work:
         except Stopped:
             raise
         except (Exception, SystemExit) as error:
-            seen = Seen(requested.label, requested.label, problem=_told(error))
+            seen = Seen(requested.label, requested.label, problem=_reason(error))
             self.failures.append(error)
             found = {}
             warn(f"look: {requested.label}: {seen.problem}")
@@ -73,7 +73,7 @@ class Work:
             gc.collect()  # two large backbones at a time may be too many
         backbone = requested.load()
         self.before = weakref.ref(backbone)
-        through = passed(backbone, images, settings.image_size, settings.device)
+        through = extracted(backbone, images, settings.image_size, settings.device)
         first = view(images[0], shape(*images[0].size, backbone.stride, settings.image_size))
         one_pass = counted(backbone, normalised(backbone, first, settings.device))
         costs = measures.facts(backbone, through.per_second, one_pass)
@@ -100,7 +100,7 @@ class Work:
         )
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
+def unique_names(names: Sequence[str]) -> list[str]:
     """Return names, each once: the second of the same name gets " (2)"."""
     count: Counter[str] = Counter()
     result: list[str] = []
@@ -114,12 +114,12 @@ def told_apart(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Return in one line why a backbone failed. What is no mistake of the user's is printed with its traceback."""
     if isinstance(error, UserError):
         text = str(error)
     elif out_of_memory(error):
-        text = "the memory does not suffice; give a smaller --image-size"
+        text = "out of memory; give a smaller --image-size"
     else:
         traceback.print_exception(error)
         text = f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""The glossary: the words of tables and pages, each explained once, in `glossary.toml`."""
+"""The glossary: the words of tables and pages, each defined once, in `glossary.toml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Opens the page anew as long as what it shows goes on, and puts the reader back to where they were.
+// Reloads the page as long as the work that it shows goes on, and puts the reader back to where they were.
 (() => {
   const KEY = `densebench ${location.pathname}`, STALE = Math.max(600, 20 * REFRESH);
   const pause = document.querySelector("button.pause"), root = document.documentElement;
@@ -53,7 +53,7 @@
 
   const show = () => {
     pause.hidden = false;
-    pause.textContent = paused ? "Go on" : "Pause";
+    pause.textContent = paused ? "Resume" : "Pause";
     pause.setAttribute("aria-pressed", String(paused));
   };
   pause.addEventListener("click", () => { paused = !paused; show(); save(); });
@@ -66,7 +66,7 @@
   setInterval(() => {
     const waited = (Date.now() - began) / 1000, is_stale = age() > STALE;
     document.querySelector(".stale").textContent =
-      is_stale ? `, ${Math.round(age() / 60)} min ago (it may have ended without a word)` : "";
+      is_stale ? `, ${Math.round(age() / 60)} min ago (the process may have been killed)` : "";
     const busy = paused || pressed || document.hidden || String(getSelection());
     if (!busy && waited >= (is_stale ? 60 : REFRESH)) { save(); location.reload(); }
   }, 500);

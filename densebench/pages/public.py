@@ -1,4 +1,4 @@
-"""A command as a page may show it to everybody."""
+"""A command as a public page may show it."""
 
 from __future__ import annotations
 

@@ -19,30 +19,30 @@ Legend = Sequence[tuple[str, str]]
 
 
 MOST = 1000  # classes of a legend
-LONGEST = 200  # letters of a name, and of what is seen
-SEEN, LEGEND = "Description", "Legend"  # the texts of a PNG
+LONGEST = 200  # letters of a name, and of a description
+DESCRIPTION, LEGEND = "Description", "Legend"  # the keys of the texts in a PNG
 
 
-def save(picture: Image.Image, path: Path, *, seen: str = "", legend: Legend = ()) -> None:
-    """Write a PNG atomically. seen: what it shows, in words. legend: what its colours mean; both are texts inside of the PNG."""
+def save(picture: Image.Image, path: Path, *, description: str = "", legend: Legend = ()) -> None:
+    """Write a PNG atomically. description: what it shows. legend: what its colours mean. Both are texts inside the PNG."""
     texts = PngInfo()
-    if seen:
-        texts.add_itxt(SEEN, seen)
+    if description:
+        texts.add_itxt(DESCRIPTION, description)
     if legend:
         texts.add_itxt(LEGEND, json.dumps(legend), zip=True)
     with replacing(path) as part:
         picture.save(part, format="PNG", pnginfo=texts)
 
 
-def said_of(picture: Image.Image) -> tuple[str, list[tuple[str, str]]]:
-    """Return what an opened PNG shows, in words, and its legend; "" and [] for what it does not say as `save` writes it."""
+def description_and_legend(picture: Image.Image) -> tuple[str, list[tuple[str, str]]]:
+    """Return the description and the legend that `save` wrote into a PNG; "" and [] where they are missing or damaged."""
     texts = getattr(picture, "text", {})
     try:
         legend = json.loads(texts.get(LEGEND, "[]"))
     except (ValueError, RecursionError):
         legend = []
     legend = legend if isinstance(legend, list) and len(legend) <= MOST and all(map(_names_colour, legend)) else []
-    return one_line(str(texts.get(SEEN, ""))[:LONGEST]), [(one_line(name), colour) for name, colour in legend]
+    return one_line(str(texts.get(DESCRIPTION, ""))[:LONGEST]), [(one_line(name), colour) for name, colour in legend]
 
 
 def _names_colour(pair: Any) -> bool:

@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Spot:
-    """A point with its interval (NaN for none); front: whether no other one is better in both."""
+    """A point with its interval (NaN for none); front: whether it is on the Pareto front."""
 
     name: str
     x: float
@@ -73,8 +73,10 @@ class _Scale:
         return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def curves(lines: Sequence[Line], along: str, up: str, seen: str, ticks: Sequence[tuple[float, str]], *, factors: bool) -> Markup:
-    """Return curves with their names at their ends. ticks: where the horizontal axis has names. seen: what a listener is told."""
+def curves(
+    lines: Sequence[Line], along: str, up: str, description: str, ticks: Sequence[tuple[float, str]], *, factors: bool
+) -> Markup:
+    """Return curves with their names at their ends. ticks: names on the horizontal axis. description: for screen readers."""
     margin = 22 + LETTER * max(len(_short(line.name)) for line in lines)
     right = WIDTH - margin
     x = _Scale([value for line in lines for value in line.x], LEFT, right, factors=factors)
@@ -92,10 +94,10 @@ def curves(lines: Sequence[Line], along: str, up: str, seen: str, ticks: Sequenc
         lead = f"M{end[0] + 5:.1f} {end[1]:.1f}L{right + 8:.1f} {height:.1f}"
         parts.append(f'<path d="{lead}" stroke="{colour}" stroke-width="1" fill="none"/>')
         parts.append(_text(right + 12, height + 4, line.name, full=True))
-    return _svg(parts, seen)
+    return _svg(parts, description)
 
 
-def scatter(spots: Sequence[Spot], along: str, up: str, seen: str, *, factors: bool) -> tuple[Markup, int]:
+def scatter(spots: Sequence[Spot], along: str, up: str, description: str, *, factors: bool) -> tuple[Markup, int]:
     """Return points with their intervals and, where there is room, their names; and how many names had no room.
 
     Points on the front are filled, and a broken line joins them. Hovering over a point shows its name.
@@ -124,7 +126,7 @@ def scatter(spots: Sequence[Spot], along: str, up: str, seen: str, *, factors: b
             parts.append(_text(place[0], place[3] - 3, spot.name, full=True))
         else:
             unnamed += 1
-    return _svg(parts, seen), unnamed
+    return _svg(parts, description), unnamed
 
 
 def _room(
@@ -203,9 +205,9 @@ def _attributes(**values: str) -> str:
     return "".join(f' {name.replace("_", "-")}="{escape(value)}"' for name, value in values.items())
 
 
-def _svg(parts: Sequence[str], seen: str) -> Markup:
+def _svg(parts: Sequence[str], description: str) -> Markup:
     """Return the plot in a box that scrolls where the screen is narrower than letters can be read."""
-    head = _attributes(viewBox=f"0 0 {WIDTH} {HEIGHT}", width=str(WIDTH), role="img", aria_label=seen)
+    head = _attributes(viewBox=f"0 0 {WIDTH} {HEIGHT}", width=str(WIDTH), role="img", aria_label=description)
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"{head} font-size="{LETTERS}" style="{SIZE}">{"".join(parts)}</svg>'
     box = _attributes(**{"class": "scroll", "tabindex": "0", "role": "group"}, aria_label="Plot")
     return Markup(f"<div{box}>{svg}</div>")

@@ -1,4 +1,4 @@
-"""The command that makes a record again, as a page may show it to everybody."""
+"""The command that reproduces a record, as a public page may show it."""
 
 from __future__ import annotations
 

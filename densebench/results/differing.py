@@ -168,7 +168,7 @@ class Difference:
         largest = max(self.compared, key=lambda each: abs(each.difference))
         if not largest.difference:
             return "their scores are equal at every point that both have"
-        why = "what made the difference is the code, a package, the machine or what was done to a file"
+        why = "the cause is the code, a package, the machine or an edited file"
         return f"their scores differ by up to {abs(largest.difference):.3g} (at {largest.a.heading}); {why}"
 
     def json(self) -> dict[str, Any]:

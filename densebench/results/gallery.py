@@ -13,7 +13,7 @@ from PIL import Image
 from densebench.console import one_line, warn
 from densebench.files.atomic import lies_in
 from densebench.pages.page import source
-from densebench.pictures.canvas import said_of
+from densebench.pictures.canvas import description_and_legend
 from densebench.results.tables import GalleryRow
 
 IMAGES, BACKBONES = 4, 6  # of a group at most
@@ -85,12 +85,12 @@ def _row(image: str, shown: dict[str, dict[str, Path]], room: int) -> tuple[Gall
     row, legend = GalleryRow(one_line(image)), list[tuple[str, str]]()
     for name, of_images in shown.items():
         for opened in _opened(of_images.get(image)):
-            seen, said = said_of(opened)
-            legend = legend or said
+            description, colours = description_and_legend(opened)
+            legend = legend or colours
             content = source(opened, widest=WIDEST)
             if (room := room - len(content)) < 0:
                 return row, legend, False
-            row.pictures.append((name, content, f"{name}: {seen or 'picture'} of {row.image}"))
+            row.pictures.append((name, content, f"{name}: {description or 'picture'} of {row.image}"))
     return row, legend, True
 
 
@@ -109,10 +109,10 @@ def _opened(path: Path | None) -> Iterator[Image.Image]:
 
 
 def _note(pictures: dict[str, dict[str, Path]], gallery: Gallery, images: int) -> str:
-    """Return how many images and backbones are shown of how many, and by what rule; "" where all are."""
+    """Return which of the images and backbones are shown, and by what rule; "" where all are."""
     backbones = {name for row in gallery.rows for name, _, _ in row.pictures}
     if len(gallery.rows) == images and len(backbones) == len(pictures):
         return ""
     shown = f"{len(gallery.rows)} of {images} images shown, of {len(backbones)} of {len(pictures)} backbones"
-    rule = "the best backbones, and the images of which most of them have a picture, then by name, while there is room"
-    return f"{shown}: {rule}. All lie in the folder pictures."
+    rule = "the best backbones, and first the images that most of them have drawn, as far as they fit into this page"
+    return f"{shown}: {rule}. All are in the folder pictures."

@@ -1,4 +1,4 @@
-"""One record by what a person calls it: its file, its id or the beginning of it, or the name of its backbone."""
+"""Find one record by its file, its id or a prefix of it, or the name of its backbone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lookup(record: str | Path, results: str | Path | Sequence[str | Path] = "res
     """Return the file and the values of one record.
 
     record: the path of its file, whatever that is called; or, in the records of one or several results folders, its id, a unique
-    beginning of its id, or the name (in tables) or the spec of its backbone, where that has one record.
+    prefix of its id, or the name (in tables) or the spec of its backbone, where that has one record.
 
     Raises UserError where nothing or more than one thing is called so, and where the file is no record.
     """
@@ -33,7 +33,7 @@ def lookup(record: str | Path, results: str | Path | Sequence[str | Path] = "res
     files = [file for folder in folders for file in sorted((folder / "records").glob("*.json"))]
     if not files:
         raise UserError(
-            f"{' and '.join(map(str, folders))}: no record is there; give --results DIR, or the path of a record's file"
+            f"{' and '.join(map(str, folders))}: there are no records; give --results DIR, or the path of a record's file"
         )
     if exact := [file for file in files if file.stem == name]:
         return _only(name, [(file, read_any(file)) for file in exact])

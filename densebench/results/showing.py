@@ -1,4 +1,4 @@
-"""One record for people: what was measured of what, how it differs from its preset, what it cost, and what makes it again."""
+"""One record for people: what was measured, how it differs from its preset, what it cost, and how to reproduce it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UNFINISHED = {
 def show(record: str | Path | dict[str, Any], results: str | Path | Sequence[str | Path] = "results") -> Shown:
     """Return a record for people: `print(show("0f62"))`.
 
-    record: the path of its file, its id, a unique beginning of it, or the name of its backbone (`lookup.lookup`); or its values.
+    record: the path of its file, its id, a unique prefix of it, or the name of its backbone (`lookup.lookup`); or its values.
     Raises UserError where there is no such record, or more than one.
     """
     if isinstance(record, dict):
@@ -110,7 +110,7 @@ class Shown:
             *self._scores(),
             Section("Run", run_facts(record)),
             Section("Made with", made_facts(record)),
-            Section("Command that makes it again", commands=command_lines(record["run"].get("command", ""))),
+            Section("Command that reproduces it", commands=command_lines(record["run"].get("command", ""))),
         ]
         return [part for part in parts if not part.is_empty]
 
@@ -122,9 +122,9 @@ class Shown:
             facts.append(("settings", "the preset is not known here, so all are listed"))
             return Section("Protocol", facts, ("setting", "value"), [(n, words(v)) for n, v in protocol["settings"].items()], 2)
         if not self.changed:
-            return Section("Protocol", [*facts, ("settings", "as the preset")])
+            return Section("Protocol", [*facts, ("settings", "as in the preset")])
         rest = len(protocol["settings"]) - sum(name in protocol["settings"] for name in self.changed)
-        facts.append(("settings", f"as the preset ({rest}), but for {len(self.changed)}"))
+        facts.append(("settings", f"{rest} as in the preset, {len(self.changed)} changed"))
         rows = [(name, words(own), words(usual)) for name, (own, usual) in self.changed.items()]
         return Section("Protocol", facts, ("setting", "value", "preset"), rows, 3)
 

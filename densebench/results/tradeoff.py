@@ -19,7 +19,7 @@ WIDE = 5  # an axis whose ends differ by more than this factor goes by factors
 
 
 def plots(table: Table, shown: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Return of each plot its title, itself, and a caption that says what is seen.
+    """Return for each plot its title, its SVG, and a caption that says what is seen.
 
     table: that of a group. shown: its headline scores with costs. Images per second compare on one device only, so each device
     has a plot of its own, where two backbones or more were measured on it: the two devices with the most of them. Parameters need
@@ -48,7 +48,7 @@ def _axes(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         )
     sized = rows[rows.params.astype(float) > 0]
     if len(sized) >= FEWEST and len(sized) > max((counts[device] for device in devices), default=0):
-        remark = "Parameters stand for the cost, since they depend on no device"
+        remark = "Parameters stand in for cost, since they do not depend on the device"
         yield sized.assign(cost=sized.params.astype(float) / 1e6, less=True, along="parameters in millions", remark=remark)
 
 
@@ -61,14 +61,14 @@ def _plot(rows: pd.DataFrame, up: str, direction: str) -> tuple[str, str, str]:
     ]
     factors = rows.cost.max() > WIDE * rows.cost.min()
     best = _some([spot.name for spot in sorted((spot for spot in spots if spot.front), key=lambda spot: spot.x)])
-    seen = f"{up} over {first.along} of {len(spots)} backbones. On the front: {best}"
+    seen = f"{up} over {first.along} of {len(spots)} backbones. On the Pareto front: {best}"
     plot, unnamed = scatter(spots, first.along, up, seen, factors=factors)
     caption = (
-        f"{len(spots)} backbones; vertical lines are 95 % intervals. No other backbone is both better and cheaper than those on "
-        f"the front (filled, joined): {best}. {first.remark}{', and the axis is logarithmic' if factors else ''}."
+        f"{len(spots)} backbones; vertical lines are 95 % intervals. Filled and joined is the Pareto front, backbones that no "
+        f"other one beats in quality and cost: {best}. {first.remark}{', and the axis is logarithmic' if factors else ''}."
     )
     if unnamed:
-        caption += f" There was no room for {unnamed} of the names: they show where the pointer rests on a point."
+        caption += f" Names without room: {unnamed}; hover over a point to see its name."
     return f"Quality against {'parameters' if first.less else 'speed'}", plot, caption
 
 
@@ -77,7 +77,7 @@ def _some(names: list[str]) -> str:
 
 
 def on_front(*gains: pd.Series) -> list[bool]:
-    """Return of each row whether no other one is at least as good in every gain and better in one of them."""
+    """Return for each row whether it is on the Pareto front: no other is at least as good in every gain and better in one."""
     points = list(zip(*gains, strict=True))
     return [
         not any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for other in points) for point in points

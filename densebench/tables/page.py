@@ -1,7 +1,7 @@
 """The page of a table's work, `RESULTS/tables/TABLE/index.html`: the state of every cell, what came out, and why others failed.
 
 It is made from files alone. `densebench run` writes it whenever a state changes, `densebench run --status` whenever it looks; as
-long as a cell runs, the browser opens it anew by itself. Several processes may write it: it is whole at any moment.
+long as a cell runs, the page reloads itself. Several processes may write it: it is whole at any moment.
 """
 
 from __future__ import annotations

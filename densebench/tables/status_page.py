@@ -45,7 +45,7 @@ class StatusPage:
         counts = Counter(state.word for state in self.states)
         ended = [state for state in self.states if state.word in ("failed", "interrupted")]
         return {
-            "title": self.title, "word": self._word(counts), "told": summary(self.states), "changed": self._changed(),
+            "title": self.title, "word": self._word(counts), "sentence": summary(self.states), "changed": self._changed(),
             "counts": [(word, counts[word]) for word in STATES if counts[word]], "all": len(self.states),
             "done": counts["done"], "facts": self._facts(), "failures": [self._failure(state) for state in ended],
             "running": [self._cell(state) for state in self.states if state.word == "running"], "grid": self._grid(),
@@ -67,9 +67,9 @@ class StatusPage:
         """Return how much is done, how long the cells have taken, and how much longer the rest will take if it is like them."""
         facts = {"cells done": f"{sum(state.word == 'done' for state in self.states)} of {len(self.states)}"}
         spent = sum(filter(None, (self._seconds(state) for state in self.states)))
-        facts |= {"time in cells so far": clock(spent)} if spent else {}
+        facts |= {"time spent in cells": clock(spent)} if spent else {}
         left = self._left()
-        return facts | ({"about left, as fast as so far": clock(left)} if left else {})
+        return facts | ({"estimated time left": clock(left)} if left else {})
 
     def _seconds(self, state: State) -> float | None:
         """Return how long a cell has taken, or has been running; None where nothing says so."""

@@ -113,8 +113,8 @@ class Pretrainer(ABC):
     )
     visualise: int = runtime(
         0,
-        "images in the pictures of clusters, matches or neighbours that are drawn at every save, beside a page of the run that "
-        "renews itself, index.html; 0: neither",
+        "images in the pictures of clusters, matches or neighbours that are drawn at every save, with index.html, a page of "
+        "the run that refreshes itself; 0: neither",
         minimum=0,
         maximum=100_000,
     )

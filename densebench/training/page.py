@@ -1,8 +1,7 @@
 """The page of a run, `RUN/index.html`: how far it is, its curves, probes, pictures, warnings and configuration.
 
-It is made from the files of the run folder alone, so any run has one: `write_page(folder)`. With `--visualise`, a training writes
-it again and again (`LivePage`); the browser opens it anew by itself, without a server. The pictures are not inside the page: they
-lie beside it.
+It is made from the files of the run folder alone, so any run has one: `write_page(folder)`. With `--visualise`, a training
+rewrites it as it goes (`LivePage`), and the page reloads itself, without a server. Its pictures are files beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def write_page(folder: str | Path, state: str | None = None, about: str = "") ->
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no run folder: there is no such folder; give the --output of a pretraining")
+        raise UserError(f"{folder} is not a run folder: there is no such folder; give the --output of a pretraining")
     state = state or ("finished" if is_finished(folder) else "unfinished")
     values = RunPage.read(folder, state, about).values()
     refresh = round(EVERY) if state == "running" else 0
@@ -39,7 +38,7 @@ def write_page(folder: str | Path, state: str | None = None, about: str = "") ->
 
 
 class LivePage:
-    """The page of a training that goes on. A page that cannot be written never ends a training: one warning says so."""
+    """The page of a running training. A page that cannot be written never ends a training: one warning says so."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._due, self._failed = folder, 0.0, False

@@ -5,7 +5,7 @@ OUTPUT/backbone.safetensors  the teacher's encoder, with checkpoint.json: what `
 OUTPUT/states/               the last states, for --resume
 OUTPUT/epochs/0010/          backbones of some epochs (--keep-every); OUTPUT/best/ the best by --probe
 OUTPUT/log.csv, tensorboard/, warnings.txt, pictures/
-OUTPUT/index.html            with --visualise, a page of the run that renews itself
+OUTPUT/index.html            with --visualise, a page of the run that refreshes itself
 """
 
 from __future__ import annotations

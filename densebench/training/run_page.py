@@ -26,23 +26,23 @@ from densebench.training.run_file import RUN, read_run, resume_command
 PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d{1,15})\.png")
 MOST_STEPS = 300  # of which a page shows pictures; of more, evenly spaced ones
 ABOUT = {
-    "bootstrapping_ratio": "Share of the objects whose match in the memory holds (CrIBo, appendix B.4 and figure 5): the mean of "
-    "each epoch, and its lowest and highest value. It rises as the features become semantic.",
-    "feature_std": "Spread of the teacher's features over images. Near 0, all images look the same to it: a collapse.",
+    "bootstrapping_ratio": "Share of objects whose match in the memory is cycle-consistent (CrIBo, appendix B.4 and figure 5): "
+    "the mean of each epoch, with its lowest and highest value. It rises as the features become semantic.",
+    "feature_std": "Spread of the teacher's features over images. Near 0 all images have the same features: a collapse.",
     "teacher_entropy": "Entropy of the teacher's distributions, in nats. At the logarithm of the number of prototypes they are "
-    "uniform: a collapse.",
+    "uniform, which is a collapse.",
 }
-"""What a figure means that several methods log."""
+"""What the columns of a log mean that several methods have."""
 FOLDED = ("weight_decay", "momentum", "teacher_temp", "images_per_second", "skipped", "broken_files")
 """Schedules, speed and failures: figures that are looked at only where something is odd."""
 
 
-TOLD = {
-    "running": "The training goes on.",
+SENTENCES = {
+    "running": "The training is running.",
     "finished": "The training is complete.",
-    "stopped": "The training was stopped, and saved.",
+    "stopped": "The training was stopped, and its state is saved.",
     "failed": "The training ended with an error.",
-    "unfinished": "The training is not complete: it was stopped, it was killed, or it goes on.",
+    "unfinished": "The training is not complete: it was stopped, was killed, or is still running.",
 }
 
 
@@ -65,13 +65,13 @@ class RunPage:
         try:
             run = read_run(folder)
         except UserError:
-            problems.append(f"{RUN} is missing or damaged: what was asked of the run is not known.")
+            problems.append(f"{RUN} is missing or damaged: the request of the run is unknown.")
         try:
             logged = read_logged(folder / LOG)
         except OSError as error:
             problems.append(f"{LOG} cannot be read ({error.strerror}): there are no curves.")
         else:
-            problems += [] if logged.figures else [f"{LOG} holds no figures yet."]
+            problems += [] if logged.figures else [f"{LOG} holds no values yet."]
         return cls(folder, state, about, run, logged, problems)
 
     @property
@@ -99,8 +99,8 @@ class RunPage:
         title = f"{run['method']}/{run['preset']} on {run['data']['name']}" if run else self.folder.name
         return {
             "title": f"Pretraining: {title}", "folder": self.folder.name, "word": self.state, "changed": self._changed(),
-            "told": self.about or TOLD.get(self.state, ""), "step": self.logged.step, "steps": self.steps, "facts": self._facts(),
-            "problems": self.problems, "warnings": read_warnings(self.folder), "probes": self._probes(),
+            "sentence": self.about or SENTENCES.get(self.state, ""), "step": self.logged.step, "steps": self.steps,
+            "facts": self._facts(), "problems": self.problems, "warnings": read_warnings(self.folder), "probes": self._probes(),
             "pictures": self._pictures(), **self._charts(), **self._configuration(),
         }  # fmt: skip
 
@@ -114,14 +114,14 @@ class RunPage:
         return {"what": "last entry", "text": text, "seconds": round(seconds)}
 
     def _facts(self) -> dict[str, str]:
-        """Return the figures of the moment, by name."""
+        """Return the newest values, by name."""
         last = {name: figure.last for name, figure in self.logged.figures.items()}
         rate, batch = last.get("images_per_second", 0.0), self.settings.get("batch_size")
         epochs = f" of {self.steps / self.per_epoch:.4g}" if self.steps and self.per_epoch else ""
         facts = {"step": f"{self.logged.step:,}" + (f" of {self.steps:,}" if self.steps else "")}
         facts |= {"epoch": f"{last['epoch']:.4g}{epochs}"} if "epoch" in last else {}
         facts |= {"loss": f"{last['loss']:.4g}"} if "loss" in last else {}
-        facts |= {"images a second": f"{rate:.4g}"} if rate > 0 else {}
+        facts |= {"images/s": f"{rate:.4g}"} if rate > 0 else {}
         if self.state == "running" and rate > 0 and self.steps and _is_count(batch):
             facts["time left"] = clock(min(max(self.steps - self.logged.step, 0) * batch / rate, 1e9))
         lost = {"steps skipped": last.get("skipped", 0), "images not decoded": last.get("broken_files", 0)}
@@ -207,7 +207,7 @@ class RunPage:
         return f"step {step:,}" + (f", epoch {step / self.per_epoch:.4g}" if self.per_epoch else "")
 
     def _configuration(self) -> dict[str, Any]:
-        """Return what was asked of the run, and the commands that start and resume it."""
+        """Return the request of the run, and the commands that start and resume it."""
         run = self.run
         if not run:
             return {"command": "", "resume": "", "configuration": {}}
@@ -231,7 +231,7 @@ def _words(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value of a request as people read it."""
+    """Return a value of a request as text."""
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     if isinstance(value, bool):

@@ -261,5 +261,5 @@ def draw(data: Data, items: Sequence[Item], folder: Path, pictures: Path) -> Non
         truth = data.dataset.objects(by_name[name])
         truth = replace(truth, classes=0 * truth.classes) if data.agnostic else truth
         picture = picture_of(data.dataset.image(by_name[name]), replace(scored, truth=truth), names)
-        save(picture, pictures / f"{name.replace('/', '-')}.png", seen="objects on the left, detections on the right")
+        save(picture, pictures / f"{name.replace('/', '-')}.png", description="objects on the left, detections on the right")
     notice(f"pictures of {len(items)} images are in {pictures}")

@@ -38,8 +38,12 @@ def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path | None
         picture = panel(queries.space.dataset, queries.space, queries.view, item, truth, maps[largest].cpu())
         beside = neighbours(voter, queries, item, grid, largest)
         if folder is not None:
-            save(picture, folder / f"{name}.png", seen=PANEL, legend=legend(queries.space.dataset))
-            save(beside, folder / f"{name}-neighbours.png", seen="patches of the image, each with its nearest labelled patches")
+            save(picture, folder / f"{name}.png", description=PANEL, legend=legend(queries.space.dataset))
+            save(
+                beside,
+                folder / f"{name}-neighbours.png",
+                description="patches of the image, each with its nearest labelled patches",
+            )
     notice(f"pictures of {len(chosen)} images are in {folder}")
 
 

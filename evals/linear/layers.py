@@ -90,5 +90,5 @@ class Layers:
         for item in items:
             label = self.label_maps(item, weights[None])[0].cpu()
             picture = panel(self.dataset, self.space, self.view, item, self.truth(item), label)
-            save(picture, folder / f"{item.name.replace('/', '-')}.png", seen=PANEL, legend=legend(self.dataset))
+            save(picture, folder / f"{item.name.replace('/', '-')}.png", description=PANEL, legend=legend(self.dataset))
         notice(f"pictures of {len(items)} images are in {folder}")

@@ -144,7 +144,7 @@ class Sheets:
             save(
                 row(columns, gap=4),
                 self.path(tracking.sequence),
-                seen="frames with their objects above, with the prediction below",
+                description="frames with their objects above, with the prediction below",
             )
             columns.clear()
 

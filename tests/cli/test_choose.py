@@ -33,7 +33,7 @@ def test_a_folder_in_and_a_sentence_out(folder):
     done = call("choose", "photos", "--backbone", "pixels:8", "--name", "<b>", *QUICK, "--output", "page.html", folder=folder)
     assert done.status == 0, done.err
     assert done.out.splitlines()[-1].startswith("<b> reaches ")
-    assert "all 6 labelled images are taken" in done.err and "by seed" not in done.err
+    assert "all 6 labelled images are used" in done.err and "by seed" not in done.err
     page = (folder / "page.html").read_text()
     assert "&lt;b&gt; reaches " in page and "<b>" not in page
     assert not (folder / "results").exists()

@@ -43,7 +43,7 @@ def test_a_broken_picture_ends_with_status_2_after_the_others(place):
         (("photos", *GIVEN, "--neighbors", 3), "did you mean '--neighbours'?"),
         (("photos", *GIVEN, "--fractions", 3), "unknown option '--fractions'"),
         (("photos", *GIVEN, "--method", "linear", "--preset", "lbfsg"), "did you mean 'lbfgs'?"),
-        (("photos", *GIVEN, "--method", "linear", "--preset", "neco"), "labels no new images"),
+        (("photos", *GIVEN, "--method", "linear", "--preset", "neco"), "cannot label new images"),
         (("photos", *GIVEN, "--patch-labels", "pixel"), "did you mean 'pixels'?"),
     ],
 )

@@ -33,7 +33,7 @@ def test_nested_images_are_called_by_their_paths_and_keep_their_labels(deep):
 def test_without_the_key_only_the_top_is_read(deep):
     """As ever: a folder that was opened without the key keeps its images, and so its digest."""
     (deep / "classes.toml").write_text('classes = ["v", "w", "x", "y", "z"]\n')
-    assert set(items_of(load_dataset(deep, divided=False))) == {"a"}
+    assert set(items_of(load_dataset(deep, needs_splits=False))) == {"a"}
 
 
 def test_nested_may_follow_the_name(deep):
@@ -54,10 +54,10 @@ def test_few_images_are_one_split_only_where_that_is_asked(tmp_path, monkeypatch
     folder = labelled(tmp_path / "few", 3)
     with pytest.raises(UserError, match="a split by seed needs 4"):
         load_dataset(folder)
-    few = load_dataset(folder, divided=False)
+    few = load_dataset(folder, needs_splits=False)
     assert few.splits == ("all",)
     assert len(few.items("all")) == 3
-    assert load_dataset(labelled(tmp_path / "more", 4), divided=False).splits == ("train", "val")
+    assert load_dataset(labelled(tmp_path / "more", 4), needs_splits=False).splits == ("train", "val")
 
 
 def test_coloured_label_maps_are_shown_in_their_own_colours(tmp_path):

@@ -10,7 +10,7 @@ from tiers import late
 
 from densebench.evaluation.protocol import shown_in_pictures
 from densebench.evaluation.run import evaluate
-from densebench.pictures.canvas import said_of
+from densebench.pictures.canvas import description_and_legend
 
 FAST = {"limit": 8, "workers": "0", "image_size": "64"}
 PROTOCOLS = {
@@ -50,7 +50,7 @@ def test_pictures_say_what_they_show_and_what_their_colours_mean(run, tmp_path):
     said = {}
     for name in drawn:
         with Image.open(folder / name) as picture:
-            said[name] = said_of(picture)
+            said[name] = description_and_legend(picture)
     [(seen, legend)] = [each for name, each in said.items() if "neighbours" not in name]
     assert seen == "image, truth, prediction"
     assert len(legend) == 9 and legend[-1][0] == "not scored"

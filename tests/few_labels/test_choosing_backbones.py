@@ -131,7 +131,7 @@ def test_layers_are_those_of_each_backbone():
     ("models", "given", "words"),
     [
         (None, {}, "name the backbones"),
-        (["pixels:8"], {"protocol": "kmeans"}, "kmeans labels no new images; give incontext or linear"),
+        (["pixels:8"], {"protocol": "kmeans"}, "kmeans cannot label new images; give incontext or linear"),
         (["pixels:8"], {"protocol": "incontext,incontext"}, "each once"),
         (["pixels:8"], {"protocol": "incontexd"}, "did you mean 'incontext'"),
         (["pixels:8"], {"folds": 1}, "--folds 1"),
@@ -160,12 +160,12 @@ class Rare(Blocks):
 def test_a_class_of_one_image_is_left_out_and_named():
     found = densebench.choose(Rare(root=DATA.root), colours, name="colours", **QUICK)
     assert "rare <i>" not in found.comparisons[0].standings[0].per_class
-    assert any(note.startswith("rare <i>: shown by one image or group alone") for note in found.notes)
+    assert any(note.startswith("rare <i>: visible in a single image or group") for note in found.notes)
 
 
 def test_stated_splits_leave_the_others_unseen(capsys):
     assert densebench.choose(DATA, colours, **QUICK).images == 10
-    assert "the images of the split train are taken; val stay unseen" in capsys.readouterr().err
+    assert "the images of the split train are used; val stay unseen" in capsys.readouterr().err
     assert densebench.choose(DATA, colours, split="val", **QUICK).images == 4
     assert "stay unseen" not in capsys.readouterr().err
 

@@ -98,7 +98,7 @@ def test_classes_that_no_model_could_learn_are_told():
     tallies.whole[2:, :, 1] = 0  # class b is in both images of fold 0 alone
     notes = concluding({"A": tallies}, np.arange(8), folds).notes
     assert [note for note in notes if "in one fold" in note] == [
-        "b: in one fold all images that show it are held out, so that no backbone can find it there."
+        "b: in one fold all images that show it are held out, so no backbone can learn it for that fold."
     ]
     assert not any("in one fold" in note for note in concluding({"A": right()}, np.arange(8), folds).notes)
 

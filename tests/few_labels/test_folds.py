@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from densebench.few_labels.folds import folds_of, unseen, untaught
+from densebench.few_labels.folds import count_not_in_training, folds_of, not_in_training
 from densebench.few_labels.groups import Groups
 
 
@@ -28,13 +28,13 @@ def test_every_image_is_in_one_of_five_folds_of_like_sizes(presence):
 def test_a_class_of_two_images_is_in_two_folds(presence):
     folds = folds_of(presence, single(30), 5)
     assert folds[4] != folds[17] != folds[29]
-    assert unseen(folds, presence) == 0
+    assert count_not_in_training(folds, presence) == 0
 
 
 def test_a_random_deal_would_leave_classes_unseen(presence):
     """The stratification is worth something: deals by chance are worse."""
     rng = np.random.default_rng(0)
-    assert np.mean([unseen(rng.permutation(30) % 5, presence) > 0 for _ in range(50)]) > 0.2
+    assert np.mean([count_not_in_training(rng.permutation(30) % 5, presence) > 0 for _ in range(50)]) > 0.2
 
 
 def test_few_images_are_held_out_one_by_one(presence):
@@ -71,5 +71,5 @@ def test_images_without_a_class_are_dealt_too():
 def test_unseen_counts_by_hand():
     """Class 0 is in fold 0 alone; class 1 in both; class 2 in fold 1 alone."""
     presence = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]], bool)
-    assert unseen(np.array([0, 0, 1]), presence) == 2
-    assert untaught(np.array([0, 0, 1]), presence).tolist() == [[True, False, False], [False, False, True]]
+    assert count_not_in_training(np.array([0, 0, 1]), presence) == 2
+    assert not_in_training(np.array([0, 0, 1]), presence).tolist() == [[True, False, False], [False, False, True]]

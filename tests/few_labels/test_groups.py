@@ -97,7 +97,7 @@ def test_folders_group():
         ("none", "abc", "3 labelled images: a cross-validation takes at least 4; label more"),
         (r"^(.)", ["a1", "a2", "b1", "c1", "c2"], r"5 labelled images in 3 groups \(by the pattern"),
         (r"\d", "abcd", "matches nothing in the name a"),
-        ("(", "abcd", "no regular expression"),
+        ("(", "abcd", "not a regular expression"),
     ],
 )
 def test_what_cannot_be_grouped_is_said(how, names, words):

@@ -39,7 +39,7 @@ def test_a_split_that_is_named_is_taken(unseen):
 @pytest.mark.parametrize("count", [3, 6])
 def test_a_folder_without_splits_is_taken_whole(tmp_path, monkeypatch, count, capsys):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path / "cache"))
-    dataset = load_dataset(labelled(tmp_path / "few", count), divided=False)
+    dataset = load_dataset(labelled(tmp_path / "few", count), needs_splits=False)
     assert not states_splits(dataset) and states_splits(DATA)
     assert len(names(dataset, unseen=True)) == len(set(names(dataset))) == count
     assert "by seed" not in capsys.readouterr().err

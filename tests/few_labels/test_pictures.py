@@ -50,7 +50,7 @@ def test_a_turned_picture_is_labelled_upright_and_its_map_lies_pixel_on_pixel(pl
     assert (map_of(done.paths["a"]) == turn(labels)).mean() > 0.97
     with Image.open(done.paths["a"]) as image:
         assert image.getexif().get(0x0112, 1) == orientation
-    again = load_dataset(str(done.folder), divided=False)
+    again = load_dataset(str(done.folder), needs_splits=False)
     assert again.verify() == []
 
 
@@ -120,7 +120,7 @@ def test_odd_names_are_kept(place):
     new_pictures(place / "photos", odd)
     done = segment()
     assert list(done.paths) == [odd.removesuffix(".png")]
-    assert load_dataset(str(done.folder), divided=False).verify() == []
+    assert load_dataset(str(done.folder), needs_splits=False).verify() == []
 
 
 def test_images_of_a_data_set_are_those_of_all_its_splits(place):

@@ -71,7 +71,7 @@ def test_a_third_one_that_is_much_faster():
 
 def test_what_many_labels_would_not_separate_counts_as_equal():
     text = sentence(other("B", 0.1, -2.0, 2.2, None))
-    assert text.endswith("even 90 more labelled images would not separate them, so let something else decide, such as speed.")
+    assert text.endswith("even 90 more labelled images would not separate them, so decide by something else, such as speed.")
     assert "as fast" not in text
 
 
@@ -148,8 +148,8 @@ def test_another_protocol_is_heard(opinion, words):
 @pytest.mark.parametrize(
     ("opinion", "words"),
     [
-        (by_linear(best(), other("B", 5.0, 3.0, 7.0)), "class everywhere; by linear, A is, with 41.2."),
-        (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0)), "class everywhere; by linear, B is, with 44.0."),
+        (by_linear(best(), other("B", 5.0, 3.0, 7.0)), "class everywhere; by linear, A is separably better, with 41.2."),
+        (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0)), "class everywhere; by linear, B is separably better, with 44.0."),
         (by_linear(best("B", 44.0), other("A", 5.0, 3.0, 7.0), NO_BETTER), "class everywhere; linear agrees."),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_another_protocol_says_where_none_is_taken(opinion, words):
 def test_another_protocol_by_which_none_is_better_than_the_most_frequent_class_does_not_agree():
     opinion = by_linear(best(), other("B", 5.0, 3.0, 7.0), NO_BETTER)
     text = sentence(other("B", 3.1, 1.2, 5.0), more=[opinion])
-    assert text.endswith("; by linear none is separably better than to predict the most frequent class.")
+    assert text.endswith("; by linear none is separably better than predicting the most frequent class.")
 
 
 @pytest.mark.parametrize(

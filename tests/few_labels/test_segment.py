@@ -170,7 +170,7 @@ def test_features_of_new_pictures_are_not_stored(place):
         ({"score_at": "native"}, "--score-at has no effect"),
         ({"images": "nothing"}, "unknown picture, folder or data set 'nothing'"),
         ({"images": []}, "no picture is named"),
-        ({"method": "kmeans"}, "labels no new images; .*incontext.*linear"),
+        ({"method": "kmeans"}, "cannot label new images; .*incontext.*linear"),
         ({"neighbours": 10_000}, "holds 256 patches; ask for fewer neighbours"),
     ],
 )

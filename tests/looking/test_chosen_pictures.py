@@ -63,7 +63,7 @@ def test_of_many_pictures_a_sample_is_compared_and_the_note_says_so():
     assert max(opened) > 1800
     different(Counted(2000), 3, 1)
     assert set(opened[:CANDIDATES]) != set(opened[CANDIDATES:])
-    assert notes == ["the pictures were chosen among 240 of 2,000, drawn at random (seed 0)"]
+    assert notes == ["the pictures were chosen from 240 of 2,000 that were drawn at random (seed 0)"]
 
 
 def test_a_broken_picture_is_left_out_and_named(caplog):
@@ -114,7 +114,7 @@ def test_an_unknown_name_offers_the_nearest(tmp_path):
 def test_a_name_of_several_pictures_is_an_error(tmp_path):
     folder_of(tmp_path / "x", 1)
     folder_of(tmp_path / "y", 1)
-    with pytest.raises(UserError, match=r"--images a0: 2 pictures are called so; give x/a0.png or y/a0.png"):
+    with pytest.raises(UserError, match=r"--images a0: 2 pictures have that name; give x/a0.png or y/a0.png"):
         named(open_images(tmp_path), ["a0"])
 
 

@@ -110,5 +110,5 @@ def test_the_page_holds_these_bytes_and_states_their_error():
         found = packed([view.grid for view in backbone.views])
         content = np.frombuffer(zlib.decompress(base64.b64decode(each["content"])), np.int8)
         assert (content == np.concatenate([part.ravel() for part in unpacked(found)])).all()
-        assert f"less than {found.error.usual:.3f} for 99 of 100 pairs" in html
-        assert f"{found.error.largest:.3f} at most among {found.error.pairs:,} pairs" in html
+        assert f"at most {found.error.usual:.3f} for 99 of 100 pairs" in html
+        assert f"{found.error.largest:.3f} at most among all {found.error.pairs:,} pairs" in html

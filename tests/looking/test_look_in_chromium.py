@@ -155,7 +155,7 @@ def test_colours_over_the_range_of_each_backbone_have_a_legend_of_their_own(chro
         before = canvases(page)
         page.get_by_role("checkbox", name="own range").check()
         assert canvases(page) != before
-        assert "lowest of a backbone" in page.locator("#similarity .scales").inner_text()
+        assert "lowest of the backbone" in page.locator("#similarity .scales").inner_text()
 
 
 def test_without_script_static_maps_of_all_queries_are_there(chromium, path, seen):
@@ -189,7 +189,7 @@ def test_background_is_veiled_only_on_demand(chromium, path):
     with chromium.page(path, script=False) as page:
         veils = page.locator("#colours .veil:visible")
         assert veils.count() == 0
-        page.get_by_role("checkbox", name="grey what").check()
+        page.get_by_role("checkbox", name="grey out").check()
         assert veils.count() > 0
 
 

@@ -1,4 +1,4 @@
-"""The label-free figures of a look, on backbones that know only one thing."""
+"""The label-free measures of a look, on backbones that know only one thing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from densebench import load_backbone
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.looking.measures import figures
-from densebench.looking.passes import passed
+from densebench.looking.passes import extracted
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ class Colours(nn.Module):
 
 def of(trunk, width, images):
     backbone = _backbone(trunk, width)
-    return {each.name: each for each in figures(backbone, images, passed(backbone, images, 64, CPU), 64, CPU, seed=0)}
+    return {each.name: each for each in figures(backbone, images, extracted(backbone, images, 64, CPU), 64, CPU, seed=0)}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_positions_are_read_where_features_hold_them_alone(images):
 
 def test_outlier_tokens_are_counted(images):
     found = of(Colours(), 4, images)["outlier tokens"]
-    patches = sum(grid.shape[0] * grid.shape[1] for grid in passed(_backbone(Colours(), 4), images, 64, CPU).grids)
+    patches = sum(grid.shape[0] * grid.shape[1] for grid in extracted(_backbone(Colours(), 4), images, 64, CPU).grids)
     assert found.value == pytest.approx(len(images) / patches)
     assert found.text == f"{100 * len(images) / patches:.1f} % of features"
 
@@ -62,7 +62,7 @@ def test_outliers_of_a_vit_are_those_of_tokens_before_the_last_norm(images):
     backbone = load_backbone("random:test_vit")
     last = backbone.trunk.model.blocks[-1]
     last.register_forward_hook(lambda _module, _inputs, tokens: tokens * _one_is_long(tokens))  # the norm hides it
-    seen = passed(backbone, images, 64, CPU)
+    seen = extracted(backbone, images, 64, CPU)
     found = {each.name: each for each in figures(backbone, images, seen, 64, CPU, seed=0)}["outlier tokens"]
     assert found.value == pytest.approx(len(images) / len(seen.tokens))
     assert found.text == f"{100 * len(images) / len(seen.tokens):.1f} %"
@@ -91,7 +91,7 @@ def test_ranks_are_of_as_many_patches_for_every_stride(images):
     found = []
     for stride in (8, 14, 32):
         backbone = _backbone(Noise(stride), 200, stride)
-        found.append(figures(backbone, images[:3], passed(backbone, images[:3], 160, CPU), 160, CPU, seed=0)[:2])
+        found.append(figures(backbone, images[:3], extracted(backbone, images[:3], 160, CPU), 160, CPU, seed=0)[:2])
     most = [[each.text.split(" of ")[1] for each in ranks] for ranks in found]
     assert most == [["54", "11"]] * 3  # 0.75 (160 / 32)^2 patches of each picture; 0.75 (80 / 32)^2, less one
     for number in range(2):
@@ -104,7 +104,7 @@ def test_the_patches_of_a_rank_are_of_all_pictures_and_depend_on_the_seed(images
         return figures(backbone, images, seen, 160, CPU, seed)[0].value
 
     backbone = _backbone(Colours(), 4)
-    seen = passed(backbone, images, 160, CPU)
+    seen = extracted(backbone, images, 160, CPU)
     assert rank(0) != rank(1)
     directions = torch.eye(6)[:, None, None].expand(6, 20, 20, 6)
     seen.grids = list(directions)
@@ -135,7 +135,7 @@ def test_each_half_is_tested_in_turn(images):
 def test_views_are_squares_of_half_the_side_in_whole_patches(images):
     sizes = []
     backbone = _backbone(Halves(), 3)
-    seen = passed(backbone, images, 64, CPU)
+    seen = extracted(backbone, images, 64, CPU)
     backbone.register_forward_pre_hook(lambda _module, inputs: sizes.append(tuple(inputs[0].shape)))
     for side in (64, 140, 20):
         figures(backbone, images[:1], seen, side, CPU, seed=0)
@@ -179,7 +179,7 @@ def test_a_patch_is_itself_in_a_mirrored_picture():
     pixels[:, :112, 0] = pixels[:112, :, 1] = pixels[56:168, 56:168, 2] = 255
     pictures = [Image.fromarray(pixels)] * 2
     backbone = _backbone(Halves(), 3)
-    assert figures(backbone, pictures, passed(backbone, pictures, 64, CPU), 448, CPU, 0)[1].value == pytest.approx(3, rel=0.05)
+    assert figures(backbone, pictures, extracted(backbone, pictures, 64, CPU), 448, CPU, 0)[1].value == pytest.approx(3, rel=0.05)
 
 
 class Picture(nn.Module):
@@ -195,7 +195,7 @@ def test_what_other_colours_change_tells_no_patches_apart():
     pixels[:, :112] = 110
     pictures = [Image.fromarray(pixels), Image.fromarray(pixels + 30)]
     backbone = _backbone(Picture(), 2)
-    seen = passed(backbone, pictures, 64, CPU)
+    seen = extracted(backbone, pictures, 64, CPU)
     assert figures(backbone, pictures, seen, 448, CPU, 0)[1].value == pytest.approx(1, abs=0.1)
 
 
@@ -209,7 +209,7 @@ class Whole(nn.Module):
 
 def test_views_follow_from_the_seed(images):
     backbone = _backbone(Whole(), 6)
-    seen = passed(backbone, images, 64, CPU)
+    seen = extracted(backbone, images, 64, CPU)
     assert len({figures(backbone, images, seen, 64, CPU, seed)[1].value for seed in (0, 0, 1)}) == 2
 
 

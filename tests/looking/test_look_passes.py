@@ -15,7 +15,7 @@ from densebench import load_backbone
 from densebench.backbones.backbone import Backbone, BackboneInfo
 from densebench.backbones.inside import class_attention, inside, patches_after
 from densebench.errors import UserError
-from densebench.looking.passes import LONGEST, Passed, passed, shape
+from densebench.looking.passes import LONGEST, Extracted, extracted, shape
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_a_picture_of_any_aspect_has_a_patch_and_few_of_them(size):
 
 def test_a_pass_gives_the_features_of_each_picture_on_its_own_grid():
     images = [picture(0, 96, 64), picture(1, 64, 96)]
-    found = passed(patchwise([1.0, 2.0]), images, 64, CPU)
+    found = extracted(patchwise([1.0, 2.0]), images, 64, CPU)
     assert [tuple(grid.shape) for grid in found.grids] == [(7, 10, 2), (10, 7, 2)]
     assert found.attention == [None, None]
     torch.testing.assert_close(found.norms[0], found.grids[0].norm(dim=2))
@@ -58,7 +58,7 @@ def test_a_pass_gives_the_features_of_each_picture_on_its_own_grid():
 
 def test_pictures_are_normalised_as_the_backbone_says():
     backbone = patchwise([1.0], mean=(0.2, 0.3, 0.4), std=(0.5, 0.25, 0.125))
-    [grid] = passed(backbone, [Image.new("RGB", (16, 16), (255, 0, 51))], 16, CPU).grids
+    [grid] = extracted(backbone, [Image.new("RGB", (16, 16), (255, 0, 51))], 16, CPU).grids
     torch.testing.assert_close(grid, torch.full((2, 2, 1), (0.8 / 0.5 - 0.3 / 0.25 - 0.2 / 0.125) / 3))
 
 
@@ -69,7 +69,7 @@ def test_seconds_are_those_of_the_pass_that_gives_the_features(layer, monkeypatc
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     backbone = load_backbone("random:test_vit", layer=layer)
     hook = backbone.trunk.model.blocks[0].register_forward_hook(lambda *_: [next(clock) for _ in range(10)] and None)
-    found = passed(backbone, [picture(0), picture(1)], 64, CPU)
+    found = extracted(backbone, [picture(0), picture(1)], 64, CPU)
     hook.remove()
     assert found.seconds == [11, 11]
     assert found.before_norm
@@ -77,13 +77,13 @@ def test_seconds_are_those_of_the_pass_that_gives_the_features(layer, monkeypatc
 
 
 def test_pictures_a_second_leave_out_the_first_pass():
-    assert Passed(seconds=[7.0, 0.5, 1.5]).per_second == pytest.approx(1.0)
-    assert Passed(seconds=[0.25]).per_second == pytest.approx(4.0)
+    assert Extracted(seconds=[7.0, 0.5, 1.5]).per_second == pytest.approx(1.0)
+    assert Extracted(seconds=[0.25]).per_second == pytest.approx(4.0)
 
 
 def test_features_that_are_no_numbers_are_refused():
     with pytest.raises(UserError, match="its features are not finite numbers"):
-        passed(patchwise([float("nan")]), [picture(0)], 64, CPU)
+        extracted(patchwise([float("nan")]), [picture(0)], 64, CPU)
 
 
 def test_one_pass_gives_what_several_give():

@@ -14,7 +14,7 @@ import densebench
 from densebench.backbones.loading import load_backbone
 from densebench.errors import UserError
 from densebench.features.cost import cost_of
-from densebench.looking.work import told_apart
+from densebench.looking.work import unique_names
 
 
 def look(source=None, backbones="pixels:8", **options):
@@ -158,8 +158,8 @@ def test_where_all_backbones_fail_the_first_error_is_raised():
 
 
 def test_two_backbones_of_the_same_name_are_told_apart():
-    assert told_apart(["a", "a", "b", "a"]) == ["a", "a (2)", "b", "a (3)"]
-    assert told_apart(["a (2)", "a", "a"]) == ["a (2)", "a", "a (3)"]
+    assert unique_names(["a", "a", "b", "a"]) == ["a", "a (2)", "b", "a (3)"]
+    assert unique_names(["a (2)", "a", "a"]) == ["a (2)", "a", "a (3)"]
     same = look(backbones=["pixels:8"] * 2, name=["<b>", "<b>"], count=1, image_size=32)
     assert [each.name for each in same.backbones] == ["<b>", "<b> (2)"]
 

@@ -66,7 +66,7 @@ def test_colours_come_first_of_all_maps(html):
     assert html.index('id="colours"') < html.index('id="similarity"')
 
 
-@pytest.mark.parametrize("kind", ["PCA colours of", "K-means clusters in", "Lengths of the tokens of"])
+@pytest.mark.parametrize("kind", ["PCA colours of", "K-means clusters in", "Token norms of"])
 def test_each_backbone_has_a_map_of_each_picture(parsed, seen, kind):
     for backbone in ("trained", "random"):
         for picture in seen.pictures:
@@ -83,7 +83,7 @@ def test_every_query_has_a_static_map_of_every_backbone(parsed):
 def test_near_patches_say_where_they_are_and_how_near(parsed, seen):
     near = seen.backbones[0].views[0].neighbours[0][0]
     name = seen.pictures[near.picture].name
-    wanted = f"Near by trained: row {near.row + 1}, column {near.column + 1} of {name}, cosine {near.cosine:.2f}"
+    wanted = f"Nearest patch by trained: row {near.row + 1}, column {near.column + 1} of {name}, cosine {near.cosine:.2f}"
     assert wanted in parsed.words()
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from densebench import load_backbone
 from densebench.backbones.backbone import Backbone
-from densebench.looking.asking import checked
+from densebench.looking.arguments import checked
 from densebench.looking.opening import opened
 from densebench.looking.tracks import FOLLOWED, SHOWN, followed, spread, videos_to_follow
 

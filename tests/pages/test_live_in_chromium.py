@@ -127,8 +127,8 @@ def test_a_pause_holds_the_page(chromium, run, monkeypatch):
         page.get_by_role("button", name="Pause").click()
         write_page(run, "finished")
         page.wait_for_timeout(2500)
-        assert page.get_by_text("The training goes on.").is_visible()
-        page.get_by_role("button", name="Go on").click()
+        assert page.get_by_text("The training is running.").is_visible()
+        page.get_by_role("button", name="Resume").click()
         page.get_by_text("The training is complete.").wait_for(timeout=10_000)
 
 
@@ -136,4 +136,4 @@ def test_a_run_that_has_ended_without_a_word_is_named(chromium, run):
     path = write_page(run, "running")
     path.write_text(re.sub(r"CHANGED = \d+", "CHANGED = 1000", path.read_text()))
     with chromium.page(path) as page:
-        page.get_by_text("it may have ended without a word").wait_for(timeout=5000)
+        page.get_by_text("the process may have been killed").wait_for(timeout=5000)

@@ -8,19 +8,19 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from densebench.pictures.canvas import LEGEND, SEEN, said_of, save
+from densebench.pictures.canvas import DESCRIPTION, LEGEND, description_and_legend, save
 
 GREY = Image.new("RGB", (2, 1), (9, 9, 9))
 
 
 def said(path):
     with Image.open(path) as opened:
-        return said_of(opened)
+        return description_and_legend(opened)
 
 
 def test_what_is_said_comes_back_and_the_pixels_stay(tmp_path):
     legend = [("cat", "#00ff7f"), ('名前 "<b>"', "#000000"), ("bytes \udcff", "#010203")]
-    save(GREY, tmp_path / "a.png", seen="image, truth", legend=legend)
+    save(GREY, tmp_path / "a.png", description="image, truth", legend=legend)
     assert said(tmp_path / "a.png") == ("image, truth", legend)
     with Image.open(tmp_path / "a.png") as opened:
         assert opened.convert("RGB").tobytes() == GREY.tobytes()
@@ -28,7 +28,7 @@ def test_what_is_said_comes_back_and_the_pixels_stay(tmp_path):
 
 def test_the_file_is_the_same_twice_and_says_nothing_by_itself(tmp_path):
     for name in ("a.png", "b.png"):
-        save(GREY, tmp_path / name, seen="x", legend=[("cat", "#00ff7f")])
+        save(GREY, tmp_path / name, description="x", legend=[("cat", "#00ff7f")])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     save(GREY, tmp_path / "c.png")
     assert said(tmp_path / "c.png") == ("", [])
@@ -45,7 +45,7 @@ def test_the_file_is_the_same_twice_and_says_nothing_by_itself(tmp_path):
 def test_a_legend_that_is_none_is_none(tmp_path, legend):
     texts = PngInfo()
     texts.add_itxt(LEGEND, legend)
-    texts.add_itxt(SEEN, "two\nlines " + "x" * 999)
+    texts.add_itxt(DESCRIPTION, "two\nlines " + "x" * 999)
     GREY.save(tmp_path / "a.png", pnginfo=texts)
     seen, read = said(tmp_path / "a.png")
     assert read == []

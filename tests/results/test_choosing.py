@@ -95,7 +95,7 @@ def test_a_report_has_the_pictures_of_every_folder(tmp_path):
     for folder, name in (("one", "a"), ("two", "b")):
         record = write(tmp_path / folder, name, {(1, None): 10.0})
         (tmp_path / folder / "pictures" / record.id).mkdir(parents=True)
-        save(Image.new("RGB", (2, 2)), tmp_path / folder / "pictures" / record.id / "first.png", seen="image, truth")
+        save(Image.new("RGB", (2, 2)), tmp_path / folder / "pictures" / record.id / "first.png", description="image, truth")
     page = report([tmp_path / "one", tmp_path / "two"])
     assert all(f'alt="{name}: image, truth of first"' in page for name in "ab")
 

@@ -19,7 +19,7 @@ def draw(folder, record, *images, size=(8, 4), legend=(), noise=False):
     path.mkdir(parents=True, exist_ok=True)
     for image in images:
         pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8) * noise
-        save(Image.fromarray(pixels.astype(np.uint8)), path / f"{image}.png", seen="image, truth", legend=legend)
+        save(Image.fromarray(pixels.astype(np.uint8)), path / f"{image}.png", description="image, truth", legend=legend)
 
 
 def opened(source):

@@ -90,7 +90,7 @@ def test_odd_names_give_a_line(three, name):
 
 
 def test_a_folder_without_records_gives_a_line(tmp_path):
-    with pytest.raises(UserError, match="no record is there; give --results DIR"):
+    with pytest.raises(UserError, match="there are no records; give --results DIR"):
         lookup("pixels:16", tmp_path)
 
 

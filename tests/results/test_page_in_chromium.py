@@ -78,7 +78,7 @@ def test_without_script_everything_is_there_and_no_control_is_dead(chromium, pat
         assert page.get_by_role("button").count() == 0
         assert page.get_by_role("searchbox").count() == 0
         assert len(titles(page)) == 3 and len(names(page)) == 5
-        page.locator("summary", has_text="Make these numbers again").first.click()
+        page.locator("summary", has_text="Reproduce these numbers").first.click()
         assert page.get_by_text("densebench eval --backbone '1'").first.is_visible()
         page.locator("summary", has_text="Pictures").click()
         assert page.locator(".gallery img").first.is_visible()
@@ -240,7 +240,7 @@ def test_a_link_to_a_command_unfolds_it(chromium, path):
 
 def test_a_command_is_copied_or_selected(chromium, path):
     with chromium.page(path) as page:
-        page.locator("summary", has_text="Make these numbers again").first.click()
+        page.locator("summary", has_text="Reproduce these numbers").first.click()
         page.get_by_role("button", name="Copy the command").first.click()
         page.wait_for_function("/Copied|Selected/.test(document.querySelector('button.copy').textContent)")
 

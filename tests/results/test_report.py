@@ -111,6 +111,6 @@ def test_a_profile_leads_to_the_tables_that_name_the_records_of_its_numbers(resu
     page = Page(report(results))
     links = [link for link in page.of("href") if link.startswith("#table-") and "-row-" not in link]
     tables = [f"#{anchor}" for anchor in page.of("id")]
-    assert "These numbers with their records:" in "".join(text for _, text in page.texts)
+    assert "The records of these numbers:" in "".join(text for _, text in page.texts)
     assert sorted(links.count(link) for link in {*links}) == [1, 2, 2]  # the contents name all, the profile those of its groups
     assert {*links} <= {*tables}

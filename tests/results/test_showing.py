@@ -43,12 +43,12 @@ def test_numbers_are_means_over_seeds_with_their_interval(tmp_path):
 
 def test_settings_stand_beside_those_of_the_preset(tmp_path):
     write(tmp_path, "as the preset", {}, settings=usual())
-    assert "settings  as the preset" in lines_of(show("as the preset", tmp_path), "Protocol")
+    assert "settings  as in the preset" in lines_of(show("as the preset", tmp_path), "Protocol")
     changed = {**usual(), "image_size": 96, "neighbours": [5, 7]}
     write(tmp_path, "changed", {}, settings=changed)
     shown = show("changed", tmp_path)
     rows = lines_of(shown, "Protocol")
-    assert rows[1] == f"settings  as the preset ({len(changed) - 2}), but for 2"
+    assert rows[1] == f"settings  {len(changed) - 2} as in the preset, 2 changed"
     assert [row.split()[:2] for row in rows[3:]] == [["image_size", "96"], ["neighbours", "5,"]]
     assert shown.json()["protocol"]["changed"]["image_size"] == {"value": 96, "preset": usual()["image_size"]}
 

@@ -81,7 +81,7 @@ def test_it_renews_itself_only_while_a_cell_runs(folder):
 
 def test_the_time_left_is_that_of_cells_that_are_done(folder):
     text = page(folder, noted(folder, "done", "waiting", "waiting"))
-    assert "<dt>about left, as fast as so far</dt><dd>2:00</dd>" in text
+    assert "<dt>estimated time left</dt><dd>2:00</dd>" in text
 
 
 def test_without_a_cell_that_is_done_the_time_left_is_not_known(folder):

@@ -96,7 +96,7 @@ def test_a_row_that_was_not_written_to_its_end_is_left_out(tmp_path):
 )
 def test_a_damaged_log_leaves_a_page_that_says_so(tmp_path, log):
     text = page(made(tmp_path / "run", log=log))
-    assert "log.csv holds no figures" in text or charts(text)
+    assert "log.csv holds no values" in text or charts(text)
     assert "cribo/tiny" in text
 
 

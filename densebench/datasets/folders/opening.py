@@ -31,10 +31,10 @@ OF_VALUES = ("values", "ignore_index", "reduce_zero_label", "suffix")
 """Keys about label maps, which a folder of shapes does not have."""
 
 
-def open_folder(name: str, divided: bool = True) -> Folder:
+def open_folder(name: str, needs_splits: bool = True) -> Folder:
     """Return the data set behind `folder:DIR`; label maps are read where no option states their values.
 
-    divided: too few images for a training and an evaluation split are an error; else they are one split, "all".
+    needs_splits: whether too few images for a training and an evaluation split are an error; if not, they are one split, "all".
     Raises UserError for a folder that is missing or whose layout is not recognised, and for a classes.toml that is wrong.
     """
     options = read_options(name)
@@ -43,7 +43,7 @@ def open_folder(name: str, divided: bool = True) -> Folder:
         if "classes" not in options.values and holds_videos(options.root):
             raise UserError(f"{options.root} holds videos; write frames:{options.root}")
         if (labels := _stated_annotations(options)) is not None:
-            return _drawn(options, labels, divided)
+            return _drawn(options, labels, needs_splits)
         described = "classes" in options.values and not INFERRING & options.values.keys()
         written_out = "splits" in options.values or any((options.root / "images" / split).is_dir() for split in splits)
         pairs = None if described and written_out else find_pairs(options)
@@ -53,8 +53,8 @@ def open_folder(name: str, divided: bool = True) -> Folder:
         if pairs is None:
             if (labels := _only_annotations(options.root)) is None:
                 raise _unrecognised(options)
-            return _drawn(options, labels, divided)
-        return _inferred(options, pairs, divided)
+            return _drawn(options, labels, needs_splits)
+        return _inferred(options, pairs, needs_splits)
 
 
 def _fields(options: FolderOptions, meaning: Meaning) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def _fields(options: FolderOptions, meaning: Meaning) -> dict[str, Any]:
     }
 
 
-def _inferred(options: FolderOptions, pairs: Pairs, divided: bool) -> Inferred:
+def _inferred(options: FolderOptions, pairs: Pairs, needs_splits: bool) -> Inferred:
     """Return a folder of which something is inferred; a notice says what."""
-    splits = find_splits(options, pairs.groups, divided)
+    splits = find_splits(options, pairs.groups, needs_splits)
     every = [item for items in splits.items.values() for item in items]
     meaning = stated_meaning(options)
     if meaning is None:
@@ -170,7 +170,7 @@ def _folders(root: Path) -> list[Path]:
     return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
 
 
-def _drawn(options: FolderOptions, path: Path, divided: bool) -> Drawn:
+def _drawn(options: FolderOptions, path: Path, needs_splits: bool) -> Drawn:
     """Return a folder whose labels are shapes; a notice says what was inferred."""
     for key in OF_VALUES:
         if key in options.values:
@@ -182,7 +182,7 @@ def _drawn(options: FolderOptions, path: Path, divided: bool) -> Drawn:
     items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
-    splits = find_splits(options, _by_folder(items), divided)
+    splits = find_splits(options, _by_folder(items), needs_splits)
     stray = sorted(label for label, number in ids.items() if number == IGNORED and label != VOID_LABEL)
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside

@@ -35,11 +35,11 @@ class Splits:
     message: str
 
 
-def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], divided: bool = True) -> Splits:
+def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], needs_splits: bool = True) -> Splits:
     """Return the splits of images that folders have grouped already, or not (one group).
 
-    divided: too few images to be split by seed are an error; else they are one split, "all", and no message tells of a split by
-    seed, since whoever asks takes all of them.
+    needs_splits: whether too few images to be split by seed are an error; if not, they are one split, "all", and there is no
+    message about a split by seed, since the caller takes all of them.
     Raises UserError for a list that names an image which is not there, for images that are in the training and the evaluation
     split, for too few images, and for a split or a seed that has no meaning here.
     """
@@ -53,10 +53,10 @@ def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], 
         return _chosen(options, listed, f"by lists in {lists[0].parent.name or options.root.name}/")
     if len(listed) == 1:
         every = next(iter(listed.values()))
-    if not divided and 0 < len(every) < 2 * LEAST:
+    if not needs_splits and 0 < len(every) < 2 * LEAST:
         return Splits({"all": every}, "all", "all", "none", "not split, since they are few")
     splits = _by_seed(options, every)
-    return splits if divided else replace(splits, message="")
+    return splits if needs_splits else replace(splits, message="")
 
 
 def _chosen(options: FolderOptions, items: dict[str, tuple[Item, ...]], rule: str) -> Splits:

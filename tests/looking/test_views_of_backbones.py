@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from densebench.looking.passes import Passed
-from densebench.looking.viewed import views
+from densebench.looking.passes import Extracted
+from densebench.looking.views import views
 
 
 def grids():
@@ -22,8 +22,8 @@ def grids():
 @pytest.mark.parametrize("turned", [False, True], ids=["columns", "rows"])
 def test_what_touches_any_side_of_a_picture_is_background(turned):
     features = [grid.transpose(0, 1).contiguous() if turned else grid for grid in grids()]
-    seen = Passed(features, [grid.norm(dim=2) for grid in features], [None, None])
-    shown = views(seen, [grid[..., 0].long().numpy() for grid in features], [[(0.5, 0.5)]] * 2, centred=True)
+    seen = Extracted(features, [grid.norm(dim=2) for grid in features], [None, None])
+    shown = views(seen, [grid[..., 0].long().numpy() for grid in features], [[(0.5, 0.5)]] * 2, foreground_only=True)
     for view in shown:
         foreground = view.foreground.T if turned else view.foreground
         assert foreground[:, 2:].all()

@@ -1,4 +1,4 @@
-"""What one backbone makes of the pictures, as maps: colours, foreground, clusters, norms, artefacts, attention, near patches."""
+"""The views of a backbone, one a picture: colours, foreground, clusters, norms, artefacts, attention and nearest patches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from densebench.looking.looked import View
-from densebench.looking.passes import Passed
+from densebench.looking.passes import Extracted
 from densebench.looking.queries import Place, nearest_patches
 from densebench.looking.regions import Maps
 from densebench.numerics.outliers import outlier_tokens
 from densebench.numerics.principal import foreground_among, principal_colours
 
 
-def views(seen: Passed, clusters: Maps, queries: Sequence[Sequence[Place]], centred: bool) -> tuple[View, ...]:
+def views(seen: Extracted, clusters: Maps, queries: Sequence[Sequence[Place]], foreground_only: bool) -> tuple[View, ...]:
     """Return one view for each picture.
 
-    centred: whether basis and scale of the colours are those of the foreground alone; the background is black then.
+    foreground_only: fit basis and scale of the colours to the foreground alone; the background is black then.
     """
     tokens, sizes = seen.tokens, [(int(grid.shape[0]), int(grid.shape[1])) for grid in seen.grids]
     foreground = foreground_among(tokens, torch.cat([_border(size).flatten() for size in sizes]))
-    colours = principal_colours(tokens, foreground if centred else None)
+    colours = principal_colours(tokens, foreground if foreground_only else None)
     outliers = outlier_tokens(torch.cat([norms.flatten() for norms in seen.norms]))
     neighbours = nearest_patches(seen.grids, queries)
     split = [rows * columns for rows, columns in sizes]
