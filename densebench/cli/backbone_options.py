@@ -19,12 +19,12 @@ Weights = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
-        help="Weights for timm:NAME: safetensors or a state dict; one for each --backbone (none: no file), or no option.",
+        help="Weights for timm:NAME: safetensors or a state dict; if given, one for each --backbone (none: no file).",
     ),
 ]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--name", metavar="TEXT", help="Name in tables and on pages; one for each --backbone, or no option."),
+    typer.Option("--name", metavar="TEXT", help="Name in tables and on pages; if given, one for each --backbone."),
 ]
 Role = Annotated[
     str,
@@ -40,9 +40,9 @@ PosEmbed = Annotated[str, typer.Option(help=f"{HOW_RESIZED}.")]
 PosEmbeds = Annotated[list[str] | None, typer.Option("--pos-embed", help=f"{HOW_RESIZED}; one for all, or one for each.")]
 Mean = Annotated[
     str | None,
-    typer.Option(metavar="R,G,B", help="Mean of colours that images are normalised with; without it that of the training."),
+    typer.Option(metavar="R,G,B", help="Mean colour that images are normalised with; without it that of the pretraining."),
 ]
-Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Their standard deviation.")]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the colours, likewise.")]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
 ]

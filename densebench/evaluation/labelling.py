@@ -35,7 +35,7 @@ class Learned(ABC):
     names: the names of all that is counted: the classes, and where a setting lets void win, "void" as the last.
     view: how an image is resized before it goes through the backbone.
     extraction: returns what is extracted of the images of any data set. extracted: returns its features.
-    details: what was chosen while learning, as a record's scores tell it.
+    details: what was chosen while learning, as in the details of a record's scores.
     """
 
     space: LabelSpace

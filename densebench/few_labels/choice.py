@@ -149,27 +149,27 @@ def curve_table(choice: Choice) -> Table:
     """Return the learning curves, one row a backbone, with what more labels would bring."""
     order = [each.backbone for each in choice.comparisons[0].standings]
     sizes = sorted({size for curve in choice.curves.values() for size in curve.sizes})
-    told = sorted({each.more for curve in choice.curves.values() for each in curve.promises})
+    told = sorted({each.more for curve in choice.curves.values() for each in curve.forecasts})
     rows = []
     for name in order:
         curve = choice.curves[name]
         values = dict(zip(curve.sizes, curve.values, strict=True))
         cells = {"backbone": one_line(name), **{f"{size}": f"{values[size]:.1f}" if size in values else "" for size in sizes}}
-        gains = {each.more: f"{each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.promises}
+        gains = {each.more: f"{each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.forecasts}
         rows.append({**cells, **{f"{more} more labels": gains.get(more, "?") for more in told}})
     frame = pd.DataFrame(rows)
     blank = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     caption = f"{choice.comparisons[0].protocol}: mIoU in % by the number of training images, and what more labels would bring"
-    unknown = [name for name in order if not choice.curves[name].promises]
-    notes = tuple(f"{one_line(name)}: what more labels would bring is {promised(choice.curves[name])}" for name in unknown)
+    unknown = [name for name in order if not choice.curves[name].forecasts]
+    notes = tuple(f"{one_line(name)}: what more labels would bring is {forecast_text(choice.curves[name])}" for name in unknown)
     return Table(caption, frame, blank, notes=notes)
 
 
-def promised(curve: Curve) -> str:
+def forecast_text(curve: Curve) -> str:
     """Return in words what more labels would bring."""
-    if not curve.promises:
+    if not curve.forecasts:
         return f"unknown: {curve.why}"
-    return "; ".join(f"{each.more} more: {each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.promises)
+    return "; ".join(f"{each.more} more: {each.gain:+.1f} [{each.low:+.1f}, {each.high:+.1f}]" for each in curve.forecasts)
 
 
 def _rounded(value: Any) -> Any:

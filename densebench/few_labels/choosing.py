@@ -60,16 +60,16 @@ def choose(
     command: str = "",
     **given: Any,
 ) -> Choice:
-    """Cross-validate backbones on a few labelled images, and return which to take, with everything that says so.
+    """Cross-validate backbones on a few labelled images, and return which to take, with all numbers behind the recommendation.
 
         choice = densebench.choose("photos", ["timm:vit_small_patch14_dinov2", model])     # choice.sentence, choice.frame
 
-    dataset: the folder of images and label maps, or whatever `load_dataset` opens. models: what `evaluate` takes, one or several;
-    name, weights: as there; layer too, or one for each backbone. protocol: names, with a preset behind a slash where not the
-    first is meant, such as "incontext/cribo,linear"; they must label new images; the first one decides. split: the split whose
-    images are taken; None: all images of a folder that states no splits, else the one to train on. limit: at most so many of
-    them, evenly spaced. groups: which images are never divided between training and held-out ones, see `groups.find_groups`.
-    folds: how many; with fewer than ten groups each is held out alone. repetitions: of the random subsets of the learning curve.
+    dataset: the folder of images and label maps, or whatever `load_dataset` opens. models: one or several, as `evaluate` takes
+    them; name, weights: one for each; layer: one for all, or one for each. protocol: names, comma-separated or as a list, each
+    perhaps with a preset behind a slash, "incontext/cribo,linear"; they must label new images, and the first decides. split: the
+    split whose images are used; None: all images of a folder without splits of its own, else the training split. limit: the most
+    images, evenly spaced. groups: which images are held out together, see `groups.find_groups`. folds: their number; with fewer
+    than ten groups each is held out alone. repetitions: random subsets for each point of the learning curve.
     image_size: side in px, rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and
     `random:` backbones.
     given: pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.

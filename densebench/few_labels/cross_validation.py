@@ -1,4 +1,4 @@
-"""Predictions of images by models that have not seen them: a model for each fold, on all of its training images or fewer."""
+"""Predictions of images by models that were not trained on them: one for each fold, on all of its training images or fewer."""
 
 from __future__ import annotations
 

@@ -99,8 +99,10 @@ def learning_curves(curves: Mapping[str, Curve], order: Sequence[str], labelled:
     """
     shown = [(name, curves[name]) for name in order]
     sizes = sorted({size for _, curve in shown for size in curve.sizes})
-    furthest = max([sizes[-1], *(labelled + promise.more for _, curve in shown for promise in curve.promises)])
-    ends = [bound for _, curve in shown for bound in (*curve.values, *(_level(curve, labelled) + p.high for p in curve.promises))]
+    furthest = max([sizes[-1], *(labelled + forecast.more for _, curve in shown for forecast in curve.forecasts)])
+    ends = [
+        bound for _, curve in shown for bound in (*curve.values, *(_level(curve, labelled) + p.high for p in curve.forecasts))
+    ]
     right = width - 260 if width >= WIDE else width - 20
     across = Axis(sizes[0], max(furthest, sizes[0] + 1), LEFT, right, log=True)
     up = Axis(min(ends) - 1, max(ends) + 1, BOTTOM, 26)
@@ -110,8 +112,8 @@ def learning_curves(curves: Mapping[str, Curve], order: Sequence[str], labelled:
     for number, (name, curve) in enumerate(shown):
         kind = number % len(COLOURS)
         last = (across(curve.sizes[-1]), up(curve.values[-1]))
-        if curve.law is not None and curve.promises:
-            most = labelled + curve.promises[-1].more
+        if curve.law is not None and curve.forecasts:
+            most = labelled + curve.forecasts[-1].more
             last = (across(most), up(float(curve.law.at(most))))
             parts += _forecast(curve, labelled, across, up, kind)
         places = [(across(size), up(value)) for size, value in zip(curve.sizes, curve.values, strict=True)]
@@ -132,11 +134,11 @@ def _level(curve: Curve, labelled: int) -> float:
 def _forecast(curve: Curve, labelled: int, across: Axis, up: Axis, kind: int) -> list[str]:
     """Return the law from the last score on, dashed, and its band around what more labels would bring."""
     assert curve.law is not None
-    level, most = _level(curve, labelled), labelled + curve.promises[-1].more
+    level, most = _level(curve, labelled), labelled + curve.forecasts[-1].more
     xs = np.geomspace(curve.sizes[-1], most, 24).tolist()
     line = " ".join(f"{across(x)},{up(float(curve.law.at(x)))}" for x in xs)
-    upper = [(labelled, level), *((labelled + p.more, level + p.high) for p in curve.promises)]
-    lower = [(labelled + p.more, level + p.low) for p in reversed(curve.promises)]
+    upper = [(labelled, level), *((labelled + p.more, level + p.high) for p in curve.forecasts)]
+    lower = [(labelled + p.more, level + p.low) for p in reversed(curve.forecasts)]
     band = " ".join(f"{across(x)},{up(y)}" for x, y in [*upper, *lower])
     return [f'<polygon class="band f{kind}" points="{band}"/>', f'<polyline class="law s{kind}" points="{line}"/>']
 

@@ -45,7 +45,7 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Promise:
+class Forecast:
     """What more labels would bring: `more` labelled images raise mIoU by `gain` points, with a 95 % band from low to high."""
 
     more: int
@@ -58,14 +58,14 @@ class Promise:
 class Curve:
     """A learning curve: numbers of training images, the mean IoU in % with each and its interval, and what more would bring.
 
-    law, promises: None and empty where no forecast is possible; `why` says why.
+    law, forecasts: None and empty where no forecast is possible; `why` says why.
     """
 
     sizes: tuple[int, ...]
     values: tuple[float, ...]
     intervals: tuple[tuple[float, float], ...]
     law: Law | None = None
-    promises: tuple[Promise, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
     why: str = ""
 
 
@@ -114,17 +114,17 @@ def continued(
     rows = np.stack(replicates, axis=1)[:BANDS]
     rows = rows + _misses(law.at(at) - scores, len(rows))
     laws = [fitted(at, row) for row in rows if np.isfinite(row).all()]
-    promises = []
+    forecasts = []
     for images in (times * labelled for times in TIMES if times * labelled <= FURTHEST * sizes[-1]):
         gain = float(law.at(images) - law.at(labelled))
         low, high = percentiles(np.array([float(each.at(images) - each.at(labelled)) for each in laws]), groups)
-        promises.append(Promise(images - labelled, gain, min(low, gain), max(high, gain)))
+        forecasts.append(Forecast(images - labelled, gain, min(low, gain), max(high, gain)))
     why = (
         ""
-        if promises
+        if forecasts
         else f"twice as many labels would be over {FURTHEST} times the {sizes[-1]} training images, too far to extrapolate"
     )
-    return Curve(tuple(sizes), tuple(values), intervals, law, tuple(promises), why)
+    return Curve(tuple(sizes), tuple(values), intervals, law, tuple(forecasts), why)
 
 
 def _misses(residuals: np.ndarray, resamples: int) -> np.ndarray:

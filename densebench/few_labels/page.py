@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from densebench.few_labels import drawings
-from densebench.few_labels.choice import Choice, cost_cells, promised
+from densebench.few_labels.choice import Choice, cost_cells, forecast_text
 from densebench.few_labels.comparison import Comparison
 from densebench.pages.page import render
 
@@ -76,4 +76,4 @@ def _curve_row(choice: Choice, name: str, sizes: list[int]) -> dict[str, Any]:
     curve = choice.curves[name]
     values = dict(zip(curve.sizes, curve.values, strict=True))
     cells = [f"{values[size]:.1f}" if size in values else "" for size in sizes]
-    return {"backbone": name, "cells": cells, "promised": promised(curve)}
+    return {"backbone": name, "cells": cells, "forecast": forecast_text(curve)}

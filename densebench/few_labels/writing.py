@@ -6,9 +6,9 @@
     OUTPUT/classes.toml          the names of the classes, in the order of their numbers
     OUTPUT/segment.json          the backbone, the protocol with its settings, the labels, the command, pictures that failed
 
-Every label map says in a text chunk by what it was made and of which picture, so that a run that was killed, or is given more
-pictures, labels those that are left. A picture that its file stores turned has a label map that is stored turned alike, with the
-same entry of EXIF: both lie pixel on pixel, and both are displayed upright.
+A text chunk of every label map holds the digests of what made it and of its picture: so a run that was killed, or gets more
+pictures, labels only those that are left. Where EXIF says that a picture is stored turned, its label map is stored turned alike,
+with the same entry of EXIF: both lie pixel on pixel, and both are displayed upright.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def replacing(path: Path, remedy: str = "choose another folder") -> Iterator[Pat
 
 
 def check_output(path: Path) -> None:
-    """Raise UserError where a file cannot be written at `path`: to be asked before the work whose result it is to hold.
+    """Raise UserError where a file cannot be written at `path`; call it before the work whose result goes there.
 
     Folders that are missing are not made, and nothing is left behind.
     """
@@ -182,7 +182,7 @@ def check_ordinary(path: Path) -> None:
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Return whether `path` is an ordinary file in `folder` or below it, wherever links lead: what others made may hold links."""
+    """Return whether `path`, with all links followed, is an ordinary file in `folder` or below it."""
     try:
         return path.is_file() and path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # such as a circle of links

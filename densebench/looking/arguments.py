@@ -63,7 +63,7 @@ def requested(
     models: Sequence[Any], weights: Sequence[Any], names: Sequence[Any], layers: Sequence[str], positions: Sequence[str],
     features: Any = None, mean: Any = None, std: Any = None, **reading: Any,
 ) -> list[Requested]:  # fmt: skip
-    """Return the backbones to look at, not loaded yet. Raises UserError for options that do not fit, and for what is no spec.
+    """Return the backbones to look at, not loaded yet. Raises UserError for options of another number, and for a bad spec.
 
     weights, names: none, or one for each. layers, positions: one for all, or one for each.
     """

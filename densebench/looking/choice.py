@@ -1,4 +1,4 @@
-"""The pictures that a look shows: those that are named, or a dozen that differ."""
+"""The pictures that a look shows: those that are named, or as many that differ as are wanted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _index(images: Images, name: str, by_name: dict[str, list[int]]) -> int:
 
 
 def different(images: Images, count: int, seed: int) -> tuple[list[int], list[str]]:
-    """Return the indices of pictures that differ, in order, and what is to be said about the choice.
+    """Return the indices of pictures that differ, in order, and notes about the choice.
 
     Of more than CANDIDATES pictures as many are drawn at random; what they show is compared at 16 x 16 px (`descriptor`), they
     are clustered by K-means into `count` clusters, and of each cluster the picture nearest to its centre is taken. So every kind
@@ -125,7 +125,7 @@ def differing(points: Float[np.ndarray, "n d"], count: int, seed: int) -> list[i
 
 
 def pictures(images: Images, indices: Sequence[int], explicit: bool) -> tuple[list[int], list[Picture], list[str]]:
-    """Return the indices that could be decoded, the pictures as they are looked at, and what is to be said about them.
+    """Return the indices that could be decoded, the pictures as backbones and page get them, and notes about them.
 
     Pictures are turned upright by their EXIF, and reduced to SHOWN pixels. Raises UserError for one that cannot be decoded, if it
     was asked for by name (`explicit`) or none can; else it is left out with a warning.

@@ -34,7 +34,7 @@ KINDS = (
         "Similarity to a patch",
         "Similarity",
         "The cosine similarity of one query patch, in the white square, to every patch. Look for objects: where the features "
-        "know what the patch belongs to, the whole object is bright and the rest is dark.",
+        "capture what the patch belongs to, the whole object is bright and the rest is dark.",
         "as in DINOv3 (Siméoni et al., 2025)",
     ),
     Kind(
@@ -49,7 +49,7 @@ KINDS = (
         "clusters",
         "K-means clusters",
         "Clusters",
-        "K-means over the patches of all pictures: one colour is one cluster in every picture of that backbone. Look for "
+        "K-means over a backbone's patches of all pictures: one colour is one cluster in all of them. Look for "
         "clusters that follow objects, and that return in other pictures. Clusters are matched one to one with those of the "
         "first backbone by overlap, and matched clusters have the same colour.",
         "by K-means over L2-normalised features, as in unsupervised segmentation",

@@ -48,7 +48,7 @@ def look(
         seen.save("look")           # look/index.html and PNGs
 
     source: a folder (pictures at any depth, tar shards, frames of videos), a picture, the name of a data set, or a list of
-    pictures. backbones: what `load_backbone` takes, or a list of these; random:NAME is a useful one beside others.
+    pictures. backbones: what `load_backbone` takes, or a list of these; random:NAME is a useful baseline.
     weights, name: one for each backbone. layer, pos_embed: one for all, or one for each. role, features, mean, std: how all
     backbones are read, see `load_backbone`.
     images: names of the pictures to look at; without it `count` pictures that differ. seed: of the choice, of K-means and of

@@ -1,4 +1,4 @@
-"""One page of a look: a table of the backbones, then for each kind of map the pictures as rows and the backbones side by side."""
+"""The page of a look: a table of the backbones, then for each kind of map the pictures as rows and the backbones as columns."""
 
 from __future__ import annotations
 

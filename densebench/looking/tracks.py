@@ -53,7 +53,7 @@ class Video:
 
 
 def videos_to_follow(opened: Opened) -> tuple[list[Video], list[str]]:
-    """Return the videos whose tracks are shown, and what is to be said about them."""
+    """Return the videos whose tracks are shown, and notes about them."""
     names = list(opened.videos)
     found, notes = [], [RULE] if names else []
     for name in (names[number] for number in spread(len(names), VIDEOS)):

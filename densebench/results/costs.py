@@ -43,7 +43,7 @@ HEADINGS = {
     "GPU GiB": ("device_memory_mb", 1 / 1024, ".1f"),
     "kJ": ("energy_joules", 1 / 1000, ".1f"),
 }
-"""The columns of costs in tables: of each, its column in the frame of scores, the factor, and how a number is written."""
+"""The columns of costs in tables: for each, its column in the frame of scores, the factor, and how a number is written."""
 
 
 def columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

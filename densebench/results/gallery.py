@@ -1,4 +1,4 @@
-"""The pictures of records on a page: of each image, those of several backbones side by side, as many as the page may hold."""
+"""The pictures of records on a page: for each image, those of several backbones side by side, as many as the page may hold."""
 
 from __future__ import annotations
 

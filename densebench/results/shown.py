@@ -108,7 +108,7 @@ class Shown:
 
     @property
     def commands(self) -> list[tuple[int, str, str, str, str]]:
-        """Of each row that has a command: its index, its name, its record, the command that reproduces it, a remark on that."""
+        """For each row that has a command: its index, its name, its record, the command that reproduces it, a remark on that."""
         table, none = self.table, ("",) * len(self.rows)
         rows = zip(self.rows, table.records or none, table.commands or none, table.remarks or none, strict=True)
         return [

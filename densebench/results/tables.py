@@ -51,8 +51,8 @@ class Table:
     digest of the backbone without its names; empty where no row is of a backbone that was measured. groups: a heading over each
     column, with which its own begins; "" over a column of none. notes: lines below the table; one of them says what marks mean.
 
-    For pages, where it is known: records: of each row, the id of its record, "" for none. commands: of each row, the command that
-    makes the record again, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
+    For pages, where it is known: records: the id of each row's record, "" for none. commands: the command that reproduces each
+    row's record, "" for none; remarks: what a reader of it must know. values: the numbers behind the texts, by which
     columns are sorted, with the rows and the names of columns of `cells`; NaN where there is none. intervals: of each row, `low`,
     `high` and `value` of the column that ranks go by, NaN where there is no interval. about: the caption in parts. sources: the
     groups that the numbers of a profile are of, whose tables name their records.
@@ -188,7 +188,7 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One image as several backbones see it. image: its title. pictures: of each, the backbone, the source and the alt text."""
+    """One image as several backbones see it. image: its title. pictures: for each, the backbone, the source and the alt text."""
 
     image: str
     pictures: list[tuple[str, str, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Tables as text: Markdown, LaTeX, and CSV that no spreadsheet computes."""
+"""Tables as text: Markdown, LaTeX, and CSV in which no spreadsheet finds a formula."""
 
 from __future__ import annotations
 

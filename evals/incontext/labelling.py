@@ -19,7 +19,7 @@ from densebench.numerics.class_scores import best_classes
 
 @dataclass(frozen=True)
 class LearnedMemory(Learned):
-    """A memory and how it is asked. queries: the view and the resolution that is scored; its images and features are replaced."""
+    """A memory and how it is searched. queries: the view and the resolution that is scored; images and features are replaced."""
 
     voter: Voter
     neighbours: int

@@ -9,7 +9,7 @@ from densebench.features.cost import Cost
 from densebench.few_labels.choice import Choice
 from densebench.few_labels.comparison import Comparison, Difference, Standing
 from densebench.few_labels.drawings import Axis, ticks
-from densebench.few_labels.learning_curve import Curve, Law, Promise
+from densebench.few_labels.learning_curve import Curve, Forecast, Law
 
 __all__ = ["chromium"]
 NAMES = ('A <script>alert("x")</script>', "B's 'quoted' & very " + "long " * 12 + "name", "ü ViT-S/14")
@@ -26,9 +26,9 @@ def choice():
     comparisons = tuple(
         Comparison(protocol, "preset", standings, 9.0, Difference(31, 28, 34), 90) for protocol in ("incontext", "linear")
     )
-    promises = (Promise(30, 1.9, 0.8, 3.1), Promise(60, 2.9, 1.0, 4.9))
+    forecasts = (Forecast(30, 1.9, 0.8, 3.1), Forecast(60, 2.9, 1.0, 4.9))
     curves = {
-        NAMES[0]: Curve((3, 6, 12, 24), (30.0, 34.0, 37.0, 40.0), ((28, 32),) * 4, Law(50, 40, 0.5), promises),
+        NAMES[0]: Curve((3, 6, 12, 24), (30.0, 34.0, 37.0, 40.0), ((28, 32),) * 4, Law(50, 40, 0.5), forecasts),
         NAMES[1]: Curve((6, 12, 24), (33.0, 36.0, 39.3), ((28, 32),) * 3, why="the scores lie on no <smooth> curve"),
         NAMES[2]: Curve((3, 24), (30.0, 34.0), ((28, 32),) * 2, why="few"),
     }

@@ -141,4 +141,4 @@ def test_a_curve_is_of_groups_as_if_each_were_one_image():
 def test_more_labels_are_counted_in_images_of_which_a_model_for_use_has_all():
     tallies, pairs = in_pairs()
     curve = concluding({"A": tallies}, pairs, pairs).curves["A"]
-    assert [each.more for each in curve.promises] == [16, 32]
+    assert [each.more for each in curve.forecasts] == [16, 32]

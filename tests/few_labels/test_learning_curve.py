@@ -43,34 +43,34 @@ def test_falling_values_give_a_flat_law():
 def test_more_labels_bring_what_the_law_says():
     law = Law(60, 40, 0.5)
     found = curve(law.at(np.array(SIZES)), noise=0.05)
-    assert [promise.more for promise in found.promises] == [30, 60]
-    for promise, images in zip(found.promises, (60, 90), strict=True):
-        assert promise.gain == pytest.approx(float(law.at(images) - law.at(30)), abs=1e-6)
-        assert promise.low < promise.gain < promise.high
+    assert [forecast.more for forecast in found.forecasts] == [30, 60]
+    for forecast, images in zip(found.forecasts, (60, 90), strict=True):
+        assert forecast.gain == pytest.approx(float(law.at(images) - law.at(30)), abs=1e-6)
+        assert forecast.low < forecast.gain < forecast.high
     assert found.why == ""
 
 
 def test_the_band_is_wider_where_scores_are_less_sure_and_further_away():
     law = Law(60, 40, 0.5).at(np.array(SIZES))
     sure, unsure = curve(law, noise=0.05), curve(law, noise=0.5)
-    widths = [[promise.high - promise.low for promise in each.promises] for each in (sure, unsure)]
+    widths = [[forecast.high - forecast.low for forecast in each.forecasts] for each in (sure, unsure)]
     assert widths[0][0] < widths[1][0] and widths[1][0] < widths[1][1]
 
 
 def test_the_band_is_wider_where_the_law_misses_scores():
     law = Law(60, 40, 0.5).at(np.array(SIZES))
     exact, jagged = curve(law, noise=0.3), curve(law + np.array([0.4, -0.4, 0.4, -0.4]), noise=0.3)
-    assert jagged.promises[0].high - jagged.promises[0].low > 1.2 * (exact.promises[0].high - exact.promises[0].low)
+    assert jagged.forecasts[0].high - jagged.forecasts[0].low > 1.2 * (exact.forecasts[0].high - exact.forecasts[0].low)
 
 
 def test_nothing_is_said_beyond_four_times_the_images_that_were_trained_on():
     """Two folds of 30 images train on 15: 60 images are four times as many, 90 are not looked at."""
     found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 8, 15])), noise=0.05, sizes=[2, 4, 8, 15])
-    assert [promise.more for promise in found.promises] == [30]
+    assert [forecast.more for forecast in found.forecasts] == [30]
     found = curve(Law(60, 40, 0.5).at(np.array([2, 4, 7])), noise=0.05, sizes=[2, 4, 7])
     assert (
         found.why == "twice as many labels would be over 4 times the 7 training images, too far to extrapolate"
-        and not found.promises
+        and not found.forecasts
     )
 
 
@@ -84,13 +84,13 @@ def test_nothing_is_said_beyond_four_times_the_images_that_were_trained_on():
 )
 def test_what_cannot_be_told_is_not_told(values, noise, why):
     found = curve(values, noise)
-    assert found.why == why and found.promises == () and found.law is None
+    assert found.why == why and found.forecasts == () and found.law is None
     assert found.values == tuple(values)
 
 
 def test_two_sizes_are_too_few():
     found = curve([30.0, 40.0], sizes=[3, 6])
-    assert found.why == "6 training images allow only 2 sizes, too few to fit a power law" and not found.promises
+    assert found.why == "6 training images allow only 2 sizes, too few to fit a power law" and not found.forecasts
 
 
 def test_one_repetition_is_drawn_as_itself():
