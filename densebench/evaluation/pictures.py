@@ -12,6 +12,7 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.labels import LabelSpace
 from densebench.features.views import View
 from densebench.pictures.canvas import Legend, row
+from densebench.pictures.palette import Colour
 
 VOID_COLOUR = (224, 224, 192)
 PANEL = "image, truth, prediction"
@@ -25,11 +26,16 @@ def colour(label: Tensor, palette: Sequence[tuple[int, int, int]]) -> Image.Imag
     return Image.fromarray(table[label.numpy()])
 
 
+def colours_of(space: LabelSpace) -> list[Colour]:
+    """Return one colour for each class of a label space; a class that the data set does not have comes first, and is pale."""
+    colours = space.dataset.palette()
+    return [VOID_COLOUR, *colours] if len(space.names) > len(colours) else colours
+
+
 def panel(dataset: Dataset, space: LabelSpace, view: View, item: Item, truth: Tensor, prediction: Tensor) -> Image.Image:
     """Return image, truth and prediction in one row, at the size of the view."""
     height, width = view.shape(*dataset.image_size(item))
-    colours = dataset.palette()
-    palette = [VOID_COLOUR, *colours] if len(space.names) > len(colours) else colours
+    palette = colours_of(space)
     parts = [dataset.image(item).resize((width, height), Image.Resampling.BILINEAR)]
     parts += [colour(label, palette).resize((width, height), Image.Resampling.NEAREST) for label in (truth, prediction)]
     return row(parts, gap=4)

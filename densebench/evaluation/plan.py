@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -288,3 +288,12 @@ def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[
         if dataset.kind != takes:
             raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {protocol} takes {takes}: {fitting(takes)}")
     return opened
+
+
+def unique_name(name: str, taken: Collection[str]) -> str:
+    """Return a name that no other backbone has: the second of one name gets " (2)"."""
+    number, shown = 1, name
+    while shown in taken:
+        number += 1
+        shown = f"{name} ({number})"
+    return shown

@@ -69,9 +69,9 @@ def cost_of(backbone: Backbone, size: int, device: torch.device) -> Cost:
     seconds: list[float] = []
     with torch.inference_mode(), autocast(device, "fp32"):
         while len(seconds) < LEAST or (len(seconds) < PASSES and sum(seconds) < BUDGET):
-            began = _now(device)
+            began = time_on(device)
             backbone(image)
-            seconds.append(_now(device) - began)
+            seconds.append(time_on(device) - began)
     speed = 1 / max(min(seconds[1:]), 1e-9)
     return Cost(size, backbone.dim, backbone.stride, backbone.params, speed, flop / 1e9, memory / MIB)
 
@@ -114,7 +114,8 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-def _now(device: torch.device) -> float:
+def time_on(device: torch.device) -> float:
+    """Return the time in seconds at which a device has ended its work: on a GPU the host waits for it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -17,7 +17,7 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller
-from densebench.evaluation.plan import Models, Plan, Requested, planned
+from densebench.evaluation.plan import Models, Plan, Requested, planned, unique_name
 from densebench.evaluation.run import was_stopped
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.cost import Cost, cost_of
@@ -160,14 +160,14 @@ def _scored(plans: Sequence[Plan], validation: CrossValidation, image_size: int 
         taken = {*scored.costs, *(failure.backbone for failure in scored.failures)}
         result = _attempted(partial(_of_backbone, each, plans, validation, image_size), alone=len(requested) == 1)
         if isinstance(result, BaseException):
-            failure = Failure(_unique(each.label, taken), validation.dataset.name, plans[0].protocol, result)
+            failure = Failure(unique_name(each.label, taken), validation.dataset.name, plans[0].protocol, result)
             scored.failures.append(failure)
             if not failure.is_users:
                 traceback.print_exception(result)
             warn(f"{failure.backbone} is left out: {failure.problem}")
             continue
         label, cost, tallies = result
-        label = _unique(label, taken)
+        label = unique_name(label, taken)
         scored.costs[label] = cost
         for by_backbone, tally in zip(scored.tallies, tallies, strict=True):
             by_backbone[label] = tally
@@ -212,12 +212,3 @@ def _of_backbone(
 def side(backbone: Backbone, dataset: Dataset, image_size: int | None) -> int:
     """Return the side in px at which a backbone sees images: the wanted or usual one, rounded down to its stride."""
     return max(1, (image_size or dataset.image_size_hint) // backbone.stride) * backbone.stride
-
-
-def _unique(label: str, taken: set[str]) -> str:
-    """Return a name that no other backbone has."""
-    number, name = 1, label
-    while name in taken:
-        number += 1
-        name = f"{label} ({number})"
-    return name

@@ -24,7 +24,7 @@ from densebench.datasets.io.decoding import use_decoder
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller, Learned
 from densebench.evaluation.labels import LabelSpace
-from densebench.evaluation.pictures import VOID_COLOUR
+from densebench.evaluation.pictures import colours_of
 from densebench.evaluation.plan import Model, Requested, planned
 from densebench.evaluation.undisturbed import plain, random_states
 from densebench.features.extract import Features
@@ -71,8 +71,7 @@ class Segmenter:
     @property
     def palette(self) -> list[Colour]:
         """One colour for each class that can be predicted."""
-        colours = self.dataset.palette()
-        return [VOID_COLOUR, *colours] if len(self.space.names) > len(colours) else colours
+        return colours_of(self.space)
 
     def facts(self) -> dict[str, Any]:
         """Return all that decides a label map but the picture, and names for people, as JSON values."""

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 
 from densebench.console import warn
+from densebench.datasets.folder import ORIENTATION
 from densebench.datasets.images import Images
 from densebench.datasets.threads import THREADS
 from densebench.errors import UserError, unknown
@@ -28,7 +29,6 @@ SHOWN = 1024**2
 """Pixels of a picture at most: larger ones are reduced before anything else, for the backbones and for the page."""
 NAMED = 5
 """Broken files that one notice names."""
-ORIENTATION = 0x0112  # the tag of EXIF
 
 
 def named(images: Images, names: Sequence[str]) -> list[int]:

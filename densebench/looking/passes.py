@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.backbones.inside import inside
 from densebench.console import progress
 from densebench.errors import UserError
+from densebench.features.cost import time_on
 from densebench.features.extract import Normalisation, autocast
 from densebench.features.views import to_tensor
 
@@ -103,17 +103,11 @@ def _timed(backbone: Backbone, device: torch.device, seconds: list[float]) -> It
     """Append the seconds of each pass of the backbone in the block; another one that its attention takes is not counted."""
     began: list[float] = []
     hooks = [
-        backbone.register_forward_pre_hook(lambda *_: began.append(_now(device))),
-        backbone.register_forward_hook(lambda *_: seconds.append(_now(device) - began.pop())),
+        backbone.register_forward_pre_hook(lambda *_: began.append(time_on(device))),
+        backbone.register_forward_hook(lambda *_: seconds.append(time_on(device) - began.pop())),
     ]
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +13,7 @@ from PIL import Image
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice, one_line, warn
 from densebench.errors import Stopped, UserError, out_of_memory
-from densebench.evaluation.plan import Requested
+from densebench.evaluation.plan import Requested, unique_name
 from densebench.features.cost import counted
 from densebench.looking import measures
 from densebench.looking.arguments import Settings
@@ -101,16 +100,10 @@ class Work:
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Return names, each once: the second of the same name gets " (2)"."""
-    count: Counter[str] = Counter()
+    """Return names, each once."""
     result: list[str] = []
     for name in names:
-        count[name] += 1
-        shown = name if count[name] == 1 else f"{name} ({count[name]})"
-        while shown in result:
-            count[name] += 1
-            shown = f"{name} ({count[name]})"
-        result.append(shown)
+        result.append(unique_name(name, result))
     return result
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from densebench.pages.axes import nice_step
+
 WIDTH, HEIGHT = 640, 380  # px
 LEFT, TOP, BOTTOM = 56, 14, 46  # px around the axes
 LETTERS, LETTER = 12, 6.6  # px: the size of letters, and how wide one is at most on average
@@ -66,9 +68,7 @@ class _Scale:
             steps = (1, 2, 5) if self.high - self.low < 2.5 else (1,)
             found = [step * 10.0**decade for decade in decades for step in steps]
             return [value for value in found if self.low <= math.log10(value) <= self.high]
-        rough = (self.high - self.low) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+        step = nice_step((self.high - self.low) / 5)
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
         return [round(index * step, 10) for index in range(first, last + 1)]
 

@@ -31,7 +31,7 @@ class Four:
 
 def colours(names):
     dataset, label = Four(), torch.tensor([[0, 1, 2, 3, 255]], dtype=torch.uint8)
-    picture = panel(dataset, SimpleNamespace(names=names), View(1), None, label, label)
+    picture = panel(dataset, SimpleNamespace(dataset=dataset, names=names), View(1), None, label, label)
     return dict(legend(dataset)), ["#{:02x}{:02x}{:02x}".format(*picture.getpixel((5 + 4 + i, 0))) for i in range(5)]
 
 

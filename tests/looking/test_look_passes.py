@@ -66,7 +66,7 @@ def test_pictures_are_normalised_as_the_backbone_says():
 def test_seconds_are_those_of_the_pass_that_gives_the_features(layer, monkeypatch):
     """Where the attention takes another pass, its time does not count."""
     clock = itertools.count()
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
     backbone = load_backbone("random:test_vit", layer=layer)
     hook = backbone.trunk.model.blocks[0].register_forward_hook(lambda *_: [next(clock) for _ in range(10)] and None)
     found = extracted(backbone, [picture(0), picture(1)], 64, CPU)
