@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from densebench.console import one_line, warn
 from densebench.files.atomic import write_text
 from densebench.pages.page import render
+from densebench.pages.renewal import Renewal
 from densebench.tables.states import State, TableFolder
 from densebench.tables.status_page import StatusPage
 
@@ -38,24 +38,17 @@ class LivePage:
         self.title, self.folder = title, folder
         self.path = folder.path / NAME
         self._shown: list[str] = []
-        self._last = self._due = -LONGEST
-        self._failed = False
+        self._last = -LONGEST
+        self._page = Renewal(self.path, EVERY, SHARE, "the work goes on")
 
     def show(self, states: Sequence[State]) -> None:
         """Write the page where a state has changed, or a while has passed; not again within seconds."""
         now, words = time.monotonic(), [state.word for state in states]
-        if now >= self._due and (words != self._shown or now - self._last >= LONGEST):
+        if self._page.is_due and (words != self._shown or now - self._last >= LONGEST):
             self.write(states)
 
     def write(self, states: Sequence[State]) -> bool:
         """Write the page now; return whether that was possible."""
-        began = time.monotonic()
-        try:
-            write_page(self.title, states, self.folder)
-        except Exception as error:  # whatever it is, the cells are worth more
-            if not self._failed:
-                warn(f"{self.path} cannot be written ({one_line(str(error)) or type(error).__name__}); the work goes on")
-            self._failed = True
+        self._page.write(lambda: write_page(self.title, states, self.folder))
         self._shown, self._last = [state.word for state in states], time.monotonic()
-        self._due = self._last + max(EVERY, SHARE * (self._last - began))
-        return not self._failed
+        return not self._page.failed

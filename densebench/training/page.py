@@ -6,13 +6,12 @@ rewrites it as it goes (`LivePage`), and the page reloads itself, without a serv
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from densebench.console import one_line, warn
 from densebench.errors import Stopped, UserError
 from densebench.files.atomic import write_text
 from densebench.pages.page import render
+from densebench.pages.renewal import Renewal
 from densebench.training.run_file import is_finished
 from densebench.training.run_page import RunPage
 
@@ -41,11 +40,12 @@ class LivePage:
     """The page of a running training. A page that cannot be written never ends a training: one warning says so."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._due, self._failed = folder, 0.0, False
+        self.folder = folder
+        self._page = Renewal(folder / NAME, EVERY, SHARE, "the run goes on")
 
     def renew(self) -> None:
         """Write the page, unless it was written a moment ago."""
-        if time.monotonic() >= self._due:
+        if self._page.is_due:
             self._write("running")
 
     def close(self, error: BaseException | None) -> None:
@@ -59,11 +59,4 @@ class LivePage:
 
     def _write(self, state: str, about: str = "") -> None:
         """Write the page, now."""
-        began = time.monotonic()
-        try:
-            write_page(self.folder, state, about)
-        except Exception as error:  # whatever it is, the training is worth more
-            if not self._failed:
-                warn(f"{self.folder / NAME} cannot be written ({one_line(str(error)) or type(error).__name__}); the run goes on")
-            self._failed = True
-        self._due = time.monotonic() + max(EVERY, SHARE * (time.monotonic() - began))
+        self._page.write(lambda: write_page(self.folder, state, about))
