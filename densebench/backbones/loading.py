@@ -16,13 +16,15 @@ from typing import Any
 from densebench.backbones.adapters import adapt_module
 from densebench.backbones.backbone import Backbone
 from densebench.backbones.checkpoint import FACTS
+from densebench.backbones.debiased import debiased
 from densebench.backbones.position import check_convention
 from densebench.backbones.recognising import adapt, colours, title_of
 from densebench.backbones.sources import FILE, GROUP, SOURCES, unrecognised
+from densebench.backbones.upsampled import upsampled
 from densebench.backbones.weights import ROLES
 from densebench.console import one_line
 from densebench.errors import UserError, unknown
-from densebench.options import PATH, TEXT, check_run, check_types
+from densebench.options import PATH, TEXT, WHOLE, check_run, check_types
 from densebench.torchvision_ops import make_importable
 from densebench.user_code import guarded, plugin_code
 
@@ -41,6 +43,8 @@ def load_backbone(
     mean: Any = None,
     std: Any = None,
     name: str | None = None,
+    debias: int | None = None,
+    upsample: str | None = None,
 ) -> Backbone:
     """Load a backbone on the CPU, float32, frozen, in evaluation mode; the object that is given stays as it is.
 
@@ -52,9 +56,24 @@ def load_backbone(
     seed: of the weights of random:NAME. features: for modules, as `adapt` describes it. mean, std: colour statistics of pixels
     from 0 to 1, three numbers each, also as a text such as "0.485,0.456,0.406"; without them a checkpoint's are those of its
     training, a module's as `adapt` says, and those of timm:NAME as `timm_loading.trained_with` says. name: what tables call it.
+    debias: how many positional directions are projected out of the features, see `debiased`. upsample: by what the grid of
+    features is then made finer, NAME[:FACTOR], see `upsampled`.
     Raises UserError for an unknown name or option, for weights that do not match or cannot be read or fetched, and for a module
     whose patch features are not recognised.
     """
+    check_types(TEXT, upsample=upsample)
+    check_types(WHOLE, debias=debias)
+    reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed, "mean": mean, "std": std}
+    backbone = _loaded(model, weights=weights, features=features, name=name, **reading)
+    backbone = backbone if debias is None else debiased(backbone, debias)
+    return backbone if upsample is None else upsampled(backbone, upsample)
+
+
+def _loaded(
+    model: Any, *, weights: str | Path | None, layer: str, pos_embed: str, role: str, seed: int,
+    features: Callable[[Any, Any], Any] | None, mean: Any, std: Any, name: str | None,
+) -> Backbone:  # fmt: skip
+    """Return the backbone as it is, its features unchanged."""
     check_types(TEXT, layer=layer, pos_embed=pos_embed, role=role, name=name)
     check_types(PATH, weights=weights)
     if role not in ROLES:

@@ -43,6 +43,17 @@ Mean = Annotated[
     typer.Option(metavar="R,G,B", help="Mean colour that images are normalised with; without it that of the pretraining."),
 ]
 Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Standard deviation of the colours, likewise.")]
+Debias = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Project N positional directions out of the features (those of noise images)."),
+]
+Upsample = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:FACTOR]",
+        help="Make the grid of features finer: nearest, bilinear, joint-bilateral, guided, ./file.py or hub:REPO:ENTRY.",
+    ),
+]
 DataRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the data sets; without it $DENSEBENCH_DATA, else ./data.")
 ]

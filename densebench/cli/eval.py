@@ -15,7 +15,20 @@ import typer
 
 from densebench import catalog
 from densebench.cli import completing, entry_options
-from densebench.cli.backbone_options import Backbones, DataRoot, Layer, Mean, Names, PosEmbed, Role, Std, Weights, one_each
+from densebench.cli.backbone_options import (
+    Backbones,
+    DataRoot,
+    Debias,
+    Layer,
+    Mean,
+    Names,
+    PosEmbed,
+    Role,
+    Std,
+    Upsample,
+    Weights,
+    one_each,
+)
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.cli.ls import listed
@@ -45,6 +58,12 @@ def evaluate(
     pos_embed: PosEmbed = "auto",
     mean: Mean = None,
     std: Std = None,
+    debias: Debias = None,
+    upsample: Upsample = None,
+    corrupt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:LEVEL]", help="Corrupt the scored images, such as fog:3; without a level, 3."),
+    ] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="One of `densebench ls datasets`; repeatable.", autocompletion=completing.datasets),
@@ -84,6 +103,7 @@ def evaluate(
     request: dict[str, Any] = {
         "limit": limit, "results": results, "rerun": rerun, "dry_run": dry_run, "data_root": data_root, "role": role,
         "layer": layer, "pos_embed": pos_embed, "seed": seed, "mean": mean, "std": std,
+        "debias": debias, "upsample": upsample, "corrupt": corrupt,
         "weights": one_each(weights), "name": one_each(name),
         "command": shlex.join(["densebench", *sys.argv[1:]]), "shard": shard,
     }  # fmt: skip

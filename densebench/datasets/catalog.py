@@ -1,7 +1,8 @@
 """The catalogue of data sets, and `load_dataset` to open one of them.
 
 A name is the field `name` of a class that derives from `Dataset` in a file of this folder, an installed plug-in (entry-point
-group `densebench.datasets`), `folder:DIR` (images and label maps), `frames:DIR` (videos) or a path `./mine.py`.
+group `densebench.datasets`), `folder:DIR` (images and label maps), `frames:DIR` (videos), `pictures:DIR` (pictures without
+labels) or a path `./mine.py`.
 
 Listing reads the files of the folder without importing them, so that it answers at once; a file is imported only where its
 text alone does not show the names in it. A file that is broken is reported in one line and left out.
@@ -28,8 +29,10 @@ if TYPE_CHECKING:  # numpy and Pillow are imported when a data set is opened, no
     from densebench.datasets.dataset import Dataset
 
 GROUP = "densebench.datasets"
-FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR"}
-BASES = ("Dataset", "Boxed", "Videos")
+FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR", "pictures": "pictures:DIR"}
+BASES = ("Dataset", "Boxed", "Videos", "KeypointPairs")
+PICTURES = "pictures"
+"""The kind of a data set without labels; a protocol that takes it reads no label, and so takes data sets of any kind."""
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -53,6 +56,10 @@ def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None, 
         from densebench.datasets.frames import open_frames
 
         return open_frames(name)
+    if name.startswith("pictures:"):
+        from densebench.datasets.pictures import open_folder_of_pictures
+
+        return open_folder_of_pictures(name)
     if name.startswith("folder:"):
         from densebench.datasets.folders.opening import open_folder
 
@@ -78,7 +85,7 @@ def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
     if isinstance(dataset, Path):
         return str(dataset) if dataset.suffix == ".py" else _folder_name(str(dataset))
     if isinstance(dataset, str):
-        if dataset.startswith(("folder:", "frames:")) or dataset.endswith(".py") or dataset in _modules():
+        if dataset.startswith(("folder:", "frames:", "pictures:")) or dataset.endswith(".py") or dataset in _modules():
             return dataset
         is_folder = os.path.isdir(dataset) or os.path.isdir(dataset.rpartition("?")[0])  # noqa: PTH112 (Path raises for a name that is too long)
         return _folder_name(dataset) if is_folder else dataset
@@ -111,10 +118,15 @@ def titles() -> dict[str, str]:
     return {name: title for name, (_, title) in _modules().items()}
 
 
+def fits(kind: str, takes: str) -> bool:
+    """Return whether a protocol that takes data sets of the kind `takes` takes one of `kind`; pictures are in all of them."""
+    return takes in (kind, PICTURES)
+
+
 def titles_of(kind: str) -> dict[str, str]:
     """Return name -> title of every data set whose labels are of a kind."""
     known = titles()
-    return {name: known[name] for name, dataset in every_dataset() if dataset.kind == kind}
+    return {name: known[name] for name, dataset in every_dataset() if fits(dataset.kind, kind)}
 
 
 def fitting(kind: str) -> str:

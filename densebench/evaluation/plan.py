@@ -20,7 +20,8 @@ from densebench.backbones.recognising import colours
 from densebench.backbones.sources import check_form
 from densebench.console import notice
 from densebench.datasets import load_dataset
-from densebench.datasets.catalog import built_in, fitting
+from densebench.datasets.catalog import built_in, fits, fitting
+from densebench.datasets.corrupted import corrupted
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator
@@ -96,6 +97,9 @@ def planned(
     features: Callable[..., Any] | None = None,
     mean: Sequence[float] | str | None = None,
     std: Sequence[float] | str | None = None,
+    debias: int | None = None,
+    upsample: str | None = None,
+    corrupt: str | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     results: str | Path = "results",
@@ -109,7 +113,9 @@ def planned(
 
     Raises UserError for whatever is wrong with the call as a whole.
     """
-    options.check_types(options.TEXT, preset=preset, layer=layer, pos_embed=pos_embed, role=role, command=command)
+    texts = {"layer": layer, "pos_embed": pos_embed, "role": role, "upsample": upsample, "corrupt": corrupt}
+    options.check_types(options.TEXT, preset=preset, command=command, **texts)
+    options.check_types(options.WHOLE, debias=debias)
     options.check_types(options.PATH, data_root=data_root, results=results)
     if features is not None:
         check_features(features)
@@ -120,11 +126,19 @@ def planned(
     part = None if shard is None else Shard.read(shard)
     limit_of(evaluator.cache_limit)  # a wrong one is refused before a record is made
     reading = {"layer": layer, "pos_embed": pos_embed, "role": role, "seed": seed}
-    of_modules = {"features": features, "mean": colours(mean, "mean"), "std": colours(std, "std")}
-    reading |= {key: value for key, value in of_modules.items() if value is not None}
+    more = {
+        "features": features,
+        "mean": colours(mean, "mean"),
+        "std": colours(std, "std"),
+        "debias": debias,
+        "upsample": upsample,
+    }
+    reading |= {key: value for key, value in more.items() if value is not None}
     backbones = _backbones(evaluator.source_override(), _several(model, "models"), _several(weights), _several(name), reading)
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), reading)
     opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
+    if corrupt is not None:
+        opened = [corrupted(each, corrupt, evaluator.splits(each)[1]) for each in opened]
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command, part)
 
 
@@ -224,7 +238,7 @@ def _backbones(
     if override is not None and (models or weights or reading != READING_DEFAULTS):
         raise UserError(
             f"{override.spec} is scored as it is; "
-            "leave out --backbone, --weights, --layer, --pos-embed, --mean, --std, --role and --seed"
+            "leave out --backbone, --weights, --layer, --pos-embed, --mean, --std, --role, --seed, --debias and --upsample"
         )
     models = models if override is None else [override]
     pairs = zip(models, _paired("--weights", weights, len(models)), _paired("--name", names, len(models)), strict=True)
@@ -251,7 +265,7 @@ def _with_defaults(
 ) -> tuple[list[Requested], list[Any]]:
     """Return the backbones and data sets, with defaults where none are given; a notice names each default."""
     takes = evaluator.takes
-    if not datasets and takes != "label maps":
+    if not datasets and not fits("label maps", takes):
         raise UserError(f"--protocol {protocol} takes {takes}; name some with --dataset: {fitting(takes)}")
     if not backbones:
         newest = newest_checkpoint(Path("runs"))
@@ -285,7 +299,7 @@ def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[
         raise UserError(f"{option} goes with one backbone and one data set; {backbones} and {len(opened)} are given")
     takes = evaluator.takes
     for dataset in opened:
-        if dataset.kind != takes:
+        if not fits(dataset.kind, takes):
             raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {protocol} takes {takes}: {fitting(takes)}")
     return opened
 

@@ -29,7 +29,7 @@ from densebench.backbones.private_copy import unwrapped
 from densebench.backbones.recognising import triple
 from densebench.console import silenced
 from densebench.datasets import load_dataset
-from densebench.datasets.catalog import fitting
+from densebench.datasets.catalog import fits, fitting
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError, unknown
 from densebench.evaluation.current_weights import CurrentWeights
@@ -241,7 +241,7 @@ def _check(evaluator: Evaluator, name: str, dataset: Dataset) -> None:
         )
     if evaluator.source_override() is not None:
         raise UserError(f"{name} has an option that names something else to score than the network; leave that option out")
-    if dataset.kind != evaluator.takes:
+    if not fits(dataset.kind, evaluator.takes):
         raise UserError(f"{dataset.name} has {dataset.kind}; {name} takes {evaluator.takes}: {fitting(evaluator.takes)}")
 
 

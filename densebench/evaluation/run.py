@@ -40,6 +40,9 @@ def evaluate(
     features: Callable[..., Any] | None = None,
     mean: Sequence[float] | str | None = None,
     std: Sequence[float] | str | None = None,
+    debias: int | None = None,
+    upsample: str | None = None,
+    corrupt: str | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     results: str | Path = "results",
@@ -59,7 +62,8 @@ def evaluate(
     `InContext(neighbours=(50,))`, which takes no preset and no options besides.
     dataset: a name of `densebench ls datasets`, the path of a folder or a file, a `Dataset`, or a list of these; None: scenes.
     name: what tables call the backbone; weights: the file for a `timm:` spec. For several models each is a list in their order.
-    layer, pos_embed, role, seed, features, mean, std: how a model is read, see `load_backbone`.
+    layer, pos_embed, role, seed, features, mean, std, debias, upsample: how a model is read, see `load_backbone`.
+    corrupt: what the images of the scored split suffer, NAME[:LEVEL], see `corrupted`.
     data_root: the folder of the data sets. limit: use at most so many images of each split; such scores enter no table.
     results: the folder of the records; points that a record holds already are not scored again unless `rerun`.
     dry_run: score and write nothing; the result holds the plan. command: what the record names as the command that made it.
@@ -76,8 +80,9 @@ def evaluate(
     with random_states(), plain():
         plan = planned(
             model, protocol, dataset, preset=preset, name=name, weights=weights, layer=layer, pos_embed=pos_embed, role=role,
-            seed=seed, features=features, mean=mean, std=std, data_root=data_root, limit=limit, results=results, rerun=rerun,
-            dry_run=dry_run, command=command, shard=shard, **options,
+            seed=seed, features=features, mean=mean, std=std, debias=debias, upsample=upsample, corrupt=corrupt,
+            data_root=data_root, limit=limit, results=results, rerun=rerun, dry_run=dry_run, command=command, shard=shard,
+            **options,
         )  # fmt: skip
         done = [step for step in steps([plan]) if not isinstance(step, Scored)]
     failures = [step for step in done if isinstance(step, Failure)]

@@ -21,6 +21,7 @@ from densebench.console import silenced
 from densebench.datasets import load_dataset
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.decoding import use_decoder
+from densebench.datasets.pictures import Pictures
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller, Learned
 from densebench.evaluation.labels import LabelSpace
@@ -31,7 +32,6 @@ from densebench.features.extract import Features
 from densebench.features.memory import Memory
 from densebench.few_labels.labelled import labelled_images
 from densebench.few_labels.labelling_options import RENAMED, WITHOUT_EFFECT
-from densebench.few_labels.pictures import Pictures
 from densebench.files.atomic import digest
 from densebench.numerics.arithmetic import float32
 from densebench.pictures.palette import Colour

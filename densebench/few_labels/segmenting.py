@@ -16,10 +16,11 @@ from jaxtyping import UInt8
 from densebench import options
 from densebench.console import notice, progress, warn
 from densebench.datasets.dataset import Dataset
+from densebench.datasets.pictures import Pictures
 from densebench.errors import UserError
 from densebench.evaluation.labelling import Labeller
 from densebench.evaluation.plan import Model
-from densebench.few_labels.pictures import Pictures, open_pictures
+from densebench.few_labels.pictures import open_pictures
 from densebench.few_labels.segmenter import Segmenter, opened_segmenter
 from densebench.few_labels.writing import Output
 

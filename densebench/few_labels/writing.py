@@ -27,9 +27,9 @@ from PIL import Image, PngImagePlugin
 
 from densebench.datasets.dataset import Item
 from densebench.datasets.folder import ORIENTATION
+from densebench.datasets.pictures import BACK, Pictures
 from densebench.errors import UserError
 from densebench.few_labels.overlay import overlay
-from densebench.few_labels.pictures import BACK, Pictures
 from densebench.files.atomic import remove, replacing, sweep, write_text
 from densebench.pictures.palette import Colour
 

@@ -41,6 +41,7 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
         "official_images": dataset.get("official_images"), "partial": coverage.partial(dataset),
         "name": backbone.get("name", backbone["spec"]), "label": None,  # for `naming.labelled`
         **{name: backbone.get(name) for name in ("spec", "arch", "dim", "stride", "layer", "pos_embed", "params")},
+        **{name: backbone.get(name) for name in ("debias", "upsample")},
         "digest": backbone["digest"][:8], "identity": digest(without_labels(backbone), 8),
     }  # fmt: skip
     paid = costs_of(record) if costs else {}

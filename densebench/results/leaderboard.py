@@ -175,6 +175,9 @@ def _labels(rows: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
         labels["layer"] = rows.layer.map(str)
     if (shown.pos_embed != "none").any():
         labels["positions"] = rows.pos_embed.map(str)
+    for column, title in (("debias", "debiased by"), ("upsample", "upsampled by")):
+        if column in shown and shown[column].notna().any():
+            labels[title] = [f"{each:g}" if isinstance(each, float) else str(each) for each in rows[column].fillna("none")]
     return labels
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 PARTS = {
-    "layer": "layer", "stride": "stride", "pos_embed": "positions", "digest": "weights", "identity": "identity",
+    "layer": "layer", "stride": "stride", "pos_embed": "positions", "debias": "debiased by", "upsample": "upsampled by",
+    "digest": "weights", "identity": "identity",
 }  # fmt: skip
 """What tells backbones of one name apart, the first that does, and how it is called in their names."""
 

@@ -32,6 +32,8 @@ class Backbone(TypedDict):
     name: NotRequired[Text]
     layer: NotRequired[Text]
     pos_embed: NotRequired[Text]
+    debias: NotRequired[Count]
+    upsample: NotRequired[Text]
     params: NotRequired[Count | None]
     origin: NotRequired[Text]
     recognised: NotRequired[Text]

@@ -214,6 +214,8 @@ def backbone_facts(backbone: dict[str, Any]) -> list[tuple[str, str]]:
     params = backbone.get("params")
     sizes = [f"width {backbone['dim']}", f"stride {backbone['stride']} px", f"layer {backbone.get('layer', 'last')}"]
     sizes += [f"positions {backbone['pos_embed']}"] if backbone.get("pos_embed", "none") != "none" else []
+    sizes += [f"{backbone['debias']} positional directions projected out"] if backbone.get("debias") else []
+    sizes += [f"upsampled by {backbone['upsample']}"] if backbone.get("upsample") else []
     count = "" if not params else f"{params / 1e6:,.1f}M parameters" if params >= 1e5 else f"{params:,} parameters"
     model = [backbone["arch"], count]
     facts = [("name", backbone.get("name", "")), ("spec", backbone["spec"]), ("model", ", ".join(filter(None, model)))]

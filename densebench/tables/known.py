@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from densebench import catalog
-from densebench.datasets.catalog import FOLDERS, fitting, load_dataset, titles
+from densebench.datasets.catalog import FOLDERS, fits, fitting, load_dataset, titles
 from densebench.datasets.unlabelled import JOINED, OFFICIAL
 from densebench.errors import UserError, unknown
 from densebench.tables.entries import Kind
@@ -71,7 +71,7 @@ class Known:
         labels = self.labels(name)
         if labels and kind.needs_background and load_dataset(name).background is None:
             return False
-        return not kind.takes or labels in ("", kind.takes)
+        return not kind.takes or not labels or fits(labels, kind.takes)
 
     def check_images(self, name: str) -> None:
         """Raise UserError for images to train on that are neither a known set nor written as a path."""
@@ -87,7 +87,7 @@ class Known:
 
     def check_labels(self, name: str, protocol: str, takes: str) -> None:
         """Raise UserError for a known data set with other labels than a protocol takes."""
-        if takes and (labels := self.labels(name)) not in ("", takes):
+        if takes and (labels := self.labels(name)) and not fits(labels, takes):
             raise UserError(f"datasets: {name} has {labels}; {protocol} takes {takes}: {fitting(takes)}")
 
     def _entry(self, kind: Literal["methods", "protocols"], name: str) -> tuple[catalog.Entry, str]:
@@ -98,4 +98,4 @@ class Known:
 
 def _is_path(name: str) -> bool:
     is_folder = os.path.isdir(name)  # noqa: PTH112 (Path raises for a name that is too long)
-    return name.startswith(("folder:", "frames:", ".")) or "/" in name or name.endswith(".py") or is_folder
+    return name.startswith(("folder:", "frames:", "pictures:", ".")) or "/" in name or name.endswith(".py") or is_folder

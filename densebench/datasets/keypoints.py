@@ -1,0 +1,105 @@
+"""Data sets of pairs of pictures with corresponding keypoints: which point of the one is which point of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.errors import UserError
+from densebench.files.atomic import digest
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two pictures of one category and their corresponding keypoints: row i of both lists is the same part.
+
+    source_points, target_points: x, y in px of the original pictures, 0 at the left and upper edge, so that the centre of the
+    first pixel is 0.5. The files' own numbers are taken for such positions as they are. parts: the number of the part of each row
+    among those of the category, or -1 where the data set does not name them. boxes: left, top, right, bottom of the object in px;
+    None where the data set has none. levels: what the data set says of how the two differ, by name, such as {"viewpoint": 2}.
+    """
+
+    name: str
+    source: Item
+    target: Item
+    category: str
+    source_points: Float[np.ndarray, "k 2"]
+    target_points: Float[np.ndarray, "k 2"]
+    parts: Int[np.ndarray, "k"]
+    source_box: Box | None = None
+    target_box: Box | None = None
+    levels: tuple[tuple[str, int], ...] = ()
+
+    def facts(self) -> list[Any]:
+        """Return all that the files say about the pair, as JSON values."""
+        arrays = (self.source_points, self.target_points, self.parts)
+        boxes = [None if box is None else list(box) for box in (self.source_box, self.target_box)]
+        named = [self.name, self.source.name, self.target.name, self.category]
+        return [*named, *(array.tolist() for array in arrays), *boxes, [list(level) for level in self.levels]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeypointPairs(Dataset):
+    """Base of data sets of pairs; a subclass gives `list_pairs`. Items are pictures, each once; limits count pairs."""
+
+    kind: ClassVar[str] = "keypoint pairs"
+
+    def list_pairs(self, split: str) -> Iterable[Pair]:
+        """Return the pairs of a split in an order that is the same everywhere.
+
+        Raises UserError naming the missing or broken file.
+        """
+        raise NotImplementedError
+
+    def pairs(self, split: str, limit: int | None = None) -> list[Pair]:
+        """Return the pairs of a split; with a limit, at most that many, evenly spaced. Raises UserError where there is none."""
+        self.items(split)  # checks the split and the names
+        return limited(list(self.list_pairs(split)), limit)
+
+    def list_items(self, split: str) -> list[Item]:
+        """Return the pictures of all pairs, in the order in which they come first."""
+        return pictures_of_pairs(self.list_pairs(split))
+
+    def part(self, split: str, limit: int | None) -> list[Item]:
+        """Return the pictures of a split; with a limit, those of at most that many pairs."""
+        return pictures_of_pairs(self.pairs(split, limit))
+
+    def digest(self, split: str, items: Iterable[Item]) -> str:
+        """Return the identity of pictures of a split, and of all pairs of the split that lie in them."""
+        items = tuple(items)
+        names = {item.name for item in items}
+        pairs = [pair.facts() for pair in self.pairs(split) if {pair.source.name, pair.target.name} <= names]
+        return digest([split, self.mapping, [item.name for item in items], self.image_digests(items), pairs])
+
+    def label(self, item: Item) -> np.ndarray:
+        """Raise UserError: a data set of pairs has no label maps."""
+        raise UserError(f"{self.name} has pairs with keypoints, no label maps; protocols of segmentation need another data set")
+
+    def label_digest(self, item: Item) -> str:
+        """Return the identity of no label map: what is annotated belongs to pairs, see `digest`."""
+        return ""
+
+    def read(self, item: Item) -> None:
+        """Read a picture."""
+        self.image(item)
+
+
+def pictures_of_pairs(pairs: Iterable[Pair]) -> list[Item]:
+    """Return the pictures of pairs, each once, in the order in which they come first."""
+    return list(dict.fromkeys(item for pair in pairs for item in (pair.source, pair.target)))
+
+
+def levels_of(pairs: Sequence[Pair]) -> dict[str, list[int]]:
+    """Return the levels by which pairs can be told apart: for each name the values that occur, in ascending order."""
+    found: dict[str, set[int]] = {}
+    for pair in pairs:
+        for name, value in pair.levels:
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(found.items())}
