@@ -24,6 +24,7 @@ class Flag:
 
     An annotation is a type (int, float, bool, str, Path, Enum), a list of any length (`tuple[int, ...]`) or one of a fixed
     length (`tuple[float, float]`), with `| None` where `none` is allowed. enum: the Enum whose members the values are.
+    recorded: its name in records; "" for its own.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Flag:
     minimum: float | None = None
     maximum: float | None = None
     enum: type[Enum] | None = None
+    recorded: str = ""
 
     @property
     def spelling(self) -> str:

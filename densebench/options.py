@@ -30,10 +30,19 @@ Options = TypeVar("Options")
 
 
 def setting(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None, maximum: float | None = None
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    recorded: str = "",
 ) -> Any:
-    """Declare a field that changes what a number means."""
-    return _field("setting", default, help, choices, minimum, maximum)
+    """Declare a field that changes what a number means.
+
+    recorded: the name that records give to it, where it is another one: a field may be renamed, and old records still compare.
+    """
+    return _field("setting", default, help, choices, minimum, maximum, recorded)
 
 
 def axis(
@@ -50,8 +59,16 @@ def runtime(
     return _field("runtime", default, help, choices, minimum, maximum)
 
 
-def _field(kind: Kind, default: Any, help: str, choices: tuple[str, ...], minimum: float | None, maximum: float | None) -> Any:
-    metadata = {"kind": kind, "help": help, "choices": choices, "minimum": minimum, "maximum": maximum}
+def _field(
+    kind: Kind,
+    default: Any,
+    help: str,
+    choices: tuple[str, ...],
+    minimum: float | None,
+    maximum: float | None,
+    recorded: str = "",
+) -> Any:
+    metadata = {"kind": kind, "help": help, "choices": choices, "minimum": minimum, "maximum": maximum, "recorded": recorded}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -179,8 +196,9 @@ def checked(configured: Options, **changed: Any) -> Options:
 
 
 def select(options: Any, kind: Kind) -> dict[str, Any]:
-    """Return the values of one kind of option by name, as JSON values."""
-    return {flag.name: _as_json(getattr(options, flag.name)) for flag in flags(type(options)) if flag.kind == kind}
+    """Return the values of one kind of option by the names that records give to them, as JSON values."""
+    chosen = [flag for flag in flags(type(options)) if flag.kind == kind]
+    return {flag.recorded or flag.name: _as_json(getattr(options, flag.name)) for flag in chosen}
 
 
 def _as_json(value: Any) -> Any:

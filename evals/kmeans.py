@@ -78,12 +78,16 @@ class KMeans(Clustered):
         "leopart-exact": {**LEOPART, "whole_batches": 60},
         "neco": {**LEOPART, "other_class": "dead"},
         "croc": LEOPART,
-        "timet": {**LEOPART, "upsample": 112, "iterations": 50, "mask_size": 112},
+        "timet": {**LEOPART, "grid_size": 112, "iterations": 50, "mask_size": 112},
         "full": {"standardise": False, "pca": None, "per_cluster": None, "init": "k-means++", "restarts": 1, "absent": "skip"},
     }
 
-    upsample: int | None = setting(
-        None, "side to which grids of features are upsampled before clustering; none: no upsampling", minimum=1, maximum=16_384
+    grid_size: int | None = setting(
+        None,
+        "side to which grids of features are upsampled bilinearly, after the PCA; none: no upsampling",
+        minimum=1,
+        maximum=16_384,
+        recorded="upsample",
     )
     spherical: bool = setting(False, "spherical K-means: centroids are scaled to length 1")
     match: str = setting(
@@ -126,7 +130,7 @@ class KMeans(Clustered):
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         space = LabelSpace(dataset, "drop", self.other_class)
         view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
-        side = self.upsample or int(view.size or 0) // backbone.stride
+        side = self.grid_size or int(view.size or 0) // backbone.stride
         ks = [dict(point)["K"] for point in self.points(dataset) if point not in run.known]
         clustering = clustering_sample(self, ks, len(items) * side**2, min(self.pca or backbone.dim, backbone.dim))
         return [
@@ -172,10 +176,10 @@ class KMeans(Clustered):
                     draw(space, view, items, of_all, named, self.visualise, run.pictures)
 
     def upsampled(self, grid: Float[Tensor, "gh gw d"]) -> Float[Tensor, "h w d"]:
-        """Return the grid of an image upsampled to `upsample` x `upsample`, or as it is without that option."""
-        if self.upsample is None:
+        """Return the grid of an image upsampled to `grid_size` x `grid_size`, or as it is without that option."""
+        if self.grid_size is None:
             return grid
-        size = (self.upsample, self.upsample)
+        size = (self.grid_size, self.grid_size)
         large = F.interpolate(grid.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
         return large[0].permute(1, 2, 0)
 

@@ -243,12 +243,12 @@ FIT = {"restarts": 5, "iterations": 100, "init": "points", "per_cluster": 256, "
 def naive(backbone, dataset, names, k, seed, given):
     """Every variant's tallies of images, and the inertia of the tokens that were trained on."""
     fit = {name: given.get(name, value) for name, value in FIT.items()}
-    rows = naive_tokens(backbone, dataset, names, given["standardise"], given["pca"], given["upsample"])
+    rows = naive_tokens(backbone, dataset, names, given["standardise"], given["pca"], given["grid_size"])
     found = clustering.kmeans(torch.from_numpy(rows).float(), k, seed=seed, **fit)
     centroids = found.centroids.double().numpy()
     distances = np.array([[((row - centroid) ** 2).sum() for centroid in centroids] for row in rows])
     trained = clustering.sample(len(rows), k, fit["per_cluster"], seed).numpy()
-    side = given["upsample"] or GRID
+    side = given["grid_size"] or GRID
     cluster_maps = distances.argmin(1).reshape(len(names), side, side)
     other = given.get("other_class", "off") if dataset.reduce_zero_label else "off"
     classes = len(dataset.classes) + (other != "off")

@@ -13,7 +13,7 @@ from densebench.evals.unsupervised.protocol import Unsupervised
 
 FEW = {"image_size": None, "seeds": 2, "clusters": (0, 9), "mask_size": 18}
 OWN = {
-    "timet": {"upsample": 9},
+    "timet": {"grid_size": 9},
     "neco": {"per_cluster": 10},
     "leopart-exact": {"whole_batches": 3},
     "full": {"image_size": None, "mask_size": None},

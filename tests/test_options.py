@@ -24,6 +24,7 @@ class Example:
     limit: int | None = setting(None, "at most")
     kind: str = setting("soft", "which", choices=("soft", "majority"))
     deep: bool = setting(False, "whether")
+    renamed: int = setting(2, "what an older version called old", recorded="old")
     sizes: tuple[int, ...] = axis((1, 8), "which sizes", minimum=1)
     workers: int = runtime(0, "processes")
 
@@ -103,6 +104,12 @@ def test_a_new_default_keeps_what_its_option_is():
     flag = options.flags(Raised)[0]
     assert (flag.name, flag.kind, flag.default, flag.minimum) == ("count", "setting", 7, 1)
     assert options.select(Raised(), "setting")["count"] == 7
+
+
+def test_a_renamed_setting_keeps_its_name_in_records():
+    recorded = options.select(options.build(Example, {}, {"renamed": "4"}), "setting")
+    assert recorded["old"] == 4
+    assert "renamed" not in recorded
 
 
 def test_kinds_are_kept_apart():

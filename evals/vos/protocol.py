@@ -47,7 +47,7 @@ from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.pipeline import BATCH
 from densebench.numerics.propagation import Window
-from densebench.options import runtime, select, setting
+from densebench.options import flags, runtime, setting
 from densebench.processes import collected, from_main, rank, resolve_device, resolve_workers, world_size
 from densebench.results.score import Score
 
@@ -70,7 +70,7 @@ class Vos(Evaluator):
             "colour": "backbone",
             "window": "circle",
             "temperature": 0.2,
-            "upsample": "nearest",
+            "mask_upsample": "nearest",
         },
     }
 
@@ -91,7 +91,9 @@ class Vos(Evaluator):
         5, "number of most similar patches that a patch takes its labels from", minimum=1, maximum=1_000_000
     )
     temperature: float = setting(0.1, "temperature of the weights, exp(cosine / temperature)", minimum=1e-6)
-    upsample: str = setting("bilinear", "how masks are upsampled from patches to pixels", choices=("bilinear", "nearest"))
+    mask_upsample: str = setting(
+        "bilinear", "how masks are upsampled from patches to pixels", choices=("bilinear", "nearest"), recorded="upsample"
+    )
     eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
     predictions: str | None = setting(None, "folder of given masks to score instead of a backbone: <sequence>/<frame>.png")
     save_predictions: str | None = runtime(None, "folder to save predicted masks in, as paletted PNGs <sequence>/<frame>.png")
@@ -121,8 +123,8 @@ class Vos(Evaluator):
         """Raise UserError for options that have no effect on given masks."""
         if self.save_predictions is not None:
             raise UserError("--save-predictions goes with a backbone; --predictions names masks that exist")
-        given, usual = (select(options, "setting") for options in (self, Vos()))
-        idle = [name for name in given if given[name] != usual[name] and name not in ("predictions", "eval_split")]
+        usual, own = Vos(), [flag.name for flag in flags(Vos) if flag.kind == "setting"]
+        idle = [name for name in own if getattr(self, name) != getattr(usual, name) and name not in ("predictions", "eval_split")]
         if idle:
             names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
             raise UserError(f"{names} (or a preset other than dino) changes nothing about --predictions; leave it out")
@@ -244,6 +246,6 @@ class Vos(Evaluator):
         return Tracker(
             backbone.to(device), videos, device,
             size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
-            precision=self.precision, window=window, context=self.context, upsample=self.upsample,
+            precision=self.precision, window=window, context=self.context, upsample=self.mask_upsample,
             batch_size=self.batch_size or BATCH, workers=workers,
         )  # fmt: skip

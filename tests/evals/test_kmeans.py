@@ -52,8 +52,8 @@ __all__ = ["backbone", "empty_cache"]  # fixtures
         (DATA, {"per_cluster": 6}),
         pytest.param(DATA, {"restarts": 1, "iterations": 2}, marks=pytest.mark.slow),
         (DATA, {"spherical": True}),
-        (DATA, {"upsample": 6, "mask_size": 20}),
-        pytest.param(DATA, {"upsample": 9, "pca": 3, "per_cluster": 20}, marks=pytest.mark.slow),
+        (DATA, {"grid_size": 6, "mask_size": 20}),
+        pytest.param(DATA, {"grid_size": 9, "pca": 3, "per_cluster": 20}, marks=pytest.mark.slow),
         (DATA, {"mask_size": None}),
         pytest.param(DATA, {"mask_size": 21, "mask_resample": "nearest-exact"}, marks=pytest.mark.slow),
         pytest.param(DATA, {"match": "iou"}, marks=pytest.mark.slow),
@@ -67,7 +67,7 @@ __all__ = ["backbone", "empty_cache"]  # fixtures
 )
 def test_every_number_is_that_of_a_naive_restatement(backbone, dataset, given):
     """K below, at and above the number of classes; all variants; inertia, classes, bootstrap."""
-    given = {"image_size": None, "standardise": True, "pca": 5, "upsample": None, "absent": "zero", **given}
+    given = {"image_size": None, "standardise": True, "pca": 5, "grid_size": None, "absent": "zero", **given}
     given = {"mask_size": 18, "mask_resample": "nearest", **given}
     # With more clusters than classes of which one is never seen, it might be given any of those that are left.
     clusters, seeds = (3, 4, 5 if dataset is FIVE else 6), (0, 1)

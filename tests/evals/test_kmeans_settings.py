@@ -155,7 +155,7 @@ def test_images_without_a_labelled_pixel_are_refused(backbone):
 
 def test_the_presets_are_those_of_the_papers():
     leopart = {"image_size": 448, "mask_size": 100, "whole_batches": None, "absent": "zero", "other_class": "off"}
-    leopart |= {"standardise": True, "pca": 50, "upsample": None, "spherical": False, "init": "points"}
+    leopart |= {"standardise": True, "pca": 50, "grid_size": None, "spherical": False, "init": "points"}
     leopart |= {"restarts": 5, "iterations": 100, "per_cluster": 256}
     full = {"standardise": False, "pca": None, "per_cluster": None, "init": "k-means++", "restarts": 1, "absent": "skip"}
     expected = {
@@ -163,7 +163,7 @@ def test_the_presets_are_those_of_the_papers():
         "leopart-exact": leopart | {"whole_batches": 60},
         "neco": leopart | {"other_class": "dead"},
         "croc": leopart,
-        "timet": leopart | {"upsample": 112, "iterations": 50, "mask_size": 112},
+        "timet": leopart | {"grid_size": 112, "iterations": 50, "mask_size": 112},
         "full": full,
     }
     assert next(iter(KMeans.presets)) == "leopart"
@@ -177,6 +177,6 @@ def test_the_presets_are_those_of_the_papers():
 @pytest.mark.parametrize("preset", list(KMeans.presets))
 def test_every_preset_runs_and_beats_chance(preset):
     given = {"image_size": None, "seeds": 1, "pca": None} | ({"whole_batches": 3} if preset == "leopart-exact" else {})
-    given |= {"upsample": 14} if preset == "timet" else {}
+    given |= {"grid_size": 14} if preset == "timet" else {}
     found = values(evaluate(mean_colours(), preset=preset, **given))
     assert 25 < found[4, 0, "matched"] <= 100

@@ -132,7 +132,7 @@ def test_runtime_options_change_no_number(videos, tmp_path):
     "setting",
     [
         {"short_side": "80"}, {"rounding": "up"}, {"resample": "bicubic"}, {"colour": "backbone"}, {"context": "0"},
-        {"radius": "none"}, {"window": "circle"}, {"neighbours": "9"}, {"temperature": "1"}, {"upsample": "nearest"},
+        {"radius": "none"}, {"window": "circle"}, {"neighbours": "9"}, {"temperature": "1"}, {"mask_upsample": "nearest"},
     ],
 )  # fmt: skip
 def test_settings_change_the_number_and_the_group(videos, setting):
