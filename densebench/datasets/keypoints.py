@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,6 +38,17 @@ class Pair:
     target_box: Box | None = None
     levels: tuple[tuple[str, int], ...] = ()
 
+    def __post_init__(self) -> None:
+        count = len(self.parts)
+        if self.source_points.shape != (count, 2) or self.target_points.shape != (count, 2):
+            shapes = f"{self.source_points.shape} and {self.target_points.shape}"
+            raise UserError(f"the pair {self.name} has keypoints of shapes {shapes} for {count} parts; give one row x, y a part")
+        boxes = [np.array(box) for box in (self.source_box, self.target_box) if box is not None]
+        if not all(np.isfinite(values).all() for values in (self.source_points, self.target_points, *boxes)):
+            raise UserError(
+                f"the pair {self.name} has a keypoint or a box that is not finite; leave out keypoints that are missing"
+            )
+
     def facts(self) -> list[Any]:
         """Return all that the files say about the pair, as JSON values."""
         arrays = (self.source_points, self.target_points, self.parts)
@@ -47,9 +59,15 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointPairs(Dataset):
-    """Base of data sets of pairs; a subclass gives `list_pairs`. Items are pictures, each once; limits count pairs."""
+    """Base of data sets of pairs; a subclass gives `list_pairs`. Items are pictures, each once; limits count pairs.
+
+    The files of a split are read once; a data set that is opened again reads them again. Keypoints outside their picture and
+    boxes of no size are kept, as in the code of the benchmarks.
+    """
 
     kind: ClassVar[str] = "keypoint pairs"
+    official_pairs: ClassVar[dict[str, int]] = {}
+    """How many pairs a split has officially."""
 
     def list_pairs(self, split: str) -> Iterable[Pair]:
         """Return the pairs of a split in an order that is the same everywhere.
@@ -61,11 +79,11 @@ class KeypointPairs(Dataset):
     def pairs(self, split: str, limit: int | None = None) -> list[Pair]:
         """Return the pairs of a split; with a limit, at most that many, evenly spaced. Raises UserError where there is none."""
         self.items(split)  # checks the split and the names
-        return limited(list(self.list_pairs(split)), limit)
+        return limited(self._every(split), limit)
 
     def list_items(self, split: str) -> list[Item]:
         """Return the pictures of all pairs, in the order in which they come first."""
-        return pictures_of_pairs(self.list_pairs(split))
+        return pictures_of_pairs(self._every(split))
 
     def part(self, split: str, limit: int | None) -> list[Item]:
         """Return the pictures of a split; with a limit, those of at most that many pairs."""
@@ -89,6 +107,23 @@ class KeypointPairs(Dataset):
     def read(self, item: Item) -> None:
         """Read a picture."""
         self.image(item)
+
+    def verify(self, full: bool = False) -> list[str]:
+        """Return what `Dataset.verify` does, and where the number of pairs is not the official one."""
+        problems = super().verify(full)
+        for split, official in self.official_pairs.items():
+            if self.has(split) and (count := len(self.pairs(split))) != official:
+                problems.append(f"{split}: {count} of the official {official} pairs")
+        return problems
+
+    def _every(self, split: str) -> list[Pair]:
+        if split not in self._read:
+            self._read[split] = list(self.list_pairs(split))
+        return self._read[split]
+
+    @functools.cached_property
+    def _read(self) -> dict[str, list[Pair]]:
+        return {}
 
 
 def pictures_of_pairs(pairs: Iterable[Pair]) -> list[Item]:
