@@ -20,29 +20,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Float
 
+from densebench.datasets.animals import Animal, pair_of, shared_parts
 from densebench.datasets.dataset import Item, Source
 from densebench.datasets.io.names import at, check_name
 from densebench.datasets.io.pair_files import box_of, numbers, parsing, read_json, read_table
-from densebench.datasets.keypoints import Box, KeypointPairs, Pair
+from densebench.datasets.keypoints import KeypointPairs, Pair
 from densebench.errors import UserError
 
 FOLDER = "animal-pose"
 PARTS = 20
 LEAST, MOST = 3, 200
 """How many keypoints a made pair shares at least, and how many pairs of a class are made at most."""
-
-
-@dataclass(frozen=True)
-class Animal:
-    """The one annotated animal of a picture: its class, its keypoints in px, which of them are visible, and its box."""
-
-    item: Item
-    category: str
-    points: Float[np.ndarray, "20 2"]
-    visible: Bool[np.ndarray, "20"]
-    box: Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +61,7 @@ class AnimalPose(KeypointPairs):
         listed = self.root / FOLDER / "pairs.csv"
         chosen = self._listed(listed, animals) if listed.exists() else self._made(animals)
         for number, (source, target) in enumerate(chosen, 1):
-            yield _pair(f"{number:04}-{source.item.name}-{target.item.name}", source, target)
+            yield pair_of(f"{number:04}-{source.item.name}-{target.item.name}", source, target, source.species)
 
     def _listed(self, path: Path, animals: dict[str, Animal]) -> Iterator[tuple[Animal, Animal]]:
         """Yield the animals of each row. Raises UserError where the list and the keypoints say different things."""
@@ -84,10 +73,10 @@ class AnimalPose(KeypointPairs):
                         f"{where} names {row[column]!r}, in which keypoints.json has not one animal; fetch both again"
                     )
             source, target = animals[row["source"]], animals[row["target"]]
-            if {source.category, target.category} != {row["class"]}:
-                found = f"a {source.category} and a {target.category}"
+            if {source.species, target.species} != {row["class"]}:
+                found = f"a {source.species} and a {target.species}"
                 raise UserError(f"{where} has the class {row['class']!r}, keypoints.json {found}; fetch both again")
-            shared = str(int((source.visible & target.visible).sum()))
+            shared = str(len(shared_parts(source, target)))
             if row.get("shared_keypoints", shared) != shared:
                 raise UserError(
                     f"{where} has {row['shared_keypoints']!r} shared keypoints, keypoints.json {shared}; fetch both again"
@@ -96,13 +85,13 @@ class AnimalPose(KeypointPairs):
 
     def _made(self, animals: dict[str, Animal]) -> Iterator[tuple[Animal, Animal]]:
         for category in self.classes:
-            circle = sorted((each for each in animals.values() if each.category == category), key=_place)
+            circle = sorted((each for each in animals.values() if each.species == category), key=_place)
             steps = ((first, step) for step in range(1, len(circle) // 2 + 1) for first in range(len(circle)))
             taken: set[frozenset[int]] = set()
             for first, step in steps:
                 second = (first + step) % len(circle)
                 source, target, both = circle[first], circle[second], frozenset((first, second))
-                if len(taken) < MOST and both not in taken and (source.visible & target.visible).sum() >= LEAST:
+                if len(taken) < MOST and both not in taken and len(shared_parts(source, target)) >= LEAST:
                     taken.add(both)
                     yield source, target
 
@@ -129,13 +118,8 @@ class AnimalPose(KeypointPairs):
         if strange := set(rows[:, 2].tolist()) - {0, 1}:
             raise ValueError(f"{where} has a keypoint of visibility {strange.pop():g}, not 0 or 1")
         path = self.root / FOLDER / "images" / name
-        return Animal(Item(path.stem, path, None), category, rows[:, :2], rows[:, 2] == 1, box_of(entry["bbox"], where))
-
-
-def _pair(name: str, source: Animal, target: Animal) -> Pair:
-    shared = np.flatnonzero(source.visible & target.visible)
-    points = [animal.points[shared] for animal in (source, target)]
-    return Pair(name, source.item, target.item, source.category, points[0], points[1], shared, source.box, target.box)
+        box = box_of(entry["bbox"], where)
+        return Animal(Item(path.stem, path, None), category, "", rows[:, :2], rows[:, 2].astype(np.int64), box)
 
 
 def _place(animal: Animal) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,6 +90,44 @@ class KeypointPairs(Dataset):
         """Return the pictures of a split; with a limit, those of at most that many pairs."""
         return pictures_of_pairs(self.pairs(split, limit))
 
+    def categories(self, split: str) -> tuple[str, ...]:
+        """Return the categories that pairs of a split have, in the order of `classes`, then others by name."""
+        present = {pair.category for pair in self.pairs(split)}
+        return (*(name for name in self.classes if name in present), *sorted(present - {*self.classes}))
+
+    def extent(self, split: str, limit: int | None) -> dict[str, Any]:
+        """Return how many pairs and keypoints are scored, how many pairs there are officially, how many keypoints lie outside."""
+        pairs = self.pairs(split, limit)
+        return {
+            "pairs": len(pairs),
+            "official_pairs": self.official_pairs.get(split),
+            "keypoints": sum(len(pair.parts) for pair in pairs),
+            "keypoints_outside": self.outside(pairs),
+        }
+
+    def outside(self, pairs: Iterable[Pair]) -> int:
+        """Return how many correspondences of pairs have a point outside its picture; the edges belong to the picture."""
+        size = functools.cache(self.image_size)
+        count = 0
+        for pair in pairs:
+            first, second = (
+                ((points < 0) | (points > size(item))).any(axis=1)
+                for item, points in ((pair.source, pair.source_points), (pair.target, pair.target_points))
+            )
+            count += int((first | second).sum())
+        return count
+
+    def check_stated_size(self, item: Item, stated: tuple[Any, Any], path: Path) -> None:
+        """Raise UserError where a picture has not the width and height that a file states: its keypoints would be misplaced."""
+        if item not in self._sizes:
+            self._sizes[item] = self.image_size(item)
+        width, height = self._sizes[item]
+        if (width, height) != stated:
+            raise UserError(
+                f"the picture {item.image} is {width} x {height} but {path} says {stated[0]} x {stated[1]} (width x height); "
+                "fetch both again"
+            )
+
     def digest(self, split: str, items: Iterable[Item]) -> str:
         """Return the identity of pictures of a split, and of all pairs of the split that lie in them."""
         items = tuple(items)
@@ -123,6 +162,10 @@ class KeypointPairs(Dataset):
 
     @functools.cached_property
     def _read(self) -> dict[str, list[Pair]]:
+        return {}
+
+    @functools.cached_property
+    def _sizes(self) -> dict[Item, tuple[int, int]]:
         return {}
 
 
