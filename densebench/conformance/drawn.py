@@ -17,6 +17,7 @@ from PIL import Image
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.keypoints import KeypointPairs, Pair
 from densebench.datasets.videos import Videos
 from densebench.files.atomic import digest
 
@@ -183,6 +184,52 @@ class Jumps(_Drawn, Videos):
         return _grained(shown, _generator("grain", item.name))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marks(_Drawn, KeypointPairs):
+    """Pairs of images with one small square of each colour but the last, on grey; keypoints are the centres of the squares.
+
+    redrawn: the keypoints of val are those of other images.
+    """
+
+    name: str = "marks"
+    title: str = "Small squares of one colour a part"
+    classes: tuple[str, ...] = ("even", "odd")
+    image_size_hint: int = SIDE
+    mapping: str = "marks"
+    redrawn: bool = False
+    mark: ClassVar[int] = 16
+
+    def list_items(self, split: str) -> list[Item]:
+        """Return the images of a split, each the source of one pair."""
+        return [Item(f"{split}-{index}", None, None) for index in range(COUNTS[split])]
+
+    def list_pairs(self, split: str) -> Iterator[Pair]:
+        """Yield each image with the next one, the last with the first."""
+        items = self.list_items(split)
+        for index, (source, target) in enumerate(zip(items, [*items[1:], items[0]], strict=True)):
+            points = [self._corners(_labelled(item, self.redrawn)) + self.mark / 2 for item in (source, target)]
+            box = (0.0, 0.0, float(SIDE), float(SIDE))
+            parts = np.arange(len(points[0]))
+            yield Pair(f"{split}-{index}", source, target, self.classes[index % 2], *points, parts, box, box)
+
+    def _corners(self, item: Item) -> np.ndarray:
+        """Return the left and top edge of each square, float [4, 2]."""
+        cells = SIDE // self.mark
+        chosen = _generator(self.name, item.name).permutation(cells**2)[: len(COLOURS) - 1]
+        return self.mark * np.stack([chosen % cells, chosen // cells], axis=1).astype(np.float64)
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the squares on grey, RGB."""
+        ids = np.full((SIDE, SIDE), len(COLOURS) - 1)
+        for number, (left, top) in enumerate(self._corners(item).astype(int)):
+            ids[top : top + self.mark, left : left + self.mark] = number
+        return _grained(ids, _generator("grain", item.name))
+
+    def label_digest(self, item: Item) -> str:
+        """Return the digest of no label map."""
+        return ""
+
+
 def drawn(kind: str) -> list[Dataset]:
     """Return the drawn data sets of a kind, the most ordinary one first; none for a kind that is not drawn."""
     root = Path()
@@ -190,5 +237,6 @@ def drawn(kind: str) -> list[Dataset]:
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
+        "keypoint pairs": [Marks(root=root)],
     }
     return made.get(kind, [])

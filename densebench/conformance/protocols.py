@@ -61,7 +61,7 @@ class _Runs:
         """Run the protocol on the oracle, or on a network that can be trained where it refuses the oracle."""
         datasets = drawn(self.kind.takes)
         if not datasets:
-            raise Failed(f'takes is {self.kind.takes!r}; it is "label maps", "boxes" or "videos"')
+            raise Failed(f'takes is {self.kind.takes!r}; it is "label maps", "boxes", "videos" or "keypoint pairs"')
         first: UserError | None = None
         refusal = ""
         for backbone, is_oracle in ((made(Oracle()), True), (load_backbone(TRAINABLE), False)):
