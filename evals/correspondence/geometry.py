@@ -48,16 +48,20 @@ def cells_of(points: Points, placed: Placement, grid: Grid, source: str) -> Poin
     The last two are computed in float32, as there. Points outside take the nearest cell of the grid or, for "bilinear", the
     nearest patch whose centre lies in the image.
     """
-    count, frame = np.array(grid), np.array(placed.frame)
+    count = np.array(grid)
     last: np.ndarray = count - 1
     if source == "bilinear":
         cells = (points + np.array(placed.offset)) / stride_of(placed, grid) - 0.5
         bounds = [np.flatnonzero(inside)[[0, -1]] for inside in _inside(placed, grid)]
         return np.clip(cells, [low for low, _ in bounds], [high for _, high in bounds])
     if source == "bilinear-corners":
-        cells = points / frame * last
+        cells = points / np.array(placed.frame) * last
     else:
-        scaled = (points.astype(np.float32) * (count / frame).astype(np.float32)).astype(np.float64)
+        in_view, per_px = (
+            (points + np.array(placed.offset)).astype(np.float32),
+            (count / np.array(placed.view)).astype(np.float32),
+        )
+        scaled = (in_view * per_px).astype(np.float64)
         cells = np.trunc(scaled) if source == "containing" else np.round(scaled)
     return np.clip(cells, 0, last)
 
@@ -88,7 +92,7 @@ def patches_in(box: tuple[float, float, float, float] | None, placed: Placement,
 
     There is one row and one column at least.
     """
-    ends = (0.0, 0.0, *placed.image) if box is None else box
+    ends = (0.0, 0.0, *map(float, placed.image)) if box is None else box
     columns, rows = (_between(placed, grid, axis, ends[axis], ends[axis + 2]) for axis in (0, 1))
     return rows[:, None] & columns
 
@@ -100,7 +104,7 @@ def stride_of(placed: Placement, grid: Grid) -> Float[np.ndarray, "2"]:
 
 def _inside(placed: Placement, grid: Grid) -> list[Bool[np.ndarray, "cells"]]:
     """Return which columns, and which rows, have their centre in the image."""
-    return [_between(placed, grid, axis, 0.0, placed.image[axis]) for axis in (0, 1)]
+    return [_between(placed, grid, axis, 0.0, float(placed.image[axis])) for axis in (0, 1)]
 
 
 def _between(placed: Placement, grid: Grid, axis: int, low: float, high: float) -> Bool[np.ndarray, "cells"]:

@@ -85,8 +85,8 @@ def length_of(pair: Pair, size: tuple[int, int], threshold: str) -> float:
 
 
 def errors(
-    predicted: Float[np.ndarray, "*many 2"], truth: Float[np.ndarray, "*many 2"], size: tuple[int, int], threshold: str
-) -> Float[np.ndarray, "*many"]:
+    predicted: Float[np.ndarray, "*#many 2"], truth: Float[np.ndarray, "*#many 2"], size: tuple[int, int], threshold: str
+) -> Float[np.ndarray, "..."]:
     """Return the distances of predictions from the truth: px, or shares of the side for "square"."""
     apart = predicted - truth
     if threshold == "square":
