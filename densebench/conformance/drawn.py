@@ -28,6 +28,8 @@ SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
 WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
+PATCH, SPOT = 16, 5  # px of the patch in whose middle a spot is, and half a side of the spot
+BOX = (8.0, 8.0, SIDE - 8.0, SIDE - 8.0)
 
 
 def _generator(*key: object) -> np.random.Generator:
@@ -185,58 +187,62 @@ class Jumps(_Drawn, Videos):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Marks(_Drawn, KeypointPairs):
-    """Pairs of images with one small square of each colour but the last, on grey; keypoints are the centres of the squares.
+class Spots(_Drawn, KeypointPairs):
+    """Pairs of pictures with a spot of each colour on grey, each a part; where a spot is has nothing to do with its colour.
 
-    redrawn: the keypoints of val are those of other images.
+    A spot is smaller than a patch of 16 px and lies in its middle. redrawn: the keypoints of val do not go with its images.
     """
 
-    name: str = "marks"
-    title: str = "Small squares of one colour a part"
+    name: str = "spots"
+    title: str = "Spots of one colour a part"
+    mapping: str = "spots"
     classes: tuple[str, ...] = ("even", "odd")
     image_size_hint: int = SIDE
-    mapping: str = "marks"
     redrawn: bool = False
-    mark: ClassVar[int] = 16
 
     def list_items(self, split: str) -> list[Item]:
-        """Return the images of a split, each the source of one pair."""
+        """Return the pictures of a split."""
         return [Item(f"{split}-{index}", None, None) for index in range(COUNTS[split])]
 
     def list_pairs(self, split: str) -> Iterator[Pair]:
-        """Yield each image with the next one, the last with the first."""
+        """Yield a pair of each picture with the next one, and one with the next but one."""
         items = self.list_items(split)
-        for index, (source, target) in enumerate(zip(items, [*items[1:], items[0]], strict=True)):
-            points = [self._corners(_labelled(item, self.redrawn)) + self.mark / 2 for item in (source, target)]
-            box = (0.0, 0.0, float(SIDE), float(SIDE))
-            parts = np.arange(len(points[0]))
-            yield Pair(f"{split}-{index}", source, target, self.classes[index % 2], *points, parts, box, box)
+        for step in (1, 2):
+            for number, source in enumerate(items):
+                target = items[(number + step) % len(items)]
+                name, level = f"{source.name}-{step}", ("viewpoint", number % 3)
+                points = [self._spots(_labelled(item, self.redrawn)) for item in (source, target)]
+                category = self.classes[number % 2]
+                yield Pair(name, source, target, category, points[0], points[1], np.arange(len(points[0])), BOX, BOX, (level,))
 
-    def _corners(self, item: Item) -> np.ndarray:
-        """Return the left and top edge of each square, float [4, 2]."""
-        cells = SIDE // self.mark
-        chosen = _generator(self.name, item.name).permutation(cells**2)[: len(COLOURS) - 1]
-        return self.mark * np.stack([chosen % cells, chosen // cells], axis=1).astype(np.float64)
+    def _spots(self, item: Item) -> np.ndarray:
+        """Return the centres of the spots, x and y in px, [4, 2]: those of different patches, never neighbours."""
+        cells = _generator(self.name, item.name).permutation(9)[: len(CLASSES) - 1]
+        return PATCH * (2 * np.stack([cells % 3, cells // 3], axis=1) + 1.5)
 
     def image(self, item: Item) -> Image.Image:
-        """Return the squares on grey, RGB."""
-        ids = np.full((SIDE, SIDE), len(COLOURS) - 1)
-        for number, (left, top) in enumerate(self._corners(item).astype(int)):
-            ids[top : top + self.mark, left : left + self.mark] = number
+        """Return the spots on grey, RGB."""
+        ids = np.full((SIDE, SIDE), len(CLASSES) - 1)
+        for number, (x, y) in enumerate(self._spots(item).astype(int).tolist()):
+            ids[y - SPOT : y + SPOT, x - SPOT : x + SPOT] = number
         return _grained(ids, _generator("grain", item.name))
-
-    def label_digest(self, item: Item) -> str:
-        """Return the digest of no label map."""
-        return ""
 
 
 def drawn(kind: str) -> list[Dataset]:
     """Return the drawn data sets of a kind, the most ordinary one first; none for a kind that is not drawn."""
+    return _every().get(kind, [])
+
+
+def kinds() -> list[str]:
+    """Return the kinds that are drawn."""
+    return list(_every())
+
+
+def _every() -> dict[str, list[Dataset]]:
     root = Path()
-    made: dict[str, list[Dataset]] = {
+    return {
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
-        "keypoint pairs": [Marks(root=root)],
+        "keypoint pairs": [Spots(root=root)],
     }
-    return made.get(kind, [])

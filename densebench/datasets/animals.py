@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ class Animal:
     """The one animal of a picture that counts.
 
     points: x, y in px of the picture, row i for part i. flags: how visible each is, as the file says; 0: not annotated.
-    box: left, top, right, bottom in px.
+    box: left, top, right, bottom in px. stated: the width and height that the file states, or None.
     """
 
     item: Item
@@ -25,6 +26,7 @@ class Animal:
     points: Float[np.ndarray, "parts 2"]
     flags: Int[np.ndarray, "parts"]
     box: Box
+    stated: tuple[Any, Any] | None = None
 
 
 def shared_parts(source: Animal, target: Animal) -> Int[np.ndarray, "k"]:

@@ -42,6 +42,7 @@ SPECIES = (
     "spider monkey|squirrel|tiger|uakari|weasel|wolf|zebra"
 )
 PARTS, LEAST = 17, 3
+DIGITS = 18  # at most, of the number of a picture
 COUNTS = {"test": (30, 900, 30), "val": (20, 400, 20)}
 """Pictures of a species, pairs of a family and pairs of two families."""
 Two = tuple[Animal, Animal, str]
@@ -85,6 +86,9 @@ class Ap10k(KeypointPairs):
         folder = self._authors(split)
         chosen = self._listed(folder, animals) if folder.is_dir() else self._made(split, animals)
         for number, (source, target, category) in enumerate(chosen, 1):
+            for animal in (source, target):
+                if animal.stated is not None:
+                    self.check_stated_size(animal.item, animal.stated, self.root / FOLDER / "annotations")
             ids = "-".join(PurePath(animal.item.name).name for animal in (source, target))
             yield pair_of(f"{number:06}-{ids}", source, target, category)
 
@@ -165,7 +169,8 @@ class Ap10k(KeypointPairs):
         item = Item(PurePath(file).stem, (folder if folder.is_dir() else self.root / FOLDER / "data") / file, None)
         left, top, width, height = box_of(entry["bbox"], where)
         box = (left, top, left + width, top + height)
-        return Animal(item, names[0], names[1], rows[:, :2], rows[:, 2].astype(np.int64), box)
+        flags, stated = rows[:, 2].astype(np.int64), (image["width"], image["height"])
+        return Animal(item, names[0], names[1], rows[:, :2], flags, box, stated)
 
 
 def _matching(one: Sequence[Animal], other: Sequence[Animal]) -> list[tuple[Animal, Animal]]:
@@ -181,6 +186,6 @@ def _spaced(pairs: list[tuple[Animal, Animal]], count: int, category: str) -> It
 
 
 def _number(line: str, where: str) -> int:
-    if not line.isdecimal():
+    if not line.isdecimal() or len(line) > DIGITS:
         raise UserError(f"{where} is {line[:40]!r}, not the number of a picture; fetch the list again")
     return int(line)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -71,6 +71,11 @@ class PfPascal(KeypointPairs):
         inner = self.root / "pf-pascal"
         return self.root if (self.root / FOLDER).is_dir() and not (inner / FOLDER).is_dir() else inner
 
+    def state(self) -> Literal["present", "partly", "absent"]:
+        """Return whether the pictures and the list of test pairs are there, wherever they may lie."""
+        exist = [path.exists() for path in (self.folder / FOLDER / "JPEGImages", self._list("test"))]
+        return "present" if all(exist) else "partly" if any(exist) else "absent"
+
     def list_pairs(self, split: str) -> Iterator[Pair]:
         """Yield the pairs in the order of the list."""
         path = self._list(split)
@@ -83,6 +88,11 @@ class PfPascal(KeypointPairs):
                 both = _listed_points(row) if set(COORDINATES) <= row.keys() else self._annotated_points(category, source, target)
             points = [self._scaled(each, item, where) for each, item in zip(both[:2], (source, target), strict=True)]
             yield Pair(f"{number - 1:04}-{source.name}-{target.name}", source, target, category, points[0], points[1], both[2])
+
+    def verify(self, full: bool = False) -> list[str]:
+        """Return what is wrong with the test pairs, and with those of another split where it can be opened at all."""
+        opened = tuple(f"{split}:" for split in self.splits if split == "test" or self.has(split))
+        return [problem for problem in super().verify(full) if problem.startswith(opened)]
 
     def _list(self, split: str) -> Path:
         """Return the list of pairs that is there; where none is, its official place."""

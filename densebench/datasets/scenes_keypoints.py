@@ -34,7 +34,7 @@ FIGURES = {
 """Category -> the texture of the core, and of each limb the texture and the direction in degrees."""
 UNIT = (22.0, 38.0)  # px, the distance of a limb's end from the centre, before it stretches
 CORE, DISC, BAR = 0.42, 0.36, 0.13  # radii and half a width, in units
-TURN, BEND, STRETCH, SHIFT = 75.0, 18.0, 0.15, 20.0  # at most: degrees, degrees, a share, px
+TURN, BEND, STRETCH, SHIFT = 75.0, 18.0, 0.15, 16.0  # at most: degrees, degrees, a share, px
 LEVELS = {"viewpoint": (25.0, 60.0), "scale": (1.15, 1.35)}
 """From which difference of angle in degrees, and from which ratio of size, a pair is of level 1 and of level 2."""
 
