@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # numpy and Pillow are imported when a data set is opened, no
 
 GROUP = "densebench.datasets"
 FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR", "pictures": "pictures:DIR"}
-BASES = ("Dataset", "Boxed", "Videos", "KeypointPairs")
+BASES = ("Dataset", "Boxed", "Videos", "KeypointPairs", "ViewPairs")
 PICTURES = "pictures"
 """The kind of a data set without labels; a protocol that takes it reads no label, and so takes data sets of any kind."""
 
