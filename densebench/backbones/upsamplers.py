@@ -40,10 +40,13 @@ Size = tuple[int, int]
 class Upsampler(nn.Module):
     """Maps features and the images that they are of to features on a finer grid.
 
-    about: what identifies it, as JSON values. linear: whether it is linear in the features and changes no order of channels.
+    about: what identifies it, as JSON values. linear: whether each channel's result is linear in that channel, and a constant
+    stays: then a linear layer may come before it as well as after it. needs_pixels: whether it looks at the images.
     """
 
     about: Mapping[str, Any]
+    linear = False
+    needs_pixels = True
 
     def forward(
         self, features: Float[Tensor, "b d gh gw"], pixels: Float[Tensor, "b 3 h w"], size: Size
@@ -55,9 +58,12 @@ class Upsampler(nn.Module):
 class TrainingFree(Upsampler):
     """One of TRAINING_FREE at a factor. Windows grow with the factor: their radius is one cell of the grid."""
 
+    linear = True
+
     def __init__(self, name: str, factor: int) -> None:
         super().__init__()
         self.name, self.factor = name, factor
+        self.needs_pixels = name not in ("nearest", "bilinear")
         parameters: dict[str, Any] = {}
         if name == "joint-bilateral":
             parameters = {"radius": factor, "sigma_space": 0.75 * factor, "sigma_colour": SIGMA_COLOUR}
