@@ -129,7 +129,7 @@ class KMeans(Clustered):
         """Return the labels and features of the scored images, and the clusterings of all points."""
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         space = LabelSpace(dataset, "drop", self.other_class)
-        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        view = View(backbone.multiple, whole_size(self.image_size, backbone, dataset))
         side = self.grid_size or int(view.size or 0) // backbone.stride
         ks = [dict(point)["K"] for point in self.points(dataset) if point not in run.known]
         clustering = clustering_sample(self, ks, len(items) * side**2, min(self.pca or backbone.dim, backbone.dim))
@@ -148,7 +148,7 @@ class KMeans(Clustered):
         items = self.scored(dataset.part(self.splits(dataset)[1], run.limit), dataset)
         points = [point for point in self.points(dataset) if point not in run.known]
         space = LabelSpace(dataset, "drop", self.other_class)
-        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        view = View(backbone.multiple, whole_size(self.image_size, backbone, dataset))
         own = dealt(items)
         with run.stage("labels"):
             truth = truth_maps(space, own, view, self.mask_size, self.mask_resample)

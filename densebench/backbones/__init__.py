@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LABELS = ("spec", "name", "params", "origin", "recognised")
-"""Keys that only name a backbone: two backbones that differ in nothing else have the same features."""
+LABELS = ("spec", "name", "params", "origin", "recognised", "upsample")
+"""Keys that only name a backbone: two backbones that differ in nothing else have the same features. `upsampler` decides."""
 
 
 def without_labels(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,24 +32,32 @@ def from_hub(name: str) -> Backbone:
 
     Raises UserError where it cannot be loaded or has no patch tokens to read.
     """
+    model, code = hub_entry(name, f"hub:{name}", "hub:facebookresearch/dino:main:dino_vits16")
+    calls = feature_calls(model)
+    if not calls:
+        raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; {WRAP}")
+    with guarded(f"hub:{name}", "on an image of noise"):
+        arch = f"hub {name.rpartition(':')[2]}"
+        backbone = recognise(model, f"hub:{name}", f"hub:{name}", arch=arch, calls=calls[:1], remedy=WRAP)
+    return _finished(backbone, code)
+
+
+def hub_entry(name: str, title: str, example: str) -> tuple[Any, str]:
+    """Return what the entry `REPO:ENTRY` of torch hub gives, and the digest of the repository's code.
+
+    title: the option or the spec, for messages. Raises UserError where it cannot be loaded.
+    """
     repo, _, entry = name.rpartition(":")
     if not repo or not entry:
-        raise UserError(f"hub:{name}: it takes REPO:ENTRY, such as hub:facebookresearch/dino:main:dino_vits16")
+        raise UserError(f"{title}: it takes REPO:ENTRY, such as {example}")
     make_importable()
     source = "local" if (Path(repo) / "hubconf.py").is_file() else "github"
     try:
         with importing(_hub_folder(repo) / "hubconf.py"):
             model = torch.hub.load(repo, entry, source=source, trust_repo=True)
     except (Exception, SystemExit) as error:
-        raise UserError(
-            f"hub:{name} cannot be loaded ({type(error).__name__}: {error}); check the names and the network"
-        ) from error
-    calls = feature_calls(model)
-    if not calls:
-        raise UserError(f"hub:{name} has neither forward_features nor get_intermediate_layers; {WRAP}")
-    with guarded(f"hub:{name}", "on an image of noise"):
-        backbone = recognise(model, f"hub:{name}", f"hub:{name}", arch=f"hub {entry}", calls=calls[:1], remedy=WRAP)
-    return _finished(backbone, folder_code(_hub_folder(repo)))
+        raise UserError(f"{title} cannot be loaded ({type(error).__name__}: {error}); check the names and the network") from error
+    return model, folder_code(_hub_folder(repo))
 
 
 def _finished(backbone: Backbone, code: str) -> Backbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,21 @@ class Backbone(nn.Module):
         self.mean, self.std, self.layer, self.pos_embed = info.mean, info.std, info.layer, info.pos_embed
         self.params = sum(parameter.numel() for parameter in trunk.parameters())
 
+    @property
+    def multiple(self) -> int:
+        """Of what the sides of images are multiples, px: the stride of the network. Features made finer have a smaller stride."""
+        return self.stride
+
+    @property
+    def coarse(self) -> Backbone:
+        """The backbone whose features these are before they are made finer; itself where they are not (`upsampled`)."""
+        return self
+
+    def of_pixels(self, pixels: Float[Tensor, "b 3 h w"], normalise: Callable[[Tensor], Tensor]) -> Float[Tensor, "b d gh gw"]:
+        """Return patch features of images in 0..1. normalise: by `mean` and `std`, or as a protocol prescribes."""
+        features: Tensor = self(normalise(pixels))
+        return features
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Return patch features of images that are already normalised with `mean` and `std`.
 
@@ -71,12 +87,14 @@ class Backbone(nn.Module):
         return features
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise UserError where the stride does not divide a side; it names the nearest two sizes that fit."""
+        """Raise UserError where the network's stride does not divide a side; it names the nearest two sizes that fit."""
         for side in (height, width):
-            if side % self.stride or side < self.stride:
-                low = side // self.stride * self.stride
-                fits = f"{low} or {low + self.stride}" if low else str(self.stride)
-                raise UserError(f"an image side of {side} px does not fit {self.spec}, whose stride is {self.stride}: use {fits}")
+            if side % self.multiple or side < self.multiple:
+                low = side // self.multiple * self.multiple
+                fits = f"{low} or {low + self.multiple}" if low else str(self.multiple)
+                raise UserError(
+                    f"an image side of {side} px does not fit {self.spec}, whose stride is {self.multiple}: use {fits}"
+                )
 
     def identity(self) -> dict[str, Any]:
         """Return what identifies this backbone, as JSON values; the keys in `LABELS` only name it and decide no feature."""

@@ -24,7 +24,7 @@ from densebench.errors import UserError
 
 def check_vit(backbone: Backbone) -> Any:
     """Return the ViT behind a backbone. Raises UserError for any other model."""
-    model = getattr(backbone.trunk, "model", None)
+    model = getattr(backbone.coarse.trunk, "model", None)
     if model is None or not is_plain_vit(model) or not has_joint_projection(model):
         raise UserError(f"{backbone.info.name or backbone.spec} is no ViT whose blocks can be looked into")
     return model
@@ -49,7 +49,7 @@ def patches_after(
         if number > len(model.blocks):
             raise UserError(f"layers: {number}; {backbone.info.name or backbone.spec} has {len(model.blocks)} blocks")
     modules = [model.blocks[number - 1] if number else model.patch_embed for number in blocks]
-    found = _outputs(modules, lambda: backbone(images))
+    found = _outputs(modules, lambda: backbone.coarse(images))
     prefix = model.num_prefix_tokens
     return [
         tokens[:, prefix:] if number else tokens.reshape(len(images), -1, tokens.shape[-1])
@@ -66,17 +66,18 @@ def patch_attention(
     """
     model = check_vit(backbone)
     attention, prefix = model.blocks[-1].attn, model.num_prefix_tokens
-    [projected] = _outputs([attention.qkv], lambda: backbone(images))
+    [projected] = _outputs([attention.qkv], lambda: backbone.coarse(images))
     query, key, _ = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key = attention.q_norm(query[:, :, prefix + queries]), attention.k_norm(key)
     weights = (query @ key.transpose(2, 3) * attention.scale).softmax(dim=3)
-    grid = (images.shape[2] // backbone.stride, images.shape[3] // backbone.stride)
+    grid = (images.shape[2] // backbone.multiple, images.shape[3] // backbone.multiple)
     return weights.mean(dim=1)[:, :, prefix:].unflatten(2, grid)
 
 
 def has_class_attention(backbone: Backbone) -> bool:
     """Return whether `class_attention` can be read: the backbone is a ViT with a class token and a joint projection."""
-    return isinstance(backbone.trunk, TimmTrunk) and attends(backbone.trunk.model)
+    trunk = backbone.coarse.trunk
+    return isinstance(trunk, TimmTrunk) and attends(trunk.model)
 
 
 def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:

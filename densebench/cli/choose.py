@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from densebench.cli.backbone_options import Backbones, DataRoot, Layers, Mean, Names, PosEmbed, Role, Std, Weights, one_each
+from densebench.cli.backbone_options import (
+    Backbones,
+    DataRoot,
+    Debias,
+    Layers,
+    Mean,
+    Names,
+    PosEmbed,
+    Role,
+    Std,
+    Upsample,
+    Weights,
+    one_each,
+)
 
 
 def choose(
@@ -28,6 +41,8 @@ def choose(
     pos_embed: PosEmbed = "auto",
     mean: Mean = None,
     std: Std = None,
+    debias: Debias = None,
+    upsample: Upsample = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -83,7 +98,8 @@ def choose(
         check_output(output)
     given: dict[str, Any] = {
         "name": one_each(name), "weights": one_each(weights), "layer": layer or "last", "role": role, "pos_embed": pos_embed,
-        "mean": mean, "std": std, "data_root": data_root, "device": device, "batch_size": batch_size, "seed": seed,
+        "mean": mean, "std": std, "debias": debias, "upsample": upsample, "data_root": data_root,
+        "device": device, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
     choice = chosen(
         dataset, backbone, protocol=protocol, split=split, limit=limit, groups=groups, folds=folds, repetitions=repetitions,

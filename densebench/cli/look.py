@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from densebench.cli import completing
-from densebench.cli.backbone_options import Backbones, DataRoot, Layers, Mean, Names, PosEmbeds, Role, Std, Weights, one_each
+from densebench.cli.backbone_options import (
+    Backbones,
+    DataRoot,
+    Debias,
+    Layers,
+    Mean,
+    Names,
+    PosEmbeds,
+    Role,
+    Std,
+    Upsample,
+    Weights,
+    one_each,
+)
 from densebench.cli.config import Config
 from densebench.results.terminal import terminal_width
 
@@ -28,6 +41,8 @@ def look(
     pos_embed: PosEmbeds = None,
     mean: Mean = None,
     std: Std = None,
+    debias: Debias = None,
+    upsample: Upsample = None,
     images: Annotated[
         list[str] | None, typer.Option(metavar="NAME,...", help="Look at these pictures, by path or file name; repeatable.")
     ] = None,
@@ -71,6 +86,8 @@ def look(
         role=role,
         mean=mean,
         std=std,
+        debias=debias,
+        upsample=upsample,
         images=images or None,
         count=count,
         seed=seed,

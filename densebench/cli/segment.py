@@ -12,7 +12,7 @@ import typer
 
 from densebench import catalog
 from densebench.cli import completing, entry_options
-from densebench.cli.backbone_options import DataRoot, Layer, Mean, PosEmbed, Role, Std
+from densebench.cli.backbone_options import DataRoot, Debias, Layer, Mean, PosEmbed, Role, Std, Upsample
 from densebench.cli.config import Config
 from densebench.cli.config import given as config_given
 from densebench.errors import UserError
@@ -66,6 +66,8 @@ def segment(
     pos_embed: PosEmbed = "auto",
     mean: Mean = None,
     std: Std = None,
+    debias: Debias = None,
+    upsample: Upsample = None,
     data_root: DataRoot = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Label at most N pictures, evenly spaced.")] = None,
     config: Config = None,
@@ -91,8 +93,9 @@ def segment(
 
     segmented = label(
         pictures, labels or "", backbone or "", protocol, preset=preset, output=output, overlays=overlays, split=split or None,
-        weights=weights, name=name, role=role, layer=layer, pos_embed=pos_embed, mean=mean, std=std, data_root=data_root,
-        limit=limit, seed=seed, rerun=rerun, command=shlex.join(["densebench", *sys.argv[1:]]), **given,
+        weights=weights, name=name, role=role, layer=layer, pos_embed=pos_embed, mean=mean, std=std, debias=debias,
+        upsample=upsample, data_root=data_root, limit=limit, seed=seed, rerun=rerun,
+        command=shlex.join(["densebench", *sys.argv[1:]]), **given,
     )  # fmt: skip
     print(segmented)
     if segmented.failed:

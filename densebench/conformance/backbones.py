@@ -49,7 +49,7 @@ class _Trial:
 
     def __init__(self, spec: str, backbone: Backbone) -> None:
         self.spec, self.backbone = spec, backbone
-        self.side = -(-SIDE // backbone.stride) * backbone.stride
+        self.side = -(-SIDE // backbone.multiple) * backbone.multiple
 
     def images(self, count: int, height: int | None = None, width: int | None = None, seed: int = 0) -> Tensor:
         """Return images of noise, normalised, `[count 3 h w]`."""
@@ -78,7 +78,7 @@ class _Trial:
             raise Failed(f"{height} x {width} px (height x width) give {found}; expected [d h/{stride} w/{stride}], {expected}")
 
     def other_shapes(self) -> str:
-        stride, shapes = self.backbone.stride, []
+        stride, shapes = self.backbone.multiple, []
         for height, width in ((self.side + 2 * stride, self.side + 2 * stride), (self.side, self.side + 2 * stride)):
             try:
                 features = self.features(self.images(1, height, width))

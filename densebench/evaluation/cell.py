@@ -51,6 +51,10 @@ def steps_of_cell(
     the main one gets anything.
     """
     evaluator = plan.evaluator.resolve(dataset)
+    if evaluator.fine_tunes and backbone.coarse is not backbone:
+        raise UserError(
+            f"--upsample makes the features of a frozen network finer; {plan.protocol} trains the network: leave it out"
+        )
     header = _header(plan, evaluator, backbone, requested.name, dataset)
     _check_same_record(header)
     if plan.dry_run:

@@ -18,6 +18,7 @@ from densebench.backbones.checkpoint import newest_checkpoint, read_checkpoint
 from densebench.backbones.loading import checked_label, load_backbone
 from densebench.backbones.recognising import colours
 from densebench.backbones.sources import check_form
+from densebench.backbones.upsamplers import parsed
 from densebench.console import notice
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import built_in, fits, fitting
@@ -116,6 +117,8 @@ def planned(
     texts = {"layer": layer, "pos_embed": pos_embed, "role": role, "upsample": upsample, "corrupt": corrupt}
     options.check_types(options.TEXT, preset=preset, command=command, **texts)
     options.check_types(options.WHOLE, debias=debias)
+    if upsample is not None:
+        parsed(upsample)
     options.check_types(options.PATH, data_root=data_root, results=results)
     if features is not None:
         check_features(features)

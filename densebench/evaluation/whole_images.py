@@ -20,12 +20,12 @@ from densebench.features.views import CropView, View
 
 def whole_view(options: FewShot, backbone: Backbone, dataset: Dataset) -> View:
     """Return the view of every image: a requested size must fit the backbone, the usual one is rounded down to its stride."""
-    return View(backbone.stride, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
+    return View(backbone.multiple, whole_size(options.image_size, backbone, dataset), options.resample)  # type: ignore[arg-type]
 
 
 def whole_size(requested: int | None, backbone: Backbone, dataset: Dataset) -> int:
     """Return the side of the square that images become. Raises UserError where a requested size does not fit the backbone."""
-    size = requested or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+    size = requested or max(1, dataset.image_size_hint // backbone.multiple) * backbone.multiple
     backbone.check_size(size, size)
     return size
 

@@ -41,6 +41,8 @@ from densebench.user_code import class_code
 
 SCHEMA = 2  # increase it when the same inputs would give other features
 SHARD_BYTES = 64 * 2**20
+FINE = 2**27
+"""Numbers of features on a finer grid than the network's that are computed together at most, where no batch size is given."""
 CLAIMS = "claims"  # the folder, in that of the features, of locks by which a run claims the features that it computes
 CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -161,7 +163,7 @@ class Extraction:
     def passed(self, images: Float[Tensor, "b 3 h w"], device: torch.device) -> Float[Tensor, "b gh gw d"]:
         """Return the features of decoded images, as they are stored, on the device."""
         with torch.inference_mode(), autocast(device, self.precision):
-            grids = self.backbone(self.normalise(images.to(device, non_blocking=True)))
+            grids = self.backbone.of_pixels(images.to(device, non_blocking=True), self.normalise)
             grids = grids.movedim(1, -1).to(DTYPES[self.precision])
             return grids.contiguous() if grids.is_cuda else grids
 
@@ -176,7 +178,11 @@ class Extraction:
 
     def images_at_once(self, batch_size: int | None, device: torch.device, shape: tuple[int, int]) -> int:
         """Return how many views of a shape (height, width) go through the backbone together. batch_size: None: chosen."""
-        return images_at_once(batch_size, device, shape, self.backbone.stride)
+        most = images_at_once(batch_size, device, shape, self.backbone.stride)
+        if batch_size is None and self.backbone.stride < self.backbone.multiple:  # features may be larger than all else
+            numbers = shape[0] * shape[1] // self.backbone.stride**2 * self.backbone.dim
+            most = max(1, min(most, FINE // numbers))
+        return most
 
     def features(
         self, device: torch.device | str = "cpu", batch_size: int | None = None, workers: int = 0, limit: int | None = None

@@ -36,6 +36,8 @@ class Crop(NamedTuple):
 class View:
     """A square of `size` px, or (size None) the image's own shape, each side rounded to a multiple of `stride`.
 
+    stride: px of which sides are multiples: a backbone's `multiple`.
+
     resample: "bilinear" is antialiased, on float tensors; "bicubic" is PIL's on bytes.
     mask_resample: "nearest-exact" takes the label under the centre of the output pixel; "nearest" the one under its corner,
     as torchvision does to tensors (a shift of up to half a pixel that public code has).

@@ -72,7 +72,8 @@ def choose(
     than ten groups each is held out alone. repetitions: random subsets for each point of the learning curve.
     image_size: side in px, rounded down to each backbone's stride; None: the data set's usual one. seed: of folds, subsets and
     `random:` backbones.
-    given: pos_embed, role, features, mean and std as `evaluate` takes them, and options of the protocols such as device.
+    given: pos_embed, role, features, mean, std, debias and upsample as `evaluate` takes them, and options of the protocols such
+    as device.
 
     A backbone that fails is named in the result, and the others are compared. Features are kept in the cache; no record is
     written. Raises UserError for whatever the caller can mend, and where all backbones fail the error of the first.
@@ -211,4 +212,4 @@ def _of_backbone(
 
 def side(backbone: Backbone, dataset: Dataset, image_size: int | None) -> int:
     """Return the side in px at which a backbone sees images: the wanted or usual one, rounded down to its stride."""
-    return max(1, (image_size or dataset.image_size_hint) // backbone.stride) * backbone.stride
+    return max(1, (image_size or dataset.image_size_hint) // backbone.multiple) * backbone.multiple

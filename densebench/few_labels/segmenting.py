@@ -74,8 +74,8 @@ def segment(
     protocol that learns from labelled images, by its name or as a configured object.
     output: the folder, see `few_labels.writing`; label maps that an equal call has written there stay, unless `rerun`.
     limit: at most so many pictures, evenly spaced. given: `split` (the split of the labels to learn from, or several; else all),
-    `preset`, `name`, `weights`, `layer`, `pos_embed`, `role`, `seed`, `mean`, `std` and `features` as in `evaluate`, and the
-    protocol's own options; its option `labels` is `patch_labels` here.
+    `preset`, `name`, `weights`, `layer`, `pos_embed`, `role`, `seed`, `mean`, `std`, `debias`,
+    `upsample` and `features` as in `evaluate`, and the protocol's own options; its option `labels` is `patch_labels` here.
 
     A picture that cannot be read is reported on stderr and left out. Raises UserError for anything else that the caller can mend;
     what was written until then stays.

@@ -12,6 +12,7 @@ import torch
 from densebench.backbones.loading import checked_label
 from densebench.backbones.recognising import colours
 from densebench.backbones.sources import check_form
+from densebench.backbones.upsamplers import parsed
 from densebench.errors import UserError
 from densebench.evaluation.plan import Requested
 from densebench.options import SWITCH, TEXT, WHOLE, check_types
@@ -61,7 +62,8 @@ def several(value: Any) -> list[Any]:
 
 def requested(
     models: Sequence[Any], weights: Sequence[Any], names: Sequence[Any], layers: Sequence[str], positions: Sequence[str],
-    features: Any = None, mean: Any = None, std: Any = None, **reading: Any,
+    features: Any = None, mean: Any = None, std: Any = None, debias: int | None = None, upsample: str | None = None,
+    **reading: Any,
 ) -> list[Requested]:  # fmt: skip
     """Return the backbones to look at, not loaded yet. Raises UserError for options of another number, and for a bad spec.
 
@@ -81,8 +83,13 @@ def requested(
     for model in models:
         if isinstance(model, str) and not os.path.exists(model):  # noqa: PTH110 (Path raises for a name that is too long)
             check_form(model)
+    check_types(TEXT, upsample=upsample)
+    check_types(WHOLE, debias=debias)
+    if upsample is not None:
+        parsed(upsample)
     of_modules = {"features": features, "mean": colours(mean, "mean"), "std": colours(std, "std")}
-    shared = {**reading, **{key: value for key, value in of_modules.items() if value is not None}}
+    changed = {**of_modules, "debias": debias, "upsample": upsample}
+    shared = {**reading, **{key: value for key, value in changed.items() if value is not None}}
 
     def one(number: int) -> Requested:
         own: Mapping[str, Any] = {"layer": layers[number % len(layers)], "pos_embed": positions[number % len(positions)]}

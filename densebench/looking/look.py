@@ -31,6 +31,8 @@ def look(
     features: Callable[..., Any] | None = None,
     mean: Sequence[float] | str | None = None,
     std: Sequence[float] | str | None = None,
+    debias: int | None = None,
+    upsample: str | None = None,
     images: str | Sequence[str] | None = None,
     count: int = COUNT,
     seed: int = 0,
@@ -49,8 +51,8 @@ def look(
 
     source: a folder (pictures at any depth, tar shards, frames of videos), a picture, the name of a data set, or a list of
     pictures. backbones: what `load_backbone` takes, or a list of these; random:NAME is a useful baseline.
-    weights, name: one for each backbone. layer, pos_embed: one for all, or one for each. role, features, mean, std: how all
-    backbones are read, see `load_backbone`.
+    weights, name: one for each backbone. layer, pos_embed: one for all, or one for each. role, features, mean, std, debias,
+    upsample: how all backbones are read, see `load_backbone`.
     images: names of the pictures to look at; without it `count` pictures that differ. seed: of the choice, of K-means and of
     random: backbones. image_size: a backbone gets a picture with about image_size^2 pixels, its aspect kept, each side a multiple
     of the stride. clusters: of K-means. foreground: fit the PCA colours to the foreground alone. video: whether the
@@ -67,7 +69,7 @@ def look(
     settings = checked(count, seed, image_size, clusters, foreground, device)
     wanted = requested(
         several(backbones), several(weights), several(name), several(layer), several(pos_embed),
-        features, mean, std, role=role, seed=settings.seed,
+        features, mean, std, debias, upsample, role=role, seed=settings.seed,
     )  # fmt: skip
     with undisturbed():
         found = opened(source, data_root, video)

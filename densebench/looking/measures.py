@@ -102,7 +102,7 @@ def figures(
     to the stride: two patches at least.
     """
     half = side // 2
-    square = max(2, round(half / backbone.stride)) * backbone.stride
+    square = max(2, round(half / backbone.multiple)) * backbone.multiple
     views = torch.stack([_views(backbone, image, square, device, f"{seed} {number}") for number, image in enumerate(images)])
     return (
         _rank(seen.grids, side, seed),

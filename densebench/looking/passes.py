@@ -72,7 +72,7 @@ def extracted(backbone: Backbone, images: Sequence[Image.Image], side: int, devi
     result = Extracted()
     with progress("look", len(images)) as bar, _timed(backbone, device, result.seconds):
         for image in images:
-            inputs = normalised(backbone, view(image, shape(*image.size, backbone.stride, side)), device)
+            inputs = normalised(backbone, view(image, shape(*image.size, backbone.multiple, side)), device)
             with autocast(device, "fp32"):
                 found = inside(backbone, inputs)
             grid = found.features[0].movedim(0, -1).float().cpu().contiguous()

@@ -83,7 +83,7 @@ def followed(
 
     All frames are resized as the first one is.
     """
-    size, device = shape(*video.frames[0].size, backbone.stride, settings.image_size), settings.device
+    size, device = shape(*video.frames[0].size, backbone.multiple, settings.image_size), settings.device
     first = _features(backbone, video.frames[0], size, device)
     regions = clustered([first.cpu()], REGIONS, settings.seed)
     regions = renumbered(regions, reference) if reference else regions

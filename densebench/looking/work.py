@@ -73,7 +73,7 @@ class Work:
         backbone = requested.load()
         self.before = weakref.ref(backbone)
         through = extracted(backbone, images, settings.image_size, settings.device)
-        first = view(images[0], shape(*images[0].size, backbone.stride, settings.image_size))
+        first = view(images[0], shape(*images[0].size, backbone.multiple, settings.image_size))
         one_pass = counted(backbone, normalised(backbone, first, settings.device))
         costs = measures.facts(backbone, through.per_second, one_pass)
         clusters = clustered(through.grids, settings.clusters, settings.seed)

@@ -16,8 +16,22 @@ if TYPE_CHECKING:
     from densebench.results.tables import Table
 
 NAMES = ("backbone", "method", "class")  # the first column of these names a row
-WORDS = ("layer", "positions", "weights", "identity", "pretraining", "source", "note", "device", "data", "setting", *NAMES)
-DETAILS = ("width", "stride", "layer", "positions")
+WORDS = (
+    "layer",
+    "positions",
+    "debiased by",
+    "upsampled by",
+    "weights",
+    "identity",
+    "pretraining",
+    "source",
+    "note",
+    "device",
+    "data",
+    "setting",
+    *NAMES,
+)
+DETAILS = ("width", "stride", "layer", "positions", "debiased by", "upsampled by")
 """What is said of a backbone besides its name: columns that stand behind the scores."""
 WRAPPED = ("backbone", "method", "pretraining", "note", "setting", "class")
 """Columns whose cells may be broken into lines."""

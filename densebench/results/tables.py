@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 COMPARE = "Only the numbers of one table compare with each other."
 LAYOUT = Layout(
-    labels=("rank", "backbone", "width", "stride", "layer", "positions", "weights", "identity", "method", "pretraining", "source",
-            "note", "class", "device", "params", "data", "epochs", "setting"),
+    labels=("rank", "backbone", "width", "stride", "layer", "positions", "debiased by", "upsampled by", "weights", "identity",
+            "method", "pretraining", "source", "note", "class", "device", "params", "data", "epochs", "setting"),
     texts={"backbone": 16, "device": 12, "method": 8, "pretraining": 12, "source": 10, "note": 16, "class": 10, "data": 8,
            "setting": 12},
     spare=("width", "stride", "note", "positions", "layer", "source", "weights", "identity", "params"),

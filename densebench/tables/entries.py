@@ -10,8 +10,13 @@ from typing import Any
 from densebench.flag import Flag
 from densebench.user_code import file_code
 
-READING: Mapping[str, Any] = {"layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0, "mean": None, "std": None}
+READING: Mapping[str, Any] = {
+    "layer": "last", "pos_embed": "auto", "role": "teacher", "seed": 0, "mean": None, "std": None,
+    "debias": None, "upsample": None,
+}  # fmt: skip
 """How a backbone is read where the table does not say."""
+LATER = ("debias", "upsample")
+"""What tables did not know at first: where they do not say it, it is no part of what identifies their work."""
 PRETRAIN = "pretrain:"
 """How a spec begins that means the checkpoint of a pretraining of the same file."""
 Row = Mapping[str, str] | list[Mapping[str, str]]
@@ -38,6 +43,8 @@ class BackboneEntry:
     seed: int = 0
     mean: str | None = None
     std: str | None = None
+    debias: int | None = None
+    upsample: str | None = None
     row: Row = field(default_factory=dict)
     where: str = ""
 
@@ -48,9 +55,11 @@ class BackboneEntry:
 
     def work(self) -> dict[str, Any]:
         """Return what decides its features, as JSON values; for a pretraining's checkpoint, its name and how it is read."""
-        reading = {key: getattr(self, key) for key in READING}
+        reading = {key: value for key in READING if (value := getattr(self, key)) is not None or key not in LATER}
         file = {"weights": self.weights, "sha256": self.sha256}
-        return {"spec": self.spec, **file, **reading, **_own_code(self.spec)}
+        upsampler = (self.upsample or "").rpartition(":")[0] or self.upsample or ""
+        own = {"upsampler": code} if (code := _own_code(upsampler)) else {}
+        return {"spec": self.spec, **file, **reading, **_own_code(self.spec), **own}
 
 
 @dataclass(frozen=True)

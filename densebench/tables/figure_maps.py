@@ -38,7 +38,7 @@ class Shown:
 
     def view(self, backbone: Backbone) -> View:
         """Return how a backbone sees the images: a square of the size nearest to the given one that its stride divides."""
-        return View(backbone.stride, View(backbone.stride).fit(int(self.settings["image_size"])))
+        return View(backbone.multiple, View(backbone.multiple).fit(int(self.settings["image_size"])))
 
     def pixels(self, backbone: Backbone) -> Tensor:
         """Return the images, normalised, `[images 3 size size]`."""
@@ -53,9 +53,9 @@ class Shown:
 
     def labels(self, backbone: Backbone) -> np.ndarray:
         """Return the class under the centre of each patch, `[images * patches]`."""
-        space, view, half = LabelSpace(self.dataset, "drop", "off"), self.view(backbone), backbone.stride // 2
+        space, view, half = LabelSpace(self.dataset, "drop", "off"), self.view(backbone), backbone.multiple // 2
         maps = [view.label(space.read_truth(item), self.dataset.image_digest(item)) for item in self.items]
-        return np.concatenate([label[half :: backbone.stride, half :: backbone.stride].flatten().numpy() for label in maps])
+        return np.concatenate([label[half :: backbone.multiple, half :: backbone.multiple].flatten().numpy() for label in maps])
 
     def blocks(self, backbone: Backbone) -> list[int]:
         """Return after how many blocks the patches are shown."""
@@ -87,7 +87,7 @@ def columns_of(shown: Shown, backbone: Backbone) -> list[str]:
 def _similarity(shown: Shown, name: str, backbone: Backbone) -> list[Row]:
     """Return one row per image: the image, and how similar each patch is to all others after each number of blocks."""
     pixels = shown.pixels(backbone)
-    grid = (pixels.shape[2] // backbone.stride, pixels.shape[3] // backbone.stride)
+    grid = (pixels.shape[2] // backbone.multiple, pixels.shape[3] // backbone.multiple)
     by_layer = patches_after(backbone, pixels, shown.blocks(backbone))
     return [
         (name if not number else "", [picture, *(thermal(similarity_sums(each[number]).view(grid)) for each in by_layer)])
@@ -98,7 +98,7 @@ def _similarity(shown: Shown, name: str, backbone: Backbone) -> list[Row]:
 def _attention(shown: Shown, name: str, backbone: Backbone) -> list[Row]:
     """Return one row: the attention of each query patch of each image in the last block."""
     pixels = shown.pixels(backbone)
-    rows, columns = pixels.shape[2] // backbone.stride, pixels.shape[3] // backbone.stride
+    rows, columns = pixels.shape[2] // backbone.multiple, pixels.shape[3] // backbone.multiple
     queries = torch.tensor([int(y * rows) * columns + int(x * columns) for y, x in POINTS])
     maps = patch_attention(backbone, pixels, queries)
     return [(name, [thermal(each) for of_image in maps for each in of_image])]

@@ -19,6 +19,7 @@ from densebench.flag import LARGEST, Flag
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LAYERS = re.compile(r"last|query|key|value|attention|-?\d+(,-?\d+)*")
 ROLES = ("teacher", "student")
+UPSAMPLERS = re.compile(r"(nearest|bilinear|joint-bilateral(-naf)?|guided|[^:]+\.py|hub:.+:.+)(:[0-9]+|:full)?")
 POSITIONS = ("auto", "antialias", "plain", "offset")
 
 
@@ -128,13 +129,14 @@ WEIGHTS: Mapping[str, Key] = {
 ROW = Key(
     _rows, 'columns of published.csv with their texts, such as {method = "DINO", backbone = "ViT-S/16"}, or a list of these'
 )
+UPSAMPLE = Key(_matching(UPSAMPLERS), "NAME[:FACTOR]: nearest, bilinear, joint-bilateral, guided, ./file.py or hub:REPO:ENTRY")
 COLOURS = Key(_colours, "three numbers, for red, green and blue, such as [0.485, 0.456, 0.406]")
 
 BACKBONE: Mapping[str, Key] = {
     "spec": TEXT, **WEIGHTS, "name": NAME,
     "layer": Key(_layer, "last, query, key, value, attention, or numbers of blocks"),
     "pos_embed": _one_of(POSITIONS), "role": _one_of(ROLES), "seed": SEED, "row": ROW,
-    "mean": COLOURS, "std": COLOURS,
+    "mean": COLOURS, "std": COLOURS, "debias": COUNT, "upsample": UPSAMPLE,
 }  # fmt: skip
 PRETRAIN: Mapping[str, Key] = {
     "name": NAME, "method": TEXT, "preset": TEXT, "data": NAMES, "variant": _one_of(("official", "paper")), "init": TEXT,

@@ -111,9 +111,10 @@ class Speeds:
     def _forward(self, wanted: Extraction, shape: tuple[int, int], device: torch.device) -> float:
         """Return the seconds of a forward pass for an image of a shape, from those for a small one."""
         backbone = wanted.backbone
-        small = min(shape[0], _fit(SIDE, backbone.stride)), min(shape[1], _fit(SIDE, backbone.stride))
+        small = min(shape[0], _fit(SIDE, backbone.multiple)), min(shape[1], _fit(SIDE, backbone.multiple))
         for timed in dict.fromkeys((small, shape)):
-            key = (backbone.digest, backbone.layer, backbone.pos_embed, wanted.precision, timed)
+            made = str(backbone.identity().get("upsampler", ""))
+            key = (backbone.digest, backbone.layer, backbone.pos_embed, made, wanted.precision, timed)
             try:
                 if key not in self._known:
                     self._known[key] = self._pass(wanted, timed, device)
@@ -139,10 +140,10 @@ def work_ratio(backbone: Backbone, shape: tuple[int, int], smaller: tuple[int, i
     It grows with the pixels; in the attention of a plain ViT of width D, with the square of the number of patches: a block takes
     12 D^2 + 2 n D multiplications for each of n patches.
     """
-    trunk: Any = backbone.trunk
+    trunk: Any = backbone.coarse.trunk
     work = []
     for height, width in (shape, smaller):
-        patches = height * width / backbone.stride**2
+        patches = height * width / backbone.multiple**2
         plain = isinstance(trunk, TimmTrunk) and trunk.has_table
         work.append(patches * (6 * trunk.model.embed_dim + patches if plain else 1))
     return float(work[0] / work[1])

@@ -60,7 +60,7 @@ class Mine(Evaluator):
 
     def patches(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the features of each image's labelled patches, of length 1, and the classes under their centres."""
-        view = View(backbone.stride, self.image_size)
+        view = View(backbone.multiple, self.image_size)
         cached = features_of(self, backbone, dataset, items, view)
         for item in items:
             grid = cached[item].float()  # [gh gw d]

@@ -49,7 +49,7 @@ def draw(voter: Voter, queries: Queries, k: int, count: int, folder: Path | None
 
 def neighbours(voter: Voter, queries: Queries, item: Item, grid: Float[Tensor, "gh gw d"], subset: int) -> Image.Image:
     """Return a row for each of a few patches of an image: the patch in a frame, then its nearest neighbours in the memory."""
-    memory, patch, dataset = voter.memory, queries.view.stride, queries.space.dataset
+    memory, patch, dataset = voter.memory, queries.patch, queries.space.dataset
     gh, gw = grid.shape[:2]
     cells = [(int(gh * y), int(gw * x)) for y, x in POINTS]
     features = voter.queries([grid])[[i * gw + j for i, j in cells]]

@@ -165,11 +165,11 @@ class InContext(Settings, Labeller):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
             subsets = torch.from_numpy(chosen[:, chosen.any(0)].repeat(len(self.memory_views(plain)), axis=1))
-            labelled = self.labelled(space, plain, used, subsets, points)
+            labelled = self.labelled(space, plain, backbone.stride, used, subsets, points)
         with run.stage("features"):
             patches = self.patches(backbone, dataset, plain, used, labelled)
             of_val = self.extracted(self.extraction(backbone, dataset, val, plain))
-            queries = Queries(val, plain, of_val, space, len(self.counted_names(space)), self.score_at)
+            queries = Queries(val, plain, backbone.stride, of_val, space, len(self.counted_names(space)), self.score_at)
         if self.engine == "exact" or world_size() == 1:
             yield from self.scored_groups(patches, subsets, queries, points, run)
         elif rank() == 0:  # other engines' indices are not divided among processes
@@ -180,10 +180,10 @@ class InContext(Settings, Labeller):
         """Fill a memory with the patches of all the images, as `Labeller.learn` says."""
         space, plain = LabelSpace(dataset, self.void, self.other_class), self.query_view(backbone, dataset)
         subsets = torch.ones(1, len(train) * len(self.memory_views(plain)), dtype=torch.bool)
-        labelled = self.labelled(space, plain, train, subsets, [(("fraction", 1),)])
+        labelled = self.labelled(space, plain, backbone.stride, train, subsets, [(("fraction", 1),)])
         patches = self.patches(backbone, dataset, plain, train, labelled)
         names = self.counted_names(space)
-        queries = Queries([], plain, patches.features[labelled[0].view], space, len(names), self.score_at)
+        queries = Queries([], plain, backbone.stride, patches.features[labelled[0].view], space, len(names), self.score_at)
         retrieval = self.retrieval(space)
         k, metric, selected = retrieval.chosen(patches, subsets, queries)
         voter = retrieval.voter(patches, subsets, metric)
@@ -192,14 +192,15 @@ class InContext(Settings, Labeller):
         return LearnedMemory(space, names, plain, extraction, self.extracted, details, voter, k, queries)
 
     def labelled(
-        self, space: LabelSpace, plain: View, used: Sequence[Item], subsets: Bool[Tensor, "s views"], points: Sequence[Point]
-    ) -> list[LabelledView]:
+        self, space: LabelSpace, plain: View, patch: int, used: Sequence[Item], subsets: Bool[Tensor, "s views"],
+        points: Sequence[Point],
+    ) -> list[LabelledView]:  # fmt: skip
         """Read the label maps of training images under every view. Raises UserError where they hold too few labelled patches.
 
-        subsets: which of the views each point learns from.
+        patch: px of a feature. subsets: which of the views each point learns from.
         """
         limits = view_limits(subsets, row_limits(subsets, self.memory_size))
-        labelling = Labelling(plain.stride, space.classes, self.labels)
+        labelling = Labelling(patch, space.classes, self.labels)
         labelled = read_labelled_views(space, used, self.memory_views(plain), labelling, limits)
         self.check_sizes(points, layout_of(labelled, subsets, self.memory_size).sizes())
         return labelled

@@ -95,7 +95,7 @@ class Settings(FewShot):
         The default of 512 px is rounded down to a multiple of the stride (504 for patches of 14), as in the papers.
         Raises UserError for a given size that is no multiple; it names the nearest two that are.
         """
-        stride, size = backbone.stride, self.image_size
+        stride, size = backbone.multiple, self.image_size
         if self.resize == "square" and size is None:
             size = max(1, dataset.image_size_hint // stride) * stride
         if size is not None:

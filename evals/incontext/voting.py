@@ -164,6 +164,8 @@ class Queries:
 
     items: Sequence[Item]
     view: View
+    patch: int
+    """The side of the square of pixels that a feature is of."""
     features: Features
     space: LabelSpace
     classes: int
@@ -179,7 +181,7 @@ class Queries:
         if self.score_at == "native":
             return height, width
         rows, columns = self.view.shape(width, height)
-        patch = self.view.stride if self.score_at == "patch" else 1
+        patch = self.patch if self.score_at == "patch" else 1
         return rows // patch, columns // patch
 
     def truth(self, item: Item) -> UInt8[Tensor, "h w"]:
@@ -190,7 +192,7 @@ class Queries:
         pixels = self.view.label(label, self.space.dataset.image_digest(item))
         if self.score_at == "view":
             return pixels
-        patch = self.view.stride
+        patch = self.patch
         counts = patch_counts(pixels, patch, self.space.classes)
         winner = torch.where(counts.any(1), majority_labels(counts).argmax(1), IGNORED)
         return winner.to(torch.uint8).view(pixels.shape[0] // patch, pixels.shape[1] // patch)

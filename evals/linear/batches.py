@@ -151,7 +151,7 @@ class Source:
         for images, labels in checked(loader):
             images = images.to(device, non_blocking=True)
             with torch.inference_mode(), autocast(device, options.precision):
-                grids = backbone(normalise(images)).movedim(1, -1).to(DTYPES[options.precision])
+                grids = backbone.of_pixels(images, normalise).movedim(1, -1).to(DTYPES[options.precision])
             for grid, label in zip(grids.float(), labels, strict=True):
                 yield grid.clone(), label
 

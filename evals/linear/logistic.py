@@ -104,7 +104,7 @@ class Linear(FewShot, Labeller):
         with run.stage("labels"):
             chosen = self.choose(dataset, train, points)
             used = [train[i] for i in np.flatnonzero(chosen.any(0))]
-            labelled = self.labelled(space, view, used)
+            labelled = self.labelled(space, view, backbone.stride, used)
         with run.stage("features"):
             rows, queries = (features_of(self, backbone, dataset, items, view) for items in (used, val))
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
@@ -128,7 +128,7 @@ class Linear(FewShot, Labeller):
     def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> LearnedLayer:
         """Fit one layer to the patches of all the images, as `Labeller.learn` says."""
         space, view = LabelSpace(dataset, "drop", self.other_class), whole_view(self, backbone, dataset)
-        labelled = self.labelled(space, view, train)
+        labelled = self.labelled(space, view, backbone.stride, train)
         rows = features_of(self, backbone, dataset, train, view)
         probe = Probe(self, dataset, space, view, rows, resolve_device(self.device))
         with tempfile.TemporaryDirectory(prefix="densebench-") as folder:
@@ -137,9 +137,9 @@ class Linear(FewShot, Labeller):
         details = {**census(space, labelled), **fitted.details}
         return LearnedLayer(space, space.names, view, extraction, self.extracted, details, probe.layers, fitted.weights)
 
-    def labelled(self, space: LabelSpace, view: View, used: Sequence[Item]) -> list[LabelledView]:
-        """Read the label maps of training images as the view shows them."""
-        labelling = Labelling(view.stride, space.classes, self.labels)
+    def labelled(self, space: LabelSpace, view: View, patch: int, used: Sequence[Item]) -> list[LabelledView]:
+        """Read the label maps of training images as the view shows them. patch: px of a feature."""
+        labelling = Labelling(patch, space.classes, self.labels)
         return read_labelled_views(space, used, [view], labelling, [None] * len(used))
 
 

@@ -186,8 +186,8 @@ class Unsupervised(Clustered):
         train, val = (dataset.part(split, run.limit) for split in self.splits(dataset))
         items, source = [*train, *val], self.other_attention() or attention_of(backbone)
         space = LabelSpace(dataset, "drop", self.other_class)
-        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
-        attended = View(source.stride, whole_size(self.image_size, source, dataset))
+        view = View(backbone.multiple, whole_size(self.image_size, backbone, dataset))
+        attended = View(source.multiple, whole_size(self.image_size, source, dataset))
         labels = truth_sample(space, view, self.mask_size, self.mask_resample)
         return [
             Stage("labels", items if self.cut == "labels" else val, sample=labels),
@@ -203,7 +203,7 @@ class Unsupervised(Clustered):
         if len(items) < len(train) + len(val):
             raise UserError(f"{self.train_split} and {self.eval_split} share images; name another --train-split")
         space = LabelSpace(dataset, "drop", self.other_class)
-        view = View(backbone.stride, whole_size(self.image_size, backbone, dataset))
+        view = View(backbone.multiple, whole_size(self.image_size, backbone, dataset))
         source = self.other_attention() or attention_of(backbone)
         own = dealt(items)
         trained = len(dealt(items[: len(train)]))
@@ -242,7 +242,7 @@ class Unsupervised(Clustered):
 
         They are those of this process's images.
         """
-        view = View(source.stride, whole_size(self.image_size, source, dataset))
+        view = View(source.multiple, whole_size(self.image_size, source, dataset))
         maps = features_of(self, source, dataset, items, view)
         own = dealt(items)
         heads = torch.stack([maps[item].float().mean(dim=2) for item in own or items[:1]])

@@ -225,7 +225,7 @@ class Vos(Evaluator):
         """Return the sizes of resized frames, for the record; nothing for given masks."""
         if self.predictions is not None:
             return {}
-        size = FrameSize(self.short_side, self.rounding, backbone.stride)
+        size = FrameSize(self.short_side, self.rounding, backbone.multiple)
         shapes = dict.fromkeys(size.shape(*videos.image_size(frames[0])) for frames in sequences.values())
         return {"sizes": [f"{width} x {height}" for height, width in shapes]}
 
@@ -245,7 +245,7 @@ class Vos(Evaluator):
         window = Window(self.radius, self.window, self.neighbours, self.temperature)  # type: ignore[arg-type]
         return Tracker(
             backbone.to(device), videos, device,
-            size=FrameSize(self.short_side, self.rounding, backbone.stride), resample=self.resample, colour=self.colour,
+            size=FrameSize(self.short_side, self.rounding, backbone.multiple), resample=self.resample, colour=self.colour,
             precision=self.precision, window=window, context=self.context, upsample=self.mask_upsample,
             batch_size=self.batch_size or BATCH, workers=workers,
         )  # fmt: skip

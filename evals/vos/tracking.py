@@ -157,7 +157,7 @@ class Tracker:
         """Return the features of frames, scaled to length 1."""
         normalisation = statistics(Normalisation(self.backbone.mean, self.backbone.std), self.colour)
         with autocast(self.device, self.precision):
-            grids = self.backbone(normalisation(images.to(self.device, non_blocking=True)))
+            grids = self.backbone.of_pixels(images.to(self.device, non_blocking=True), normalisation)
         return F.normalize(grids.movedim(1, -1).to(DTYPES[self.precision]).float(), dim=-1)
 
 

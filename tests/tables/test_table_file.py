@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import command_line
+import pytest
 from table_files import BACKBONE, EVALUATION, PRETRAIN, SMALL, read
 
 from densebench.backbones.position import check_convention
 from densebench.backbones.weights import ROLES
+from densebench.errors import UserError
 from densebench.tables import keys
 
 
@@ -97,3 +99,12 @@ def test_reading_a_table_does_not_import_torch(tmp_path):
     code = "from densebench.tables.table_file import read_table; read_table('small.toml', ['data=scenes', 'arch=test_vit'])"
     done = command_line.run("--version", folder=tmp_path, before=f"{command_line.LIGHT}; {code}")
     assert done.out.rstrip().endswith("LIGHT"), done.err
+
+
+def test_a_backbone_may_be_made_finer_and_one_that_is_not_is_the_same_work_as_before(tmp_path):
+    [plain] = read(tmp_path, BACKBONE + EVALUATION).backbones
+    assert not {"upsample", "debias"} & plain.work().keys()
+    [fine] = read(tmp_path, BACKBONE + 'upsample = "guided:4"\ndebias = 3\n' + EVALUATION).backbones
+    assert fine.work() == {**plain.work(), "upsample": "guided:4", "debias": 3}
+    with pytest.raises(UserError, match=r"upsample = gided: it takes NAME\[:FACTOR\]"):
+        read(tmp_path, BACKBONE + 'upsample = "gided"\n' + EVALUATION)

@@ -21,7 +21,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.whole_batch import draw_for_whole_batch
 from densebench.console import warn
-from densebench.features.extract import autocast
+from densebench.features.extract import Normalisation, autocast
 from densebench.processes import total, world_size
 
 HEADS_APART = 512  # added to the seed of the backbone's random numbers in an iteration to get that of the heads
@@ -33,21 +33,32 @@ class Frozen(nn.Module):
     """Features of a frozen backbone. It is not a submodule, so it has no gradient, training mode or part of a checkpoint.
 
     drop_path: stochastic depth in a copy of the backbone while the heads train, which the reference leaves on by accident.
+    colours: what images are normalised with; None: the backbone's own statistics.
     """
 
-    def __init__(self, backbone: Backbone, precision: str, drop_path: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, precision: str, drop_path: float = 0.0, colours: Normalisation | None = None) -> None:
         super().__init__()
-        self.precision, self.stride = precision, backbone.stride
+        self.precision, self.multiple = precision, backbone.multiple
+        self.colours = colours or Normalisation(backbone.mean, backbone.std)
+        self._fine = [backbone] if backbone.coarse is not backbone else []
         self._scoring = [backbone.trunk]  # in lists, since an attribute that is a module would be registered
         self._training = [with_drop_path(copy.deepcopy(backbone.trunk), drop_path)] if drop_path else self._scoring
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Return float32 features of normalised images, padded at the right and bottom to multiples of the stride."""
+        """Return float32 features of normalised images, padded at the right and bottom to what the network takes."""
         trunk = (self._training if self.training else self._scoring)[0].to(images.device)
         for module in trunk.modules() if trunk is not self._scoring[0] else ():
             module.train(isinstance(module, DropPath))
         with torch.no_grad(), autocast(images.device, self.precision):
-            return (trunk(padded(images, self.stride)).float(),)
+            whole = padded(images, self.multiple)
+            if self._fine:  # led by the pixels, whatever they are normalised with
+                return (self._fine[0].to(images.device).of_pixels(self._pixels(whole), self.colours).float(),)
+            return (trunk(whole).float(),)
+
+    def _pixels(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Return normalised images in 0..1."""
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.colours.mean, self.colours.std))
+        return images * std + mean
 
 
 class Trained(nn.Module):
@@ -55,12 +66,12 @@ class Trained(nn.Module):
 
     def __init__(self, backbone: Backbone, drop_path: float) -> None:
         super().__init__()
-        self.stride = backbone.stride
+        self.multiple = backbone.multiple
         self.trunk = with_drop_path(copy.deepcopy(backbone.trunk), drop_path).requires_grad_(True)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d gh gw"]]:
-        """Return features of normalised images, padded at the right and bottom to multiples of the stride."""
-        return (self.trunk(padded(images, self.stride)),)
+        """Return features of normalised images, padded at the right and bottom to what the network takes."""
+        return (self.trunk(padded(images, self.multiple)),)
 
 
 def padded(images: Float[Tensor, "b 3 h w"], stride: int) -> Float[Tensor, "b 3 rows columns"]:
@@ -150,7 +161,7 @@ class SideBySide(EncoderDecoder):
 
     def _upsampled(self, logits: Tensor, height: int, width: int) -> Tensor:
         """Return the logits of a grid at the size of an image; the grid also covers the padding to the stride."""
-        side = self.backbone.stride
+        side = self.backbone.multiple
         full = (height + -height % side, width + -width % side)
         return F.interpolate(logits, full, mode="bilinear", align_corners=False)[:, :, :height, :width]
 
@@ -212,9 +223,10 @@ def label_maps(
 def build(backbone: Backbone, data: Data, setup: Setup, rates: Sequence[float]) -> SideBySide:
     """Return the segmentor of a run, with one head for each learning rate."""
     torch.manual_seed(setup.options.train_seed)
-    frozen = None if setup.trained else Frozen(backbone, setup.options.precision, setup.drop_path)
+    colours = Normalisation(setup.mean, setup.std)
+    frozen = None if setup.trained else Frozen(backbone, setup.options.precision, setup.drop_path, colours)
     pad, size = setup.pad or setup.crop, setup.window or setup.crop
-    side = pad + -pad % backbone.stride
+    side = pad + -pad % backbone.multiple
     window = {"mode": "slide", "crop_size": (size, size), "stride": (setup.stride, setup.stride)}
     model = SideBySide(
         frozen or Trained(backbone, setup.drop_path),
