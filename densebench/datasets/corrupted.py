@@ -2,10 +2,10 @@
 
     corrupted(load_dataset("voc"), "fog:3", "val")
 
-It is of the data set's own class too, so whatever takes the data set takes it; its `image` returns corrupted pictures, at their own
-size and before any resize, since the strengths are in pixels. Their digests differ from those of the clean ones, so that neither
-features nor records are confused. Every picture has a generator of its own, made of its digest and the corruption: the same pixels
-in any order, process or data set.
+It is of the data set's own class too, so whatever takes the data set takes it. Its `image` returns pictures corrupted at their
+own size, before any resize, since the strengths are in pixels. Their digests differ from those of the clean ones, so that neither
+features nor records are confused. Every picture has a generator of its own, made of its digest and the corruption, and so has the
+same pixels in any order, process or data set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from densebench.console import notice
 from densebench.datasets.catalog import data_root
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.decoding import read_image
@@ -64,7 +63,7 @@ class Corruption:
 
     @staticmethod
     def read(text: str, dataset: Dataset) -> Corruption:
-        """Read NAME or NAME:LEVEL, in our spelling or with the underscores of the reference. Raises UserError where it is unknown."""
+        """Read NAME or NAME:LEVEL, with dashes or the underscores of the reference. Raises UserError where it is unknown."""
         name, colon, level = text.partition(":")
         name = name.strip().lower().replace("_", "-")
         if name not in CORRUPTIONS:
@@ -156,14 +155,8 @@ def corrupted(dataset: Dataset, corruption: str, split: str) -> Dataset:
     return _made(dataset, Corruption.read(corruption, dataset), frozenset(dataset.items(split)))
 
 
-def said_of_shared(dataset: Dataset, train: str, split: str) -> None:
-    """Print a notice where training images of a corrupted data set are scored too, since then they are learned from corrupted."""
-    if (shared := len(frozenset(dataset.items(train)) & frozenset(dataset.items(split)))) and dataset.has(train):
-        notice(f"{shared:,} training images of {dataset.name} are scored too: they are corrupted in both places")
-
-
 def _made(dataset: Dataset, corruption: Corruption, chosen: frozenset[Item]) -> Dataset:
-    return _cast(dataset, _kind(type(dataset), corruption, chosen))
+    return _cast(dataset, _kind(type(dataset), corruption, chosen))  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""How much of a split's official images a record covers, in words that a reader cannot mistake.
+"""How much of a split's official images a record covers, and what corrupts them, in words that a reader cannot mistake.
 
 Everything is read from the `dataset` part of a record:
 
@@ -6,9 +6,10 @@ Everything is read from the `dataset` part of a record:
     left_out                number that are present but that the protocol leaves out, such as those without a box
     official_images         number that the split has officially; None where that is not known, as of the user's own folder
     train_images, official_train_images  the same for the training split
+    corruption              what the scored images were corrupted by (`--corrupt`); absent where they are clean
 
-A split is partial where its number of images is not the official one. What a protocol leaves out of a whole split does not make
-it partial.
+A split is partial where its number of images is not the official one, or where they are corrupted. What a protocol leaves out of
+a whole split does not make it partial.
 """
 
 from __future__ import annotations
@@ -16,19 +17,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from densebench.console import one_line
+
 WARNING = "not comparable with published numbers"
 
 
 def images(dataset: Mapping[str, Any]) -> str:
-    """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
+    """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial.
+
+    Corrupted ones are "1,449 images corrupted by fog:3".
+    """
     count, official = dataset["images"], dataset.get("official_images")
     text = f"{count:,} images" if _whole(_all(dataset), official) else _part(count, official, "images")
+    if corruption := dataset.get("corruption"):
+        text += f" corrupted by {one_line(str(corruption))}"
     return f"{text}, {_part(dataset['train_images'], _train(dataset), 'training images')}" if _partial_train(dataset) else text
 
 
 def partial(dataset: Mapping[str, Any]) -> bool:
-    """Return whether the scored or the training split lacks images, or has more than officially."""
-    return not _whole(_all(dataset), dataset.get("official_images")) or _partial_train(dataset)
+    """Return whether the scored or the training split lacks images, has more than officially, or is corrupted."""
+    return bool(dataset.get("corruption")) or not _whole(_all(dataset), dataset.get("official_images")) or _partial_train(dataset)
 
 
 def _all(dataset: Mapping[str, Any]) -> int:

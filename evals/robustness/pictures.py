@@ -7,10 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from densebench.console import notice
+from densebench.console import notice, silenced
 from densebench.datasets.dataset import Dataset, Item
 from densebench.evaluation.labelling import Learned
 from densebench.evaluation.pictures import colour, colours_of, legend
+from densebench.features.memory import Memory
 from densebench.pictures.canvas import save
 from densebench.pictures.sheet import Row, sheet
 
@@ -28,7 +29,8 @@ def draw(
         size = learned.view.shape(*clean.image_size(item))[::-1]
 
         def shown(images: Dataset, item: Item = item, size: tuple[int, int] = size) -> tuple[Image.Image, Image.Image]:
-            [(_, labels)] = learned.label_maps(images, [item], "scored")
+            with silenced(), Memory(images, 0).used():
+                [(_, labels)] = learned.label_maps(images, [item], "scored")
             predicted = colour(labels, palette).resize(size, Image.Resampling.NEAREST)
             return images.image(item).resize(size, Image.Resampling.BILINEAR), predicted
 

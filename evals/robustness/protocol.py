@@ -1,13 +1,13 @@
 """Robustness: what is left of a segmentation score when the scored images are corrupted.
 
-Hendrycks and Dietterich (ICLR 2019) measured classifiers on 15 corruptions at 5 levels relative to AlexNet; Michaelis et al. (2019)
-took the mean score under corruption and its share of the clean one for detection; Kamann and Rother (CVPR 2020) measured
-segmentation, again relative to a reference model. Here a memory or a head is built on clean training images alone and only the scored
-images are corrupted. Without a reference model: the headline is the **retention**, the mean score under corruption (over
+Hendrycks and Dietterich (ICLR 2019) measured classifiers on 15 corruptions at 5 levels, relative to AlexNet; Michaelis et al.
+(2019) took the mean score under corruption and its share of the clean one for detection; Kamann and Rother (CVPR 2020) measured
+segmentation, again relative to a reference model. Here a memory or a head is built on clean training images, and only the scored
+images are corrupted. No reference model is needed: the headline is the **retention**, the mean mIoU under corruption (over
 levels, then over corruptions) in % of the clean one, with a paired bootstrap over images.
 
-- v1: the 15 common corruptions, 5 levels. `frost` needs photographs; without them it is left out, and the record, which then is of
-  another group, says so: 14 corruptions.
+- v1: the 15 common corruptions, 5 levels. `frost` needs photographs; without them it is left out, the record says so, and it is
+  of another group: 14 corruptions.
 - quick: the six corruptions that draw no random number, levels 2 and 4.
 
 Pictures are corrupted at their own size, before they are resized: strengths are in pixels, so that the same level is weaker on a
@@ -30,7 +30,7 @@ from torch import Tensor
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice
-from densebench.datasets.corrupted import corrupted, frost_folder, has_frost
+from densebench.datasets.corrupted import CorruptedImages, corrupted, frost_folder, has_frost
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError, unknown
 from densebench.evals.robustness.pictures import draw
@@ -51,8 +51,8 @@ from densebench.processes import alone, dealt, from_main, world_size
 from densebench.results.score import Point, Score
 
 SHARED = (
-    "image_size", "resample", "other_class", "absent", "train_split", "eval_split", "precision", "device", "batch_size", "workers",
-    "decoder", "cache_limit",
+    "image_size", "resample", "other_class", "absent", "train_split", "eval_split", "precision", "device", "batch_size",
+    "workers", "decoder", "cache_limit",
 )  # fmt: skip
 """The options that are those of the method too."""
 AT_ONCE = 2**30  # bytes of corrupted features in memory at once
@@ -95,6 +95,8 @@ class Robustness(Supervised):
 
     def resolve(self, dataset: Dataset) -> Robustness:
         """Fill in the splits and the corruptions, in their usual order. Raises UserError for an unknown one."""
+        if isinstance(dataset, CorruptedImages):
+            raise UserError(f"--corrupt goes with other protocols: robustness corrupts the images of {dataset.name} itself")
         given = [name.strip().lower().replace("_", "-") for name in self.corruptions]
         for name in given:
             if name not in CORRUPTIONS:
@@ -177,17 +179,19 @@ class Robustness(Supervised):
             notice("frost is left out, its photographs are not there: 14 corruptions (docs/score.md says where to get them)")
 
     def _of_points(self, conditions: _Conditions, points: Sequence[Point]) -> Iterator[Score]:
-        """Yield the scores of points; one process counts the conditions of a point after those of the last, several all at once."""
-        needed = [self.conditions(point) for point in points]
+        """Yield the scores of points. One process counts the conditions point by point; several deal out those of all at once."""
+        needed, known = [self.conditions(point) for point in points], dict[Condition, Estimate]()
         if world_size() > 1:
             conditions.count([each for some in needed for each in some])
         for point, some in zip(points, needed, strict=True):
             conditions.count(some)
-            estimates = {each: mean_iou_of(conditions.tally(each), self.absent) for each in dict.fromkeys(some)}  # type: ignore[arg-type]
+            for each in some:
+                known[each] = known.get(each) or mean_iou_of(conditions.tally(each), self.absent)  # type: ignore[arg-type]
+            estimates = {each: known[each] for each in some}
             yield from self.scores(point, estimates, conditions.learned, len(conditions.items))
 
     def scores(self, point: Point, estimates: Mapping[Condition, Estimate], learned: Learned, images: int) -> list[Score]:
-        """Return the scores of a point, the headline last. estimates: the mIoU of every condition of the point, the clean one too."""
+        """Return the scores of a point, the headline last. estimates: the mIoU of all its conditions, the clean one too."""
         clean = estimates[CLEAN]
         details = {**learned.details, "images": images, "corrupted_at": "native size", "levels": list(self.levels)}
         of = _Scores(point, details, learned.names)
@@ -260,7 +264,7 @@ class _Conditions:
         return tally
 
     def _label_maps(self, condition: Condition) -> Iterator[tuple[Item, Tensor]]:
-        """Yield the label map of each image. Features of clean images come from the cache, those of corrupted ones are not stored."""
+        """Yield the label map of each image. Features of clean images come from the cache, those of corrupted ones go nowhere."""
         if condition == CLEAN:
             yield from self.learned.label_maps(self.dataset, self.items, "scored")
             return

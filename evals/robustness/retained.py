@@ -1,7 +1,7 @@
 """The numbers of robustness: means over levels, then over corruptions, and the share of the clean score that they are.
 
-Every estimate carries its bootstrap over images. All are drawn by the same draws, so a ratio of two of them is a paired bootstrap:
-what images the clean and the corrupted score share by chance cancels.
+Every estimate carries its bootstrap over images, and all share their draws: a ratio of two of them is a paired bootstrap, in
+which what an image adds to both cancels.
 """
 
 from __future__ import annotations

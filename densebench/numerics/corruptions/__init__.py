@@ -1,7 +1,7 @@
 """The 15 common corruptions at 5 levels, as pure functions of a picture, a level and a generator.
 
-Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019; for pictures of any
-size by Michaelis et al., Benchmarking Robustness in Object Detection, 2019 (package imagecorruptions, whose pixels these are).
+Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019; for
+pictures of any size: Michaelis et al., Benchmarking Robustness in Object Detection, 2019 (package imagecorruptions).
 Given the same random numbers, pixels equal the reference's bit for bit, but for single grey levels where a sum is made in another
 order or where the reference rounds in another library: `TOLERANCES`. The reference draws from global generators, two of which
 (glass blur, impulse noise) no seed of numpy reaches; here each call has a generator of its own.
@@ -59,8 +59,8 @@ def corrupt(
 ) -> Picture:
     """Return a picture with a corruption; level 0 returns it as it is.
 
-    picture: uint8 [h w 3], RGB, at least 32 px a side. name: one of CORRUPTIONS. level: 0 (none) to 5. photographs: those of frost, in the
-    order of `weather.PHOTOGRAPHS`, which no other corruption needs.
+    picture: uint8 [h w 3], RGB, at least 32 px a side. name: one of CORRUPTIONS. level: 0 (none) to 5. photographs: those of
+    frost, in the order of `weather.PHOTOGRAPHS`; no other corruption needs them.
     """
     if level == 0:
         return picture.copy()

@@ -17,7 +17,7 @@ def intensities(picture: Picture) -> Float[np.ndarray, "h w 3"]:
 
 
 def picture_of(values: Float[np.ndarray, "h w 3"]) -> Picture:
-    """Return intensities as bytes: clipped to 0..1, and **truncated**, as the reference does; half a grey level darker than rounded.
+    """Return intensities as bytes: clipped to 0..1 and **truncated**, as in the reference, half a level darker than rounded.
 
     All 256 bytes survive `picture_of(intensities(...))`.
     """
