@@ -141,7 +141,7 @@ def planned(
     backbones, datasets = _with_defaults(evaluator, protocol_name, backbones, _several(dataset, "data sets"), reading)
     opened = _opened(evaluator, protocol_name, len(backbones), datasets, data_root)
     if corrupt is not None:
-        opened = [corrupted(each, corrupt, evaluator.splits(each)[1]) for each in opened]
+        opened = [_corrupted(evaluator, each, corrupt) for each in opened]
     return Plan(evaluator, protocol_name, preset, backbones, opened, Path(results), limit, rerun, dry_run, command, part)
 
 
@@ -305,6 +305,17 @@ def _opened(evaluator: Evaluator, protocol: str, backbones: int, datasets: list[
         if not fits(dataset.kind, takes):
             raise UserError(f"--dataset {dataset.name} has {dataset.kind}; {protocol} takes {takes}: {fitting(takes)}")
     return opened
+
+
+def _corrupted(evaluator: Evaluator, dataset: Dataset, corruption: str) -> Dataset:
+    """Return a data set with its scored images corrupted; a notice says how many of them are learned from too."""
+    train, scored = evaluator.splits(dataset)
+    result = corrupted(dataset, corruption, scored)
+    if "train_split" not in options.select(evaluator, "setting") or not dataset.has(train):
+        return result
+    if shared := len(frozenset(dataset.items(train)) & frozenset(dataset.items(scored))):
+        notice(f"{shared:,} training images of {dataset.name} are scored too: they are corrupted in both places")
+    return result
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:

@@ -31,7 +31,10 @@ class Table(dict[str, Tensor]):
 
 
 class Memory:
-    """Labels, images and views of one data set, up to a budget in bytes; what goes beyond it is decoded again at every call."""
+    """Labels, images and views of one data set, up to a budget in bytes; what goes beyond it is decoded again at every call.
+
+    A budget of 0 holds none of them, only features: what is scored once need not go to the disk.
+    """
 
     def __init__(self, dataset: Dataset, budget: int) -> None:
         self.source, self.budget = dataset, budget
@@ -101,7 +104,7 @@ class Memory:
         if self.bytes + size <= self.budget:
             self._cached[key] = value
             self.bytes += size
-        elif not self._is_full:
+        elif self.budget and not self._is_full:
             self._is_full = True
             what = f"{self.budget / 2**20:,.0f} MiB hold no more labels, images and views of {self.source.name}"
             warn(f"{what}: the others are decoded again at every probe; give a larger `memory` or a smaller `limit`")

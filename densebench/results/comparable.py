@@ -60,6 +60,9 @@ def _other_data(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         return [f"the data sets are {one_line(a['name'])} and {one_line(b['name'])}"]
     if a["split"] != b["split"]:
         return [f"the splits of {one_line(a['name'])} are {one_line(a['split'])} and {one_line(b['split'])}"]
+    corruptions = [short(each.get("corruption", "nothing")) for each in (a, b)]
+    if corruptions[0] != corruptions[1]:
+        return [f"the images of A are corrupted by {corruptions[0]}, those of B by {corruptions[1]}"]
     found = []
     if a["digest"] != b["digest"]:
         counts = "" if a["images"] == b["images"] else f", {a['images']:,} in A and {b['images']:,} in B"

@@ -1,4 +1,4 @@
-"""How much of a split's official images a record covers, in words that a reader cannot mistake.
+"""How much of a split's official images a record covers, and what corrupts them, in words that a reader cannot mistake.
 
 Everything is read from the `dataset` part of a record:
 
@@ -7,9 +7,10 @@ Everything is read from the `dataset` part of a record:
     official_images         number that the split has officially; None where that is not known, as of the user's own folder
     train_images, official_train_images  the same for the training split
     pairs, official_pairs   the same for pairs of images, where these are what is scored
+    corruption              what the scored images were corrupted by (`--corrupt`); absent where they are clean
 
-A split is partial where its number of images is not the official one, or that of its pairs. What a protocol leaves out of a whole
-split does not make it partial.
+A split is partial where its number of images is not the official one, or that of its pairs, or where they are corrupted. What a
+protocol leaves out of a whole split does not make it partial.
 """
 
 from __future__ import annotations
@@ -17,24 +18,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from densebench.console import one_line
+
 WARNING = "not comparable with published numbers"
 
 
 def images(dataset: Mapping[str, Any]) -> str:
     """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial.
 
-    Where pairs are scored, return "96 pairs of 32 images" or "40 of 299 pairs, of 66 images".
+    Where pairs are scored, return "96 pairs of 32 images" or "40 of 299 pairs, of 66 images". Corrupted ones are "1,449 images
+    corrupted by fog:3".
     """
     count, official = dataset["images"], dataset.get("official_images")
     if "pairs" in dataset:
         text = _pairs(dataset["pairs"], dataset.get("official_pairs"), f"of {count:,} images")
     else:
         text = f"{count:,} images" if _whole(_all(dataset), official) else _part(count, official, "images")
+    if corruption := dataset.get("corruption"):
+        text += f" corrupted by {one_line(str(corruption))}"
     return f"{text}, {_part(dataset['train_images'], _train(dataset), 'training images')}" if _partial_train(dataset) else text
 
 
 def partial(dataset: Mapping[str, Any]) -> bool:
-    """Return whether the scored or the training split lacks images, or has more than officially."""
+    """Return whether the scored or the training split lacks images, has more than officially, or is corrupted."""
+    if dataset.get("corruption"):
+        return True
     pairs_are_whole = "pairs" not in dataset or _whole(dataset["pairs"], dataset.get("official_pairs"))
     return not (pairs_are_whole and _whole(_all(dataset), dataset.get("official_images"))) or _partial_train(dataset)
 

@@ -178,7 +178,7 @@ def test_published_numbers_stand_beside_a_whole_split_only(tmp_path, capsys):
     assert board.published_tables == [] and board.published.empty
     [line] = capsys.readouterr().err.splitlines()
     said = "voc (300 of 1,449 images, 437 of 10,582 training images)"
-    assert line == f"no published numbers stand beside a part of a split: {said}"
+    assert line == f"no published numbers stand beside a part of a split or corrupted images: {said}"
 
 
 def test_published_numbers_do_not_stand_beside_a_whole_and_a_partial_group(tmp_path):

@@ -23,7 +23,7 @@ __all__ = ["beside", "load_published", "tables"]
 
 
 def beside(scores: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
-    """Return those of the published numbers that are of the protocols and data sets measured; none beside a partial split.
+    """Return those of the published numbers that are of the protocols and data sets measured; none beside a part of a split.
 
     A notice says what is left out for that reason, or that nothing is published.
     """
@@ -42,7 +42,7 @@ def beside(scores: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
     stays = [not pairs.get((name, data), data in parts) for name, data in zip(numbers.protocol, numbers.dataset, strict=True)]
     if not all(stays):
         partial_sets = (scores.dataset + " (" + scores.coverage + ")")[scores.partial].unique()
-        notice(f"no published numbers stand beside a part of a split: {', '.join(partial_sets)}")
+        notice(f"no published numbers stand beside a part of a split or corrupted images: {', '.join(partial_sets)}")
     elif numbers.empty:
         names = ", ".join((scores.protocol + "/" + scores.preset).unique())
         notice(f"no published number goes with {names} on {', '.join(scores.dataset.unique())}")
