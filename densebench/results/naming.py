@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -41,4 +42,9 @@ def _told_apart(name: str, alike: pd.DataFrame) -> Iterator[tuple[str, str]]:
         if column in alike and alike[column].nunique(dropna=False) > 1 and (not columns or alike.duplicated(columns).any()):
             columns.append(column)
     for row in alike.to_dict("records"):
-        yield row["identity"], f"{name} ({', '.join(f'{PARTS[column]} {row[column]}' for column in columns)})"
+        yield row["identity"], f"{name} ({', '.join(f'{PARTS[column]} {part_of(row[column])}' for column in columns)})"
+
+
+def part_of(value: Any) -> str:
+    """Return a cell of such a column as text: "none" where it is missing, 20 rather than 20.0 beside missing ones."""
+    return "none" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
