@@ -56,6 +56,11 @@ class Backbone(nn.Module):
         self.params = sum(parameter.numel() for parameter in trunk.parameters())
 
     @property
+    def network(self) -> nn.Module:
+        """The module that has the weights: the trunk, or what it wraps where it only changes another backbone's features."""
+        return self.trunk
+
+    @property
     def multiple(self) -> int:
         """Of what the sides of images are multiples, px: the stride of the network. Features made finer have a smaller stride."""
         return self.stride

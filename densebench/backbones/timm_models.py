@@ -273,7 +273,7 @@ def attention_of(backbone: Backbone) -> Backbone:
 
     Raises UserError where the model has none that can be read (`attends`).
     """
-    trunk, info = backbone.coarse.trunk, backbone.coarse.info  # a grid made finer has no attention of its own
+    trunk, info = backbone.network, backbone.coarse.info  # a grid made finer has no attention of its own
     if not isinstance(trunk, TimmTrunk) or not attends(trunk.model):
         raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
     info = replace(info, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads)

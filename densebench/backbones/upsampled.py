@@ -37,6 +37,11 @@ class Upsampled(Backbone):
         return self.coarse.multiple
 
     @property
+    def network(self) -> nn.Module:
+        """The module that has the weights of the network."""
+        return self.coarse.network
+
+    @property
     def coarse(self) -> Backbone:
         """The backbone before its features are made finer."""
         coarse: Any = self.trunk.coarse

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.catalog import PICTURES
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.keypoints import KeypointPairs, Pair
 from densebench.datasets.videos import Videos
@@ -245,4 +246,5 @@ def _every() -> dict[str, list[Dataset]]:
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
         "keypoint pairs": [Spots(root=root)],
+        PICTURES: [Blocks(root=root)],
     }

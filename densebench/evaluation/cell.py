@@ -51,10 +51,9 @@ def steps_of_cell(
     the main one gets anything.
     """
     evaluator = plan.evaluator.resolve(dataset)
-    if evaluator.fine_tunes and backbone.coarse is not backbone:
-        raise UserError(
-            f"--upsample makes the features of a frozen network finer; {plan.protocol} trains the network: leave it out"
-        )
+    if evaluator.fine_tunes and backbone.network is not backbone.trunk:
+        given = " and ".join(f"--{name}" for name in ("debias", "upsample") if name in backbone.identity())
+        raise UserError(f"{given}: {plan.protocol} trains the network, and these are features of a frozen one; leave it out")
     header = _header(plan, evaluator, backbone, requested.name, dataset)
     _check_same_record(header)
     if plan.dry_run:
