@@ -55,7 +55,7 @@ class PfPascal(KeypointPairs):
     sources: ClassVar[tuple[Source, ...]] = (
         Source(
             url="https://www.di.ens.fr/willow/research/proposalflow/dataset/PF-dataset-PASCAL.zip",
-            gives=(f"pf-pascal/{FOLDER}/JPEGImages",),
+            gives=(f"pf-pascal/{FOLDER}/JPEGImages", f"pf-pascal/{FOLDER}/Annotations"),
             into="pf-pascal",
         ),
         Source(
