@@ -93,10 +93,9 @@ class PfPascal(KeypointPairs):
         """Return what is wrong with the test pairs, and with those of another split where it can be opened at all."""
         opened = tuple(f"{split}:" for split in self.splits if split == "test" or self.has(split))
         problems = [problem for problem in super().verify(full) if problem.startswith(opened)]
-        for split in filter(self.has, self.splits):
-            if count := self._rescaled(self.items(split)):
-                problems.append(f"{split}: {count} images have a longer side other than {SIDE} px; their keypoints are scaled")
-        return problems
+        counts = {split: self._rescaled(self.items(split)) for split in self.splits if self.has(split)}
+        scaled = f"images have a longer side other than {SIDE} px; their keypoints are scaled"
+        return [*problems, *(f"{split}: {count} {scaled}" for split, count in counts.items() if count)]
 
     def extent(self, split: str, limit: int | None) -> dict[str, Any]:
         """Return what `KeypointPairs.extent` does, and on how many pictures of another size keypoints were put."""
