@@ -91,9 +91,11 @@ class AnimalPose(KeypointPairs):
             for first, step in steps:
                 second = (first + step) % len(circle)
                 source, target, both = circle[first], circle[second], frozenset((first, second))
-                if len(taken) < MOST and both not in taken and len(shared_parts(source, target)) >= LEAST:
+                if both not in taken and len(shared_parts(source, target)) >= LEAST:
                     taken.add(both)
                     yield source, target
+                if len(taken) == MOST:
+                    break
 
     def _animals(self) -> dict[str, Animal]:
         """Return file name -> the animal of every picture that has one."""

@@ -10,10 +10,10 @@ those of Pascal VOC were put in their place, its keypoints are multiplied by its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -55,7 +55,7 @@ class PfPascal(KeypointPairs):
     sources: ClassVar[tuple[Source, ...]] = (
         Source(
             url="https://www.di.ens.fr/willow/research/proposalflow/dataset/PF-dataset-PASCAL.zip",
-            gives=(f"pf-pascal/{FOLDER}/JPEGImages",),
+            gives=(f"pf-pascal/{FOLDER}/JPEGImages", f"pf-pascal/{FOLDER}/Annotations"),
             into="pf-pascal",
         ),
         Source(
@@ -92,7 +92,17 @@ class PfPascal(KeypointPairs):
     def verify(self, full: bool = False) -> list[str]:
         """Return what is wrong with the test pairs, and with those of another split where it can be opened at all."""
         opened = tuple(f"{split}:" for split in self.splits if split == "test" or self.has(split))
-        return [problem for problem in super().verify(full) if problem.startswith(opened)]
+        problems = [problem for problem in super().verify(full) if problem.startswith(opened)]
+        counts = {split: self._rescaled(self.items(split)) for split in self.splits if self.has(split)}
+        scaled = f"images have a longer side other than {SIDE} px; their keypoints are scaled"
+        return [*problems, *(f"{split}: {count} {scaled}" for split, count in counts.items() if count)]
+
+    def extent(self, split: str, limit: int | None) -> dict[str, Any]:
+        """Return what `KeypointPairs.extent` does, and on how many pictures of another size keypoints were put."""
+        return {**super().extent(split, limit), "images_rescaled": self._rescaled(self.part(split, limit))}
+
+    def _rescaled(self, items: Iterable[Item]) -> int:
+        return sum(max(self.image_size(item)) != SIDE for item in items)
 
     def _list(self, split: str) -> Path:
         """Return the list of pairs that is there; where none is, its official place."""

@@ -294,4 +294,4 @@ def test_the_sources_of_all_data_sets_are_well_formed():
             assert source.url.startswith(("http://", "https://")), source
             assert source.gives, source
             assert source.checksum is None or re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", source.checksum), source
-            assert source.by_hand or source.url.endswith((".zip", ".tar")), source
+            assert source.by_hand or source.url.endswith((".zip", ".tar", ".tar.gz")), source

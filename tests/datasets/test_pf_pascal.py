@@ -35,7 +35,10 @@ def test_a_list_is_found_where_any_code_keeps_it(tmp_path, outer, place):
 
 def test_points_are_put_on_a_picture_of_another_size(tmp_path):
     write_pf_pascal(tmp_path, [pf_row()], sizes=(("a", (500, 333)), ("b", (150, 200))))
-    [pair] = load_dataset("pf-pascal", tmp_path).pairs("test")
+    dataset = load_dataset("pf-pascal", tmp_path)
+    [pair] = dataset.pairs("test")
+    assert dataset.extent("test", None)["images_rescaled"] == 2
+    assert dataset.verify()[-1] == "test: 2 images have a longer side other than 300 px; their keypoints are scaled"
     assert np.allclose(pair.source_points, np.array([[1, 3], [2, 4]]) * 500 / 300)
     assert np.allclose(pair.target_points, np.array([[5, 7], [6, 8]]) * 200 / 300)
 
@@ -59,7 +62,8 @@ def test_a_point_outside_is_kept_and_counted(tmp_path):
     write_pf_pascal(tmp_path, [pf_row(points=("1;2", "3;200.5", "5;6", "7;8"))])
     dataset = load_dataset("pf-pascal", tmp_path)
     assert len(dataset.pairs("test")[0].parts) == 2
-    assert dataset.extent("test", None) == {"pairs": 1, "official_pairs": 299, "keypoints": 2, "keypoints_outside": 1}
+    extent = dataset.extent("test", None)
+    assert (extent["pairs"], extent["official_pairs"], extent["keypoints"], extent["keypoints_outside"]) == (1, 299, 2, 1)
     assert dataset.verify() == ["test: 2 of the official 506 images", "test: 1 of the official 299 pairs"]
 
 
