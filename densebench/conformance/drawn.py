@@ -18,6 +18,7 @@ from PIL import Image
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.catalog import PICTURES
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.scenes_views import ScenesViews
 from densebench.datasets.videos import Videos
 from densebench.files.atomic import digest
 
@@ -28,6 +29,7 @@ SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
 WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
+VIEWS = "view pairs"
 
 
 def _generator(*key: object) -> np.random.Generator:
@@ -192,5 +194,6 @@ def drawn(kind: str) -> list[Dataset]:
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
         PICTURES: [Blocks(root=root)],
+        VIEWS: [ScenesViews(root=root)],
     }
     return made.get(kind, [])
