@@ -221,7 +221,7 @@ class Homography(Evaluator):
             yield from mean_score("recall", "kept", kept, point, {})
             yield from mean_score("precision", "mutual", mutual, point, {"pairs": int((~mutual.isnan()).sum())})
             yield from binned_scores(of_all, bins, point)
-            yield from mean_score("recall", "all", of_all, point, details)
+            yield from mean_score("recall", "all", of_all, point, details, resampled=True)
 
     def draw(
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], wanted: Sequence[Extraction],

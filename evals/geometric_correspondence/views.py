@@ -60,6 +60,7 @@ from densebench.evaluation.stages import Stage
 from densebench.features.extract import Extraction, Features, Normalisation
 from densebench.features.views import to_tensor
 from densebench.files.atomic import digest
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.options import axis, runtime, setting
 from densebench.pictures.canvas import save
@@ -221,7 +222,7 @@ class Views(Evaluator):
     ) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n"]]:
         """Return the two smallest distances of each point of the source, and the point of the target that is nearest."""
         source, target = (
-            sampled(features[item].to(device), surface, self.sampling)
+            sampled(on_device(features[item], device), surface, self.sampling)
             for item, surface in zip((pair.source, pair.target), surfaces, strict=True)
         )
         if not len(source) or not len(target):
@@ -275,7 +276,7 @@ class Views(Evaluator):
             yield from mean_score("recall", "all", every, (threshold,), {})
             yield from mean_score("auc", self.headline()["variant"], area, (threshold,), {})
             yield from binned_scores(kept, bins, (threshold,))
-            yield from mean_score("recall", self.headline()["variant"], kept, (threshold,), details)
+            yield from mean_score("recall", self.headline()["variant"], kept, (threshold,), details, resampled=True)
 
     def draw(self, pairs: Sequence[ViewPair], framed: Framed, features: Features, run: Run) -> None:
         """Write `<pair>.png` of some pairs: lines between a few of the kept points and their matches."""

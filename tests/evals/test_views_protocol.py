@@ -55,11 +55,9 @@ class Blind(ScenesViews):
 
 
 @pytest.mark.parametrize("preset", Views.presets)
-def test_a_picture_and_itself_match_everywhere(preset):
-    found = scores(preset, Still(root=DATA.root), "random:test_vit", run=Run(limit=2), image_size=128)
+def test_a_picture_and_itself_match(preset):
+    found = scores(preset, Still(root=DATA.root), run=Run(limit=2))
     assert {each.value for each in found if each.variant in ("20 kept", "same place") and each.metric == "recall"} == {100}
-    # beyond the outer patches' centres, features that are looked up bilinearly are equal: the lowest index is taken there
-    assert min(each.value for each in found if each.variant == "all") > (99 if preset == "navi" else 80)
 
 
 def test_the_presets_are_the_reference_s():
@@ -88,7 +86,7 @@ def test_the_record_says_which_pairs_were_scored_and_how_many_points():
 
 
 def test_an_empty_bin_is_counted_and_has_no_score():
-    found = scores(rotation_bins=(0, 30, 100, 180))
+    found = scores(rotation_bins=(0, 30, 100, 180), run=Run(limit=3))
     assert headline(found, cm=1).details["bins"]["rotation 100-180"] == 0
     assert "rotation 100-180" not in {each.variant for each in found}
     assert all(np.isfinite(each.value) for each in found)
@@ -168,7 +166,7 @@ def test_colours_of_scannet_are_one_half_for_every_backbone():
     with own_cache():
         kind = evaluator("scannet1500")
         pairs = kind.pairs(DATA, 1)
-        extraction = kind.extraction(load_backbone("random:test_vit"), kind.framed(DATA, pairs, 16), pairs)
+        extraction = kind.extraction(load_backbone("pixels:16"), kind.framed(DATA, pairs, 16), pairs)
     assert extraction.normalise.mean == extraction.normalise.std == (0.5, 0.5, 0.5)
 
 
