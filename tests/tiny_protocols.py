@@ -43,6 +43,8 @@ def tiny(name, preset, tmp_path, frames=4, **more):
         write(tmp_path / "videos", "boat", frames, 1)
         dataset, backbone = load_dataset(f"frames:{tmp_path / 'videos'}", None), load_backbone("pixels:8")
         given = {"short_side": 64}
+    elif kind.takes == "view pairs":
+        dataset, backbone, given = load_dataset("scenes-views"), load_backbone("pixels:8"), {"image_size": 64}
     else:
         dataset, backbone, given = drawn_parts.DATA, drawn_parts.seeing(), {}
     values = {**TINY, **given}

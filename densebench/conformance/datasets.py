@@ -14,6 +14,7 @@ from densebench.datasets.boxes import Boxed
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.keypoints import KeypointPairs
 from densebench.datasets.videos import Videos
+from densebench.datasets.view_pairs import ViewPairs
 
 MOST = 64  # images of a split that are opened
 
@@ -51,7 +52,7 @@ def _present(dataset: Dataset) -> list[str]:
 def _description(dataset: Dataset) -> str:
     if not dataset.name or not dataset.title:
         raise Failed(f"name is {dataset.name!r} and title {dataset.title!r}; give both, tables and lists show them")
-    if dataset.kind != "videos":
+    if dataset.kind not in ("videos", "view pairs"):
         twice = [name for name, count in Counter(dataset.classes).items() if count > 1]
         if not dataset.classes or twice:
             raise Failed(f"classes {f'names {twice[0]!r} twice' if twice else 'is empty'}; give one name for each id from 0")
@@ -105,6 +106,8 @@ def _sizes(dataset: Dataset) -> str:
 def _labels(dataset: Dataset) -> str:
     if isinstance(dataset, Boxed):
         return _boxes(dataset)
+    if isinstance(dataset, ViewPairs):
+        return _views(dataset)
     if isinstance(dataset, KeypointPairs):
         return _pairs(dataset)
     for item in _samples(dataset):
@@ -117,6 +120,21 @@ def _labels(dataset: Dataset) -> str:
         if not np.array_equal(label, dataset.label(item)):
             raise Failed(f"{item.name}: label() gives another map the second time")
     return "uint8, of the size of the image"
+
+
+def _views(dataset: ViewPairs) -> str:
+    """Check the depth of pictures and the poses of pairs."""
+    for item in _samples(dataset):
+        depth = dataset.depth(item)
+        if depth.ndim != 2 or not np.isfinite(depth).all() or depth.min() < 0:
+            raise Failed(
+                f"{item.name}: depth() gives {depth.shape}, or values that are no metres; give [h, w], 0 where it is unknown"
+            )
+    pairs = [pair for split in _present(dataset) for pair in dataset.pairs(split, MOST)]
+    for pair in pairs:
+        if np.abs(pair.rotation @ pair.rotation.T - np.eye(3)).max() > 1e-3:
+            raise Failed(f"{pair.name}: rotation is none; give R and t from the source camera's frame to the target's")
+    return f"depth of {len(list(_samples(dataset)))} pictures, poses of {len(pairs)} pairs"
 
 
 def _boxes(dataset: Boxed) -> str:
@@ -160,6 +178,8 @@ def _classes(dataset: Dataset) -> str:
     """Check that each class occurs, where all images are opened: ids that are one too small or too large leave one out."""
     if dataset.kind == "videos":
         raise Skipped("objects of videos have no classes")
+    if isinstance(dataset, ViewPairs):
+        raise Skipped("views have no classes")
     if isinstance(dataset, KeypointPairs):
         names = {name for split in _present(dataset) for name in dataset.categories(split)}
         besides = ", ".join(sorted(names - {*dataset.classes})[:3])

@@ -19,6 +19,7 @@ from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.catalog import PICTURES
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.keypoints import KeypointPairs, Pair
+from densebench.datasets.scenes_views import ScenesViews
 from densebench.datasets.videos import Videos
 from densebench.files.atomic import digest
 
@@ -29,6 +30,7 @@ SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
 WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
+VIEWS = "view pairs"
 PATCH, SPOT = 16, 4  # px of the patch in whose middle a spot is, and half a side of the spot
 BOX = (0.0, 0.0, float(SIDE), float(SIDE))
 
@@ -246,5 +248,6 @@ def _every() -> dict[str, list[Dataset]]:
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
         "keypoint pairs": [Spots(root=root)],
-        PICTURES: [Blocks(root=root)],
+        VIEWS: [ScenesViews(root=root)],
+        PICTURES: [Blocks(root=root), Rectangles(root=root)],
     }

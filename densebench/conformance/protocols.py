@@ -10,7 +10,7 @@ from typing import Any
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
 from densebench.conformance.checking import Check, Failed, Skipped, Step, carried_out, own_cache
-from densebench.conformance.drawn import drawn, kinds
+from densebench.conformance.drawn import VIEWS, drawn, kinds
 from densebench.conformance.made_backbones import Noise, Oracle, made
 from densebench.conformance.trial import Trial, best, better, difference, headline_of, key_of, named, variant, worst
 from densebench.datasets.catalog import PICTURES
@@ -205,8 +205,8 @@ def _noise(trial: Trial) -> str:
 
 
 def _check_labels(trial: Trial) -> None:
-    """Skip a check of what labels decide where a protocol takes pictures, and so reads none."""
-    if trial.kind.takes == PICTURES:
+    """Skip a check of what labels decide where a protocol takes pictures or views, and so reads none."""
+    if trial.kind.takes in (PICTURES, VIEWS):
         raise Skipped("it reads no label")
 
 

@@ -18,10 +18,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
@@ -31,6 +30,9 @@ from densebench.datasets.io.names import check_name
 from densebench.datasets.view_pairs import Camera, ViewPair, ViewPairs, read_whole_numbers, relative_pose
 from densebench.errors import UserError
 from densebench.files.atomic import check_ordinary
+
+if TYPE_CHECKING:  # torch is imported when pairs are drawn, not to list names
+    import torch
 
 FOLDER, SET, COPIES = "navi_v1", "wild_set", "downsampled_"
 SEED, WIDEST = 8, 120.0  # of the draw of pairs, and degrees between their cameras
@@ -72,6 +74,8 @@ class Navi(ViewPairs):
 
     def list_pairs(self, split: str) -> list[ViewPair]:
         """Return a pair for every picture, drawn over sorted names."""
+        import torch
+
         generator = torch.Generator().manual_seed(SEED)
         pairs = []
         for name in self.objects():
@@ -137,6 +141,8 @@ class Navi(ViewPairs):
 
 def partners(poses: dict[str, Float[np.ndarray, "4 4"]], generator: torch.Generator) -> dict[str, str]:
     """Return for each picture another one whose camera is turned by more than 0 and at most WIDEST degrees, drawn uniformly."""
+    import torch
+
     names = list(poses)
     turns = np.stack([pose[:3, :3] for pose in poses.values()]) if names else np.zeros((0, 3, 3))
     cosines = (np.einsum("iab,jab->ij", turns, turns) - 1) / 2

@@ -99,7 +99,7 @@ def read_plain_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz file. Raises UserError where it is damaged or holds objects, which only pickle could read."""
     check_ordinary(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except ValueError as error:
         raise UserError(f"{path} holds Python objects, which are not loaded since they may run code; {PLAIN}") from error

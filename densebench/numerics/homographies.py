@@ -21,7 +21,7 @@ class NoHomographyError(ValueError):
     """No draw kept the wanted overlap."""
 
 
-def corners(height: float, width: float) -> Float[np.ndarray, "4 2"]:
+def corners(height: int, width: int) -> Float[np.ndarray, "4 2"]:
     """Return the corners x, y of a picture, clockwise from the upper left one."""
     return np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
 
@@ -97,9 +97,9 @@ def area(polygon: Float[np.ndarray, "n 2"]) -> float:
     return 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))
 
 
-def clipped(polygon: Float[np.ndarray, "n 2"], height: float, width: float) -> Float[np.ndarray, "m 2"]:
+def clipped(polygon: Float[np.ndarray, "n 2"], height: int, width: int) -> Float[np.ndarray, "m 2"]:
     """Return the part of a convex polygon that lies in a picture (Sutherland and Hodgman 1974)."""
-    for axis, limit, sign in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
+    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
         kept: list[np.ndarray] = []
         for here, there in zip(polygon, np.roll(polygon, -1, 0), strict=True):
             inside, next_inside = (sign * (point[axis] - limit) >= 0 for point in (here, there))

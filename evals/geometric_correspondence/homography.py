@@ -50,12 +50,13 @@ from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.options import axis, runtime, setting
 from densebench.pictures.canvas import save
 from densebench.processes import dealt, in_order, resolve_device
+from densebench.results.baselines import MARK
 from densebench.results.score import Point, Score
 
 EDGES: Mapping[str, tuple[float, ...]] = {
-    "rotation": (0, 15, 30, 45, 180),
-    "scale": (0, 0.8, 1, 1.25, 100),
-    "tilt": (1, 1.2, 1.5, 2, 100),
+    "rotation": (0.0, 15.0, 30.0, 45.0, 180.0),
+    "scale": (0.0, 0.8, 1.0, 1.25, 100.0),
+    "tilt": (1.0, 1.2, 1.5, 2.0, 100.0),
 }
 FACTS = ("queries", "error px", "error patches", "mutual", "one target", *EDGES)
 """What is known of a pair besides its recalls; errors are medians over its queries."""
@@ -146,7 +147,7 @@ class Homography(Evaluator):
         Each process matches some of the pictures, and gets the rows of all.
         """
         device, own = resolve_device(self.device), dealt(items)
-        limits = [*(value * backbone.stride for value in self.patches), *self.px]
+        limits = [float(value) for value in (*(value * backbone.stride for value in self.patches), *self.px)]
 
         def queued() -> Iterator[tuple[Truth, HostCopy, HostCopy]]:
             for item in own:
@@ -215,11 +216,12 @@ class Homography(Evaluator):
             if point in run.known:
                 continue
             of_all, kept, mutual, same_place, chance = shares[:, number].unbind(1)
-            for variant, values in (("chance", chance), ("same place", same_place), ("kept", kept)):
-                yield from mean_score("recall", variant, values, point, {})
+            for variant, values in (("chance", chance), ("same place", same_place)):
+                yield from mean_score("recall", variant, values, point, {**MARK})
+            yield from mean_score("recall", "kept", kept, point, {})
             yield from mean_score("precision", "mutual", mutual, point, {"pairs": int((~mutual.isnan()).sum())})
             yield from binned_scores(of_all, bins, point)
-            yield from mean_score("recall", "all", of_all, point, details)
+            yield from mean_score("recall", "all", of_all, point, details, resampled=True)
 
     def draw(
         self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], wanted: Sequence[Extraction],

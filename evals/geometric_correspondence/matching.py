@@ -54,6 +54,19 @@ def shares_within(errors: Float[Tensor, "n"], limits: Sequence[float]) -> Float[
     return (errors.double()[:, None] < bounds).double().mean(0)
 
 
+def area_under_recall(errors: Float[Tensor, "n"], limit: float) -> float:
+    """Return the mean recall, 0..1, over all thresholds from 0 to `limit`: errors 1, 2, 3, 4 give .6 at 5.
+
+    As is usual for poses (SuperGlue, LoFTR), recall runs in straight lines from the origin through the errors in order, and then
+    stays.
+    """
+    below = errors.double().sort().values
+    below = below[below < limit]
+    at = torch.cat([below.new_zeros(1), below, below.new_tensor([limit])])
+    recall = torch.arange(len(below) + 1, dtype=torch.float64) / len(errors)
+    return float(torch.trapezoid(torch.cat([recall, recall[-1:]]), at)) / limit
+
+
 def in_bins(values: Float[Tensor, "n"], edges: Sequence[float]) -> list[Bool[Tensor, "n"]]:
     """Return which values lie in each bin from one edge to the next: the lower edge belongs to it, the upper does not."""
     return [(values >= low) & (values < high) for low, high in itertools.pairwise(edges)]

@@ -19,7 +19,7 @@ Bins = Mapping[str, tuple[Float[Tensor, "pairs"], Sequence[float]]]
 
 
 def mean_score(
-    metric: str, variant: str, shares: Float[Tensor, "pairs"], point: Point, details: dict[str, Any], resampled: bool = True
+    metric: str, variant: str, shares: Float[Tensor, "pairs"], point: Point, details: dict[str, Any], resampled: bool = False
 ) -> list[Score]:
     """Return the mean over pairs of a share 0..1, in %, with its interval; nothing where no pair has one (NaN).
 
@@ -42,7 +42,7 @@ def binned_scores(shares: Float[Tensor, "pairs"], bins: Bins, point: Point) -> l
     scores = []
     for name, (values, edges) in bins.items():
         for label, chosen in zip(labels(name, edges), in_bins(values, edges), strict=True):
-            scores += mean_score("recall", label, shares[chosen], point, {"pairs": int(chosen.sum())}, resampled=False)
+            scores += mean_score("recall", label, shares[chosen], point, {"pairs": int(chosen.sum())})
     return scores
 
 

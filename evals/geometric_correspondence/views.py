@@ -21,8 +21,9 @@ reads the last block without its final norm; here the backbone's own features ar
 points than are kept, Probe3D fails; here all of them are kept, and `fewer_than_kept` counts such pairs. The reference pools all
 matches; with equally many in each pair that is the mean over pairs which is given here.
 
-`kept` is the headline, named by its count; `all` has every point of the source. `same place` takes the point at the same place of
-the other picture without looking (wrong where nothing is known there), `chance` a random point (for up to 256 points of a pair).
+Kept matches are the headline, named by their count; `auc` is their mean recall over all thresholds up to the one given; `all`
+has every point of the source. `same place` takes the point at the same place of the other picture without looking (wrong where
+nothing is known there), `chance` a random point (for up to 64 points of a pair).
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -43,7 +43,7 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.view_pairs import ViewPair, ViewPairs, pictures_of_views
 from densebench.errors import UserError
 from densebench.evals.geometric_correspondence.drawing import matches_drawn
-from densebench.evals.geometric_correspondence.errors import errors, guessed
+from densebench.evals.geometric_correspondence.errors import VALUES, errors, shares_of_pair
 from densebench.evals.geometric_correspondence.frames import (
     CentrePaddedView,
     Framed,
@@ -53,22 +53,22 @@ from densebench.evals.geometric_correspondence.frames import (
     surface_of,
 )
 from densebench.evals.geometric_correspondence.geometry import moved, rotation_angle
-from densebench.evals.geometric_correspondence.matching import largest, ratio_weights, shares_within, two_nearest
+from densebench.evals.geometric_correspondence.matching import largest, ratio_weights, two_nearest
 from densebench.evals.geometric_correspondence.scoring import Bins, binned_scores, counts_of, mean_score, warn_of_one_target
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import Extraction, Features, Normalisation
 from densebench.features.views import to_tensor
 from densebench.files.atomic import digest
+from densebench.numerics.device_copy import on_device
 from densebench.numerics.host_copy import HostCopy, one_late
 from densebench.options import axis, runtime, setting
 from densebench.pictures.canvas import save
 from densebench.processes import collected, dealt, in_order, resolve_device
+from densebench.results.baselines import MARK
 from densebench.results.score import Point, Score
 
 HALF = (0.5, 0.5, 0.5)
-SAMPLE = 256  # points of a pair for which chance is computed
-VARIANTS = ("kept", "all", "same place", "chance")
 FACTS = ("points", "one target", "fewer")
 """What is known of a pair besides its recalls: points of the source, and whether all have one match, or fewer than are kept."""
 
@@ -181,7 +181,7 @@ class Views(Evaluator):
         yield from self.scores(rows, pairs, shown, run)
 
     def rows(self, pairs: Sequence[ViewPair], framed: Framed, features: Features) -> Float[Tensor, "pairs values"]:
-        """Return for each pair its shares, VARIANTS by threshold, then FACTS.
+        """Return for each pair its shares, VALUES by threshold, then FACTS.
 
         Each process matches some of the pairs, and gets the rows of all.
         """
@@ -194,7 +194,7 @@ class Views(Evaluator):
                     found = self.matched(pair, surfaces, features, device)
                 yield pair, *surfaces, *map(HostCopy, found)
 
-        rows = [torch.zeros(0, len(VARIANTS) * len(self.thresholds()) + len(FACTS), dtype=torch.float64)]
+        rows = [torch.zeros(0, len(VALUES) * len(self.thresholds()) + len(FACTS), dtype=torch.float64)]
         with progress("matching", len(own), "pairs") as bar:
             for pair, source, target, distances, match in one_late(queued(), device):
                 rows.append(self.row(pair, source, target, distances.value(), match.value())[None])
@@ -204,6 +204,10 @@ class Views(Evaluator):
     def thresholds(self) -> list[tuple[str, int]]:
         """Return the unit and the value of each threshold."""
         return [*(("cm", value) for value in self.cm or ()), *(("px", value) for value in self.px or ())]
+
+    def limits(self) -> list[tuple[str, float]]:
+        """Return the unit and the value of each threshold, in metres and px."""
+        return [(unit, value / 100 if unit == "cm" else float(value)) for unit, value in self.thresholds()]
 
     def surfaces(self, pair: ViewPair, framed: Framed) -> tuple[Surface, Surface]:
         """Return what both pictures of a pair show."""
@@ -218,7 +222,7 @@ class Views(Evaluator):
     ) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n"]]:
         """Return the two smallest distances of each point of the source, and the point of the target that is nearest."""
         source, target = (
-            sampled(features[item].to(device), surface, self.sampling)
+            sampled(on_device(features[item], device), surface, self.sampling)
             for item, surface in zip((pair.source, pair.target), surfaces, strict=True)
         )
         if not len(source) or not len(target):
@@ -230,28 +234,19 @@ class Views(Evaluator):
     ) -> Float[Tensor, "values"]:
         """Return the row of a pair; NaN where a picture has no point on the grid."""
         if not len(match):
-            return torch.full((len(VARIANTS) * len(self.thresholds()) + len(FACTS),), torch.nan, dtype=torch.float64)
-        kept = largest(ratio_weights(distances), self.kept)
+            return torch.full((len(VALUES) * len(self.thresholds()) + len(FACTS),), torch.nan, dtype=torch.float64)
         true = moved(source.points, torch.from_numpy(pair.rotation), torch.from_numpy(pair.translation))
-        groups = [errors(true, target.points[match], target.focal)]
-        groups = [{unit: values[kept] for unit, values in groups[0].items()}, *groups]
-        groups.append(guessed(true, source, target))
-        some = true[np.unique(np.linspace(0, len(true) - 1, min(SAMPLE, len(true))).round().astype(int))]
-        pairwise = (some.repeat_interleave(len(target.points), 0), target.points.repeat(len(some), 1))
-        groups.append(errors(*pairwise, target.focal))
-        shares = [
-            [float(shares_within(group[unit], [value / 100 if unit == "cm" else value])) for group in groups]
-            for unit, value in self.thresholds()
-        ]
+        kept = largest(ratio_weights(distances), self.kept)
+        shares = shares_of_pair(true, source, target, match, kept, self.limits())
         facts = [float(len(match)), float(len(match.unique()) == 1 < len(match)), float(len(match) < self.kept)]
-        return torch.tensor([*(share for row in shares for share in row), *facts], dtype=torch.float64)
+        return torch.cat([shares.flatten(), torch.tensor(facts, dtype=torch.float64)])
 
     def scores(
         self, rows: Float[Tensor, "pairs values"], pairs: Sequence[ViewPair], shown: Sequence[ViewPair], run: Run
     ) -> Iterator[Score]:
         """Yield the scores of every threshold that is not known. Raises UserError where no pair has a point."""
         count = len(self.thresholds())
-        shares = rows[:, : len(VARIANTS) * count].unflatten(1, (count, len(VARIANTS)))
+        shares = rows[:, : len(VALUES) * count].unflatten(1, (count, len(VALUES)))
         facts = dict(zip(FACTS, rows.T[-len(FACTS) :], strict=True))
         scored = ~facts["points"].isnan()
         left_out = [pair.name for pair in pairs if pair not in shown]
@@ -262,7 +257,7 @@ class Views(Evaluator):
             warn(f"{len(left_out)} of {len(pairs)} pairs show no surface with a known depth and are left out: {left_out[0]}, ...")
         warn_of_one_target(int(facts["one target"].nansum()), int(scored.sum()))
         angles = torch.tensor([rotation_angle(torch.from_numpy(pair.rotation)) for pair in shown], dtype=torch.float64)
-        bins: Bins = {"rotation": (angles.where(scored, torch.nan), self.rotation_bins)}
+        bins: Bins = {"rotation": (angles.where(scored, torch.nan), [float(edge) for edge in self.rotation_bins])}
         details = {
             "pairs": int(scored.sum()),
             "pairs_sha256": digest([pair.facts() for pair in pairs]),
@@ -275,17 +270,19 @@ class Views(Evaluator):
         for number, threshold in enumerate(self.thresholds()):
             if (threshold,) in run.known:
                 continue
-            kept, every, same_place, chance = shares[:, number].unbind(1)
-            for variant, values in (("chance", chance), ("same place", same_place), ("all", every)):
-                yield from mean_score("recall", variant, values, (threshold,), {})
+            kept, every, same_place, chance, area = shares[:, number].unbind(1)
+            for variant, values in (("chance", chance), ("same place", same_place)):
+                yield from mean_score("recall", variant, values, (threshold,), {**MARK})
+            yield from mean_score("recall", "all", every, (threshold,), {})
+            yield from mean_score("auc", self.headline()["variant"], area, (threshold,), {})
             yield from binned_scores(kept, bins, (threshold,))
-            yield from mean_score("recall", self.headline()["variant"], kept, (threshold,), details)
+            yield from mean_score("recall", self.headline()["variant"], kept, (threshold,), details, resampled=True)
 
     def draw(self, pairs: Sequence[ViewPair], framed: Framed, features: Features, run: Run) -> None:
         """Write `<pair>.png` of some pairs: lines between a few of the kept points and their matches."""
         if run.pictures is None or not self.visualise:
             return
-        unit, limit = self.thresholds()[len(self.cm or ()) // 2]
+        (unit, limit), (_, shown) = (each[len(self.cm or ()) // 2] for each in (self.limits(), self.thresholds()))
         for pair in limited(pairs, self.visualise):
             source, target = surfaces = self.surfaces(pair, framed)
             distances, match = (each.cpu() for each in self.matched(pair, surfaces, features, resolve_device(self.device)))
@@ -293,11 +290,11 @@ class Views(Evaluator):
                 continue
             kept = largest(ratio_weights(distances), self.kept)
             true = moved(source.points[kept], torch.from_numpy(pair.rotation), torch.from_numpy(pair.translation))
-            wrong = errors(true, target.points[match[kept]], target.focal)[unit] >= (limit / 100 if unit == "cm" else limit)
+            wrong = errors(true, target.points[match[kept]], target.focal)[unit] >= limit
             pictures = [framed.image(item) for item in (pair.source, pair.target)]
             sizes = [torch.tensor(picture.size, dtype=torch.float64) for picture in pictures]
             places, ends = source.places[kept] * sizes[0], target.places[match[kept]] * sizes[1]
             picture = matches_drawn([to_tensor(each) for each in pictures], places, ends, ~wrong)
-            described = f"kept matches; blue: within {limit} {unit}, red: not"
+            described = f"kept matches; blue: within {shown} {unit}, red: not"
             save(picture, run.pictures / f"{pair.name.replace('/', '-')}.png", description=described)
         notice(f"pictures of pairs are in {run.pictures}")
