@@ -43,6 +43,7 @@ from densebench.costs import measured
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Dataset, Item
 from densebench.errors import UserError
+from densebench.evaluation.option_groups import check_two_splits
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import DTYPES, Extraction, Features
@@ -112,6 +113,7 @@ class BboxKnn(Evaluator):
         if len(dataset.classes) == 1:
             raise UserError(f"--dataset {dataset.name} has one class, which is always right; give one with several")
         train, scored = self.splits(dataset)
+        check_two_splits(dataset, train, scored)
         if train == scored:
             raise UserError(f"--eval-split {scored} is the split of the memory too, where each patch finds itself; name another")
         return replace(super().resolve(dataset), neighbours=tuple(dict.fromkeys(self.neighbours)))

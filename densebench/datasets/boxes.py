@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,10 @@ from densebench.errors import UserError
 from densebench.files.atomic import digest
 
 
+def _unmarked() -> Bool[np.ndarray, "0"]:
+    return np.zeros(0, bool)
+
+
 @dataclass(frozen=True)
 class Objects:
     """The objects of one image.
@@ -20,7 +24,8 @@ class Objects:
     boxes: left, top, right, bottom in px of the original image, left < right and top < bottom (but for `Boxed.truth`).
     classes: indices into `Dataset.classes`. crowd: a group (COCO) or a region to be ignored (UAVDT): never learned from, never a
     miss. areas: in square px, of the mask where there is one. masks: COCO's run lengths or polygons, one an object, or
-    none at all.
+    none at all. difficult, truncated: as Pascal VOC marks objects that are hard to recognise or reach beyond the image; none is
+    where nothing is said. They are objects like others unless a protocol leaves them out.
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -28,6 +33,13 @@ class Objects:
     crowd: Bool[np.ndarray, "n"]
     areas: Float[np.ndarray, "n"]
     masks: tuple[Any, ...] = ()
+    difficult: Bool[np.ndarray, "n"] = field(default_factory=_unmarked)
+    truncated: Bool[np.ndarray, "n"] = field(default_factory=_unmarked)
+
+    def __post_init__(self) -> None:
+        for name in ("difficult", "truncated"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.zeros(len(self.boxes), bool))
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -1,8 +1,8 @@
 """The catalogue of data sets, and `load_dataset` to open one of them.
 
 A name is the field `name` of a class that derives from `Dataset` in a file of this folder, an installed plug-in (entry-point
-group `densebench.datasets`), `folder:DIR` (images and label maps), `frames:DIR` (videos), `pictures:DIR` (pictures without
-labels) or a path `./mine.py`.
+group `densebench.datasets`), `folder:DIR` (images and label maps), `frames:DIR` (videos), `boxes:DIR` (images and objects in
+boxes), `pictures:DIR` (pictures without labels) or a path `./mine.py`.
 
 Listing reads the files of the folder without importing them, so that it answers at once; a file is imported only where its
 text alone does not show the names in it. A file that is broken is reported in one line and left out.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # numpy and Pillow are imported when a data set is opened, no
     from densebench.datasets.dataset import Dataset
 
 GROUP = "densebench.datasets"
-FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR", "pictures": "pictures:DIR"}
+FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR", "boxes": "boxes:DIR", "pictures": "pictures:DIR"}
 BASES = ("Dataset", "Boxed", "Videos", "KeypointPairs")
 PICTURES = "pictures"
 """The kind of a data set without labels; a protocol that takes it reads no label, and so takes data sets of any kind."""
@@ -56,6 +56,10 @@ def load_dataset(dataset: str | Path | Dataset, root: str | Path | None = None, 
         from densebench.datasets.frames import open_frames
 
         return open_frames(name)
+    if name.startswith("boxes:"):
+        from densebench.datasets.folders.boxes import open_boxes
+
+        return open_boxes(name)
     if name.startswith("pictures:"):
         from densebench.datasets.pictures import open_folder_of_pictures
 
@@ -85,7 +89,7 @@ def _name_of(dataset: str | Path | Dataset) -> str | Dataset:
     if isinstance(dataset, Path):
         return str(dataset) if dataset.suffix == ".py" else _folder_name(str(dataset))
     if isinstance(dataset, str):
-        if dataset.startswith(("folder:", "frames:", "pictures:")) or dataset.endswith(".py") or dataset in _modules():
+        if dataset.startswith(("folder:", "frames:", "boxes:", "pictures:")) or dataset.endswith(".py") or dataset in _modules():
             return dataset
         is_folder = os.path.isdir(dataset) or os.path.isdir(dataset.rpartition("?")[0])  # noqa: PTH112 (Path raises for a name that is too long)
         return _folder_name(dataset) if is_folder else dataset

@@ -1,24 +1,30 @@
-"""COCO 2017 as objects: 80 classes with boxes and masks.
+"""COCO as objects: 80 classes with boxes and masks, of 2017 and, as COCO-20k, a part of 2014.
 
 Lin et al., Microsoft COCO, ECCV 2014. 118287 train and 5000 val images, of which 1021 and 48 show no object. Boxes are those
 of the JSON, clipped to the image; see `densebench.datasets.io.instances` for the objects that are left out.
+
+COCO-20k is what object discovery is scored on since Vo et al. (Toward unsupervised, multi-object discovery in large-scale image
+collections, ECCV 2020): 19817 images of train2014, in the list that LOST and TokenCut ship. As LOST's code reads it, crowds are
+no objects, and corners are rounded to whole px, halves to the even one. Boxes that are empty then are left out, but of the truth:
+LOST keeps them, and no box reaches an IoU of 0.5 with one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from PIL import Image
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.coco import COUNTS, IMAGES, LICENCE, THINGS
 from densebench.datasets.dataset import Item, Source
 from densebench.datasets.io.instances import Instances, read_instances
+from densebench.datasets.io.names import at, check_name, read_lines
 from densebench.errors import UserError
 
 INSTANCES = Source(
@@ -27,6 +33,8 @@ INSTANCES = Source(
     into="coco",
     checksum="md5:f4bbac642086de4f52a3fdda2de5fa2c",
 )
+
+LIST_20K = "coco/coco_20k_filenames.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +50,11 @@ class CocoBoxes(Boxed):
     official_counts: ClassVar[dict[str, int]] = COUNTS
     sources: ClassVar[tuple[Source, ...]] = (*IMAGES, INSTANCES)
     has_masks: ClassVar[bool] = True
+    year: ClassVar[str] = "2017"
 
     def list_items(self, split: str) -> Iterator[Item]:
         """Return the images of instances_<split>2017.json by id, also those without an object."""
-        folder = self.root / "coco" / f"{split}2017"
+        folder = self.root / "coco" / f"{split}{self.year}"
         return (Item(Path(file).stem, folder / file, None) for file in self._instances(folder.name).files)
 
     def objects(self, item: Item) -> Objects:
@@ -77,7 +86,7 @@ class CocoBoxes(Boxed):
 
     def dropped(self, split: str) -> int:
         """Return how many objects of a split are left out because nothing of their box lies in the image."""
-        return self._instances(f"{split}2017").dropped
+        return self._instances(f"{split}{self.year}").dropped
 
     def _instances(self, folder: str) -> Instances:
         return read_instances(self.root / "coco" / "annotations" / f"instances_{folder}.json", self.remedy)
@@ -102,3 +111,67 @@ class CocoBoxes(Boxed):
         table = np.full(max(names) + 1, -1)
         table[list(names)] = [self.classes.index(name) for name in names.values()]
         return table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coco20k(CocoBoxes):
+    """coco/annotations/instances_train2014.json with coco/train2014/*.jpg; the images of coco/coco_20k_filenames.txt, by id.
+
+    A line of the list is train2014/COCO_train2014_<id>.jpg, or the name of the file alone.
+    """
+
+    name: str = "coco20k"
+    title: str = "COCO-20k boxes and masks (80 classes)"
+    splits: tuple[str, ...] = ("train",)
+    val_split: str = "train"
+    mapping: str = "coco20k-rounded-v1"
+
+    year: ClassVar[str] = "2014"
+    official_counts: ClassVar[dict[str, int]] = {"train": 19817}
+    sources: ClassVar[tuple[Source, ...]] = (
+        Source(
+            url="http://images.cocodataset.org/zips/train2014.zip",
+            gives=("coco/train2014",),
+            into="coco",
+            checksum="md5:0da8c0bd3d6becc4dcb32757491aca88",
+        ),
+        Source(
+            url="http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+            gives=("coco/annotations/instances_train2014.json",),
+            into="coco",
+        ),
+        Source(
+            url="https://github.com/valeoai/LOST/blob/master/datasets/coco_20k_filenames.txt",
+            gives=(LIST_20K,),
+            by_hand=f"save the list of the 19817 names, the raw file at the address above, as {LIST_20K}",
+        ),
+    )
+
+    def list_items(self, split: str) -> Iterator[Item]:
+        """Yield the images of the list by id. Raises UserError for a name that the JSON lacks or that is listed twice."""
+        folder, path = self.root / "coco" / f"{split}{self.year}", self.root / LIST_20K
+        instances, files = self._instances(folder.name), dict[str, str]()
+        for number, line in read_lines(path, self.remedy):
+            file = check_name(line, at(path, number)).rpartition("/")[2]
+            if Path(file).stem not in instances.rows:
+                raise UserError(f"{at(path, number)} names {file}, about which {instances.path} says nothing; fetch both again")
+            if Path(file).stem in files:
+                raise UserError(f"{at(path, number)} names {file} a second time; fetch the list again")
+            files[Path(file).stem] = file
+        return (Item(stem, folder / files[stem], None) for stem in sorted(files))
+
+    def objects(self, item: Item) -> Objects:
+        """Return the objects of an image with rounded corners in the order of the file, without crowds and empty boxes."""
+        whole = self.truth(item)
+        return _chosen(whole, np.all(whole.boxes[:, 2:] > whole.boxes[:, :2], axis=1))
+
+    def truth(self, item: Item) -> Objects:
+        """Return what `objects` does, and boxes that rounding has emptied."""
+        exact = super().objects(item)
+        return _chosen(replace(exact, boxes=np.rint(exact.boxes)), ~exact.crowd)
+
+
+def _chosen(objects: Objects, kept: Bool[np.ndarray, "n"]) -> Objects:
+    """Return some of the objects of an image; COCO marks none of them."""
+    masks = tuple(mask for mask, keep in zip(objects.masks, kept, strict=True) if keep)
+    return Objects(objects.boxes[kept], objects.classes[kept], objects.crowd[kept], objects.areas[kept], masks)

@@ -19,15 +19,15 @@ import numpy as np
 
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.dataset import Item, Source, files_in
-from densebench.datasets.io.annotations import parse_xml, reading
+from densebench.datasets.io.annotations import reading
 from densebench.datasets.io.names import at, check_name, read_lines
+from densebench.datasets.io.voc_xml import read_voc
 from densebench.errors import UserError
 
 FOLDERS = ("ILSVRC2012", "imagenet", "ILSVRC/Data/CLS-LOC")
 """Where the folders train and val of the images lie below the data root, whichever is there first."""
 ANNOTATIONS = "ILSVRC/Annotations/CLS-LOC"
 MAPPINGS = ("LOC_synset_mapping.txt", "ILSVRC/LOC_synset_mapping.txt")
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,14 @@ class ImagenetBoxes(Boxed):
         path = self._xml(item)
         try:
             with reading(path, self.remedy):
-                names, shown, corners = _parse(path)
-                classes = np.array([self._class(name) for name in names], np.int64)
+                marked = read_voc(path)
+                if marked.size is None:
+                    raise ValueError("it lacks size")
+                classes = np.array([self._class(name) for name in marked.names], np.int64)
         except (ET.ParseError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise UserError(f"{path} is no annotation of ImageNet ({error}); fetch it again") from error
         actual = np.array(self.image_size(item), np.float64)
-        ends = np.sort(corners.reshape(-1, 2, 2), axis=1) * (actual / shown)
+        ends = np.sort(marked.corners.reshape(-1, 2, 2), axis=1) * (actual / marked.size)
         boxes = np.clip(ends, 0, actual).reshape(-1, 4)
         nonempty = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         boxes, classes = boxes[nonempty], classes[nonempty]
@@ -115,28 +117,3 @@ def _classes(root: Path) -> tuple[str, ...]:
             return tuple(sorted({check_name(line.split()[0], at(root / name, number)) for number, line in lines}))
     folder = root / ANNOTATIONS / "train"
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
-
-
-def _parse(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the classes, the width and height that were shown, and the corners [n 4] of an XML file."""
-    root = parse_xml(path)
-    shown = np.array([_number(root, f"size/{side}") for side in ("width", "height")])
-    if (shown < 1).any():
-        raise ValueError(f"its size is {shown[0]:g} x {shown[1]:g}")
-    objects = root.findall("object")
-    corners = [[_number(node, f"bndbox/{corner}") for corner in CORNERS] for node in objects]
-    return [_text(node, "name") for node in objects], shown, np.array(corners, np.float64).reshape(-1, 4)
-
-
-def _text(node: ET.Element, path: str) -> str:
-    text = node.findtext(path)
-    if text is None:
-        raise ValueError(f"it lacks {path}")
-    return text.strip()
-
-
-def _number(node: ET.Element, path: str) -> float:
-    value = float(_text(node, path))
-    if not np.isfinite(value):
-        raise ValueError(f"{path} is {value}")
-    return value

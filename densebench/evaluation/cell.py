@@ -17,6 +17,7 @@ from densebench.costs import Meter
 from densebench.datasets.dataset import Dataset
 from densebench.errors import UserError
 from densebench.evaluation.estimate import check_fits, declared, estimate_run
+from densebench.evaluation.option_groups import Supervised, check_two_splits
 from densebench.evaluation.plan import Plan, Requested
 from densebench.evaluation.protocol import Evaluator, Run, shown_in_pictures
 from densebench.evaluation.room import reserved
@@ -106,6 +107,8 @@ def _about(plan: Plan, evaluator: Evaluator, dataset: Dataset) -> dict[str, Any]
 
 def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[str, Any]:
     train, scored = evaluator.splits(dataset)
+    if isinstance(evaluator, Supervised):
+        check_two_splits(dataset, train, scored)
     items = {split: dataset.part(split, limit) for split in (train, scored)}
     available = len(items[scored])
     items[scored] = list(evaluator.scored(items[scored], dataset))

@@ -63,6 +63,22 @@ class Clustered(Evaluator):
         return {**super().settings(dataset), "image_size": self.image_size or dataset.image_size_hint}
 
 
+def check_two_splits(dataset: Dataset, train: str, scored: str) -> None:
+    """Raise UserError where images would be learned from and scored, of a data set whose default split is one for both.
+
+    Such are those of protocols that learn nothing; their splits may overlap, as trainval and val.
+    """
+    if dataset.train_split != dataset.val_split:
+        return
+    shared = {item.name for item in dataset.items(train)} & {item.name for item in dataset.items(scored)}
+    if not shared:
+        return
+    remedy = f"name two of {', '.join(dataset.splits)} by --train-split and --eval-split"
+    if len(dataset.splits) == 1:
+        remedy = "draw a part by seed, boxes:DIR?val=0.2" if dataset.name.startswith("boxes:") else "take another data set"
+    raise UserError(f"{dataset.name}: {len(shared)} images of {scored} would be both learned from and scored; {remedy}")
+
+
 @dataclass(frozen=True)
 class Supervised(Evaluator):
     """Which images are learned from, which are scored, and what counts as a class."""

@@ -287,7 +287,7 @@ def _with_defaults(
 def _trained_on(folder: Path) -> str | None:
     """Return the data set that a checkpoint names, if any. Raises UserError for one that is neither built in nor a folder."""
     name = read_checkpoint(folder).get("dataset")
-    if name is not None and not (str(name) in built_in() or str(name).startswith(("folder:", "frames:"))):
+    if name is not None and not (str(name) in built_in() or str(name).startswith(("folder:", "frames:", "boxes:"))):
         raise UserError(f"ckpt:{folder} was trained on {name!r}, which is not built in; name what to score on with --dataset")
     return name
 

@@ -99,7 +99,9 @@ def _dataset(source: str | Path | Dataset, root: str | Path | None) -> Dataset |
     if isinstance(source, Dataset):
         return source
     name = str(source)
-    by_name = name in titles() or name.startswith(("folder:", "frames:")) or (name.endswith(".py") and Path(name).is_file())
+    by_name = (
+        name in titles() or name.startswith(("folder:", "frames:", "boxes:")) or (name.endswith(".py") and Path(name).is_file())
+    )
     return load_dataset(name, root) if by_name else None
 
 

@@ -29,6 +29,8 @@ DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
 SIZES = ("small", "medium", "large")
 SIZE_TOLERANCE = 0.25
 """The share by which a count of parameters may differ: papers leave heads and norms out, or round."""
+OF_FEATURES = ("debias", "upsample")
+"""How features may be changed before any protocol; published numbers are of plain ones unless they say so."""
 SHOWN = 3  # settings that differ, in one footnote
 
 
@@ -132,9 +134,9 @@ def disagreements(
 ) -> list[str]:
     """Return what a record of this protocol and data set differs in from what a column of a paper asks for.
 
-    changed: settings in which the paper differs from the preset. expected: what the record's own preset is. presets: those that
-    reproduce the numbers. in_paper: whether there is a published number to agree with; without it any one layer may stand in a
-    column of the last layer.
+    changed: settings in which the paper differs from the preset, and how it changed features before. expected: what the record's
+    own preset is. presets: those that reproduce the numbers. in_paper: whether there is a published number to agree with;
+    without it any one layer may stand in a column of the last layer.
     """
     protocol, dataset, backbone = record["protocol"], record["dataset"], record["backbone"]
     if protocol["preset"] not in presets:
@@ -152,9 +154,15 @@ def disagreements(
     if differing := _differing(protocol["settings"], column, changed, expected):
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         reasons.append(f"measured with {', '.join(differing[:SHOWN])}{more}")
-    layer, wanted = str(backbone.get("layer", "last")), dict(column.items).get("layers", "1")
-    if wanted != str(layer.count(",") + 1) or (wanted == "1" and layer != "last" and in_paper):
-        reasons.append(f"measured on layer {layer}; the paper's number is of {_layers(wanted)}")
+    for name in OF_FEATURES:
+        printed = dict(changed).get(name, "none")
+        if not settings.same(printed, backbone.get(name)):
+            reasons.append(f"measured with {name}={_words(backbone.get(name))} (the paper: {printed})")
+    layer, named, wanted = str(backbone.get("layer", "last")), dict(changed).get("layer"), dict(column.items).get("layers", "1")
+    of_count = wanted == str(layer.count(",") + 1) and not (wanted == "1" and layer != "last" and in_paper)
+    if not (of_count if named is None else layer == named):
+        of_what = _layers(wanted) if named is None else f"layer {named}"
+        reasons.append(f"measured on layer {layer}; the paper's number is of {of_what}")
     asked = dict(column.items)
     for name, values in (expected.defaults or {}).items():
         if name not in ("seed", *asked) and len(values) > 1:

@@ -98,4 +98,4 @@ class Known:
 
 def _is_path(name: str) -> bool:
     is_folder = os.path.isdir(name)  # noqa: PTH112 (Path raises for a name that is too long)
-    return name.startswith(("folder:", "frames:", "pictures:", ".")) or "/" in name or name.endswith(".py") or is_folder
+    return name.startswith(("folder:", "frames:", "boxes:", "pictures:", ".")) or "/" in name or name.endswith(".py") or is_folder

@@ -52,6 +52,7 @@ from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
 from densebench.evals.detection.average_precision import CocoPrecision, Scored, agnostic_precision
 from densebench.evals.detection.pictures import picture_of
+from densebench.evaluation.option_groups import check_two_splits
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.extras import check_installed
@@ -175,6 +176,7 @@ class Detection(Evaluator):
             raise UserError(f"--long-side {self.longest}: it is shorter than --short-side {self.short_side}; give at least that")
         if self.iou > 1:
             raise UserError(f"--iou {self.iou:g}: an IoU is 1 at most; give less")
+        check_two_splits(dataset, *self.splits(dataset))
         check_batch(self, self.gpus)
         check_installed("pycocotools", "COCO's average precision")  # it computes the score, hours later
         return super().resolve(dataset)

@@ -242,5 +242,5 @@ def test_a_run_on_files_of_coco(tmp_path):
     assert again["id"] == record["id"] and again["scores"] == record["scores"]
     (other,) = evaluate("pixels:8", "bbox-knn", "coco-boxes", preset="flsl-code", **asked).records
     assert other["group"] != record["group"]
-    with pytest.raises(UserError, match="scenes has label maps; bbox-knn takes boxes: coco-boxes, imagenet-boxes"):
+    with pytest.raises(UserError, match="scenes has label maps; bbox-knn takes boxes: coco-boxes, coco20k, imagenet-boxes"):
         evaluate("pixels:8", "bbox-knn", "scenes", **asked)

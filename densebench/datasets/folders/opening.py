@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,8 +83,8 @@ def _inferred(options: FolderOptions, pairs: Pairs, needs_splits: bool) -> Infer
     count = len({item.image for item in every})
     left = [f"{pairs.bare} images without a label map are left out" if pairs.bare else ""]
     left += [f"{pairs.lone} label maps without an image are left out" if pairs.lone else ""]
-    _say(options, [f"{count} images with label maps ({pairs.layout})", *left, meaning.message, splits.message])
-    _warn_of_turned(options, [item.image for item in every if item.image is not None])
+    say(options, [f"{count} images with label maps ({pairs.layout})", *left, meaning.message, splits.message])
+    warn_of_turned(options, [item.image for item in every if item.image is not None])
     return Inferred(**_fields(options, meaning), **_parts(options, splits), layout=pairs.layout)
 
 
@@ -100,12 +100,13 @@ def _parts(options: FolderOptions, splits: Splits) -> dict[str, Any]:
     }
 
 
-def _say(options: FolderOptions, parts: list[str]) -> None:
+def say(options: FolderOptions, parts: list[str]) -> None:
+    """Print what was inferred of a folder, once in a process."""
     ending = [] if "classes" in options.values else ["write classes.toml to fix this"]
     _once(options.root.absolute(), f"{options.root.name}: {'; '.join(part for part in [*parts, *ending] if part)}")
 
 
-def _warn_of_turned(options: FolderOptions, images: Sequence[Path]) -> None:
+def warn_of_turned(options: FolderOptions, images: Sequence[Path]) -> None:
     """Print a line where some images are displayed turned: their labels may have been drawn on what was displayed."""
     if turned := [path for path in limited(images, SAMPLE) if is_turned(path)]:
         _once(
@@ -141,14 +142,14 @@ def _stated_annotations(options: FolderOptions) -> Path | None:
         raise UserError(
             f"labels in {options.where('labels')} is {options.values['labels']!r}, but there is no {path}; correct it"
         )
-    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *_folders(options.root)]) else None
+    return path if not path.is_dir() or split_files(path) or _each_has_json(path, [path, *folders_of(options.root)]) else None
 
 
 def _only_annotations(root: Path) -> Path | None:
     """Return the one annotation file at the top or in annotations/, or the folder of LabelMe's JSONs; None if that is unclear."""
-    places = [root, *(folder for folder in _folders(root)[1:] if folder.name.lower() in ("annotations", "labels", "images"))]
+    places = [root, *(folder for folder in folders_of(root)[1:] if folder.name.lower() in ("annotations", "labels", "images"))]
     for folder in places:
-        if split_files(folder) or _each_has_json(folder, [folder, *_folders(root)]):
+        if split_files(folder) or _each_has_json(folder, [folder, *folders_of(root)]):
             return folder
     files = [path for folder in places for path in sorted(folder.iterdir()) if path.suffix.lower() in (".json", ".xml")]
     return files[0] if len(files) == 1 else None
@@ -166,7 +167,8 @@ def _endings() -> list[str]:
     return [variant for suffix in IMAGE_SUFFIXES for variant in (suffix, suffix.upper())]
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_of(root: Path) -> list[Path]:
+    """Return a folder, and the folders in it that are not hidden."""
     return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
 
 
@@ -177,19 +179,19 @@ def _drawn(options: FolderOptions, path: Path, needs_splits: bool) -> Drawn:
             raise UserError(f"{key} in {options.where(key)} is about label maps, but {path} holds shapes; leave it out")
     annotations = read_annotations(path)
     classes, ids, outside = _ids(options, annotations)
-    found, missing = _images(options, annotations, path)
+    found, missing = images_of(options, annotations, path)
     empty = {name for name in found if outside == IGNORED and not annotations.files[name].shapes}
-    items = {name: Item(_bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
+    items = {name: Item(bare(name), image, annotations.sources[name]) for name, image in found.items() if name not in empty}
     if len({item.name for item in items.values()}) < len(items):
         raise UserError(f"two images of {path} have names that differ only in their endings; rename one")
-    splits = find_splits(options, _by_folder(items), needs_splits)
+    splits = find_splits(options, by_folder(items), needs_splits)
     stray = sorted(label for label, number in ids.items() if number == IGNORED and label != VOID_LABEL)
     mapping = f"folder-shapes-{digest([VERSION, list(classes), sorted(ids.items()), outside], 16)}-v1"
     default = None if outside == IGNORED else outside
     meaning = Meaning(classes, (), False, (), background(options, classes, default), mapping)
     layout = f"{path.name if path != options.root else 'the folder itself'} ({annotations.kind})"
     without = sum(not annotations.files[name].shapes for name in items)
-    _say(
+    say(
         options,
         [
             f"{len(items)} images with shapes in {layout}",
@@ -202,7 +204,7 @@ def _drawn(options: FolderOptions, path: Path, needs_splits: bool) -> Drawn:
             splits.message,
         ],
     )
-    _warn_of_turned(options, [item.image for item in items.values() if item.image is not None])
+    warn_of_turned(options, [item.image for item in items.values() if item.image is not None])
     names = tuple((item.name, name) for name, item in items.items())
     parts: dict[str, Any] = {"annotations": path, "ids": tuple(sorted(ids.items())), "outside": outside, "drawn": names}
     return Drawn(**_fields(options, meaning), **_parts(options, splits), **parts, layout=f"shapes in {layout}")
@@ -227,7 +229,7 @@ def _ids(options: FolderOptions, annotations: Annotations) -> tuple[tuple[str, .
     return classes, {**ids, VOID_LABEL: IGNORED, BACKGROUND_LABEL: outside}, outside
 
 
-def _images(options: FolderOptions, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
+def images_of(options: FolderOptions, annotations: Annotations, path: Path) -> tuple[dict[str, Path], int]:
     """Return the file of each annotated image, and how many are missing.
 
     An image lies in the folder that `images` names, else at the top, beside the annotations, or in a folder at the top; that of a
@@ -235,7 +237,7 @@ def _images(options: FolderOptions, annotations: Annotations, path: Path) -> tup
     is there.
     """
     beside = path if path.is_dir() else path.parent
-    places = [options.root / options.values["images"]] if "images" in options.values else [*_folders(options.root), beside]
+    places = [options.root / options.values["images"]] if "images" in options.values else [*folders_of(options.root), beside]
     found: dict[str, Path] = {}
     for name in annotations.files:
         own = annotations.file_name(name)
@@ -255,11 +257,12 @@ def _images(options: FolderOptions, annotations: Annotations, path: Path) -> tup
     return found, len(annotations.files) - len(found)
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """Return a path without the ending."""
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def _by_folder(items: dict[str, Item]) -> dict[str, tuple[Item, ...]]:
+def by_folder(items: Mapping[str, Item]) -> dict[str, tuple[Item, ...]]:
     """Return the items by split where all their names begin with the folder of one, else all together."""
     tops = {name: PurePosixPath(name).parts[0] if "/" in name else "" for name in items}
     split = all(top.lower() in SPLITS for top in tops.values())

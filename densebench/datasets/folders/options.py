@@ -74,15 +74,15 @@ class FolderOptions:
         return f"write {key} = {value} in {self.root / FILE}, or folder:{self.root}?{key}={value}"
 
 
-def read_options(name: str) -> FolderOptions:
-    """Return the options of `folder:DIR?key=value`; those after the name override those of classes.toml.
+def read_options(name: str, kind: str = "folder") -> FolderOptions:
+    """Return the options of `folder:DIR?key=value`, or of another kind; those after the name override those of classes.toml.
 
     Raises UserError where the folder is missing and where a key or a value is wrong.
     """
-    root, query = _parted(name.removeprefix("folder:"))
+    root, query = _parted(name.removeprefix(f"{kind}:"))
     if not os.path.isdir(root):  # noqa: PTH112 (Path raises for a name that is too long)
         kind = "is a file, not a folder" if os.path.exists(root) else "does not exist"  # noqa: PTH110
-        raise UserError(f"the folder {root} {kind}; give a folder of images and label maps")
+        raise UserError(f"the folder {root} {kind}; give a folder of images and labels")
     written = _written(root / FILE) if (root / FILE).exists() or (root / FILE).is_symlink() else {}
     given = _given(query, name) if query is not None else {}
     origin = {**dict.fromkeys(written, str(root / FILE)), **dict.fromkeys(given, name)}

@@ -16,6 +16,8 @@ from densebench.errors import UserError
 
 LISTS = ("ImageSets/Segmentation", "ImageSets", "splits", "lists", "")
 """Where lists of names may lie below the folder; the first that holds some is taken."""
+OF_SPLITS = ("", "ImageSets/Main")
+"""Where only lists that are called as a split count: among Pascal VOC's are lists of each class."""
 SHARE = 0.2
 LEAST = 2
 """Fewest images on either side of a split by a seed."""
@@ -35,11 +37,13 @@ class Splits:
     message: str
 
 
-def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], needs_splits: bool = True) -> Splits:
+def find_splits(
+    options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], needs_splits: bool = True, places: Sequence[str] = LISTS
+) -> Splits:
     """Return the splits of images that folders have grouped already, or not (one group).
 
     needs_splits: whether too few images to be split by seed are an error; if not, they are one split, "all", and there is no
-    message about a split by seed, since the caller takes all of them.
+    message about a split by seed, since the caller takes all of them. places: where lists may lie.
     Raises UserError for a list that names an image which is not there, for images that are in the training and the evaluation
     split, for too few images, and for a split or a seed that has no meaning here.
     """
@@ -47,7 +51,7 @@ def find_splits(options: FolderOptions, groups: Mapping[str, tuple[Item, ...]], 
     if len(items) > 1:
         return _chosen(options, items, "by folders")
     every = next(iter(items.values()), ())
-    lists = _lists(options.root)
+    lists = _lists(options.root, places)
     listed = _every_list(lists, every)
     if _role(listed, TRAIN) and (_role(listed, VAL) or _role(listed, TEST)):
         return _chosen(options, listed, f"by lists in {lists[0].parent.name or options.root.name}/")
@@ -91,11 +95,11 @@ def _role(items: Mapping[str, tuple[Item, ...]], names: Sequence[str]) -> str:
     return next((split for name in names for split in items if split.lower() == name), "")
 
 
-def _lists(root: Path) -> list[Path]:
+def _lists(root: Path, places: Sequence[str]) -> list[Path]:
     """Return the lists of names: all .txt of a folder of lists, or those at the top that are called as a split."""
-    for folder in LISTS:
+    for folder in places:
         paths = sorted((root / folder).glob("*.txt"))
-        if chosen := [path for path in paths if folder or path.stem.lower() in SPLITS]:
+        if chosen := [path for path in paths if folder not in OF_SPLITS or path.stem.lower() in SPLITS]:
             return sorted(chosen, key=lambda path: SPLITS.index(path.stem.lower()) if path.stem.lower() in SPLITS else 99)
     return []
 

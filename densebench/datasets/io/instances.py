@@ -68,7 +68,8 @@ class Instances:
 def read_instances(path: Path, remedy: str) -> Instances:
     """Read an instances JSON: parsed once, then mapped from the cache folder as long as its bytes stay.
 
-    Boxes are clipped to their image. Objects of whose box nothing is left are left out and counted in `dropped`, as in
+    An object may lack what tools leave out that draw boxes alone: its area is then that of the box, its mask is empty, and it is
+    no crowd. Boxes are clipped to their image. Objects of whose box nothing is left are left out and counted in `dropped`, as in
     torchvision's reference training and MMDetection (which leaves out those narrower than a pixel too; that is not done here).
     Raises UserError where the file is missing or broken, or an object names an image or a category that the file lacks.
     """
@@ -88,11 +89,11 @@ class _Packed:
         if "bbox" not in entry or "image_id" not in entry:
             return entry
         left, top, width, height = entry["bbox"]
-        self.numbers.extend((left, top, width, height, entry["area"]))
+        self.numbers.extend((left, top, width, height, entry.get("area", width * height)))
         self.images.append(entry["image_id"])
         self.categories.append(entry["category_id"])
-        self.crowd.append(entry["iscrowd"])
-        text = json.dumps(entry["segmentation"], separators=(",", ":"), allow_nan=False).encode()
+        self.crowd.append(entry.get("iscrowd", 0))
+        text = json.dumps(entry.get("segmentation") or [], separators=(",", ":"), allow_nan=False).encode()
         self.masks += text
         self.lengths.append(len(text))
         return None

@@ -3,7 +3,7 @@
 Columns: paper, table, method, backbone, params_millions, pretrain_data, pretrain_epochs, protocol, dataset, setting, metric,
 value, note, evaluation. `protocol` says how a number was made; numbers of different protocols are not comparable. A protocol of
 ours itself says which of these names it reproduces (`Evaluator.published_names`). `evaluation` names the settings in which a
-number differs from the protocol's preset.
+number differs from the protocol's preset, and how its features were read or changed before.
 """
 
 from __future__ import annotations

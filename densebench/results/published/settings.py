@@ -1,8 +1,8 @@
 """The column `setting` of published numbers: items of the form NAME=VALUE, separated by semicolons.
 
 Some say how the number was evaluated: `fraction=1/128`, `K=300`, `K=GT` (as many clusters as classes), `layers=4`,
-`memory=1.02M`. All others say how the backbone was pretrained, such as the ablated value `lambda_pos=2.0`, or are remarks without
-a value.
+`memory=1.02M`, `alpha=0.10`. All others say how the backbone was pretrained, such as the ablated value `lambda_pos=2.0`, or are
+remarks without a value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 ABLATION = " (ablation)"
 """What the name of a protocol ends with in tables of ablations: the protocol is the same, the pretraining another one."""
-OF_EVALUATION = ("fraction", "K", "k", "layers", "memory", "masks")
+OF_EVALUATION = ("fraction", "K", "k", "layers", "memory", "masks", "alpha")
 """The items that say how a number was evaluated."""
 OF_ABLATION = ("fraction", "layers")
 """Those of an ablation, where K is a number of clusters or neighbours of the pretraining."""
