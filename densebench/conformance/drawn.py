@@ -191,6 +191,6 @@ def drawn(kind: str) -> list[Dataset]:
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
-        PICTURES: [Blocks(root=root)],
+        PICTURES: [Blocks(root=root), Rectangles(root=root)],
     }
     return made.get(kind, [])
