@@ -35,7 +35,12 @@ def test_boxes_of_voc_are_scored_by_their_nearest_neighbours(voc):
 
 @pytest.mark.parametrize(
     ("protocol", "splits"),
-    [("bbox-knn", {}), ("bbox-knn", {"eval_split": "val"}), ("bbox-knn", {"train_split": "val"}), ("detection", {})],
+    [
+        ("bbox-knn", {}),
+        ("bbox-knn", {"eval_split": "val"}),
+        ("bbox-knn", {"train_split": "val"}),
+        pytest.param("detection", {}, marks=pytest.mark.slow),  # imports torchvision's detectors
+    ],
 )
 def test_images_that_would_be_learned_from_and_scored_are_refused(voc, protocol, splits):
     given = {"model": "faster-rcnn", **splits} if protocol == "detection" else {**SMALL, **splits}

@@ -16,10 +16,10 @@ COUNTS = {
 BY_HAND = [
     ("lost", "DINO", "ViT-S/16", "discovery-lost", "voc2007", "corloc", "", "61.9"),
     ("lost", "supervised", "ResNet-50", "discovery-lost", "coco20k", "corloc", "", "25.5"),
-    ("lost", "DINO", "ViT-S/16", "discovery-lost-cad", "voc2012", "corloc", "", "70.4"),
+    ("lost", "DINO + CAD", "ViT-S/16", "discovery-lost-cad", "voc2012", "corloc", "", "70.4"),
     ("tokencut", "DINO", "ViT-B/16", "discovery-tokencut", "coco20k", "corloc", "", "59.0"),
     ("tokencut", "DINO", "ViT-S/16", "saliency-tokencut", "ecssd", "max_f", "", "80.3"),
-    ("tokencut", "DINO", "ViT-S/16", "saliency-tokencut-solver", "dut-omron", "iou", "", "61.8"),
+    ("tokencut", "DINO + bilateral solver", "ViT-S/16", "saliency-tokencut-solver", "dut-omron", "iou", "", "61.8"),
     ("dinov3", "DINOv3", "ViT-7B/16", "geometric-correspondence-dinov3", "navi", "recall", "", "64.4"),
     ("dinov3", "DINOv3", "ViT-H+/16", "semantic-correspondence-dinov3", "spair71k", "recall", "", "56.3"),
     ("dinov3", "DINOv3", "ConvNeXt-L", "linear-dinov3", "ade20k", "miou", "", "47.8"),
