@@ -54,6 +54,11 @@ class Backbone(nn.Module):
         self.mean, self.std, self.layer, self.pos_embed = info.mean, info.std, info.layer, info.pos_embed
         self.params = sum(parameter.numel() for parameter in trunk.parameters())
 
+    @property
+    def network(self) -> nn.Module:
+        """The module that has the weights: the trunk, or what it wraps where it only changes another backbone's features."""
+        return self.trunk
+
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Return patch features of images that are already normalised with `mean` and `std`.
 

@@ -24,7 +24,7 @@ from densebench.errors import UserError
 
 def check_vit(backbone: Backbone) -> Any:
     """Return the ViT behind a backbone. Raises UserError for any other model."""
-    model = getattr(backbone.trunk, "model", None)
+    model = getattr(backbone.network, "model", None)
     if model is None or not is_plain_vit(model) or not has_joint_projection(model):
         raise UserError(f"{backbone.info.name or backbone.spec} is no ViT whose blocks can be looked into")
     return model
@@ -76,7 +76,7 @@ def patch_attention(
 
 def has_class_attention(backbone: Backbone) -> bool:
     """Return whether `class_attention` can be read: the backbone is a ViT with a class token and a joint projection."""
-    return isinstance(backbone.trunk, TimmTrunk) and attends(backbone.trunk.model)
+    return isinstance(backbone.network, TimmTrunk) and attends(backbone.network.model)
 
 
 def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b heads gh gw"]:
@@ -106,7 +106,7 @@ class Inside(NamedTuple):
 
 def inside(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Inside:
     """Return the features of normalised images and what `patches_after` and `class_attention` give, in one pass if possible."""
-    trunk = backbone.trunk
+    trunk = backbone.network
     if type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
         with torch.inference_mode():
             features: Tensor = backbone(images)

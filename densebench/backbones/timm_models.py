@@ -273,7 +273,7 @@ def attention_of(backbone: Backbone) -> Backbone:
 
     Raises UserError where the model has none that can be read (`attends`).
     """
-    trunk = backbone.trunk
+    trunk = backbone.network
     if not isinstance(trunk, TimmTrunk) or not attends(trunk.model):
         raise UserError(f"{backbone.spec} has no class token whose attention could be read; give a ViT by --attention-from SPEC")
     info = replace(backbone.info, layer=ATTENTION, dim=trunk.model.blocks[-1].attn.num_heads)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from densebench.datasets.boxes import Boxed, Objects
+from densebench.datasets.catalog import PICTURES
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.videos import Videos
 from densebench.files.atomic import digest
@@ -190,5 +191,6 @@ def drawn(kind: str) -> list[Dataset]:
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
+        PICTURES: [Blocks(root=root)],
     }
     return made.get(kind, [])

@@ -13,6 +13,7 @@ from densebench.conformance.checking import Check, Failed, Skipped, Step, carrie
 from densebench.conformance.drawn import drawn
 from densebench.conformance.made_backbones import Noise, Oracle, made
 from densebench.conformance.trial import Trial, best, better, difference, headline_of, key_of, named, variant, worst
+from densebench.datasets.catalog import PICTURES
 from densebench.errors import UserError
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.results.score import Score
@@ -61,7 +62,7 @@ class _Runs:
         """Run the protocol on the oracle, or on a network that can be trained where it refuses the oracle."""
         datasets = drawn(self.kind.takes)
         if not datasets:
-            raise Failed(f'takes is {self.kind.takes!r}; it is "label maps", "boxes" or "videos"')
+            raise Failed(f'takes is {self.kind.takes!r}; it is "label maps", "boxes", "videos" or "pictures"')
         first: UserError | None = None
         refusal = ""
         for backbone, is_oracle in ((made(Oracle()), True), (load_backbone(TRAINABLE), False)):
@@ -166,6 +167,7 @@ def _record(trial: Trial) -> str:
 
 
 def _oracle(trial: Trial) -> str:
+    _check_labels(trial)
     if not trial.is_oracle:
         raise Skipped(f"it does not score the oracle: {trial.why_not}")
     score = worst(trial.headlines(trial.scores))
@@ -183,6 +185,7 @@ def _oracle(trial: Trial) -> str:
 
 
 def _noise(trial: Trial) -> str:
+    _check_labels(trial)
     if not trial.is_oracle:
         raise Skipped("it does not score the oracle, and so not noise either")
     score = best(trial.headlines(trial.run(made(Noise()))))
@@ -200,6 +203,12 @@ def _noise(trial: Trial) -> str:
     raise Failed(f"{named(score)} for features that know nothing; chance is {_chance(trial, score)[1]}: {_LEAK}")
 
 
+def _check_labels(trial: Trial) -> None:
+    """Skip a check of what labels decide where a protocol takes pictures, and so reads none."""
+    if trial.kind.takes == PICTURES:
+        raise Skipped("it reads no label")
+
+
 def _at_chance(trial: Trial, score: Score) -> bool:
     limit, _ = _chance(trial, score)
     return score.value <= limit if score.direction == "higher" else score.value >= limit
@@ -215,6 +224,7 @@ _LEAK = "see whether scored labels reach the prediction, and whether direction i
 
 
 def _void(trial: Trial) -> str:
+    _check_labels(trial)
     dataset = variant(trial.dataset, "void")
     if dataset is None:
         raise Skipped(f"{trial.dataset.kind} have no unlabelled pixels here")

@@ -2,6 +2,8 @@
 
 Position is information that dense features may keep or shed; Amir et al., Deep ViT Features as Dense Visual Descriptors, ECCVW
 2022 (section 3) see it in pictures. Here it is a number: the coefficient of determination on images that the map has not seen.
+
+`position_readout` takes all features at once; `ReadoutSums` are what a fit needs of them, added up part by part.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 L2 = 1e-2
+CONSTANT = 1e-10
+"""A variance, of features of length 1, at or below which they do not vary but for the rounding of float32."""
 
 
 class Readout(NamedTuple):
@@ -44,7 +48,7 @@ def position_readout(
     centre = seen.mean(dim=0)
     seen, held_out = seen - centre, held_out - centre
     scale = float((seen**2).mean().sqrt()) or 1.0
-    target = _centres(shape).to(seen.device)
+    target = centres(shape).to(seen.device)
     weights = _ridge(seen / scale, target.repeat(len(train), 1), l2)
     error = held_out / scale @ weights - target.repeat(len(test), 1)
     total = len(test) * (target**2).sum(dim=0)
@@ -55,7 +59,72 @@ def position_readout(
     return Readout(row, column)
 
 
-def _centres(shape: tuple[int, int]) -> Float[Tensor, "patches 2"]:
+class ReadoutSums(NamedTuple):
+    """Sums over patches of their features, of outer products of these, and of products with the centres of patches."""
+
+    patches: Float[Tensor, ""]
+    total: Float[Tensor, "d"]
+    outer: Float[Tensor, "d d"]
+    cross: Float[Tensor, "d 2"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n patches d"], shape: tuple[int, int]) -> ReadoutSums:
+        """Return the sums over images whose patches, row by row, form a grid of this shape."""
+        rows = features.double()
+        target = centres(shape).to(rows.device)
+        flat = rows.flatten(0, 1)
+        count = torch.full((), len(flat), dtype=torch.float64, device=rows.device)
+        return cls(count, flat.sum(dim=0), flat.T @ flat, rows.sum(dim=0).T @ target)
+
+    def plus(self, other: ReadoutSums) -> ReadoutSums:
+        """Return the sums over both."""
+        return ReadoutSums(*(mine + more for mine, more in zip(self, other, strict=True)))
+
+    def centre(self) -> Float[Tensor, "d"]:
+        """Return the mean feature."""
+        return self.total / self.patches
+
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Return the covariance of the features."""
+        return self.outer / self.patches - torch.outer(self.centre(), self.centre())
+
+    def fitted(self, l2: float) -> Float[Tensor, "d 2"]:
+        """Return the weights W of the ridge regression of `position_readout`: (x - centre) W predicts row and column.
+
+        l2: as there, as a multiple of the mean variance of a feature. All weights are 0 for features that do not vary.
+        """
+        covariance = self.covariance()
+        ridge = l2 * covariance.diagonal().mean()
+        varies = covariance.diagonal().sum() > CONSTANT
+        covariance.diagonal().add_(torch.where(varies, ridge, 1.0))
+        weights = torch.cholesky_solve(self.cross / self.patches, torch.linalg.cholesky(covariance))
+        return torch.where(varies, weights, torch.zeros_like(weights))
+
+    def directions(self, l2: float, most: int) -> Float[Tensor, "d r"]:
+        """Return orthonormal directions that the regression reads positions from, r = `most` at most.
+
+        The first two span its weights; the next two those of the regression on what is left without them, and so on (Ravfogel et
+        al., Null It Out, ACL 2020). Fewer come back where nothing is left that goes with the position.
+        """
+        found = self.total.new_zeros(len(self.total), 0)
+        covariance, cross = self.covariance(), self.cross / self.patches
+        ridge = l2 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=cross.dtype, device=cross.device)
+        least = 1e-9 * cross.norm()
+        while found.shape[1] < most and cross.norm() > max(least, CONSTANT):
+            weights = torch.linalg.solve(covariance + ridge, cross)
+            weights = weights - found @ (found.T @ weights)
+            new, lengths, _ = torch.linalg.svd(weights, full_matrices=False)
+            new = new[:, lengths > 1e-9 * lengths[0]]
+            found = torch.cat([found, new], dim=1)
+            covariance, cross = _without(_without(covariance, new).T, new), _without(cross, new)
+        return found[:, :most]
+
+
+def _without(rows: Float[Tensor, "d m"], directions: Float[Tensor, "d r"]) -> Float[Tensor, "d m"]:
+    return rows - directions @ (directions.T @ rows)
+
+
+def centres(shape: tuple[int, int]) -> Float[Tensor, "patches 2"]:
     """Return the centres of the patches (row, column), 0 to 1, less their mean of a half."""
     row, column = ((torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5 for side in shape)
     return torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1).flatten(0, 1)

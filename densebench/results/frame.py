@@ -10,6 +10,7 @@ from densebench.backbones import without_labels
 from densebench.console import one_line
 from densebench.files.atomic import digest
 from densebench.results import coverage
+from densebench.results.baselines import is_baseline
 from densebench.results.costs import costs_of
 from densebench.results.provenance import is_rehearsal
 from densebench.results.score import point_of, without_seed
@@ -54,6 +55,7 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
             **{name: score[name] for name in ("metric", "variant", "value", "unit", "direction", "digits")},
             "fraction": None, "seed": None, "low": low, "high": high,
             "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
+            "baseline": is_baseline(score, headline),
             "bootstrap": score.get("bootstrap", ""),
             "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
             "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),

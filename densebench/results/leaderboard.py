@@ -19,12 +19,13 @@ from densebench.options import PATH, SWITCH, check_types
 from densebench.results import coverage
 from densebench.results import published as papers
 from densebench.results.against import against as set_against
+from densebench.results.baselines import MOST, in_words
 from densebench.results.choosing import Names, folders, of_backbones, of_groups, read
 from densebench.results.commands import command_of, remark_on
 from densebench.results.costs import columns as cost_columns
 from densebench.results.costs import count_unknown
 from densebench.results.frame import frame, rows_of
-from densebench.results.naming import labelled
+from densebench.results.naming import labelled, part_of
 from densebench.results.profiles import profiles
 from densebench.results.ranking import best_of, bounds, ranks, replicates_of
 from densebench.results.score import SIGNS, heading, in_unit, sort_key
@@ -146,14 +147,16 @@ def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dic
         of_costs, behind = cost_columns(rows)
         texts, numbers = texts.join(of_costs), numbers.join(behind)
     best = best_of(means, first.direction, digits)
+    beside = _baselines(group, columns if len(columns) <= MOST else [decisive], digits)
     known = [each or (float("nan"), float("nan")) for each in ends]
     intervals = pd.DataFrame(known, columns=["low", "high"]).assign(value=means[decisive].to_numpy()) if any(ends) else None
     return Table(
-        _caption(group, shown), _plain(texts), _plain(best.reindex(columns=list(texts), fill_value=False)),
+        _caption(group, shown, beside), _plain(texts), _plain(best.reindex(columns=list(texts), fill_value=False)),
         str(group.iloc[0].group), tuple(rows.identity), records=tuple(order),
         commands=tuple(command_of(records[record]) for record in order) if records else (),
         remarks=tuple(remark_on(records[record]) for record in order) if records else (),
-        values=_plain(numbers.reindex(columns=list(texts)).astype(float)), intervals=intervals, about=_about(group, shown),
+        values=_plain(numbers.reindex(columns=list(texts)).astype(float)), intervals=intervals,
+        about=_about(group, shown, beside),
     )  # fmt: skip
 
 
@@ -177,7 +180,7 @@ def _labels(rows: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
         labels["positions"] = rows.pos_embed.map(str)
     for column, title in (("debias", "debiased by"), ("upsample", "upsampled by")):
         if column in shown and shown[column].notna().any():
-            labels[title] = [f"{each:g}" if isinstance(each, float) else str(each) for each in rows[column].fillna("none")]
+            labels[title] = rows[column].map(part_of)
     return labels
 
 
@@ -190,18 +193,29 @@ def _cells(means: pd.Series, spreads: pd.Series, digits: int) -> list[str]:
     return texts
 
 
-def _caption(group: pd.DataFrame, shown: pd.DataFrame) -> str:
+def _baselines(group: pd.DataFrame, columns: Sequence[str], digits: int) -> str:
+    """Return what guesses without features reach in some columns, see `baselines.in_words`; "" where there is none."""
+    rows = group[group.baseline]
+    by_record = rows.assign(column=rows.point.map(heading)).groupby(["variant", "column", "record"], sort=False).value.mean()
+    found: dict[str, dict[str, list[float]]] = {}
+    for (name, column, _), value in by_record.items():
+        found.setdefault(name, {}).setdefault(column, []).append(value)
+    values = {name: [of_columns.get(column, []) for column in columns] for name, of_columns in found.items()}
+    return in_words(values, digits, columns)
+
+
+def _caption(group: pd.DataFrame, shown: pd.DataFrame, beside: str = "") -> str:
     row, score, spread = group.iloc[0], shown.iloc[0], _spread(shown)
     return (
         f"{row.protocol}/{row.preset} v{row.version} on {row.dataset} {row.split} ({row.coverage}), {_size(row)}: "
         f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}, "
-        f"{f'± {spread}, ' if spread else ''}"
+        f"{f'± {spread}, ' if spread else ''}{f'{beside}, ' if beside else ''}"
         f"{f'{row.remark}, ' if row.remark else ''}group {row.group}"
         f"{f', {coverage.WARNING}' if row.partial else ''}"
     )
 
 
-def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
+def _about(group: pd.DataFrame, shown: pd.DataFrame, beside: str = "") -> About:
     """Return what the caption says, in parts."""
     row, score = group.iloc[0], shown.iloc[0]
     facts = {
@@ -211,6 +225,7 @@ def _about(group: pd.DataFrame, shown: pd.DataFrame) -> About:
         "size": _size(row),
         "score": f"{score.variant} {metric_name(score.metric)}{in_unit(score.unit, score.direction)}",
         "±": _spread(shown),
+        "without features": beside.partition(": ")[2],
         "note": "; ".join(filter(None, (row.remark, coverage.WARNING if row.partial else ""))),
         "group": str(row.group),
     }

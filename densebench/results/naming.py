@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,8 @@ def labelled(scores: pd.DataFrame) -> pd.DataFrame:
 
     Records of the same weights (of one identity) may have several names: the one that was given last counts, by the time at
     which the run of its record began; a spec stands only where no record gives a name. Where several backbones would have one
-    name, each is followed by what tells it apart, as in "ViT-S/14 (layer 8)" and "ViT-S/14 (layer last)".
+    name, each is followed by what tells it apart, as in "ViT-S/14 (layer 8)" and "ViT-S/14 (layer last)"; what a backbone does not
+    have is not said, as in "ViT-S/14" beside "ViT-S/14 (debiased by 20)".
     """
     if scores.empty or ("label" in scores and scores.label.notna().all()):
         return scores
@@ -41,4 +43,10 @@ def _told_apart(name: str, alike: pd.DataFrame) -> Iterator[tuple[str, str]]:
         if column in alike and alike[column].nunique(dropna=False) > 1 and (not columns or alike.duplicated(columns).any()):
             columns.append(column)
     for row in alike.to_dict("records"):
-        yield row["identity"], f"{name} ({', '.join(f'{PARTS[column]} {row[column]}' for column in columns)})"
+        parts = [f"{PARTS[column]} {part_of(row[column])}" for column in columns if not pd.isna(row[column])]
+        yield row["identity"], f"{name} ({', '.join(parts)})" if parts else name
+
+
+def part_of(value: Any) -> str:
+    """Return a cell of such a column as text: "none" where it is missing, 20 rather than 20.0 beside missing ones."""
+    return "none" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -139,7 +139,7 @@ def work_ratio(backbone: Backbone, shape: tuple[int, int], smaller: tuple[int, i
     It grows with the pixels; in the attention of a plain ViT of width D, with the square of the number of patches: a block takes
     12 D^2 + 2 n D multiplications for each of n patches.
     """
-    trunk: Any = backbone.trunk
+    trunk: Any = backbone.network
     work = []
     for height, width in (shape, smaller):
         patches = height * width / backbone.stride**2

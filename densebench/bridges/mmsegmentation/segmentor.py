@@ -18,6 +18,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.debiased import check_frozen
 from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.whole_batch import draw_for_whole_batch
 from densebench.console import warn
@@ -55,6 +56,7 @@ class Trained(nn.Module):
 
     def __init__(self, backbone: Backbone, drop_path: float) -> None:
         super().__init__()
+        check_frozen(backbone, "Segmenter")
         self.stride = backbone.stride
         self.trunk = with_drop_path(copy.deepcopy(backbone.trunk), drop_path).requires_grad_(True)
 

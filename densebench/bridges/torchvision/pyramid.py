@@ -24,6 +24,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from densebench.backbones.backbone import Backbone
+from densebench.backbones.debiased import check_frozen
 from densebench.backbones.timm_models import AttentionTrunk, ProjectionTrunk, TimmTrunk, has_equal_blocks
 from densebench.console import warn
 from densebench.errors import UserError
@@ -73,6 +74,7 @@ def trained_layers(backbone: Backbone, pyramid: str, drop_path: float) -> Layers
     """
     if not backbone.params:
         raise UserError(f"{backbone.spec} has no weights to fine-tune; --protocol bbox-knn scores it")
+    check_frozen(backbone, "a detector")
     trunk = copy.deepcopy(backbone.trunk)
     if not isinstance(trunk, TimmTrunk):
         if pyramid == "fpn":

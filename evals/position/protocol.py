@@ -1,0 +1,275 @@
+"""Position: how well can a linear map tell from a patch's features where in the picture the patch lies?
+
+Positions that features hold are a bias where features are compared by what they show: matches land at the same place rather than
+at the same part. Known of it are effects: INSID3 (Cuttano et al., 2025) projects positional directions out before it matches,
+Franca (Venkataramanan et al., 2025) removes them by a training. No work reports a number for the bias itself, so it is defined
+here:
+
+- readout-v1: pictures become squares of 224 px. Features are scaled to length 1. A ridge regression with an intercept (lambda =
+  1e-3 x the mean variance of a feature) from features to the row and the column of their patch is fitted on 200 pictures, and R^2
+  is that on pictures that it has not seen, the mean of rows and columns. 0: as good as the middle of the picture; below 0: worse.
+  Whether positions count from 0 to 1 or from -1 to 1 changes neither the map nor R^2.
+
+Two inputs: pictures as they are, and pictures whose patches were shuffled before the backbone, each in its own seeded order. In
+the first, sky is above road; in the second what a patch shows says nothing of where it is, so what is read is position alone:
+that is the number to look at.
+
+Before and after `removed` directions are projected out (0, 5, 20, 50), as `--debias` does it, at length 1 again:
+  noise    the leading positional directions of 8 images of noise (the headline: what `--debias N` would leave)
+  black    those of one black image, as in INSID3
+  readout  those that the regression itself reads, fitted again on what is left until there are as many: what is linear and known
+Where there are fewer directions, as in the features of a network that knows no position, fewer are removed, and the record says
+how many. Where features have no more dimensions than are to be removed, nothing is left to be read, which is R^2 0.
+
+Besides: the mean absolute error in patches, and without any training the variance over positions of the mean feature at each
+position, as a share of all variance. The share of features without position is about 1 / pictures (the record says it).
+
+Which pictures: the map is fitted on the training split and scored on the other one; where both are the same, as in a folder of
+pictures, each half is read by a map that is fitted on the other half. Halves are drawn by the bytes of pictures, so that copies
+of one lie in one half, and sequences of videos stay whole; near duplicates may lie in both, and make natural pictures easier.
+
+Numbers to reach: none are published. Random weights without position embeddings give 0 for shuffled pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from densebench.backbones.backbone import Backbone
+from densebench.backbones.debiased import Kind, directions_at
+from densebench.console import notice
+from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.datasets.videos import Videos
+from densebench.errors import UserError
+from densebench.evals.position.reading import Grids
+from densebench.evals.position.shuffled import ShuffledView
+from densebench.evaluation.protocol import Evaluator, Run
+from densebench.evaluation.stages import Stage
+from densebench.features.extract import Extraction
+from densebench.features.views import View
+from densebench.files.atomic import digest
+from densebench.numerics.bootstrap import bootstrap_mean, interval
+from densebench.numerics.position_readout import CONSTANT, ReadoutSums
+from densebench.options import axis, setting
+from densebench.processes import from_main, resolve_device
+from densebench.results.score import Point, Score
+
+KINDS = ("black", "readout", "noise")
+"""What directions are those of; the headline comes last."""
+
+
+@dataclass(frozen=True)
+class Position(Evaluator):
+    """Options of the read-out of positions; see the module for what the preset is."""
+
+    version: ClassVar[int] = 1
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"readout-v1": {}}
+    takes: ClassVar[str] = "pictures"
+
+    image_size: int = setting(
+        224, "side of the square that pictures become, in px, a multiple of the stride", minimum=1, maximum=16_384
+    )
+    fit_images: int = setting(200, "pictures that a map is fitted on, at most, evenly spaced", minimum=1, maximum=1_000_000)
+    l2: float = setting(1e-3, "ridge of the regression, as a multiple of the mean variance of a feature", minimum=1e-9)
+    shuffle_seed: int = setting(0, "seed of the orders of shuffled patches", minimum=0)
+    train_split: str | None = setting(None, "split that maps are fitted on; none: the data set's own")
+    eval_split: str | None = setting(None, "split that is scored; none: the data set's own")
+    inputs: tuple[str, ...] = axis(
+        ("natural", "shuffled"), "pictures as they are, or with shuffled patches", choices=("natural", "shuffled")
+    )
+    removed: tuple[int, ...] = axis((0, 5, 20, 50), "numbers of directions that are removed", minimum=0, maximum=65_536)
+
+    def headline(self) -> dict[str, str]:
+        """Return what tables show: R^2 on pictures that the map has not seen, without so many directions of noise."""
+        return {"metric": "r2", "variant": "noise"}
+
+    def resolve(self, dataset: Dataset) -> Position:
+        """Fill in the splits, and name every input and number once."""
+        inputs, removed = tuple(dict.fromkeys(self.inputs)), tuple(dict.fromkeys(self.removed))
+        return replace(super().resolve(dataset), inputs=inputs, removed=removed)
+
+    def points(self, dataset: Dataset) -> list[Point]:
+        """Return a point for every input and number of directions."""
+        return [(("input", name), ("removed", count)) for name in self.inputs for count in self.removed]
+
+    def folds(self, dataset: Dataset, limit: int | None) -> list[Fold]:
+        """Return the pictures of each fit and those that it reads: one pair, or both halves of the only split.
+
+        Raises UserError where the only split cannot be halved.
+        """
+        train, scored = self.splits(dataset)
+        items = dataset.part(scored, limit)
+        if train != scored:
+            return [Fold(limited(dataset.part(train, limit), self.fit_images), items)]
+        halves = halved(dataset, items)
+        if not all(halves):
+            what = "sequences" if isinstance(dataset, Videos) else "different pictures"
+            raise UserError(f"{dataset.name} {scored} has no two {what}: a map is fitted on one part and reads the other")
+        return [Fold(limited(fit, self.fit_images), read) for fit, read in (halves, halves[::-1])]
+
+    def extraction(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], name: str) -> Extraction:
+        """Return what to extract of pictures under one of the inputs."""
+        size = (backbone.stride, self.image_size)
+        view = View(*size) if name == "natural" else ShuffledView(*size, shuffle_seed=self.shuffle_seed)
+        return Extraction(backbone, dataset, items, view, precision=self.precision, label=f"features of {name} pictures")
+
+    def checked_folds(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Fold]:
+        """Return the folds. Raises UserError for a size that does not fit the backbone, or gives a single patch."""
+        backbone.check_size(self.image_size, self.image_size)
+        if self.image_size == backbone.stride:
+            raise UserError(f"--image-size {self.image_size} is one patch of {backbone.spec}; give {2 * backbone.stride} or more")
+        return self.folds(dataset, run.limit)
+
+    def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
+        """Return the features of every input, and the reading of all points."""
+        folds = self.checked_folds(backbone, dataset, run)
+        open_ = [dict(point) for point in self.points(dataset) if point not in run.known]
+        stages = [
+            Stage(f"features of {len(items)} {name} pictures", items, self.extraction(backbone, dataset, items, name))
+            for name in dict.fromkeys(point["input"] for point in open_)
+            for items in involved(folds)
+        ]
+        passes = sum(len(KINDS) if point["removed"] else 1 for point in open_)
+        read = [item for fold in folds for item in fold.read]
+        return [*stages, Stage("reading", read, passes=float(passes))]
+
+    def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
+        """Extract the features of one input after the other, and read positions at every point that is not known yet."""
+        folds = self.checked_folds(backbone, dataset, run)
+        points = [point for point in self.points(dataset) if point not in run.known]
+        if small := [count for count in self.removed if count >= backbone.dim]:
+            shown = ", ".join(map(str, small))
+            notice(f"--removed {shown}: {backbone.spec} has {backbone.dim} dimensions, so nothing is left to be read: R^2 0")
+        device, side = resolve_device(self.device), self.image_size // backbone.stride
+        for name in self.inputs:
+            of_input = [point for point in points if dict(point)["input"] == name]
+            if not of_input:
+                continue
+            with run.stage("features"):
+                extractions = [self.extraction(backbone, dataset, items, name) for items in involved(folds)]
+                grids = [Grids(self.extracted(each), (side, side), device) for each in extractions]
+            reader = Reader(self, backbone.to(device), grids[0], grids[-1], folds)
+            for point in of_input:
+                with run.stage("reading"):
+                    scores = reader.scores(point)
+                yield from scores
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Pictures that a map is fitted on, and pictures that it reads."""
+
+    fit: list[Item]
+    read: list[Item]
+
+
+def halved(dataset: Dataset, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Return two halves of some pictures, in their order: no picture, by its bytes, and no sequence of a video is in both."""
+    if isinstance(dataset, Videos):
+        of_frame = {frame: name for name, frames in dataset.sequences(items).items() for frame in frames}
+        groups = [of_frame[item] for item in items]
+    else:
+        groups = dataset.image_digests(items)
+    first = {*sorted({*groups}, key=lambda group: digest(["half", group]))[::2]}
+    halves: tuple[list[Item], list[Item]] = ([], [])
+    for item, group in zip(items, groups, strict=True):
+        halves[group not in first].append(item)
+    return halves
+
+
+def involved(folds: Sequence[Fold]) -> list[list[Item]]:
+    """Return the pictures whose features are extracted together: of two halves, all."""
+    return [folds[0].fit, folds[0].read] if len(folds) == 1 else [[item for fold in folds for item in fold.read]]
+
+
+class Reader:
+    """Reads positions from the features of one input, with the directions that a backbone and the regressions have."""
+
+    def __init__(self, options: Position, backbone: Backbone, fit: Grids, read: Grids, folds: Sequence[Fold]) -> None:
+        """fit, read: the features of pictures that maps are fitted on, and of those that they read."""
+        self.options, self.backbone, self.fit, self.grids, self.folds = options, backbone, fit, read, folds
+        self.most = max((count for count in options.removed if count < backbone.dim), default=0)
+        self._known: dict[tuple[str, int], Tensor] = {}
+
+    def scores(self, point: Point) -> list[Score]:
+        """Return the scores of a point, of every kind of directions where some are removed; the headline comes last."""
+        count = dict(point)["removed"]
+        return [score for kind in (KINDS if count else KINDS[-1:]) for score in self.of_kind(point, kind, count)]
+
+    def of_kind(self, point: Point, kind: str, count: int) -> list[Score]:
+        """Return the scores without so many directions of a kind."""
+        errors, details = [], list[dict[str, Any]]()
+        for number, fold in enumerate(self.folds):
+            removed = self.directions(kind, number, count) if count else None
+            sums = self.fit.without(removed).sums(fold.fit)
+            read = self.grids.without(removed)
+            errors.append(read.errors(fold.read, sums, self.options.l2))
+            details.append(about(fold, read, removed, sums) | {"position_share": read.share(fold.read)})
+        missed, patches = (torch.cat([getattr(each, name) for each in errors]) for name in ("missed", "patches"))
+        return scored(1 - missed, patches, kind, point, merged(details))
+
+    def directions(self, kind: str, number: int, count: int) -> Float[Tensor, "d r"]:
+        """Return directions, those that the regression of a fold reads among them; all where there are no more dimensions."""
+        if count >= self.backbone.dim:
+            return torch.eye(self.backbone.dim, dtype=torch.float64, device=self.grids.device)
+        key = (kind, number if kind == "readout" else 0)
+        if key not in self._known:
+            self._known[key] = self._computed(kind, number).to(self.grids.device)
+        return self._known[key][:, :count]
+
+    def _computed(self, kind: str, number: int) -> Float[Tensor, "d r"]:
+        """Return the first directions of a kind, of which every smaller number is the beginning."""
+        if kind == "readout":
+            return self.fit.sums(self.folds[number].fit).directions(self.options.l2, self.most)
+        side, device = self.options.image_size, self.grids.device
+        return from_main(lambda: directions_at(self.backbone, side, side, device, self.most, cast(Kind, kind)))
+
+
+def about(fold: Fold, grids: Grids, removed: Tensor | None, sums: ReadoutSums) -> dict[str, Any]:
+    """Return what the record says of a fit, and what is wrong with it."""
+    patches = len(fold.fit) * math.prod(grids.shape)
+    facts: dict[str, Any] = {"fit_images": len(fold.fit), "fit_patches": patches, "images": len(fold.read)}
+    facts |= {"directions": 0 if removed is None else removed.shape[1]}
+    if float(sums.covariance().diagonal().sum()) <= CONSTANT:
+        facts["degenerate"] = "the features do not vary"
+    elif patches <= len(sums.total):
+        facts["degenerate"] = "no more patches than dimensions to fit on"
+    return facts
+
+
+def merged(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the details of all folds: counts and shares of two halves as a list."""
+    names = dict.fromkeys(name for each in details for name in each)
+    return {name: details[0][name] if len(details) == 1 else [each.get(name) for each in details] for name in names}
+
+
+def scored(
+    r2: Float[Tensor, "n 2"], patches: Float[Tensor, "n 2"], kind: str, point: Point, details: dict[str, Any]
+) -> list[Score]:
+    """Return the scores without directions of a kind; R^2, of which the values of images are given, comes last."""
+    share = float(np.mean(details.pop("position_share")))
+    images = len(r2)
+    chance = {**details, "without_position": 100 / images}
+    both = {"direction": "lower", "digits": 3, "unit": ""}
+    return [
+        Score("position_share", kind, 100 * share, axes=dict(point), details=chance, direction="lower"),
+        of_images(patches.mean(dim=1), "patch_error", kind, point, details, unit="patches", digits=2, direction="higher"),
+        of_images(r2[:, 0], "r2_row", kind, point, details, **both),
+        of_images(r2[:, 1], "r2_column", kind, point, details, **both),
+        of_images(r2.mean(dim=1), "r2", kind, point, details, **both),
+    ]
+
+
+def of_images(values: Float[Tensor, "n"], metric: str, kind: str, point: Point, details: dict[str, Any], **shown: Any) -> Score:
+    """Return the mean of one value an image, with its interval over images."""
+    resampled = bootstrap_mean(values)
+    value, draws = float(values.mean()), tuple(resampled.tolist())
+    return Score(metric, kind, value, axes=dict(point), ci95=interval(resampled), bootstrap=draws, details=details, **shown)
