@@ -18,10 +18,10 @@ DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
 
 
 def published(reference: str) -> pd.DataFrame:
-    """Return the numbers of a paper's table: "neco:8", or of all its parts: "neco:9" stands for 9a to 9d."""
+    """Return the numbers of a paper's table: "neco:8", or of all its parts: "neco:9" stands for 9a to 9d; "lost:README"."""
     paper, _, table = reference.partition(":")
     numbers = load_published()
-    return numbers[(numbers.paper == paper) & numbers.table.str.fullmatch(f"Table {re.escape(table)}[a-z]?")]
+    return numbers[(numbers.paper == paper) & numbers.table.str.fullmatch(f"(Table )?{re.escape(table)}[a-z]?")]
 
 
 def claims(table: Table, numbers: pd.DataFrame) -> Counter[int]:
