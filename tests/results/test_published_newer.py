@@ -58,7 +58,6 @@ def test_what_was_done_to_features_before_a_protocol_is_said():
         ("DINOv2 + FeatUp", "upsample=featup"): 4,
         ("DINOv2 + JAFAR", "upsample=jafar"): 4,
         ("DINOv2 + LiFT", "upsample=lift"): 4,
-        ("DINOv2 + bilinear", "upsample=bilinear"): 4,
         ("supervised", "centre=map"): 3,
     }
 
