@@ -49,6 +49,7 @@ def _measured(backbone: BackboneEntry, evaluation: EvaluationEntry) -> tuple[tup
     reached |= {f"fraction=1/{fraction}" for fraction in getattr(values, "fractions", ())}
     reached |= {f"K={clusters or 'GT'}" for clusters in getattr(values, "clusters", ())}
     reached |= {f"k={neighbours}"} if isinstance(neighbours := getattr(values, "neighbours", None), int) else set()
+    reached |= {f"alpha={alpha:.2f}" for alpha in getattr(values, "alphas", ())}
     reached |= {f"masks={size}x{size}"} if isinstance(size := getattr(values, "score_size", None), int) else set()
     reached |= {"K=21"} if evaluation.protocol == "unsupervised" and evaluation.datasets == ("voc",) else set()
     return tuple(name.removesuffix(ABLATION) for name in kind.published_names(preset, backbone.layer)), reached

@@ -6,14 +6,15 @@ import numpy as np
 from PIL import Image
 
 SHIPPED = {
-    "ade20k": 150, "camvid": 11, "cityscapes": 19, "coco-boxes": 80, "coco20k": 80, "coco-stuff164k": 171, "coco-things": 12,
-    "coco-stuff": 15, "davis2016": 0, "davis2017": 0, "dut-omron": 2, "duts-te": 2, "ecssd": 2, "imagenet-boxes": 0,
-    "pascal-context": 60, "pascal-context-59": 59, "scenes": 8, "scenes-boxes": 5, "scenes-objects": 6, "scenes-videos": 0,
-    "uavdt": 1, "voc": 21, "voc2007": 20, "voc2012": 20,
+    "ade20k": 150, "animal-pose": 5, "ap10k": 50, "camvid": 11, "cityscapes": 19, "coco-boxes": 80, "coco20k": 80,
+    "coco-stuff164k": 171, "coco-things": 12, "coco-stuff": 15, "davis2016": 0, "davis2017": 0, "dut-omron": 2, "duts-te": 2,
+    "ecssd": 2, "imagenet-boxes": 0, "pascal-context": 60, "pascal-context-59": 59, "pf-pascal": 20, "scenes": 8,
+    "scenes-boxes": 5, "scenes-keypoints": 4, "scenes-objects": 6, "scenes-videos": 0, "spair71k": 18, "uavdt": 1, "voc": 21,
+    "voc2007": 20, "voc2012": 20,
 }  # fmt: skip
 """Name -> number of classes of the data sets that come with densebench; there may be others beside them."""
 
-GENERATED = {"scenes", "scenes-boxes", "scenes-objects", "scenes-videos"}
+GENERATED = {"scenes", "scenes-boxes", "scenes-keypoints", "scenes-objects", "scenes-videos"}
 """The data sets that are always there."""
 
 

@@ -10,6 +10,7 @@ from filmed import write
 
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
+from densebench.conformance.drawn import drawn
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 
@@ -36,6 +37,8 @@ def tiny(name, preset, tmp_path, frames=4, **more):
         dataset = drawn_objects.Drawn(root=tmp_path) if masked else toy_boxes.DATA
         backbone = drawn_objects.small_vit(dim=16) if masked else toy_boxes.backbone()
         given = {} if masked else {"image_size": toy_boxes.SIDE, "short_side": 36}
+    elif kind.takes == "keypoint pairs":
+        dataset, backbone, given = drawn("keypoint pairs")[0], load_backbone("pixels:8"), {"image_size": 64}
     elif kind.takes == "videos":
         write(tmp_path / "videos", "boat", frames, 1)
         dataset, backbone = load_dataset(f"frames:{tmp_path / 'videos'}", None), load_backbone("pixels:8")

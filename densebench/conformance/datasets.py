@@ -12,6 +12,7 @@ from densebench.conformance.checking import Check, Failed, Skipped, Step, carrie
 from densebench.datasets import load_dataset
 from densebench.datasets.boxes import Boxed
 from densebench.datasets.dataset import Dataset, Item, limited
+from densebench.datasets.keypoints import KeypointPairs
 from densebench.datasets.videos import Videos
 
 MOST = 64  # images of a split that are opened
@@ -104,6 +105,8 @@ def _sizes(dataset: Dataset) -> str:
 def _labels(dataset: Dataset) -> str:
     if isinstance(dataset, Boxed):
         return _boxes(dataset)
+    if isinstance(dataset, KeypointPairs):
+        return _pairs(dataset)
     for item in _samples(dataset):
         label, (width, height) = dataset.label(item), dataset.image_size(item)
         if label.dtype != np.uint8 or label.shape != (height, width):
@@ -129,10 +132,38 @@ def _boxes(dataset: Boxed) -> str:
     return f"{count} boxes inside their images"
 
 
+def _pairs(dataset: KeypointPairs) -> str:
+    """Check the pairs of every split that is there: names, pictures, categories and keypoints."""
+    pairs = keypoints = outside = 0
+    for split in _present(dataset):
+        chosen = dataset.pairs(split, 20 * MOST)
+        name, count = Counter(pair.name for pair in chosen).most_common(1)[0]
+        if count > 1:
+            raise Failed(f"{split} has {count} pairs called {name}; give each a name of its own")
+        if [pair.facts() for pair in dataset.pairs(split, 20 * MOST)] != [pair.facts() for pair in chosen]:
+            raise Failed(f"{split} has other pairs the second time; list them in a fixed order")
+        for pair in chosen:
+            if (pair.parts < -1).any():
+                raise Failed(f"{pair.name}: a part is {pair.parts.min()}; give numbers from 0, and -1 for a part without a name")
+        if not any(len(pair.parts) for pair in chosen):
+            raise Failed(f"no pair of {split} has a keypoint; give each those that both pictures show")
+        pairs, outside = pairs + len(chosen), outside + dataset.outside(chosen)
+        keypoints += sum(len(pair.parts) for pair in chosen)
+    if 2 * outside > keypoints:
+        raise Failed(
+            f"{outside} of {keypoints} keypoints lie outside their pictures; give x, y in px of the files, from their upper left"
+        )
+    return f"{pairs} pairs with {keypoints} keypoints" + (f", {outside} outside their pictures" if outside else "")
+
+
 def _classes(dataset: Dataset) -> str:
     """Check that each class occurs, where all images are opened: ids that are one too small or too large leave one out."""
     if dataset.kind == "videos":
         raise Skipped("objects of videos have no classes")
+    if isinstance(dataset, KeypointPairs):
+        names = {name for split in _present(dataset) for name in dataset.categories(split)}
+        besides = ", ".join(sorted(names - {*dataset.classes})[:3])
+        return f"{len(names & {*dataset.classes})} of {len(dataset.classes)} have pairs{besides and f'; besides them: {besides}'}"
     items = list(_samples(dataset))
     shown = {int(value) for item in items for value in _ids(dataset, item)}
     missing = [name for index, name in enumerate(dataset.classes) if index not in shown]
@@ -172,6 +203,8 @@ def _digests(dataset: Dataset, opened: Callable[[], Dataset]) -> str:
         first, second = (getattr(each, what)(items) for each in (dataset, again))
         if first != second:
             raise Failed(f"{what[:-1]}() gives another value when the data set is opened again; derive it from the bytes alone")
+    if isinstance(dataset, KeypointPairs) and len({each.digest(dataset.val_split, items) for each in (dataset, again)}) > 1:
+        raise Failed("digest() gives another value when the data set is opened again; make pairs of the files alone")
     pairs = list(zip(dataset.image_digests(items), dataset.label_digests(items), strict=True))
     for number in range(len(items) - 1):
         if pairs[number][0] == pairs[number + 1][0] and dataset.image(items[number]) != dataset.image(items[number + 1]):

@@ -18,6 +18,7 @@ from PIL import Image
 from densebench.datasets.boxes import Boxed, Objects
 from densebench.datasets.catalog import PICTURES
 from densebench.datasets.dataset import Dataset, Item
+from densebench.datasets.keypoints import KeypointPairs, Pair
 from densebench.datasets.videos import Videos
 from densebench.files.atomic import digest
 
@@ -28,6 +29,8 @@ SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
 WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
+PATCH, SPOT = 16, 5  # px of the patch in whose middle a spot is, and half a side of the spot
+BOX = (8.0, 8.0, SIDE - 8.0, SIDE - 8.0)
 
 
 def _generator(*key: object) -> np.random.Generator:
@@ -184,13 +187,64 @@ class Jumps(_Drawn, Videos):
         return _grained(shown, _generator("grain", item.name))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spots(_Drawn, KeypointPairs):
+    """Pairs of pictures with a spot of each colour on grey, each a part; where a spot is has nothing to do with its colour.
+
+    A spot is smaller than a patch of 16 px and lies in its middle. redrawn: the keypoints of val do not go with its images.
+    """
+
+    name: str = "spots"
+    title: str = "Spots of one colour a part"
+    mapping: str = "spots"
+    classes: tuple[str, ...] = ("even", "odd")
+    image_size_hint: int = SIDE
+    redrawn: bool = False
+
+    def list_items(self, split: str) -> list[Item]:
+        """Return the pictures of a split."""
+        return [Item(f"{split}-{index}", None, None) for index in range(COUNTS[split])]
+
+    def list_pairs(self, split: str) -> Iterator[Pair]:
+        """Yield a pair of each picture with the next one, and one with the next but one."""
+        items = self.list_items(split)
+        for step in (1, 2):
+            for number, source in enumerate(items):
+                target = items[(number + step) % len(items)]
+                name, level = f"{source.name}-{step}", ("viewpoint", number % 3)
+                points = [self._spots(_labelled(item, self.redrawn)) for item in (source, target)]
+                category = self.classes[number % 2]
+                yield Pair(name, source, target, category, points[0], points[1], np.arange(len(points[0])), BOX, BOX, (level,))
+
+    def _spots(self, item: Item) -> np.ndarray:
+        """Return the centres of the spots, x and y in px, [4, 2]: those of different patches, never neighbours."""
+        cells = _generator(self.name, item.name).permutation(9)[: len(CLASSES) - 1]
+        return PATCH * (2 * np.stack([cells % 3, cells // 3], axis=1) + 1.5)
+
+    def image(self, item: Item) -> Image.Image:
+        """Return the spots on grey, RGB."""
+        ids = np.full((SIDE, SIDE), len(CLASSES) - 1)
+        for number, (x, y) in enumerate(self._spots(item).astype(int).tolist()):
+            ids[y - SPOT : y + SPOT, x - SPOT : x + SPOT] = number
+        return _grained(ids, _generator("grain", item.name))
+
+
 def drawn(kind: str) -> list[Dataset]:
     """Return the drawn data sets of a kind, the most ordinary one first; none for a kind that is not drawn."""
+    return _every().get(kind, [])
+
+
+def kinds() -> list[str]:
+    """Return the kinds that are drawn."""
+    return list(_every())
+
+
+def _every() -> dict[str, list[Dataset]]:
     root = Path()
-    made: dict[str, list[Dataset]] = {
+    return {
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
         PICTURES: [Blocks(root=root)],
+        "keypoint pairs": [Spots(root=root)],
     }
-    return made.get(kind, [])

@@ -10,7 +10,7 @@ from typing import Any
 from densebench import catalog, options
 from densebench.backbones.loading import load_backbone
 from densebench.conformance.checking import Check, Failed, Skipped, Step, carried_out, own_cache
-from densebench.conformance.drawn import drawn
+from densebench.conformance.drawn import drawn, kinds
 from densebench.conformance.made_backbones import Noise, Oracle, made
 from densebench.conformance.trial import Trial, best, better, difference, headline_of, key_of, named, variant, worst
 from densebench.datasets.catalog import PICTURES
@@ -62,7 +62,8 @@ class _Runs:
         """Run the protocol on the oracle, or on a network that can be trained where it refuses the oracle."""
         datasets = drawn(self.kind.takes)
         if not datasets:
-            raise Failed(f'takes is {self.kind.takes!r}; it is "label maps", "boxes", "videos" or "pictures"')
+            *most, last = (f'"{kind}"' for kind in kinds())
+            raise Failed(f"takes is {self.kind.takes!r}; it is {', '.join(most)} or {last}")
         first: UserError | None = None
         refusal = ""
         for backbone, is_oracle in ((made(Oracle()), True), (load_backbone(TRAINABLE), False)):

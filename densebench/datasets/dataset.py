@@ -182,6 +182,10 @@ class Dataset:
         """Return what a record says about the labels."""
         return {"classes": len(self.classes), "mapping": self.mapping}
 
+    def extent(self, split: str, limit: int | None) -> dict[str, Any]:
+        """Return what a record says of how much of a split is scored, besides the number of images."""
+        return {}
+
     def check_size(self, item: Item, shape: tuple[int, ...]) -> None:
         """Raise UserError where the label map's (h, w) differs from the image's."""
         width, height = self.image_size(item)

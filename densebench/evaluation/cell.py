@@ -128,6 +128,7 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
         "limit": limit,
         "code": dataset.code or class_code(type(dataset)),
         **dataset.facts(),
+        **(dataset.extent(scored, limit) if dataset.kind == evaluator.takes else {}),
     }
 
 

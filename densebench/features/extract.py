@@ -26,6 +26,7 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import checked
 from densebench.features.loading import equal_batches, load_views
 from densebench.features.memory import Table, in_use
+from densebench.features.padded_views import PaddedView
 from densebench.features.pipeline import WRITERS, Piece, Writer, computed, gathered, images_at_once
 from densebench.features.shared_store import see_all
 from densebench.features.views import CentreCropView, View
@@ -91,7 +92,7 @@ class Extraction:
     backbone: Backbone
     dataset: Dataset
     items: Sequence[Item]
-    view: View | CentreCropView
+    view: View | CentreCropView | PaddedView
     patches: Mapping[str, Int[Tensor, "n"]] | None = None
     normalisation: Normalisation | None = None
     precision: str = "fp32"
@@ -292,7 +293,7 @@ def extract(
     backbone: Backbone,
     dataset: Dataset,
     items: Sequence[Item],
-    view: View | CentreCropView,
+    view: View | CentreCropView | PaddedView,
     *,
     patches: Mapping[str, Int[Tensor, "n"]] | None = None,
     normalisation: Normalisation | None = None,

@@ -14,6 +14,7 @@ from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.io.loader import Samples, make_loader
 from densebench.datasets.io.shared_memory import piece_size
 from densebench.features.memory import in_use
+from densebench.features.padded_views import PaddedView
 from densebench.features.pipeline import BATCH
 from densebench.features.views import CentreCropView, View
 from densebench.files.atomic import digest
@@ -23,7 +24,13 @@ from densebench.user_code import class_code
 class _Images(Samples):
     """Decodes images and makes their views, in worker processes."""
 
-    def __init__(self, dataset: Dataset, items: Sequence[Item], digests: Mapping[str, str], view: View | CentreCropView) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        items: Sequence[Item],
+        digests: Mapping[str, str],
+        view: View | CentreCropView | PaddedView,
+    ) -> None:
         self.dataset, self.items, self.digests, self.view = dataset, items, digests, view
 
     def __len__(self) -> int:
@@ -37,7 +44,7 @@ class _Images(Samples):
 def load_views(
     dataset: Dataset,
     items: Sequence[Item],
-    view: View | CentreCropView,
+    view: View | CentreCropView | PaddedView,
     digests: Mapping[str, str],
     shapes: Sequence[tuple[int, int]],
     most: Callable[[tuple[int, int]], int],

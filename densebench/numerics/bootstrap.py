@@ -33,6 +33,14 @@ def bootstrap_mean(values: Float[Tensor, "n"], resamples: int = 1000, seed: int 
     return _resampled(values.double().cpu()[:, None], resamples, seed)[:, 0] / len(values)
 
 
+def bootstrap_sums(rows: Float[Tensor, "n m"], resamples: int = 1000, seed: int = 0) -> Float[Tensor, "resamples m"]:
+    """Return the sums of the rows of `resamples` draws with replacement, for measures that are quotients of sums.
+
+    The draws depend on n and the seed alone (see the module).
+    """
+    return _resampled(rows.double().cpu(), resamples, seed)
+
+
 def _resampled(rows: Float[Tensor, "images m"], resamples: int, seed: int) -> Float[Tensor, "resamples m"]:
     """Return the sum of the rows of each draw, DRAWS at a time, so that memory does not grow as resamples x images."""
     images = len(rows)

@@ -6,9 +6,10 @@ Everything is read from the `dataset` part of a record:
     left_out                number that are present but that the protocol leaves out, such as those without a box
     official_images         number that the split has officially; None where that is not known, as of the user's own folder
     train_images, official_train_images  the same for the training split
+    pairs, official_pairs   the same for pairs of images, where these are what is scored
 
-A split is partial where its number of images is not the official one. What a protocol leaves out of a whole split does not make
-it partial.
+A split is partial where its number of images is not the official one, or that of its pairs. What a protocol leaves out of a whole
+split does not make it partial.
 """
 
 from __future__ import annotations
@@ -20,15 +21,31 @@ WARNING = "not comparable with published numbers"
 
 
 def images(dataset: Mapping[str, Any]) -> str:
-    """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial."""
+    """Return "1,449 images", or "300 of 1,449 images, 437 of 1,464 training images" where a split is partial.
+
+    Where pairs are scored, return "96 pairs of 32 images" or "40 of 299 pairs, of 66 images".
+    """
     count, official = dataset["images"], dataset.get("official_images")
-    text = f"{count:,} images" if _whole(_all(dataset), official) else _part(count, official, "images")
+    if "pairs" in dataset:
+        text = _pairs(dataset["pairs"], dataset.get("official_pairs"), f"of {count:,} images")
+    else:
+        text = f"{count:,} images" if _whole(_all(dataset), official) else _part(count, official, "images")
     return f"{text}, {_part(dataset['train_images'], _train(dataset), 'training images')}" if _partial_train(dataset) else text
 
 
 def partial(dataset: Mapping[str, Any]) -> bool:
     """Return whether the scored or the training split lacks images, or has more than officially."""
-    return not _whole(_all(dataset), dataset.get("official_images")) or _partial_train(dataset)
+    pairs_are_whole = "pairs" not in dataset or _whole(dataset["pairs"], dataset.get("official_pairs"))
+    return not (pairs_are_whole and _whole(_all(dataset), dataset.get("official_images"))) or _partial_train(dataset)
+
+
+def unit(dataset: Mapping[str, Any]) -> str:
+    """Return what the limit of a record counts: "pairs" where pairs are scored, else "images"."""
+    return "pairs" if "pairs" in dataset else "images"
+
+
+def _pairs(count: int, official: int | None, of_images: str) -> str:
+    return f"{count:,} pairs {of_images}" if _whole(count, official) else f"{_part(count, official, 'pairs')}, {of_images}"
 
 
 def _all(dataset: Mapping[str, Any]) -> int:

@@ -95,6 +95,8 @@ class Dataset(TypedDict):
     official_images: Count | None
     official_train_images: Count | None
     left_out: NotRequired[Count]
+    pairs: NotRequired[Count]
+    official_pairs: NotRequired[Count | None]
 
 
 @with_config(OPEN)

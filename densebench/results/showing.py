@@ -157,7 +157,7 @@ def marks_of(record: dict[str, Any]) -> list[str]:
     if is_rehearsal(record):
         found.append("made in a rehearsal of a table (--set); it enters no table")
     if dataset["limit"] is not None:
-        found.append(f"cut to {dataset['limit']:,} images of each split (--limit); it enters no table")
+        found.append(f"cut to {dataset['limit']:,} {coverage.unit(dataset)} of each split (--limit); it enters no table")
     elif coverage.partial(dataset):
         found.append(f"{coverage.images(dataset)}: {coverage.WARNING}")
     if isinstance(shard := record.get("shard"), dict):
@@ -229,14 +229,14 @@ def backbone_facts(backbone: dict[str, Any]) -> list[tuple[str, str]]:
 def dataset_facts(dataset: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a record says of its data set, as labels and texts."""
     own = {"name", "split", "images", "train_split", "train_images", "official_images", "official_train_images", "digest"}
-    own |= {"limit", "code", "left_out"}
+    own |= {"limit", "code", "left_out", "pairs", "official_pairs"}
     facts = [("data set", f"{dataset['name']} {dataset['split']}"), ("images", coverage.images(dataset))]
     if "train_split" in dataset:
         count = f", {dataset['train_images']:,} images" if "train_images" in dataset else ""
         facts.append(("training", f"{dataset['train_split']}{count}"))
     if dataset.get("left_out"):
         facts.append(("left out", f"{dataset['left_out']:,} images that the protocol cannot use"))
-    facts += [("limit", f"{dataset['limit']:,} images of each split")] if dataset["limit"] is not None else []
+    facts += [("limit", f"{dataset['limit']:,} {coverage.unit(dataset)} of each split")] if dataset["limit"] is not None else []
     facts += [(name.replace("_", " "), words(value)) for name, value in dataset.items() if name not in own]
     facts += [("digest", dataset["digest"])]
     return [*facts, *([("code", f"the user's own, {dataset['code'][:16]}")] if dataset["code"] else [])]

@@ -246,7 +246,11 @@ def _on_terminal(table: Table, width: int, mark: str, ascii_only: bool) -> Itera
         yield Text(text(note), style="dim")
 
 
-METRICS = {"miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP"}
+METRICS = {
+    "miou": "mIoU", "jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "ap": "AP", "pck_image": "PCK per image",
+    "pck_point": "PCK per point", "pck_image_class": "PCK per image, mean of classes",
+    "pck_point_class": "PCK per point, mean of classes", "pck_point_weighted": "PCK per point, classes weighted by pairs",
+}  # fmt: skip
 PARTS = {"miou": ("IoU", "class"), "jf_mean": ("J&F", "object")}
 
 

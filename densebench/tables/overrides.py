@@ -28,10 +28,11 @@ def overridden(table: Table, overrides: Sequence[str], known: Known) -> Table:
 
     arch: of the pretrainings; every other backbone becomes random:ARCH. data: what is trained and scored on; dataset, datasets:
     only what is scored on. A protocol takes those data sets that have the labels that it needs (of `scenes`, scenes-boxes,
-    scenes-objects or scenes-videos where it needs such) and keeps its own where there are none. limit: of the images, and so of
-    fractions and of numbers of neighbours. Any other key is an option of a method or a protocol and changes every entry that has
-    it; a notice says where none has, so that one command rehearses any table. Networks and pretrainings that become the same get
-    different seeds. Raises UserError for a key that no method and no protocol has, and for a value that an entry does not take.
+    scenes-objects, scenes-videos or scenes-keypoints where it needs such) and keeps its own where there are none. limit: of the
+    images, and so of fractions and of numbers of neighbours. Any other key is an option of a method or a protocol and changes
+    every entry that has it; a notice says where none has, so that one command rehearses any table. Networks and pretrainings that
+    become the same get different seeds. Raises UserError for a key that no method and no protocol has, and for a value that an
+    entry does not take.
     """
     given = dict(_parsed(text) for text in overrides)
     for key, value in given.items():

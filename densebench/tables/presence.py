@@ -60,6 +60,7 @@ class Presence:
         facts = {
             "split": splits[1], "train_split": splits[0], "images": counts[1], "train_images": counts[0],
             "official_images": dataset.official_images(splits[1]), "official_train_images": dataset.official_images(splits[0]),
+            **dataset.extent(splits[1], None),
         }  # fmt: skip
         return [], [f"{name}: {coverage.images(facts)}, {coverage.WARNING}"] if coverage.partial(facts) else []
 

@@ -49,11 +49,62 @@ def test_the_data_set_that_is_written_passes(tmp_path):
     assert all(check.passed for check in check_dataset(plugin(tmp_path, "dataset")))
 
 
-@pytest.mark.parametrize("kind", ["label maps", "boxes", "videos"])
+@pytest.mark.parametrize("kind", ["label maps", "boxes", "videos", "keypoint pairs"])
 def test_drawn_data_sets_conform(kind, monkeypatch):
     for dataset in drawn(kind):
         monkeypatch.setattr("densebench.conformance.datasets.load_dataset", lambda *_, dataset=dataset: dataset)
         assert first_failed(check_dataset("drawn")) == ("", "")
+
+
+PAIRS = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from densebench.conformance.drawn import Spots
+from densebench.datasets.keypoints import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Spots):
+    name: str = "mine"
+
+    def list_pairs(self, split):
+        for pair in super().list_pairs(split):
+            yield self.changed(pair)
+
+    def changed(self, pair):
+        return pair
+"""
+PAIR_MISTAKES = {
+    "a name twice": ("labels", "Pair(**{**vars(pair), 'name': 'x'})", "20 pairs called x"),
+    "parts below -1": ("labels", "Pair(**{**vars(pair), 'parts': pair.parts - 3})", "a part is -3"),
+    "points outside": (
+        "labels",
+        "Pair(**{**vars(pair), 'source_points': pair.source_points + 500})",
+        "lie outside their pictures",
+    ),
+    "no keypoints": (
+        "labels",
+        "Pair(**{**vars(pair), 'parts': pair.parts[:0], 'source_points': np.empty((0, 2)), 'target_points': np.empty((0, 2))})",
+        "has a keypoint",
+    ),
+    "pairs that change": (
+        "digests",
+        "Pair(**{**vars(pair), 'source_points': pair.source_points + id(self) % 97 / 97})",
+        "make pairs of the files alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", PAIR_MISTAKES)
+def test_a_mistake_in_pairs_is_found_by_its_check(mistake, tmp_path):
+    check, changed, message = PAIR_MISTAKES[mistake]
+    path = tmp_path / "mine.py"
+    path.write_text(PAIRS.replace("return pair", f"return {changed}"))
+    found, said = first_failed(check_dataset(str(path)))
+    assert found == check, said
+    assert message in said
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from densebench.datasets import load_dataset
 from densebench.datasets.scenes import Scenes
 from densebench.evaluation.run import evaluate
 from densebench.results import record as records
-from densebench.results.coverage import images, partial
+from densebench.results.coverage import images, partial, unit
 from densebench.results.leaderboard import leaderboard, render
 from densebench.results.report import report
 from densebench.results.score import Score
@@ -58,10 +58,15 @@ def write(results, counts, name="a", preset="hummingbird", protocol="incontext",
     return record
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_built_in_data_set_knows_how_many_images_each_split_has(name):
+WITHOUT_LISTS = {"animal-pose", "ap10k"}
+"""Data sets of which no list of pairs is published."""
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED.keys() - WITHOUT_LISTS))
+def test_a_built_in_data_set_knows_how_many_images_or_pairs_each_split_has(name):
     found = load_dataset(name, Path())
-    assert {split for split in found.splits if not found.official_images(split)} == set()
+    pairs = getattr(found, "official_pairs", {})
+    assert {split for split in found.splits if not (found.official_images(split) or pairs.get(split))} == set()
 
 
 def test_a_generated_data_set_is_whole():
@@ -91,6 +96,22 @@ def test_nobody_knows_how_many_images_a_folder_of_ones_own_has(tmp_path):
 def test_how_much_is_covered_in_words(counts, said):
     assert images(dataset(**counts)) == said
     assert partial(dataset(**counts)) is (" of " in said or "officially" in said)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said", "is_partial"),
+    [
+        ({"images": 32, "pairs": 96, "official_pairs": 96}, "96 pairs of 32 images", False),
+        ({"images": 66, "pairs": 40, "official_pairs": 299, "official_images": 506}, "40 of 299 pairs, of 66 images", True),
+        ({"images": 7, "pairs": 5, "official_pairs": None}, "5 pairs of 7 images", False),
+        ({"images": 9, "pairs": 300, "official_pairs": 299}, "300 pairs where officially there are 299, of 9 images", True),
+        ({"images": 505, "pairs": 299, "official_pairs": 299, "official_images": 506}, "299 pairs of 505 images", True),
+    ],
+)
+def test_pairs_are_counted_where_they_are_scored(counts, said, is_partial):
+    about = dataset(**{"train_split": "val", "train_images": counts["images"], "official_images": None, **counts})
+    assert (images(about), partial(about), unit(about)) == (said, is_partial, "pairs")
+    assert unit(dataset(**WHOLE)) == "images"
 
 
 def test_what_a_protocol_leaves_out_of_a_whole_split_does_not_make_it_partial():

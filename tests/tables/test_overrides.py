@@ -7,6 +7,8 @@ from table_files import BACKBONE, EVALUATION, PRETRAIN, SMALL, read
 
 from densebench.errors import UserError
 from densebench.tables.cells import Places, cells
+from densebench.tables.entries import Kind
+from densebench.tables.known import Known
 
 WEIGHED = BACKBONE.replace("random:test_vit", "timm:vit_small_patch16_224") + 'weights = "a.pth"\nlayer = "10,11"\n'
 
@@ -90,6 +92,10 @@ VIDEOS = BACKBONE + EVALUATION + '[[evaluation]]\nprotocol = "vos"\ndatasets = [
 def test_a_protocol_that_takes_other_labels_keeps_its_data(tmp_path):
     assert [each.datasets for each in read(tmp_path, VIDEOS, "data=voc").evaluations] == [("voc",), ("davis2017",)]
     assert [each.datasets for each in read(tmp_path, VIDEOS, "data=davis2016").evaluations] == [("scenes",), ("davis2016",)]
+
+
+def test_scenes_are_pairs_for_a_kind_that_takes_pairs():
+    assert Known().fitting(["scenes"], Kind({}, "keypoint pairs")) == ["scenes-keypoints"]
 
 
 def test_scenes_are_videos_boxes_or_objects_where_a_protocol_needs_these(tmp_path):

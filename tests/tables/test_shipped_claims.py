@@ -14,8 +14,8 @@ from densebench.torchvision_ops import make_importable
 
 NAMES = list(shipped())
 PAPERS = {
-    "cribo": range(1, 8), "croc": range(1, 7), "flsl": range(1, 7), "neco": range(1, 11), "lost": ["readme"],
-    "tokencut": ["readme"],
+    "cribo": range(1, 8), "croc": range(1, 7), "flsl": range(1, 7), "neco": range(1, 11), "insid3": ["readme"],
+    "lost": ["readme"], "tokencut": ["readme"],
 }  # fmt: skip
 HEAVY = ('protocol = "segmenter"', 'protocol = "detection"')
 """Protocols that import MMSegmentation or a detector."""
