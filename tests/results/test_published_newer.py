@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from densebench import catalog
-from densebench.results.published import load_published
+from densebench.results.published import load_published, tables
 from densebench.results.published.layout import layouts
 from densebench.results.published.references import of_reference
 
@@ -89,6 +89,13 @@ def test_a_threshold_is_a_column():
     [layout] = layouts(of_reference(NUMBERS, "insid3:README"))
     assert layout.headings() == ["alpha=0.05", "alpha=0.10", "alpha=0.15", "alpha=0.20"]
     assert [row.method for row in layout.rows] == ["DINOv3", "DINOv3 debiased by INSID3"]
+
+
+def test_a_column_without_a_setting_is_called_by_its_metric():
+    [discovery] = tables(NUMBERS[(NUMBERS.protocol == "discovery-lost") & (NUMBERS.dataset == "voc2007")])
+    assert discovery.cells["corloc"].tolist() == ["61.9", "55.5", "60.1", "36.8", "33.5"]
+    [saliency] = tables(NUMBERS[(NUMBERS.protocol == "saliency-tokencut") & (NUMBERS.dataset == "ecssd")])
+    assert saliency.cells[["max_f", "iou", "accuracy"]].to_numpy().tolist() == [["80.3", "71.2", "91.8"]]
 
 
 @pytest.mark.parametrize("reference", ["lost:README", "tokencut:README", "dinov3:MODEL_CARD", "jafar:README"])
