@@ -245,6 +245,6 @@ def _every() -> dict[str, list[Dataset]]:
         "label maps": [Blocks(root=root), Blocks(root=root, background=0)],
         "boxes": [Rectangles(root=root)],
         "videos": [Jumps(root=root)],
-        PICTURES: [Blocks(root=root)],
+        PICTURES: [Blocks(root=root), Rectangles(root=root)],
         "keypoint pairs": [Spots(root=root)],
     }

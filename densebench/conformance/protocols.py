@@ -205,9 +205,9 @@ def _noise(trial: Trial) -> str:
 
 
 def _check_labels(trial: Trial) -> None:
-    """Skip a check of what labels decide where a protocol takes pictures, and so reads none."""
+    """Skip a check of what labels decide where a protocol takes pictures, and so need not read any."""
     if trial.kind.takes == PICTURES:
-        raise Skipped("it reads no label")
+        raise Skipped("it takes pictures, with whatever labels they have")
 
 
 def _at_chance(trial: Trial, score: Score) -> bool:

@@ -32,7 +32,7 @@ GROUP = "densebench.datasets"
 FOLDERS = {"label maps": "folder:DIR", "videos": "frames:DIR", "boxes": "boxes:DIR", "pictures": "pictures:DIR"}
 BASES = ("Dataset", "Boxed", "Videos", "KeypointPairs")
 PICTURES = "pictures"
-"""The kind of a data set without labels; a protocol that takes it reads no label, and so takes data sets of any kind."""
+"""The kind of a data set without labels; a protocol that takes it takes data sets of any kind and says what it needs of them."""
 
 
 def data_root(root: str | Path | None = None) -> Path:

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 DENSE = 96
-BLOCK, MOST, CHECKED = 4, 48, 6  # vectors of a block; products of A with a block; products between two looks at the residual
+BLOCK, MOST, CHECKED = 4, 48, 4  # vectors of a block; products of A with a block; products between two looks at the residual
+VANISHED = 1e-11  # length of what is left of a vector below which it is rounding
 TOLERANCE, TOLERANCE_OF_NEXT = 1e-10, 1e-6  # norms of the residuals of u and of the vector after it, both of length 1
 
 
@@ -49,7 +50,7 @@ def second_eigenvectors(weights: Float[Tensor, "b n n"]) -> Eigenvectors:
     """
     degrees = weights.sum(2)
     scale = degrees.rsqrt()
-    matrix = weights * scale[:, :, None] * scale[:, None, :]
+    matrix = (weights * scale[:, :, None]).mul_(scale[:, None, :])
     trivial = F.normalize(degrees.sqrt(), dim=1)
     pairs = _dense(matrix, trivial) if matrix.shape[1] <= DENSE else _krylov_or_dense(matrix, trivial)
     vector = F.normalize(pairs.vector * scale, dim=1)
@@ -87,10 +88,11 @@ def _krylov(matrix: Tensor, trivial: Tensor) -> _Pairs:
     basis = matrix.new_empty(count, patches, 1 + BLOCK * blocks)
     images = torch.empty_like(basis)
     basis[:, :, 0] = images[:, :, 0] = trivial
-    block = _start(patches, matrix.device).expand(count, -1, -1)
+    start = _start(patches, matrix.device)
+    block = start.expand(count, -1, -1)
     for number in range(1, blocks + 1):
         first, last = 1 + BLOCK * (number - 1), 1 + BLOCK * number
-        block = _orthonormal(block, basis[:, :, :first])
+        block = _orthonormal(block, basis[:, :, :first], start.roll(number, 0))
         basis[:, :, first:last] = block
         block = images[:, :, first:last] = matrix @ block
         if number % CHECKED == 0 or number == blocks:
@@ -100,15 +102,17 @@ def _krylov(matrix: Tensor, trivial: Tensor) -> _Pairs:
     return pairs
 
 
-def _orthonormal(block: Tensor, basis: Tensor) -> Tensor:
+def _orthonormal(block: Tensor, basis: Tensor, spare: Tensor) -> Tensor:
     """Return an orthonormal basis of a block's part that is orthogonal to `basis`.
 
-    It is taken twice, since once leaves rounding where little is left. Where nothing is left, any orthonormal vectors come back:
-    they widen the space and harm nothing.
+    It is taken twice, since once leaves rounding where little is left. Vectors of which nothing is left, as in graphs of few
+    different patches, are replaced by those of `spare`, which is random: they widen the space and harm nothing.
     """
-    for _ in range(2):
-        block, _ = torch.linalg.qr(block - basis @ (basis.mT @ block))
-    return block
+    part, triangle = torch.linalg.qr(block - basis @ (basis.mT @ block))
+    vanished = triangle.diagonal(dim1=1, dim2=2).abs() < VANISHED
+    part = torch.where(vanished[:, None], spare, part)
+    part, _ = torch.linalg.qr(part - basis @ (basis.mT @ part))
+    return part
 
 
 def _best_pairs(basis: Tensor, images: Tensor) -> _Pairs:

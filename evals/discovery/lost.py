@@ -37,7 +37,7 @@ def lost(products: Float[Tensor, "b n n"], candidates: int = 100) -> Expanded:
 
     Ties between degrees go to the lower index. The object is the connected part of the mask that holds the seed.
     """
-    edges = products + products.mT > 0
+    edges = products > 0
     edges.diagonal(dim1=1, dim2=2).fill_(False)
     degree = edges.sum(2)
     order = degree.argsort(dim=1, stable=True)[:, :candidates]

@@ -16,7 +16,6 @@ from densebench.datasets.videos import Videos
 from densebench.errors import UserError
 
 BOXES, MASKS, BOTH = "boxes", "masks", "both"
-HARD = ("difficult", "truncated")
 
 
 def _no_boxes() -> Float[np.ndarray, "0 4"]:
@@ -91,8 +90,8 @@ def counted(objects: Objects, hard: bool) -> Bool[np.ndarray, "n"]:
     hard: whether those count too that are marked as difficult or truncated.
     """
     sized = (objects.boxes[:, 2:] > objects.boxes[:, :2]).all(1)
-    marked = [getattr(objects, name, np.zeros(len(objects), bool)) for name in HARD]
-    return sized & ~objects.crowd & (~np.logical_or(*marked) | hard)
+    easy = ~(objects.difficult | objects.truncated)
+    return sized & ~objects.crowd & (easy | hard)
 
 
 def truth_of(dataset: Dataset, item: Item, truth: str, hard: bool) -> Truth:

@@ -163,6 +163,20 @@ def test_what_does_not_converge_is_solved_as_a_whole(monkeypatch):
     assert torch.allclose(usual.vector, late.vector, atol=1e-7) and float(late.residual.max()) < 1e-12
 
 
+def test_a_graph_of_few_different_patches_is_solved_in_a_small_space(monkeypatch):
+    """Its Krylov space is exhausted after a few products; what is added then must stay orthogonal."""
+    solved, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: solved.append(matrix.shape[1]) or eigh(matrix))
+    block = torch.arange(150) // 60
+    weights = torch.where(block[:, None] == block, 1.0, EPSILON).double()[None]
+    monkeypatch.setattr(eigenvectors, "CHECKED", 12)  # long after it is exhausted
+    found = second_eigenvectors(weights)
+    assert max(solved) == 12 * eigenvectors.BLOCK and float(found.residual) < 1e-12
+    degrees = np.diag(weights[0].sum(1).numpy())
+    expected = scipy.linalg.eigh(degrees - weights[0].numpy(), degrees, subset_by_index=[1, 2], eigvals_only=True)
+    assert found.values[0].tolist() == pytest.approx(expected, abs=1e-12)
+
+
 def test_equal_eigenvalues_are_seen_as_a_gap_of_zero():
     """Three blocks of one size: any mixture of their two cuts is as good."""
     block = torch.arange(150) // 50
