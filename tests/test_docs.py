@@ -133,4 +133,5 @@ def test_table_files_can_be_read(path):
 
 def test_examples_are_found():
     assert load_dataset(str(EXAMPLES / "night.py")).name == "night"
+    assert load_dataset(str(EXAMPLES / "tools.py")).kind == "keypoint pairs"
     assert not number_files.read_numbers(EXAMPLES / "numbers.csv").empty

@@ -29,8 +29,8 @@ SIDE, BLOCK = 128, 32  # px of an image and of a block that is of one class
 GRAIN = 6  # largest change of a pixel's value
 WALK = ((0, 0), (0, 1), (1, 1), (1, 0))  # rows and columns, in blocks, where a square stands in one frame after the other
 COUNTS = {"train": 10, "val": 8}
-PATCH, SPOT = 16, 5  # px of the patch in whose middle a spot is, and half a side of the spot
-BOX = (8.0, 8.0, SIDE - 8.0, SIDE - 8.0)
+PATCH, SPOT = 16, 4  # px of the patch in whose middle a spot is, and half a side of the spot
+BOX = (0.0, 0.0, float(SIDE), float(SIDE))
 
 
 def _generator(*key: object) -> np.random.Generator:

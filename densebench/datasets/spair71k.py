@@ -80,12 +80,12 @@ class Spair71k(KeypointPairs):
             items.append(item)
             points.append(_points(content[f"{side}_kps"], f"{side}_kps"))
             boxes.append(box_of(content[f"{side}_bndbox"], f"{side}_bndbox"))
-        parts = np.array([int(each) for each in content["kps_ids"]], np.int64)
+        parts = np.array([int(str(each)) for each in content["kps_ids"]], np.int64)
         if not len(parts) == len(points[0]) == len(points[1]):
             raise ValueError(f"src_kps, trg_kps and kps_ids have {len(points[0])}, {len(points[1])} and {len(parts)} rows")
         if len(set(parts.tolist())) < len(parts) or (parts < 0).any() or (parts >= PARTS).any():
             raise ValueError(f"kps_ids are {parts.tolist()}, not different numbers from 0 to {PARTS - 1}")
-        levels = tuple((level, int(content[key])) for key, level in LEVELS.items())
+        levels = tuple((level, int(str(content[key]))) for key, level in LEVELS.items())
         return Pair(name, items[0], items[1], category, points[0], points[1], parts, boxes[0], boxes[1], levels)
 
     def _item(self, category: str, file: Any, path: Path) -> Item:

@@ -56,3 +56,5 @@ class Mine(Dataset):
 #
 #     for image in files_in(self.root / "mine" / split, "*.jpg", self.remedy):  # of densebench.datasets.dataset
 #         yield Item(image.stem, image, image.with_suffix(".png"))
+#
+# Other labels have other bases: Boxed (densebench.datasets.boxes), Videos (.videos) and KeypointPairs (.keypoints).

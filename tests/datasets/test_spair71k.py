@@ -75,9 +75,11 @@ BROKEN = {
     "nan": ({"src_kps": [[float("nan"), 2], [1, 2]]}, "src_kps holds nan"),
     "three": ({"src_kps": [[1, 2, 3], [1, 2, 3]]}, "src_kps has a row that is not x, y"),
     "box": ({"trg_bndbox": [1, 2, 3]}, "not enough values"),
-    "null": ({"trg_bndbox": None}, "NoneType"),
+    "null": ({"trg_bndbox": None}, "trg_bndbox is 'None', not a list of numbers"),
     "size": ({"src_imsize": [60, 41, 3]}, r"2008_1.jpg is 60 x 40 but .* says 60 x 41 \(width x height\)"),
     "name": ({"src_imname": "../x.jpg"}, "leaves its folder"),
+    "a text": ({"src_kps": ["56", "78"]}, "src_kps is '56', not a list of numbers"),
+    "half a level": ({"scale_variation": 0.5}, "invalid literal"),
     "level": ({"viewpoint_variation": "large"}, "invalid literal"),
 }  # fmt: skip
 

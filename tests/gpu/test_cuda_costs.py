@@ -23,6 +23,7 @@ STEPS = {  # a step: waits, overlapped reads, blocking copies to the device, ker
 }
 IMAGES = {  # an image in a batch of one, half of it an image that is learned from: the same
     "bbox-knn flsl": (0, 2, 0, 15),
+    "correspondence clean": (0, 3, 0, 61),  # of two pictures and a pair
     "detection flsl": (0, 4, 5, 356),
     "incontext hummingbird": (0, 2, 0, 76),
     "kmeans leopart": (0, 1, 0, 27),

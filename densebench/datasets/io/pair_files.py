@@ -57,7 +57,12 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[tuple[in
 
 
 def numbers(values: Sequence[Any], what: str) -> Float[np.ndarray, "n"]:
-    """Return numbers, or texts of numbers, as float64. Raises ValueError naming `what` for one that is not finite."""
+    """Return a list of numbers, or of texts of numbers, as float64.
+
+    Raises ValueError naming `what` for one that is not finite, TypeError or ValueError for anything else.
+    """
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{what} is {str(values)[:40]!r}, not a list of numbers")
     found = np.array([float(value) for value in values], np.float64)
     if not np.isfinite(found).all():
         raise ValueError(f"{what} holds {found[~np.isfinite(found)][0]}, which is no coordinate")
