@@ -54,7 +54,7 @@ def test_what_was_done_to_features_before_a_protocol_is_said():
     assert said.groupby(["method", "evaluation"]).size().to_dict() == {
         ("DINO", "centre=map"): 3,
         ("DINO", "layer=key"): 27,
-        ("DINOv3 debiased by INSID3", "debias=20"): 4,
+        ("DINOv3 debiased by INSID3", "debias=20 of black"): 4,
         ("DINOv2 + FeatUp", "upsample=featup"): 4,
         ("DINOv2 + JAFAR", "upsample=jafar"): 4,
         ("DINOv2 + LiFT", "upsample=lift"): 4,
