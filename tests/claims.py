@@ -18,10 +18,10 @@ DATASETS = {"coco-boxes": "coco", "imagenet-boxes": "imagenet"}
 
 
 def published(reference: str) -> pd.DataFrame:
-    """Return the numbers of a paper's table: "neco:8", or of all its parts: "neco:9" stands for 9a to 9d."""
+    """Return the numbers of a paper's table: "neco:8", or of all its parts: "neco:9" stands for 9a to 9d; "lost:README"."""
     paper, _, table = reference.partition(":")
     numbers = load_published()
-    return numbers[(numbers.paper == paper) & numbers.table.str.fullmatch(f"Table {re.escape(table)}[a-z]?")]
+    return numbers[(numbers.paper == paper) & numbers.table.str.fullmatch(f"(Table )?{re.escape(table)}[a-z]?")]
 
 
 def claims(table: Table, numbers: pd.DataFrame) -> Counter[int]:
@@ -49,6 +49,7 @@ def _measured(backbone: BackboneEntry, evaluation: EvaluationEntry) -> tuple[tup
     reached |= {f"fraction=1/{fraction}" for fraction in getattr(values, "fractions", ())}
     reached |= {f"K={clusters or 'GT'}" for clusters in getattr(values, "clusters", ())}
     reached |= {f"k={neighbours}"} if isinstance(neighbours := getattr(values, "neighbours", None), int) else set()
+    reached |= {f"alpha={alpha:.2f}" for alpha in getattr(values, "alphas", ())}
     reached |= {f"masks={size}x{size}"} if isinstance(size := getattr(values, "score_size", None), int) else set()
     reached |= {"K=21"} if evaluation.protocol == "unsupervised" and evaluation.datasets == ("voc",) else set()
     return tuple(name.removesuffix(ABLATION) for name in kind.published_names(preset, backbone.layer)), reached

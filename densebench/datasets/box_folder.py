@@ -89,7 +89,7 @@ class CocoFolder(BoxFolder):
     def _find(self, item: Item) -> tuple[Instances, int]:
         if item.image is None or item.label is None:
             raise UserError(f"the item {item.name} has no file; it belongs to another data set")
-        instances = read_instances(item.label, REMEDY)
+        instances = read_instances(item.label, REMEDY, boxes_alone=True)
         if item.image.stem not in instances.rows:
             raise UserError(f"{item.label} says nothing about {item.image.name}; it has changed: open the folder again")
         return instances, instances.rows[item.image.stem]

@@ -98,7 +98,7 @@ class Evaluator(ABC):
     takes: ClassVar[str] = "label maps"
     """The kind of data set that it scores on: see `Dataset.kind`."""
     needs_background: ClassVar[bool] = False
-    """Whether its data sets must have a background class; `--set data=scenes` takes scenes-objects then."""
+    """Whether label maps must have a background class; `--set data=scenes` takes another of NAME-... where they have none."""
     draws_later: ClassVar[bool] = True
     """Whether the pictures of a finished record can be drawn without training a head once more."""
     fine_tunes: ClassVar[bool] = False

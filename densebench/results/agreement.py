@@ -155,9 +155,9 @@ def disagreements(
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         reasons.append(f"measured with {', '.join(differing[:SHOWN])}{more}")
     for name in OF_FEATURES:
-        printed = dict(changed).get(name, "none")
-        if not settings.same(printed, backbone.get(name)):
-            reasons.append(f"measured with {name}={_words(backbone.get(name))} (the paper: {printed})")
+        printed, done = dict(changed).get(name, "none"), _done(backbone, name)
+        if not settings.same(printed, done):
+            reasons.append(f"measured with {name}={done} (the paper: {printed})")
     layer, named, wanted = str(backbone.get("layer", "last")), dict(changed).get("layer"), dict(column.items).get("layers", "1")
     of_count = wanted == str(layer.count(",") + 1) and not (wanted == "1" and layer != "last" and in_paper)
     if not (of_count if named is None else layer == named):
@@ -180,6 +180,14 @@ def other_backbone(record: Mapping[str, Any], row: Row) -> list[str]:
     if params is not None and printed and abs(params - printed) > SIZE_TOLERANCE * printed:
         reasons.append(f"measured with a backbone of {params / 1e6:.1f}M parameters; the paper's has {row.params_millions}M")
     return reasons
+
+
+def _done(backbone: Mapping[str, Any], name: str) -> str:
+    """Return how features were changed, in words: "20 of noise", that is 20 directions of images of noise, or "none"."""
+    value = backbone.get(name)
+    if name == "debias" and value is not None:
+        return f"{value} of {backbone.get('debias_from', {}).get('kind', 'noise')}"
+    return "none" if value is None else str(value)
 
 
 def _layers(count: str) -> str:

@@ -66,7 +66,7 @@ class BackboneEntry:
 class Kind:
     """A method or a protocol: its options by name, the kind of labels that it takes, and the digest of the user's own code.
 
-    needs_background: whether these labels must have a background class.
+    needs_background: whether label maps must have a background class.
     """
 
     flags: Mapping[str, Flag]

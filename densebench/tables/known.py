@@ -69,7 +69,7 @@ class Known:
 
     def _fits(self, name: str, kind: Kind) -> bool:
         labels = self.labels(name)
-        if labels and kind.needs_background and load_dataset(name).background is None:
+        if labels == "label maps" and kind.needs_background and load_dataset(name).background is None:
             return False
         return not kind.takes or not labels or fits(labels, kind.takes)
 

@@ -74,7 +74,8 @@ class Correspondence(Evaluator):
     """Options of semantic correspondence; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
-    takes: ClassVar[str] = KeypointPairs.kind
+    takes: ClassVar[str] = "keypoint pairs"
+    published_as: ClassVar[Mapping[str, str]] = {"insid3": "semantic-correspondence-insid3"}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "clean": {},
         "probe3d": {

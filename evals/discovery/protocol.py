@@ -74,6 +74,7 @@ class Discovery(Evaluator):
     """Options of object discovery; see the module for what the presets are."""
 
     takes: ClassVar[str] = "pictures"
+    needs_background: ClassVar[bool] = True
     version: ClassVar[int] = 1
     published_as: ClassVar[Mapping[str, str]] = {
         "lost": "discovery-lost", "tokencut": "discovery-tokencut", "saliency": "saliency-tokencut",

@@ -33,8 +33,15 @@ def test_boxes_of_voc_are_scored_by_their_nearest_neighbours(voc):
     assert record["scores"][-1]["value"] == 100.0
 
 
-@pytest.mark.parametrize("splits", [{}, {"eval_split": "val"}, {"train_split": "val"}])
-@pytest.mark.parametrize("protocol", ["bbox-knn", "detection"])
+@pytest.mark.parametrize(
+    ("protocol", "splits"),
+    [
+        ("bbox-knn", {}),
+        ("bbox-knn", {"eval_split": "val"}),
+        ("bbox-knn", {"train_split": "val"}),
+        pytest.param("detection", {}, marks=pytest.mark.slow),  # imports torchvision's detectors
+    ],
+)
 def test_images_that_would_be_learned_from_and_scored_are_refused(voc, protocol, splits):
     given = {"model": "faster-rcnn", **splits} if protocol == "detection" else {**SMALL, **splits}
     with pytest.raises(UserError, match=r"images of (trainval|val) would be both learned from and scored; name two of trainval"):

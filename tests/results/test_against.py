@@ -73,7 +73,7 @@ def test_the_difference_has_the_digits_of_the_published_value(tmp_path):
         ({"stride": 8}, "measured with a backbone of stride 8; the paper's is ViT-S/16"),
         ({"params": 300_000}, "measured with a backbone of 0.3M parameters; the paper's has 21M"),
         ({"layer": "3"}, "measured on layer 3; the paper's number is of the last layer"),
-        ({"debias": 20}, "measured with debias=20 (the paper: none)"),
+        ({"debias": 20}, "measured with debias=20 of noise (the paper: none)"),
         ({"upsample": "guided"}, "measured with upsample=guided (the paper: none)"),
         ({"about": {"code": "abcd"}}, "a data set of the user's own that is called voc"),
     ],

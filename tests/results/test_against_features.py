@@ -21,9 +21,10 @@ def cell(tmp_path, measured, evaluation):
     ("about", "evaluation"),
     [
         ({"layer": "key"}, "layer=key"),
-        ({"debias": 20}, "debias=20"),
+        ({"debias": 20}, "debias=20 of noise"),
+        ({"debias": 20, "debias_from": {"kind": "black"}}, "debias=20 of black"),
         ({"upsample": "bilinear"}, "upsample=bilinear"),
-        ({"layer": "key", "debias": 5}, "debias=5;layer=key"),
+        ({"layer": "key", "debias": 5}, "debias=5 of noise;layer=key"),
     ],
 )
 def test_the_same_features_stand_beside_the_number(tmp_path, about, evaluation):
@@ -36,8 +37,9 @@ def test_the_same_features_stand_beside_the_number(tmp_path, about, evaluation):
         ({}, "layer=key", "measured on layer last; the paper's number is of layer key"),
         ({"layer": "key"}, "", "measured on layer key; the paper's number is of the last layer"),
         ({"layer": "value"}, "layer=key", "measured on layer value; the paper's number is of layer key"),
-        ({}, "debias=20", "measured with debias=none (the paper: 20)"),
-        ({"debias": 5}, "debias=20", "measured with debias=5 (the paper: 20)"),
+        ({}, "debias=20 of noise", "measured with debias=none (the paper: 20 of noise)"),
+        ({"debias": 5}, "debias=20 of noise", "measured with debias=5 of noise (the paper: 20 of noise)"),
+        ({"debias": 20}, "debias=20 of black", "measured with debias=20 of noise (the paper: 20 of black)"),
         ({"upsample": "guided"}, "upsample=jafar", "measured with upsample=guided (the paper: jafar)"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from densebench import catalog
-from densebench.results.published import load_published
+from densebench.results.published import load_published, tables
 from densebench.results.published.layout import layouts
 from densebench.results.published.references import of_reference
 
@@ -16,10 +16,10 @@ COUNTS = {
 BY_HAND = [
     ("lost", "DINO", "ViT-S/16", "discovery-lost", "voc2007", "corloc", "", "61.9"),
     ("lost", "supervised", "ResNet-50", "discovery-lost", "coco20k", "corloc", "", "25.5"),
-    ("lost", "DINO", "ViT-S/16", "discovery-lost-cad", "voc2012", "corloc", "", "70.4"),
+    ("lost", "DINO + CAD", "ViT-S/16", "discovery-lost-cad", "voc2012", "corloc", "", "70.4"),
     ("tokencut", "DINO", "ViT-B/16", "discovery-tokencut", "coco20k", "corloc", "", "59.0"),
     ("tokencut", "DINO", "ViT-S/16", "saliency-tokencut", "ecssd", "max_f", "", "80.3"),
-    ("tokencut", "DINO", "ViT-S/16", "saliency-tokencut-solver", "dut-omron", "iou", "", "61.8"),
+    ("tokencut", "DINO + bilateral solver", "ViT-S/16", "saliency-tokencut-solver", "dut-omron", "iou", "", "61.8"),
     ("dinov3", "DINOv3", "ViT-7B/16", "geometric-correspondence-dinov3", "navi", "recall", "", "64.4"),
     ("dinov3", "DINOv3", "ViT-H+/16", "semantic-correspondence-dinov3", "spair71k", "recall", "", "56.3"),
     ("dinov3", "DINOv3", "ConvNeXt-L", "linear-dinov3", "ade20k", "miou", "", "47.8"),
@@ -54,11 +54,10 @@ def test_what_was_done_to_features_before_a_protocol_is_said():
     assert said.groupby(["method", "evaluation"]).size().to_dict() == {
         ("DINO", "centre=map"): 3,
         ("DINO", "layer=key"): 27,
-        ("DINOv3 debiased by INSID3", "debias=20"): 4,
+        ("DINOv3 debiased by INSID3", "debias=20 of black"): 4,
         ("DINOv2 + FeatUp", "upsample=featup"): 4,
         ("DINOv2 + JAFAR", "upsample=jafar"): 4,
         ("DINOv2 + LiFT", "upsample=lift"): 4,
-        ("DINOv2 + bilinear", "upsample=bilinear"): 4,
         ("supervised", "centre=map"): 3,
     }
 
@@ -90,6 +89,13 @@ def test_a_threshold_is_a_column():
     [layout] = layouts(of_reference(NUMBERS, "insid3:README"))
     assert layout.headings() == ["alpha=0.05", "alpha=0.10", "alpha=0.15", "alpha=0.20"]
     assert [row.method for row in layout.rows] == ["DINOv3", "DINOv3 debiased by INSID3"]
+
+
+def test_a_column_without_a_setting_is_called_by_its_metric():
+    [discovery] = tables(NUMBERS[(NUMBERS.protocol == "discovery-lost") & (NUMBERS.dataset == "voc2007")])
+    assert discovery.cells["corloc"].tolist() == ["61.9", "55.5", "60.1", "36.8", "33.5"]
+    [saliency] = tables(NUMBERS[(NUMBERS.protocol == "saliency-tokencut") & (NUMBERS.dataset == "ecssd")])
+    assert saliency.cells[["max_f", "iou", "accuracy"]].to_numpy().tolist() == [["80.3", "71.2", "91.8"]]
 
 
 @pytest.mark.parametrize("reference", ["lost:README", "tokencut:README", "dinov3:MODEL_CARD", "jafar:README"])

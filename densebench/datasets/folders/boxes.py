@@ -82,7 +82,7 @@ def _jsons(options: FolderOptions) -> dict[str, Path]:
 
 def _from_json(options: FolderOptions, files: Mapping[str, Path]) -> CocoFolder:
     """Return a folder of COCO's JSONs, which must list the same categories."""
-    read = {split: read_instances(path, AGAIN) for split, path in files.items()}
+    read = {split: read_instances(path, AGAIN, boxes_alone=True) for split, path in files.items()}
     first, *others = read.values()
     names = [first.names[number] for number in sorted(first.names)]
     if len(set(names)) < len(names):

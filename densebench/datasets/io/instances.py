@@ -65,22 +65,24 @@ class Instances:
         return Objects(boxes, table[self.arrays["categories"][rows]], crowd, areas, masks)
 
 
-def read_instances(path: Path, remedy: str) -> Instances:
+def read_instances(path: Path, remedy: str, boxes_alone: bool = False) -> Instances:
     """Read an instances JSON: parsed once, then mapped from the cache folder as long as its bytes stay.
 
-    An object may lack what tools leave out that draw boxes alone: its area is then that of the box, its mask is empty, and it is
-    no crowd. Boxes are clipped to their image. Objects of whose box nothing is left are left out and counted in `dropped`, as in
+    boxes_alone: objects may lack what tools leave out that draw boxes alone: the area is then that of the box, the mask is empty,
+    and it is no crowd.
+    Boxes are clipped to their image. Objects of whose box nothing is left are left out and counted in `dropped`, as in
     torchvision's reference training and MMDetection (which leaves out those narrower than a pixel too; that is not done here).
     Raises UserError where the file is missing or broken, or an object names an image or a category that the file lacks.
     """
     with reading_coco(path, remedy, "instances"):
-        return _read(path, path.stat().st_mtime_ns)
+        return _read(path, path.stat().st_mtime_ns, boxes_alone)
 
 
 class _Packed:
     """The objects of a file in the order of the file, packed as the parser meets them."""
 
-    def __init__(self) -> None:
+    def __init__(self, boxes_alone: bool) -> None:
+        self.boxes_alone = boxes_alone
         self.images, self.categories, self.crowd = array("q"), array("q"), array("b")
         self.numbers, self.masks, self.lengths = array("d"), bytearray(), array("q")
 
@@ -89,37 +91,39 @@ class _Packed:
         if "bbox" not in entry or "image_id" not in entry:
             return entry
         left, top, width, height = entry["bbox"]
-        self.numbers.extend((left, top, width, height, entry.get("area", width * height)))
+        if self.boxes_alone:
+            entry = {"area": width * height, "iscrowd": 0, **entry, "segmentation": entry.get("segmentation") or []}
+        self.numbers.extend((left, top, width, height, entry["area"]))
         self.images.append(entry["image_id"])
         self.categories.append(entry["category_id"])
-        self.crowd.append(entry.get("iscrowd", 0))
-        text = json.dumps(entry.get("segmentation") or [], separators=(",", ":"), allow_nan=False).encode()
+        self.crowd.append(entry["iscrowd"])
+        text = json.dumps(entry["segmentation"], separators=(",", ":"), allow_nan=False).encode()
         self.masks += text
         self.lengths.append(len(text))
         return None
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, changed: int) -> Instances:
+def _read(path: Path, changed: int, boxes_alone: bool) -> Instances:
     import torch  # here, so that listing data sets does not import it
 
     from densebench.files.store import Store
 
     digests = digests_of("instances")
-    key = digest([digests.digest(path), VERSION], 24)
+    key = digest([digests.digest(path), VERSION, *(["boxes alone"] if boxes_alone else [])], 24)
     digests.save()
     store = Store(cache_root() / "instances" / key, {"spec": f"objects of {path}", "version": VERSION})
     if any(name not in store for name in PARTS):
-        store.add({name: torch.from_numpy(values.copy()) for name, values in _packed(path).items()})
+        store.add({name: torch.from_numpy(values.copy()) for name, values in _packed(path, boxes_alone).items()})
     arrays = {name: store[name].numpy() for name in PARTS}
     head = json.loads(arrays.pop("head").tobytes())
     files = tuple(check_name(file, f"{path}, images,") for file in head["files"])
     return Instances(path, files, dict(head["names"]), head["dropped"], arrays)
 
 
-def _packed(path: Path) -> dict[str, np.ndarray]:
+def _packed(path: Path, boxes_alone: bool) -> dict[str, np.ndarray]:
     """Return the arrays of `Instances`, and as "head" the JSON text of everything else."""
-    packed = _Packed()
+    packed = _Packed(boxes_alone)
     content = json.loads(path.read_text(encoding="utf-8"), object_hook=packed)
     if any(entry is not None for entry in listed(content, "annotations")):
         raise ValueError("an annotation lacks image_id or bbox")

@@ -56,8 +56,8 @@ def tables(numbers: pd.DataFrame) -> list[Table]:
         metrics = [metric_name(metric) for metric in rows.metric.unique()]
         settings = sorted(rows.setting.unique(), key=_share)
         if len(metrics) > 1:
-            rows = rows.assign(setting=rows.setting + " " + rows.metric.map(metric_name))
-            settings = [f"{setting} {metric}" for setting in settings for metric in metrics]
+            rows = rows.assign(setting=(rows.setting + " " + rows.metric.map(metric_name)).str.strip())
+            settings = [f"{setting} {metric}".strip() for setting in settings for metric in metrics]
         cells = []
         for keys, row in rows.groupby(["paper", "table", "method", "backbone", "pretrain_data", "pretrain_epochs"], sort=False):
             paper, table, method, backbone, data, epochs = keys
@@ -65,7 +65,7 @@ def tables(numbers: pd.DataFrame) -> list[Table]:
             pretraining = ", ".join(part for part in (data, f"{epochs} epochs" if epochs else "") if part)
             notes = "; ".join(dict.fromkeys(note for note in row.note if note))
             label = {"method": method, "backbone": backbone, "pretraining": pretraining, "source": f"{paper} {table}"}
-            columns = {setting.removeprefix("fraction="): values.get(setting, "") for setting in settings}
+            columns = {setting.removeprefix("fraction=") or metrics[0]: values.get(setting, "") for setting in settings}
             cells.append({**label, **columns, "note": notes})
         texts = pd.DataFrame(cells).fillna("").astype(str)
         caption = f"published, not measured here: {protocol} on {dataset}, {', '.join(metrics)} in %"

@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 EVALUATION = "evaluation"
 """A further column, which may be left out: settings of the protocol in which a number differs from the preset, "epochs=20", and
-how its features were read or changed, "layer=key", "debias=20", "upsample=bilinear"."""
+how its features were read or changed, "layer=key", "debias=20 of noise", "upsample=jafar"."""
 NEEDED = ("paper", "table", "method", "protocol", "dataset", "metric")
 """The columns that may not be empty; nor may the value."""
 NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
