@@ -1,4 +1,4 @@
-"""A picture to corrupt, photographs of frost, and a generator that draws what numpy's global functions draw after np.random.seed."""
+"""A picture to corrupt, photographs of frost, and a generator that draws what numpy's global functions draw."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Pixels equal those of the reference, given the same random numbers.
 
 corruption_reference.json has the sums and every 80th value of what imagecorruptions 1.1.2 made of the picture after
-np.random.seed(level). Its one change: scikit-image's salt and pepper, which no seed of numpy reaches today, drew from np.random as it
-did when the package was written.
+np.random.seed(level). One thing was changed: scikit-image's salt and pepper, which no seed of numpy reaches today, drew from
+np.random, as it did when the package was written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_jpeg_is_near_the_reference_for_any_version_of_the_codec():
 def test_a_corruption_is_a_function_of_its_arguments_alone(name):
     before = picture()
     first = corrupt(before, name, 3, np.random.default_rng(1), photographs())
-    np.random.seed(5)  # noqa: NPY002 - no global generator is read
+    np.random.seed(5)
     again = corrupt(before, name, 3, np.random.default_rng(1), photographs())
     assert first.dtype == np.uint8 and first.shape == before.shape
     assert (first == again).all() and (before == picture()).all() and (first != before).any()

@@ -125,7 +125,7 @@ def zoom_blur(picture: Picture, level: int, generator: np.random.Generator) -> P
 def zoomed(values: Float[np.ndarray, "h w c"], factor: float) -> Float[np.ndarray, "height width c"]:
     """Return the middle of a picture enlarged bilinearly, corners on corners, to h x w or a little more.
 
-    At some sizes the last row or column is black, as in the reference: scipy's zoom places it past the border by a rounding error.
+    At some sizes the last row or column is black, as in the reference: scipy's zoom places it past the border by rounding.
     """
     (top, rows), (left, columns) = [_middle(side, factor) for side in values.shape[:2]]
     part = torch.from_numpy(values[top : top + rows, left : left + columns].astype(np.float64)).permute(2, 0, 1)
