@@ -55,7 +55,7 @@ def test_a_chain_of_copies_is_followed_to_its_end():
     assert (found[3:31, 3:31] == np.arange(3, 31)[:, None] * 32 + 31).all()
 
 
-@pytest.mark.parametrize("angle", [-120.0, -45.0, -7.0, 0.0, 33.0, 45.0])
+@pytest.mark.parametrize("angle", [-120.0, -7.0, 45.0])
 def test_motion_is_a_weighted_sum_of_shifted_copies(angle):
     values, radius, sigma = picture().astype(float), 6, 3.0
     height, width = values.shape[:2]
