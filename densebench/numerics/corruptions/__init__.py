@@ -33,7 +33,7 @@ DETERMINISTIC = ("defocus-blur", "zoom-blur", "brightness", "contrast", "pixelat
 """Those that draw no random number."""
 TOLERANCES: Mapping[str, int] = {
     **dict.fromkeys(CORRUPTIONS, 0),
-    **dict.fromkeys(("defocus-blur", "zoom-blur", "snow", FROST, "brightness", "elastic-transform"), 1),
+    **dict.fromkeys(("defocus-blur", "zoom-blur", "snow", FROST, "brightness"), 1),
 }
 """By how many grey levels a pixel may differ from the reference's, given the same random numbers."""
 _FUNCTIONS: Mapping[str, Callable[[Picture, int, np.random.Generator], Picture]] = {
