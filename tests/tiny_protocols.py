@@ -19,7 +19,7 @@ TINY = {
     "neighbours": (3,), "foreground_clusters": 10, "community_clusters": 5, "cut": "0.3", "whole_batches": 2, "width": 8,
     "resolution": 1.0, "regions": 8, "detections": 10, "short_side": 80, "workers": 0, "device": "cpu", "learning_rates": (1e-3,),
     "restarts": 1, "l2": (1e-3,), "gpus": 1, "pca": 12, "validations": 1,
-    "stride": 16,
+    "stride": 16, "corruptions": ("contrast", "gaussian-noise"), "levels": (1, 4),
 }  # fmt: skip
 PRESETS = [
     pytest.param(name, preset, marks=[] if preset == part.presets[0] else [pytest.mark.slow])

@@ -189,6 +189,8 @@ def _noise(trial: Trial) -> str:
     _check_labels(trial)
     if not trial.is_oracle:
         raise Skipped("it does not score the oracle, and so not noise either")
+    if trial.evaluator().is_relative:
+        raise Skipped("the headline is a share of the backbone's own score, of which noise may keep all")
     score = best(trial.headlines(trial.run(made(Noise()))))
     oracle = worst(trial.headlines(trial.scores))
     if score.unit != "%":

@@ -13,8 +13,8 @@ levels, then over corruptions) in % of the clean one, with a paired bootstrap ov
 Pictures are corrupted at their own size, before they are resized: strengths are in pixels, so that the same level is weaker on a
 larger picture, and data sets do not compare. Training images are not augmented: a memory of jittered colours would be a defence.
 
-Two numbers of two backbones on the same data compare. A retention above 100 % happens where the clean score is low: read it with
-the clean mIoU, which the record holds too.
+Retention is a share of the backbone's own score: features that know nothing keep all of it, and more than 100 % happens where the
+clean score is low. Read it beside the clean mIoU and the mean mIoU under corruption, which the record holds too.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Robustness(Supervised):
     """Options of robustness; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
+    is_relative: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"v1": {}, "quick": {"corruptions": DETERMINISTIC, "levels": (2, 4)}}
 
     method: str = setting(

@@ -17,7 +17,7 @@ DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 """The radius of the disk in px, and the sigma in px that softens its edge."""
 GLASS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 """The sigma in px before and after, the farthest step in px, and how often pixels are shuffled."""
-MOTION = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
+MOTION = ((10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0))
 """The radius of the kernel (2 r + 1 steps of a pixel) and its sigma, in px."""
 ZOOM = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
 """The end and the step of the range of factors."""
@@ -123,12 +123,24 @@ def zoom_blur(picture: Picture, level: int, generator: np.random.Generator) -> P
 
 
 def zoomed(values: Float[np.ndarray, "h w c"], factor: float) -> Float[np.ndarray, "height width c"]:
-    """Return the middle of a picture enlarged bilinearly, corners on corners, to h x w or a little more."""
+    """Return the middle of a picture enlarged bilinearly, corners on corners, to h x w or a little more.
+
+    At some sizes the last row or column is black, as in the reference: scipy's zoom places it past the border by rounding.
+    """
     (top, rows), (left, columns) = [_middle(side, factor) for side in values.shape[:2]]
     part = torch.from_numpy(values[top : top + rows, left : left + columns].astype(np.float64)).permute(2, 0, 1)
     size = (round(rows * factor), round(columns * factor))
     large = F.interpolate(part[None], size, mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
+    if _is_past_border(rows, size[0]):
+        large[-1] = 0
+    if _is_past_border(columns, size[1]):
+        large[:, -1] = 0
     return large.numpy().astype(values.dtype)
+
+
+def _is_past_border(before: int, after: int) -> bool:
+    """Return whether the last of `after` places lies past the last of `before` pixels by a rounding error."""
+    return (before - 1) / (after - 1) * (after - 1) > before - 1
 
 
 def _middle(side: int, factor: float) -> tuple[int, int]:

@@ -9,6 +9,8 @@ SMALLEST = 32
 """The shortest side in px of a picture that can be corrupted; the references refuse smaller ones too."""
 
 Picture = UInt8[np.ndarray, "h w 3"]
+Photograph = UInt8[np.ndarray, "_ _ 3"]
+"""A picture of any size beside others."""
 
 
 def intensities(picture: Picture) -> Float[np.ndarray, "h w 3"]:

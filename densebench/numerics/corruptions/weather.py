@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from jaxtyping import Float64
 
 from densebench.numerics.corruptions.blur import smear, zoomed
-from densebench.numerics.corruptions.pixels import Picture, intensities, picture_of
+from densebench.numerics.corruptions.pixels import Photograph, Picture, intensities, picture_of
 
 SNOW = (
-    (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-    (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-    (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-    (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-    (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    (0.1, 0.3, 3.0, 0.5, 10, 4.0, 0.8),
+    (0.2, 0.3, 2.0, 0.5, 12, 4.0, 0.7),
+    (0.55, 0.3, 4.0, 0.9, 12, 8.0, 0.7),
+    (0.55, 0.3, 4.5, 0.85, 12, 8.0, 0.65),
+    (0.55, 0.3, 2.5, 0.85, 12, 12.0, 0.55),
 )
 """Mean and standard deviation of the flakes, their size, the value below which there is none, the radius and the sigma in px of
 their motion, and the weight of the picture against a whitened one."""
@@ -26,7 +26,7 @@ FROST = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
 """The weights of the picture and of the photograph of frost."""
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 """The files of the reference from which one is drawn; it has a frost6.jpg too, which its draw never reaches."""
-FOG = ((1.5, 2), (2.0, 2), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
+FOG = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 """The strength, and the factor by which each finer scale is weaker."""
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """What is added to the value of HSV."""
@@ -40,14 +40,14 @@ def snow(picture: Picture, level: int, generator: np.random.Generator) -> Pictur
     flakes = generator.normal(size=values.shape[:2], loc=mean, scale=deviation)
     flakes = zoomed(flakes[..., None], size)[..., 0]
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
-    flakes = smear(flakes, int(radius), sigma, float(generator.uniform(-135, -45)))[: values.shape[0], : values.shape[1]]
+    flakes = smear(flakes, radius, sigma, float(generator.uniform(-135, -45)))[: values.shape[0], : values.shape[1]]
     flakes = np.round(flakes * 255).astype(np.uint8) / 255.0
     whitened = np.maximum(values, (values @ GREY)[..., None] * np.float32(1.5) + np.float32(0.5))
     values = np.float32(weight) * values + np.float32(1 - weight) * whitened
     return picture_of(values + (flakes + np.rot90(flakes, 2))[..., None])
 
 
-def frost(picture: Picture, level: int, generator: np.random.Generator, photographs: Sequence[Picture]) -> Picture:
+def frost(picture: Picture, level: int, generator: np.random.Generator, photographs: Sequence[Photograph]) -> Picture:
     """Return the picture with a random part of one of the photographs (in the order of PHOTOGRAPHS) laid over it."""
     photograph = _covering(photographs[int(generator.integers(len(PHOTOGRAPHS)))], *picture.shape[:2])
     height, width = picture.shape[:2]
@@ -58,7 +58,7 @@ def frost(picture: Picture, level: int, generator: np.random.Generator, photogra
     return np.clip(laid, 0, 255).astype(np.uint8)
 
 
-def _covering(photograph: Picture, height: int, width: int) -> Picture:
+def _covering(photograph: Photograph, height: int, width: int) -> Photograph:
     """Return a photograph scaled bicubically to a tenth more than covers height x width, or to 1.1 of its own size."""
     own = photograph.shape[:2]
     factor = 1.1 * max(1.0, height / own[0], width / own[1])
