@@ -19,8 +19,8 @@ def labelled(scores: pd.DataFrame) -> pd.DataFrame:
 
     Records of the same weights (of one identity) may have several names: the one that was given last counts, by the time at
     which the run of its record began; a spec stands only where no record gives a name. Where several backbones would have one
-    name, each is followed by what tells it apart, as in "ViT-S/14 (layer 8)" and "ViT-S/14 (layer last)"; what a backbone does not
-    have is not said, as in "ViT-S/14" beside "ViT-S/14 (debiased by 20)".
+    name, each is followed by what tells it apart, as in "ViT-S/14 (layer 8)" and "ViT-S/14 (layer last)"; what a backbone does
+    not have is not said, as in "ViT-S/14" beside "ViT-S/14 (debiased by 20)".
     """
     if scores.empty or ("label" in scores and scores.label.notna().all()):
         return scores

@@ -22,7 +22,7 @@ Where there are fewer directions, as in the features of a network that knows no 
 how many. Where features have no more dimensions than are to be removed, nothing is left to be read, which is R^2 0.
 
 Besides: the mean absolute error in patches, and without any training the variance over positions of the mean feature at each
-position, as a share of all variance. The share of features without position is about 1 / pictures (the record says it).
+position, as a share of all variance. That of features without position is about 1 / pictures at most (`without_position`).
 
 Which pictures: the map is fitted on the training split and scored on the other one; where both are the same, as in a folder of
 pictures, each half is read by a map that is fitted on the other half. Halves are drawn by the bytes of pictures, so that copies
