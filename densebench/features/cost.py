@@ -77,8 +77,13 @@ def cost_of(backbone: Backbone, size: int, device: torch.device) -> Cost:
 
 
 def counted(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Counted:
-    """Return the operations and the memory of a forward pass of normalised images, which are on the backbone's device."""
+    """Return the operations and the memory of a forward pass of normalised images, which are on the backbone's device.
+
+    What a wrapped backbone computes once for a size of images is not counted.
+    """
     with torch.inference_mode(), autocast(images.device, "fp32"):
+        if backbone.network is not backbone.trunk:
+            backbone(images)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others are not counted on every device
             backbone(images)
         with _Live() as live:

@@ -45,7 +45,8 @@ def position_share(total: Float[Tensor, "positions d"], squares: Float[Tensor, "
     """Return the variance over positions of the mean feature at each position, as a share of the variance of all features.
 
     total: the sum of the features of `count` images at each position; squares: the sum of all their squares. It is 1 for features
-    that the position decides, and 0 without variance. Features without position have about 1 / count: the means are of so few.
+    that the position decides, and 0 without variance. Features without position have about 1 / count at most, since the means are
+    of so few: 1 / count of the share of variance that lies inside images.
     """
     means = total.double() / count
     centre = means.mean(dim=0)

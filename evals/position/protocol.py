@@ -22,7 +22,7 @@ Where there are fewer directions, as in the features of a network that knows no 
 how many. Where features have no more dimensions than are to be removed, nothing is left to be read, which is R^2 0.
 
 Besides: the mean absolute error in patches, and without any training the variance over positions of the mean feature at each
-position, as a share of all variance. The share of features without position is about 1 / pictures (the record says it).
+position, as a share of all variance. That of features without position is about 1 / pictures at most (`without_position`).
 
 Which pictures: the map is fitted on the training split and scored on the other one; where both are the same, as in a folder of
 pictures, each half is read by a map that is fitted on the other half. Halves are drawn by the bytes of pictures, so that copies
@@ -33,37 +33,26 @@ Numbers to reach: none are published. Random weights without position embeddings
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
-
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any, ClassVar
 
 from densebench.backbones.backbone import Backbone
-from densebench.backbones.debiased import Kind, directions_at
 from densebench.console import notice
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.videos import Videos
 from densebench.errors import UserError
-from densebench.evals.position.reading import Grids
+from densebench.evals.position.reading import Fold, Grids
+from densebench.evals.position.scoring import KINDS, Reader
 from densebench.evals.position.shuffled import ShuffledView
 from densebench.evaluation.protocol import Evaluator, Run
 from densebench.evaluation.stages import Stage
 from densebench.features.extract import Extraction
 from densebench.features.views import View
 from densebench.files.atomic import digest
-from densebench.numerics.bootstrap import bootstrap_mean, interval
-from densebench.numerics.position_readout import CONSTANT, ReadoutSums
 from densebench.options import axis, setting
-from densebench.processes import from_main, resolve_device
+from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
-
-KINDS = ("black", "readout", "noise")
-"""What directions are those of; the headline comes last."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +92,17 @@ class Position(Evaluator):
     def folds(self, dataset: Dataset, limit: int | None) -> list[Fold]:
         """Return the pictures of each fit and those that it reads: one pair, or both halves of the only split.
 
-        Raises UserError where the only split cannot be halved.
+        A picture that is read is never fitted on, whatever splits have in common. Raises UserError where nothing is left to fit
+        on, and where the only split cannot be halved.
         """
         train, scored = self.splits(dataset)
         items = dataset.part(scored, limit)
         if train != scored:
-            return [Fold(limited(dataset.part(train, limit), self.fit_images), items)]
+            fit, seen = limited(dataset.part(train, limit), self.fit_images), {*dataset.image_digests(items)}
+            fit = [item for item, mark in zip(fit, dataset.image_digests(fit), strict=True) if mark not in seen]
+            if not fit:
+                raise UserError(f"every picture of {dataset.name} {train} is in {scored} too: name another --train-split")
+            return [Fold(fit, items)]
         halves = halved(dataset, items)
         if not all(halves):
             what = "sequences" if isinstance(dataset, Videos) else "different pictures"
@@ -156,19 +150,12 @@ class Position(Evaluator):
             with run.stage("features"):
                 extractions = [self.extraction(backbone, dataset, items, name) for items in involved(folds)]
                 grids = [Grids(self.extracted(each), (side, side), device) for each in extractions]
-            reader = Reader(self, backbone.to(device), grids[0], grids[-1], folds)
+            most = max((count for count in self.removed if count < backbone.dim), default=0)
+            reader = Reader(backbone.to(device), self.image_size, self.l2, most, folds, grids[0], grids[-1])
             for point in of_input:
                 with run.stage("reading"):
                     scores = reader.scores(point)
                 yield from scores
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Pictures that a map is fitted on, and pictures that it reads."""
-
-    fit: list[Item]
-    read: list[Item]
 
 
 def halved(dataset: Dataset, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
@@ -188,88 +175,3 @@ def halved(dataset: Dataset, items: Sequence[Item]) -> tuple[list[Item], list[It
 def involved(folds: Sequence[Fold]) -> list[list[Item]]:
     """Return the pictures whose features are extracted together: of two halves, all."""
     return [folds[0].fit, folds[0].read] if len(folds) == 1 else [[item for fold in folds for item in fold.read]]
-
-
-class Reader:
-    """Reads positions from the features of one input, with the directions that a backbone and the regressions have."""
-
-    def __init__(self, options: Position, backbone: Backbone, fit: Grids, read: Grids, folds: Sequence[Fold]) -> None:
-        """fit, read: the features of pictures that maps are fitted on, and of those that they read."""
-        self.options, self.backbone, self.fit, self.grids, self.folds = options, backbone, fit, read, folds
-        self.most = max((count for count in options.removed if count < backbone.dim), default=0)
-        self._known: dict[tuple[str, int], Tensor] = {}
-
-    def scores(self, point: Point) -> list[Score]:
-        """Return the scores of a point, of every kind of directions where some are removed; the headline comes last."""
-        count = dict(point)["removed"]
-        return [score for kind in (KINDS if count else KINDS[-1:]) for score in self.of_kind(point, kind, count)]
-
-    def of_kind(self, point: Point, kind: str, count: int) -> list[Score]:
-        """Return the scores without so many directions of a kind."""
-        errors, details = [], list[dict[str, Any]]()
-        for number, fold in enumerate(self.folds):
-            removed = self.directions(kind, number, count) if count else None
-            sums = self.fit.without(removed).sums(fold.fit)
-            read = self.grids.without(removed)
-            errors.append(read.errors(fold.read, sums, self.options.l2))
-            details.append(about(fold, read, removed, sums) | {"position_share": read.share(fold.read)})
-        missed, patches = (torch.cat([getattr(each, name) for each in errors]) for name in ("missed", "patches"))
-        return scored(1 - missed, patches, kind, point, merged(details))
-
-    def directions(self, kind: str, number: int, count: int) -> Float[Tensor, "d r"]:
-        """Return directions, those that the regression of a fold reads among them; all where there are no more dimensions."""
-        if count >= self.backbone.dim:
-            return torch.eye(self.backbone.dim, dtype=torch.float64, device=self.grids.device)
-        key = (kind, number if kind == "readout" else 0)
-        if key not in self._known:
-            self._known[key] = self._computed(kind, number).to(self.grids.device)
-        return self._known[key][:, :count]
-
-    def _computed(self, kind: str, number: int) -> Float[Tensor, "d r"]:
-        """Return the first directions of a kind, of which every smaller number is the beginning."""
-        if kind == "readout":
-            return self.fit.sums(self.folds[number].fit).directions(self.options.l2, self.most)
-        side, device = self.options.image_size, self.grids.device
-        return from_main(lambda: directions_at(self.backbone, side, side, device, self.most, cast(Kind, kind)))
-
-
-def about(fold: Fold, grids: Grids, removed: Tensor | None, sums: ReadoutSums) -> dict[str, Any]:
-    """Return what the record says of a fit, and what is wrong with it."""
-    patches = len(fold.fit) * math.prod(grids.shape)
-    facts: dict[str, Any] = {"fit_images": len(fold.fit), "fit_patches": patches, "images": len(fold.read)}
-    facts |= {"directions": 0 if removed is None else removed.shape[1]}
-    if float(sums.covariance().diagonal().sum()) <= CONSTANT:
-        facts["degenerate"] = "the features do not vary"
-    elif patches <= len(sums.total):
-        facts["degenerate"] = "no more patches than dimensions to fit on"
-    return facts
-
-
-def merged(details: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the details of all folds: counts and shares of two halves as a list."""
-    names = dict.fromkeys(name for each in details for name in each)
-    return {name: details[0][name] if len(details) == 1 else [each.get(name) for each in details] for name in names}
-
-
-def scored(
-    r2: Float[Tensor, "n 2"], patches: Float[Tensor, "n 2"], kind: str, point: Point, details: dict[str, Any]
-) -> list[Score]:
-    """Return the scores without directions of a kind; R^2, of which the values of images are given, comes last."""
-    share = float(np.mean(details.pop("position_share")))
-    images = len(r2)
-    chance = {**details, "without_position": 100 / images}
-    both = {"direction": "lower", "digits": 3, "unit": ""}
-    return [
-        Score("position_share", kind, 100 * share, axes=dict(point), details=chance, direction="lower"),
-        of_images(patches.mean(dim=1), "patch_error", kind, point, details, unit="patches", digits=2, direction="higher"),
-        of_images(r2[:, 0], "r2_row", kind, point, details, **both),
-        of_images(r2[:, 1], "r2_column", kind, point, details, **both),
-        of_images(r2.mean(dim=1), "r2", kind, point, details, **both),
-    ]
-
-
-def of_images(values: Float[Tensor, "n"], metric: str, kind: str, point: Point, details: dict[str, Any], **shown: Any) -> Score:
-    """Return the mean of one value an image, with its interval over images."""
-    resampled = bootstrap_mean(values)
-    value, draws = float(values.mean()), tuple(resampled.tolist())
-    return Score(metric, kind, value, axes=dict(point), ci95=interval(resampled), bootstrap=draws, details=details, **shown)

@@ -21,6 +21,14 @@ AT_ONCE = 16  # images whose features are worked on at once: bounds the memory a
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Pictures that a map is fitted on, and pictures that it reads."""
+
+    fit: list[Item]
+    read: list[Item]
+
+
+@dataclass(frozen=True)
 class Grids:
     """The features of images as unit vectors in float64, on a device, a few images at a time, without some directions."""
 

@@ -21,6 +21,7 @@ from densebench.backbones.inside import class_attention, has_class_attention, in
 from densebench.backbones.loading import load_backbone
 from densebench.backbones.timm_models import attention_of
 from densebench.errors import UserError
+from densebench.features.cost import counted
 from densebench.features.extract import autocast
 from densebench.results.record import identity_of
 
@@ -101,6 +102,13 @@ def test_the_directions_do_not_depend_on_the_precision_around_them():
             backbone(IMAGES)
         found[precision] = features(backbone)
     assert torch.equal(found["bf16"], found["fp32"])
+
+
+def test_costs_are_those_of_a_pass_without_the_noise_before_it():
+    image = IMAGES[:1]
+    expected, found = (counted(each, image) for each in (plain(), load_backbone(SPEC, debias=4)))
+    assert found.flop == expected.flop + 2 * 2 * 4 * WIDTH * 4 * 6, "two products with four directions, of 24 patches"
+    assert expected.memory <= found.memory < 1.5 * expected.memory
 
 
 def test_a_copy_computes_directions_of_its_own_weights():

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from drawn_maps import QUIET, equal
 from torch import nn
 
+from densebench.backbones.debiased import debiased
 from densebench.backbones.loading import load_backbone
 from densebench.bridges.mmsegmentation import segmentor
+from densebench.errors import UserError
 
 pytestmark = QUIET
 
@@ -35,6 +37,14 @@ def test_a_frozen_backbone_gives_the_trunks_features_in_any_mode(vit):
     assert torch.equal(frozen(images[..., :41, :20])[0], framed)
     half = segmentor.Frozen(vit, "bf16")(images)[0]
     assert half.dtype == torch.float32 and 0 < (half - expected).abs().max() < 0.2
+
+
+def test_a_frozen_backbone_lacks_its_positional_directions_and_a_trained_one_refuses_to(vit):
+    without, images = debiased(vit, 3), torch.randn(2, 3, 48, 32)
+    with torch.no_grad():
+        assert torch.equal(segmentor.Frozen(without, "fp32")(images)[0], without(images))
+    with pytest.raises(UserError, match="--debias 3 goes with frozen features, and Segmenter trains the backbone; leave it out"):
+        segmentor.Trained(without, 0.0)
 
 
 def test_a_frozen_backbone_may_have_stochastic_depth_while_heads_train(vit):

@@ -148,6 +148,19 @@ def test_splits_of_their_own_are_fitted_on_and_read(tmp_path):
     assert fold.read == list(DATA.items("val"))
 
 
+def test_pictures_that_are_read_are_not_fitted_on_whatever_splits_share(monkeypatch):
+    mark = type(DATA).image_digest
+    monkeypatch.setattr(
+        type(DATA), "image_digest", lambda self, item: "same" if item.name in ("train-3", "val-2") else mark(self, item)
+    )
+    [fold] = Position().resolve(DATA).folds(DATA, None)
+    assert len(fold.read) == 8
+    assert {item.name for item in fold.fit} == {item.name for item in DATA.items("train")} - {"train-3"}
+    monkeypatch.setattr(type(DATA), "image_digest", lambda self, item: "same")
+    with pytest.raises(UserError, match="every picture of blocks train is in val too: name another --train-split"):
+        Position().resolve(DATA).folds(DATA, None)
+
+
 def test_a_single_picture_is_refused(tmp_path):
     dataset = load_dataset(f"pictures:{pictures(tmp_path / 'one', 1)}")
     with pytest.raises(UserError, match="all has no two different pictures: a map is fitted on one part and reads the other"):
