@@ -24,7 +24,7 @@ from densebench.results.commands import command_of, remark_on
 from densebench.results.costs import columns as cost_columns
 from densebench.results.costs import count_unknown
 from densebench.results.frame import frame, rows_of
-from densebench.results.naming import labelled
+from densebench.results.naming import labelled, worded
 from densebench.results.profiles import profiles
 from densebench.results.ranking import best_of, bounds, ranks, replicates_of
 from densebench.results.score import SIGNS, heading, in_unit, sort_key
@@ -177,7 +177,7 @@ def _labels(rows: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
         labels["positions"] = rows.pos_embed.map(str)
     for column, title in (("debias", "debiased by"), ("upsample", "upsampled by")):
         if column in shown and shown[column].notna().any():
-            labels[title] = [f"{each:g}" if isinstance(each, float) else str(each) for each in rows[column].fillna("none")]
+            labels[title] = [worded(each) for each in rows[column]]
     return labels
 
 

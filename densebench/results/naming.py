@@ -42,9 +42,9 @@ def _told_apart(name: str, alike: pd.DataFrame) -> Iterator[tuple[str, str]]:
         if column in alike and alike[column].nunique(dropna=False) > 1 and (not columns or alike.duplicated(columns).any()):
             columns.append(column)
     for row in alike.to_dict("records"):
-        yield row["identity"], f"{name} ({', '.join(f'{PARTS[column]} {_word(row[column])}' for column in columns)})"
+        yield row["identity"], f"{name} ({', '.join(f'{PARTS[column]} {worded(row[column])}' for column in columns)})"
 
 
-def _word(value: Any) -> str:
+def worded(value: Any) -> str:
     """Return a value as text; `none` for one that is not there."""
     return "none" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
