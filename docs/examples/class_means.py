@@ -47,7 +47,7 @@ class ClassMeans(Supervised, Labeller):
     def learn(self, backbone: Backbone, dataset: Dataset, train: Sequence[Item]) -> LearnedMeans:
         """Return the mean feature of each class over the labelled patches of all images."""
         space = LabelSpace(dataset, "drop", self.other_class)
-        view = View(backbone.stride, self.image_size)
+        view = View(backbone.multiple, self.image_size)
         sums = torch.zeros(space.classes, backbone.dim)
         features = features_of(self, backbone, dataset, train, view)
         for item in train:

@@ -7,6 +7,7 @@
   once a batch, so that it falls to 0 and rises again every 40 steps: `--period 20`, in steps, is what the code does. Scored after
   the last epoch on the cropped label maps: mIoU over the classes that occur, and pixel accuracy.
 - naf: NAF's evaluation (2025), the same with a cosine over all steps (`--period none`).
+- anyup: AnyUp (Wimmer et al., ICLR 2026) followed JAFAR but steps the cosine once an epoch (README of its repository).
 
 Features are upsampled by `--upsample` (see `load_backbone`), and what is left up to 448 px bilinearly; without it bilinearly
 alone.
@@ -107,6 +108,7 @@ class LinearUpsampled(Supervised):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "jafar": {"other_class": "class"},
         "naf": {"other_class": "class", "period": None},
+        "anyup": {"other_class": "class", "stepped": "epoch"},
     }
 
     image_size: int = setting(
@@ -117,8 +119,9 @@ class LinearUpsampled(Supervised):
     epochs: int = setting(20, "passes over the training images", minimum=1, maximum=1_000_000)
     train_batch: int = setting(2, "images a step", minimum=1, maximum=65_536)
     period: int | None = setting(
-        20, "steps after which the cosine of the learning rate is at 0, to rise again; none: all steps", minimum=1
+        20, "steps after which the cosine of the learning rate is at 0, to rise again; none: all of them", minimum=1
     )
+    stepped: str = setting("batch", "after what the cosine makes a step", choices=("batch", "epoch"))
     mirror: float = setting(0.5, "probability that a training batch is mirrored", minimum=0, maximum=1)
     seeds: int = axis(1, "number of seeds, of initial weights, order and mirroring", minimum=1, maximum=10_000)
 
@@ -130,6 +133,12 @@ class LinearUpsampled(Supervised):
     def points(self, dataset: Dataset) -> list[Point]:
         """Return a point for each seed."""
         return [(("seed", seed),) for seed in range(self.seeds)]
+
+    def factor(self, epoch: int, batch: int, batches: int) -> float:
+        """Return by what the learning rate is multiplied in a batch of an epoch, both counted from 0, of so many batches."""
+        if self.stepped == "epoch":
+            return cosine_factor(epoch, self.period or self.epochs)
+        return cosine_factor(epoch * batches + batch, self.period or self.epochs * batches)
 
     def views(self) -> tuple[Middle, Middle]:
         """Return the view of images, and that of their mirror images."""
@@ -233,8 +242,7 @@ class Work:
         for number, batch in enumerate(batches):
             examples = [next(coming) for _ in consecutive(batch)]
             labelled = sum(int((label != IGNORED).sum()) for _, _, label in examples)
-            step = epoch * len(batches) + number
-            factor = cosine_factor(step, options.period or options.epochs * len(batches))
+            factor = options.factor(epoch, number, len(batches))
             pixels = total(on_device(torch.tensor(labelled), self.device))
             moved = [tuple(None if each is None else on_device(each, self.device) for each in example) for example in examples]
             losses.append(layer.step(cast("Any", moved), pixels, factor, add_all_parts))

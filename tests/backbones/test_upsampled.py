@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,6 +174,32 @@ def test_an_entry_of_a_hub_is_loaded_as_backbones_are(tmp_path):
     assert (about["name"], about["entry"], about["mean"]) == ("hub", "mine", [0.485, 0.456, 0.406])
     assert about["code"]
     assert about["weights"]
+
+
+LOFTUP = """
+import torch
+from torch import nn
+import torch.nn.functional as F
+class LoftUp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+    def forward(self, features, image):
+        assert features.shape[1] > image.shape[1] == 3
+        return self.scale * F.interpolate(features, image.shape[2:], mode="bilinear", align_corners=False)
+def loftup_dinov2s(pretrained=True):
+    return LoftUp()
+"""
+
+
+def test_the_example_of_the_documentation_works_with_a_stand_in_of_its_hub(tmp_path, monkeypatch):
+    (tmp_path / "hubconf.py").write_text(LOFTUP)
+    monkeypatch.setenv("LOFTUP", str(tmp_path))
+    example = Path(__file__).resolve().parents[2] / "docs" / "examples" / "loftup.py"
+    backbone, batch = load_backbone(VIT, upsample=f"{example}:4"), images()
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone(batch), upsampling.bilinear(backbone.coarse(batch), (12, 8)))
+    assert backbone.params == backbone.coarse.params + 1
 
 
 def test_a_copy_is_independent():

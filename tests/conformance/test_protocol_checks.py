@@ -71,6 +71,7 @@ def test_a_worker_that_changes_numbers_is_found(tmp_path):
     assert found == "workers", said
 
 
+GIVEN = {("linear", "jafar"): {"learning_rate": 0.05}}  # its own is for 14,640 steps; ten images give 100
 PARTS = [(name, part.presets[0]) for name, entry in catalog.entries("protocols").items() for part in entry.parts]
 
 
@@ -79,7 +80,8 @@ PARTS = [(name, part.presets[0]) for name, entry in catalog.entries("protocols")
 def test_every_protocol_of_the_catalogue_conforms(name, preset):
     if catalog.load("protocols", name, preset).fine_tunes:
         pytest.skip("its checks train a network nine times, which takes minutes")
-    failed = {each.name: each.message for each in check_protocol(name, preset) if each.passed is False}
+    checks = check_protocol(name, preset, given=GIVEN.get((name, preset), {}))
+    failed = {each.name: each.message for each in checks if each.passed is False}
     assert failed == {}
 
 

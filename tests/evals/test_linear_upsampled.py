@@ -126,6 +126,14 @@ def test_the_learning_rate_swings_as_the_code_of_jafar_lets_it():
         schedule.step()
 
 
+def test_three_works_let_the_learning_rate_fall_in_three_ways():
+    jafar, naf, anyup = (options.build(LinearUpsampled, LinearUpsampled.presets[name], {}) for name in ("jafar", "naf", "anyup"))
+    at = [(0, 0), (0, 731), (10, 0), (19, 731)]  # of 20 epochs of 732 batches, VOC's
+    assert [round(anyup.factor(*each, 732), 4) for each in at] == [1, 1, 0.5, 0.0062]
+    assert [round(naf.factor(*each, 732), 4) for each in at] == [1, 0.9939, 0.5, 0]
+    assert [round(jafar.factor(*each, 732), 4) for each in at] == [1, 0.4218, 1, 0.9938]
+
+
 def test_an_image_and_its_label_map_have_the_same_middle():
     label = np.add.outer(np.arange(30), np.zeros(50)).astype(np.uint8) + np.arange(50, dtype=np.uint8)
     picture = Image.fromarray(np.repeat(label[:, :, None], 3, axis=2))

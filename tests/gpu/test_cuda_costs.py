@@ -27,6 +27,7 @@ IMAGES = {  # an image in a batch of one, half of it an image that is learned fr
     "detection flsl": (0, 4, 5, 356),
     "incontext hummingbird": (0, 2, 0, 76),
     "kmeans leopart": (0, 1, 0, 27),
+    "linear jafar": (0, 4, 0, 118),  # features of the image, of its mirror image and of the scored one, and the counts
     "linear lbfgs": (0, 3, 0, 83),
     "linear mmseg": (9, 1, 5, 84),  # of which nine are in MMSegmentation's IoUMetric
     "linear neco": (0, 2, 0, 104),

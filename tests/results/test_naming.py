@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_records import header, miou
+from made_records import header, miou, write
 
 from densebench.errors import UserError
 from densebench.results.leaderboard import leaderboard
@@ -67,3 +67,23 @@ def test_an_axis_called_label_names_nobody(tmp_path):
     record.add([miou(10.0, label="other name")])
     [table] = leaderboard(tmp_path).tables
     assert table.cells.backbone.tolist() == ["a"]
+
+
+def test_a_backbone_with_and_without_a_finer_grid_is_two_rows_and_a_column_says_which(tmp_path):
+    how = {"name": "guided", "factor": 2}
+    write(tmp_path, "plain", {(1, None): 40.0}, digest="one")
+    write(tmp_path, "fine", {(1, None): 42.0}, digest="one", stride=8, upsample="guided:2", upsampler=how)
+    write(tmp_path, "biased", {(1, None): 41.0}, digest="one", stride=8, upsample="guided:2", upsampler=how, debias=20)
+    [table] = leaderboard(tmp_path).tables
+    assert list(zip(table.cells["backbone"], table.cells["upsampled by"], table.cells["debiased by"], strict=True)) == [
+        ("fine", "guided:2", "none"),
+        ("biased", "guided:2", "20"),
+        ("plain", "none", "none"),
+    ]
+
+
+def test_one_name_of_several_is_told_apart_by_the_upsampler(tmp_path):
+    write(tmp_path, "net", {(1, None): 40.0}, digest="one")
+    write(tmp_path, "net", {(1, None): 42.0}, digest="one", stride=8, upsample="guided:2", upsampler={"name": "guided"})
+    [table] = leaderboard(tmp_path).tables
+    assert set(table.cells["backbone"]) == {"net (upsampled by none)", "net (upsampled by guided:2)"}
