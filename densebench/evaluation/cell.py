@@ -102,8 +102,9 @@ def _about(plan: Plan, evaluator: Evaluator, dataset: Dataset) -> dict[str, Any]
     protocol = plan.protocol
     about = {"name": catalog.short_name("protocols", protocol), "preset": plan.preset, "version": evaluator.version}
     about["settings"] = evaluator.settings(dataset)
+    decides = {"decides": point} if (point := evaluator.decides()) else {}
     return {
-        "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
+        "protocol": {**about, "headline": evaluator.headline(), **decides, "code": catalog.code_of("protocols", protocol)},
         "dataset": _dataset(evaluator, dataset, plan.limit),
     }
 

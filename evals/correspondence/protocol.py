@@ -146,6 +146,10 @@ class Correspondence(Evaluator):
         """Return what tables show: the PCK of features by the preset's average."""
         return {"metric": name_of(self.average), "variant": FEATURES}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold that papers compare by: 0.1."""
+        return {"alpha": 0.1}
+
     def resolve(self, dataset: Dataset) -> Correspondence:
         """Fill in the split, and drop thresholds that are given twice."""
         return replace(super().resolve(dataset), alphas=tuple(dict.fromkeys(self.alphas)))

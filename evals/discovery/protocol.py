@@ -122,6 +122,10 @@ class Discovery(Evaluator):
         """Return the name of the published numbers that a preset reproduces: only keys do."""
         return super().published_names(preset, layer) if layer == REFERENCE_LAYER else ()
 
+    def decides(self) -> dict[str, Any]:
+        """Return the tau of TokenCut, 0.2."""
+        return {"tau": 0.2} if self.method == "tokencut" else {}
+
     def resolve(self, dataset: Dataset) -> Discovery:
         """Fill in split and truth. Raises UserError for a data set without objects, and for options that have no effect."""
         if self.method == "lost" and (self.tau != DEFAULT_TAUS or self.graph != "binary"):

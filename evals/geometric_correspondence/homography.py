@@ -87,6 +87,10 @@ class Homography(Evaluator):
         """Return what tables show: the recall of all queries."""
         return {"metric": "recall", "variant": "all"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold of 16 px, which means the same for every stride."""
+        return {"px": 16}
+
     def resolve(self, dataset: Dataset) -> Homography:
         """Fill in the split; a threshold given twice counts once."""
         return replace(super().resolve(dataset), px=tuple(dict.fromkeys(self.px)), patches=tuple(dict.fromkeys(self.patches)))

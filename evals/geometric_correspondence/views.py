@@ -113,6 +113,10 @@ class Views(Evaluator):
         """Return what tables show: the recall of the matches that are kept."""
         return {"metric": "recall", "variant": f"{self.kept} kept"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold that Probe3D bins by rotation: 2 cm, or 10 px where there are none in cm."""
+        return {"cm": 2} if self.cm else {"px": 10}
+
     def resolve(self, dataset: Dataset) -> Views:
         """Fill in the split. Raises UserError without any threshold, and for bins that do not rise."""
         if not (self.cm or self.px):
