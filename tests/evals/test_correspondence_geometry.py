@@ -67,6 +67,20 @@ def test_probe3d_truncates_twice():
     assert in_frame(point(500, 375), placement, "truncated").tolist() == [[800, 600]]
 
 
+@pytest.mark.parametrize(("fit", "expected"), [("squash", [21, 21]), ("longer-side", [21, 13]), ("square-corner", [21, 14])])
+def test_truncated_points_are_scaled_as_the_image_is(fit, expected):
+    """30 x 64 / 90 and 20 x 64 / 60 are 21.3, 20 x 64 / 90 is 14.2, and 19 x 43 / 61 is 13.4."""
+    placement, _ = placed(90, 61 if fit == "longer-side" else 60, 8, 64, fit)
+    y = 19.9 if fit == "longer-side" else 20.9
+    assert in_frame(point(30.7, y), placement, "truncated").tolist() == [expected]
+
+
+def test_a_whole_product_is_not_truncated_to_the_one_below():
+    placement, _ = placed(300, 200, 16, 800, "square-corner")
+    points = np.stack([np.arange(0, 300, 3.0)] * 2, axis=1)
+    assert in_frame(points, placement, "truncated")[:, 0].tolist() == [8 * third for third in range(100)]
+
+
 def test_probe3d_does_not_undo_what_fills_the_frame_up():
     """800 px become 812 at 14 px, 58 patches: a column stands for 800 / 58 px."""
     placement, grid = placed(800, 800, 14, 800, "square-corner")
