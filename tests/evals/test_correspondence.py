@@ -14,6 +14,7 @@ from toy_pairs import PAIRS, SIZES, Conv, pair, scores, toys, without_box
 from densebench.errors import UserError
 from densebench.evals.correspondence import Correspondence
 from densebench.evaluation.protocol import Run
+from densebench.evaluation.run import evaluate
 from densebench.numerics.bootstrap import bootstrap_mean
 
 ALPHAS = (0.1, 0.3, 0.6)
@@ -201,6 +202,18 @@ def test_a_mirrored_source_is_chosen_where_it_is_nearer(monkeypatch):
 def test_an_image_is_not_mirrored_for_itself():
     same = toys(pair("s", "square", "square", ((20, 20),), ((20, 20),)))
     assert scores(same, flip=True, alphas=(0.2,))[0.2, "pck_image", "features"].details["flipped_pairs"] == 0
+
+
+def test_keys_of_a_vit_are_matched(tmp_path):
+    """`--layer key` needs nothing of the protocol: another record, and other matches."""
+    found = [
+        evaluate(
+            "random:test_vit", "correspondence", toys(), layer=layer, image_size=64, alphas=(0.6,), results=tmp_path, device="cpu"
+        )
+        for layer in ("last", "key")
+    ]
+    records = [each.records[0] for each in found]
+    assert [record["backbone"]["layer"] for record in records] == ["last", "key"] and records[0]["id"] != records[1]["id"]
 
 
 def test_known_thresholds_are_not_scored_again():
