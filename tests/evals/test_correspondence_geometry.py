@@ -167,3 +167,26 @@ def test_lengths():
 
 def test_errors_on_a_square_weigh_both_axes_alike():
     assert errors(point(50, 0), point(0, 0), (50, 80), "square") == errors(point(0, 80), point(0, 0), (50, 80), "square") == 1
+
+
+def test_what_fills_a_square_up_shifts_patches_by_its_half():
+    """100 px in 112 at a stride of 14: the centre of the first patch lies at 7 - 6 px."""
+    placement, grid = placed(100, 50, 14, 100, "square-corner")
+    assert placement.offset == (6, 6) and positions_of(point(0, 2), placement, grid, "centre").tolist() == [[1, 29]]
+    assert cells_of(point(1, 29), placement, grid, "bilinear").tolist() == [[0, 2]]
+    assert cells_of(point(7.9, 8.1), placement, grid, "containing").tolist() == [[0, 1]]
+
+
+def test_corners_scale_each_axis_to_its_own_last_cell():
+    placement, grid = placed(64, 32, 8, 64, "longer-side")
+    assert cells_of(point(32, 16), placement, grid, "bilinear-corners").tolist() == [[3.5, 1.5]]
+
+
+def test_a_centre_on_the_far_edge_is_outside():
+    placement, grid = placed(68, 68, 8, 68, "longer-side")
+    assert np.argwhere(~candidates_of(placement, grid, "inside")[0]).tolist() == [[8]]
+
+
+def test_patches_of_a_box_are_scaled_axis_by_axis():
+    placement, grid = placed(128, 32, 8, 64, "squash")  # patches of 16 x 4 px
+    assert np.argwhere(patches_in((16.0, 4.0, 48.0, 8.0), placement, grid)).tolist() == [[1, 1], [1, 2]]
