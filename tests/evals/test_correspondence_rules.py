@@ -13,6 +13,7 @@ from matching_references import NET, normalised
 from PIL import Image
 from toy_pairs import PAIRS, pair, scores, toys
 
+from densebench.evals.correspondence import Correspondence
 from densebench.evals.correspondence.pairs import parts_of
 from densebench.numerics.keypoints import bootstrap_pck, tallied
 
@@ -20,6 +21,15 @@ from densebench.numerics.keypoints import bootstrap_pck, tallied
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.mark.parametrize(
+    ("preset", "metric"),
+    [("clean", "image"), ("probe3d", "point_class"), ("sd-dino", "point_class"), ("geoaware", "image"), ("insid3", "image")],
+)
+def test_presets_average_as_their_references(preset, metric):
+    evaluator = Correspondence(**Correspondence.presets[preset])
+    assert evaluator.headline() == {"metric": f"pck_{metric}", "variant": "features"}
 
 
 def many(count, **changed):
@@ -87,11 +97,14 @@ def test_the_nearer_of_source_and_mirrored_source_is_that_of_the_objects():
     def apart(one, other):
         return float(torch.cdist(one.double(), other.double()).amin(1).mean())
 
-    expected = 0
+    nearer = []
     for each in pairs:
         left, top, right, bottom = each.source_box
         target = patches(grid(False), each.target_box)
         plain = apart(patches(grid(False), each.source_box), target)
-        expected += apart(patches(grid(True), (64 - right, top, 64 - left, bottom)), target) < plain - 1e-6
-    found = scores(toys(*pairs), flip=True, alphas=(0.2,))[0.2, "pck_image", "features"]
-    assert 0 < expected < 24 and found.details["flipped_pairs"] == expected
+        nearer.append(apart(patches(grid(True), (64 - right, top, 64 - left, bottom)), target) < plain - 1e-6)
+    assert 0 < sum(nearer) < len(pairs)
+    for taken in (False, True):
+        chosen = [each for each, flips in zip(pairs, nearer, strict=True) if flips == taken]
+        found = scores(toys(*chosen), flip=True, alphas=(0.2,))[0.2, "pck_image", "features"]
+        assert found.details["flipped_pairs"] == taken * len(chosen)
