@@ -32,6 +32,13 @@ def test_presets_average_as_their_references(preset, metric):
     assert evaluator.headline() == {"metric": f"pck_{metric}", "variant": "features"}
 
 
+def test_scnet_measures_in_the_source_squashed_to_a_square():
+    """From (20, 60) of 50 x 80 px to (45, 30) of 90 x 60: .1 of the width and .25 of the height away."""
+    one = toys(pair("q", "wide", "tall", ((45, 30),), ((20, 60),)))
+    for alpha, right in ((0.26, 0), (0.27, 100)):  # sqrt(.1 ** 2 + .25 ** 2) is .2693
+        assert scores(one, preset="scnet", alphas=(alpha,))[alpha, "pck_image", "same place"].value == right
+
+
 def many(count, **changed):
     return [replace(PAIRS[0], name=f"n{index}", **changed) for index in range(count)]
 
