@@ -36,7 +36,9 @@ def test_scnet_measures_in_the_source_squashed_to_a_square():
     """From (20, 60) of 50 x 80 px to (45, 30) of 90 x 60: .1 of the width and .25 of the height away."""
     one = toys(pair("q", "wide", "tall", ((45, 30),), ((20, 60),)))
     for alpha, right in ((0.26, 0), (0.27, 100)):  # sqrt(.1 ** 2 + .25 ** 2) is .2693
-        assert scores(one, preset="scnet", alphas=(alpha,))[alpha, "pck_image", "same place"].value == right
+        found = scores(one, preset="scnet", alphas=(alpha,))
+        assert found[alpha, "pck_image", "same place"].value == right
+        assert found[alpha, "pck_image", "box centre"].value == 100  # the truth is the middle of the source
 
 
 def many(count, **changed):
