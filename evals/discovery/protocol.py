@@ -172,7 +172,7 @@ class Discovery(Evaluator):
         with run.stage("features"):
             features = self.extracted(self.extraction(backbone, dataset, items))
         view = view_of(self.fit, backbone)
-        patches = {item.name: patches_of(view, *dataset.image_size(item), self.padded_patches) for item in items}
+        patches = {item.name: patches_of(view, backbone.stride, *dataset.image_size(item), self.padded_patches) for item in items}
         drawn = {item.name for item in self.shown(items)} if run.draws() else set[str]()
         finder = Finder(self.request(points), features, patches, resolve_device(self.device), frozenset(drawn))
         marked = _Marked(self, dataset, patches, backbone.stride)

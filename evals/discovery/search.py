@@ -117,7 +117,7 @@ class Finder:
         with torch.inference_mode(), measured("objects", self.device, images=len(items)):
             features = self._tokens(items)
             finite = HostCopy(features.isfinite().flatten(1).all(1))
-            features = centred(features, self.request.centre)
+            features = centred(features.nan_to_num(0, 0, 0), self.request.centre)  # what is not finite is refused, not cut
             pairs = (products if self.request.method == "lost" else cosines)(features)
             return [self._cut(items, pairs, tau, finite) for tau in self.request.taus]
 
@@ -135,7 +135,7 @@ class Finder:
             grown = lost(pairs, self.request.candidates)
             mask, seed, density, degree = map(HostCopy, (grown.mask, grown.seed, grown.density, grown.degree))
             return _Queued(items, tau, finite, mask, seed, density, None, degree)
-        cut = tokencut(pairs.nan_to_num(), tau, self.request.binary)  # what is not finite is refused below, not in a solver
+        cut = tokencut(pairs, tau, self.request.binary)
         parts = (cut.mask, cut.seed, cut.density, cut.eigengap, cut.vector)
         mask, seed, density, gap, vector = map(HostCopy, parts)
         return _Queued(items, tau, finite, mask, seed, density, gap, vector)

@@ -73,18 +73,19 @@ class Patches:
 
 
 def view_of(fit: str, backbone: Backbone) -> View:
-    """Return the view of pictures: "pad" or "lanczos"."""
-    return Padded(backbone.stride, fill=backbone.mean) if fit == "pad" else Resized(backbone.stride)
+    """Return the view of pictures: "pad" or "lanczos". Features made finer have a stride that is a part of the network's own."""
+    multiple = getattr(backbone, "multiple", backbone.stride)
+    return Padded(multiple, fill=backbone.mean) if fit == "pad" else Resized(multiple)
 
 
-def patches_of(view: View, width: int, height: int, padded: str) -> Patches:
-    """Return the patches of a picture of `width` x `height` px.
+def patches_of(view: View, stride: int, width: int, height: int, padded: str) -> Patches:
+    """Return the patches of a picture of `width` x `height` px, one for every `stride` px of its view.
 
     padded: whether the patches that hold padding are "left-out" or "kept".
     """
-    rows, columns = (side // view.stride for side in view.shape(width, height))
+    rows, columns = (side // stride for side in view.shape(width, height))
     if isinstance(view, Resized):
         return Patches(width, height, rows, columns, height / rows, width / columns)
     if padded == "left-out":
-        rows, columns = height // view.stride, width // view.stride
-    return Patches(width, height, rows, columns, float(view.stride), float(view.stride))
+        rows, columns = height // stride, width // stride
+    return Patches(width, height, rows, columns, float(stride), float(stride))

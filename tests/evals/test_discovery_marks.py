@@ -174,11 +174,13 @@ def test_views_of_one_stride_have_identities_of_their_own():
 
 def test_patches_that_hold_padding_are_left_out_or_kept():
     view = Padded(16)
-    left_out, kept = (patches_of(view, 100, 70, padded) for padded in ("left-out", "kept"))
+    left_out, kept = (patches_of(view, 16, 100, 70, padded) for padded in ("left-out", "kept"))
     assert (left_out.rows, left_out.columns) == (4, 6) and (kept.rows, kept.columns) == (5, 7)
-    resized = patches_of(Resized(16), 100, 70, "kept")
+    resized = patches_of(Resized(16), 16, 100, 70, "kept")
     assert (resized.rows, resized.columns) == (4, 6) and resized.down == 70 / 4 and resized.across == 100 / 6
-    assert (patches_of(view, 12, 70, "left-out").columns, patches_of(view, 12, 70, "kept").columns) == (0, 1)
+    finer = patches_of(view, 8, 100, 70, "left-out")
+    assert (finer.rows, finer.columns, finer.down) == (8, 12, 8), "of features with two to a patch of the network"
+    assert (patches_of(view, 16, 12, 70, "left-out").columns, patches_of(view, 16, 12, 70, "kept").columns) == (0, 1)
 
 
 def test_boxes_end_where_the_picture_ends():
