@@ -23,8 +23,8 @@ class Cut(NamedTuple):
     """Pictures cut in two: the half that holds the seed, the seed, and the vector that decides.
 
     vector: scaled so that the seed's entry is 1. eigengap: the third smallest eigenvalue less the second one; near 0 several cuts
-    are equally good and the vector is arbitrary. density: the share of pairs of patches that are alike. residual: the largest
-    entry of what the eigenvector lacks to solve its equation, see `second_eigenvectors`.
+    are equally good and the vector is arbitrary. density: the share of pairs of patches that are alike. residual: how far the
+    vector is from solving its equation, see `Eigenvectors`.
     """
 
     mask: Bool[Tensor, "b n"]
