@@ -11,8 +11,8 @@ its numbers can be compared with each other only.
 Queries are the patches of the picture that lie in the warped picture as a whole. Each one's match is the patch of the warped
 picture with the greatest cosine, of all patches; the lowest index wins a tie. Its error is the distance between the match's
 centre and the true place of the query's centre. Recall is the share of queries whose error is *below* a threshold, in px of the
-448 or in patches (sides of a patch: finer grids have finer ones), averaged over pictures: a grid of patches of side s cannot be
-finer than s / 1.41 px.
+448 or in patches (sides of a patch: finer grids have finer ones, those of `--upsample` too), averaged over pictures. With patches
+of side s a perfect match may be wrong by s / 1.41 px: no matcher reaches 100 % at thresholds below that.
 
 Besides `all` queries: `kept` are those whose nearest patch is much nearer than the second (Probe3D's ratio test, the greater
 weights first, `--kept` at most and `--kept-share` of the queries); `mutual` is the share of right matches among those that are
