@@ -143,10 +143,10 @@ class Views(Evaluator):
         split = self.splits(dataset)[1]
         return dataset.pairs(split)[:: self.every] if limit is None else dataset.pairs(split, limit)
 
-    def framed(self, dataset: ViewPairs, pairs: Sequence[ViewPair], stride: int) -> Framed:
+    def framed(self, dataset: ViewPairs, pairs: Sequence[ViewPair], multiple: int) -> Framed:
         """Return the pictures as the backbone sees them; each process looks at the depth of some of them."""
         items = pictures_of_views(pairs)
-        found = collected([frame_of(dataset, item, self.frame, self.image_size, stride) for item in dealt(items)])  # type: ignore[arg-type]
+        found = collected([frame_of(dataset, item, self.frame, self.image_size, multiple) for item in dealt(items)])  # type: ignore[arg-type]
         frames = {item.name: frame for item, frame in zip(items, found, strict=True) if frame is not None}
         return Framed(root=dataset.root, name=dataset.name, code=dataset.code, source=dataset, frames=frames)
 
@@ -155,14 +155,14 @@ class Views(Evaluator):
         mean = HALF if self.colour == "half" else backbone.mean
         colours = Normalisation(HALF, HALF) if self.colour == "half" else None
         items = [item for item in pictures_of_views(pairs) if item.name in framed.frames]
-        view = CentrePaddedView(backbone.stride, fill=mean)
+        view = CentrePaddedView(backbone.multiple, fill=mean)
         return Extraction(backbone, framed, items, view, normalisation=colours, precision=self.precision)
 
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
         """Return the features of all pictures, and the matching."""
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
-        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.stride), pairs)
+        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.multiple), pairs)
         return [Stage("features", extraction.items, extraction), Stage("matching", extraction.items)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -170,7 +170,7 @@ class Views(Evaluator):
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
         with run.stage("depth"):
-            framed = self.framed(views, pairs, backbone.stride)
+            framed = self.framed(views, pairs, backbone.multiple)
             shown = [pair for pair in pairs if {pair.source.name, pair.target.name} <= framed.frames.keys()]
         if not shown:
             raise UserError(f"no pair of {dataset.name} has two pictures with a known depth; give other pairs")
