@@ -99,10 +99,10 @@ class Homography(Evaluator):
         """Return the view of pictures, and that of their warps. Raises UserError where the size does not fit the backbone."""
         backbone.check_size(self.image_size, self.image_size)
         warped = WarpedView(
-            backbone.stride, self.image_size, jitter=self.jitter, rotation=self.rotation, scale=self.scale, overlap=self.overlap,
-            warp_seed=self.warp_seed,
+            backbone.multiple, self.image_size, jitter=self.jitter, rotation=self.rotation, scale=self.scale,
+            overlap=self.overlap, warp_seed=self.warp_seed,
         )  # fmt: skip
-        return View(backbone.stride, self.image_size), warped
+        return View(backbone.multiple, self.image_size), warped
 
     def extractions(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item]) -> tuple[Extraction, Extraction]:
         """Return what is extracted: pictures and their warps."""

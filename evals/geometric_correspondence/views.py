@@ -151,14 +151,14 @@ class Views(Evaluator):
         mean = HALF if self.colour == "half" else backbone.mean
         colours = Normalisation(HALF, HALF) if self.colour == "half" else None
         items = [item for item in pictures_of_views(pairs) if item.name in framed.frames]
-        view = CentrePaddedView(backbone.stride, fill=mean)
+        view = CentrePaddedView(backbone.multiple, fill=mean)
         return Extraction(backbone, framed, items, view, normalisation=colours, precision=self.precision)
 
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
         """Return the features of all pictures, and the matching."""
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
-        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.stride), pairs)
+        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.multiple), pairs)
         return [Stage("features", extraction.items, extraction), Stage("matching", extraction.items)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -166,7 +166,7 @@ class Views(Evaluator):
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
         with run.stage("depth"):
-            framed = self.framed(views, pairs, backbone.stride)
+            framed = self.framed(views, pairs, backbone.multiple)
             shown = [pair for pair in pairs if {pair.source.name, pair.target.name} <= framed.frames.keys()]
         if not shown:
             raise UserError(f"no pair of {dataset.name} has two pictures with a known depth; give other pairs")
