@@ -82,3 +82,13 @@ def test_every_place_that_shows_a_record_says_all_three(tmp_path):
     assert {"4", "bilinear:2"} <= {*map(str, table.cells[["debiased by", "upsampled by"]].iloc[0])}
     for part in ("4 positional directions projected out", "upsampled by bilinear:2", "corrupted by contrast:3"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    late_rows([("correspondence", "clean"), ("geometric-correspondence", "clean")], ("correspondence", "clean")),
+)
+def test_pictures_are_filled_up_for_the_network_and_not_for_the_finer_grid(name, preset, tmp_path):
+    """60 px are no multiple of the network's 8, but one of the finer grid's 4."""
+    record = recorded(name, preset, tmp_path, {"image_size": 60}, **FINER)
+    assert all(math.isfinite(value) for value in values(record).values())
