@@ -95,7 +95,8 @@ def class_attention(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Flo
 class Inside(NamedTuple):
     """What one pass of a backbone gives.
 
-    patches: the tokens of the patches after the last block that is used, before its norm; None for what is no ViT of timm's kind.
+    patches: the tokens of the patches after the last block that is used, before its norm; None for what is no ViT of timm's kind,
+    and for features made finer, whose grid is another one.
     attention: of the class token, by head; None without one.
     """
 
@@ -107,7 +108,7 @@ class Inside(NamedTuple):
 def inside(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Inside:
     """Return the features of normalised images and what `patches_after` and `class_attention` give, in one pass if possible."""
     trunk = backbone.network
-    if type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
+    if backbone.coarse is not backbone or type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
         with torch.inference_mode():
             features: Tensor = backbone(images)
         return Inside(features, None, class_attention(backbone, images) if has_class_attention(backbone) else None)

@@ -176,8 +176,8 @@ def _oracle(trial: Trial) -> str:
         raise Skipped(f"{named(score)} is not in %; 'noise' compares it")
     wanted = NEAR if score.direction == "higher" else 100 - NEAR
     if (score.value - wanted) * (1 if score.direction == "higher" else -1) < 0:
-        if trial.is_shortened and not _at_chance(trial, score):
-            raise Skipped(f"{named(score)}, above chance after few iterations; --iterations 2000 shows more")
+        if (by := trial.shortened_by) and not _at_chance(trial, score):
+            raise Skipped(f"{named(score)}, above chance after the few steps that drawn images give; a larger --{by} shows more")
         raise Failed(
             f"{named(score)} for features that tell the class of every patch; expected {'above' if wanted == NEAR else 'below'} "
             f"{wanted:g}: see whether labels and features are of the same images, patches and classes"

@@ -38,9 +38,13 @@ class Trial:
     """What the first run gave."""
 
     @property
-    def is_shortened(self) -> bool:
-        """Whether a head is trained for fewer iterations than the protocol says."""
-        return issubclass(self.kind, SlidingWindow) and "iterations" not in self.given
+    def shortened_by(self) -> str:
+        """Return the option, if any, by which a head learns for fewer steps than its learning rate is made for; else "".
+
+        Sliding windows are given fewer iterations here. Epochs of the few drawn images are few steps, whatever their number.
+        """
+        by = "iterations" if issubclass(self.kind, SlidingWindow) else "epochs"
+        return by if by in {flag.name for flag in options.flags(self.kind)} and by not in self.given else ""
 
     def evaluator(self, dataset: Dataset | None = None, **changed: Any) -> Evaluator:
         """Return the protocol with its options, resolved for a data set."""

@@ -57,11 +57,15 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Matcher:
-    """Matches pairs. features: those of all pictures and, where mirrored sources count too, those of these."""
+    """Matches pairs. stride: px of the view from one feature to the next, which may be fewer than the network's.
+
+    features: those of all pictures and, where mirrored sources count too, those of these.
+    """
 
     rules: Rules
     dataset: Dataset
     view: PaddedView
+    stride: int
     features: Sequence[Features]
     device: torch.device
 
@@ -87,7 +91,7 @@ class Matcher:
 
     def _placed(self, item: Item) -> tuple[Placement, Grid]:
         placed = self.view.placement(*self.dataset.image_size(item))
-        return placed, (placed.view[0] // self.view.stride, placed.view[1] // self.view.stride)
+        return placed, (placed.view[0] // self.stride, placed.view[1] // self.stride)
 
     def _matched(self, pair: Pair, grid_of: functools._lru_cache_wrapper[Float[Tensor, "h w d"]]) -> HostCopy:
         """Queue the matching of a pair; what comes back is [k COLUMNS]."""

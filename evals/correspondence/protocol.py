@@ -174,7 +174,8 @@ class Correspondence(Evaluator):
         with run.stage("features"):
             features = [self.extracted(each) for each in self.extractions(backbone, dataset, pairs)]
         with run.stage("matching"):
-            matcher = Matcher(self.rules(), dataset, self.view(backbone, dataset), features, resolve_device(self.device))
+            view = self.view(backbone, dataset)
+            matcher = Matcher(self.rules(), dataset, view, backbone.stride, features, resolve_device(self.device))
             shown = limited(sorted(parts[""]), self.visualise) if self.visualise and run.draws() else []
             wanted = shown if run.drawing else sorted({index for of_part in parts.values() for index in of_part})
             outcomes = dict(zip(wanted, matcher.outcomes([pairs[index] for index in wanted]), strict=True))
@@ -207,12 +208,12 @@ class Correspondence(Evaluator):
 
     def view(self, backbone: Backbone, dataset: Dataset) -> PaddedView:
         """Return the view of every picture. Raises UserError where a size that is not filled up does not fit the backbone."""
-        size = self.image_size or max(1, dataset.image_size_hint // backbone.stride) * backbone.stride
+        size = self.image_size or max(1, dataset.image_size_hint // backbone.multiple) * backbone.multiple
         if self.fit in ("squash", "square-centre"):
             backbone.check_size(size, size)
         mean = cast(Colour, tuple(backbone.mean))
         colour = {"white": WHITE, "black": BLACK, "mean": mean}[self.padding]
-        return PaddedView(backbone.stride, size, self.fit, self.resample, colour, mean)  # type: ignore[arg-type]
+        return PaddedView(backbone.multiple, size, self.fit, self.resample, colour, mean)  # type: ignore[arg-type]
 
     def extractions(self, backbone: Backbone, dataset: Dataset, pairs: Sequence[Pair]) -> list[Extraction]:
         """Return what is extracted: all pictures and, with --flip, the sources mirrored."""

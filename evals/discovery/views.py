@@ -74,8 +74,7 @@ class Patches:
 
 def view_of(fit: str, backbone: Backbone) -> View:
     """Return the view of pictures: "pad" or "lanczos". Features made finer have a stride that is a part of the network's own."""
-    multiple = getattr(backbone, "multiple", backbone.stride)
-    return Padded(multiple, fill=backbone.mean) if fit == "pad" else Resized(multiple)
+    return Padded(backbone.multiple, fill=backbone.mean) if fit == "pad" else Resized(backbone.multiple)
 
 
 def patches_of(view: View, stride: int, width: int, height: int, padded: str) -> Patches:

@@ -6,7 +6,7 @@ its numbers can be compared with each other only.
 - homography: each picture is resized to a square of 448 px and warped by one random homography, drawn from the picture's own
   bytes: a rotation of up to 45 degrees, a factor of 1 / 1.4 to 1.4, and corners that move by up to a tenth of the side. Draws
   whose quad is not convex, or that keep less than half of either picture in view, are rejected. The warped picture is sampled
-  bilinearly and is black outside.
+  bilinearly and is black outside. A picture under `--corrupt` has other bytes than the clean one, so another warp.
 
 Queries are the patches of the picture that lie in the warped picture as a whole. Each one's match is the patch of the warped
 picture with the greatest cosine, of all patches; the lowest index wins a tie. Its error is the distance between the match's

@@ -115,15 +115,15 @@ class Position(Evaluator):
 
     def extraction(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item], name: str) -> Extraction:
         """Return what to extract of pictures under one of the inputs."""
-        size = (backbone.stride, self.image_size)
+        size = (backbone.multiple, self.image_size)
         view = View(*size) if name == "natural" else ShuffledView(*size, shuffle_seed=self.shuffle_seed)
         return Extraction(backbone, dataset, items, view, precision=self.precision, label=f"features of {name} pictures")
 
     def checked_folds(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Fold]:
         """Return the folds. Raises UserError for a size that does not fit the backbone, or gives a single patch."""
         backbone.check_size(self.image_size, self.image_size)
-        if self.image_size == backbone.stride:
-            raise UserError(f"--image-size {self.image_size} is one patch of {backbone.spec}; give {2 * backbone.stride} or more")
+        if self.image_size == (patch := backbone.multiple):
+            raise UserError(f"--image-size {self.image_size} is one patch of {backbone.spec}; give {2 * patch} or more")
         return self.folds(dataset, run.limit)
 
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:

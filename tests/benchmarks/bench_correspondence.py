@@ -94,7 +94,7 @@ def main():
     rules = Correspondence(**{**Correspondence.presets["sd-dino"], "alphas": ALPHAS}).rules()
     side = arguments.grid * STRIDE
     view = PaddedView(STRIDE, side, "square-centre", "lanczos")
-    matcher = Matcher(rules, Pictures(root=Path(), side=side), view, [grids], torch.device(arguments.device))
+    matcher = Matcher(rules, Pictures(root=Path(), side=side), view, view.stride, [grids], torch.device(arguments.device))
     matcher.outcomes(pairs[:1])
     seconds = []
     for work in (lambda: matcher.outcomes(pairs), lambda: naive(pairs, grids, arguments)):

@@ -25,12 +25,16 @@ IMAGES = {  # an image in a batch of one, half of it an image that is learned fr
     "bbox-knn flsl": (0, 2, 0, 15),
     "correspondence clean": (0, 3, 0, 61),  # of two pictures and a pair
     "detection flsl": (0, 4, 5, 356),
+    "geometric-correspondence homography": (2, 9, 8, 495),  # of a pair: a search for the two nearest, one for mutual matches
+    "geometric-correspondence navi": (1, 6, 4, 172),
     "incontext hummingbird": (0, 2, 0, 76),
     "kmeans leopart": (0, 1, 0, 27),
     "linear jafar": (0, 4, 0, 118),  # features of the image, of its mirror image and of the scored one, and the counts
     "linear lbfgs": (0, 3, 0, 83),
     "linear mmseg": (9, 1, 5, 84),  # of which nine are in MMSegmentation's IoUMetric
     "linear neco": (0, 2, 0, 104),
+    "position readout-v1": (4, 4, 0, 111),  # the waits are those of a fit: more images have more directions to be found
+    "robustness v1": (5, 7, 0, 255),  # of five conditions: one wait each, for the label map
     "segmenter mmseg": (9, 1, 5, 146),
     "unsupervised leopart": (0, 4, 0, 111),
     "vos dino": (0, 2, 0, 77),
