@@ -93,8 +93,8 @@ def test_tables_have_the_clean_images_first_and_rank_by_the_mean(tmp_path):
         densebench.evaluate(backbone, TWO, NOISY, name=name, results=tmp_path)
     [table] = leaderboard(tmp_path).tables
     points = ["clean images", "corruption contrast", "corruption pixelate", "mean of 2 corruptions"]
-    assert [column for column in table.frame if column in points] == points
-    assert "95 % at mean of 2 corruptions" in table.frame and list(table.frame["backbone"]) == ["seeing", "blind"]
+    assert [column for column in table.cells if column in points] == points
+    assert "95 % at mean of 2 corruptions" in table.cells and list(table.cells["backbone"]) == ["seeing", "blind"]
 
 
 def test_what_eval_prints_has_the_retained_share_with_its_interval_beside_the_mean(tmp_path):
