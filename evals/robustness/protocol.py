@@ -31,7 +31,7 @@ from torch import Tensor
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice
-from densebench.datasets.corrupted import CorruptedImages, corrupted, frost_folder, has_frost
+from densebench.datasets.corrupted import CorruptedImages, Corruption, corrupted, frost_folder, has_frost
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError, unknown
 from densebench.evals.robustness.pictures import draw
@@ -43,6 +43,7 @@ from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Stage
 from densebench.features.memory import Memory
 from densebench.features.shared_store import see_all
+from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics.bootstrap import interval
 from densebench.numerics.corruptions import CORRUPTIONS, DETERMINISTIC, FAMILIES, FROST, LEVELS
@@ -92,9 +93,11 @@ class Robustness(Supervised):
         return {"metric": "miou", "variant": "mean"}
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings, with the image size that the data set suggests if none is given, and the method's version."""
+        """Return the settings, with the image size that the data set suggests if none is given, and what else decides numbers:
+        the method's version and, for frost, its photographs."""
         size = self.image_size or dataset.image_size_hint
-        return {**super().settings(dataset), "image_size": size, "method_version": self.labeller(dataset).version}
+        frost = {"frost": digest(Corruption.read(FROST, dataset).identity, 16)} if FROST in self.corruptions else {}
+        return {**super().settings(dataset), "image_size": size, "method_version": self.labeller(dataset).version, **frost}
 
     def resolve(self, dataset: Dataset) -> Robustness:
         """Fill in the splits and the corruptions, in their usual order. Raises UserError for an unknown one."""

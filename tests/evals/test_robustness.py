@@ -158,7 +158,11 @@ def test_frost_is_among_them_with_its_photographs(monkeypatch, tmp_path):
     (tmp_path / FROST_FOLDER).mkdir(parents=True)
     for name, photograph in zip(PHOTOGRAPHS, photographs(), strict=True):
         Image.fromarray(photograph).save(tmp_path / FROST_FOLDER / name)
-    assert Robustness().resolve(NOISY).corruptions == CORRUPTIONS
+    every = Robustness().resolve(NOISY)
+    before = every.settings(NOISY)["frost"]
+    assert every.corruptions == CORRUPTIONS and "frost" not in TWO.resolve(NOISY).settings(NOISY)
+    Image.fromarray(photographs()[0]).save(tmp_path / FROST_FOLDER / PHOTOGRAPHS[1])
+    assert every.settings(NOISY)["frost"] != before, "other photographs are another group of records"
 
 
 @pytest.mark.parametrize(
