@@ -50,14 +50,14 @@ def load_backbone(
 
     model: a form of `sources()` or PLUGIN:NAME; the path of a Python file or a checkpoint's folder; a module, of timm, of
     transformers or your own, in which patch features are recognised (`recognising.adapt`); a function of images; or a backbone.
-    weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined over channels), "query",
-    "key" or "value" of the last block, or "attention" of its class token. pos_embed: "auto" resizes position tables as the code
-    that the weights come from does; or "antialias", "plain", "offset". role: the branch of a checkpoint, "teacher" or "student".
-    seed: of the weights of random:NAME. features: for modules, as `adapt` describes it. mean, std: colour statistics of pixels
-    from 0 to 1, three numbers each, also as a text such as "0.485,0.456,0.406"; without them a checkpoint's are those of its
-    training, a module's as `adapt` says, and those of timm:NAME as `timm_loading.trained_with` says. name: what tables call it.
-    debias: how many positional directions are projected out of the features, see `debiased`. upsample: by what the grid of
-    features is then made finer, NAME[:FACTOR], see `upsampled`.
+    weights: a file for timm:NAME. layer: "last", numbers of blocks or stages from 0 ("8,9,10,11", joined over channels), "raw" (a
+    ViT's last block before the final norm), its "query", "key" or "value", or "attention" of its class token. pos_embed: "auto"
+    resizes position tables as the code that the weights come from does; or "antialias", "plain", "offset". role: the branch of a
+    checkpoint, "teacher" or "student". seed: of the weights of random:NAME. features: for modules, as `adapt` describes it. mean,
+    std: colour statistics of pixels from 0 to 1, three numbers each, also as a text such as "0.485,0.456,0.406"; without them a
+    checkpoint's are those of its training, a module's as `adapt` says, and those of timm:NAME as `timm_loading.trained_with`
+    says. name: what tables call it. debias: how many positional directions are projected out of the features, see `debiased`.
+    upsample: by what the grid of features is then made finer, NAME[:FACTOR], see `upsampled`.
     Raises UserError for an unknown name or option, for weights that do not match or cannot be read or fetched, and for a module
     whose patch features are not recognised.
     """

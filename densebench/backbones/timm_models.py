@@ -20,6 +20,8 @@ from densebench.torchvision_ops import make_importable
 
 PROJECTIONS = ("query", "key", "value")
 ATTENTION = "attention"
+RAW = "raw"
+"""The layer option for the output of a ViT's last block before the final norm, which all other numbers of blocks pass."""
 WITHOUT_NORM = ("Hiera", "HieraDet")
 """Classes of timm whose only norm comes after pooling; they cannot normalise patch features."""
 
@@ -88,9 +90,9 @@ def is_plain_vit(model: Any) -> bool:
 class TimmTrunk(nn.Module):
     """Patch features of one or several layers of a timm model.
 
-    layers: block or stage numbers whose features are concatenated. normed: whether ViT features pass the final norm, as they do
-    unless a caller sets it to False. Prefix tokens (CLS, registers) are dropped. The learned position table of a ViT is resized
-    to each grid by `convention`, once.
+    layers: block or stage numbers whose features are concatenated. normed: whether ViT features pass the final norm, those of
+    earlier blocks too, as they do unless it is set to False. Prefix tokens (CLS, registers) are dropped. The learned position
+    table of a ViT is resized to each grid by `convention`, once.
     """
 
     def __init__(self, model: Any, layers: Sequence[int], convention: str) -> None:
@@ -244,7 +246,7 @@ def choose_layers(model: Any, layer: str) -> list[int]:
     try:
         numbers = [int(number) for number in layer.split(",")]
     except ValueError as error:
-        names = ", ".join(("last", "block numbers such as 8,9,10,11", *PROJECTIONS))
+        names = ", ".join(("last", RAW, "block numbers such as 8,9,10,11", *PROJECTIONS))
         raise UserError(f"--layer {layer}: it takes {names} or {ATTENTION}") from error
     if not all(0 <= number < count for number in numbers):
         raise UserError(f"--layer {layer}: the model has {count} blocks or stages, numbered 0 to {count - 1}")
@@ -265,7 +267,18 @@ def make_trunk(model: Any, layer: str, convention: str) -> TimmTrunk:
         return ProjectionTrunk(model, layer, convention)
     if layer == ATTENTION:
         return AttentionTrunk(model, convention)
+    if layer == RAW:
+        return raw_trunk(model, convention)
     return TimmTrunk(model, choose_layers(model, layer), convention)
+
+
+def raw_trunk(model: Any, convention: str) -> TimmTrunk:
+    """Return the trunk of a ViT's last block before the final norm. Raises UserError where no norm follows the blocks."""
+    if not has_equal_blocks(model) or isinstance(getattr(model, "norm", None), nn.Identity | None):
+        raise UserError(f"--layer {RAW}: no final norm follows the blocks of this model; use --layer last")
+    trunk = TimmTrunk(model, choose_layers(model, "last"), convention)
+    trunk.normed = False
+    return trunk
 
 
 def attention_of(backbone: Backbone) -> Backbone:

@@ -32,7 +32,7 @@ Role = Annotated[
         metavar="teacher|student", help="Which network of a checkpoint.", autocompletion=completing.words("teacher", "student")
     ),
 ]
-WHICH_LAYER = "Features: last, block numbers (8,9,10,11 are joined), key, query, value or attention"
+WHICH_LAYER = "Features: last, raw (before the final norm), block numbers (8,9,10,11 are joined), key, query, value or attention"
 HOW_RESIZED = "How position embeddings are resized; auto: as the code that trained the checkpoint does"
 Layer = Annotated[str, typer.Option(help=f"{WHICH_LAYER}.")]
 Layers = Annotated[list[str] | None, typer.Option("--layer", help=f"{WHICH_LAYER}; one for all, or one for each --backbone.")]

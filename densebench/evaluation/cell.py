@@ -102,8 +102,9 @@ def _about(plan: Plan, evaluator: Evaluator, dataset: Dataset) -> dict[str, Any]
     protocol = plan.protocol
     about = {"name": catalog.short_name("protocols", protocol), "preset": plan.preset, "version": evaluator.version}
     about["settings"] = evaluator.settings(dataset)
+    decides = {"decides": point} if (point := evaluator.decides()) else {}
     return {
-        "protocol": {**about, "headline": evaluator.headline(), "code": catalog.code_of("protocols", protocol)},
+        "protocol": {**about, "headline": evaluator.headline(), **decides, "code": catalog.code_of("protocols", protocol)},
         "dataset": _dataset(evaluator, dataset, plan.limit),
     }
 
@@ -115,6 +116,10 @@ def _dataset(evaluator: Evaluator, dataset: Dataset, limit: int | None) -> dict[
     items = {split: dataset.part(split, limit) for split in (train, scored)}
     available = len(items[scored])
     items[scored] = list(evaluator.scored(items[scored], dataset))
+    if available and not items[scored]:
+        raise UserError(
+            f"none of the {available} images of {dataset.name} {scored} shows what is scored; choose another split or give others"
+        )
     for split in items:
         if not items[split]:
             raise UserError(f"{dataset.name} has no image in {split}; choose another split or complete the data")

@@ -31,9 +31,10 @@ class Headline:
 
 
 def headline_points(evaluator: Evaluator, dataset: Dataset) -> list[Point]:
-    """Return the points over which the headline is a mean: one, or one for each seed."""
+    """Return the points over which the headline is a mean: one that the protocol names, or one for each seed."""
     points = evaluator.points(dataset)
-    first = without_seed(shown_in_pictures(points))
+    named = [point for point in points if evaluator.decides().items() <= dict(point).items()]
+    first = without_seed(shown_in_pictures(named or points))
     return [point for point in points if without_seed(point) == first]
 
 

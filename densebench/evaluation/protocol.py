@@ -148,6 +148,10 @@ class Evaluator(ABC):
     def headline(self) -> dict[str, str]:
         """Return the metric and variant that tables show."""
 
+    def decides(self) -> dict[str, Any]:
+        """Return the axes of the point that ranks and the headline of a run go by, such as a threshold; {}: with most data."""
+        return {}
+
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> Sequence[Stage]:
         """Return what `run` will extract and compute, in its order, without doing it; nothing where that is not known.
 

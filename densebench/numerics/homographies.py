@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -115,17 +114,29 @@ def warp(image: Float[Tensor, "c h w"], homography: Float[np.ndarray, "3 3"], fi
     """Return the picture that has at H x what `image` has at x, of the same size.
 
     Each pixel takes the value at the point of the image that H maps to its centre, bilinear between the four nearest pixels,
-    without antialiasing; `fill` stands where that point lies outside of the image. Coordinates are float64, so that a shift by
-    whole pixels copies values exactly.
+    without antialiasing; `fill` stands where that point lies outside of the image. Weights are computed in px, in float64, so
+    that a shift by whole pixels copies values exactly.
     """
     height, width = image.shape[1:]
     y, x = np.mgrid[0:height, 0:width] + 0.5
     source = apply(np.linalg.inv(homography), np.stack([x.ravel(), y.ravel()], 1))
-    inside = ((source >= 0) & (source <= [width, height])).all(1).reshape(height, width)
-    grid = torch.from_numpy((2 * source / [width, height] - 1).reshape(1, height, width, 2))
-    grid = torch.where(torch.from_numpy(inside)[None, ..., None], grid, 0.0)
-    values = F.grid_sample(image.double()[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
-    return torch.where(torch.from_numpy(inside), values, fill).to(image.dtype)
+    inside = torch.from_numpy(((source >= 0) & (source <= [width, height])).all(1))
+    at = torch.where(inside[:, None], torch.from_numpy(source) - 0.5, 0.0)
+    values = _bilinear(
+        image.flatten(1).double(), width, *(at[:, axis].clamp(0, side - 1) for axis, side in ((0, width), (1, height)))
+    )
+    return torch.where(inside, values, fill).to(image.dtype).unflatten(1, (height, width))
+
+
+def _bilinear(
+    pixels: Float[Tensor, "c pixels"], width: int, x: Float[Tensor, "n"], y: Float[Tensor, "n"]
+) -> Float[Tensor, "c n"]:
+    """Return values at places inside, in px with 0 at the centre of the first pixel; pixels are given row by row."""
+    left, top = x.long(), y.long()
+    right, below = (x.ceil().long(), y.ceil().long())
+    across, down = x - left, y - top
+    upper, lower = (torch.lerp(pixels[:, row * width + left], pixels[:, row * width + right], across) for row in (top, below))
+    return torch.lerp(upper, lower, down)
 
 
 def measures(homography: Float[np.ndarray, "3 3"], height: int, width: int) -> tuple[float, float, float]:

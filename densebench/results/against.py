@@ -137,7 +137,8 @@ def _cell(backbone: _Backbone, wanted: _Wanted, presets: Presets) -> tuple[list[
     measured, reasons = [], []
     published = settings.plain(wanted.column.protocol)
     for record, scores in backbone.records:
-        protocol, layer, dataset = record["protocol"], str(record["backbone"].get("layer", "last")), record["dataset"]["name"]
+        protocol, dataset = record["protocol"], record["dataset"]["name"]
+        layer = dict(wanted.changed).get("layer", str(record["backbone"].get("layer", "last")))  # another one is a reason
         if scores.empty or not is_of(dataset, wanted.column.dataset):
             continue
         reproducing = presets.reproducing(protocol["name"], published, layer, wanted.paper)

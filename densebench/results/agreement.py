@@ -158,6 +158,7 @@ def disagreements(
         printed, done = dict(changed).get(name, "none"), _done(backbone, name)
         if not settings.same(printed, done):
             reasons.append(f"measured with {name}={done} (the paper: {printed})")
+    reasons += [f"the paper: {name}={value}, which is no setting" for name, value in _unknown(record, changed, expected)]
     layer, named, wanted = str(backbone.get("layer", "last")), dict(changed).get("layer"), dict(column.items).get("layers", "1")
     of_count = wanted == str(layer.count(",") + 1) and not (wanted == "1" and layer != "last" and in_paper)
     if not (of_count if named is None else layer == named):
@@ -180,6 +181,12 @@ def other_backbone(record: Mapping[str, Any], row: Row) -> list[str]:
     if params is not None and printed and abs(params - printed) > SIZE_TOLERANCE * printed:
         reasons.append(f"measured with a backbone of {params / 1e6:.1f}M parameters; the paper's has {row.params_millions}M")
     return reasons
+
+
+def _unknown(record: Mapping[str, Any], changed: Items, expected: Expected) -> Items:
+    """Return what a paper did otherwise that is nothing of the protocol or of features, and so cannot have been done here."""
+    known = {*record["protocol"]["settings"], *(expected.settings or {}), *OF_FEATURES, "layer", "variant"}
+    return tuple(item for item in changed if item[0] not in known)
 
 
 def _done(backbone: Mapping[str, Any], name: str) -> str:

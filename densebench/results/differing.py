@@ -16,7 +16,7 @@ from densebench.results.averages import Average, averages, between
 from densebench.results.comparable import differing, reasons, short
 from densebench.results.lookup import lookup, names
 from densebench.results.ranking import bounds, lead
-from densebench.results.score import SIGNS, Point, heading, sort_key
+from densebench.results.score import SIGNS, Point, decides, heading, sort_key
 from densebench.results.sheet import Section, text
 from densebench.results.showing import marks_of
 from densebench.results.tables import metric_name
@@ -136,8 +136,12 @@ class Difference:
 
     @property
     def decisive(self) -> Compared | None:
-        """The numbers at the point with the most data that both have; None without one."""
-        return max(self.compared, key=lambda each: sort_key(each.a.point), default=None)
+        """The numbers at the point that ranks go by, else with the most data, of those that both have; None without one."""
+
+        def order(each: Compared) -> tuple[bool, list[tuple[str, float, str]]]:
+            return decides(self.a["protocol"], dict(each.a.point)), sort_key(each.a.point)
+
+        return max(self.compared, key=order, default=None)
 
     @cached_property
     def sentence(self) -> str:

@@ -13,7 +13,7 @@ from densebench.results import coverage
 from densebench.results.baselines import is_baseline
 from densebench.results.costs import costs_of
 from densebench.results.provenance import is_rehearsal
-from densebench.results.score import point_of, without_seed
+from densebench.results.score import decides, point_of, without_seed
 
 SIDES = ("image_size", "crop_size", "short_side")  # the settings that give the side of images, see `record_schema.Settings`
 
@@ -56,6 +56,7 @@ def rows_of(record: dict[str, Any], *, costs: bool = False) -> list[dict[str, An
             "fraction": None, "seed": None, "low": low, "high": high,
             "headline": (score["metric"], score["variant"]) == (headline["metric"], headline["variant"]),
             "baseline": is_baseline(score, headline),
+            "decides": decides(protocol, axes),
             "bootstrap": score.get("bootstrap", ""),
             "per_class": {one_line(name): value for name, value in (score.get("per_class") or {}).items()},
             "point": without_seed(tuple(axes.items())), "coverage": coverage.images(dataset),

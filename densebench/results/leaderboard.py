@@ -120,8 +120,8 @@ def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dic
 
     Rows are sorted by rank and then by value, as in public arenas, the best first by the metric's direction; so a value may
     stand below a worse one that is less sure.
-    Ranks go by the last column that every backbone fills: the largest memory. Where there is none they go by the last column,
-    and a backbone that lacks it has no rank.
+    Ranks go by the point that the protocol names, such as a threshold; else by the last column that every backbone fills: the
+    largest memory. Where there is none they go by the last column, and a backbone that lacks it has no rank.
     records: those of the group at least, by their ids: they hold the commands that make them again.
     """
     shown = labelled(group[group.headline]).assign(column=lambda rows: rows.point.map(heading))
@@ -130,7 +130,7 @@ def table(group: pd.DataFrame, *, costs: bool = False, records: Mapping[str, dic
     columns = list(shown.sort_values("point", key=lambda points: points.map(sort_key)).column.unique())
     cell = shown.pivot_table(index="record", columns="column", values="value", aggfunc=["mean", "std"], dropna=False)
     means, spread = cell["mean"][columns], cell["std"][columns]
-    decisive = next((name for name in reversed(columns) if means[name].notna().all()), columns[-1])
+    decisive = _decisive(shown, columns, means)
     of_decisive = dict(iter(shown[shown.column == decisive].groupby("record")))
     replicates = {record: replicates_of(of_decisive[record]) if record in of_decisive else None for record in means.index}
     rank, order = _ranked(means[decisive], replicates, first.direction)
@@ -169,6 +169,13 @@ def _ranked(values: pd.Series, replicates: Mapping[str, np.ndarray | None], dire
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.reset_index(drop=True).rename_axis(columns=None)
+
+
+def _decisive(shown: pd.DataFrame, columns: Sequence[str], means: pd.DataFrame) -> str:
+    """Return the column that ranks go by, of those that the protocol names, or of all where it names none that is there."""
+    named = {*shown[shown.decides].column}
+    filled = [name for name in columns if means[name].notna().all()]
+    return next((name for name in (*reversed(filled),) if name in named), filled[-1] if filled else columns[-1])
 
 
 def _labels(rows: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:

@@ -77,6 +77,7 @@ class Protocol(TypedDict):
     version: Integer
     settings: Settings
     headline: Headline
+    decides: NotRequired[dict[Text, Any]]
     code: Text
 
 

@@ -107,6 +107,11 @@ def point_of(score: dict[str, Any]) -> Point:
     return tuple((name, value) for name, value in score.items() if name not in OWN_KEYS)
 
 
+def decides(protocol: Mapping[str, Any], axes: Mapping[str, Any]) -> bool:
+    """Return whether ranks may go by a point with these axes: the protocol of a record names it, or it names none."""
+    return dict(protocol.get("decides") or {}).items() <= dict(axes).items()
+
+
 def without_seed(point: Point) -> Point:
     """Return a point without its seed, the axis over which tables average."""
     return tuple((name, value) for name, value in point if name != "seed")

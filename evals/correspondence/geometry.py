@@ -28,9 +28,8 @@ def in_frame(points: Points, placed: Placement, rounding: str = "exact") -> Poin
     """
     scale, corner = np.array(placed.scale), np.array(placed.corner, np.float64)
     if rounding == "truncated":
-        # A whole number times the size of the frame is divided by the side, so that whole quotients stay whole.
-        side, size = max(placed.image), max(placed.frame)
-        return np.trunc(np.trunc(points) * size / side) + corner
+        # A product that is whole but for rounding, such as 3 px x (200 / 75), stays whole.
+        return np.trunc(np.round(np.trunc(points) * scale, 9)) + corner
     return points * scale + corner
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from densebench.console import progress
 from densebench.datasets.dataset import Dataset, Item
 from densebench.datasets.keypoints import Box, Pair
+from densebench.errors import UserError
 from densebench.evals.correspondence.geometry import (
     Grid,
     Points,
@@ -75,8 +76,14 @@ class Matcher:
         return collected(found)
 
     def _grid(self, item: Item, kind: int) -> Float[Tensor, "h w d"]:
-        """Return the features of a picture (kind 1: mirrored), scaled to length 1, on the device."""
-        return F.normalize(on_device(self.features[kind][item], self.device).float(), dim=2)
+        """Return the features of a picture (kind 1: mirrored), scaled to length 1, on the device.
+
+        Raises UserError for features that are not finite: nothing would be their most similar patch, and still hits be counted.
+        """
+        grid = self.features[kind][item]
+        if not grid.isfinite().all():
+            raise UserError(f"the features of {item.name} are not finite numbers; check the weights, or use --precision fp32")
+        return F.normalize(on_device(grid, self.device).float(), dim=2)
 
     def _placed(self, item: Item) -> tuple[Placement, Grid]:
         placed = self.view.placement(*self.dataset.image_size(item))
@@ -136,19 +143,21 @@ class Matcher:
             CENTRE: box_centre(pair, size),
         }
         limits = np.array(rules.alphas) * length_of(pair, size, rules.threshold)
-        right = {name: self._hits(errors(points, truth, size, rules.threshold), limits) for name, points in guessed.items()}
+        apart = {name: errors(points, truth, size, rules.threshold) for name, points in guessed.items()}
+        right = {name: self._hits(distances, limits) for name, distances in apart.items()}
         rows, columns = np.nonzero(candidates_of(placed, grid, rules.candidates))
         patches = positions_of(np.stack([columns, rows], axis=1).astype(np.float64), placed, grid, rules.position)
-        apart = errors(patches[None], truth[:, None], size, rules.threshold)
-        right[RANDOM] = chances(apart, limits, rules.strict).sum(1)
+        of_patches = errors(patches[None], truth[:, None], size, rules.threshold)
+        right[RANDOM] = chances(of_patches, limits, rules.strict).sum(1)
         outside = tuple(
             int((~inside(points, self.dataset.image_size(item))).sum())
             for points, item in ((pair.source_points, pair.source), (pair.target_points, pair.target))
         )
         tied, constant, flipped = values[:, 2:].T
         return Outcome(
-            right, len(truth), predicted, int(tied.sum()), bool(constant.all()), bool(flipped.any()), (outside[0], outside[1])
-        )
+            right, len(truth), predicted, apart[FEATURES], int(tied.sum()), bool(constant.all()), bool(flipped.any()),
+            (outside[0], outside[1]),
+        )  # fmt: skip
 
     def _truth(self, points: Points, placed: Placement) -> Points:
         """Return the target's keypoints as they are compared with."""

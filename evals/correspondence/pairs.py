@@ -33,10 +33,15 @@ def turned(pair: Pair) -> Pair:
 
 def usable(pairs: Sequence[Pair], threshold: str) -> tuple[list[Pair], LeftOut]:
     """Return the pairs that can be scored with a threshold, and the names of the others."""
-    bare = [pair.name for pair in pairs if not len(pair.source_points)]
-    sizeless = [pair.name for pair in pairs if threshold == "box" and pair.target_box and longer(pair.target_box) <= 0]
-    out = {*bare, *sizeless}
-    return [pair for pair in pairs if pair.name not in out], LeftOut(tuple(bare), tuple(sizeless))
+    kept, bare, sizeless = list[Pair](), list[str](), list[str]()
+    for pair in pairs:
+        if not len(pair.source_points):
+            bare.append(pair.name)
+        elif threshold == "box" and pair.target_box is not None and longer(pair.target_box) <= 0:
+            sizeless.append(pair.name)
+        else:
+            kept.append(pair)
+    return kept, LeftOut(tuple(bare), tuple(sizeless))
 
 
 def drawn(pairs: Sequence[Pair], indices: Sequence[int], per_class: int | None) -> list[int]:

@@ -14,7 +14,7 @@ from densebench.datasets.keypoints import Pair
 from densebench.evals.correspondence.geometry import Points
 from densebench.evals.correspondence.guesses import hits
 from densebench.evals.correspondence.outcomes import Rules
-from densebench.evals.correspondence.pairs import errors, length_of
+from densebench.evals.correspondence.pairs import length_of
 from densebench.evals.correspondence.scoring import Outcome
 from densebench.pictures.canvas import row, save
 
@@ -39,8 +39,7 @@ def draw(dataset: Dataset, found: Sequence[tuple[Pair, Outcome]], rules: Rules, 
 
 def right_of(pair: Pair, outcome: Outcome, size: tuple[int, int], rules: Rules, alpha: float) -> Bool[np.ndarray, "k"]:
     """Return which matches of a pair are right at a threshold. size: of the target's picture, px."""
-    apart = errors(outcome.predicted, pair.target_points, size, rules.threshold)
-    return hits(apart, alpha * length_of(pair, size, rules.threshold), rules.strict)
+    return hits(outcome.apart, alpha * length_of(pair, size, rules.threshold), rules.strict)
 
 
 def panel(source: Image.Image, target: Image.Image, pair: Pair, predicted: Points, right: Bool[np.ndarray, "k"]) -> Image.Image:

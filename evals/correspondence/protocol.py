@@ -18,14 +18,15 @@ here, and a preset is a set of settings:
   ("Average"; "Weighted" is pck_point_weighted). All pairs, as with `--SAMPLE 0` there.
 - geoaware: Zhang et al., Telling Left from Right, CVPR 2024, zero-shot, without its flip: as sd-dino, but a patch lies at its
   centre, and a soft-argmax in a window of 5 patches to each side; similarities outside are 0 and still have a weight. Per image.
+  The keypoints are those that the list of pairs gives; the reference takes those that the annotations of both pictures have.
 - insid3: INSID3 (visinf, 2026). Squashed to a square of 768 px (1024 is the default of its code), the keypoint rounded to a
   whole cell, a kernel soft-argmax (a Gaussian of 7 cells, temperature 0.04), a patch lies at its corner on both sides. Errors of
   at most alpha; mean over pairs.
 - scnet: the measure of PF-PASCAL (Han et al., SCNet, ICCV 2017; Rocco et al., NCNet, NeurIPS 2018): keypoints of the target are
   carried to the source, and errors are measured with both pictures squashed to a square; the matching is that of clean.
 
-probe3d and sd-dino read a ViT's last block before its final norm, insid3 after it. A backbone gives what `--layer` says: `last`
-is after the norm, the number of the last block (`--layer 11`) is that block's output, `--layer key` its keys.
+probe3d, sd-dino and geoaware read a ViT's last block before its final norm, insid3 after it. A preset does not choose layers:
+`--layer raw` is before the norm, `last` and the numbers of blocks after it, `--layer key` are the last block's keys.
 
 Without a box the length is the longer side of the picture, as for PF-PASCAL. Keypoints outside their picture are matched from the
 nearest patch and counted. Ties go to the first patch and are counted. `--flip` also matches the mirrored source, and keeps it
@@ -145,6 +146,10 @@ class Correspondence(Evaluator):
     def headline(self) -> dict[str, str]:
         """Return what tables show: the PCK of features by the preset's average."""
         return {"metric": name_of(self.average), "variant": FEATURES}
+
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold that papers compare by: 0.1."""
+        return {"alpha": 0.1}
 
     def resolve(self, dataset: Dataset) -> Correspondence:
         """Fill in the split, and drop thresholds that are given twice."""

@@ -26,7 +26,8 @@ class Outcome:
     """What was found for one pair.
 
     hits: of the features and of each guess, the keypoints that are right at each threshold; those of a random patch are expected
-    numbers. predicted: the matches in px of the target's picture. ties: keypoints for which several patches are equally similar;
+    numbers. predicted: the matches in px of the target's picture. apart: their distances from the truth, as `errors` gives
+    them. ties: keypoints for which several patches are equally similar;
     constant: whether that holds of all patches for all keypoints. flipped: whether the mirrored source was taken.
     outside: the keypoints outside the source's picture and outside the target's.
     """
@@ -34,6 +35,7 @@ class Outcome:
     hits: Mapping[str, Float[np.ndarray, "alphas"]]
     points: int
     predicted: Points
+    apart: Float[np.ndarray, "k"]
     ties: int
     constant: bool
     flipped: bool

@@ -81,7 +81,8 @@ def _converged(residuals: Tensor) -> Tensor:
 def _krylov(matrix: Tensor, trivial: Tensor) -> _Pairs:
     """Return the best pairs in a block Krylov space that grows until all have converged, or by MOST blocks.
 
-    The first column of the basis is the trivial vector.
+    Each graph keeps the pairs with which it converged first, so that they do not depend on the graphs beside it. The first column
+    of the basis is the trivial vector.
     """
     count, patches = trivial.shape
     blocks = min(MOST, (patches - 1) // BLOCK)
@@ -89,17 +90,26 @@ def _krylov(matrix: Tensor, trivial: Tensor) -> _Pairs:
     images = torch.empty_like(basis)
     basis[:, :, 0] = images[:, :, 0] = trivial
     start = _start(patches, matrix.device)
-    block = start.expand(count, -1, -1)
+    block, pairs = start.expand(count, -1, -1), None
     for number in range(1, blocks + 1):
         first, last = 1 + BLOCK * (number - 1), 1 + BLOCK * number
         block = _orthonormal(block, basis[:, :, :first], start.roll(number, 0))
         basis[:, :, first:last] = block
         block = images[:, :, first:last] = matrix @ block
         if number % CHECKED == 0 or number == blocks:
-            pairs = _best_pairs(basis[:, :, 1:last], images[:, :, 1:last])
+            pairs = _kept(pairs, _best_pairs(basis[:, :, 1:last], images[:, :, 1:last]))
             if number == blocks or bool(_converged(pairs.residuals).all()):  # the one wait for the device
                 break
+    assert pairs is not None
     return pairs
+
+
+def _kept(before: _Pairs | None, now: _Pairs) -> _Pairs:
+    """Return the pairs before where they had converged, else those of now."""
+    if before is None:
+        return now
+    done = _converged(before.residuals)[:, None]
+    return _Pairs(*(torch.where(done, old, new) for old, new in zip(before, now, strict=True)))
 
 
 def _orthonormal(block: Tensor, basis: Tensor, spare: Tensor) -> Tensor:

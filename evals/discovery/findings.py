@@ -59,6 +59,8 @@ def flaw_of(mask: Bool[np.ndarray, "rows columns"], density: float, eigengap: fl
         return "one patch"
     if density > DENSEST:
         return "nearly all patches alike"
+    if density == 0:
+        return "no two patches alike"
     if mask.all():
         return "whole picture"
     if not mask.any():

@@ -21,8 +21,12 @@ def centred(features: Float[Tensor, "b n d"], how: str) -> Float[Tensor, "b n d"
 
 
 def products(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
-    """Return the dot product of every two patches of a picture."""
-    return features @ features.mT
+    """Return the dot product of every two patches of a picture, symmetric to the last bit.
+
+    A matrix product need not be, and what is compared with a threshold would make an edge in one direction alone.
+    """
+    pairs = features @ features.mT
+    return (pairs + pairs.mT) / 2
 
 
 def cosines(features: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:

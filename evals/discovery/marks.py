@@ -17,7 +17,7 @@ from densebench.evals.discovery.truth import Truth
 HIT = 0.5  # the IoU from which on a box has found an object
 EPSILON = 1e-7  # what LOST's code adds to heights and unions
 BETA2 = 0.3  # the weight of precision in F, squared beta: that of salient object detection
-THRESHOLDS = np.linspace(0, 1 - 1e-10, 255)
+THRESHOLDS = np.arange(0.0, 1.0, 1 / 255)
 """The values that a pixel must exceed to count as found, one after the other, as TokenCut's code has them."""
 
 
@@ -54,15 +54,15 @@ def f_measure(precision: Float[np.ndarray, "t"], recall: Float[np.ndarray, "t"])
 
 
 def f_curve(prediction: np.ndarray, truth: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "255"]:
-    """Return F at each of THRESHOLDS; the precision of an empty prediction is 1.
+    """Return F at each of THRESHOLDS; the precision of an empty prediction is 1, and F is 0 where no pixel shows an object.
 
-    prediction: bool [n], or float [n] in 0..1, of the pixels that are scored. truth must hold a pixel of an object.
+    prediction: bool [n], or float [n] in 0..1, of the pixels that are scored.
     """
     exceeded = 255 * prediction.astype(np.int64) if prediction.dtype == bool else np.searchsorted(THRESHOLDS, prediction)
     counts = [np.bincount(exceeded[chosen], minlength=256)[::-1].cumsum()[::-1][1:] for chosen in (truth, slice(None))]
     right, found = (count.astype(np.float64) for count in counts)
     precision = np.divide(right, found, out=np.ones(255), where=found > 0)
-    return f_measure(precision, right / truth.sum())
+    return f_measure(precision, right / max(1, truth.sum()))
 
 
 class MaskMarks(NamedTuple):
@@ -74,10 +74,14 @@ class MaskMarks(NamedTuple):
 
 
 def mask_marks(prediction: Bool[np.ndarray, "h w"], truth: Truth) -> MaskMarks:
-    """Return how well a mask of pixels fits the objects of a picture; pixels without a label do not count."""
+    """Return how well a mask of pixels fits the objects of a picture; pixels without a label do not count.
+
+    An object may have a box and no pixel in its mask: IoU and F are 0 where there is no other.
+    """
     assert truth.mask is not None and truth.scored is not None
     own, there = prediction[truth.scored], truth.mask[truth.scored]
-    return MaskMarks(float((own & there).sum() / (own | there).sum()), float((own == there).mean()), f_curve(own, there))
+    common, union, right = (each.sum() for each in (own & there, own | there, own == there))
+    return MaskMarks(float(common / max(1, union)), float(right / max(1, len(own))), f_curve(own, there))
 
 
 @dataclass(frozen=True, eq=False)

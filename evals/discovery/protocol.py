@@ -7,8 +7,8 @@ scored in the same way and stand beside the method: on many data sets they are h
 
 - clean: TokenCut, or LOST with `--method lost`, on pictures at their own size, padded with zeros at the right and at the bottom
   to whole patches; patches that hold padding take no part. Ties go to the lowest index; IoU is exact. A graph without structure
-  (one patch; more than 98 % of pairs joined; an object that is the whole picture; several equal cuts) is degenerate: it counts as
-  a miss, and the record names the picture.
+  (one patch; more than 98 % of pairs joined, or none; an object that is the whole picture; several equal cuts) is degenerate: it
+  counts as a miss, and the record names the picture.
 - lost: as LOST's code (main_lost.py). Padded patches take part; the dot products of raw features; corners rounded to whole px,
   and IoU in float32 with its 1e-7. Degenerate graphs are scored like others, as there, but named.
 - tokencut: the same for TokenCut's code (main_tokencut.py): cosines above tau 0.2.
@@ -25,8 +25,9 @@ at any tau. `--centre mean` removes it; no reference does that.
 tau is an axis: several are scored from one extraction and one table of cosines. LOST has none, its threshold is 0.
 
 Truth: boxes (all classes; crowds do not count; difficult and truncated objects do, unless `--no-hard`), masks of objects, or
-label maps with a background class: all that is not background. Each frame of a video counts as a picture, and intervals resample
-whole videos. Pictures without an object are left out and counted.
+label maps with a background class: all that is not background. Pictures without an object are left out and counted. Each frame of
+a video counts as a picture. Frames of one video are much alike, so intervals resample whole videos: they say how far the mean
+over frames would move with other videos. One video, like one picture, has no interval.
 
 Numbers to reach (CorLoc on VOC2007 trainval, VOC2012 trainval, COCO20k; DINO's keys): LOST ViT-S/16 61.9, 64.0, 50.7; ViT-S/8
 55.5, 57.0, 49.5; ViT-B/16 60.1, 63.3, 50.0. TokenCut ViT-S/16 68.8, 72.1, 58.8; ViT-S/8 67.3, 71.6, 60.7; ViT-B/16 68.8, 72.4,
@@ -121,6 +122,10 @@ class Discovery(Evaluator):
     def published_names(cls, preset: str, layer: str) -> tuple[str, ...]:
         """Return the name of the published numbers that a preset reproduces: only keys do."""
         return super().published_names(preset, layer) if layer == REFERENCE_LAYER else ()
+
+    def decides(self) -> dict[str, Any]:
+        """Return the tau of TokenCut, 0.2."""
+        return {"tau": 0.2} if self.method == "tokencut" else {}
 
     def resolve(self, dataset: Dataset) -> Discovery:
         """Fill in split and truth. Raises UserError for a data set without objects, and for options that have no effect."""

@@ -48,22 +48,25 @@ def score(
     """Return the mean of a metric over pictures.
 
     sequences: the video that each picture is a frame of, whose frames are drawn together by the bootstrap; None for pictures that
-    have nothing to do with each other. classes: the names of classes, for CorLoc of each.
+    have nothing to do with each other. One picture, or the frames of one video, have no interval: they say nothing of others.
+    classes: the names of classes, for CorLoc of each.
     """
     values = values_of(marks, metric)
     resampled = _bootstrap(values, sequences)
     return Score(
-        metric, variant, float(values.mean()), axes=dict(point), ci95=interval(resampled),
+        metric, variant, float(values.mean()), axes=dict(point), ci95=None if resampled is None else interval(resampled),
         per_class=_of_classes(marks, classes) if metric == "corloc" else {},
-        bootstrap=() if MARK.items() <= details.items() else tuple(resampled.tolist()),
+        bootstrap=() if resampled is None or MARK.items() <= details.items() else tuple(resampled.tolist()),
         details=dict(details), direction="higher",
     )  # fmt: skip
 
 
-def _bootstrap(values: Float[np.ndarray, "n"], sequences: Sequence[str] | None) -> torch.Tensor:
+def _bootstrap(values: Float[np.ndarray, "n"], sequences: Sequence[str] | None) -> torch.Tensor | None:
     if sequences is None:
-        return bootstrap_mean(torch.from_numpy(values))
-    _, number, counts = np.unique(np.array(sequences), return_inverse=True, return_counts=True)
+        return bootstrap_mean(torch.from_numpy(values)) if len(values) > 1 else None
+    names, number, counts = np.unique(np.array(sequences), return_inverse=True, return_counts=True)
+    if len(names) == 1:
+        return None
     return torch.from_numpy(bootstrap_mean_of_objects(np.bincount(number, values), counts))
 
 
@@ -96,9 +99,14 @@ def scores(
             if variant == method:
                 own = {"of_pictures": encode(values_of(of_pictures, metric).tolist())}
             if variant == method and metric == headline:
-                own |= {**details, **graph_details(findings, names)}
+                own |= {**details, **graph_details(findings, names), **_videos(sequences)}
             found.append(score(metric, variant, of_pictures, sequences, classes, point, own))
     return found
+
+
+def _videos(sequences: Sequence[str] | None) -> dict[str, int]:
+    """Return how many videos intervals resample."""
+    return {} if sequences is None else {"videos": len(set(sequences))}
 
 
 def _plain(metric: str, variant: str, shares: Sequence[float], point: Point) -> Score:

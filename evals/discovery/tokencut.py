@@ -23,8 +23,8 @@ class Cut(NamedTuple):
     """Pictures cut in two: the half that holds the seed, the seed, and the vector that decides.
 
     vector: scaled so that the seed's entry is 1. eigengap: the third smallest eigenvalue less the second one; near 0 several cuts
-    are equally good and the vector is arbitrary. density: the share of pairs of patches that are alike. residual: the largest
-    entry of what the eigenvector lacks to solve its equation, see `second_eigenvectors`.
+    are equally good and the vector is arbitrary. density: the share of pairs of patches that are alike. residual: how far the
+    vector is from solving its equation, see `Eigenvectors`.
     """
 
     mask: Bool[Tensor, "b n"]
@@ -38,14 +38,15 @@ class Cut(NamedTuple):
 def tokencut(cosines: Float[Tensor, "b n n"], tau: float, binary: bool = True) -> Cut:
     """Return the normalised cut of each picture's graph, in float64.
 
-        W = 1 where the cosine exceeds tau, else 1e-5; 1 on the diagonal        (not binary: the cosine itself where it does)
+        W = 1 where the cosine exceeds tau, else 1e-5; 1 on the diagonal
+        (not binary, as with --no-binary-graph: the cosine itself where it is not below tau, else 1e-5)
         (D - W) v = lambda D v, D the sums of the rows of W; v the vector of the second smallest lambda
         seed = the patch of the greatest |v|
         mask = the patches whose v lies beyond the mean of v, on the side of the seed
 
     Ties go to the lower index. The sign of v does not matter. The object is the connected part of the mask that holds the seed.
     """
-    edges = cosines > tau
+    edges = cosines > tau if binary else cosines >= tau
     edges.diagonal(dim1=1, dim2=2).fill_(True)
     found = second_eigenvectors(graph_weights(cosines, edges, binary))
     mask, seed, vector = halves(found.vector)
@@ -53,11 +54,10 @@ def tokencut(cosines: Float[Tensor, "b n n"], tau: float, binary: bool = True) -
 
 
 def graph_weights(cosines: Float[Tensor, "b n n"], edges: Bool[Tensor, "b n n"], binary: bool) -> Float[Tensor, "b n n"]:
-    """Return the weight of each pair of patches, float64: that of an edge, or EPSILON."""
+    """Return the weight of each pair of patches, float64: that of an edge, or EPSILON. cosines: symmetric."""
     if binary:
         return torch.full_like(cosines, EPSILON, dtype=torch.float64).masked_fill_(edges, 1.0)
-    symmetric = (cosines.double() + cosines.mT.double()) / 2  # equal but for rounding
-    return symmetric.masked_fill_(~edges, EPSILON)
+    return torch.where(edges, cosines.double(), EPSILON)
 
 
 def halves(vector: Float[Tensor, "b n"]) -> tuple[Bool[Tensor, "b n"], Int[Tensor, "b"], Float[Tensor, "b n"]]:

@@ -11,8 +11,8 @@ its numbers can be compared with each other only.
 Queries are the patches of the picture that lie in the warped picture as a whole. Each one's match is the patch of the warped
 picture with the greatest cosine, of all patches; the lowest index wins a tie. Its error is the distance between the match's
 centre and the true place of the query's centre. Recall is the share of queries whose error is *below* a threshold, in px of the
-448 or in patches (sides of a patch: finer grids have finer ones), averaged over pictures: a grid of patches of side s cannot be
-finer than s / 1.41 px.
+448 or in patches (sides of a patch: finer grids have finer ones, those of `--upsample` too), averaged over pictures. With patches
+of side s a perfect match may be wrong by s / 1.41 px: no matcher reaches 100 % at thresholds below that.
 
 Besides `all` queries: `kept` are those whose nearest patch is much nearer than the second (Probe3D's ratio test, the greater
 weights first, `--kept` at most and `--kept-share` of the queries); `mutual` is the share of right matches among those that are
@@ -58,6 +58,7 @@ EDGES: Mapping[str, tuple[float, ...]] = {
     "scale": (0.0, 0.8, 1.0, 1.25, 100.0),
     "tilt": (1.0, 1.2, 1.5, 2.0, 100.0),
 }
+AT_ONCE = 2**22  # pairs of places whose distances are computed for chance: bounds the memory
 FACTS = ("queries", "error px", "error patches", "mutual", "one target", *EDGES)
 """What is known of a pair besides its recalls; errors are medians over its queries."""
 
@@ -87,6 +88,10 @@ class Homography(Evaluator):
         """Return what tables show: the recall of all queries."""
         return {"metric": "recall", "variant": "all"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold of 16 px, which means the same for every stride."""
+        return {"px": 16}
+
     def resolve(self, dataset: Dataset) -> Homography:
         """Fill in the split; a threshold given twice counts once."""
         return replace(super().resolve(dataset), px=tuple(dict.fromkeys(self.px)), patches=tuple(dict.fromkeys(self.patches)))
@@ -99,10 +104,10 @@ class Homography(Evaluator):
         """Return the view of pictures, and that of their warps. Raises UserError where the size does not fit the backbone."""
         backbone.check_size(self.image_size, self.image_size)
         warped = WarpedView(
-            backbone.stride, self.image_size, jitter=self.jitter, rotation=self.rotation, scale=self.scale, overlap=self.overlap,
-            warp_seed=self.warp_seed,
+            backbone.multiple, self.image_size, jitter=self.jitter, rotation=self.rotation, scale=self.scale,
+            overlap=self.overlap, warp_seed=self.warp_seed,
         )  # fmt: skip
-        return View(backbone.stride, self.image_size), warped
+        return View(backbone.multiple, self.image_size), warped
 
     def extractions(self, backbone: Backbone, dataset: Dataset, items: Sequence[Item]) -> tuple[Extraction, Extraction]:
         """Return what is extracted: pictures and their warps."""
@@ -178,11 +183,10 @@ class Homography(Evaluator):
         if not len(truth.queries):
             return torch.full((5 * len(limits) + len(FACTS),), torch.nan, dtype=torch.float64)
         errors = (truth.centres[match[:, 0]] - truth.places).norm(dim=1)
-        kept = largest(ratio_weights(distances), min(self.kept, max(1, int(self.kept_share * len(errors)))))
+        kept = largest(ratio_weights(distances), min(self.kept, share_of(self.kept_share, len(errors))))
         mutual = match[:, 1].bool()
         guessed = (truth.centres[truth.queries] - truth.places).norm(dim=1)
-        anywhere = torch.cdist(truth.places, truth.centres).flatten()
-        groups = (errors, errors[kept], errors[mutual], guessed, anywhere)
+        groups = (errors, errors[kept], errors[mutual], guessed, anywhere(truth))
         median = float(errors.quantile(0.5))
         facts = [len(errors), median, median / stride, int(mutual.sum()), len(match[:, 0].unique()) == 1 < len(errors)]
         shares = torch.stack([shares_within(group, limits) for group in groups], 1)
@@ -243,6 +247,17 @@ class Homography(Evaluator):
             description = f"matches of patches; blue: within {limit:g} px, red: not, yellow: where those should be"
             save(picture, run.pictures / f"{item.name.replace('/', '-')}.png", description=description)
         notice(f"pictures of {len(chosen)} pairs are in {run.pictures}")
+
+
+def share_of(share: float, count: int) -> int:
+    """Return a share of a count, rounded down, 1 at least; 0.29 of 100 are 29, though their product is below it in floats."""
+    return max(1, int(share * count + 1e-9))
+
+
+def anywhere(truth: Truth) -> Float[Tensor, "pairs"]:
+    """Return the errors of all matches that queries could have; of very fine grids some queries, spread evenly, stand for all."""
+    some = limited(range(len(truth.places)), max(1, AT_ONCE // len(truth.centres)))
+    return torch.cdist(truth.places[list(some)], truth.centres).flatten()
 
 
 def matched(

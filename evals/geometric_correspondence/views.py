@@ -113,6 +113,10 @@ class Views(Evaluator):
         """Return what tables show: the recall of the matches that are kept."""
         return {"metric": "recall", "variant": f"{self.kept} kept"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the threshold that Probe3D bins by rotation: 2 cm, or 10 px where there are none in cm."""
+        return {"cm": 2} if self.cm else {"px": 10}
+
     def resolve(self, dataset: Dataset) -> Views:
         """Fill in the split. Raises UserError without any threshold, and for bins that do not rise."""
         if not (self.cm or self.px):
@@ -139,10 +143,10 @@ class Views(Evaluator):
         split = self.splits(dataset)[1]
         return dataset.pairs(split)[:: self.every] if limit is None else dataset.pairs(split, limit)
 
-    def framed(self, dataset: ViewPairs, pairs: Sequence[ViewPair], stride: int) -> Framed:
+    def framed(self, dataset: ViewPairs, pairs: Sequence[ViewPair], multiple: int) -> Framed:
         """Return the pictures as the backbone sees them; each process looks at the depth of some of them."""
         items = pictures_of_views(pairs)
-        found = collected([frame_of(dataset, item, self.frame, self.image_size, stride) for item in dealt(items)])  # type: ignore[arg-type]
+        found = collected([frame_of(dataset, item, self.frame, self.image_size, multiple) for item in dealt(items)])  # type: ignore[arg-type]
         frames = {item.name: frame for item, frame in zip(items, found, strict=True) if frame is not None}
         return Framed(root=dataset.root, name=dataset.name, code=dataset.code, source=dataset, frames=frames)
 
@@ -151,14 +155,14 @@ class Views(Evaluator):
         mean = HALF if self.colour == "half" else backbone.mean
         colours = Normalisation(HALF, HALF) if self.colour == "half" else None
         items = [item for item in pictures_of_views(pairs) if item.name in framed.frames]
-        view = CentrePaddedView(backbone.stride, fill=mean)
+        view = CentrePaddedView(backbone.multiple, fill=mean)
         return Extraction(backbone, framed, items, view, normalisation=colours, precision=self.precision)
 
     def stages(self, backbone: Backbone, dataset: Dataset, run: Run) -> list[Stage]:
         """Return the features of all pictures, and the matching."""
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
-        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.stride), pairs)
+        extraction = self.extraction(backbone, self.framed(views, pairs, backbone.multiple), pairs)
         return [Stage("features", extraction.items, extraction), Stage("matching", extraction.items)]
 
     def run(self, backbone: Backbone, dataset: Dataset, run: Run) -> Iterator[Score]:
@@ -166,7 +170,7 @@ class Views(Evaluator):
         views = cast(ViewPairs, dataset)
         pairs = self.pairs(views, run.limit)
         with run.stage("depth"):
-            framed = self.framed(views, pairs, backbone.stride)
+            framed = self.framed(views, pairs, backbone.multiple)
             shown = [pair for pair in pairs if {pair.source.name, pair.target.name} <= framed.frames.keys()]
         if not shown:
             raise UserError(f"no pair of {dataset.name} has two pictures with a known depth; give other pairs")

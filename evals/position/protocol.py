@@ -80,6 +80,10 @@ class Position(Evaluator):
         """Return what tables show: R^2 on pictures that the map has not seen, without so many directions of noise."""
         return {"metric": "r2", "variant": "noise"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the point at which what remains is position alone: shuffled patches, nothing removed."""
+        return {"input": "shuffled", "removed": 0}
+
     def resolve(self, dataset: Dataset) -> Position:
         """Fill in the splits, and name every input and number once."""
         inputs, removed = tuple(dict.fromkeys(self.inputs)), tuple(dict.fromkeys(self.removed))

@@ -92,6 +92,10 @@ class Robustness(Supervised):
         """Return what tables show: the mIoU, of corrupted images the mean over levels and corruptions."""
         return {"metric": "miou", "variant": "mean"}
 
+    def decides(self) -> dict[str, Any]:
+        """Return the point of the mean over all corruptions."""
+        return dict(self._mean_point())
+
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """Return the settings, with the image size that the data set suggests if none is given, and what else decides numbers:
         the method's version and, for frost, its photographs."""
@@ -118,10 +122,13 @@ class Robustness(Supervised):
     def points(self, dataset: Dataset) -> list[Point]:
         """Return a point for the clean images, one for each corruption, and one for the mean over all of them.
 
-        Tables sort points by the names of their axes, and rank by the last one.
+        Tables sort points by the names of their axes: in this order.
         """
-        mean = ("mean", f"of {len(self.corruptions)} corruption{'s'[: len(self.corruptions) > 1]}")
-        return [CLEAN_POINT, *((("corruption", name),) for name in self.corruptions), (mean,)]
+        return [CLEAN_POINT, *((("corruption", name),) for name in self.corruptions), self._mean_point()]
+
+    def _mean_point(self) -> Point:
+        count = len(self.corruptions)
+        return (("mean", f"of {count} corruption{'' if count == 1 else 's'}"),)
 
     def labeller(self, dataset: Dataset) -> Labeller:
         """Return the method with this protocol's options; it does not augment the images that it learns from."""

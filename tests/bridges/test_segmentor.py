@@ -34,7 +34,8 @@ class Fake(nn.Module):
 
     def __init__(self, stride=4, dim=6):
         super().__init__()
-        self.stride, self.conv = stride, nn.Conv2d(3, dim, stride, stride)
+        self.stride = self.multiple = stride
+        self.conv = nn.Conv2d(3, dim, stride, stride)
 
     def init_weights(self):
         raise AssertionError("the backbone keeps its weights")

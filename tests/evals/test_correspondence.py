@@ -9,7 +9,7 @@ import pytest
 import torch
 from matching_references import REFERENCES
 from PIL import Image
-from toy_pairs import PAIRS, SIZES, pair, scores, toys, without_box
+from toy_pairs import PAIRS, SIZES, Conv, pair, scores, toys, without_box
 
 from densebench.errors import UserError
 from densebench.evals.correspondence import Correspondence
@@ -115,6 +115,13 @@ def test_constant_features_match_the_first_patch_and_are_counted():
     assert same[0.6, "pck_image", "features"].details["constant_pairs"] == 1
 
 
+def test_features_that_are_not_finite_are_refused(monkeypatch):
+    """Nothing is the most similar patch then, and a place beyond the grid can still be near enough."""
+    monkeypatch.setattr(Conv, "forward", lambda self, images: self.project(images) * float("nan"))
+    with pytest.raises(UserError, match="features of tall are not finite numbers; check the weights"):
+        scores()
+
+
 def test_a_single_pair_has_an_interval_of_no_width():
     one = scores(toys(PAIRS[0]), alphas=(0.6,))[0.6, "pck_image", "features"]
     assert one.ci95 == (pytest.approx(one.value), pytest.approx(one.value))
@@ -136,6 +143,12 @@ def test_pairs_that_cannot_be_scored_are_named():
     assert found.value == scores(alphas=(0.6,))[0.6, "pck_image", "features"].value
     by_picture = scores(toys(*PAIRS, bare, sizeless), threshold="picture", alphas=(0.6,))[0.6, "pck_image", "features"]
     assert by_picture.details["pairs"] == 5 and "box_without_size" not in by_picture.details
+
+
+def test_only_the_pair_itself_is_left_out_not_its_namesake():
+    sizeless = replace(PAIRS[1], name="a", target_box=(5.0, 5.0, 5.0, 5.0))
+    found = scores(toys(PAIRS[0], sizeless), alphas=(0.6,))[0.6, "pck_image", "features"]
+    assert found.details["pairs"] == 1 and found.details["box_without_size"] == ["a"]
 
 
 def test_without_any_pair_the_reason_is_said():
@@ -216,6 +229,15 @@ def test_pictures_of_pairs_are_drawn(tmp_path):
     assert [file.name for file in files] == ["0000.png", "0001.png"]
     picture = Image.open(files[0])
     assert picture.height == 360 and "right at alpha 0.1" in picture.text["Description"]
+
+
+def test_the_colours_of_pictures_are_those_of_scores(tmp_path):
+    """Of constant features the first patch matches, at (0, 0): 0.7 px from the truth, 0 from the truncated one."""
+    point = np.array([[0.5, 0.5]])
+    same = toys(pair("s", "square", "small", point, point, target_box=(0, 0, 40, 30)), flat=True)
+    found = scores(same, preset="probe3d", alphas=(0.01,), visualise=1, run=Run(pictures=tmp_path))
+    assert found[0.01, "pck_point_class", "features"].details["hits"] == 1
+    assert "1 of 1 right" in Image.open(tmp_path / "0000.png").text["Description"]
 
 
 def test_a_size_that_does_not_fit_is_refused_where_nothing_is_filled_up():

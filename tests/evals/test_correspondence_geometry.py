@@ -67,6 +67,20 @@ def test_probe3d_truncates_twice():
     assert in_frame(point(500, 375), placement, "truncated").tolist() == [[800, 600]]
 
 
+@pytest.mark.parametrize(("fit", "expected"), [("squash", [21, 21]), ("longer-side", [21, 13]), ("square-corner", [21, 14])])
+def test_truncated_points_are_scaled_as_the_image_is(fit, expected):
+    """30 x 64 / 90 and 20 x 64 / 60 are 21.3, 20 x 64 / 90 is 14.2, and 19 x 43 / 61 is 13.4."""
+    placement, _ = placed(90, 61 if fit == "longer-side" else 60, 8, 64, fit)
+    y = 19.9 if fit == "longer-side" else 20.9
+    assert in_frame(point(30.7, y), placement, "truncated").tolist() == [expected]
+
+
+def test_a_whole_product_is_not_truncated_to_the_one_below():
+    placement, _ = placed(300, 200, 16, 800, "square-corner")
+    points = np.stack([np.arange(0, 300, 3.0)] * 2, axis=1)
+    assert in_frame(points, placement, "truncated")[:, 0].tolist() == [8 * third for third in range(100)]
+
+
 def test_probe3d_does_not_undo_what_fills_the_frame_up():
     """800 px become 812 at 14 px, 58 patches: a column stands for 800 / 58 px."""
     placement, grid = placed(800, 800, 14, 800, "square-corner")
@@ -153,3 +167,26 @@ def test_lengths():
 
 def test_errors_on_a_square_weigh_both_axes_alike():
     assert errors(point(50, 0), point(0, 0), (50, 80), "square") == errors(point(0, 80), point(0, 0), (50, 80), "square") == 1
+
+
+def test_what_fills_a_square_up_shifts_patches_by_its_half():
+    """100 px in 112 at a stride of 14: the centre of the first patch lies at 7 - 6 px."""
+    placement, grid = placed(100, 50, 14, 100, "square-corner")
+    assert placement.offset == (6, 6) and positions_of(point(0, 2), placement, grid, "centre").tolist() == [[1, 29]]
+    assert cells_of(point(1, 29), placement, grid, "bilinear").tolist() == [[0, 2]]
+    assert cells_of(point(7.9, 8.1), placement, grid, "containing").tolist() == [[0, 1]]
+
+
+def test_corners_scale_each_axis_to_its_own_last_cell():
+    placement, grid = placed(64, 32, 8, 64, "longer-side")
+    assert cells_of(point(32, 16), placement, grid, "bilinear-corners").tolist() == [[3.5, 1.5]]
+
+
+def test_a_centre_on_the_far_edge_is_outside():
+    placement, grid = placed(68, 68, 8, 68, "longer-side")
+    assert np.argwhere(~candidates_of(placement, grid, "inside")[0]).tolist() == [[8]]
+
+
+def test_patches_of_a_box_are_scaled_axis_by_axis():
+    placement, grid = placed(128, 32, 8, 64, "squash")  # patches of 16 x 4 px
+    assert np.argwhere(patches_in((16.0, 4.0, 48.0, 8.0), placement, grid)).tolist() == [[1, 1], [1, 2]]

@@ -239,10 +239,17 @@ def test_frames_of_a_video_are_drawn_together(tmp_path):
     write(tmp_path / "videos", "cart", 3, 2)
     videos = load_dataset(f"frames:{tmp_path / 'videos'}")
     iou = score(dataset=videos, model=backbone())[-1]
-    assert iou.metric == "iou" and iou.details["images"] == 7
+    assert iou.metric == "iou" and iou.details["images"] == 7 and iou.details["videos"] == 2
     of_frames = decode(iou.details["of_pictures"])
     means = [of_frames[:4].mean(), of_frames[4:].mean()]
     assert min(iou.bootstrap) == pytest.approx(min(means), rel=1e-5) and max(iou.bootstrap) == pytest.approx(max(means), rel=1e-5)
+
+
+def test_one_video_has_no_interval(tmp_path):
+    """Its frames say nothing of other videos."""
+    write(tmp_path / "videos", "boat", 4, 1)
+    iou = score(dataset=load_dataset(f"frames:{tmp_path / 'videos'}"), model=backbone())[-1]
+    assert iou.ci95 is None and not iou.bootstrap and iou.details["videos"] == 1
 
 
 @pytest.mark.parametrize(("preset", "layer", "told"), [("lost", "last", True), ("lost", "key", False), ("clean", "last", False)])

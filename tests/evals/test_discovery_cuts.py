@@ -107,7 +107,7 @@ def naive_tokencut(features, tau, binary):
     for p in range(n):
         for q in range(n):
             cosine = float(features[p] @ features[q]) / (length[p] * length[q])
-            edge = cosine > tau or p == q
+            edge = (cosine > tau if binary else cosine >= tau) or p == q
             weights[p, q] = (1.0 if binary else cosine) if edge else 1e-5
     degrees = np.diag(weights.sum(1))
     values, vectors = scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])
@@ -138,6 +138,14 @@ def clustered(n, count=3, clusters=6):
     return centres.gather(1, chosen) + 0.6 * torch.randn(count, n, 16, generator=generator)
 
 
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_cosine_of_exactly_tau_is_an_edge_only_where_edges_have_weights(binary):
+    """TokenCut's code asks for more than tau, but its --no-binary-graph replaces what is below it."""
+    features = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]]], dtype=torch.float64)
+    cut = tokencut(graphs.cosines(features), 0.6, binary)
+    assert float(cut.density) == pytest.approx(0 if binary else 2 / 6)
+
+
 @pytest.mark.parametrize("n", [eigenvectors.DENSE, 180])
 def test_vectors_of_large_graphs_are_those_of_a_dense_solver(n):
     cosines = graphs.cosines(clustered(n))
@@ -161,6 +169,17 @@ def test_what_does_not_converge_is_solved_as_a_whole(monkeypatch):
     monkeypatch.setattr(eigenvectors, "MOST", 1)
     late = second_eigenvectors(weights)
     assert torch.allclose(usual.vector, late.vector, atol=1e-7) and float(late.residual.max()) < 1e-12
+
+
+def test_the_company_in_which_a_graph_is_cut_changes_nothing():
+    """A chain of patches, which converges late, must not make the others go on."""
+    cosines = graphs.cosines(clustered(140))
+    place = torch.arange(140)
+    edges = torch.stack([*(cosines[:2] > 0.2), (place[:, None] - place).abs() < 2])
+    weights = graph_weights(cosines, edges, binary=True)
+    together, alone = second_eigenvectors(weights), [second_eigenvectors(each[None]) for each in weights]
+    for part in together._fields:
+        assert torch.equal(getattr(together, part), torch.cat([getattr(each, part) for each in alone]))
 
 
 def test_a_graph_of_few_different_patches_is_solved_in_a_small_space(monkeypatch):
@@ -227,6 +246,13 @@ def test_a_component_has_four_neighbours_a_patch():
     assert component(mask, 0).sum() == 3 and component(mask, 8).sum() == 1 and not component(mask, 2).any()
 
 
+def test_alikeness_is_symmetric_to_the_last_bit(monkeypatch):
+    """Even where a product of matrices is not, which on some devices depends on the order of sums."""
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: torch.matmul(a, b) + 1e-7 * torch.arange(a.shape[1]))
+    for pairs in (graphs.products(drawn()), graphs.cosines(drawn())):
+        assert torch.equal(pairs, pairs.mT)
+
+
 def test_constant_features_have_the_density_one_and_a_finite_cut():
     cut = tokencut(graphs.cosines(torch.ones(1, 120, 4)), 0.2)
     assert float(cut.density) == 1 and bool(cut.vector.isfinite().all())
@@ -236,7 +262,15 @@ def test_constant_features_have_the_density_one_and_a_finite_cut():
 
 def test_zero_features_find_nothing():
     found = lost(graphs.products(torch.zeros(1, 9, 4)))
-    assert not found.mask.any() and flaw_of(component(found.mask.reshape(3, 3).numpy(), int(found.seed)), 0.0) == "no object"
+    part = component(found.mask.reshape(3, 3).numpy(), int(found.seed))
+    assert not part.any() and flaw_of(part, 0.5) == "no object"
+
+
+def test_a_graph_without_edges_shows_no_object():
+    features = torch.eye(9)[None]
+    for found in (lost(graphs.products(features)), tokencut(graphs.cosines(features), 0.2)):
+        part = component(found.mask.reshape(3, 3).numpy(), int(found.seed))
+        assert float(found.density) == 0 and flaw_of(part, float(found.density)) == "no two patches alike"
 
 
 def test_what_all_patches_share_is_subtracted():
@@ -246,5 +280,6 @@ def test_what_all_patches_share_is_subtracted():
     assert float(graphs.density(graphs.products(centred) > 0)[0]) < 0.7
     assert centred.mean(1).abs().max() < 1e-5
     whole = graphs.centred(features, "map")
-    assert whole.mean((1, 2)).abs().max() < 1e-5 and whole.var((1, 2), correction=0).tolist() == pytest.approx([1, 1], abs=1e-3)
+    for own, normalised in zip(features.double(), whole, strict=True):  # one mean and one deviation for all patches and channels
+        assert torch.allclose(normalised.double(), (own - own.mean()) / own.std(correction=0), atol=1e-4)
     assert graphs.centred(features, "none") is features

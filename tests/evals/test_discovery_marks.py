@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -205,4 +203,15 @@ def test_a_degenerate_graph_is_a_miss_or_scored_as_it_is(miss):
 
 def test_the_headline_is_corloc_where_there_are_boxes():
     assert metrics("both")[-1] == metrics("boxes")[-1] == "corloc" and metrics("masks")[-1] == "iou"
-    assert math.isclose(THRESHOLDS[-1], 1) and len(THRESHOLDS) == 255
+
+
+def test_the_thresholds_of_f_are_those_of_eight_bits():
+    assert pytest.approx(np.arange(255) / 255) == THRESHOLDS
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_an_object_without_pixels_is_missed_by_every_mask(scored):
+    truth = Truth(mask=np.zeros((4, 4), bool), scored=np.full((4, 4), scored))
+    for prediction in (np.zeros((4, 4), bool), np.eye(4, dtype=bool)):
+        marks = mask_marks(prediction, truth)
+        assert marks.iou == 0 and not marks.f.any() and marks.accuracy == (~prediction).mean() * scored

@@ -15,7 +15,7 @@ from densebench.conformance.trial import difference
 from densebench.datasets import load_dataset
 from densebench.errors import UserError
 from densebench.evals.geometric_correspondence import Homography
-from densebench.evals.geometric_correspondence.homography import matched
+from densebench.evals.geometric_correspondence.homography import anywhere, matched, share_of
 from densebench.evals.geometric_correspondence.truth import truth_of
 from densebench.evaluation.protocol import Run
 from densebench.numerics.homographies import warp
@@ -37,8 +37,9 @@ def pictures(tmp_path_factory):
 
 def scores(dataset, backbone="pixels:8", run=None, **given):
     kind = options.build(Homography, {}, {"image_size": SIDE, "workers": 0, "device": "cpu", **given})
+    model = load_backbone(backbone)
     with own_cache():
-        return list(kind.resolve(dataset).run(load_backbone(backbone), dataset, run or Run()))
+        return list(kind.resolve(dataset).run(model, dataset, run or Run()))
 
 
 def values(found, variant="all", metric="recall"):
@@ -83,6 +84,26 @@ def test_chance_and_the_same_place_stand_beside_the_recall(pictures):
     cells = [(row, column) for row in range(grid) for column in range(grid)]
     near = [(a - c) ** 2 + (b - d) ** 2 < 4 for a, b in cells for c, d in cells]
     assert chance.value == pytest.approx(100 * sum(near) / len(near))
+
+
+def test_chance_on_fine_grids_is_that_of_some_queries(monkeypatch):
+    truth = truth_of(np.array([[1.0, 0, 3], [0, 1, -5], [0, 0, 1]]), (256, 256), 16)
+    every = (anywhere(truth) < 64).double().mean()
+    monkeypatch.setattr("densebench.evals.geometric_correspondence.homography.AT_ONCE", 40 * len(truth.centres))
+    some = anywhere(truth)
+    assert len(some) == 40 * len(truth.centres)
+    assert float((some < 64).double().mean()) == pytest.approx(float(every), abs=0.01)
+
+
+@pytest.mark.parametrize(("share", "count", "kept"), [(0.29, 100, 29), (0.2, 15, 3), (0.2, 14, 2), (0.2, 4, 1), (1.0, 7, 7)])
+def test_a_share_of_the_queries_is_rounded_down(share, count, kept):
+    assert share_of(share, count) == kept
+
+
+def test_features_on_a_finer_grid_have_finer_patches(pictures):
+    found = scores(pictures, load_backbone("pixels:16", upsample="nearest:2"), **STILL)
+    details = next(score.details for score in found if score.variant == "all")
+    assert details["queries"] == 5 * (SIDE // 8) ** 2
 
 
 def test_every_threshold_is_a_point_and_the_headline_comes_last(pictures):

@@ -17,6 +17,7 @@ from densebench.datasets.corrupted import FROST_FOLDER, corrupted
 from densebench.errors import UserError
 from densebench.evals.incontext import InContext
 from densebench.evals.robustness import Robustness
+from densebench.evaluation.headline import headline_points
 from densebench.evaluation.protocol import Run
 from densebench.numerics.corruptions import CORRUPTIONS, DETERMINISTIC
 from densebench.numerics.corruptions.weather import PHOTOGRAPHS
@@ -97,10 +98,15 @@ def test_tables_have_the_clean_images_first_and_rank_by_the_mean(tmp_path):
     assert "95 % at mean of 2 corruptions" in table.cells and list(table.cells["backbone"]) == ["seeing", "blind"]
 
 
+def test_the_number_of_a_run_is_the_mean_under_corruption_not_the_clean_one():
+    assert headline_points(TWO.resolve(NOISY), NOISY) == [(("mean", MEAN),)]
+
+
 def test_what_eval_prints_has_the_retained_share_with_its_interval_beside_the_mean(tmp_path):
     [record] = densebench.evaluate(seeing(), TWO, NOISY, results=tmp_path).records
     clean, *_, mean = summary(record).splitlines()[1:]
     assert "retention" not in clean
+    assert record["protocol"]["decides"] == {"mean": MEAN}
     assert re.search(r"mean of 2 corruptions +[0-9.]+ \(retention [0-9.]+ % of clean, 95 % [0-9.]+ to [0-9.]+\)$", mean)
 
 

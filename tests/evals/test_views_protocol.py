@@ -162,6 +162,18 @@ def test_the_official_layouts_are_scored_by_their_presets(tmp_path):
     assert headline(found, px=5).details["pairs"] == 2
 
 
+@pytest.mark.parametrize("preset", Views.presets)
+def test_a_finer_grid_of_features_leaves_the_pictures_as_they_are(preset):
+    kind, coarse = evaluator(preset, image_size=56), load_backbone("pixels:16")
+    pairs = kind.pairs(DATA, 1)
+    pictures = []
+    for backbone in (coarse, load_backbone("pixels:16", upsample="bilinear:2")):
+        [stage] = [stage for stage in kind.stages(backbone, DATA, Run(limit=1)) if stage.extraction is not None]
+        pictures.append(stage.extraction.decoded(pairs[0].source))
+        assert all(np.isfinite(score.value) for score in scores(preset, backbone=backbone, run=Run(limit=1), image_size=56))
+    assert torch.equal(*pictures)
+
+
 def test_colours_of_scannet_are_one_half_for_every_backbone():
     with own_cache():
         kind = evaluator("scannet1500")

@@ -124,9 +124,10 @@ def test_the_jacobian_is_the_derivative():
     assert np.allclose(h.jacobian(found, 40.0, 30.0), ((moved[1:] - moved[0]) / step).T, atol=1e-4)
 
 
-def test_the_identity_changes_no_bit():
-    image = torch.rand(3, 37, 53)
-    assert torch.equal(h.warp(image, np.eye(3)), image)
+@pytest.mark.parametrize("shape", [(37, 53), (224, 224), (1, 5), (7, 1)])
+def test_the_identity_changes_no_bit(shape):
+    for image in (torch.rand(3, *shape), (torch.rand(3, *shape) > 0.5).float()):  # black beside white shows the least rounding
+        assert torch.equal(h.warp(image, np.eye(3)), image)
 
 
 def test_a_shift_by_whole_pixels_copies_values_exactly():
@@ -140,6 +141,14 @@ def test_a_quarter_turn_turns_the_picture():
     image = torch.rand(3, 20, 20)
     quarter = shift(20, 0) @ turned(90)
     assert torch.allclose(h.warp(image, quarter), image.rot90(-1, (1, 2)), atol=1e-6)
+
+
+def test_a_quarter_turn_about_the_centre_of_a_wide_picture_is_exact():
+    image = torch.rand(3, 12, 20)
+    about_centre = np.array([[0.0, -1, 16], [1, 0, -4], [0, 0, 1]])  # x right and y down: the picture turns clockwise
+    square = torch.zeros(3, 20, 20)
+    square[:, 4:16] = image
+    assert torch.equal(h.warp(image, about_centre), square.rot90(-1, (1, 2))[:, 4:16])
 
 
 def naive_warp(image, homography, fill):

@@ -41,6 +41,7 @@ def test_the_same_features_stand_beside_the_number(tmp_path, about, evaluation):
         ({"debias": 5}, "debias=20 of noise", "measured with debias=5 of noise (the paper: 20 of noise)"),
         ({"debias": 20}, "debias=20 of black", "measured with debias=20 of noise (the paper: 20 of black)"),
         ({"upsample": "guided"}, "upsample=jafar", "measured with upsample=guided (the paper: jafar)"),
+        ({}, "facet=key", "the paper: facet=key, which is no setting"),
     ],
 )
 def test_other_features_leave_the_cell_empty_and_are_named(tmp_path, about, evaluation, reason):
