@@ -28,7 +28,7 @@ from densebench.numerics.corruptions import CORRUPTIONS, FROST, LEVELS, corrupt
 from densebench.numerics.corruptions.pixels import SMALLEST
 from densebench.numerics.corruptions.weather import PHOTOGRAPHS
 
-VERSION = 1  # increase it when the same picture would be corrupted otherwise
+VERSION = 1  # increase it, and the version of robustness, when the same picture would be corrupted otherwise
 USUAL_LEVEL = 3
 FROST_FOLDER = Path("imagecorruptions", "frost")
 """Where the photographs of frost lie below the data root."""

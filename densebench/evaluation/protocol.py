@@ -101,8 +101,6 @@ class Evaluator(ABC):
     """Whether label maps must have a background class; `--set data=scenes` takes another of NAME-... where they have none."""
     draws_later: ClassVar[bool] = True
     """Whether the pictures of a finished record can be drawn without training a head once more."""
-    is_relative: ClassVar[bool] = False
-    """Whether the headline is a share of the backbone's own score: features that know nothing may then keep all of theirs."""
     fine_tunes: ClassVar[bool] = False
     """Whether it trains the network itself for hours, so that it cannot score one in the middle of a training."""
     published_as: ClassVar[Mapping[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What is left of a segmentation score when the scored images are corrupted."""
+"""The segmentation score when the scored images are corrupted, and what share of the clean score that is."""
 
 from densebench.evals.robustness.protocol import Robustness
 

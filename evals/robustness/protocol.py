@@ -1,10 +1,11 @@
-"""Robustness: what is left of a segmentation score when the scored images are corrupted.
+"""Robustness: the segmentation score when the scored images are corrupted, and what share of the clean score that is.
 
 Hendrycks and Dietterich (ICLR 2019) measured classifiers on 15 corruptions at 5 levels, relative to AlexNet; Michaelis et al.
 (2019) took the mean score under corruption and its share of the clean one for detection; Kamann and Rother (CVPR 2020) measured
 segmentation, again relative to a reference model. Here a memory or a head is built on clean training images, and only the scored
-images are corrupted. No reference model is needed: the headline is the **retention**, the mean mIoU under corruption (over
-levels, then over corruptions) in % of the clean one, with a paired bootstrap over images.
+images are corrupted. No reference model is needed: the headline is the **mean mIoU under corruption**, over levels and then over
+corruptions. The record has the **retention** too, its share of the clean mIoU in %: over all corruptions, of each one and of each
+family. All have intervals by a bootstrap over images, which is paired for shares.
 
 - v1: the 15 common corruptions, 5 levels. `frost` needs photographs; without them it is left out, the record says so, and it is
   of another group: 14 corruptions.
@@ -13,8 +14,8 @@ levels, then over corruptions) in % of the clean one, with a paired bootstrap ov
 Pictures are corrupted at their own size, before they are resized: strengths are in pixels, so that the same level is weaker on a
 larger picture, and data sets do not compare. Training images are not augmented: a memory of jittered colours would be a defence.
 
-Retention is a share of the backbone's own score: features that know nothing keep all of it, and more than 100 % happens where the
-clean score is low. Read it beside the clean mIoU and the mean mIoU under corruption, which the record holds too.
+Retention does not rank: it is a share of the backbone's own score, so features that know nothing keep all of it, and more than
+100 % happens where the clean score is low. Where the clean mIoU is 0 there is no share, and the headline's details say so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 from densebench import catalog, options
 from densebench.backbones.backbone import Backbone
 from densebench.console import notice
-from densebench.datasets.corrupted import CorruptedImages, corrupted, frost_folder, has_frost
+from densebench.datasets.corrupted import CorruptedImages, Corruption, corrupted, frost_folder, has_frost
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError, unknown
 from densebench.evals.robustness.pictures import draw
@@ -42,6 +43,7 @@ from densebench.evaluation.protocol import Run
 from densebench.evaluation.stages import Stage
 from densebench.features.memory import Memory
 from densebench.features.shared_store import see_all
+from densebench.files.atomic import digest
 from densebench.files.store import Store
 from densebench.numerics.bootstrap import interval
 from densebench.numerics.corruptions import CORRUPTIONS, DETERMINISTIC, FAMILIES, FROST, LEVELS
@@ -49,6 +51,7 @@ from densebench.numerics.segmentation import confusion_matrix
 from densebench.options import setting
 from densebench.processes import alone, dealt, from_main, world_size
 from densebench.results.score import Point, Score
+from densebench.results.summary import BESIDE
 
 SHARED = (
     "image_size", "resample", "other_class", "absent", "train_split", "eval_split", "precision", "device", "batch_size",
@@ -59,6 +62,7 @@ AT_ONCE = 2**30  # bytes of corrupted features in memory at once
 MOST = 512  # images at once
 TRUTHS = 2**30  # bytes of label maps that are read once for all conditions
 CLEAN = ("clean", 0)
+CLEAN_POINT: Point = (("clean", "images"),)
 SHARE = "% of clean"
 """The unit of retention, which may exceed 100."""
 Condition = tuple[str, int]
@@ -70,7 +74,6 @@ class Robustness(Supervised):
     """Options of robustness; see the module for what the presets are."""
 
     version: ClassVar[int] = 1
-    is_relative: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"v1": {}, "quick": {"corruptions": DETERMINISTIC, "levels": (2, 4)}}
 
     method: str = setting(
@@ -86,13 +89,19 @@ class Robustness(Supervised):
     levels: tuple[int, ...] = setting(LEVELS, "levels of each corruption", minimum=1, maximum=5)
 
     def headline(self) -> dict[str, str]:
-        """Return what tables show: the share of the clean mIoU that is left."""
-        return {"metric": "retention", "variant": "mean"}
+        """Return what tables show: the mIoU, of corrupted images the mean over levels and corruptions."""
+        return {"metric": "miou", "variant": "mean"}
+
+    def decides(self) -> dict[str, Any]:
+        """Return the point of the mean over all corruptions."""
+        return dict(self._mean_point())
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
-        """Return the settings, with the image size that the data set suggests if none is given, and the method's version."""
+        """Return the settings, with the image size that the data set suggests if none is given, and what else decides numbers:
+        the method's version and, for frost, its photographs."""
         size = self.image_size or dataset.image_size_hint
-        return {**super().settings(dataset), "image_size": size, "method_version": self.labeller(dataset).version}
+        frost = {"frost": digest(Corruption.read(FROST, dataset).identity, 16)} if FROST in self.corruptions else {}
+        return {**super().settings(dataset), "image_size": size, "method_version": self.labeller(dataset).version, **frost}
 
     def resolve(self, dataset: Dataset) -> Robustness:
         """Fill in the splits and the corruptions, in their usual order. Raises UserError for an unknown one."""
@@ -111,8 +120,15 @@ class Robustness(Supervised):
         return replace(super().resolve(dataset), corruptions=ordered, levels=tuple(sorted({*self.levels})))
 
     def points(self, dataset: Dataset) -> list[Point]:
-        """Return a point for each corruption, with all its levels, and one for the mean over all of them."""
-        return [*((("corruption", name),) for name in self.corruptions), (("corruptions", len(self.corruptions)),)]
+        """Return a point for the clean images, one for each corruption, and one for the mean over all of them.
+
+        Tables sort points by the names of their axes: in this order.
+        """
+        return [CLEAN_POINT, *((("corruption", name),) for name in self.corruptions), self._mean_point()]
+
+    def _mean_point(self) -> Point:
+        count = len(self.corruptions)
+        return (("mean", f"of {count} corruption{'' if count == 1 else 's'}"),)
 
     def labeller(self, dataset: Dataset) -> Labeller:
         """Return the method with this protocol's options; it does not augment the images that it learns from."""
@@ -164,7 +180,9 @@ class Robustness(Supervised):
                 draw(learned, dataset, sets, limited(items, self.visualise), run.pictures)
 
     def conditions(self, point: Point) -> list[Condition]:
-        """Return what a point needs: the clean images, and one corruption or all at every level."""
+        """Return what a point needs: the clean images, and none, one or all of the corruptions at every level."""
+        if point == CLEAN_POINT:
+            return [CLEAN]
         names = [value for name, value in point if name == "corruption"] or list(self.corruptions)
         return [CLEAN, *((name, level) for name in names for level in self.levels)]
 
@@ -194,43 +212,41 @@ class Robustness(Supervised):
     def scores(self, point: Point, estimates: Mapping[Condition, Estimate], learned: Learned, images: int) -> list[Score]:
         """Return the scores of a point, the headline last. estimates: the mIoU of all its conditions, the clean one too."""
         clean = estimates[CLEAN]
-        details = {**learned.details, "images": images, "corrupted_at": "native size", "levels": list(self.levels)}
-        of = _Scores(point, details, learned.names)
-        by_name: dict[str, Estimate] = {}
-        for name in dict.fromkeys(name for name, _ in estimates if name != CLEAN[0]):
-            by_name[name] = mean_of([estimates[name, level] for level in self.levels])
+        details = {**learned.details, "images": images}
+        if point == CLEAN_POINT:
+            return [_score(point, "miou", "mean", clean, learned.names, details)]
+        details |= {"corrupted_at": "native size", "levels": list(self.levels)}
+        names = [name for name in CORRUPTIONS if (name, self.levels[0]) in estimates]
+        by_name = {name: mean_of([estimates[name, level] for level in self.levels]) for name in names}
+        mean, shares = mean_of(list(by_name.values())), dict[str, Estimate]()
+        scores: list[Score] = []
         if dict(point).get("corruption"):
-            scores = [of.score("miou", f"level {level}", estimates[name, level]) for name in by_name for level in self.levels]
+            [name] = names
+            by_level = {f"level {level}": estimates[name, level] for level in self.levels}
+            scores += [_score(point, "miou", level, each, learned.names, details) for level, each in by_level.items()]
         else:
-            scores = [of.score("miou", "clean", clean)]
-            for family, names in FAMILIES.items():
-                if some := [by_name[name] for name in names if name in by_name]:
-                    scores.append(of.score("retention", family, retention(clean, mean_of(some))))
+            families = {family: [by_name[name] for name in names if name in of] for family, of in FAMILIES.items()}
+            shares = {family: mean_of(each) for family, each in families.items() if each}
             missing = [name for name in CORRUPTIONS if name not in by_name]
             details |= {"without": missing} if missing else {}
-        mean = mean_of(list(by_name.values()))
-        return [*scores, of.score("miou", "mean", mean), of.score("retention", "mean", retention(clean, mean))]
+        for variant, estimate in {**shares, "mean": mean}.items():
+            if (share := retention(clean, estimate)) is not None:
+                scores.append(_score(point, "retention", variant, share, learned.names, details))
+        about = {BESIDE: "retention"} if clean.value > 0 else {"undefined": "retention, since the clean mIoU is 0"}
+        return [*scores, _score(point, "miou", "mean", mean, learned.names, details | about)]
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Makes scores of one point."""
-
-    point: Point
-    details: dict[str, Any]
-    names: Sequence[str]
-
-    def score(self, metric: str, variant: str, estimate: Estimate | None) -> Score:
-        """Return an estimate as a score; None, a share of nothing, as a named 0 without an interval."""
-        shared: dict[str, Any] = {"axes": dict(self.point), "direction": "higher"}
-        shared |= {"unit": SHARE, "digits": 1} if metric == "retention" else {}
-        if estimate is None:
-            return Score(metric, variant, 0.0, details={**self.details, "undefined": "the clean score is 0"}, **shared)
-        low, high = interval(estimate.draws)
-        classes = {n: None if v != v else round(v, 4) for n, v in zip(self.names, estimate.classes.tolist(), strict=True)}
-        shared |= {"per_class": classes, "ci95": (round(low, 4), round(high, 4)), "details": self.details}
-        draws = () if variant.startswith("level") else tuple(estimate.draws.tolist())
-        return Score(metric, variant, round(estimate.value, 4), bootstrap=draws, **shared)
+def _score(
+    point: Point, metric: str, variant: str, estimate: Estimate, names: Sequence[str], details: Mapping[str, Any]
+) -> Score:
+    """Return an estimate as a score. names: those of the classes."""
+    low, high = interval(estimate.draws)
+    classes = {name: None if v != v else round(v, 4) for name, v in zip(names, estimate.classes.tolist(), strict=True)}
+    return Score(
+        metric, variant, round(estimate.value, 4), unit=SHARE if metric == "retention" else "%", digits=1, direction="higher",
+        axes=dict(point), ci95=(round(low, 4), round(high, 4)), per_class=classes, details=dict(details),
+        bootstrap=() if variant.startswith("level") else tuple(estimate.draws.tolist()),
+    )  # fmt: skip
 
 
 class _Conditions:

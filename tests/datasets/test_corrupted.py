@@ -185,6 +185,18 @@ def test_an_image_of_two_data_sets_is_corrupted_alike(tmp_path):
     assert same(first, second)
 
 
+def test_each_image_corruption_and_level_has_random_numbers_of_its_own(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "densebench.datasets.corrupted.corrupt",
+        lambda picture, name, level, generator, photographs: drawn.append(generator.random()) or picture,
+    )
+    for text in ("snow:1", "snow:2", "fog:1", "snow:1"):
+        for item in CLEAN.items("val")[:2]:
+            corrupted(CLEAN, text, "val").image(item)
+    assert drawn[:2] == drawn[-2:] and len(set(drawn)) == 6
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -211,6 +223,12 @@ def test_an_image_that_is_too_small_is_named(tmp_path):
     dataset = corrupted(load_dataset(f"pictures:{tmp_path}"), "contrast", "all")
     with pytest.raises(UserError, match="small is 50 x 31 px .* corruptions need 32 px a side"):
         dataset.image(dataset.items("all")[0])
+
+
+def test_an_image_of_32_px_is_not_too_small(tmp_path):
+    Image.fromarray(np.zeros((32, 50, 3), np.uint8)).save(tmp_path / "small.png")
+    dataset = corrupted(load_dataset(f"pictures:{tmp_path}"), "brightness", "all")
+    assert not same(pixels(dataset, dataset.items("all")[0]), np.zeros((32, 50, 3), np.uint8))
 
 
 def test_frost_needs_its_photographs(tmp_path, monkeypatch):

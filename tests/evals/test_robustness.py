@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +17,17 @@ from densebench.datasets.corrupted import FROST_FOLDER, corrupted
 from densebench.errors import UserError
 from densebench.evals.incontext import InContext
 from densebench.evals.robustness import Robustness
+from densebench.evaluation.headline import headline_points
 from densebench.evaluation.protocol import Run
 from densebench.numerics.corruptions import CORRUPTIONS, DETERMINISTIC
 from densebench.numerics.corruptions.weather import PHOTOGRAPHS
+from densebench.results.leaderboard import leaderboard
+from densebench.results.summary import summary
 
 SMALL = {"image_size": SIDE, "device": "cpu", "workers": 0}
 TWO = Robustness(corruptions=("contrast", "pixelate"), levels=(1, 5), **SMALL)
 NOISY = replace(DATA, noise=0.2)
+MEAN = "of 2 corruptions"
 
 
 def scored(evaluator, dataset=NOISY, backbone=None, run=None):
@@ -54,27 +59,55 @@ def incontext(dataset):
 
 def test_clean_and_corrupted_scores_are_those_of_the_method_itself():
     found = named(scored(TWO))
-    assert found[2, "miou", "clean"].value == incontext(NOISY).value
-    assert found[2, "miou", "clean"].ci95 == incontext(NOISY).ci95
+    assert found["images", "miou", "mean"].value == incontext(NOISY).value
+    assert found["images", "miou", "mean"].ci95 == incontext(NOISY).ci95
     for level in (1, 5):
         expected = incontext(corrupted(NOISY, f"pixelate:{level}", "val")).value
         assert found["pixelate", "miou", f"level {level}"].value == expected
 
 
-def test_the_mean_is_over_levels_then_corruptions_and_the_headline_a_share_of_the_clean_score():
+def test_the_mean_is_over_levels_and_then_over_corruptions():
     found = named(scored(TWO))
     means = [np.mean([found[name, "miou", f"level {level}"].value for level in (1, 5)]) for name in ("contrast", "pixelate")]
     assert [found[name, "miou", "mean"].value for name in ("contrast", "pixelate")] == pytest.approx(means, abs=1e-3)
-    assert found[2, "miou", "mean"].value == pytest.approx(np.mean(means), abs=1e-3)
-    share = 100 * np.mean(means) / found[2, "miou", "clean"].value
-    assert found[2, "retention", "mean"].value == pytest.approx(share, abs=1e-3)
-    assert found[2, "retention", "digital"].value == found[2, "retention", "mean"].value, "both are digital"
+    assert found[MEAN, "miou", "mean"].value == pytest.approx(np.mean(means), abs=1e-3)
+
+
+def test_retention_is_the_share_of_the_clean_score_overall_by_corruption_and_by_family():
+    found = named(scored(replace(TWO, corruptions=("fog", "contrast"))))
+    clean = found["images", "miou", "mean"].value
+    for point, variant, of in (("fog", "mean", "fog"), (MEAN, "weather", "fog"), (MEAN, "digital", "contrast"), (MEAN,) * 3):
+        share = found[point, "retention", "mean" if variant == MEAN else variant]
+        assert share.value == pytest.approx(100 * found[of, "miou", "mean"].value / clean, abs=1e-2)
+        assert share.unit == "% of clean" and share.ci95[0] <= share.value <= share.ci95[1]
 
 
 def test_the_headline_is_the_last_score_of_every_point():
     scores = scored(TWO)
     last = {tuple(score.axes.items()): (score.metric, score.variant) for score in scores}
-    assert set(last.values()) == {("retention", "mean")} and list(last) == TWO.resolve(NOISY).points(NOISY)
+    assert set(last.values()) == {("miou", "mean")} and list(last) == TWO.resolve(NOISY).points(NOISY)
+
+
+def test_tables_have_the_clean_images_first_and_rank_by_the_mean(tmp_path):
+    # What sees nothing retains all of its score, and comes last.
+    for backbone, name in ((seeing(), "seeing"), (Constant(), "blind")):
+        densebench.evaluate(backbone, TWO, NOISY, name=name, results=tmp_path)
+    [table] = leaderboard(tmp_path).tables
+    points = ["clean images", "corruption contrast", "corruption pixelate", "mean of 2 corruptions"]
+    assert [column for column in table.cells if column in points] == points
+    assert "95 % at mean of 2 corruptions" in table.cells and list(table.cells["backbone"]) == ["seeing", "blind"]
+
+
+def test_the_number_of_a_run_is_the_mean_under_corruption_not_the_clean_one():
+    assert headline_points(TWO.resolve(NOISY), NOISY) == [(("mean", MEAN),)]
+
+
+def test_what_eval_prints_has_the_retained_share_with_its_interval_beside_the_mean(tmp_path):
+    [record] = densebench.evaluate(seeing(), TWO, NOISY, results=tmp_path).records
+    clean, *_, mean = summary(record).splitlines()[1:]
+    assert "retention" not in clean
+    assert record["protocol"]["decides"] == {"mean": MEAN}
+    assert re.search(r"mean of 2 corruptions +[0-9.]+ \(retention [0-9.]+ % of clean, 95 % [0-9.]+ to [0-9.]+\)$", mean)
 
 
 def test_a_point_that_is_known_is_not_scored_and_the_mean_does_not_change():
@@ -87,13 +120,13 @@ def test_what_a_killed_run_has_counted_is_not_counted_again(tmp_path, monkeypatc
     monkeypatch.setenv("DENSEBENCH_CACHE", str(tmp_path))
     whole, applied = scored(TWO), []
     started = TWO.resolve(NOISY).run(seeing(), NOISY, Run(progress_key="some"))
-    first = [next(started) for _ in range(4)]  # contrast
+    first = [next(started) for _ in range(5)]  # clean and contrast
     started.close()
     monkeypatch.setattr(
         "densebench.evals.robustness.protocol.corrupted",
         lambda dataset, text, split: applied.append(text) or corrupted(dataset, text, split),
     )
-    assert scored(TWO, run=Run(progress_key="some")) == whole and first == whole[:4]
+    assert scored(TWO, run=Run(progress_key="some")) == whole and first == whole[:5]
     assert applied == ["pixelate:1", "pixelate:5"]
 
 
@@ -107,8 +140,8 @@ def test_no_corrupted_features_stay_in_the_cache(tmp_path, monkeypatch):
 
 
 def test_the_linear_method_gives_another_number():
-    one, other = (named(scored(replace(TWO, method=method)))[2, "retention", "mean"] for method in ("incontext", "linear"))
-    assert one.value != other.value and 0 < other.value < 200
+    one, other = (named(scored(replace(TWO, method=method)))[MEAN, "miou", "mean"] for method in ("incontext", "linear"))
+    assert one.value != other.value and 0 < other.value < 100
 
 
 def test_corruptions_are_settings_in_one_order_and_spelling():
@@ -121,7 +154,7 @@ def test_frost_is_left_out_without_its_photographs_and_cannot_be_asked_for(monke
     monkeypatch.setenv("DENSEBENCH_DATA", str(tmp_path))
     without = Robustness().resolve(NOISY)
     assert without.corruptions == tuple(name for name in CORRUPTIONS if name != "frost")
-    assert without.points(NOISY)[-1] == (("corruptions", 14),)
+    assert without.points(NOISY)[-1] == (("mean", "of 14 corruptions"),)
     with pytest.raises(UserError, match="lacks some of frost1.png"):
         Robustness(corruptions=("frost",)).resolve(NOISY)
 
@@ -131,7 +164,11 @@ def test_frost_is_among_them_with_its_photographs(monkeypatch, tmp_path):
     (tmp_path / FROST_FOLDER).mkdir(parents=True)
     for name, photograph in zip(PHOTOGRAPHS, photographs(), strict=True):
         Image.fromarray(photograph).save(tmp_path / FROST_FOLDER / name)
-    assert Robustness().resolve(NOISY).corruptions == CORRUPTIONS
+    every = Robustness().resolve(NOISY)
+    before = every.settings(NOISY)["frost"]
+    assert every.corruptions == CORRUPTIONS and "frost" not in TWO.resolve(NOISY).settings(NOISY)
+    Image.fromarray(photographs()[0]).save(tmp_path / FROST_FOLDER / PHOTOGRAPHS[1])
+    assert every.settings(NOISY)["frost"] != before, "other photographs are another group of records"
 
 
 @pytest.mark.parametrize(
@@ -150,13 +187,14 @@ def test_a_corrupted_data_set_is_refused():
 
 def test_a_backbone_that_sees_nothing_retains_what_it_has():
     found = named(scored(TWO, backbone=Constant()))
-    assert found[2, "retention", "mean"].value == 100 and found[2, "miou", "clean"].value < 30
+    assert found[MEAN, "retention", "mean"].value == 100 and found["images", "miou", "mean"].value < 30
 
 
-def test_a_clean_score_of_0_is_named_and_no_nan(monkeypatch):
+def test_of_a_clean_score_of_0_no_share_is_given_and_the_headline_says_so(monkeypatch):
     monkeypatch.setattr("densebench.evals.robustness.retained.iou", lambda tally: torch.zeros(tally.shape[-1]))
-    found = named(scored(TWO))[2, "retention", "mean"]
-    assert found.value == 0 and found.ci95 is None and found.details["undefined"] == "the clean score is 0"
+    found = named(scored(TWO))
+    assert found[MEAN, "miou", "mean"].value == 0 and not any(metric == "retention" for _, metric, _ in found)
+    assert found[MEAN, "miou", "mean"].details["undefined"] == "retention, since the clean mIoU is 0"
 
 
 def test_presets_are_all_and_the_six_without_random_numbers():
