@@ -107,7 +107,8 @@ class Inside(NamedTuple):
 def inside(backbone: Backbone, images: Float[Tensor, "b 3 h w"]) -> Inside:
     """Return the features of normalised images and what `patches_after` and `class_attention` give, in one pass if possible."""
     trunk = backbone.network
-    if type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
+    finer = backbone.stride != backbone.multiple  # than the tokens inside
+    if finer or type(trunk) is not TimmTrunk or not is_plain_vit(trunk.model):
         with torch.inference_mode():
             features: Tensor = backbone(images)
         return Inside(features, None, class_attention(backbone, images) if has_class_attention(backbone) else None)
