@@ -86,4 +86,4 @@ def test_one_name_of_several_is_told_apart_by_the_upsampler(tmp_path):
     write(tmp_path, "net", {(1, None): 40.0}, digest="one")
     write(tmp_path, "net", {(1, None): 42.0}, digest="one", stride=8, upsample="guided:2", upsampler={"name": "guided"})
     [table] = leaderboard(tmp_path).tables
-    assert set(table.cells["backbone"]) == {"net (upsampled by none)", "net (upsampled by guided:2)"}
+    assert set(table.cells["backbone"]) == {"net", "net (upsampled by guided:2)"}
