@@ -133,7 +133,7 @@ class Learned(Upsampler):
     def forward(
         self, features: Float[Tensor, "b d gh gw"], pixels: Float[Tensor, "b 3 h w"], size: Size
     ) -> Float[Tensor, "b d rows columns"]:
-        """Return features of `size`; see `Upsampler.forward`. Raises UserError for a result that is none."""
+        """Return features of `size`; see `Upsampler.forward`. Raises UserError for a result that is no such tensor."""
         images = (pixels - self.image_mean) / self.image_std
         with guarded(self.title, "when it upsamples"):
             result = self.call[0](images, features, size)

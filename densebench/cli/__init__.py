@@ -39,13 +39,27 @@ from densebench.user_code import guarded
 
 
 class _Commands(TyperGroup):
-    """The commands. Ctrl-C leaves them as an error of our own: typer would exit silently."""
+    """The commands. Ctrl-C and a value that an option cannot take leave them as errors of our own.
+
+    typer would exit silently, and draw a box of several lines.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Stopped(_stopped()) from error
+        except typer.BadParameter as error:
+            raise _refused(error) from error
+
+
+def _refused(error: typer.BadParameter) -> Exception:
+    """Return the error of a value in our own words; one without a value, such as a missing argument, as it is."""
+    found = getattr(error.__cause__, "errors", list[Any])()
+    if not found or error.param is None:
+        return error
+    why = error.message.replace("Input should be", "it must be").partition(", unable")[0]
+    return UserError(f"{error.param.opts[0]} {found[0]['input']}: {why}")
 
 
 app = typer.Typer(

@@ -53,7 +53,7 @@ def steps_of_cell(
     evaluator = plan.evaluator.resolve(dataset)
     if evaluator.fine_tunes and backbone.network is not backbone.trunk:
         given = " and ".join(f"--{name}" for name in ("debias", "upsample") if name in backbone.identity())
-        raise UserError(f"{given}: {plan.protocol} trains the network, and these are features of a frozen one; leave it out")
+        raise UserError(f"{given} changes the features of a frozen network, and {plan.protocol} trains the network: leave it out")
     header = _header(plan, evaluator, backbone, requested.name, dataset)
     _check_same_record(header)
     if plan.dry_run:

@@ -84,3 +84,9 @@ def remark_of(settings: dict[str, Any]) -> str:
     if (chosen := settings.get("chosen_with_labels")) is not None:
         remarks.append(f"{', '.join(chosen) or 'nothing'} chosen with labels")
     return ", ".join(remarks)
+
+
+def deciding(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows at points that ranks may go by; all rows where a protocol's named point was not asked for."""
+    named = shown[shown.decides.astype(bool)]
+    return shown if named.empty else named

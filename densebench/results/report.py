@@ -14,6 +14,7 @@ from densebench.results import charts, tradeoff
 from densebench.results.against import against as set_against
 from densebench.results.choosing import folders, listed, read
 from densebench.results.curves import LABELS, averages, several, tick
+from densebench.results.frame import deciding
 from densebench.results.gallery import PAGE, Gallery, galleries
 from densebench.results.html import addresses, page
 from densebench.results.leaderboard import beside_published, of_scores, scores_of
@@ -121,8 +122,8 @@ def _line(name: str, curve: pd.DataFrame) -> charts.Line:
 
 
 def _classes(shown: pd.DataFrame) -> Table | None:
-    """Return the headline of every class (or object of a video) by backbone, at the last point, mean over seeds."""
-    last: Point = max(shown.point, key=sort_key)
+    """Return the headline of every class (or object of a video) by backbone, at the point that ranks go by, mean over seeds."""
+    last: Point = max(deciding(shown).point, key=sort_key)
     rows = shown[shown.point.map(lambda point: point == last)]
     rows = rows[rows.per_class.map(bool)]
     if rows.empty:

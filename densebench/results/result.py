@@ -12,7 +12,7 @@ from densebench.console import one_line
 from densebench.errors import UserError, out_of_memory
 from densebench.results.coverage import WARNING
 from densebench.results.curves import averages, draw, several
-from densebench.results.frame import rows_of
+from densebench.results.frame import deciding, rows_of
 from densebench.results.leaderboard import table
 from densebench.results.naming import labelled
 from densebench.results.score import in_unit, sort_key
@@ -88,9 +88,10 @@ class Result:
 
     @property
     def value(self) -> float:
-        """The headline of the one backbone on the one data set, in its unit: at the largest share of the data, mean over seeds.
+        """The headline of the one backbone on the one data set, in its unit, mean over seeds, at the point that ranks go by.
 
-        It stands in the last column of the table. Raises UserError where there are several records, or none.
+        That is the point that the protocol names, such as PCK at 0.1, else the last column of the table. Raises UserError where
+        there are several records, or none.
         """
         scores = self._scores
         if scores.empty:
@@ -99,7 +100,7 @@ class Result:
             raise UserError(
                 f"there are {scores.record.nunique()} records, so no single value; result.headline has a row for each"
             )
-        shown = scores[scores.headline]
+        shown = deciding(scores[scores.headline])
         last = max(shown.point, key=sort_key)
         return float(shown[shown.point.map(lambda point: point == last)].value.mean())
 

@@ -18,7 +18,7 @@ from densebench.results.frame import remark_of
 from densebench.results.lookup import lookup, names
 from densebench.results.provenance import is_rehearsal
 from densebench.results.record_keeping import state
-from densebench.results.score import SIGNS, point_of, sort_key
+from densebench.results.score import SIGNS, decides, point_of, sort_key
 from densebench.results.sheet import Section, text
 from densebench.results.tables import metric_name
 
@@ -143,11 +143,15 @@ class Shown:
 
     @property
     def _classes(self) -> Average | None:
-        """The number whose classes are shown: of the headline, or else of any metric, at the point with the most data."""
+        """The number whose classes are shown: of the headline, or else of any metric, at the point that ranks go by."""
         headline = self.record["protocol"]["headline"]
         having = [average for average in self.averages if average.classes]
         own = [average for average in having if average.key == (headline["metric"], headline["variant"])]
-        return max(own or having, key=lambda average: sort_key(average.point), default=None)
+
+        def preferred(average: Average) -> tuple[bool, Any]:
+            return decides(self.record["protocol"], dict(average.point)), sort_key(average.point)
+
+        return max(own or having, key=preferred, default=None)
 
 
 def marks_of(record: dict[str, Any]) -> list[str]:

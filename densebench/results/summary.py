@@ -39,21 +39,22 @@ def summary(record: dict[str, Any]) -> str:
     for score in shown:
         by_point.setdefault(without_seed(point_of(score)), []).append(score)
     baselines = baselines_of(record)
+    width = max((len(heading(point)) for point in by_point), default=0)
     lines = (
-        _line(point, by_point[point], baselines.get(point, {})) + _beside(by_point[point], record["scores"])
+        _line(point, by_point[point], baselines.get(point, {}), width) + _beside(by_point[point], record["scores"])
         for point in sorted(by_point, key=sort_key)
     )
     return "\n".join([one_line(first), *lines])
 
 
-def _line(point: Point, scores: list[dict[str, Any]], baselines: dict[str, float]) -> str:
+def _line(point: Point, scores: list[dict[str, Any]], baselines: dict[str, float], width: int) -> str:
     values, digits = [score["value"] for score in scores], scores[0]["digits"] + 1  # one more than tables show
     spread = f" ± {statistics.stdev(values):.{digits}f} over {len(values)} seeds" if len(values) > 1 else ""
     absent = max(len(score.get("details", {}).get("absent", [])) for score in scores)
-    note = f" (up to {absent} classes are in no training label)" if absent else ""
+    note = f" (up to {absent} {'class is' if absent == 1 else 'classes are'} in no training label)" if absent else ""
     beside = one_line(in_words({name: [[value]] for name, value in baselines.items()}, digits))
     guesses = f" ({beside})" if beside else ""
-    return f"  {heading(point):6} {statistics.fmean(values):{digits + 4}.{digits}f}{spread}{note}{guesses}"
+    return f"  {heading(point):{max(6, width)}} {statistics.fmean(values):{digits + 4}.{digits}f}{spread}{note}{guesses}"
 
 
 def _beside(headlines: list[dict[str, Any]], scores: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of pairs: source and target side by side, right matches in green, wrong ones in red, the truth beside them."""
+"""Pictures of pairs: source and target side by side, right matches in blue, wrong ones in red, the truth beside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageDraw
 
+from densebench.console import notice
 from densebench.datasets.dataset import Dataset
 from densebench.datasets.keypoints import Pair
 from densebench.evals.correspondence.geometry import Points
@@ -19,13 +20,13 @@ from densebench.evals.correspondence.scoring import Outcome
 from densebench.pictures.canvas import row, save
 
 HEIGHT, GAP = 360, 8  # px
-RIGHT, WRONG, TRUTH = (20, 160, 60), (215, 40, 40), (255, 215, 0)
+RIGHT, WRONG, TRUTH = (60, 140, 255), (230, 60, 50), (255, 215, 0)  # blue and red differ for the colour-blind too
 USUAL = 0.1  # the threshold that decides the colours, where it is scored
-LEGEND = [("right", "#14a03c"), ("wrong", "#d72828"), ("truth", "#ffd700")]
+LEGEND = [("right", "#3c8cff"), ("wrong", "#e63c32"), ("truth", "#ffd700")]
 
 
 def draw(dataset: Dataset, found: Sequence[tuple[Pair, Outcome]], rules: Rules, folder: Path) -> None:
-    """Write a PNG for each pair."""
+    """Write a PNG for each pair, and say where they are."""
     alpha = USUAL if USUAL in rules.alphas else rules.alphas[0]
     for number, (pair, outcome) in enumerate(found):
         right = right_of(pair, outcome, dataset.image_size(pair.target), rules, alpha)
@@ -35,6 +36,7 @@ def draw(dataset: Dataset, found: Sequence[tuple[Pair, Outcome]], rules: Rules, 
             f"{len(right)} right at alpha {alpha:g}; a ring is the truth of a wrong match"
         )
         save(panel(*images, pair, outcome.predicted, right), folder / f"{number:04}.png", description=text, legend=LEGEND)
+    notice(f"pictures of {len(found)} {'pair' if len(found) == 1 else 'pairs'} are in {folder}")
 
 
 def right_of(pair: Pair, outcome: Outcome, size: tuple[int, int], rules: Rules, alpha: float) -> Bool[np.ndarray, "k"]:

@@ -63,6 +63,7 @@ from densebench.options import axis, runtime, setting
 from densebench.processes import resolve_device
 from densebench.results.score import Point, Score
 
+TEMPERATURE = 0.04
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 SD_DINO = {
     "image_size": 840, "fit": "square-centre", "resample": "lanczos", "padding": "black", "source": "containing",
@@ -128,7 +129,7 @@ class Correspondence(Evaluator):
         "similarities outside the window: without weight, 0, or (gaussian) no window but a Gaussian of that deviation",
         choices=OUTSIDE,
     )
-    temperature: float = setting(0.04, "temperature of the soft-argmax", minimum=1e-4)
+    temperature: float = setting(TEMPERATURE, "temperature of the soft-argmax", minimum=1e-4)
     flip: bool = setting(False, "match the mirrored source too, and keep it where its object is nearer to the target's")
     reverse: bool = setting(False, "carry the target's keypoints to the source")
     threshold: str = setting(
@@ -152,7 +153,9 @@ class Correspondence(Evaluator):
         return {"alpha": 0.1}
 
     def resolve(self, dataset: Dataset) -> Correspondence:
-        """Fill in the split, and drop thresholds that are given twice."""
+        """Fill in the split, and drop thresholds that are given twice. Raises UserError for options that have no effect."""
+        if self.window is None and (self.temperature != TEMPERATURE or self.outside != "left-out"):
+            raise UserError("--temperature and --outside belong to the soft-argmax: give --window N too, or leave them out")
         return replace(super().resolve(dataset), alphas=tuple(dict.fromkeys(self.alphas)))
 
     def points(self, dataset: Dataset) -> list[Point]:

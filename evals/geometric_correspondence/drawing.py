@@ -15,6 +15,7 @@ from densebench.pictures.canvas import row
 SHOWN, GAP = 24, 8  # lines of a picture, and px between the two
 RIGHT, WRONG = (60, 140, 255), (230, 60, 50)  # blue and red differ for the colour-blind too
 TRUE = (250, 220, 40)
+LEGEND = [("right", "#3c8cff"), ("wrong", "#e63c32"), ("truth of a wrong match", "#fadc28")]
 
 
 def matches_drawn(

@@ -1,4 +1,4 @@
-"""Pictures under known homographies: is the most similar patch of the warped picture the right one?
+"""Geometric correspondence: is the most similar patch of a warped picture, or of another view, the right one?
 
 Dense matching without training, where the truth is exact. No paper defines this protocol (VisBench has a variant of its own), so
 its numbers can be compared with each other only.
@@ -11,8 +11,8 @@ its numbers can be compared with each other only.
 Queries are the patches of the picture that lie in the warped picture as a whole. Each one's match is the patch of the warped
 picture with the greatest cosine, of all patches; the lowest index wins a tie. Its error is the distance between the match's
 centre and the true place of the query's centre. Recall is the share of queries whose error is *below* a threshold, in px of the
-448 or in patches (sides of a patch: finer grids have finer ones, those of `--upsample` too), averaged over pictures. With patches
-of side s a perfect match may be wrong by s / 1.41 px: no matcher reaches 100 % at thresholds below that.
+square (448 by default) or in sides of a patch (finer grids have finer ones, those of `--upsample` too), averaged over pictures.
+On a grid of patches of side s, even the right patch may be s / 1.41 px off.
 
 Besides `all` queries: `kept` are those whose nearest patch is much nearer than the second (Probe3D's ratio test, the greater
 weights first, `--kept` at most and `--kept-share` of the queries); `mutual` is the share of right matches among those that are
@@ -36,7 +36,7 @@ from densebench.console import notice, progress
 from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.errors import UserError
-from densebench.evals.geometric_correspondence.drawing import matches_drawn
+from densebench.evals.geometric_correspondence.drawing import LEGEND, matches_drawn
 from densebench.evals.geometric_correspondence.matching import is_mutual, largest, ratio_weights, shares_within, two_nearest
 from densebench.evals.geometric_correspondence.scoring import Bins, binned_scores, counts_of, mean_score, warn_of_one_target
 from densebench.evals.geometric_correspondence.truth import Truth, truth_of
@@ -244,8 +244,8 @@ class Homography(Evaluator):
             ends = truth.centres[match[:, 0].cpu()]
             right = (ends - truth.places).norm(dim=1) < limit
             picture = matches_drawn(shown, truth.centres[truth.queries], ends, right, truth.places)
-            description = f"matches of patches; blue: within {limit:g} px, red: not, yellow: where those should be"
-            save(picture, run.pictures / f"{item.name.replace('/', '-')}.png", description=description)
+            description = f"a picture, its warp, and matches of patches; a match is right within {limit:g} px"
+            save(picture, run.pictures / f"{item.name.replace('/', '-')}.png", description=description, legend=LEGEND)
         notice(f"pictures of {len(chosen)} pairs are in {run.pictures}")
 
 

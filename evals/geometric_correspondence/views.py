@@ -42,7 +42,7 @@ from densebench.costs import measured
 from densebench.datasets.dataset import Dataset, Item, limited
 from densebench.datasets.view_pairs import ViewPair, ViewPairs, pictures_of_views
 from densebench.errors import UserError
-from densebench.evals.geometric_correspondence.drawing import matches_drawn
+from densebench.evals.geometric_correspondence.drawing import LEGEND, matches_drawn
 from densebench.evals.geometric_correspondence.errors import VALUES, errors, shares_of_pair
 from densebench.evals.geometric_correspondence.frames import (
     CentrePaddedView,
@@ -299,6 +299,6 @@ class Views(Evaluator):
             sizes = [torch.tensor(picture.size, dtype=torch.float64) for picture in pictures]
             places, ends = source.places[kept] * sizes[0], target.places[match[kept]] * sizes[1]
             picture = matches_drawn([to_tensor(each) for each in pictures], places, ends, ~wrong)
-            described = f"kept matches; blue: within {shown} {unit}, red: not"
-            save(picture, run.pictures / f"{pair.name.replace('/', '-')}.png", description=described)
+            described = f"two views and the kept matches; a match is right within {shown} {unit}"
+            save(picture, run.pictures / f"{pair.name.replace('/', '-')}.png", description=described, legend=LEGEND[:2])
         notice(f"pictures of pairs are in {run.pictures}")

@@ -147,6 +147,10 @@ class Position(Evaluator):
             shown = ", ".join(map(str, small))
             notice(f"--removed {shown}: {backbone.spec} has {backbone.dim} dimensions, so nothing is left to be read: R^2 0")
         device, side = resolve_device(self.device), self.image_size // backbone.stride
+        if many := [count for count in self.removed if side**2 <= count < backbone.dim]:
+            shown = ", ".join(map(str, many))
+            limit = f"{side} x {side} patches have at most {side**2 - 1} directions of noise or black"
+            notice(f"--removed {shown}: {limit}, which are all removed; a larger --image-size has more")
         for name in self.inputs:
             of_input = [point for point in points if dict(point)["input"] == name]
             if not of_input:

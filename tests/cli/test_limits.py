@@ -6,6 +6,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
+import command_line
 import pytest
 
 from densebench import catalog, cli, options
@@ -216,3 +217,15 @@ def test_other_errors_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "app", app)
     with pytest.raises(RuntimeError, match="a slip of ours"):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--debias -1", "it must be greater than or equal to 1"),
+        ("--limit x", "it must be a valid integer"),
+    ],
+)
+def test_what_every_protocol_takes_is_refused_in_one_line(tmp_path, given, message):
+    done = command_line.call("eval", *given.split(), folder=tmp_path)
+    assert done.error == f"densebench: {given}: {message}" and len(done.err.splitlines()) == 1

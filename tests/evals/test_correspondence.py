@@ -156,6 +156,12 @@ def test_without_any_pair_the_reason_is_said():
         scores(toys(pair("bare", source_points=(), target_points=())))
 
 
+@pytest.mark.parametrize("given", [{"temperature": 0.1}, {"outside": "zero"}])
+def test_options_of_the_soft_argmax_need_a_window(given):
+    with pytest.raises(UserError, match="give --window N too, or leave them out"):
+        scores(**given)
+
+
 def test_without_boxes_the_picture_counts():
     bare = toys(*map(without_box, PAIRS))
     found = scores(bare, alphas=(0.3,))[0.3, "pck_image", "features"]
@@ -223,12 +229,13 @@ def test_known_thresholds_are_not_scored_again():
     assert all(every[key] == one for key, one in rest.items())
 
 
-def test_pictures_of_pairs_are_drawn(tmp_path):
+def test_pictures_of_pairs_are_drawn(tmp_path, capsys):
     scores(visualise=2, run=Run(pictures=tmp_path))
     files = sorted(tmp_path.glob("*.png"))
     assert [file.name for file in files] == ["0000.png", "0001.png"]
     picture = Image.open(files[0])
     assert picture.height == 360 and "right at alpha 0.1" in picture.text["Description"]
+    assert f"pictures of 2 pairs are in {tmp_path}" in capsys.readouterr().err
 
 
 def test_the_colours_of_pictures_are_those_of_scores(tmp_path):

@@ -29,6 +29,11 @@ def test_eval_prints_the_guess_beside_the_value(tmp_path):
     assert summary(record).splitlines()[1] == "  alpha 0.1  50.00 (without features: random patch 2.00, same place 34.44)"
 
 
+def test_values_stand_under_one_another(tmp_path):
+    record = write(tmp_path, "a", [({"alpha": 0.05}, {}, 9.0), ({"alpha": 0.1}, {}, 50.0)])
+    assert summary(record).splitlines()[1:] == ["  alpha 0.05   9.00", "  alpha 0.1   50.00"]
+
+
 def test_captions_give_the_guess_for_each_column(tmp_path):
     write(tmp_path, "a", [({"alpha": 0.05}, {"same place": 12.0}, 30.0), ({"alpha": 0.1}, {"same place": 34.44}, 50.0)])
     [table] = leaderboard(tmp_path).tables

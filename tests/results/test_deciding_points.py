@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from made_records import header, miou
 
@@ -11,6 +13,7 @@ from densebench.evaluation.headline import headline_points
 from densebench.results import record as records
 from densebench.results.differing import diff
 from densebench.results.leaderboard import leaderboard
+from densebench.results.result import Result
 from densebench.results.score import decides
 
 DATA = load_dataset("scenes-keypoints")
@@ -48,6 +51,11 @@ def test_where_a_backbone_lacks_the_named_point_they_go_by_the_last_that_all_hav
     write(tmp_path, {"alpha": 0.1}, without=[("a", 0.1)])
     [table] = leaderboard(tmp_path).tables
     assert "95 % at alpha 0.2" in table.cells
+
+
+def test_the_value_of_a_result_is_at_the_named_point(tmp_path):
+    path = write(tmp_path, {"alpha": 0.1})["a"]
+    assert Result([json.loads(path.read_text())]).value == 40.0
 
 
 def test_two_records_are_compared_at_the_named_point(tmp_path):

@@ -129,7 +129,8 @@ def _unrecognised(options: FolderOptions) -> UserError:
     return UserError(
         f"{options.root} has no images with label maps that belong together by their names "
         f"(it holds {', '.join(seen[:6]) or 'nothing'}{', ...' if len(seen) > 6 else ''}); "
-        f"call them images/x.jpg and labels/x.png, or say where they are: folder:{options.root}?images=DIR&labels=DIR"
+        f"call them images/x.jpg and labels/x.png, or say where they are: folder:{options.root}?images=DIR&labels=DIR; "
+        f"pictures:{options.root} opens pictures without labels"
     )
 
 
