@@ -43,7 +43,7 @@ def test_a_frozen_backbone_lacks_its_positional_directions_and_a_trained_one_ref
     without, images = debiased(vit, 3), torch.randn(2, 3, 48, 32)
     with torch.no_grad():
         assert torch.equal(segmentor.Frozen(without, "fp32")(images)[0], without(images))
-    with pytest.raises(UserError, match="--debias 3 goes with frozen features, and Segmenter trains the backbone; leave it out"):
+    with pytest.raises(UserError, match="is debiased or upsampled, which goes with a frozen network"):
         segmentor.Trained(without, 0.0)
 
 

@@ -38,8 +38,9 @@ def test_every_frozen_protocol_takes_them(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_protocols_that_train_the_backbone_refuse_them(name, tmp_path):
-    with pytest.raises(UserError, match="--debias 2 goes with frozen features, and .* trains the backbone; leave it out"):
-        run(name, tmp_path)
+    evaluator, _, dataset = tiny(name, next(iter(KINDS[name].presets)), tmp_path)
+    with pytest.raises(UserError, match=f"--debias: {name} trains the network, .* leave it out"):
+        densebench.evaluate("random:test_vit", evaluator, dataset, debias=2, results=tmp_path)
 
 
 def test_a_record_says_what_is_removed_and_a_table_has_a_column_for_it(tmp_path, monkeypatch):

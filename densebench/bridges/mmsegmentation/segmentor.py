@@ -21,6 +21,7 @@ from densebench.backbones.backbone import Backbone
 from densebench.bridges.mmsegmentation.options import Data, Setup
 from densebench.bridges.mmsegmentation.whole_batch import draw_for_whole_batch
 from densebench.console import warn
+from densebench.errors import UserError
 from densebench.features.extract import Normalisation, autocast
 from densebench.processes import total, world_size
 
@@ -62,9 +63,11 @@ class Frozen(nn.Module):
 
 
 class Trained(nn.Module):
-    """Features of a copy of a backbone that is trained together with the head."""
+    """Features of a copy of a backbone that is trained together with the head; not of one that is debiased or upsampled."""
 
     def __init__(self, backbone: Backbone, drop_path: float) -> None:
+        if backbone.network is not backbone.trunk:
+            raise UserError(f"{backbone.spec} is debiased or upsampled, which goes with a frozen network; load it without")
         super().__init__()
         self.multiple = backbone.multiple
         self.trunk = with_drop_path(copy.deepcopy(backbone.trunk), drop_path).requires_grad_(True)
