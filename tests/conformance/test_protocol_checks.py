@@ -64,7 +64,14 @@ def test_a_message_names_what_was_seen_and_expected(tmp_path):
     assert said.startswith("accuracy (patches) at share 1: 100 % for features that know nothing; chance is below 40")
 
 
-@pytest.mark.parametrize(("value", "given", "passed"), [("60", {}, None), ("60", {"epochs": 9}, False), ("20", {}, False)])
+@pytest.mark.parametrize(
+    ("value", "given", "passed"),
+    [
+        ("60", {}, None),
+        pytest.param("60", {"epochs": 9}, False, marks=pytest.mark.slow),
+        pytest.param("20", {}, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_head_that_learns_for_epochs_may_be_half_right_after_those_of_few_images(value, given, passed, tmp_path):
     size = "    image_size: int"
     epochs = (size, f'    epochs: int = setting(1, "passes over the training images", minimum=1)\n{size}')
