@@ -44,9 +44,7 @@ def test_in_context_scores_and_labels_cells_of_the_finer_grid(score_at, tmp_path
 
 def test_a_protocol_that_trains_the_network_refuses_a_finer_grid(tmp_path):
     evaluator, _, dataset = tiny("segmenter", "mmseg", tmp_path)
-    with pytest.raises(
-        UserError, match="--upsample changes the features of a frozen network, and segmenter trains"
-    ):
+    with pytest.raises(UserError, match="--upsample changes the features of a frozen network, and segmenter trains"):
         densebench.evaluate("random:test_vit", evaluator, dataset, upsample="guided", results=tmp_path)
 
 
