@@ -43,3 +43,12 @@ def grid(*values, height=4, width=6):
     mask = np.full(height * width, values[0], np.uint8)
     mask[: len(values)] = values
     return mask.reshape(height, width)
+
+
+def levels_of(pairs):
+    """The levels by which pairs can be told apart: for each name the values that occur, in ascending order."""
+    found = {}
+    for pair in pairs:
+        for name, value in pair.levels:
+            found.setdefault(name, set()).add(value)
+    return {name: sorted(values) for name, values in sorted(found.items())}

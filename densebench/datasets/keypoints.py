@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -172,12 +172,3 @@ class KeypointPairs(Dataset):
 def pictures_of_pairs(pairs: Iterable[Pair]) -> list[Item]:
     """Return the pictures of pairs, each once, in the order in which they come first."""
     return list(dict.fromkeys(item for pair in pairs for item in (pair.source, pair.target)))
-
-
-def levels_of(pairs: Sequence[Pair]) -> dict[str, list[int]]:
-    """Return the levels by which pairs can be told apart: for each name the values that occur, in ascending order."""
-    found: dict[str, set[int]] = {}
-    for pair in pairs:
-        for name, value in pair.levels:
-            found.setdefault(name, set()).add(value)
-    return {name: sorted(values) for name, values in sorted(found.items())}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_files import levels_of
 
 from densebench.datasets import load_dataset
 from densebench.datasets.catalog import titles_of
 from densebench.datasets.dataset import Item
-from densebench.datasets.keypoints import KeypointPairs, Pair, levels_of, pictures_of_pairs
+from densebench.datasets.keypoints import KeypointPairs, Pair, pictures_of_pairs
 from densebench.errors import UserError
 from densebench.files.atomic import digest
 

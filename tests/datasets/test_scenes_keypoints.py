@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from dataset_files import levels_of
 from keypoint_files import hits
 
 from densebench.datasets import load_dataset
-from densebench.datasets.keypoints import levels_of
 from densebench.datasets.scenes_keypoints import FIGURES, IN_CATEGORY, render
 
 GOLDEN = {

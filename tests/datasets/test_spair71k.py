@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from dataset_files import save_image, save_text
+from dataset_files import levels_of, save_image, save_text
 from keypoint_files import said, spair_pair, write_spair
 
 from densebench.datasets import load_dataset
-from densebench.datasets.keypoints import levels_of
 from densebench.errors import UserError
 
 TWO = {"a": spair_pair(), "b": spair_pair("2008_5", "2008_6", filename="000002-2008_5-2008_6:cat", viewpoint_variation=0)}

@@ -67,8 +67,3 @@ def corrupt(
     if name == FROST:
         return weather.frost(picture, level, generator, photographs)
     return _FUNCTIONS[name](picture, level, generator)
-
-
-def family_of(name: str) -> str:
-    """Return the family of a corruption: noise, blur, weather or digital."""
-    return next(family for family, names in FAMILIES.items() if name in names)
